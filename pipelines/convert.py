@@ -1,0 +1,270 @@
+"""`convert`: a source and its declaration become one published dataset."""
+
+import json
+import shutil
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import xxhash
+
+from pipelines.readers.registry import open_source
+from pipelines.readers.source import Reader, ShardRef, plan
+from pipelines.standardize import Binding, bind
+from pipelines.writers.parquet import FileRecord, ParquetShard, write_atomically
+from schemas import layout
+from schemas.arrow import Layout, SCHEMA_VERSION, metadata_schema
+from schemas.errors import SourceError, UsageError, did_you_mean
+from schemas.source import RawEpisode, Unreadable
+from schemas.spec import DatasetSpec
+
+Progress = Callable[[int, int], None]  # episodes and bytes that are done
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """What a conversion takes and keeps; part of the dataset's identity."""
+
+    split: str | None = None
+    limit: int | None = None
+    keep_raw: bool = True
+    materialize: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShardRecord:
+    """What became of every episode of one shard."""
+
+    file: FileRecord | None
+    episodes: tuple[dict[str, Any], ...]  # rows of meta/episodes.parquet
+    dropped: tuple[tuple[int, str], ...]  # episode index, reason
+    quarantined: tuple[Unreadable, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """The outcome: counts that balance, and what was left out."""
+
+    out: str
+    source: int
+    kept: int
+    dropped: dict[str, int]
+    quarantined: dict[str, int]
+    steps: int
+    files: int
+    seconds: float
+    problems: tuple[Unreadable, ...] = field(repr=False)
+
+    def to_json(self) -> dict[str, Any]:
+        """Give the machine-readable form of `oxe convert --json`."""
+        return {
+            "out": self.out,
+            "episodes": {
+                "source": self.source,
+                "kept": self.kept,
+                "dropped": self.dropped,
+                "quarantined": self.quarantined,
+            },
+            "steps": self.steps,
+            "files": self.files,
+            "seconds": round(self.seconds, 3),
+        }
+
+
+def convert(
+    spec: DatasetSpec,
+    out: Path,
+    *,
+    source: str | None = None,
+    options: Options | None = None,
+    overwrite: bool = False,
+    progress: Progress = lambda episodes, done: None,
+) -> Report:
+    """Convert `source` (by default the one the declaration names) into a dataset at `out`.
+
+    Raises SpecError where the declaration does not fit, SourceError where the source as a whole cannot be read, and
+    UsageError where `out` cannot be written. Single episodes that cannot be read are quarantined and counted.
+    """
+    began = time.monotonic()
+    options = options or Options()
+    uri = source or spec.source.uri
+    if uri is None:
+        raise UsageError(f"{spec.name}: its declaration names no source; give --source")
+    reader = open_source(uri, spec.source.format)
+    if options.split is not None and options.split not in reader.files():
+        raise UsageError(f"{uri}: no split '{options.split}'{did_you_mean(options.split, reader.files())}")
+    binding = bind(spec, reader.fields, keep_raw=options.keep_raw, materialize=options.materialize)
+    refs = plan(reader, split=options.split, limit=options.limit)
+    prepare(out, uri, overwrite=overwrite)
+    records = []
+    for ref in refs:
+        records.append(convert_shard(reader, ref, binding=binding, out=out))
+        progress(ref.episodes, sum(part.size or 0 for part in ref.parts))
+    manifest = publish(out, reader, binding=binding, options=options, records=records)
+    problems = tuple(problem for record in records for problem in record.quarantined)
+    balance = manifest["balance"]
+    report = Report(
+        out=str(out), **balance, steps=manifest["steps"], files=len(manifest["files"]),
+        seconds=time.monotonic() - began, problems=problems,
+    )
+    _log_run(out, uri, report)
+    return report
+
+
+def convert_shard(reader: Reader, ref: ShardRef, *, binding: Binding, out: Path) -> ShardRecord:
+    """Read, standardize and write one shard; every episode of it is kept, dropped or quarantined."""
+    shard = ParquetShard(out, ref.name, binding)
+    dropped: list[tuple[int, str]] = []
+    quarantined: list[Unreadable] = []
+    try:
+        for raw in reader.read(ref, binding.columns):
+            if isinstance(raw, Unreadable):
+                quarantined.append(raw)
+                continue
+            try:
+                reason = why_drop(raw)
+                if reason:
+                    dropped.append((raw.index, reason))
+                else:
+                    shard.add(binding.episode(raw))
+            except SourceError as error:
+                quarantined.append(Unreadable.of(error, index=raw.index, split=raw.split, file=raw.file))
+        record = shard.finish(ref.split)
+    except OSError as error:
+        raise UsageError(f"{out}: cannot be written ({error})") from error
+    finally:
+        shard.discard()
+    return ShardRecord(
+        file=record, episodes=tuple(shard.episodes), dropped=tuple(dropped), quarantined=tuple(quarantined)
+    )
+
+
+def why_drop(raw: RawEpisode) -> str | None:
+    """Say why an episode is left out although it can be read, or None to keep it."""
+    return None if raw.n_steps() else "zero_steps"
+
+
+def prepare(out: Path, source: str, *, overwrite: bool) -> None:
+    """Make an empty output folder; only a dataset of ours is ever replaced."""
+    here, there = out.resolve(), Path(source).resolve()
+    if here == there or here in there.parents or there in here.parents:
+        raise UsageError(f"{out}: the output and its source lie inside one another")
+    try:
+        if out.exists() and any(out.iterdir()):
+            if not overwrite:
+                raise UsageError(f"{out}: exists; give --overwrite to replace it")
+            if not {layout.DATA, layout.META} <= {path.name for path in out.iterdir()}:
+                raise UsageError(f"{out}: is not a dataset of ours; --overwrite will not remove it")
+            shutil.rmtree(out)
+        for name in (layout.DATA, layout.INDEX, layout.META):
+            (out / name).mkdir(parents=True)
+    except OSError as error:
+        raise UsageError(f"{out}: cannot be written ({error})") from error
+
+
+def publish(
+    out: Path, reader: Reader, *, binding: Binding, options: Options, records: Sequence[ShardRecord]
+) -> dict[str, Any]:
+    """Write what turns files into a dataset: the episode table, the quarantine and, last, the manifest."""
+    rows = [row for record in records for row in record.episodes]
+    problems = [problem for record in records for problem in record.quarantined]
+    quarantined = Counter(problem.reason for problem in problems)
+    dropped = Counter(reason for record in records for _, reason in record.dropped)
+    balance = {
+        "source": len(rows) + dropped.total() + quarantined.total(),
+        "kept": len(rows),
+        "dropped": dict(sorted(dropped.items())),
+        "quarantined": dict(sorted(quarantined.items())),
+    }
+    episodes = _parquet(rows, episodes_schema(binding.layout))
+    write_atomically(out / layout.EPISODES, episodes)
+    write_atomically(out / layout.QUARANTINE, _parquet([_relative(p, reader) for p in problems], QUARANTINE_SCHEMA))
+    splits: dict[str, dict[str, int]] = {}
+    for row in rows:
+        split = splits.setdefault(row["split"], {"episodes": 0, "steps": 0})
+        split["episodes"] += 1
+        split["steps"] += row["length"]
+    manifest = {
+        "format": "oxe-tools",
+        "schema_version": SCHEMA_VERSION,
+        "dataset": binding.spec.name,
+        "spec": binding.spec.to_json(),
+        "spec_digest": binding.spec.digest(),
+        "source": reader.fingerprint(),
+        "options": asdict(options),
+        "balance": balance,
+        "steps": sum(row["length"] for row in rows),
+        "splits": splits,
+        "columns": binding.layout.to_json(),
+        "files": [record.file.to_json() for record in records if record.file],
+        "episodes_xxh3_128": xxhash.xxh3_128_hexdigest(episodes),
+    }
+    write_atomically(out / layout.MANIFEST, json.dumps(manifest, indent=1, sort_keys=True).encode() + b"\n")
+    return manifest
+
+
+QUARANTINE_SCHEMA = pa.schema(
+    {
+        "episode_index": pa.int64(),
+        "split": pa.string(),
+        "file": pa.string(),
+        "offset": pa.int64(),
+        "reason": pa.string(),
+        "detail": pa.string(),
+    }
+)
+
+
+def episodes_schema(columns: Layout) -> pa.Schema:
+    """Give the columns of `meta/episodes.parquet`."""
+    ours = {
+        "episode_index": pa.int64(),
+        "id": pa.string(),
+        "split": pa.string(),
+        "instructions": pa.list_(pa.string()),
+        "length": pa.int64(),
+        "file": pa.string(),
+        "row": pa.int64(),
+        "content_hash": pa.string(),
+    }
+    return pa.schema([pa.field(name, kind) for name, kind in ours.items()] + metadata_schema(columns))
+
+
+def _relative(problem: Unreadable, reader: Reader) -> dict[str, Any]:
+    """Name files relative to the source: meta/ holds no host or path."""
+    names = [part.name for parts in reader.files().values() for part in parts]
+    known = next((name for name in names if problem.file.endswith(name)), "")
+    return {
+        "episode_index": problem.index,
+        "split": problem.split,
+        "file": known,
+        "offset": problem.offset,
+        "reason": problem.reason,
+        "detail": problem.detail,
+    }
+
+
+def _parquet(rows: Iterable[dict[str, Any]], schema: pa.Schema) -> bytes:
+    sink = pa.BufferOutputStream()
+    pq.write_table(pa.Table.from_pylist(list(rows), schema), sink, compression="zstd")
+    return sink.getvalue().to_pybytes()
+
+
+def _log_run(out: Path, uri: str, report: Report) -> None:
+    """Append this run, with everything that differs from run to run, to the log."""
+    run = {
+        "time": datetime.now(UTC).isoformat(timespec="seconds"),
+        "command": "convert",
+        "source": uri,
+        "oxe_tools": version("oxe-tools"),
+        **report.to_json(),
+    }
+    with (out / layout.RUNS).open("a") as file:
+        file.write(json.dumps(run) + "\n")

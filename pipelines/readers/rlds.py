@@ -1,0 +1,241 @@
+"""RLDS as `tensorflow-datasets` writes it, read without TensorFlow."""
+
+import hashlib
+import json
+import re
+from collections.abc import Collection, Iterator, Mapping
+from functools import cached_property
+from typing import IO, Any
+
+from pipelines.readers.folder import Folder, inside
+from pipelines.readers.source import FilePart, ShardRef
+from pipelines.rlds import example, features, tfrecord
+from schemas.errors import SourceError, UsageError
+from schemas.source import Field, RawEpisode, Unreadable
+
+FEATURES, INFO, DECLARATION = "features.json", "dataset_info.json", "oxe_spec.toml"
+TEMPLATE = "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}"
+SPLIT_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]*")
+SHARD_FILE = re.compile(r"(?P<dataset>.+)-(?P<split>[^-]+)\.tfrecord-(?P<shard>\d{5,})-of-(?P<of>\d{5,})")
+
+
+class RldsReader:
+    """One RLDS dataset: `features.json`, `dataset_info.json` and TFRecord shards.
+
+    `uri` is the version folder, or one above it that holds a single dataset.
+    """
+
+    format = "rlds"
+
+    def __init__(self, uri: str) -> None:
+        """Read the two descriptions; neither the shards' contents nor their sizes."""
+        self.folder = find(Folder.at(uri), uri)
+        name = self.folder.path(FEATURES)
+        self.leaves = features.load(self.folder.read(FEATURES), name)
+        self.fields: tuple[Field, ...] = tuple(leaf.field for leaf in self.leaves)
+
+    @cached_property
+    def info(self) -> dict[str, Any]:
+        """The parsed `dataset_info.json`; empty where there is none."""
+        if self.folder.size(INFO) is None:
+            return {}
+        try:
+            info = json.loads(self.folder.read(INFO))
+        except (ValueError, RecursionError) as error:
+            raise SourceError(f"not JSON ({error})", reason="bad_info", file=self.folder.path(INFO)) from error
+        if not isinstance(info, dict):
+            raise SourceError("not a dataset_info.json: no object", reason="bad_info", file=self.folder.path(INFO))
+        return info
+
+    def files(self) -> Mapping[str, tuple[FilePart, ...]]:
+        """Name the shards of every split, in order, with the episodes they declare."""
+        return self._files
+
+    @cached_property
+    def _files(self) -> dict[str, tuple[FilePart, ...]]:
+        first = 0
+        splits: dict[str, tuple[FilePart, ...]] = {}
+        where = self.folder.path(INFO)
+        try:
+            shards = self._declared_shards(where) if self.info else self._found_shards()
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise SourceError(f"not a dataset_info.json ({error!r})", reason="bad_info", file=where) from error
+        if not shards:
+            raise SourceError("no splits: neither dataset_info.json nor file names tell them", reason="bad_info", file=where)
+        for split, names in shards.items():
+            parts = []
+            for name, declared in names:
+                size = self.folder.size(name)
+                count = self._count(name, size) if declared is None else declared
+                parts.append(FilePart(name=name, size=size, first=first, count=count))
+                first += count
+            splits[split] = tuple(parts)
+        return splits
+
+    def _declared_shards(self, where: str) -> dict[str, list[tuple[str, int | None]]]:
+        """Name the shards as `dataset_info.json` does, with the episodes of each."""
+        if self.info.get("fileFormat", "tfrecord") != "tfrecord":
+            raise SourceError(f"file format '{self.info['fileFormat']}' is not tfrecord", reason="bad_info", file=where)
+        splits: dict[str, list[tuple[str, int | None]]] = {}
+        for split in self.info.get("splits", []):
+            name, lengths = split["name"], [int(n) for n in split.get("shardLengths", [])]
+            if not SPLIT_NAME.fullmatch(name):
+                raise SourceError(f"'{name}' is no name for a split", reason="unsafe_path", file=where)
+            if name in splits or min(lengths, default=0) < 0:
+                raise SourceError(f"split '{name}' is named twice or has negative lengths", reason="bad_info", file=where)
+            template = split.get("filepathTemplate") or TEMPLATE
+            splits[name] = [
+                (inside(_expand(template, self.info["name"], name, i, len(lengths)), where=where), n)
+                for i, n in enumerate(lengths)
+            ]
+        return splits
+
+    def _found_shards(self) -> dict[str, list[tuple[str, int | None]]]:
+        """Name the shards as they lie in the folder; how many episodes they hold is not known."""
+        splits: dict[str, list[re.Match[str]]] = {}
+        for match in filter(None, map(SHARD_FILE.fullmatch, self.folder.names())):
+            splits.setdefault(match["split"], []).append(match)
+        for split, found in splits.items():
+            whole = len({(match["dataset"], match["of"]) for match in found}) == 1 and len(found) == int(found[0]["of"])
+            if not whole:
+                raise SourceError(
+                    f"no dataset_info.json, and the shards of '{split}' are no complete set: how many episodes are "
+                    "missing cannot be known; copy dataset_info.json from where the shards came",
+                    reason="missing_shard",
+                    file=self.folder.path(found[0][0]),
+                )
+        return {split: [(match[0], None) for match in found] for split, found in splits.items()}
+
+    def _count(self, name: str, size: int | None) -> int:
+        """Count the records of a shard; whatever lies behind damage counts as one."""
+        count = 0
+        try:
+            with self.folder.open(name) as file:
+                for _ in tfrecord.offsets(file, self.folder.path(name), size or 0):
+                    count += 1
+        except SourceError:
+            count += 1
+        return count
+
+    def fingerprint(self) -> dict[str, Any]:
+        """Name the source by its descriptions' digest and its files' names and sizes."""
+        digest = hashlib.sha256(self.folder.read(FEATURES))
+        digest.update(json.dumps(self.info, sort_keys=True).encode())
+        files = {part.name: part.size for parts in self.files().values() for part in parts}
+        return {
+            "format": self.format,
+            "name": self.info.get("name"),
+            "version": self.info.get("version"),
+            "description_sha256": digest.hexdigest(),
+            "files": files,
+        }
+
+    def declaration(self) -> str | None:
+        """Give the `oxe_spec.toml` that our exports carry."""
+        return None if self.folder.size(DECLARATION) is None else self.folder.read(DECLARATION).decode()
+
+    def read(self, ref: ShardRef, columns: Collection[str] | None = None) -> Iterator[RawEpisode | Unreadable]:
+        """Yield one value per episode of `ref`, in order; what cannot be read comes as an `Unreadable`."""
+        leaves = [leaf for leaf in self.leaves if columns is None or leaf.field.path in columns]
+        for part in ref.parts:
+            yield from self._read_part(part, ref.split, leaves)
+
+    def _read_part(
+        self, part: FilePart, split: str, leaves: list[features.Leaf]
+    ) -> Iterator[RawEpisode | Unreadable]:
+        path = self.folder.path(part.name)
+        done = 0
+        try:
+            if part.size is None:
+                raise SourceError("the shard is missing", reason="missing_shard", file=path)
+            with self.folder.open(part.name) as file:
+                for record in _records(file, path, part):
+                    index = part.first + done if done < part.count else None
+                    done += 1
+                    yield self._episode(record, index, split, path, leaves)
+            raise SourceError(
+                f"{part.count} episodes are declared, the file ends after {done}", reason="missing_record", file=path
+            )
+        except SourceError as error:
+            lost: list[int | None] = list(range(part.first + done, part.first + part.count))
+            if not lost and error.reason not in {"missing_shard", "missing_record"}:
+                lost = [None]  # damage behind the last declared episode
+            for index in lost:
+                yield Unreadable.of(error, index=index, split=split, file=path)
+
+    def _episode(
+        self,
+        record: "tuple[int, memoryview] | SourceError",
+        index: int | None,
+        split: str,
+        path: str,
+        leaves: list[features.Leaf],
+    ) -> RawEpisode | Unreadable:
+        if isinstance(record, SourceError):
+            return Unreadable.of(record, index=index, split=split)
+        offset, data = record
+        try:
+            if index is None:
+                raise SourceError("a record beyond those that dataset_info.json declares", reason="undeclared_record")
+            values = example.parse(data)
+            steps = {leaf.field.path: leaf.decode(values) for leaf in leaves if leaf.field.per_step}
+            metadata = {leaf.field.path: leaf.decode_metadata(values) for leaf in leaves if not leaf.field.per_step}
+        except SourceError as error:
+            placed = SourceError(error.message, reason=error.reason, file=path, offset=offset)
+            return Unreadable.of(placed, index=index, split=split)
+        return RawEpisode(index=index, split=split, steps=steps, metadata=metadata, file=path, offset=offset)
+
+
+def _records(
+    file: IO[bytes], path: str, part: FilePart
+) -> "Iterator[tuple[int, memoryview] | SourceError]":
+    """Yield the records of `part`, and those after it that nobody declared; a record with a wrong CRC as its error."""
+    end = part.skip + part.count
+    size = file.seek(0, 2)
+    file.seek(0)
+    offset = number = 0
+    while (part.is_tail or number < end) and (length := tfrecord.read_length(file, path, offset, size)) is not None:
+        after = offset + tfrecord.HEADER.size + length + tfrecord.FOOTER.size
+        if number >= part.skip:
+            try:
+                yield offset, tfrecord.read_data(file, path, offset, length)
+            except SourceError as error:
+                yield error
+        else:
+            file.seek(after)
+        number, offset = number + 1, after
+
+
+def _expand(template: str, dataset: str, split: str, shard: int, of: int) -> str:
+    digits = max(5, len(str(of)))
+    values = {
+        "DATASET": dataset,
+        "SPLIT": split,
+        "FILEFORMAT": "tfrecord",
+        "SHARD_INDEX": f"{shard:0{digits}d}",
+        "NUM_SHARDS": f"{of:0{digits}d}",
+        "SHARD_X_OF_Y": f"{shard:0{digits}d}-of-{of:0{digits}d}",
+    }
+    return re.sub(r"\{(\w+)\}", lambda match: values.get(match[1], match[0]), template)
+
+
+def find(folder: Folder, uri: str) -> Folder:
+    """Find the folder with `features.json`: this one, or the only one below it (dataset/version)."""
+    if folder.size(FEATURES) is not None:
+        return folder
+    found = [below for child in _subfolders(folder) for below in (child, *_subfolders(child)) if below.size(FEATURES) is not None]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise UsageError(f"{uri} holds several datasets, name one: {', '.join(sorted(f.uri for f in found))}")
+    if any(SHARD_FILE.fullmatch(name) for name in folder.names()):
+        raise SourceError(
+            "features.json is missing: without it the shards have no types or shapes; copy it from where the shards came",
+            reason="bad_features",
+            file=folder.path(FEATURES),
+        )
+    raise UsageError(f"{uri}: no RLDS dataset here (no features.json, no *.tfrecord-* shards)")
+
+
+def _subfolders(folder: Folder) -> list[Folder]:
+    return [folder.child(name) for name in folder.names() if "." not in name or re.fullmatch(r"\d+\.\d+\.\d+", name)]

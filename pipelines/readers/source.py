@@ -1,0 +1,97 @@
+"""What a reader is, and how it names the work: shards of about a fixed size, each a list of file parts."""
+
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+from schemas.source import Field, RawEpisode, Unreadable
+
+LARGE, SMALL, PARTS = 256 << 20, 32 << 20, 8  # bytes, bytes, how many shards a small source becomes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FilePart:
+    """A run of episodes inside one file."""
+
+    name: str  # relative to the source
+    size: int | None  # bytes of the run; None: the file is missing
+    first: int  # episode index of the first
+    count: int  # episodes, as declared
+    skip: int = 0  # episodes of this file before the run
+    is_tail: bool = True  # the run ends where the file should end
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShardRef:
+    """The unit of work: what becomes one published file."""
+
+    split: str
+    number: int  # within the split
+    of: int
+    parts: tuple[FilePart, ...]
+
+    @property
+    def name(self) -> str:
+        """Name the published file, without its ending."""
+        return f"{self.split}-{self.number:05d}-of-{self.of:05d}"
+
+    @property
+    def episodes(self) -> int:
+        """Count the declared episodes."""
+        return sum(part.count for part in self.parts)
+
+
+class Reader(Protocol):
+    """One opened source. Opening reads descriptions only, never episodes."""
+
+    format: str
+    fields: tuple[Field, ...]
+
+    def files(self) -> Mapping[str, tuple[FilePart, ...]]:
+        """Name every file of every split, in order."""
+
+    def read(self, ref: ShardRef, columns: Collection[str] | None = None) -> Iterator[RawEpisode | Unreadable]:
+        """Yield one value per episode of `ref`; only the paths in `columns` are decoded (None: all)."""
+
+    def fingerprint(self) -> dict[str, Any]:
+        """Say which source this is, without clocks, hosts or paths."""
+
+    def declaration(self) -> str | None:
+        """Give the text of the declaration that lies inside the source, if one does."""
+
+
+def plan(reader: Reader, *, split: str | None = None, limit: int | None = None) -> tuple[ShardRef, ...]:
+    """Group the files of a source into shards; the plan depends on the source and the arguments alone."""
+    chosen = {name: parts for name, parts in reader.files().items() if split in {None, name}}
+    target = min(LARGE, max(SMALL, sum(part.size or 0 for parts in chosen.values() for part in parts) // PARTS))
+    refs = []
+    for name, files in chosen.items():
+        groups: list[list[FilePart]] = []
+        for part in (piece for file in files for piece in _pieces(file, target)):
+            if limit == 0:
+                break
+            kept = part if limit is None else replace(part, count=min(part.count, limit), is_tail=part.is_tail and part.count <= limit)
+            limit = None if limit is None else limit - kept.count
+            if groups and sum(p.size or 0 for p in groups[-1]) + (kept.size or 0) <= target:
+                groups[-1].append(kept)
+            else:
+                groups.append([kept])
+        refs += [
+            ShardRef(split=name, number=number, of=len(groups), parts=tuple(group)) for number, group in enumerate(groups)
+        ]
+    return tuple(refs)
+
+
+def _pieces(part: FilePart, target: int) -> Iterator[FilePart]:
+    """Split a large file into runs of episodes."""
+    pieces = min(max(1, round((part.size or 0) / target)), max(1, part.count))
+    bounds = [part.count * i // pieces for i in range(pieces + 1)]
+    for start, end in zip(bounds[:-1], bounds[1:], strict=True):
+        yield replace(
+            part,
+            size=None if part.size is None else part.size // pieces,
+            first=part.first + start,
+            skip=part.skip + start,
+            count=end - start,
+            is_tail=end == part.count,
+        )

@@ -1,0 +1,212 @@
+"""From a raw episode to the unified schema: a declaration, bound to the fields of one source, is a pure function."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from schemas.arrow import Camera, Layout, MaterializedView
+from schemas.episode import Episode, Frames
+from schemas.errors import SourceError, SpecError, did_you_mean
+from schemas.expr import Expr
+from schemas.images import Sniffer
+from schemas.source import Array, Bytes, Column, Field, Ragged, RawEpisode
+from schemas.spec import DatasetSpec
+from schemas.views import View, view
+
+FLAGS = ("is_first", "is_last", "is_terminal", "reward")  # RLDS's own names; taken from the source where it has them
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Binding:
+    """A declaration and the source it fits: what to read, and how to make an Episode of it."""
+
+    spec: DatasetSpec
+    layout: Layout
+    views: tuple[View, ...]  # materialized ones
+    language: tuple[str, ...]
+    columns: frozenset[str]  # paths that the reader must decode
+
+    def episode(self, raw: RawEpisode) -> Episode:
+        """Make the unified episode; one that cannot be made is a SourceError with the reason it is counted under."""
+        try:
+            return self._episode(raw, raw.n_steps())
+        except SourceError as error:
+            if error.file:
+                raise
+            raise SourceError(error.message, reason=error.reason, file=raw.file, offset=raw.offset) from error
+
+    def _episode(self, raw: RawEpisode, n_steps: int) -> Episode:
+        spec, layout = self.spec, self.layout
+        name = str(raw.metadata[spec.id]) if spec.id else f"{spec.name}-{raw.index:06d}"
+        instructions, instruction_index = self._instructions(raw, n_steps)
+        flags = {flag: raw.steps[flag] for flag in FLAGS if layout.origins.get(flag)}
+        prefix = f"{spec.raw}." if spec.raw else ""
+        return Episode(
+            id=name,
+            dataset=spec.name,
+            embodiment=spec.embodiment.name,
+            instructions=instructions,
+            instruction_index=instruction_index,
+            control_hz=spec.control_hz,
+            action=_vector(spec.action, raw.steps),
+            action_space=layout.action,
+            state=_vector(spec.state, raw.steps) if layout.state else None,
+            state_space=layout.state,
+            images={c.leaf: _frames(c, raw.steps[c.path]) for c in layout.cameras if not c.is_depth},
+            depth={c.leaf: _frames(c, raw.steps[c.path]) for c in layout.cameras if c.is_depth},
+            timestamp=self._timestamp(raw, n_steps),
+            raw={field.path: _raw_column(field, raw.steps[prefix + field.path]) for field in layout.raw},
+            index=raw.index,
+            split=raw.split,
+            is_first=np.asarray(flags.get("is_first", np.arange(n_steps) == 0), bool),
+            is_last=np.asarray(flags.get("is_last", np.arange(n_steps) == n_steps - 1), bool),
+            is_terminal=np.asarray(flags["is_terminal"], bool) if "is_terminal" in flags else None,
+            reward=np.asarray(flags["reward"], np.float32) if "reward" in flags else None,
+            metadata={field.path: raw.metadata[field.path] for field in layout.metadata},
+        )
+
+    def _timestamp(self, raw: RawEpisode, n_steps: int) -> Array | None:
+        if self.spec.timestamp is not None:
+            column = raw.steps[self.spec.timestamp.source.path]
+            exact = isinstance(column, np.ndarray) and column.dtype == np.float64 and not self.spec.timestamp.ops
+            return column.reshape(-1) if exact else self.spec.timestamp(raw.steps)[:, 0].astype(np.float64)  # type: ignore[union-attr]
+        return np.arange(n_steps) / self.spec.control_hz if self.spec.control_hz else None
+
+    def _instructions(self, raw: RawEpisode, n_steps: int) -> tuple[tuple[str, ...], Array | None]:
+        if not self.language:
+            return (), None
+        first, *others = (
+            raw.steps[path] if path in raw.steps else [raw.metadata[path].encode()] * n_steps for path in self.language
+        )
+        texts, index = _texts(first, self.language[0])
+        for path, column in zip(self.language[1:], others, strict=True):
+            texts += [text for text in _texts(column, path)[0] if text not in texts]
+        return tuple(texts), index
+
+
+def bind(
+    spec: DatasetSpec,
+    fields: Sequence[Field],
+    *,
+    keep_raw: bool = True,
+    materialize: Sequence[str] = (),
+    partial: bool = False,
+) -> Binding:
+    """Fit a declaration to a source's fields.
+
+    A key that the source does not have is a SpecError; with `partial`, cameras, language and state may be absent.
+    """
+    steps = {field.path: field for field in fields if field.per_step}
+    episodes = {field.path: field for field in fields if not field.per_step}
+    _check_keys(spec, steps, episodes, partial=partial)
+    has_state = bool(spec.state) and _paths(spec.state) <= steps.keys()
+    cameras = _cameras(spec, steps)
+    language = tuple(path for path in spec.language_keys if path in steps or path in episodes)
+    consumed = {camera.path for camera in cameras} | set(language[:1])
+    prefix = f"{spec.raw}." if spec.raw else ""
+    kept = [field for path, field in steps.items() if keep_raw and path.startswith(prefix) and path not in consumed]
+    flags = [flag for flag in FLAGS if flag in steps and steps[flag].shape == () and steps[flag].kind == "number"]
+    views = tuple(view(spec, name) for name in materialize)
+    origins: dict[str, str | None] = {flag: flag if flag in flags else None for flag in FLAGS}
+    origins["instruction"] = language[0] if language else None
+    origins["timestamp"] = str(spec.timestamp) if spec.timestamp else "control_hz" if spec.control_hz else None
+    layout = Layout(
+        dataset=spec.name,
+        action=spec.action_space,
+        state=spec.state_space if has_state else None,
+        cameras=cameras,
+        raw=tuple(replace(field, path=field.path.removeprefix(prefix)) for field in kept),
+        metadata=tuple(field for path, field in episodes.items() if path not in {*language, spec.id}),
+        views=tuple(MaterializedView(name=v.name, space=v.space, digest=v.digest) for v in views),
+        origins=origins,
+    )
+    used = _paths(spec.action) | (_paths(spec.state) if has_state else set()) | {field.path for field in kept}
+    used |= {camera.path for camera in cameras} | {*language, *flags, *episodes}
+    used |= spec.timestamp.paths() if spec.timestamp else set()
+    return Binding(spec=spec, layout=layout, views=views, language=language, columns=frozenset(used))
+
+
+def _paths(expressions: Mapping[str, Expr]) -> set[str]:
+    return set().union(*(expr.paths() for expr in expressions.values()))
+
+
+def _check_keys(
+    spec: DatasetSpec, steps: Mapping[str, Field], episodes: Mapping[str, Field], *, partial: bool
+) -> None:
+    wanted: dict[str, tuple[set[str], Mapping[str, Field]]] = {
+        f"action.{part}": (set(expr.paths()), steps) for part, expr in spec.action.items()
+    }
+    if not partial:
+        wanted |= {f"state.{part}": (set(expr.paths()), steps) for part, expr in spec.state.items()}
+        wanted |= {f"cameras.{role}": ({path}, steps) for role, path in spec.cameras.items()}
+        wanted |= {f"depth.{role}": ({depth.key}, steps) for role, depth in spec.depth.items()}
+        wanted |= {"language": (set(spec.language_keys), {**steps, **episodes})}
+        wanted |= {"timestamp": (set(spec.timestamp.paths()), steps)} if spec.timestamp else {}
+        wanted |= {"id": ({spec.id}, episodes)} if spec.id else {}
+    for place, (paths, known) in wanted.items():
+        for path in sorted(paths - known.keys()):
+            raise SpecError(f"{spec.name}: {place}: the source has no '{path}'{did_you_mean(path, known)}")
+    for place, (paths, known) in wanted.items():
+        if place.startswith(("cameras.", "depth.")) and (bad := [p for p in paths if known[p].kind != "image"]):
+            raise SpecError(f"{spec.name}: {place}: '{bad[0]}' holds no images, but {known[bad[0]].kind}s")
+
+
+def _cameras(spec: DatasetSpec, steps: Mapping[str, Field]) -> tuple[Camera, ...]:
+    """Find every stream of images, declared or not; a float image is bit-cast depth and stays raw."""
+    roles = {path: role for role, path in spec.cameras.items()} | {d.key: role for role, d in spec.depth.items()}
+    units = {depth.key: depth.metres_per_unit for depth in spec.depth.values()}
+    images = [f for f in steps.values() if f.kind == "image" and not f.ragged and not f.dtype.startswith("float")]
+    names = [field.path.rsplit(".", 1)[-1] for field in images]
+    cameras = [
+        Camera(
+            leaf=(name if names.count(name) == 1 else field.path.replace(".", "_")).replace("/", "_"),
+            path=field.path,
+            role=roles.get(field.path),
+            is_depth=field.path in units or field.dtype == "uint16",
+            metres_per_unit=units.get(field.path),
+        )
+        for field, name in zip(images, names, strict=True)
+    ]
+    return tuple(cameras)
+
+
+def _vector(expressions: Mapping[str, Expr], steps: Mapping[str, Any]) -> Array:
+    return np.concatenate([expr(steps) for expr in expressions.values()], axis=1)
+
+
+def _frames(camera: Camera, column: Column) -> Frames:
+    """Check every image's header; an empty byte string is a missing frame."""
+    sniff = Sniffer()
+    frames: list[Bytes | None] = []
+    for step, item in enumerate(column):  # type: ignore[arg-type]
+        if not len(item):
+            frames.append(None)
+            continue
+        try:
+            sniff(item)
+        except SourceError as error:
+            raise SourceError(f"{camera.path}: step {step}: {error.message}", reason=error.reason) from error
+        frames.append(item)
+    return frames
+
+
+def _raw_column(field: Field, column: Column) -> Column:
+    if field.kind == "text":
+        items = column.values if isinstance(column, Ragged) else column
+        _texts(items, field.path)
+    return column
+
+
+def _texts(column: Any, path: str) -> tuple[list[str], Array]:
+    """Decode the distinct texts of a column, and say which one each step has."""
+    known: dict[bytes, int] = {}
+    index = np.fromiter((known.setdefault(bytes(item), len(known)) for item in column), np.int32, len(column))
+    try:
+        return [item.decode() for item in known], index
+    except UnicodeDecodeError as error:
+        step = int(np.argmax(index == list(known).index(error.object)))
+        raise SourceError(
+            f"{path}: step {step} is not UTF-8 (byte {error.start} of {error.object[:40]!r})", reason="bad_utf8"
+        ) from error

@@ -1,0 +1,164 @@
+"""One published file: Parquet with untouched image bytes, its index, and the rows of its episodes.
+
+Image columns are PLAIN, uncompressed and without statistics, so that the index can point into them; all else is zstd.
+"""
+
+import mmap
+import os
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import xxhash
+
+from pipelines.standardize import Binding
+from schemas import index, layout
+from schemas.arrow import IMAGE, to_batch
+from schemas.episode import Episode
+from schemas.errors import UsageError
+from schemas.source import Array
+
+ROW_GROUP = 128
+PAGE_BYTES = 64 << 20  # one page per image column and row group, as a rule
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FileRecord:
+    """A finished file as the manifest lists it."""
+
+    path: str
+    split: str
+    rows: int
+    episodes: int
+    bytes: int
+    xxh3_128: str
+    index_xxh3_128: str
+
+    def to_json(self) -> dict[str, Any]:
+        """Give the manifest's entry."""
+        return {name: getattr(self, name) for name in self.__slots__}
+
+
+class ParquetShard:
+    """Collects the episodes of one shard; `finish` makes the file appear, complete, under its name."""
+
+    def __init__(self, out: Path, name: str, binding: Binding) -> None:
+        """Write beside the final place until all is there."""
+        self.out, self.binding = out, binding
+        self.path = layout.data_file(name)
+        self.schema = binding.layout.schema()
+        self.cameras = [camera.column for camera in binding.layout.cameras]
+        self.episodes: list[dict[str, Any]] = []
+        self.rows = 0
+        self._tmp = out / layout.DATA / f"tmp-{uuid.uuid4().hex}"
+        self._lengths: list[Array] = []
+        self._pending: list[pa.RecordBatch] = []
+        self._writer: pq.ParquetWriter | None = None
+
+    def add(self, episode: Episode) -> None:
+        """Write one episode."""
+        views = {view.name: (viewed.action, viewed.mask) for view in self.binding.views for viewed in [view.of(episode)]}
+        self._pending.append(to_batch(episode, self.binding.layout, self.schema, views))
+        frames = [episode.depth[c.leaf] if c.is_depth else episode.images[c.leaf] for c in self.binding.layout.cameras]
+        sizes = [[-1 if frame is None else len(frame) for frame in camera] for camera in frames]
+        self._lengths.append(np.array(sizes, np.int64).reshape(len(frames), len(episode)).T)
+        self.episodes.append(self._row(episode))
+        self.rows += len(episode)
+        self._flush(ROW_GROUP)
+
+    def _row(self, episode: Episode) -> dict[str, Any]:
+        return {
+            "episode_index": episode.index,
+            "id": episode.id,
+            "split": episode.split,
+            "instructions": list(episode.instructions),
+            "length": len(episode),
+            "file": self.path,
+            "row": self.rows,
+            "content_hash": episode.content_hash(),
+            **{f"metadata.{path}": value for path, value in episode.metadata.items()},
+        }
+
+    def _flush(self, at_least: int) -> None:
+        """Write full row groups; what is left over waits for the next episode."""
+        rows = sum(len(batch) for batch in self._pending)
+        if rows < at_least or not rows:
+            return
+        table = pa.Table.from_batches(self._pending)
+        full = rows if at_least == 1 else rows - rows % ROW_GROUP
+        if self._writer is None:
+            self._writer = pq.ParquetWriter(self._tmp, self.schema, **_options(self.schema))
+        self._writer.write_table(table.slice(0, full), row_group_size=ROW_GROUP)
+        self._pending = table.slice(full).to_batches() if full < rows else []
+
+    def finish(self, split: str) -> FileRecord | None:
+        """Close, index, hash, and rename into place; None if there was no episode."""
+        self._flush(1)
+        if self._writer is None:
+            return None
+        self._writer.close()
+        with self._tmp.open("rb") as file:
+            os.fsync(file.fileno())
+            data = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+        lengths = np.concatenate(self._lengths)
+        offsets = index.build(self._tmp, data, self.cameras, lengths)
+        encoded = index.encode(self.cameras, offsets, lengths)
+        write_atomically(self.out / layout.index_file(self.path), encoded)
+        record = FileRecord(
+            path=self.path,
+            split=split,
+            rows=self.rows,
+            episodes=len(self.episodes),
+            bytes=len(data),
+            xxh3_128=xxhash.xxh3_128_hexdigest(data),
+            index_xxh3_128=xxhash.xxh3_128_hexdigest(encoded),
+        )
+        self._tmp.rename(self.out / self.path)
+        return record
+
+    def discard(self) -> None:
+        """Leave nothing behind after a failure."""
+        if self._writer is not None and self._writer.is_open:
+            try:
+                self._writer.close()
+            except OSError:
+                self._writer.is_open = False  # closing writes the footer, which a full disk refuses again
+        self._tmp.unlink(missing_ok=True)
+
+
+def _options(schema: pa.Schema) -> dict[str, Any]:
+    plain = [leaf for field in schema for leaf in _leaves(field.type, field.name) if field.type == IMAGE]
+    packed = [leaf for field in schema for leaf in _leaves(field.type, field.name) if field.type != IMAGE]
+    return {
+        "compression": {**dict.fromkeys(packed, "zstd"), **dict.fromkeys(plain, "none")},
+        "use_dictionary": packed,
+        "write_statistics": packed,
+        "data_page_size": PAGE_BYTES,
+        "store_schema": True,
+    }
+
+
+def _leaves(kind: pa.DataType, path: str) -> list[str]:
+    if pa.types.is_struct(kind):
+        return [leaf for child in kind for leaf in _leaves(child.type, f"{path}.{child.name}")]
+    if pa.types.is_list(kind) or pa.types.is_fixed_size_list(kind):
+        return _leaves(kind.value_type, f"{path}.list.element")
+    return [path]
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write a small file so that it is either whole or not there."""
+    tmp = path.parent / f"tmp-{uuid.uuid4().hex}"
+    try:
+        with tmp.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        tmp.rename(path)
+    except OSError as error:
+        tmp.unlink(missing_ok=True)
+        raise UsageError(f"{path}: cannot be written ({error})") from error

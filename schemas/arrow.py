@@ -1,0 +1,268 @@
+"""Episodes as Arrow: one row per step, all meaning in the schema's metadata."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Self
+
+import numpy as np
+import pyarrow as pa
+
+from schemas.episode import Episode, Frames
+from schemas.errors import SpecError
+from schemas.source import Array, Column, Field, Ragged
+from schemas.spaces import Space
+
+SCHEMA_VERSION = 1
+IMAGE = pa.struct([pa.field("bytes", pa.binary()), pa.field("path", pa.string())])
+META = b"oxe"  # the key of our metadata, on the schema and on every field
+IMAGES, DEPTH, RAW = "observation.images.", "observation.depth.", "raw."
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Camera:
+    """One stream of images: its column's last name, its path in the source, and its role if the declaration gives one."""
+
+    leaf: str
+    path: str
+    role: str | None = None
+    is_depth: bool = False
+    metres_per_unit: float | None = None
+
+    @property
+    def column(self) -> str:
+        """Name the column."""
+        return (DEPTH if self.is_depth else IMAGES) + self.leaf
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MaterializedView:
+    """A view stored as the column `action.<name>`; masked steps are null."""
+
+    name: str
+    space: Space
+    digest: str
+
+    @property
+    def column(self) -> str:
+        """Name the column."""
+        return f"action.{self.name}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Layout:
+    """Which columns a dataset has and what they mean."""
+
+    dataset: str
+    action: Space
+    state: Space | None
+    cameras: tuple[Camera, ...]
+    raw: tuple[Field, ...]
+    metadata: tuple[Field, ...]  # per episode
+    views: tuple[MaterializedView, ...]
+    origins: Mapping[str, str | None]  # of timestamp, instruction, ...: the source's path; None: not in the source
+
+    def to_json(self) -> dict[str, Any]:
+        """Give the form that stands in the manifest."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Self:
+        """Read `to_json` back."""
+        return cls(
+            dataset=data["dataset"],
+            action=Space.from_json(data["action"]),
+            state=Space.from_json(data["state"]) if data["state"] else None,
+            cameras=tuple(Camera(**camera) for camera in data["cameras"]),
+            raw=tuple(Field(**{**field, "shape": tuple(field["shape"])}) for field in data["raw"]),
+            metadata=tuple(Field(**{**field, "shape": tuple(field["shape"])}) for field in data["metadata"]),
+            views=tuple(MaterializedView(**{**view, "space": Space.from_json(view["space"])}) for view in data["views"]),
+            origins=data["origins"],
+        )
+
+    def schema(self) -> pa.Schema:
+        """Build the Arrow schema, with the `huggingface` key that makes `datasets` decode the images."""
+        vector = _vector_type(len(self.action))
+        fields = [
+            _field("episode_index", pa.int64(), doc="ordinal in the source over all splits"),
+            _field("step_index", pa.int32(), doc="ordinal in the episode"),
+            _field("timestamp", pa.float64(), unit="s", source=self.origins.get("timestamp")),
+            *(_field(name, pa.bool_(), source=self.origins.get(name)) for name in ("is_first", "is_last", "is_terminal")),
+            _field("reward", pa.float32(), source=self.origins.get("reward")),
+            _field("instruction", pa.string(), source=self.origins.get("instruction")),
+            *(_camera_field(camera) for camera in self.cameras),
+            *([_field("observation.state", _vector_type(len(self.state)), space=self.state.to_json())] if self.state else []),
+            _field("action", vector, space=self.action.to_json()),
+            *(
+                _field(view.column, _vector_type(len(view.space)), space=view.space.to_json(), digest=view.digest)
+                for view in self.views
+            ),
+            *(_field(RAW + field.path, arrow_type(field), doc=field.doc or None, source=field.path) for field in self.raw),
+        ]
+        ours = {"schema_version": SCHEMA_VERSION, "dataset": self.dataset}
+        features = {field.name: _feature(field.type) for field in fields}
+        hugging = {"info": {"features": features}}
+        return pa.schema(fields, metadata={META: json.dumps(ours), b"huggingface": json.dumps(hugging)})
+
+
+def _vector_type(size: int) -> pa.DataType:
+    return pa.list_(pa.float32(), size)
+
+
+def _field(name: str, kind: pa.DataType, **meaning: Any) -> pa.Field:
+    kept = {key: value for key, value in meaning.items() if value is not None}
+    return pa.field(name, kind, metadata={META: json.dumps(kept, sort_keys=True)} if kept else None)
+
+
+def _camera_field(camera: Camera) -> pa.Field:
+    unit = camera.metres_per_unit
+    return _field(camera.column, IMAGE, source=camera.path, role=camera.role, metres_per_unit=unit)
+
+
+def _feature(kind: pa.DataType) -> dict[str, Any]:
+    """Describe a type as the `datasets` library does."""
+    if kind == IMAGE:
+        return {"_type": "Image"}
+    if pa.types.is_fixed_size_list(kind):
+        return {"feature": _feature(kind.value_type), "length": kind.list_size, "_type": "List"}
+    if pa.types.is_list(kind):
+        return {"feature": _feature(kind.value_type), "_type": "List"}
+    names = {"double": "float64", "float": "float32", "halffloat": "float16"}
+    return {"dtype": names.get(str(kind), str(kind)), "_type": "Value"}
+
+
+def list_levels(field: Field) -> int:
+    """Count the levels of variable length between a step and a value."""
+    inner = len(field.shape) if field.kind == "bytes" or (field.kind == "number" and None in field.shape) else 0
+    return field.ragged + inner
+
+
+def arrow_type(field: Field) -> pa.DataType:
+    """Give the type of a `raw.*` or metadata column; one that Arrow has no numbers for is a SpecError."""
+    if field.kind == "number":
+        try:
+            kind = pa.from_numpy_dtype(np.dtype(field.dtype))
+        except (pa.ArrowNotImplementedError, TypeError) as error:
+            raise SpecError(f"{field.path}: numbers of type {field.dtype} cannot be stored ({error})") from error
+        for size in reversed(field.shape) if None not in field.shape else ():
+            kind = pa.list_(kind, size)
+    else:
+        kind = pa.string() if field.kind == "text" else pa.binary()
+    for _ in range(list_levels(field)):
+        kind = pa.list_(kind)
+    return kind
+
+
+def to_arrow(column: Column, kind: pa.DataType) -> pa.Array:
+    """Turn a column of T values into an Arrow array of type `kind`, without copying numbers."""
+    if isinstance(column, Ragged):
+        inner = to_arrow(column.values, _innermost_list(kind, len(column.lengths)))
+        for lengths in reversed(column.lengths):
+            inner = pa.ListArray.from_arrays(np.concatenate(([0], np.cumsum(lengths))).astype(np.int32), inner)
+        return inner
+    if not isinstance(column, np.ndarray):
+        return pa.array(column, pa.binary()).cast(kind)
+    out = pa.array(column.reshape(-1))
+    for size in reversed(column.shape[1:]):
+        out = pa.FixedSizeListArray.from_arrays(out, size)
+    return out
+
+
+def _innermost_list(kind: pa.DataType, levels: int) -> pa.DataType:
+    for _ in range(levels):
+        kind = kind.value_type
+    return kind
+
+
+def from_arrow(array: pa.Array, field: Field) -> Column:
+    """Turn `to_arrow`'s result back into the column it was."""
+    lengths = []
+    for _ in range(list_levels(field)):
+        offsets = array.offsets.to_numpy()
+        lengths.append(np.diff(offsets).astype(np.int64))
+        array = array.flatten()
+    values: Column
+    if field.kind != "number":
+        values = array.cast(pa.binary()).to_pylist()
+    else:
+        shape = field.shape if None not in field.shape else ()
+        for _ in shape:
+            array = array.flatten()
+        values = array.to_numpy(zero_copy_only=False).reshape(-1, *shape)
+    return Ragged(values, tuple(lengths)) if lengths else values  # type: ignore[arg-type]
+
+
+def frames_to_arrow(frames: Frames) -> pa.Array:
+    """Turn T encoded images into structs; a missing frame is a null struct."""
+    data = pa.array(frames, pa.binary())
+    mask = data.is_null() if data.null_count else None
+    return pa.StructArray.from_arrays([data, pa.nulls(len(frames), pa.string())], fields=list(IMAGE), mask=mask)
+
+
+def to_batch(episode: Episode, layout: Layout, schema: pa.Schema, views: Mapping[str, tuple[Array, Array]]) -> pa.RecordBatch:
+    """Turn an episode into T rows; `views` gives the action and mask of each materialized view."""
+    steps = len(episode)
+    optional = {
+        "timestamp": episode.timestamp,
+        "is_first": episode.is_first,
+        "is_last": episode.is_last,
+        "is_terminal": episode.is_terminal,
+        "reward": episode.reward,
+    }
+    arrays = {name: pa.array(v) if v is not None else pa.nulls(steps, schema.field(name).type) for name, v in optional.items()}
+    arrays["episode_index"] = pa.array(np.full(steps, episode.index))
+    arrays["step_index"] = pa.array(np.arange(steps, dtype=np.int32))
+    arrays["instruction"] = _instructions(episode)
+    for camera in layout.cameras:
+        arrays[camera.column] = frames_to_arrow((episode.depth if camera.is_depth else episode.images)[camera.leaf])
+    arrays["action"] = to_arrow(episode.action, schema.field("action").type)
+    if episode.state is not None:
+        arrays["observation.state"] = to_arrow(episode.state, schema.field("observation.state").type)
+    for view in layout.views:
+        arrays[view.column] = _scattered(*views[view.name])
+    for field in layout.raw:
+        arrays[RAW + field.path] = to_arrow(episode.raw[field.path], schema.field(RAW + field.path).type)
+    return pa.record_batch([arrays[name] for name in schema.names], schema=schema)
+
+
+def _instructions(episode: Episode) -> pa.Array:
+    if episode.instruction_index is None:
+        return pa.nulls(len(episode), pa.string())
+    return pa.array(episode.instructions, pa.string()).take(pa.array(episode.instruction_index))
+
+
+def _scattered(action: Array, mask: Array) -> pa.Array:
+    """Put the view's N vectors at their T steps; the others are null."""
+    out = np.zeros((len(mask), action.shape[1]), np.float32)
+    out[mask] = action
+    return pa.FixedSizeListArray.from_arrays(pa.array(out.reshape(-1)), action.shape[1], mask=pa.array(~mask))
+
+
+def vectors(array: pa.Array, size: int) -> Array:
+    """Read a [T, size] float32 column."""
+    return np.asarray(array.flatten().to_numpy(zero_copy_only=False)).reshape(-1, size)
+
+
+def optional_column(array: pa.Array) -> Array | None:
+    """Read a column of numbers; None where it is null throughout."""
+    return None if array.null_count else np.asarray(array.to_numpy(zero_copy_only=False))
+
+
+def instruction_column(array: pa.Array) -> tuple[tuple[str, ...], Array | None]:
+    """Read the distinct instructions in order of appearance, and which one each step has."""
+    if array.null_count:
+        return (), None
+    encoded = array.dictionary_encode()
+    return tuple(encoded.dictionary.to_pylist()), encoded.indices.to_numpy().astype(np.int32)
+
+
+def metadata_schema(layout: Layout) -> list[pa.Field]:
+    """Give the columns of `meta/episodes.parquet` that come from the source, named by their paths there."""
+    fields = []
+    for field in layout.metadata:
+        kind = arrow_type(replace(field, shape=()) if field.kind == "number" else field)
+        for _ in field.shape if field.kind == "number" else ():
+            kind = pa.list_(kind)
+        fields.append(pa.field(f"metadata.{field.path}", kind))
+    return fields
+

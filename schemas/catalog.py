@@ -1,0 +1,44 @@
+"""The declarations that ship with the package, and how a name, a file or a folder is turned into one."""
+
+from pathlib import Path
+
+from schemas import spec
+from schemas.errors import SpecError, did_you_mean
+from schemas.spec import DatasetSpec, EmbodimentSpec
+
+HERE = Path(__file__).parent
+DECLARATION = "oxe_spec.toml"  # what an exported dataset calls its own
+
+
+def dataset_names() -> tuple[str, ...]:
+    """List the datasets declared here."""
+    return tuple(sorted(path.stem for path in (HERE / "datasets").glob("*.toml")))
+
+
+def dataset(target: str) -> DatasetSpec:
+    """Load a declaration: a name of `dataset_names()`, a TOML file, or a folder that holds `oxe_spec.toml`."""
+    path = Path(target)
+    if path.is_dir():
+        path = path / DECLARATION
+        if not path.is_file():
+            raise SpecError(f"{target}: no {DECLARATION} in this folder; name a declaration and give --source {target}")
+    elif path.suffix != ".toml":
+        path = HERE / "datasets" / f"{target}.toml"
+        if target not in dataset_names():
+            raise SpecError(f"unknown dataset '{target}'{did_you_mean(target, dataset_names())}")
+    elif not path.is_file():
+        raise SpecError(f"{target}: no such declaration")
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise SpecError(f"{path}: cannot be read ({error})") from error
+    return spec.load(text, where=str(path), embodiment=embodiment)
+
+
+def embodiment(name: str) -> EmbodimentSpec:
+    """Load an embodiment declared here."""
+    known = sorted(path.stem for path in (HERE / "embodiments").glob("*.toml"))
+    if name not in known:
+        raise SpecError(f"unknown embodiment '{name}'{did_you_mean(name, known)}")
+    path = HERE / "embodiments" / f"{name}.toml"
+    return spec.load_embodiment(path.read_text(encoding="utf-8"), where=str(path))

@@ -1,0 +1,146 @@
+"""The Episode: one demonstration in the unified schema."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import xxhash
+
+from schemas.errors import SourceError
+from schemas.source import Array, Bytes, Column, Ragged
+from schemas.spaces import Space
+
+Frames = Sequence[Bytes | None]  # T encoded images; None where the source has none
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Episode:
+    """One demonstration: T steps of one embodiment following one instruction (or several).
+
+    Images are encoded, as the source holds them. `raw` holds the source's other fields under its own paths.
+    """
+
+    id: str
+    dataset: str
+    embodiment: str
+    instructions: tuple[str, ...]  # distinct, in order of appearance; empty where the source has none
+    control_hz: float | None
+    action: Array  # [T, A] float32
+    action_space: Space
+    state: Array | None = None  # [T, S] float32
+    state_space: Space | None = None
+    images: Mapping[str, Frames] = field(default_factory=dict)
+    depth: Mapping[str, Frames] = field(default_factory=dict)
+    timestamp: Array | None = None  # [T] float64, seconds
+    raw: Mapping[str, Column] = field(default_factory=dict)
+    index: int = 0  # ordinal in the source over all splits
+    split: str = "train"
+    instruction_index: Array | None = None  # [T] int32: which instruction each step has
+    is_first: Array | None = None  # [T] bool
+    is_last: Array | None = None  # [T] bool
+    is_terminal: Array | None = None  # [T] bool; None: unknown
+    reward: Array | None = None  # [T] float32
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Refuse vectors of the wrong shape, columns of unequal length and numbers that are not finite."""
+        self._check_vector("action", self.action, self.action_space)
+        if self.state is not None and self.state_space is not None:
+            self._check_vector("state", self.state, self.state_space)
+        for name, column in self.columns().items():
+            if len(column) != len(self.action):
+                raise SourceError(
+                    f"episode {self.id}: {name} has {len(column)} steps, action has {len(self.action)}",
+                    reason="unequal_lengths",
+                )
+
+    def _check_vector(self, name: str, vector: Array, space: Space) -> None:
+        if vector.ndim != 2 or vector.shape[1] != len(space) or vector.dtype != np.float32:
+            raise SourceError(
+                f"episode {self.id}: {name} must be [T, {len(space)}] float32, got {vector.dtype} {list(vector.shape)}",
+                reason="wrong_shape",
+            )
+        if not np.isfinite(vector).all():
+            step, dim = np.argwhere(~np.isfinite(vector))[0]
+            raise SourceError(
+                f"episode {self.id}: {name} is {vector[step, dim]} at step {step}, dimension '{space.dims[dim].name}'",
+                reason=f"non_finite_{name}",
+            )
+
+    def __len__(self) -> int:
+        """Count the steps."""
+        return len(self.action)
+
+    @property
+    def instruction(self) -> str | None:
+        """The first instruction."""
+        return self.instructions[0] if self.instructions else None
+
+    def columns(self) -> dict[str, Column | Frames]:
+        """Name everything that has one value per step."""
+        named: dict[str, Column | Frames | None] = {
+            "action": self.action,
+            "observation.state": self.state,
+            "timestamp": self.timestamp,
+            "instruction": self.instruction_index,
+            "is_first": self.is_first,
+            "is_last": self.is_last,
+            "is_terminal": self.is_terminal,
+            "reward": self.reward,
+            **{f"observation.images.{leaf}": frames for leaf, frames in self.images.items()},
+            **{f"observation.depth.{leaf}": frames for leaf, frames in self.depth.items()},
+            **{f"raw.{path}": column for path, column in self.raw.items()},
+        }
+        return {name: column for name, column in named.items() if column is not None}
+
+    def select(self, mask: Array, **changes: Any) -> "Episode":
+        """Keep the steps where `mask` [T] is true; `changes` replace fields that have that length already."""
+        rows = np.flatnonzero(mask)
+        kept: dict[str, Any] = {
+            name: None if (column := getattr(self, name)) is None else column[rows]
+            for name in ("state", "action", "timestamp", "instruction_index", "is_first", "is_last", "is_terminal", "reward")
+        }
+        for name in ("images", "depth"):
+            kept[name] = {leaf: [frames[i] for i in rows] for leaf, frames in getattr(self, name).items()}
+        kept["raw"] = {path: take(column, rows) for path, column in self.raw.items()}
+        return replace(self, **{**kept, **changes})
+
+    def content_hash(self) -> str:
+        """Hash every stored value (xxh3-128); the same wherever and however the episode is stored."""
+        digest = xxhash.xxh3_128()
+        header = [self.id, self.split, list(self.instructions), self.control_hz, {k: repr(v) for k, v in self.metadata.items()}]
+        digest.update(json.dumps(header).encode())
+        for name, column in sorted(self.columns().items()):
+            digest.update(f"\n{name} {len(column)}\n".encode())
+            for chunk in _chunks(column):
+                digest.update(chunk)
+        return digest.hexdigest()
+
+
+def take(column: Column, rows: Array) -> Column:
+    """Take some steps of a column."""
+    if isinstance(column, np.ndarray):
+        return column[rows]
+    if not isinstance(column, Ragged):
+        return [column[i] for i in rows]
+    outer, *inner = column.lengths
+    ends = np.cumsum(outer)
+    items = np.concatenate([np.arange(ends[i] - outer[i], ends[i]) for i in rows] or [np.zeros(0, np.int64)]).astype(np.int64)
+    if not inner:
+        values = column.values[items] if isinstance(column.values, np.ndarray) else [column.values[i] for i in items]
+        return Ragged(values, (outer[rows],))
+    below = take(Ragged(column.values, tuple(inner)), items)
+    assert isinstance(below, Ragged)
+    return Ragged(below.values, (outer[rows], *below.lengths))
+
+
+def _chunks(column: Column | Frames) -> "list[Any]":
+    """Give the bytes of a column so that no two different columns give the same."""
+    if isinstance(column, Ragged):
+        return [part for lengths in column.lengths for part in _chunks(lengths.astype(np.int64))] + _chunks(column.values)
+    if isinstance(column, np.ndarray):
+        return [f"{column.dtype.str}{column.shape}".encode(), np.ascontiguousarray(column).view(np.uint8).data]
+    sizes = np.array([-1 if item is None else len(item) for item in column], np.int64)
+    return [sizes.data, *(item for item in column if item is not None)]

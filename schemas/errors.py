@@ -1,0 +1,73 @@
+"""Every error a user can meet. All exit with code 2, the message on stderr and no traceback.
+
+    OxeError
+    ├── UsageError          the call is wrong: a flag, an output that exists
+    ├── SpecError           a declaration is wrong
+    ├── SourceError         a source, or one episode of it, cannot be read
+    ├── DatasetError        a published dataset is damaged, or is not one
+    ├── ViewError           a dataset cannot give this view
+    └── MissingExtraError   an optional package is not installed
+"""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class OxeError(Exception):
+    """An error with a message for people: where, what, and the likely fix."""
+
+
+class UsageError(OxeError):
+    """The call itself is wrong."""
+
+
+class SpecError(OxeError):
+    """A declaration cannot be read or does not fit its source."""
+
+
+class SourceError(OxeError):
+    """A source cannot be read.
+
+    `reason` is the word it is counted under in the manifest; `file` and `offset` (bytes) say where, when known.
+    """
+
+    def __init__(self, message: str, *, reason: str = "unreadable", file: str = "", offset: int | None = None) -> None:
+        """Keep the place apart from the message."""
+        super().__init__(message)
+        self.message = message
+        self.reason = reason
+        self.file = file
+        self.offset = offset
+
+    def __str__(self) -> str:
+        """Lead with the place."""
+        place = self.file + (f": byte {self.offset}" if self.offset is not None else "")
+        return f"{place}: {self.message}" if place else self.message
+
+
+class DatasetError(OxeError):
+    """A published dataset is damaged, incomplete or not one of ours."""
+
+
+class ViewError(OxeError):
+    """A dataset cannot give the view that was asked for."""
+
+
+class MissingExtraError(OxeError):
+    """An optional package is not installed."""
+
+    def __init__(self, package: str, *, extra: str) -> None:
+        """Say what to install."""
+        super().__init__(f"this needs the package '{package}': pip install 'oxe-tools[{extra}]'")
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """Name the closest known word and list the others.
+
+    >>> did_you_mean("invrt", ["clip", "invert"])
+    "; did you mean 'invert'? (known: clip, invert)"
+    """
+    words = sorted(known)
+    close = get_close_matches(word, words, n=1)
+    hint = f"; did you mean '{close[0]}'?" if close else "."
+    return f"{hint} (known: {', '.join(words) or 'none'})"

@@ -1,0 +1,208 @@
+"""The expression language of declarations, parsed and never evaluated as Python.
+
+    expression := path [slice] { "|" op }        observation.state[3:6] | deg2rad | permute(2, 1, 0)
+    op         := name [ "(" argument { "," argument } ")" ]
+    argument   := number | number "/" number | path [slice]
+    slice      := "[" [i] ":" [j] "]" | "[" i "]"       of the last axis, with Python's meaning
+
+Paths are dotted; keys may hold "/". Everything a text can get wrong is a SpecError at load time, except a path that the
+source does not have, which `Binding` finds before the first episode is read.
+"""
+
+import inspect
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from schemas.errors import SpecError, did_you_mean
+from schemas.ops import ARRAY_OPS, STEP_OPS, Steps
+from schemas.source import Array
+
+TOKEN = re.compile(r"\s*(?:(?P<number>-?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?)|(?P<path>[A-Za-z_][\w./]*)|(?P<sign>[|()\[\],:/]))")
+
+
+@dataclass(frozen=True, slots=True)
+class Path:
+    """A column and the part of its last axis that is meant."""
+
+    path: str
+    start: int | None = None
+    stop: int | None = None
+
+    def read(self, steps: Mapping[str, Any]) -> Array:
+        """Take the column as [T, k] float32; a path that is not there is a SpecError."""
+        column = steps.get(self.path)
+        if column is None:
+            raise SpecError(f"unknown key '{self.path}'{did_you_mean(self.path, steps)}")
+        if not isinstance(column, np.ndarray) or column.ndim > 2:
+            raise SpecError(f"'{self.path}' is not a vector of numbers per step")
+        values = column.astype(np.float32, copy=False)
+        return values[:, None] if values.ndim == 1 else values[:, self.start : self.stop]
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One op with its arguments."""
+
+    op: str
+    args: tuple[float | Path, ...] = ()
+
+    def values(self, steps: Steps) -> list[float | Array]:
+        """Read the arguments that are paths."""
+        return [arg.read(steps) if isinstance(arg, Path) else arg for arg in self.args]
+
+    def paths(self) -> frozenset[str]:
+        """Name the columns that the arguments read."""
+        return frozenset(arg.path for arg in self.args if isinstance(arg, Path))
+
+
+@dataclass(frozen=True, slots=True)
+class Expr:
+    """A parsed expression; `str()` gives its text back."""
+
+    text: str
+    source: Path
+    ops: tuple[Call, ...]
+
+    def __str__(self) -> str:
+        """Give the text."""
+        return self.text
+
+    def paths(self) -> frozenset[str]:
+        """Name the columns that it reads."""
+        return frozenset({self.source.path}).union(*(op.paths() for op in self.ops))
+
+    def __call__(self, steps: Mapping[str, Any]) -> Array:
+        """Compute [T, k] float32."""
+        values = self.source.read(steps)
+        for op in self.ops:
+            values = ARRAY_OPS[op.op](values, *op.values(steps))
+        return values.astype(np.float32, copy=False)
+
+
+def parse(text: str) -> Expr:
+    """Parse an expression.
+
+    >>> parse("action[-1:] | clip(0, 1) | invert").paths()
+    frozenset({'action'})
+    """
+    tokens = _Tokens(text)
+    source = tokens.path()
+    ops = []
+    while tokens.take("|"):
+        ops.append(tokens.call(ARRAY_OPS))
+    tokens.end()
+    return Expr(text, source, tuple(ops))
+
+
+def parse_step_op(text: str) -> Call:
+    """Parse one step op.
+
+    >>> parse_step_op("drop_first(1)")
+    Call(op='drop_first', args=(1.0,))
+    """
+    tokens = _Tokens(text)
+    call = tokens.call(STEP_OPS)
+    tokens.end()
+    return call
+
+
+class _Tokens:
+    """The text, cut into words, and a place in it."""
+
+    def __init__(self, text: str) -> None:
+        self.text, self.words, position = text, list[tuple[str, str]](), 0
+        while position < len(text.rstrip()):
+            match = TOKEN.match(text, position)
+            if not match:
+                raise SpecError(f"'{text}': cannot read '{text[position:].strip()}'")
+            self.words.append((str(match.lastgroup), match[match.lastgroup or 0]))
+            position = match.end()
+        self.next = 0
+
+    def peek(self) -> tuple[str, str]:
+        return self.words[self.next] if self.next < len(self.words) else ("end", "")
+
+    def take(self, word: str) -> bool:
+        found = self.peek()[1] == word
+        self.next += found
+        return found
+
+    def word(self, kind: str) -> str:
+        found, word = self.peek()
+        if found != kind:
+            raise SpecError(f"'{self.text}': expected a {kind}, found '{word or 'the end'}'")
+        self.next += 1
+        return word
+
+    def expect(self, word: str) -> None:
+        if not self.take(word):
+            raise SpecError(f"'{self.text}': expected '{word}', found '{self.peek()[1] or 'the end'}'")
+
+    def end(self) -> None:
+        if self.peek()[0] != "end":
+            raise SpecError(f"'{self.text}': cannot read '{self.peek()[1]}' here")
+
+    def path(self) -> Path:
+        path = self.word("path")
+        return Path(path, *self.slice()) if self.take("[") else Path(path)
+
+    def slice(self) -> tuple[int | None, int | None]:
+        start = self.index()
+        if start is not None and self.take("]"):
+            return start, start + 1 or None
+        self.expect(":")
+        stop = self.index()
+        self.expect("]")
+        return start, stop
+
+    def index(self) -> int | None:
+        if self.peek()[0] != "number":
+            return None
+        word = self.word("number")
+        if not word.lstrip("-").isdigit():
+            raise SpecError(f"'{self.text}': '{word}' is not a whole number")
+        return int(word)
+
+    def call(self, known: Mapping[str, Callable[..., Any]]) -> Call:
+        name = self.word("path")
+        if name not in known:
+            raise SpecError(f"unknown op '{name}'{did_you_mean(name, known)}")
+        args: list[float | Path] = []
+        if self.take("(") and not self.take(")"):
+            args.append(self.argument())
+            while self.take(","):
+                args.append(self.argument())
+            self.expect(")")
+        _check_arguments(name, known[name], args)
+        return Call(name, tuple(args))
+
+    def argument(self) -> float | Path:
+        if self.peek()[0] == "path":
+            return self.path()
+        value = float(self.word("number"))
+        if not self.take("/"):
+            return value
+        divisor = float(self.word("number"))
+        if not divisor:
+            raise SpecError(f"'{self.text}': division by zero")
+        return value / divisor
+
+
+def _check_arguments(name: str, function: Callable[..., Any], args: list[float | Path]) -> None:
+    signature = inspect.signature(function)
+    first, *rest = signature.parameters.values()
+    usage = f"{name}({', '.join(str(p).split(':')[0] for p in rest)})"
+    try:
+        bound = signature.bind(first.name, *args)
+    except TypeError:
+        raise SpecError(f"op '{name}' is used as {usage}, got {len(args)} arguments") from None
+    for parameter in rest:
+        values = bound.arguments.get(parameter.name, ())
+        for value in values if isinstance(values, tuple) else (values,):
+            if isinstance(value, Path) != (parameter.annotation == Array):
+                wanted = "a path" if parameter.annotation == Array else "a number"
+                raise SpecError(f"op '{name}' is used as {usage}: {parameter.name} is {wanted}")

@@ -1,0 +1,97 @@
+"""What an encoded image says of itself: format and size, read from its header."""
+
+import io
+import struct
+from dataclasses import dataclass
+
+from schemas.errors import SourceError
+from schemas.source import Bytes
+
+PNG, PNG_END = b"\x89PNG\r\n\x1a\n", b"IEND\xaeB`\x82"
+JPEG, JPEG_END = b"\xff\xd8", b"\xff\xd9"
+FRAME_MARKERS = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}  # SOF0-SOF15
+BARE_MARKERS = {0x01, *range(0xD0, 0xD9)}
+CHANNELS_OF_PNG = {0: 1, 2: 3, 3: 3, 4: 2, 6: 4}
+
+
+@dataclass(frozen=True, slots=True)
+class ImageHeader:
+    """Format (`jpeg` or `png`), height, width, channels, and bits of one channel."""
+
+    format: str
+    height: int
+    width: int
+    channels: int
+    bits: int
+
+
+def sniff(data: Bytes) -> ImageHeader:
+    """Read an image's header; anything but a whole JPEG or PNG is a SourceError."""
+    header, _ = _header(data)
+    if not complete(data, header.format):
+        _decode(data)
+    return header
+
+
+def complete(data: Bytes, form: str) -> bool:
+    """Say whether the image ends as its format demands."""
+    end = PNG_END if form == "png" else JPEG_END
+    return bytes(data[-len(end) :]) == end
+
+
+class Sniffer:
+    """Checks image after image of one camera: one with the same header bytes as the last needs no second parse."""
+
+    def __init__(self) -> None:
+        """Start without a known header."""
+        self._prefix, self._header = b"", ImageHeader("", 0, 0, 0, 0)
+
+    def __call__(self, data: Bytes) -> ImageHeader:
+        """Do what `sniff` does."""
+        if not self._prefix or data[: len(self._prefix)] != self._prefix:
+            self._header, size = _header(data)
+            self._prefix = bytes(data[:size])
+        if not complete(data, self._header.format):
+            _decode(data)
+        return self._header
+
+
+def _header(data: Bytes) -> tuple[ImageHeader, int]:
+    """Give the header and how many bytes it took."""
+    try:
+        if data[:8] == PNG:
+            width, height, bits, colour = struct.unpack(">IIBB", data[16:26])
+            return ImageHeader("png", height, width, CHANNELS_OF_PNG[colour], bits), 26
+        if data[:2] == JPEG:
+            return _jpeg_header(data)
+    except (struct.error, IndexError, KeyError) as error:
+        raise SourceError(f"an image whose header is broken ({error})", reason="bad_image") from error
+    start = bytes(data[:8]).hex(" ")
+    raise SourceError(f"an image that is neither JPEG nor PNG (it starts with {start or 'nothing'})", reason="bad_image")
+
+
+def _jpeg_header(data: Bytes) -> tuple[ImageHeader, int]:
+    pos = 2
+    while True:
+        if data[pos] != 0xFF:
+            raise SourceError("a JPEG whose header is broken", reason="bad_image")
+        marker = data[pos + 1]
+        pos += 1 if marker == 0xFF else 2
+        if marker in BARE_MARKERS or marker == 0xFF:
+            continue
+        (size,) = struct.unpack(">H", data[pos : pos + 2])
+        if marker in FRAME_MARKERS:
+            bits, height, width, channels = struct.unpack(">BHHB", data[pos + 2 : pos + 8])
+            return ImageHeader("jpeg", height, width, channels, bits), pos + 8
+        pos += size
+
+
+def _decode(data: Bytes) -> None:
+    """Decode an image that does not end as it should: padding after the end is harmless, a missing end is not."""
+    from PIL import Image, UnidentifiedImageError  # noqa: PLC0415 - only doubtful images pay for it
+
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            image.load()
+    except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise SourceError(f"an image that cannot be decoded ({error})", reason="bad_image") from error

@@ -1,0 +1,22 @@
+"""Where everything lies in a published dataset."""
+
+DATA, INDEX, META = "data", "index", "meta"
+MANIFEST = "meta/manifest.json"
+EPISODES = "meta/episodes.parquet"
+QUARANTINE = "meta/quarantine.parquet"
+RUNS = "meta/runs.jsonl"
+VERIFICATION = "meta/verification.json"
+
+
+def data_file(name: str) -> str:
+    """Name the Parquet file of one shard."""
+    return f"{DATA}/{name}.parquet"
+
+
+def index_file(data: str) -> str:
+    """Name the index of a data file.
+
+    >>> index_file("data/train-00000-of-00001.parquet")
+    'index/train-00000-of-00001.idx'
+    """
+    return data.replace(DATA, INDEX, 1).removesuffix(".parquet") + ".idx"

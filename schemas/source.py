@@ -1,0 +1,99 @@
+"""What every reader hands over: fields, raw episodes, and episodes that could not be read.
+
+Paths are dotted, relative to one step (`observation.state`) or, for per-episode fields, to the episode
+(`episode_metadata.file_path`). A declaration's expressions use the same paths.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeAlias
+
+from numpy.typing import NDArray
+
+from schemas.errors import SourceError
+
+Array: TypeAlias = NDArray[Any]
+Bytes: TypeAlias = bytes | memoryview
+FieldKind: TypeAlias = Literal["number", "text", "bytes", "image"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Field:
+    """One field of a source: its path and what one value of it looks like."""
+
+    path: str
+    kind: FieldKind
+    dtype: str = "object"  # numpy's name, for numbers
+    shape: tuple[int | None, ...] = ()  # of one value; for images [H, W, C]
+    ragged: int = 0  # how many sequence levels lie between a step and a value
+    encoding: str | None = None  # as stored in the source: jpeg, png, zlib, ...
+    per_step: bool = True
+    doc: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Ragged:
+    """Nested sequences of unequal length, one outer sequence per step.
+
+    `lengths[0]` has T entries; `lengths[k + 1]` has `lengths[k].sum()`; `values` has `lengths[-1].sum()`.
+    """
+
+    values: Array | list[Bytes]
+    lengths: tuple[Array, ...]
+
+    def __len__(self) -> int:
+        """Count the steps."""
+        return len(self.lengths[0])
+
+
+Column: TypeAlias = Array | Ragged | Sequence[Bytes]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RawEpisode:
+    """One episode exactly as its source stores it."""
+
+    index: int  # ordinal in the source over all splits
+    split: str
+    steps: Mapping[str, Column]  # path -> T values
+    metadata: Mapping[str, Any] = field(default_factory=dict)  # path -> value
+    file: str = ""
+    offset: int | None = None  # bytes, of the episode's record
+
+    def n_steps(self) -> int:
+        """Count the steps; columns of unequal length are a SourceError."""
+        lengths = {path: len(column) for path, column in self.steps.items()}
+        if len(set(lengths.values())) > 1:
+            shortest, longest = min(lengths, key=lambda k: lengths[k]), max(lengths, key=lambda k: lengths[k])
+            raise SourceError(
+                f"columns of unequal length: {longest} has {lengths[longest]} steps, {shortest} has {lengths[shortest]}",
+                reason="unequal_lengths",
+                file=self.file,
+                offset=self.offset,
+            )
+        return next(iter(lengths.values()), 0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unreadable:
+    """One episode that could not be read, with the reason it is counted under."""
+
+    index: int | None  # None: a record beyond those the source declares
+    split: str
+    file: str
+    reason: str
+    detail: str
+    offset: int | None = None
+
+    @classmethod
+    def of(cls, error: SourceError, *, index: int | None, split: str, file: str = "") -> "Unreadable":
+        """Turn an error into a value that can be counted."""
+        return cls(
+            index=index,
+            split=split,
+            file=error.file or file,
+            reason=error.reason,
+            detail=error.message,
+            offset=error.offset,
+        )
+

@@ -1,0 +1,79 @@
+"""What the numbers of a vector mean: unit, mode and kind of every dimension, frame, rotation, gripper sense, origin."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, Self, TypeAlias, get_args
+
+from schemas.errors import SpecError, did_you_mean
+
+Unit: TypeAlias = Literal["m", "rad", "m/s", "rad/s", "s", "1", "controller", "unknown"]
+Mode: TypeAlias = Literal["delta", "absolute", "velocity"]
+Kind: TypeAlias = Literal["position", "rotation", "gripper", "joint", "base", "other"]
+Frame: TypeAlias = Literal["base", "tool", "world", "none", "unknown"]
+Rotation: TypeAlias = Literal["none", "euler_xyz", "rotvec", "quat_xyzw", "quat_wxyz", "unknown"]
+Gripper: TypeAlias = Literal["none", "open_is_1", "unknown"]
+Origin: TypeAlias = Literal["commanded", "achieved"]
+
+
+@dataclass(frozen=True, slots=True)
+class Dim:
+    """One dimension. `mode` belongs to it, not to the vector: a gripper is absolute inside a delta action."""
+
+    name: str
+    unit: Unit
+    mode: Mode
+    kind: Kind
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Space:
+    """The meaning of one vector. Spaces that differ in anything but `name` are never merged.
+
+    `frame` is what positions and rotations are expressed in; `euler_xyz` is roll, pitch, yaw about the fixed axes
+    (R = Rz Ry Rx); `origin` says whether the numbers were commanded or measured afterwards.
+    """
+
+    name: str
+    dims: tuple[Dim, ...]
+    frame: Frame
+    rotation: Rotation
+    gripper: Gripper
+    origin: Origin
+
+    def __post_init__(self) -> None:
+        """Refuse words outside the vocabulary."""
+        for word, allowed in (
+            (self.frame, Frame),
+            (self.rotation, Rotation),
+            (self.gripper, Gripper),
+            (self.origin, Origin),
+            *((dim.unit, Unit) for dim in self.dims),
+            *((dim.mode, Mode) for dim in self.dims),
+            *((dim.kind, Kind) for dim in self.dims),
+        ):
+            if word not in get_args(allowed):
+                raise SpecError(f"space {self.name}: unknown word '{word}'{did_you_mean(word, get_args(allowed))}")
+
+    def __len__(self) -> int:
+        """Count the dimensions."""
+        return len(self.dims)
+
+    def to_json(self) -> dict[str, Any]:
+        """Give the form that stands in the manifest and in Arrow field metadata."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Self:
+        """Read `to_json` back."""
+        return cls(**{**data, "dims": tuple(Dim(**dim) for dim in data["dims"])})
+
+    def digest(self) -> str:
+        """Hash the meaning, not the name."""
+        meaning = {key: value for key, value in self.to_json().items() if key != "name"}
+        return hashlib.sha256(json.dumps(meaning, sort_keys=True).encode()).hexdigest()
+
+    def indices(self, kind: Kind) -> list[int]:
+        """Find the dimensions of one kind."""
+        return [i for i, dim in enumerate(self.dims) if dim.kind == kind]

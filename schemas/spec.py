@@ -1,0 +1,225 @@
+"""Declarations: one TOML file says what a dataset's numbers are and where they lie.
+
+Read and checked at load time; a wrong one is a SpecError that names file, key and likely fix.
+"""
+
+import hashlib
+import json
+import tomllib
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any, Literal, Self, TypeVar
+
+from pydantic import BaseModel, ConfigDict, PlainSerializer, PlainValidator, StringConstraints, ValidationError, model_validator
+
+from schemas import expr
+from schemas.errors import SpecError, did_you_mean
+from schemas.spaces import Dim, Frame, Gripper, Kind, Mode, Origin, Rotation, Space, Unit
+
+Parsed = TypeVar("Parsed")
+
+
+def _parsed(parse: Callable[[str], Parsed]) -> Callable[[object], Parsed]:
+    def validate(text: object) -> Parsed:
+        if not isinstance(text, str):
+            raise ValueError("an expression is a string")  # noqa: TRY004 - pydantic reports ValueErrors
+        try:
+            return parse(text)
+        except SpecError as error:
+            raise ValueError(str(error)) from None
+
+    return validate
+
+
+Expression = Annotated[expr.Expr, PlainValidator(_parsed(expr.parse)), PlainSerializer(str)]
+StepOp = Annotated[str, PlainValidator(_parsed(lambda text: text if expr.parse_step_op(text) else text))]
+
+
+class Model(BaseModel):
+    """Every table of a declaration: frozen, and without unknown keys."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
+
+
+class Part(Model):
+    """Some dimensions that one expression fills: `xyz = { kind = "position", dims = [...], unit = "m", ... }`."""
+
+    kind: Kind
+    dims: tuple[str, ...]
+    unit: Unit
+    mode: Mode
+
+
+class SpaceSpec(Model):
+    """A Space, as an embodiment declares it: in named parts."""
+
+    origin: Origin
+    frame: Frame = "none"
+    rotation: Rotation = "none"
+    gripper: Gripper = "none"
+    parts: dict[str, Part]
+
+    def space(self, name: str) -> Space:
+        """Build the Space."""
+        dims = tuple(Dim(d, part.unit, part.mode, part.kind) for part in self.parts.values() for d in part.dims)
+        return Space(
+            name=name, dims=dims, frame=self.frame, rotation=self.rotation, gripper=self.gripper, origin=self.origin
+        )
+
+
+class EmbodimentSpec(Model):
+    """A robot and its controller: what its state and action vectors mean."""
+
+    name: str
+    robot: str
+    controller: str
+    morphology: str = "single_arm"
+    state: SpaceSpec | None = None
+    action: SpaceSpec
+
+
+class SourceSpec(Model):
+    """Where the recordings are, and in which format."""
+
+    format: Literal["rlds"] = "rlds"
+    uri: str | None = None
+    version: str | None = None
+
+
+class DepthSpec(Model):
+    """A depth image: its key, and how many metres one count is (unknown where it is not said)."""
+
+    key: str
+    metres_per_unit: float | None = None
+
+
+class ViewSpec(Model):
+    """A view over the stored columns: step ops before, the action's columns, step ops after.
+
+    `space` changes what the stored action's Space says: any of its keys, or new `parts`.
+    """
+
+    before: tuple[StepOp, ...] = ()
+    action: tuple[Expression, ...] = ()
+    after: tuple[StepOp, ...] = ()
+    space: dict[str, Any] = {}
+
+
+class DatasetSpec(Model):
+    """One declaration. `embodiment` may be written as a name of `schemas/embodiments/`."""
+
+    name: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
+    description: str = ""
+    source: SourceSpec = SourceSpec()
+    embodiment: EmbodimentSpec
+    control_hz: float | None = None
+    language: str | tuple[str, ...] = ()
+    cameras: dict[str, str] = {}
+    depth: dict[str, DepthSpec] = {}
+    state: dict[str, Expression] = {}
+    action: dict[str, Expression]
+    views: dict[str, ViewSpec] = {}
+    timestamp: Expression | None = None
+    id: str | None = None  # a per-episode path that names each episode
+    raw: str | None = None  # a prefix: only what lies under it is kept as `raw.*`
+    license: str | None = None
+    citation: str | None = None
+    homepage: str | None = None
+    errata: tuple[str, ...] = ()
+
+    @model_validator(mode="after")
+    def _parts_match(self) -> Self:
+        _check_parts("action", self.action, self.embodiment.action)
+        if self.state or self.embodiment.state:
+            _check_parts("state", self.state, self.embodiment.state)
+        if self.control_hz is not None and not self.control_hz > 0:
+            raise ValueError("control_hz: must be above 0; leave it out if it is unknown")
+        for name in self.views:
+            self.view_space(name)
+        return self
+
+    @property
+    def language_keys(self) -> tuple[str, ...]:
+        """Name the instruction fields; the first one is stored per step."""
+        return (self.language,) if isinstance(self.language, str) else self.language
+
+    @property
+    def action_space(self) -> Space:
+        """Say what the stored action means."""
+        return self.embodiment.action.space("action")
+
+    @property
+    def state_space(self) -> Space | None:
+        """Say what the stored state means, where there is one."""
+        return self.embodiment.state.space("state") if self.embodiment.state else None
+
+    def view_space(self, name: str) -> Space:
+        """Say what a declared view's action means."""
+        changed = {**self.embodiment.action.model_dump(), **self.views[name].space}
+        try:
+            return SpaceSpec.model_validate(changed).space(name)
+        except ValidationError as error:
+            raise ValueError(f"views.{name}.space: {_explain(error)}") from None
+
+    def to_json(self) -> dict[str, Any]:
+        """Give the self-contained form that stands in the manifest and in exports."""
+        return self.model_dump(mode="json", exclude_defaults=True)
+
+    def digest(self) -> str:
+        """Hash the declaration's content; comments and order of keys do not count."""
+        return hashlib.sha256(json.dumps(self.to_json(), sort_keys=True).encode()).hexdigest()
+
+
+def _check_parts(which: str, given: Mapping[str, object], declared: SpaceSpec | None) -> None:
+    parts = declared.parts if declared else {}
+    for name in given:
+        if name not in parts:
+            raise ValueError(f"{which}.{name}: the embodiment has no such part{did_you_mean(name, parts)}")
+    for name in parts:
+        if name not in given:
+            raise ValueError(f"{which}.{name}: missing; the embodiment's {which} has this part")
+
+
+def _explain(error: ValidationError) -> str:
+    lines = []
+    for item in error.errors(include_url=False):
+        place = ".".join(str(word) for word in item["loc"])
+        message = item["msg"].removeprefix("Value error, ")
+        if item["type"] == "extra_forbidden":
+            message = "unknown key"
+        lines.append(f"{place}: {message}" if place else message)
+    return "; ".join(lines)
+
+
+def load(text: str, *, where: str, embodiment: Callable[[str], EmbodimentSpec]) -> DatasetSpec:
+    """Read a declaration; `where` names it in errors, `embodiment` finds embodiments by name."""
+    data = _toml(text, where)
+    if isinstance(data.get("embodiment"), str):
+        data["embodiment"] = embodiment(data["embodiment"]).model_dump()
+    return _validated(DatasetSpec, data, where)
+
+
+def load_embodiment(text: str, *, where: str) -> EmbodimentSpec:
+    """Read an embodiment's declaration."""
+    return _validated(EmbodimentSpec, _toml(text, where), where)
+
+
+def from_json(data: Mapping[str, Any], *, where: str) -> DatasetSpec:
+    """Read `DatasetSpec.to_json` back."""
+    return _validated(DatasetSpec, dict(data), where)
+
+
+def _toml(text: str, where: str) -> dict[str, Any]:
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise SpecError(f"{where}: not TOML ({error})") from error
+
+
+M = TypeVar("M", bound=Model)
+
+
+def _validated(model: type[M], data: dict[str, Any], where: str) -> M:
+    try:
+        return model.model_validate(data)
+    except ValidationError as error:
+        raise SpecError(f"{where}: {_explain(error)}") from None

@@ -1,0 +1,228 @@
+"""A published dataset, opened for reading."""
+
+import json
+import mmap
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+import pyarrow.parquet as pq
+
+from schemas import arrow, layout, spec
+from schemas.arrow import RAW, Layout
+from schemas.episode import Episode, Frames
+from schemas.errors import DatasetError, UsageError, did_you_mean
+from schemas.index import Index
+from schemas.source import Array
+from schemas.spec import DatasetSpec
+from schemas.views import View, view, view_names
+
+if TYPE_CHECKING:
+    import polars as pl
+
+
+class DataFile:
+    """One Parquet file and its index, both mapped into memory."""
+
+    def __init__(self, root: Path, path: str) -> None:
+        """Map the file; one that is not there is a DatasetError."""
+        self.path = root / path
+        try:
+            with self.path.open("rb") as file:
+                self.bytes = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        except (OSError, ValueError) as error:
+            raise DatasetError(f"{self.path}: cannot be read ({error}); 'oxe verify' tells what else is damaged") from error
+        self.index = Index(root / layout.index_file(path))
+
+    @cached_property
+    def parquet(self) -> pq.ParquetFile:
+        """The file as pyarrow reads it."""
+        return pq.ParquetFile(self.path, memory_map=True)
+
+    @cached_property
+    def group_starts(self) -> Array:
+        """The first row of each row group, and the end."""
+        metadata = self.parquet.metadata
+        return np.cumsum([0, *(metadata.row_group(i).num_rows for i in range(metadata.num_row_groups))])
+
+    def image(self, row: int, column: int) -> bytes | None:
+        """Slice one encoded image out of the file; None where the frame is missing."""
+        length = self.index.lengths.item(row, column)
+        if not length:
+            return None
+        start = self.index.offsets.item(row, column)
+        return self.bytes[start : start + length]
+
+    def rows(self, start: int, count: int, columns: Sequence[str]) -> Any:
+        """Read a range of rows of some columns as one Arrow table."""
+        first = int(np.searchsorted(self.group_starts, start, "right")) - 1
+        last = int(np.searchsorted(self.group_starts, start + count, "left"))
+        table = self.parquet.read_row_groups(list(range(first, last)), columns=list(columns), use_threads=False)
+        return table.slice(start - int(self.group_starts[first]), count).combine_chunks()
+
+
+class Dataset:
+    """A published dataset: `len`, episodes by position, frames by byte range.
+
+    Positions run from 0 to `len - 1` over the kept episodes; an episode's `index` is its ordinal in the source.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        """Read the manifest and the episode table; a folder that is no dataset is a DatasetError."""
+        self.path = Path(path)
+        name = self.path / layout.MANIFEST
+        try:
+            self.manifest: Mapping[str, Any] = json.loads(name.read_bytes())
+        except FileNotFoundError as error:
+            raise DatasetError(f"{self.path}: no {layout.MANIFEST}: not a dataset, or its conversion did not finish") from error
+        except (OSError, ValueError) as error:
+            raise DatasetError(f"{name}: cannot be read ({error})") from error
+        if self.manifest.get("schema_version") != arrow.SCHEMA_VERSION:
+            raise DatasetError(f"{name}: schema version {self.manifest.get('schema_version')}, this is {arrow.SCHEMA_VERSION}")
+        self.columns = Layout.from_json(self.manifest["columns"])
+        self._files: dict[str, DataFile] = {}
+        self._views: dict[str, View] = {}
+
+    def __repr__(self) -> str:
+        """Name the dataset and its size."""
+        return f"Dataset({str(self.path)!r}: {self.manifest['dataset']}, {len(self)} episodes, {self.manifest['steps']} steps)"
+
+    def __len__(self) -> int:
+        """Count the kept episodes."""
+        return int(self.manifest["balance"]["kept"])
+
+    def __iter__(self) -> Iterator[Episode]:
+        """Read every episode."""
+        return (self.episode(i) for i in range(len(self)))
+
+    @cached_property
+    def spec(self) -> DatasetSpec:
+        """The declaration it was converted with."""
+        return spec.from_json(self.manifest["spec"], where=f"{self.path / layout.MANIFEST}: spec")
+
+    @property
+    def views(self) -> tuple[str, ...]:
+        """The names of its views."""
+        return view_names(self.spec)
+
+    @property
+    def cameras(self) -> tuple[str, ...]:
+        """The names of its colour cameras."""
+        return tuple(camera.leaf for camera in self.columns.cameras if not camera.is_depth)
+
+    @property
+    def episodes(self) -> "pl.LazyFrame":
+        """The episode table, for filters: `ds.episodes.filter(pl.col("length") > 20)`."""
+        import polars as pl  # noqa: PLC0415 - reading frames needs none of it
+
+        return pl.scan_parquet(self.path / layout.EPISODES)
+
+    @cached_property
+    def _table(self) -> dict[str, Any]:
+        try:
+            table = pq.read_table(self.path / layout.EPISODES, use_threads=False)
+        except (OSError, ValueError) as error:
+            raise DatasetError(f"{self.path / layout.EPISODES}: cannot be read ({error})") from error
+        numbers = {name: table[name].to_numpy() for name in ("episode_index", "row", "length")}
+        return {**{name: table[name] for name in table.column_names}, **numbers, "file": table["file"].to_pylist()}
+
+    def where(self, i: int) -> tuple[str, int, int]:
+        """Find an episode: its file, its first row there, its number of steps."""
+        table = self._table
+        if not 0 <= i < len(table["file"]):
+            raise UsageError(f"{self.path}: no episode {i}, there are {len(self)}")
+        return table["file"][i], table["row"].item(i), table["length"].item(i)
+
+    def file(self, path: str) -> DataFile:
+        """Open a data file, once."""
+        opened = self._files.get(path)
+        if opened is None:
+            opened = self._files[path] = DataFile(self.path, path)
+        return opened
+
+    def frame(self, i: int, step: int, cameras: Sequence[str] | None = None) -> dict[str, bytes | None]:
+        """Read the encoded images of one step through the index, without touching Parquet.
+
+        `cameras` are names or roles (all colour cameras by default); a missing frame is None.
+        """
+        path, row, length = self.where(i)
+        if not 0 <= step < length:
+            raise UsageError(f"{self.path}: episode {i} has no step {step}, it has {length}")
+        file = self.file(path)
+        return {name: file.image(row + step, self._camera(name)) for name in cameras or self.cameras}
+
+    @cached_property
+    def _camera_columns(self) -> dict[str, int]:
+        numbered = list(enumerate(self.columns.cameras))
+        roles = {camera.role: number for number, camera in numbered if camera.role}
+        return {**roles, **{camera.leaf: number for number, camera in numbered}}
+
+    def _camera(self, name: str) -> int:
+        column = self._camera_columns.get(name)
+        if column is None:
+            raise UsageError(f"{self.path}: no camera '{name}'{did_you_mean(name, self._camera_columns)}")
+        return column
+
+    def episode(self, i: int, view: str | None = None) -> Episode:
+        """Read one episode; with a view, its own action and without the steps it masks."""
+        stored = self._stored(i)
+        return self.view(view).apply(stored) if view else stored
+
+    def view(self, name: str) -> View:
+        """Find one of its views; a ViewError says why there is none of that name."""
+        if name not in self._views:
+            self._views[name] = view(self.spec, name)
+        return self._views[name]
+
+    def _stored(self, i: int) -> Episode:
+        path, start, length = self.where(i)
+        file, columns, about = self.file(path), self.columns, self._table
+        images = {camera.column for camera in columns.cameras}
+        wanted = [name for name in file.parquet.schema_arrow.names if name not in images]
+        table = file.rows(start, length, wanted)
+
+        def array(name: str) -> Any:
+            column = table[name]
+            return column.chunk(0) if column.num_chunks else column.combine_chunks()
+
+        present, index = arrow.instruction_column(array("instruction"))
+        instructions = tuple(about["instructions"][i].as_py())
+        order = np.array([instructions.index(text) for text in present], np.int32)
+        frames: dict[str, Frames] = {
+            camera.column: [file.image(row, number) for row in range(start, start + length)]
+            for number, camera in enumerate(columns.cameras)
+        }
+        optional = {
+            name: arrow.optional_column(array(name)) for name in ("timestamp", "is_first", "is_last", "is_terminal", "reward")
+        }
+        return Episode(
+            id=about["id"][i].as_py(),
+            dataset=self.manifest["dataset"],
+            embodiment=self.spec.embodiment.name,
+            instructions=instructions,
+            instruction_index=None if index is None else order[index],
+            control_hz=self.spec.control_hz,
+            action=arrow.vectors(array("action"), len(columns.action)),
+            action_space=columns.action,
+            state=arrow.vectors(array("observation.state"), len(columns.state)) if columns.state else None,
+            state_space=columns.state,
+            images={c.leaf: frames[c.column] for c in columns.cameras if not c.is_depth},
+            depth={c.leaf: frames[c.column] for c in columns.cameras if c.is_depth},
+            raw={field.path: arrow.from_arrow(array(RAW + field.path), field) for field in columns.raw},
+            index=about["episode_index"].item(i),
+            split=about["split"][i].as_py(),
+            metadata={field.path: about[f"metadata.{field.path}"][i].as_py() for field in columns.metadata},
+            **cast(Any, optional),
+        )
+
+
+def open_dataset(path: str | Path) -> Dataset:
+    """Open a published dataset.
+
+    >>> open_dataset("nowhere")
+    Traceback (most recent call last):
+    schemas.errors.DatasetError: nowhere: no meta/manifest.json: not a dataset, or its conversion did not finish
+    """
+    return Dataset(path)

@@ -1,0 +1,186 @@
+"""Views: pure functions from an episode's stored columns to what a model trains on, with masked steps left out."""
+
+import hashlib
+import inspect
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from schemas.episode import Episode
+from schemas.errors import SpecError, ViewError, did_you_mean
+from schemas.expr import Call, parse_step_op
+from schemas.ops import ARRAY_OPS, ROW, STEP_OPS, Steps
+from schemas.rotations import to_euler, to_rotation
+from schemas.source import Array
+from schemas.spaces import Dim, Space
+from schemas.spec import DatasetSpec, ViewSpec
+
+OURS = ("schemas",)  # packages whose functions count as a view's own code
+
+
+@dataclass(frozen=True, slots=True)
+class Viewed:
+    """What a view makes of T stored steps: actions [N, A] of the N steps where `mask` [T] is true."""
+
+    action: Array
+    mask: Array
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class View:
+    """A named view of one dataset."""
+
+    name: str
+    space: Space
+    digest: str  # of its declaration and of all code it runs
+    compute: Callable[[Steps], Viewed]
+
+    def of(self, episode: Episode) -> Viewed:
+        """Compute the view of a stored episode; a column that was not stored is a ViewError."""
+        steps: dict[str, Array] = {"action": episode.action, ROW: np.arange(len(episode))}
+        if episode.state is not None:
+            steps["observation.state"] = episode.state
+        steps |= {f"raw.{path}": column for path, column in episode.raw.items() if isinstance(column, np.ndarray)}
+        try:
+            return self.compute(steps)
+        except SpecError as error:
+            raise ViewError(f"view '{self.name}' of {episode.dataset}: {error}") from error
+
+    def apply(self, episode: Episode) -> Episode:
+        """Give the episode that the view shows: its own action, masked steps removed."""
+        viewed = self.of(episode)
+        return episode.select(viewed.mask, action=viewed.action, action_space=self.space)
+
+
+def view_names(spec: DatasetSpec) -> tuple[str, ...]:
+    """List the views a dataset can give."""
+    derived = () if isinstance(eef_delta_space(spec.action_space, spec.state_space), str) else ("eef_delta",)
+    return tuple(sorted({*spec.views, *derived}))
+
+
+def view(spec: DatasetSpec, name: str) -> View:
+    """Find a view: declared with the dataset, or derived from its Spaces. A ViewError says why there is none."""
+    if name in spec.views:
+        declared = spec.views[name]
+        return View(
+            name=name,
+            space=spec.view_space(name),
+            digest=_digest(_view_json(declared), _declared_view, *_ops_of(declared)),
+            compute=lambda steps: _declared_view(steps, declared),
+        )
+    if name != "eef_delta":
+        raise ViewError(f"{spec.name} has no view '{name}'{did_you_mean(name, view_names(spec))}")
+    action, state = spec.action_space, spec.state_space
+    space = eef_delta_space(action, state)
+    if isinstance(space, str):
+        raise ViewError(f"{spec.name} cannot give the view 'eef_delta': {space}")
+    meaning = {"action": action.to_json(), "state": state.to_json() if state else None}
+    return View(
+        name=name, space=space, digest=_digest(meaning, eef_delta), compute=lambda steps: eef_delta(steps, action, state)
+    )
+
+
+# Declared views
+
+
+def _declared_view(steps: Steps, declared: ViewSpec) -> Viewed:
+    stored = len(steps[ROW])
+    for text in declared.before:
+        steps = _step(steps, parse_step_op(text))
+    if declared.action:
+        steps = {**steps, "action": np.concatenate([expr(steps) for expr in declared.action], axis=1)}
+    for text in declared.after:
+        steps = _step(steps, parse_step_op(text))
+    mask = np.zeros(stored, bool)
+    mask[steps[ROW]] = True
+    return Viewed(steps["action"], mask)
+
+
+def _step(steps: Steps, call: Call) -> Steps:
+    return STEP_OPS[call.op](steps, *call.values(steps))
+
+
+# eef_delta: seven numbers that mean the same on every arm
+
+
+def eef_delta_space(action: Space, state: Space | None) -> Space | str:
+    """Say what `eef_delta` means for these Spaces, or why they cannot give it."""
+    counts = {"position": len(action.indices("position")), "gripper": len(action.indices("gripper"))}
+    if counts != {"position": 3, "gripper": 1}:
+        return f"its action has {counts['position']} position and {counts['gripper']} gripper dimensions, not 3 and 1"
+    arm = [action.dims[i] for i in action.indices("position") + action.indices("rotation")]
+    units = {(dim.kind, dim.unit) for dim in arm}
+    if not units <= {("position", "m"), ("rotation", "rad"), ("rotation", "1")}:
+        return f"its action is in {', '.join(sorted({dim.unit for dim in arm}))}, not in metres and radians"
+    if action.rotation in {"none", "unknown"} or action.gripper != "open_is_1":
+        return f"its rotation is '{action.rotation}' and its gripper '{action.gripper}'"
+    modes = {dim.mode for dim in arm}
+    if modes not in ({"delta"}, {"absolute"}):
+        return f"its arm is {', '.join(sorted(modes))}"
+    if modes == {"absolute"} or action.frame == "tool":
+        if state is None or state.rotation in {"none", "unknown"} or len(state.indices("position")) != 3:
+            return "that takes a state with a pose"
+        if modes == {"absolute"} and state.frame != action.frame:
+            return f"its action is in frame '{action.frame}', its state in '{state.frame}'"
+    dims = (
+        *(Dim(name, "m", "delta", "position") for name in ("x", "y", "z")),
+        *(Dim(name, "rad", "delta", "rotation") for name in ("roll", "pitch", "yaw")),
+        Dim("gripper", "1", "absolute", "gripper"),
+    )
+    frame = state.frame if action.frame == "tool" and state else action.frame
+    return Space(
+        name="eef_delta", dims=dims, frame=frame, rotation="euler_xyz", gripper="open_is_1", origin=action.origin
+    )
+
+
+def eef_delta(steps: Steps, action_space: Space, state_space: Space | None) -> Viewed:
+    """Make metres and radians in a fixed frame: p' = p + dp, R' = dR R, dR as roll, pitch, yaw; gripper 1 = open.
+
+    Absolute targets are taken relative to the measured pose of the same step; tool-frame deltas are turned by it.
+    Recorded base-frame deltas in roll, pitch, yaw pass unchanged.
+    """
+    action = steps["action"]
+    position, turn = action[:, action_space.indices("position")], action[:, action_space.indices("rotation")]
+    gripper = action[:, action_space.indices("gripper")]
+    mode = action_space.dims[action_space.indices("position")[0]].mode
+    if mode == "absolute" or action_space.frame == "tool" or action_space.rotation != "euler_xyz":
+        rotation = to_rotation(turn, action_space.rotation)
+        if state_space is not None and (mode == "absolute" or action_space.frame == "tool"):
+            state = steps["observation.state"]
+            at = to_rotation(state[:, state_space.indices("rotation")], state_space.rotation)
+            if mode == "absolute":
+                position, rotation = position - state[:, state_space.indices("position")], rotation * at.inv()
+            else:
+                position, rotation = at.apply(position), at * rotation * at.inv()
+        turn = to_euler(rotation)
+    return Viewed(np.concatenate([position, turn, gripper], axis=1).astype(np.float32), np.ones(len(action), bool))
+
+
+# Digests
+
+
+def _view_json(declared: ViewSpec) -> dict[str, Any]:
+    return declared.model_dump(mode="json")
+
+
+def _ops_of(declared: ViewSpec) -> list[Callable[..., Any]]:
+    array_ops = [ARRAY_OPS[call.op] for expr in declared.action for call in expr.ops]
+    return array_ops + [STEP_OPS[parse_step_op(text).op] for text in (*declared.before, *declared.after)]
+
+
+def _digest(declaration: Mapping[str, Any], *functions: Callable[..., Any]) -> str:
+    """Hash a declaration and the source of `functions` and of every function of ours that they call."""
+    found: dict[str, str] = {}
+    queue = list(functions)
+    while queue:
+        function = queue.pop()
+        name = f"{function.__module__}.{function.__qualname__}"
+        if name not in found:
+            found[name] = inspect.getsource(function)
+            called = (function.__globals__.get(word) for word in function.__code__.co_names)
+            queue += [f for f in called if inspect.isfunction(f) and f.__module__.split(".")[0] in OURS]
+    content = json.dumps([declaration, sorted(found.items())], sort_keys=True)
+    return hashlib.sha256(content.encode()).hexdigest()

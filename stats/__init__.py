@@ -1,0 +1,1 @@
+"""Exact, mergeable statistics of vectors, and the normalizations that trained policies expect."""
