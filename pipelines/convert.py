@@ -1,7 +1,6 @@
 """`convert`: a source and its declaration become one published dataset."""
 
 import json
-import shutil
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
@@ -15,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import xxhash
 
+from pipelines.folders import make_output
 from pipelines.readers.registry import open_source
 from pipelines.readers.source import Reader, ShardRef, plan
 from pipelines.standardize import Binding, bind
@@ -23,7 +23,9 @@ from schemas import layout
 from schemas.arrow import Layout, SCHEMA_VERSION, metadata_schema
 from schemas.errors import SourceError, UsageError, did_you_mean
 from schemas.source import RawEpisode, Unreadable
+from schemas.spaces import Space
 from schemas.spec import DatasetSpec
+from schemas.views import view_names
 
 Progress = Callable[[int, int], None]  # episodes and bytes that are done
 
@@ -94,15 +96,10 @@ def convert(
     """
     began = time.monotonic()
     options = options or Options()
-    uri = source or spec.source.uri
-    if uri is None:
-        raise UsageError(f"{spec.name}: its declaration names no source; give --source")
-    reader = open_source(uri, spec.source.format)
-    if options.split is not None and options.split not in reader.files():
-        raise UsageError(f"{uri}: no split '{options.split}'{did_you_mean(options.split, reader.files())}")
-    binding = bind(spec, reader.fields, keep_raw=options.keep_raw, materialize=options.materialize)
-    refs = plan(reader, split=options.split, limit=options.limit)
-    prepare(out, uri, overwrite=overwrite)
+    reader, binding, refs = _planned(spec, source, options)
+    make_output(out, source=reader.uri, ours={layout.DATA, layout.META}, overwrite=overwrite)
+    for name in (layout.DATA, layout.INDEX, layout.META):
+        (out / name).mkdir()
     records = []
     for ref in refs:
         records.append(convert_shard(reader, ref, binding=binding, out=out))
@@ -114,8 +111,41 @@ def convert(
         out=str(out), **balance, steps=manifest["steps"], files=len(manifest["files"]),
         seconds=time.monotonic() - began, problems=problems,
     )
-    _log_run(out, uri, report)
+    _log_run(out, reader.uri, report)
     return report
+
+
+def dry_run(spec: DatasetSpec, *, source: str | None = None, options: Options | None = None) -> dict[str, Any]:
+    """Check that a declaration fits its source, and say what `convert` would write."""
+    _, binding, refs = _planned(spec, source, options or Options())
+    columns = binding.layout
+    return {
+        "dataset": spec.name,
+        "episodes": sum(ref.episodes for ref in refs),
+        "bytes": sum(part.size or 0 for ref in refs for part in ref.parts),
+        "files": len(refs),
+        "missing_files": [part.name for ref in refs for part in ref.parts if part.size is None],
+        "action": _described(columns.action),
+        "state": _described(columns.state) if columns.state else [],
+        "cameras": [f"{camera.leaf} ({camera.role})" if camera.role else camera.leaf for camera in columns.cameras],
+        "views": list(view_names(spec)),
+        "columns": columns.schema().names,
+    }
+
+
+def _described(space: Space) -> list[str]:
+    return [f"{dim.name} [{dim.unit}, {dim.mode}]" for dim in space.dims]
+
+
+def _planned(spec: DatasetSpec, source: str | None, options: Options) -> tuple[Reader, Binding, tuple[ShardRef, ...]]:
+    uri = source or spec.source.uri
+    if uri is None:
+        raise UsageError(f"{spec.name}: its declaration names no source; give --source")
+    reader = open_source(uri, spec.source.format)
+    if options.split is not None and options.split not in reader.files():
+        raise UsageError(f"{uri}: no split '{options.split}'{did_you_mean(options.split, reader.files())}")
+    binding = bind(spec, reader.fields, keep_raw=options.keep_raw, materialize=options.materialize)
+    return reader, binding, plan(reader, split=options.split, limit=options.limit)
 
 
 def convert_shard(reader: Reader, ref: ShardRef, *, binding: Binding, out: Path) -> ShardRecord:
@@ -149,24 +179,6 @@ def convert_shard(reader: Reader, ref: ShardRef, *, binding: Binding, out: Path)
 def why_drop(raw: RawEpisode) -> str | None:
     """Say why an episode is left out although it can be read, or None to keep it."""
     return None if raw.n_steps() else "zero_steps"
-
-
-def prepare(out: Path, source: str, *, overwrite: bool) -> None:
-    """Make an empty output folder; only a dataset of ours is ever replaced."""
-    here, there = out.resolve(), Path(source).resolve()
-    if here == there or here in there.parents or there in here.parents:
-        raise UsageError(f"{out}: the output and its source lie inside one another")
-    try:
-        if out.exists() and any(out.iterdir()):
-            if not overwrite:
-                raise UsageError(f"{out}: exists; give --overwrite to replace it")
-            if not {layout.DATA, layout.META} <= {path.name for path in out.iterdir()}:
-                raise UsageError(f"{out}: is not a dataset of ours; --overwrite will not remove it")
-            shutil.rmtree(out)
-        for name in (layout.DATA, layout.INDEX, layout.META):
-            (out / name).mkdir(parents=True)
-    except OSError as error:
-        raise UsageError(f"{out}: cannot be written ({error})") from error
 
 
 def publish(
@@ -206,7 +218,7 @@ def publish(
         "files": [record.file.to_json() for record in records if record.file],
         "episodes_xxh3_128": xxhash.xxh3_128_hexdigest(episodes),
     }
-    write_atomically(out / layout.MANIFEST, json.dumps(manifest, indent=1, sort_keys=True).encode() + b"\n")
+    write_atomically(out / layout.MANIFEST, json.dumps(manifest, indent=1).encode() + b"\n")
     return manifest
 
 

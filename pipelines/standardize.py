@@ -50,9 +50,9 @@ class Binding:
             instructions=instructions,
             instruction_index=instruction_index,
             control_hz=spec.control_hz,
-            action=_vector(spec.action, raw.steps),
+            action=_vector(spec.action_parts, raw.steps),
             action_space=layout.action,
-            state=_vector(spec.state, raw.steps) if layout.state else None,
+            state=_vector(spec.state_parts, raw.steps) if layout.state else None,
             state_space=layout.state,
             images={c.leaf: _frames(c, raw.steps[c.path]) for c in layout.cameras if not c.is_depth},
             depth={c.leaf: _frames(c, raw.steps[c.path]) for c in layout.cameras if c.is_depth},
@@ -77,10 +77,8 @@ class Binding:
     def _instructions(self, raw: RawEpisode, n_steps: int) -> tuple[tuple[str, ...], Array | None]:
         if not self.language:
             return (), None
-        first, *others = (
-            raw.steps[path] if path in raw.steps else [raw.metadata[path].encode()] * n_steps for path in self.language
-        )
-        texts, index = _texts(first, self.language[0])
+        first, *others = (raw.steps.get(path, _encoded(raw.metadata.get(path))) for path in self.language)
+        texts, index = _texts(first if self.language[0] in raw.steps else first[:1] * n_steps, self.language[0])
         for path, column in zip(self.language[1:], others, strict=True):
             texts += [text for text in _texts(column, path)[0] if text not in texts]
         return tuple(texts), index
@@ -101,7 +99,7 @@ def bind(
     steps = {field.path: field for field in fields if field.per_step}
     episodes = {field.path: field for field in fields if not field.per_step}
     _check_keys(spec, steps, episodes, partial=partial)
-    has_state = bool(spec.state) and _paths(spec.state) <= steps.keys()
+    has_state = bool(spec.state) and _paths(spec.state_parts) <= steps.keys()
     cameras = _cameras(spec, steps)
     language = tuple(path for path in spec.language_keys if path in steps or path in episodes)
     consumed = {camera.path for camera in cameras} | set(language[:1])
@@ -122,14 +120,14 @@ def bind(
         views=tuple(MaterializedView(name=v.name, space=v.space, digest=v.digest) for v in views),
         origins=origins,
     )
-    used = _paths(spec.action) | (_paths(spec.state) if has_state else set()) | {field.path for field in kept}
+    used = _paths(spec.action_parts) | (_paths(spec.state_parts) if has_state else set()) | {field.path for field in kept}
     used |= {camera.path for camera in cameras} | {*language, *flags, *episodes}
     used |= spec.timestamp.paths() if spec.timestamp else set()
     return Binding(spec=spec, layout=layout, views=views, language=language, columns=frozenset(used))
 
 
-def _paths(expressions: Mapping[str, Expr]) -> set[str]:
-    return set().union(*(expr.paths() for expr in expressions.values()))
+def _paths(parts: Sequence[Expr]) -> set[str]:
+    return set().union(*(expr.paths() for expr in parts))
 
 
 def _check_keys(
@@ -172,8 +170,8 @@ def _cameras(spec: DatasetSpec, steps: Mapping[str, Field]) -> tuple[Camera, ...
     return tuple(cameras)
 
 
-def _vector(expressions: Mapping[str, Expr], steps: Mapping[str, Any]) -> Array:
-    return np.concatenate([expr(steps) for expr in expressions.values()], axis=1)
+def _vector(parts: Sequence[Expr], steps: Mapping[str, Any]) -> Array:
+    return np.concatenate([expr(steps) for expr in parts], axis=1)
 
 
 def _frames(camera: Camera, column: Column) -> Frames:
@@ -197,6 +195,11 @@ def _raw_column(field: Field, column: Column) -> Column:
         items = column.values if isinstance(column, Ragged) else column
         _texts(items, field.path)
     return column
+
+
+def _encoded(texts: Any) -> list[bytes]:
+    """Take the instructions of a whole episode: one text or a list of them."""
+    return [text.encode() for text in ([texts] if isinstance(texts, str) else texts or [])]
 
 
 def _texts(column: Any, path: str) -> tuple[list[str], Array]:

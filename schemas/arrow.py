@@ -94,7 +94,7 @@ class Layout:
             *([_field("observation.state", _vector_type(len(self.state)), space=self.state.to_json())] if self.state else []),
             _field("action", vector, space=self.action.to_json()),
             *(
-                _field(view.column, _vector_type(len(view.space)), space=view.space.to_json(), digest=view.digest)
+                _field(view.column, pa.list_(pa.float32()), space=view.space.to_json(), digest=view.digest)
                 for view in self.views
             ),
             *(_field(RAW + field.path, arrow_type(field), doc=field.doc or None, source=field.path) for field in self.raw),
@@ -232,10 +232,9 @@ def _instructions(episode: Episode) -> pa.Array:
 
 
 def _scattered(action: Array, mask: Array) -> pa.Array:
-    """Put the view's N vectors at their T steps; the others are null."""
-    out = np.zeros((len(mask), action.shape[1]), np.float32)
-    out[mask] = action
-    return pa.FixedSizeListArray.from_arrays(pa.array(out.reshape(-1)), action.shape[1], mask=pa.array(~mask))
+    """Put the view's N vectors at their T steps; the others are null (Parquet's fixed-size lists cannot be)."""
+    offsets = np.concatenate(([0], np.cumsum(mask))).astype(np.int32) * np.int32(action.shape[1])
+    return pa.ListArray.from_arrays(pa.array(offsets), pa.array(action.reshape(-1)), mask=pa.array(~mask))
 
 
 def vectors(array: pa.Array, size: int) -> Array:

@@ -66,6 +66,30 @@ class SpaceSpec(Model):
         )
 
 
+    @classmethod
+    def of(cls, space: Space) -> Self:
+        """Describe a Space; neighbouring dimensions of one meaning become one part."""
+        parts: dict[str, Part] = {}
+        for dim in space.dims:
+            last = next(reversed(parts.values()), None)
+            if last and (last.kind, last.unit, last.mode) == (dim.kind, dim.unit, dim.mode):
+                parts[next(reversed(parts))] = last.model_copy(update={"dims": (*last.dims, dim.name)})
+            else:
+                name = dim.kind if dim.kind not in parts else f"{dim.kind}_{len(parts)}"
+                parts[name] = Part(kind=dim.kind, dims=(dim.name,), unit=dim.unit, mode=dim.mode)
+        return cls(
+            origin=space.origin, frame=space.frame, rotation=space.rotation, gripper=space.gripper, parts=parts
+        )
+
+    def slices(self, path: str) -> dict[str, str]:
+        """Write the expressions that take a whole vector at `path` apart into these parts."""
+        out, start = {}, 0
+        for name, part in self.parts.items():
+            out[name] = f"{path}[{start}:{start + len(part.dims)}]"
+            start += len(part.dims)
+        return out
+
+
 class EmbodimentSpec(Model):
     """A robot and its controller: what its state and action vectors mean."""
 
@@ -129,13 +153,22 @@ class DatasetSpec(Model):
     @model_validator(mode="after")
     def _parts_match(self) -> Self:
         _check_parts("action", self.action, self.embodiment.action)
-        if self.state or self.embodiment.state:
-            _check_parts("state", self.state, self.embodiment.state)
+        _check_parts("state", self.state, self.embodiment.state)
         if self.control_hz is not None and not self.control_hz > 0:
             raise ValueError("control_hz: must be above 0; leave it out if it is unknown")
         for name in self.views:
             self.view_space(name)
         return self
+
+    @property
+    def action_parts(self) -> list[expr.Expr]:
+        """Give the action's expressions in the order of its Space."""
+        return [self.action[part] for part in self.embodiment.action.parts]
+
+    @property
+    def state_parts(self) -> list[expr.Expr]:
+        """Give the state's expressions in the order of its Space."""
+        return [self.state[part] for part in self.embodiment.state.parts] if self.embodiment.state else []
 
     @property
     def language_keys(self) -> tuple[str, ...]:
@@ -165,8 +198,8 @@ class DatasetSpec(Model):
         return self.model_dump(mode="json", exclude_defaults=True)
 
     def digest(self) -> str:
-        """Hash the declaration's content; comments and order of keys do not count."""
-        return hashlib.sha256(json.dumps(self.to_json(), sort_keys=True).encode()).hexdigest()
+        """Hash the declaration's content, not its comments."""
+        return hashlib.sha256(json.dumps(self.to_json()).encode()).hexdigest()
 
 
 def _check_parts(which: str, given: Mapping[str, object], declared: SpaceSpec | None) -> None:

@@ -50,9 +50,16 @@ class View:
             raise ViewError(f"view '{self.name}' of {episode.dataset}: {error}") from error
 
     def apply(self, episode: Episode) -> Episode:
-        """Give the episode that the view shows: its own action, masked steps removed."""
+        """Give the episode that the view shows: its own action, masked steps removed, first and last step marked anew."""
         viewed = self.of(episode)
-        return episode.select(viewed.mask, action=viewed.action, action_space=self.space)
+        step = np.arange(len(viewed.action))
+        return episode.select(
+            viewed.mask,
+            action=viewed.action,
+            action_space=self.space,
+            is_first=step == 0,
+            is_last=step == len(step) - 1,
+        )
 
 
 def view_names(spec: DatasetSpec) -> tuple[str, ...]:
@@ -182,5 +189,5 @@ def _digest(declaration: Mapping[str, Any], *functions: Callable[..., Any]) -> s
             found[name] = inspect.getsource(function)
             called = (function.__globals__.get(word) for word in function.__code__.co_names)
             queue += [f for f in called if inspect.isfunction(f) and f.__module__.split(".")[0] in OURS]
-    content = json.dumps([declaration, sorted(found.items())], sort_keys=True)
+    content = json.dumps([declaration, sorted(found.items())])
     return hashlib.sha256(content.encode()).hexdigest()

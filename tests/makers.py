@@ -5,6 +5,10 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from schemas.source import Column, Ragged
+
 
 def write_rlds(
     folder: Path,
@@ -51,3 +55,14 @@ def write_rlds(
     info.set_splits(tfds.core.splits.SplitDict(infos))
     info.write_to_directory(folder)
     return folder
+
+
+def nested(column: Column) -> list[Any]:
+    """List one value a step; of ragged columns, nested lists."""
+    if not isinstance(column, Ragged):
+        return list(column)
+    values = nested(column.values)
+    for lengths in reversed(column.lengths):
+        ends = np.cumsum(lengths)
+        values = [values[end - n : end] for n, end in zip(lengths, ends, strict=True)]
+    return values

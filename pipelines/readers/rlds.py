@@ -29,6 +29,7 @@ class RldsReader:
 
     def __init__(self, uri: str) -> None:
         """Read the two descriptions; neither the shards' contents nor their sizes."""
+        self.uri = uri
         self.folder = find(Folder.at(uri), uri)
         name = self.folder.path(FEATURES)
         self.leaves = features.load(self.folder.read(FEATURES), name)

@@ -45,6 +45,7 @@ class Reader(Protocol):
     """One opened source. Opening reads descriptions only, never episodes."""
 
     format: str
+    uri: str
     fields: tuple[Field, ...]
 
     def files(self) -> Mapping[str, tuple[FilePart, ...]]:

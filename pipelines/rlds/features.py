@@ -120,7 +120,7 @@ class Leaf:
         stored = example.ints(_stored(features, f"{self.key}/shape{suffix}"))
         if len(stored) != count * len(declared):
             raise SourceError("shapes that do not belong to the values beside them", reason="contradicts_features")
-        for shape in (shapes := [tuple(row) for row in stored.reshape(count, -1).tolist()]):
+        for shape in (shapes := [tuple(row) for row in stored.reshape(count, len(declared)).tolist()]):
             if any(n < 0 or d not in {None, n} for d, n in zip(declared, shape, strict=True)):
                 raise SourceError(f"a stored shape {shape} that is not {list(declared)}", reason="contradicts_features")
         return shapes
@@ -199,9 +199,11 @@ def load(text: str | bytes, name: str) -> tuple[Leaf, ...]:
     """
     try:
         tree = json.loads(text)
-        if "featuresDict" not in tree.get("featuresDict", {}).get("features", {}).get(STEPS, {}).get("sequence", {}).get("feature", {}):
-            raise SourceError("no 'steps' dataset of named features: this is TFDS, but not RLDS", reason="bad_features", file=name)
+        if not _is_rlds(tree):
+            raise SourceError("no 'steps' dataset of named features: this is TFDS, but not RLDS", reason="bad_features")
         leaves = sorted(_leaves(tree, ()), key=lambda leaf: (not leaf.field.per_step, leaf.field.path))
+    except SourceError as error:
+        raise SourceError(error.message, reason=error.reason, file=name) from error
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise SourceError(f"not a features.json ({error!r})", reason="bad_features", file=name) from error
     for one, other in pairwise(leaves):
@@ -212,9 +214,14 @@ def load(text: str | bytes, name: str) -> tuple[Leaf, ...]:
     return tuple(leaves)
 
 
+def _is_rlds(tree: Mapping[str, Any]) -> bool:
+    steps = tree.get("featuresDict", {}).get("features", {}).get(STEPS, {})
+    return "featuresDict" in steps.get("sequence", {}).get("feature", {})
+
+
 def _leaves(node: Mapping[str, Any], keys: tuple[str, ...], sequences: int = 0) -> Iterator[Leaf]:
     if "featuresDict" in node:
-        for key, child in node["featuresDict"]["features"].items():
+        for key, child in node["featuresDict"].get("features", {}).items():
             yield from _leaves(child, (*keys, key), sequences)
     elif "sequence" in node:
         yield from _leaves(node["sequence"]["feature"], keys, sequences + (keys != (STEPS,)))
@@ -266,7 +273,8 @@ def _tensor_leaf(tensor: Mapping[str, Any], key: str, common: dict[str, Any]) ->
         return Leaf(Field(**common, kind="bytes", shape=shape), key, optional=optional)
     bfloat16 = dtype == "bfloat16"
     number = np.dtype("float32" if bfloat16 else dtype)
-    if encoding not in {"none", "bytes", "zlib"} or number.kind not in ("fc" if bfloat16 and encoding == "none" else "biufc"):
+    needs_encoding = bfloat16 or number.kind == "c"
+    if number.kind not in "biufc" or encoding not in ({"bytes", "zlib"} if needs_encoding else {"none", "bytes", "zlib"}):
         raise SourceError(f"{path}: a tensor of {dtype} with encoding '{encoding}' is not supported", reason="bad_features")
     field = Field(**common, kind="number", dtype=number.name, shape=shape, encoding=None if encoding == "none" else encoding)
     return Leaf(field, key, dynamic=unknown > 1, bfloat16=bfloat16, optional=optional)

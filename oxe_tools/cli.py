@@ -1,0 +1,202 @@
+"""The command `oxe`: it parses, calls one function, and prints."""
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from tqdm import tqdm
+
+from oxe_tools import show
+from schemas.errors import OxeError
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+export_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Write a dataset in another format.")
+app.add_typer(export_app, name="export")
+
+FAILURES, USAGE = 1, 2  # exit codes: the work ran and found failures; usage or input error
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what this command wrote there before.")]
+DatasetDir = Annotated[Path, typer.Argument(metavar="DIR", help="A converted dataset.")]
+
+
+@app.callback()
+def oxe(
+    *, debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks; may stand anywhere.")] = False
+) -> None:
+    """Robot demonstrations from many labs in one lossless, declared, checked format.
+
+    Exit codes: 0 success, 1 the work ran and found failures, 2 usage or input error.
+    """
+
+
+@app.command()
+def inspect(
+    source: Annotated[str, typer.Argument(help="A source: a folder or an fsspec URI.")],
+    *,
+    limit: Annotated[int | None, typer.Option(min=1, help="Read only the first N episodes.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Show what a source holds: splits, counts, and every field's type, shape, range and first values.
+
+    Example: oxe inspect data/bridge_dataset/1.0.0
+    """
+    from pipelines.inspect import inspect as run
+
+    with progress("episodes") as bar:
+        found = run(source, limit=limit, progress=lambda episodes, _: bar(episodes))
+    if as_json:
+        show.as_json(found)
+    else:
+        show.inspection(found)
+    if found["unreadable"]:
+        fail(f"unreadable episodes: {show.counted(found['unreadable'])}", FAILURES)
+
+
+@app.command()
+def convert(
+    declaration: Annotated[
+        str, typer.Argument(metavar="NAME|SPEC.toml|DIR", help="A shipped declaration, a file, or an exported dataset.")
+    ],
+    *,
+    out: Annotated[Path, typer.Option(help="The folder of the new dataset.")],
+    source: Annotated[str | None, typer.Option(help="Where the recordings are, if not where the declaration says.")] = None,
+    split: Annotated[str | None, typer.Option(help="Only this split.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Only the first N episodes.")] = None,
+    keep_raw: Annotated[bool, typer.Option("--keep-raw/--no-keep-raw", help="Keep the source's own numbers as raw.*.")] = True,
+    materialize: Annotated[list[str] | None, typer.Option(metavar="VIEW", help="Store this view as a column, too.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check the declaration against the source; write nothing.")] = False,
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+) -> None:
+    """Convert a source into one unified dataset.
+
+    Example: oxe convert bridge_dataset --source data/bridge_dataset/1.0.0 --out bridge
+    """
+    from pipelines import convert as work
+    from schemas import catalog
+
+    spec = catalog.dataset(declaration)
+    source = source or (declaration if Path(declaration).is_dir() else None)
+    options = work.Options(split=split, limit=limit, keep_raw=keep_raw, materialize=tuple(materialize or ()))
+    if dry_run:
+        planned = work.dry_run(spec, source=source, options=options)
+        (show.as_json if as_json else show.plan)(planned)
+        return
+    with progress("bytes") as bar:
+        report = work.convert(
+            spec, out, source=source, options=options, overwrite=overwrite, progress=lambda _, done: bar(done)
+        )
+    if as_json:
+        show.as_json(report.to_json())
+    else:
+        show.conversion(report.to_json())
+    show.unknowns(spec.name, [spec.action_space, spec.state_space])
+    for problem in report.problems[:5]:
+        typer.echo(f"quarantined: episode {problem.index}: {problem.reason}: {problem.detail} ({problem.file})", err=True)
+    if report.quarantined:
+        fail(f"{out}: quarantined {show.counted(report.quarantined)}; see meta/quarantine.parquet", FAILURES)
+
+
+@app.command()
+def verify(
+    directory: DatasetDir,
+    *,
+    source: Annotated[str | None, typer.Option(help="The source, if not the one it was converted from.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Read a dataset and its source again and compare every number, image byte, count, digest and index entry.
+
+    Example: oxe verify bridge
+    """
+    from pipelines.verify import verify as run
+    from schemas.store import open_dataset
+
+    dataset = open_dataset(directory)
+    with progress("episodes", len(dataset)) as bar:
+        found = run(dataset, source=source, progress=bar)
+    if as_json:
+        show.as_json(found.to_json())
+    else:
+        what = f"{found.episodes} episodes, {found.steps} steps, {found.numbers} numbers, {found.images} images"
+        typer.echo(f"{directory}: {what} in {found.files} files; source {found.source}")
+    for difference in found.first:
+        typer.echo(difference, err=True)
+    if not found.ok:
+        fail(f"{directory}: {found.differences} differences", FAILURES)
+
+
+@export_app.command("rlds")
+def export_rlds(
+    directory: DatasetDir,
+    *,
+    out: Annotated[Path, typer.Option(help="The folder of the RLDS dataset.")],
+    view: Annotated[str | None, typer.Option(help="Write this view's actions, without the steps it masks.")] = None,
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+) -> None:
+    """Write a dataset as RLDS, which tensorflow-datasets opens and 'oxe convert' reads back.
+
+    Example: oxe export rlds bridge --view openvla --out bridge_rlds/1.0.0
+    """
+    from pipelines.export import export_rlds as run
+    from schemas.store import open_dataset
+
+    dataset = open_dataset(directory)
+    with progress("episodes", len(dataset)) as bar:
+        report = run(dataset, out, view=view, overwrite=overwrite, progress=bar)
+    if as_json:
+        show.as_json(report.to_json())
+    else:
+        typer.echo(f"{out}: {report.episodes} episodes, {report.steps} steps in {report.files} files")
+
+
+@app.command()
+def demo(
+    *,
+    out: Annotated[Path, typer.Option(help="Where to put the recordings and the datasets.")] = Path("oxe_demo"),
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+) -> None:
+    """Record one motion as three labs would, convert all three into one schema, verify, and compare.
+
+    Example: oxe demo --out oxe_demo
+    """
+    from oxe_tools.demo import demo as run
+
+    labs = run(out, overwrite=overwrite, say=lambda text: typer.echo(text, err=True))
+    if as_json:
+        show.as_json({lab.spec.name: {**lab.report.to_json(), "max_error": lab.error, "verified": lab.verification.ok} for lab in labs})
+    else:
+        show.labs(labs, out)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line; every error of ours is one message on stderr and exit code 2."""
+    words = sys.argv[1:] if arguments is None else arguments
+    debug = "--debug" in words
+    try:
+        app([word for word in words if word != "--debug"], standalone_mode=True)
+    except (OxeError, OSError) as error:
+        if debug:
+            raise
+        fail(str(error), USAGE)
+    except KeyboardInterrupt:
+        fail("interrupted", 130)
+
+
+def fail(message: str, code: int) -> None:
+    """Print one message on stderr and exit."""
+    typer.echo(f"oxe: {message}", err=True)
+    raise SystemExit(code)
+
+
+@contextmanager
+def progress(unit: str, total: int | None = None) -> Iterator[Callable[[int], None]]:
+    """Show a bar on stderr, if that is a terminal."""
+    scale = unit == "bytes"
+    with tqdm(total=total, unit="B" if scale else f" {unit}", unit_scale=scale, disable=None, file=sys.stderr) as bar:
+        yield lambda n: bar.update(n) and None

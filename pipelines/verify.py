@@ -1,0 +1,269 @@
+"""`verify`: read a published dataset and its source again, and compare every number, image byte, count and digest."""
+
+import json
+import mmap
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import xxhash
+
+from pipelines.convert import Options, why_drop
+from pipelines.readers.registry import open_source
+from pipelines.readers.source import plan
+from pipelines.standardize import bind
+from pipelines.writers.parquet import write_atomically
+from schemas import layout
+from schemas.episode import Episode, Frames
+from schemas.errors import DatasetError, OxeError, SourceError
+from schemas.source import Column, Ragged, Unreadable
+from schemas.store import Dataset
+
+SHOWN = 20  # differences that are reported in full
+Progress = Callable[[int], None]
+
+
+@dataclass(slots=True)
+class Verification:
+    """What was compared, and the first differences."""
+
+    source: str  # "compared", or why not
+    files: int = 0
+    episodes: int = 0
+    steps: int = 0
+    images: int = 0
+    image_bytes: int = 0
+    numbers: int = 0
+    differences: int = 0
+    first: list[str] = field(default_factory=list)
+
+    @property
+    def ok(self) -> bool:
+        """Say whether nothing differs."""
+        return not self.differences
+
+    def differs(self, what: str) -> None:
+        """Count a difference; the first ones are kept."""
+        self.differences += 1
+        if len(self.first) < SHOWN:
+            self.first.append(what)
+
+    def to_json(self) -> dict[str, Any]:
+        """Give the form of `oxe verify --json` and of `meta/verification.json`."""
+        return {"ok": self.ok, **{name: getattr(self, name) for name in self.__slots__}}
+
+
+def verify(dataset: Dataset, *, source: str | None = None, progress: Progress = lambda episodes: None) -> Verification:
+    """Check a dataset against itself and against its source.
+
+    The source is the one given, or the one of the last conversion (`meta/runs.jsonl`). Where it cannot be reached, only
+    the dataset itself is checked and the result says so; a `source` that is given and cannot be read is an error.
+    """
+    uri = source or _last_source(dataset)
+    out = Verification(source="compared")
+    _check_files(dataset, out)
+    _check_table(dataset, out)
+    _check_index(dataset, out)
+    try:
+        expected = _from_source(dataset, uri, out) if uri else None
+    except OxeError as error:
+        if source:
+            raise
+        expected, uri = None, None
+        out.source = f"not compared: {error}"
+    if expected is None and out.source == "compared":
+        out.source = "not compared: no source given, and meta/runs.jsonl names none"
+    _check_episodes(dataset, expected, out, progress)
+    write_atomically(dataset.path / layout.VERIFICATION, json.dumps(out.to_json(), indent=1).encode() + b"\n")
+    return out
+
+
+def _last_source(dataset: Dataset) -> str | None:
+    path = dataset.path / layout.RUNS
+    runs = [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
+    return next((run["source"] for run in reversed(runs) if "source" in run), None)
+
+
+def _check_files(dataset: Dataset, out: Verification) -> None:
+    """Compare sizes and digests with the manifest, and look for files it does not know."""
+    known = {layout.MANIFEST, layout.EPISODES, layout.QUARANTINE, layout.RUNS, layout.VERIFICATION}
+    expected = {layout.EPISODES: dataset.manifest["episodes_xxh3_128"]}
+    for file in dataset.manifest["files"]:
+        expected |= {file["path"]: file["xxh3_128"], layout.index_file(file["path"]): file["index_xxh3_128"]}
+    for name, digest in expected.items():
+        path = dataset.path / name
+        found = _digest(path) if path.is_file() else "no file"
+        out.files += 1
+        if found != digest:
+            out.differs(f"{name}: digest {found}, the manifest says {digest}")
+    for folder in (layout.DATA, layout.INDEX, layout.META):
+        for path in sorted((dataset.path / folder).iterdir()):
+            name = f"{folder}/{path.name}"
+            if name not in expected and name not in known:
+                out.differs(f"{name}: the manifest does not know this file")
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        if not path.stat().st_size:
+            return xxhash.xxh3_128_hexdigest(b"")
+        return xxhash.xxh3_128_hexdigest(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+
+
+def _check_table(dataset: Dataset, out: Verification) -> None:
+    """Check that counts balance and that every file's rows are its episodes' steps."""
+    manifest = dataset.manifest
+    balance = manifest["balance"]
+    left_out = sum(balance["dropped"].values()) + sum(balance["quarantined"].values())
+    if balance["source"] != balance["kept"] + left_out:
+        out.differs(f"balance: {balance['source']} episodes in the source, {balance['kept']} kept, {left_out} left out")
+    rows = [dataset.where(i) for i in range(len(dataset))]
+    for file in manifest["files"]:
+        ends = 0
+        for _, row, length in (where for where in rows if where[0] == file["path"]):
+            if row != ends:
+                out.differs(f"{file['path']}: an episode starts at row {row}, expected {ends}")
+            ends = row + length
+        if ends != file["rows"]:
+            out.differs(f"{file['path']}: {file['rows']} rows, its episodes have {ends} steps")
+    steps = sum(length for _, _, length in rows)
+    if steps != manifest["steps"]:
+        out.differs(f"manifest: {manifest['steps']} steps, the episodes have {steps}")
+    quarantine = pq.read_table(dataset.path / layout.QUARANTINE).num_rows
+    if quarantine != sum(balance["quarantined"].values()):
+        out.differs(f"{layout.QUARANTINE}: {quarantine} rows, the manifest says {balance['quarantined']}")
+
+
+def _check_index(dataset: Dataset, out: Verification) -> None:
+    """Compare every image that pyarrow reads with the slice that the index gives."""
+    for entry in dataset.manifest["files"]:
+        try:
+            file = dataset.file(entry["path"])
+            for number, camera in enumerate(dataset.columns.cameras):
+                row = 0
+                for batch in file.parquet.iter_batches(batch_size=512, columns=[camera.column]):
+                    for stored in batch.column(0):
+                        image = stored.as_py()
+                        out.images += 1
+                        out.image_bytes += len(image["bytes"]) if image else 0
+                        if (image and image["bytes"]) != file.image(row, number):
+                            out.differs(f"{entry['path']}: row {row}: {camera.column}: the index points elsewhere")
+                        row += 1
+        except (DatasetError, OSError, ValueError, IndexError) as error:
+            out.differs(f"{entry['path']}: cannot be read ({error})")
+
+
+def _from_source(dataset: Dataset, uri: str, out: Verification) -> Iterator[Episode]:
+    """Read the source as the conversion did; its fingerprint, drops and quarantine are compared on the way."""
+    manifest = dataset.manifest
+    options = Options(**{**manifest["options"], "materialize": tuple(manifest["options"]["materialize"])})
+    reader = open_source(uri, dataset.spec.source.format)
+    binding = bind(dataset.spec, reader.fields, keep_raw=options.keep_raw, materialize=options.materialize)
+    fingerprint = json.loads(json.dumps(reader.fingerprint()))
+    for key in sorted(fingerprint.keys() | manifest["source"].keys()):
+        if fingerprint.get(key) != manifest["source"].get(key):
+            out.differs(f"source: {key} is {fingerprint.get(key)}, at the conversion it was {manifest['source'].get(key)}")
+    balance = manifest["balance"]
+
+    def episodes() -> Iterator[Episode]:
+        left_out: dict[str, int] = {}
+        for ref in plan(reader, split=options.split, limit=options.limit):
+            for raw in reader.read(ref, binding.columns):
+                try:
+                    reason = raw.reason if isinstance(raw, Unreadable) else why_drop(raw)
+                    episode = None if isinstance(raw, Unreadable) or reason else binding.episode(raw)
+                except SourceError as error:
+                    episode, reason = None, error.reason
+                if episode is not None:
+                    yield episode
+                else:
+                    left_out[str(reason)] = left_out.get(str(reason), 0) + 1
+        expected = {**balance["dropped"], **balance["quarantined"]}
+        if left_out != expected:
+            out.differs(f"source: left out {left_out}, at the conversion {expected}")
+
+    return episodes()
+
+
+def _check_episodes(
+    dataset: Dataset, expected: Iterable[Episode] | None, out: Verification, progress: Progress
+) -> None:
+    """Compare every stored episode with its hash, and with the one that the source gives now."""
+    hashes = pq.read_table(dataset.path / layout.EPISODES, columns=["content_hash"])["content_hash"].to_pylist()
+    source = expected if expected is not None else [None] * len(dataset)
+    for i, wanted in zip_longest(range(len(dataset)), source):
+        if i is None:
+            out.differs(f"episode {wanted.id}: in the source, not in the dataset")
+            continue
+        try:
+            stored = dataset.episode(i)
+        except (OxeError, OSError, ValueError) as error:
+            out.differs(f"episode {i}: cannot be read ({error})")
+            continue
+        out.episodes += 1
+        out.steps += len(stored)
+        if stored.content_hash() != hashes[i]:
+            out.differs(f"episode {i} ({stored.id}): its content does not have the hash of {layout.EPISODES}")
+        _check_views(dataset, i, stored, out)
+        if expected is not None and wanted is None:
+            out.differs(f"episode {i} ({stored.id}): in the dataset, not in the source")
+        elif wanted is not None:
+            compare(stored, wanted, out)
+        progress(1)
+
+
+def _check_views(dataset: Dataset, i: int, stored: Episode, out: Verification) -> None:
+    path, row, length = dataset.where(i)
+    for column in dataset.columns.views:
+        viewed = dataset.view(column.name).of(stored)
+        cells = dataset.file(path).rows(row, length, [column.column])[column.column].to_pylist()
+        kept = [cell for cell in cells if cell is not None]
+        same = [cell is not None for cell in cells] == viewed.mask.tolist()
+        if not same or not np.array_equal(np.float32(kept).reshape(viewed.action.shape), viewed.action):
+            out.differs(f"episode {i} ({stored.id}): {column.column} is not what the view gives")
+
+
+def compare(stored: Episode, wanted: Episode, out: Verification) -> None:
+    """Compare two episodes, value by value; numbers are equal bit for bit."""
+    for name in ("id", "index", "split", "instructions", "control_hz", "metadata"):
+        if getattr(stored, name) != getattr(wanted, name):
+            out.differs(f"episode {wanted.id}: {name} is {getattr(stored, name)!r}, the source gives {getattr(wanted, name)!r}")
+    ours, theirs = stored.columns(), wanted.columns()
+    for name in sorted(ours.keys() | theirs.keys()):
+        if name not in ours or name not in theirs:
+            out.differs(f"episode {wanted.id}: {name} is only in the {'dataset' if name in ours else 'source'}")
+            continue
+        place = first_difference(ours[name], theirs[name])
+        out.numbers += ours[name].size if isinstance(ours[name], np.ndarray) else 0
+        if place is not None:
+            out.differs(f"episode {wanted.id}: {name}: {place}")
+
+
+def first_difference(ours: Column | Frames, theirs: Column | Frames) -> str | None:
+    """Say where two columns first differ, or None."""
+    if isinstance(ours, Ragged) and isinstance(theirs, Ragged):
+        levels = [*zip(ours.lengths, theirs.lengths, strict=True), (ours.values, theirs.values)]
+        return next((place for a, b in levels if (place := first_difference(a, b)) is not None), None)
+    if isinstance(ours, np.ndarray) and isinstance(theirs, np.ndarray):
+        if ours.shape != theirs.shape or ours.dtype != theirs.dtype:
+            return f"{ours.dtype} {list(ours.shape)}, the source gives {theirs.dtype} {list(theirs.shape)}"
+        same = _bits(ours) == _bits(theirs)
+        if same.all():
+            return None
+        at = tuple(int(i) for i in np.argwhere(~same.reshape(ours.shape))[0])
+        return f"{list(at)} is {ours[at]}, the source gives {theirs[at]}"
+    for step, (a, b) in enumerate(zip_longest(ours, theirs)):  # type: ignore[arg-type]
+        if a != b:
+            sizes = ["nothing" if item is None else f"{len(item)} bytes" for item in (a, b)]
+            return f"step {step}: {sizes[0]}, the source gives {sizes[1]}; they differ"
+    return None
+
+
+def _bits(x: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """View numbers as bits, so that NaN equals itself and 0.0 is not -0.0."""
+    flat = np.ascontiguousarray(x).reshape(-1)
+    return flat.view(f"u{flat.dtype.itemsize}")
