@@ -44,7 +44,7 @@ class Lab:
 
 def demo(out: Path, *, overwrite: bool, say: Callable[[str], None]) -> list[Lab]:
     """Record, convert and verify three labs at `out`; a DatasetError if the schema did not bring them together."""
-    make_output(out, source=str(out / "recordings" / "none"), ours={"recordings", "datasets"}, overwrite=overwrite)
+    make_output(out, source=None, ours={"recordings", "datasets"}, overwrite=overwrite)
     labs = []
     for name in LABS:
         source, target = out / "recordings" / name, out / "datasets" / name

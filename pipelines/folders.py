@@ -7,14 +7,14 @@ from pathlib import Path
 from schemas.errors import UsageError
 
 
-def make_output(out: Path, *, source: str, ours: Collection[str], overwrite: bool) -> None:
+def make_output(out: Path, *, source: str | None, ours: Collection[str], overwrite: bool) -> None:
     """Make an empty folder at `out`.
 
     What exists there is replaced only with `overwrite`, and only if it holds the names `ours`: nobody's home directory
     is removed by a typing error. An output inside its source, or around it, is refused.
     """
-    here, there = out.resolve(), Path(source).resolve()
-    if here == there or here in there.parents or there in here.parents:
+    here, there = out.resolve(), Path(source).resolve() if source else None
+    if there and (here == there or here in there.parents or there in here.parents):
         raise UsageError(f"{out}: the output and its source {source} lie inside one another")
     try:
         if out.exists() and (not out.is_dir() or any(out.iterdir())):

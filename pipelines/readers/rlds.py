@@ -62,7 +62,9 @@ class RldsReader:
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise SourceError(f"not a dataset_info.json ({error!r})", reason="bad_info", file=where) from error
         if not shards:
-            raise SourceError("no splits: neither dataset_info.json nor file names tell them", reason="bad_info", file=where)
+            raise SourceError(
+                "no splits: neither dataset_info.json nor file names tell them", reason="bad_info", file=where
+            )
         for split, names in shards.items():
             parts = []
             for name, declared in names:
@@ -83,7 +85,9 @@ class RldsReader:
             if not SPLIT_NAME.fullmatch(name):
                 raise SourceError(f"'{name}' is no name for a split", reason="unsafe_path", file=where)
             if name in splits or min(lengths, default=0) < 0:
-                raise SourceError(f"split '{name}' is named twice or has negative lengths", reason="bad_info", file=where)
+                raise SourceError(
+                    f"split '{name}' is named twice or has negative lengths", reason="bad_info", file=where
+                )
             template = split.get("filepathTemplate") or TEMPLATE
             splits[name] = [
                 (inside(_expand(template, self.info["name"], name, i, len(lengths)), where=where), n)
@@ -141,9 +145,7 @@ class RldsReader:
         for part in ref.parts:
             yield from self._read_part(part, ref.split, leaves)
 
-    def _read_part(
-        self, part: FilePart, split: str, leaves: list[features.Leaf]
-    ) -> Iterator[RawEpisode | Unreadable]:
+    def _read_part(self, part: FilePart, split: str, leaves: list[features.Leaf]) -> Iterator[RawEpisode | Unreadable]:
         path = self.folder.path(part.name)
         done = 0
         try:
@@ -187,9 +189,7 @@ class RldsReader:
         return RawEpisode(index=index, split=split, steps=steps, metadata=metadata, file=path, offset=offset)
 
 
-def _records(
-    file: IO[bytes], path: str, part: FilePart
-) -> "Iterator[tuple[int, memoryview] | SourceError]":
+def _records(file: IO[bytes], path: str, part: FilePart) -> "Iterator[tuple[int, memoryview] | SourceError]":
     """Yield the records of `part`, and those after it that nobody declared; a record with a wrong CRC as its error."""
     end = part.skip + part.count
     size = file.seek(0, 2)
@@ -224,7 +224,12 @@ def find(folder: Folder, uri: str) -> Folder:
     """Find the folder with `features.json`: this one, or the only one below it (dataset/version)."""
     if folder.size(FEATURES) is not None:
         return folder
-    found = [below for child in _subfolders(folder) for below in (child, *_subfolders(child)) if below.size(FEATURES) is not None]
+    found = [
+        below
+        for child in _subfolders(folder)
+        for below in (child, *_subfolders(child))
+        if below.size(FEATURES) is not None
+    ]
     if len(found) == 1:
         return found[0]
     if found:

@@ -71,14 +71,19 @@ def plan(reader: Reader, *, split: str | None = None, limit: int | None = None) 
         for part in (piece for file in files for piece in _pieces(file, target)):
             if limit == 0:
                 break
-            kept = part if limit is None else replace(part, count=min(part.count, limit), is_tail=part.is_tail and part.count <= limit)
+            kept = (
+                part
+                if limit is None
+                else replace(part, count=min(part.count, limit), is_tail=part.is_tail and part.count <= limit)
+            )
             limit = None if limit is None else limit - kept.count
             if groups and sum(p.size or 0 for p in groups[-1]) + (kept.size or 0) <= target:
                 groups[-1].append(kept)
             else:
                 groups.append([kept])
         refs += [
-            ShardRef(split=name, number=number, of=len(groups), parts=tuple(group)) for number, group in enumerate(groups)
+            ShardRef(split=name, number=number, of=len(groups), parts=tuple(group))
+            for number, group in enumerate(groups)
         ]
     return tuple(refs)
 

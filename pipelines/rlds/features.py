@@ -146,7 +146,9 @@ class Leaf:
             data = _inflated(item, limit) if self.field.encoding == "zlib" else item
             array = np.frombuffer(data, stored).reshape(shape)
         except (ValueError, zlib.error) as error:
-            raise SourceError(f"an encoded tensor that does not fit ({error})", reason="contradicts_features") from error
+            raise SourceError(
+                f"an encoded tensor that does not fit ({error})", reason="contradicts_features"
+            ) from error
         return (array.astype(np.uint32) << 16).view(np.float32) if self.bfloat16 else array
 
 
@@ -257,7 +259,8 @@ def _leaf(node: Mapping[str, Any], keys: tuple[str, ...], sequences: int) -> Lea
         return Leaf(Field(**common, kind="number", dtype="float32", shape=(4,)), key)
     if "tensor" not in node:
         raise SourceError(
-            f"{path}: feature {node.get('pythonClassName', '?')} is not supported; please report it", reason="bad_features"
+            f"{path}: feature {node.get('pythonClassName', '?')} is not supported; please report it",
+            reason="bad_features",
         )
     return _tensor_leaf(node["tensor"], key, common)
 
@@ -267,16 +270,24 @@ def _tensor_leaf(tensor: Mapping[str, Any], key: str, common: dict[str, Any]) ->
     encoding = tensor.get("encoding", "none").lower()
     unknown = shape.count(None)
     if encoding == "none" and (unknown > 1 or (unknown and (common["per_step"] or common["ragged"]))):
-        raise SourceError(f"{path}: the lengths of a tensor of shape {list(shape)} are not stored", reason="bad_features")
+        raise SourceError(
+            f"{path}: the lengths of a tensor of shape {list(shape)} are not stored", reason="bad_features"
+        )
     optional = tensor.get("optional", False) and not common["per_step"]
     if dtype in {"string", "object"}:
         return Leaf(Field(**common, kind="bytes", shape=shape), key, optional=optional)
     bfloat16 = dtype == "bfloat16"
     number = np.dtype("float32" if bfloat16 else dtype)
     needs_encoding = bfloat16 or number.kind == "c"
-    if number.kind not in "biufc" or encoding not in ({"bytes", "zlib"} if needs_encoding else {"none", "bytes", "zlib"}):
-        raise SourceError(f"{path}: a tensor of {dtype} with encoding '{encoding}' is not supported", reason="bad_features")
-    field = Field(**common, kind="number", dtype=number.name, shape=shape, encoding=None if encoding == "none" else encoding)
+    if number.kind not in "biufc" or encoding not in (
+        {"bytes", "zlib"} if needs_encoding else {"none", "bytes", "zlib"}
+    ):
+        raise SourceError(
+            f"{path}: a tensor of {dtype} with encoding '{encoding}' is not supported", reason="bad_features"
+        )
+    field = Field(
+        **common, kind="number", dtype=number.name, shape=shape, encoding=None if encoding == "none" else encoding
+    )
     return Leaf(field, key, dynamic=unknown > 1, bfloat16=bfloat16, optional=optional)
 
 

@@ -46,7 +46,10 @@ def read_length(file: IO[bytes], name: str, offset: int, size: int) -> int | Non
     length, crc = HEADER.unpack(header)
     if crc != masked_crc(header[:8]):
         raise SourceError(
-            "the record's length has a wrong CRC: nothing after it can be found", reason="wrong_crc", file=name, offset=offset
+            "the record's length has a wrong CRC: nothing after it can be found",
+            reason="wrong_crc",
+            file=name,
+            offset=offset,
         )
     if offset + HEADER.size + length + FOOTER.size > size:
         raise SourceError(

@@ -64,7 +64,9 @@ def test_what_is_written_protobuf_reads(features: dict[str, Any]) -> None:
     assert type(made := proto(features)).FromString(example.encode(features)) == made
 
 
-@given(npst.arrays(st.sampled_from([np.bool_, np.uint8, np.int32, np.uint32, np.uint64, np.float64]), st.integers(0, 9)))
+@given(
+    npst.arrays(st.sampled_from([np.bool_, np.uint8, np.int32, np.uint32, np.uint64, np.float64]), st.integers(0, 9))
+)
 def test_every_dtype_is_stored_as_tfds_does(values: Any) -> None:
     stored = decoded(example.encode({"a": values}))["a"]
     if values.dtype == np.float64:
@@ -144,7 +146,9 @@ def test_random_bytes_raise_only_source_errors(record: bytes) -> None:
 
 
 @given(EXAMPLES, st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 255)), min_size=1, max_size=4))
-def test_a_damaged_example_raises_only_source_errors(features: dict[str, Any], changes: list[tuple[float, int]]) -> None:
+def test_a_damaged_example_raises_only_source_errors(
+    features: dict[str, Any], changes: list[tuple[float, int]]
+) -> None:
     record = bytearray(example.encode(features))
     for place, byte in changes:
         if record:
