@@ -89,7 +89,9 @@ def _tfds(data: Path, letter: str, **config: Any) -> Work:
             shard = ParquetShard(out, ref.name, binding)
             for _ in range(ref.episodes):
                 index, episode = next(episodes)
-                shard.add(binding.episode(RawEpisode(index=index, split=ref.split, steps=dict(_flat(episode["steps"])))))
+                shard.add(
+                    binding.episode(RawEpisode(index=index, split=ref.split, steps=dict(_flat(episode["steps"]))))
+                )
             shard.finish(ref.split)
         return _data_files(out)
 
@@ -148,10 +150,18 @@ def main() -> None:
         mine = costs["ours"]
         assert costs["tfds_lean"].answer == costs["tfds_default"].answer == mine.answer, "the files written differ"
         verdicts = {"copy_loop": at_most(mine.cpu_s / costs["copy_loop"].cpu_s, goal)}
-        verdicts |= {side: at_least(costs[side].cpu_s / mine.cpu_s, TFDS_GOAL) for side in ("tfds_default", "tfds_lean")}
+        verdicts |= {
+            side: at_least(costs[side].cpu_s / mine.cpu_s, TFDS_GOAL) for side in ("tfds_default", "tfds_lean")
+        }
         for side, cost in costs.items():
             ratio = cost.cpu_s / mine.cpu_s
-            figures = (f"{cost.cpu_s:.3f}", f"{cost.wall_s:.3f}", f"{cost.rss_mb:.0f}", f"{1 / ratio:.1f}", f"{ratio:.1f}")
+            figures = (
+                f"{cost.cpu_s:.3f}",
+                f"{cost.wall_s:.3f}",
+                f"{cost.rss_mb:.0f}",
+                f"{1 / ratio:.1f}",
+                f"{ratio:.1f}",
+            )
             rows.append((letter, side, *figures, verdicts.get(side, "")))
     shutil.rmtree(args.data / "out")
     publish(

@@ -51,7 +51,9 @@ def arguments(description: str) -> argparse.Namespace:
     """Read the command line that all benchmarks share; the last two are the harness's own."""
     default = os.environ.get(CACHE) or Path(tempfile.gettempdir()) / "oxe-tools-bench"
     parser = argparse.ArgumentParser(description=description)
-    parser.add_argument("--data", type=Path, default=Path(default), help=f"generated data (default: ${CACHE} or {default})")
+    parser.add_argument(
+        "--data", type=Path, default=Path(default), help=f"generated data (default: ${CACHE} or {default})"
+    )
     parser.add_argument("--runs", type=int, default=5, help="runs of each side")
     parser.add_argument("--side", help=argparse.SUPPRESS)
     parser.add_argument("--set", help=argparse.SUPPRESS)
@@ -117,7 +119,9 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Align a Markdown table."""
     widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
     rule = ["-" * width for width in widths]
-    lines = (" | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in (header, rule, *rows))
+    lines = (
+        " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in (header, rule, *rows)
+    )
     return "".join(f"| {line} |\n" for line in lines)
 
 

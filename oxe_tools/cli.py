@@ -63,12 +63,20 @@ def convert(
     ],
     *,
     out: Annotated[Path, typer.Option(help="The folder of the new dataset.")],
-    source: Annotated[str | None, typer.Option(help="Where the recordings are, if not where the declaration says.")] = None,
+    source: Annotated[
+        str | None, typer.Option(help="Where the recordings are, if not where the declaration says.")
+    ] = None,
     split: Annotated[str | None, typer.Option(help="Only this split.")] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first N episodes.")] = None,
-    keep_raw: Annotated[bool, typer.Option("--keep-raw/--no-keep-raw", help="Keep the source's own numbers as raw.*.")] = True,
-    materialize: Annotated[list[str] | None, typer.Option(metavar="VIEW", help="Store this view as a column, too.")] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check the declaration against the source; write nothing.")] = False,
+    keep_raw: Annotated[
+        bool, typer.Option("--keep-raw/--no-keep-raw", help="Keep the source's own numbers as raw.*.")
+    ] = True,
+    materialize: Annotated[
+        list[str] | None, typer.Option(metavar="VIEW", help="Store this view as a column, too.")
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Check the declaration against the source; write nothing.")
+    ] = False,
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
@@ -96,7 +104,9 @@ def convert(
         show.conversion(report.to_json())
     show.unknowns(spec.name, [spec.action_space, spec.state_space])
     for problem in report.problems[:5]:
-        typer.echo(f"quarantined: episode {problem.index}: {problem.reason}: {problem.detail} ({problem.file})", err=True)
+        typer.echo(
+            f"quarantined: episode {problem.index}: {problem.reason}: {problem.detail} ({problem.file})", err=True
+        )
     if report.quarantined:
         fail(f"{out}: quarantined {show.counted(report.quarantined)}; see meta/quarantine.parquet", FAILURES)
 
@@ -169,7 +179,12 @@ def demo(
 
     labs = run(out, overwrite=overwrite, say=lambda text: typer.echo(text, err=True))
     if as_json:
-        show.as_json({lab.spec.name: {**lab.report.to_json(), "max_error": lab.error, "verified": lab.verification.ok} for lab in labs})
+        show.as_json(
+            {
+                lab.spec.name: {**lab.report.to_json(), "max_error": lab.error, "verified": lab.verification.ok}
+                for lab in labs
+            }
+        )
     else:
         show.labs(labs, out)
 

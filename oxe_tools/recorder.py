@@ -116,7 +116,11 @@ def cell(m: Motion) -> dict[str, object]:
     }
 
 
-LABS: Mapping[str, Callable[[Motion], dict[str, object]]] = {"demo_kitchen": kitchen, "demo_bench": bench, "demo_cell": cell}
+LABS: Mapping[str, Callable[[Motion], dict[str, object]]] = {
+    "demo_kitchen": kitchen,
+    "demo_bench": bench,
+    "demo_cell": cell,
+}
 
 
 def record(lab: str, folder: Path) -> None:
@@ -125,8 +129,14 @@ def record(lab: str, folder: Path) -> None:
     shard = Shard(folder / f"{lab}-train.tfrecord-00000-of-00001")
     features: list[Feature] = []
     for seed in range(EPISODES):
-        columns = LABS[lab](motion(seed)) | {"is_first": np.arange(STEPS) == 0, "is_last": np.arange(STEPS) == STEPS - 1}
-        values = {path: v.astype(np.float32) if isinstance(v, np.ndarray) and v.dtype == float else v for path, v in columns.items()}
+        columns = LABS[lab](motion(seed)) | {
+            "is_first": np.arange(STEPS) == 0,
+            "is_last": np.arange(STEPS) == STEPS - 1,
+        }
+        values = {
+            path: v.astype(np.float32) if isinstance(v, np.ndarray) and v.dtype == float else v
+            for path, v in columns.items()
+        }
         features = [Feature(_field(path, value)) for path, value in values.items()]
         shard.add({feature: values[feature.field.path] for feature in features})  # type: ignore[misc]
     shard.file.close()

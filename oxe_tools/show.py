@@ -32,7 +32,9 @@ def counted(reasons: dict[str, int]) -> str:
 def inspection(found: dict[str, Any]) -> None:
     """Show what `oxe inspect` found."""
     splits = ", ".join(f"{name} {split['episodes']}" for name, split in found["splits"].items())
-    typer.echo(f"{found['format']}: {found['episodes']} episodes ({splits}), {found['steps']} steps in {found['read']} read")
+    typer.echo(
+        f"{found['format']}: {found['episodes']} episodes ({splits}), {found['steps']} steps in {found['read']} read"
+    )
     table = Table("field", "type", "shape", "range", "encoding", "first value", box=None, pad_edge=False)
     for path, field in found["features"].items():
         limits = "" if field["range"] is None else " .. ".join(f"{limit:.4g}" for limit in field["range"])
@@ -60,12 +62,16 @@ def unknowns(name: str, spaces: Sequence[Space | None]) -> None:
         words = [word for word in (space.frame, space.rotation, space.gripper) if word == "unknown"]
         dims = [dim.name for dim in space.dims if dim.unit == "unknown"]
         if words or dims:
-            typer.echo(f"{name}: {space.name}: unknown convention: {', '.join(dims) or 'frame, rotation or gripper'}", err=True)
+            typer.echo(
+                f"{name}: {space.name}: unknown convention: {', '.join(dims) or 'frame, rotation or gripper'}", err=True
+            )
 
 
 def plan(planned: dict[str, Any]) -> None:
     """Show what `oxe convert --dry-run` would do."""
-    typer.echo(f"{planned['dataset']}: {planned['episodes']} episodes, {planned['bytes'] / 1e6:.1f} MB in {planned['files']} files")
+    typer.echo(
+        f"{planned['dataset']}: {planned['episodes']} episodes, {planned['bytes'] / 1e6:.1f} MB in {planned['files']} files"
+    )
     typer.echo(f"action: {', '.join(planned['action'])}")
     typer.echo(f"state: {', '.join(planned['state']) or 'none'}")
     typer.echo(f"cameras: {', '.join(planned['cameras']) or 'none'}")
@@ -75,7 +81,15 @@ def plan(planned: dict[str, Any]) -> None:
 
 def labs(found: Sequence[Lab], out: Path) -> None:
     """Show the demo: the same step of the same motion, as three labs recorded it and in one schema."""
-    before = Table("lab", "Hz", "recorded as", "values", title=f"Before: step {SHOWN_STEP} of one motion, in three labs' words", box=None, title_justify="left")
+    before = Table(
+        "lab",
+        "Hz",
+        "recorded as",
+        "values",
+        title=f"Before: step {SHOWN_STEP} of one motion, in three labs' words",
+        box=None,
+        title_justify="left",
+    )
     for lab in found:
         for i, (path, values) in enumerate(lab.before()):
             head = (lab.spec.name, f"{lab.spec.control_hz:g}") if i == 0 else ("", "")
@@ -96,7 +110,9 @@ def labs(found: Sequence[Lab], out: Path) -> None:
     typer.echo(f"  oxe inspect {out}/recordings/{first}")
     typer.echo(f"  oxe verify {out}/datasets/{first}")
     typer.echo(f"  oxe export rlds {out}/datasets/{first} --view {VIEW} --out {out}/rlds/{first}")
-    typer.echo(f"  python -c \"import oxe_tools; print(oxe_tools.open_dataset('{out}/datasets/{first}').episode(0).action)\"")
+    typer.echo(
+        f"  python -c \"import oxe_tools; print(oxe_tools.open_dataset('{out}/datasets/{first}').episode(0).action)\""
+    )
 
 
 def _numbers(values: Array) -> str:

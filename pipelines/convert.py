@@ -108,8 +108,12 @@ def convert(
     problems = tuple(problem for record in records for problem in record.quarantined)
     balance = manifest["balance"]
     report = Report(
-        out=str(out), **balance, steps=manifest["steps"], files=len(manifest["files"]),
-        seconds=time.monotonic() - began, problems=problems,
+        out=str(out),
+        **balance,
+        steps=manifest["steps"],
+        files=len(manifest["files"]),
+        seconds=time.monotonic() - began,
+        problems=problems,
     )
     _log_run(out, reader.uri, report)
     return report

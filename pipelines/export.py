@@ -115,7 +115,10 @@ def _columns(dataset: Dataset, *, view: str | None, space: Space) -> dict[Featur
     if columns.state:
         add(vector("observation.state", len(columns.state)), lambda e: e.state)
     for camera in columns.cameras:
-        add(_image_field(dataset, camera), lambda e, c=camera: _stored_frames((e.depth if c.is_depth else e.images)[c.leaf]))
+        add(
+            _image_field(dataset, camera),
+            lambda e, c=camera: _stored_frames((e.depth if c.is_depth else e.images)[c.leaf]),
+        )
     add(Field(path="language_instruction", kind="text"), _instructions)
     for flag in ("is_first", "is_last"):
         add(scalar(flag, "bool"), lambda e, f=flag: getattr(e, f))
@@ -188,9 +191,7 @@ def _declaration(dataset: Dataset, *, view: str | None, space: Space) -> Mapping
     spec, columns = dataset.spec, dataset.columns
     embodiment = spec.embodiment
     if view:
-        embodiment = embodiment.model_copy(
-            update={"name": f"{embodiment.name}.{view}", "action": SpaceSpec.of(space)}
-        )
+        embodiment = embodiment.model_copy(update={"name": f"{embodiment.name}.{view}", "action": SpaceSpec.of(space)})
     if not columns.state:
         embodiment = embodiment.model_copy(update={"state": None})
     language = ["language_instruction", *([TEXTS] if len(spec.language_keys) > 1 else [])]

@@ -43,7 +43,9 @@ class FieldSummary:
                 self.sizes.add((header.height, header.width, header.channels))
                 self.formats.add(header.format)
         else:
-            self._sample([_text(item) if self.field.kind == "text" else bytes(item[:16]).hex() for item in values[:SAMPLES]])
+            self._sample(
+                [_text(item) if self.field.kind == "text" else bytes(item[:16]).hex() for item in values[:SAMPLES]]
+            )
 
     def _sample(self, values: list[Any]) -> None:
         self.samples += [value for value in values if value not in self.samples][: SAMPLES - len(self.samples)]

@@ -120,7 +120,9 @@ def bind(
         views=tuple(MaterializedView(name=v.name, space=v.space, digest=v.digest) for v in views),
         origins=origins,
     )
-    used = _paths(spec.action_parts) | (_paths(spec.state_parts) if has_state else set()) | {field.path for field in kept}
+    used = (
+        _paths(spec.action_parts) | (_paths(spec.state_parts) if has_state else set()) | {field.path for field in kept}
+    )
     used |= {camera.path for camera in cameras} | {*language, *flags, *episodes}
     used |= spec.timestamp.paths() if spec.timestamp else set()
     return Binding(spec=spec, layout=layout, views=views, language=language, columns=frozenset(used))
@@ -130,9 +132,7 @@ def _paths(parts: Sequence[Expr]) -> set[str]:
     return set().union(*(expr.paths() for expr in parts))
 
 
-def _check_keys(
-    spec: DatasetSpec, steps: Mapping[str, Field], episodes: Mapping[str, Field], *, partial: bool
-) -> None:
+def _check_keys(spec: DatasetSpec, steps: Mapping[str, Field], episodes: Mapping[str, Field], *, partial: bool) -> None:
     wanted: dict[str, tuple[set[str], Mapping[str, Field]]] = {
         f"action.{part}": (set(expr.paths()), steps) for part, expr in spec.action.items()
     }

@@ -166,7 +166,9 @@ def _from_source(dataset: Dataset, uri: str, out: Verification) -> Iterator[Epis
     fingerprint = json.loads(json.dumps(reader.fingerprint()))
     for key in sorted(fingerprint.keys() | manifest["source"].keys()):
         if fingerprint.get(key) != manifest["source"].get(key):
-            out.differs(f"source: {key} is {fingerprint.get(key)}, at the conversion it was {manifest['source'].get(key)}")
+            out.differs(
+                f"source: {key} is {fingerprint.get(key)}, at the conversion it was {manifest['source'].get(key)}"
+            )
     balance = manifest["balance"]
 
     def episodes() -> Iterator[Episode]:
@@ -231,7 +233,9 @@ def compare(stored: Episode, wanted: Episode, out: Verification) -> None:
     """Compare two episodes, value by value; numbers are equal bit for bit."""
     for name in ("id", "index", "split", "instructions", "control_hz", "metadata"):
         if getattr(stored, name) != getattr(wanted, name):
-            out.differs(f"episode {wanted.id}: {name} is {getattr(stored, name)!r}, the source gives {getattr(wanted, name)!r}")
+            out.differs(
+                f"episode {wanted.id}: {name} is {getattr(stored, name)!r}, the source gives {getattr(wanted, name)!r}"
+            )
     ours, theirs = stored.columns(), wanted.columns()
     for name in sorted(ours.keys() | theirs.keys()):
         if name not in ours or name not in theirs:

@@ -76,7 +76,9 @@ class Layout:
             cameras=tuple(Camera(**camera) for camera in data["cameras"]),
             raw=tuple(Field(**{**field, "shape": tuple(field["shape"])}) for field in data["raw"]),
             metadata=tuple(Field(**{**field, "shape": tuple(field["shape"])}) for field in data["metadata"]),
-            views=tuple(MaterializedView(**{**view, "space": Space.from_json(view["space"])}) for view in data["views"]),
+            views=tuple(
+                MaterializedView(**{**view, "space": Space.from_json(view["space"])}) for view in data["views"]
+            ),
             origins=data["origins"],
         )
 
@@ -87,17 +89,27 @@ class Layout:
             _field("episode_index", pa.int64(), doc="ordinal in the source over all splits"),
             _field("step_index", pa.int32(), doc="ordinal in the episode"),
             _field("timestamp", pa.float64(), unit="s", source=self.origins.get("timestamp")),
-            *(_field(name, pa.bool_(), source=self.origins.get(name)) for name in ("is_first", "is_last", "is_terminal")),
+            *(
+                _field(name, pa.bool_(), source=self.origins.get(name))
+                for name in ("is_first", "is_last", "is_terminal")
+            ),
             _field("reward", pa.float32(), source=self.origins.get("reward")),
             _field("instruction", pa.string(), source=self.origins.get("instruction")),
             *(_camera_field(camera) for camera in self.cameras),
-            *([_field("observation.state", _vector_type(len(self.state)), space=self.state.to_json())] if self.state else []),
+            *(
+                [_field("observation.state", _vector_type(len(self.state)), space=self.state.to_json())]
+                if self.state
+                else []
+            ),
             _field("action", vector, space=self.action.to_json()),
             *(
                 _field(view.column, pa.list_(pa.float32()), space=view.space.to_json(), digest=view.digest)
                 for view in self.views
             ),
-            *(_field(RAW + field.path, arrow_type(field), doc=field.doc or None, source=field.path) for field in self.raw),
+            *(
+                _field(RAW + field.path, arrow_type(field), doc=field.doc or None, source=field.path)
+                for field in self.raw
+            ),
         ]
         ours = {"schema_version": SCHEMA_VERSION, "dataset": self.dataset}
         features = {field.name: _feature(field.type) for field in fields}
@@ -199,7 +211,9 @@ def frames_to_arrow(frames: Frames) -> pa.Array:
     return pa.StructArray.from_arrays([data, pa.nulls(len(frames), pa.string())], fields=list(IMAGE), mask=mask)
 
 
-def to_batch(episode: Episode, layout: Layout, schema: pa.Schema, views: Mapping[str, tuple[Array, Array]]) -> pa.RecordBatch:
+def to_batch(
+    episode: Episode, layout: Layout, schema: pa.Schema, views: Mapping[str, tuple[Array, Array]]
+) -> pa.RecordBatch:
     """Turn an episode into T rows; `views` gives the action and mask of each materialized view."""
     steps = len(episode)
     optional = {
@@ -209,7 +223,9 @@ def to_batch(episode: Episode, layout: Layout, schema: pa.Schema, views: Mapping
         "is_terminal": episode.is_terminal,
         "reward": episode.reward,
     }
-    arrays = {name: pa.array(v) if v is not None else pa.nulls(steps, schema.field(name).type) for name, v in optional.items()}
+    arrays = {
+        name: pa.array(v) if v is not None else pa.nulls(steps, schema.field(name).type) for name, v in optional.items()
+    }
     arrays["episode_index"] = pa.array(np.full(steps, episode.index))
     arrays["step_index"] = pa.array(np.arange(steps, dtype=np.int32))
     arrays["instruction"] = _instructions(episode)
@@ -264,4 +280,3 @@ def metadata_schema(layout: Layout) -> list[pa.Field]:
             kind = pa.list_(kind)
         fields.append(pa.field(f"metadata.{field.path}", kind))
     return fields
-

@@ -100,7 +100,16 @@ class Episode:
         rows = np.flatnonzero(mask)
         kept: dict[str, Any] = {
             name: None if (column := getattr(self, name)) is None else column[rows]
-            for name in ("state", "action", "timestamp", "instruction_index", "is_first", "is_last", "is_terminal", "reward")
+            for name in (
+                "state",
+                "action",
+                "timestamp",
+                "instruction_index",
+                "is_first",
+                "is_last",
+                "is_terminal",
+                "reward",
+            )
         }
         for name in ("images", "depth"):
             kept[name] = {leaf: [frames[i] for i in rows] for leaf, frames in getattr(self, name).items()}
@@ -110,7 +119,13 @@ class Episode:
     def content_hash(self) -> str:
         """Hash every stored value (xxh3-128); the same wherever and however the episode is stored."""
         digest = xxhash.xxh3_128()
-        header = [self.id, self.split, list(self.instructions), self.control_hz, {k: repr(v) for k, v in self.metadata.items()}]
+        header = [
+            self.id,
+            self.split,
+            list(self.instructions),
+            self.control_hz,
+            {k: repr(v) for k, v in self.metadata.items()},
+        ]
         digest.update(json.dumps(header).encode())
         for name, column in sorted(self.columns().items()):
             digest.update(f"\n{name} {len(column)}\n".encode())
@@ -127,7 +142,9 @@ def take(column: Column, rows: Array) -> Column:
         return [column[i] for i in rows]
     outer, *inner = column.lengths
     ends = np.cumsum(outer)
-    items = np.concatenate([np.arange(ends[i] - outer[i], ends[i]) for i in rows] or [np.zeros(0, np.int64)]).astype(np.int64)
+    items = np.concatenate([np.arange(ends[i] - outer[i], ends[i]) for i in rows] or [np.zeros(0, np.int64)]).astype(
+        np.int64
+    )
     if not inner:
         values = column.values[items] if isinstance(column.values, np.ndarray) else [column.values[i] for i in items]
         return Ragged(values, (outer[rows],))
@@ -139,7 +156,9 @@ def take(column: Column, rows: Array) -> Column:
 def _chunks(column: Column | Frames) -> "list[Any]":
     """Give the bytes of a column so that no two different columns give the same."""
     if isinstance(column, Ragged):
-        return [part for lengths in column.lengths for part in _chunks(lengths.astype(np.int64))] + _chunks(column.values)
+        return [part for lengths in column.lengths for part in _chunks(lengths.astype(np.int64))] + _chunks(
+            column.values
+        )
     if isinstance(column, np.ndarray):
         return [f"{column.dtype.str}{column.shape}".encode(), np.ascontiguousarray(column).view(np.uint8).data]
     sizes = np.array([-1 if item is None else len(item) for item in column], np.int64)

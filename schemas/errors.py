@@ -1,12 +1,12 @@
 """Every error a user can meet. All exit with code 2, the message on stderr and no traceback.
 
-    OxeError
-    ├── UsageError          the call is wrong: a flag, an output that exists
-    ├── SpecError           a declaration is wrong
-    ├── SourceError         a source, or one episode of it, cannot be read
-    ├── DatasetError        a published dataset is damaged, or is not one
-    ├── ViewError           a dataset cannot give this view
-    └── MissingExtraError   an optional package is not installed
+OxeError
+├── UsageError          the call is wrong: a flag, an output that exists
+├── SpecError           a declaration is wrong
+├── SourceError         a source, or one episode of it, cannot be read
+├── DatasetError        a published dataset is damaged, or is not one
+├── ViewError           a dataset cannot give this view
+└── MissingExtraError   an optional package is not installed
 """
 
 from collections.abc import Iterable

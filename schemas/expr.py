@@ -21,7 +21,9 @@ from schemas.errors import SpecError, did_you_mean
 from schemas.ops import ARRAY_OPS, STEP_OPS, Steps
 from schemas.source import Array
 
-TOKEN = re.compile(r"\s*(?:(?P<number>-?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?)|(?P<path>[A-Za-z_][\w./]*)|(?P<sign>[|()\[\],:/]))")
+TOKEN = re.compile(
+    r"\s*(?:(?P<number>-?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?)|(?P<path>[A-Za-z_][\w./]*)|(?P<sign>[|()\[\],:/]))"
+)
 
 
 @dataclass(frozen=True, slots=True)

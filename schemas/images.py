@@ -67,7 +67,9 @@ def _header(data: Bytes) -> tuple[ImageHeader, int]:
     except (struct.error, IndexError, KeyError) as error:
         raise SourceError(f"an image whose header is broken ({error})", reason="bad_image") from error
     start = bytes(data[:8]).hex(" ")
-    raise SourceError(f"an image that is neither JPEG nor PNG (it starts with {start or 'nothing'})", reason="bad_image")
+    raise SourceError(
+        f"an image that is neither JPEG nor PNG (it starts with {start or 'nothing'})", reason="bad_image"
+    )
 
 
 def _jpeg_header(data: Bytes) -> tuple[ImageHeader, int]:

@@ -26,4 +26,3 @@ def to_rotation(x: Array, representation: str) -> Rotation:
 def to_euler(rotation: Rotation) -> Array:
     """Give [T, 3] roll, pitch, yaw in radians, float32."""
     return rotation.as_euler(EULER, suppress_warnings=True).astype(np.float32)
-

@@ -96,4 +96,3 @@ class Unreadable:
             detail=error.message,
             offset=error.offset,
         )
-

@@ -9,7 +9,15 @@ import tomllib
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, PlainSerializer, PlainValidator, StringConstraints, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    PlainSerializer,
+    PlainValidator,
+    StringConstraints,
+    ValidationError,
+    model_validator,
+)
 
 from schemas import expr
 from schemas.errors import SpecError, did_you_mean
@@ -65,7 +73,6 @@ class SpaceSpec(Model):
             name=name, dims=dims, frame=self.frame, rotation=self.rotation, gripper=self.gripper, origin=self.origin
         )
 
-
     @classmethod
     def of(cls, space: Space) -> Self:
         """Describe a Space; neighbouring dimensions of one meaning become one part."""
@@ -77,9 +84,7 @@ class SpaceSpec(Model):
             else:
                 name = dim.kind if dim.kind not in parts else f"{dim.kind}_{len(parts)}"
                 parts[name] = Part(kind=dim.kind, dims=(dim.name,), unit=dim.unit, mode=dim.mode)
-        return cls(
-            origin=space.origin, frame=space.frame, rotation=space.rotation, gripper=space.gripper, parts=parts
-        )
+        return cls(origin=space.origin, frame=space.frame, rotation=space.rotation, gripper=space.gripper, parts=parts)
 
     def slices(self, path: str) -> dict[str, str]:
         """Write the expressions that take a whole vector at `path` apart into these parts."""

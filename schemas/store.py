@@ -33,7 +33,9 @@ class DataFile:
             with self.path.open("rb") as file:
                 self.bytes = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         except (OSError, ValueError) as error:
-            raise DatasetError(f"{self.path}: cannot be read ({error}); 'oxe verify' tells what else is damaged") from error
+            raise DatasetError(
+                f"{self.path}: cannot be read ({error}); 'oxe verify' tells what else is damaged"
+            ) from error
         self.index = Index(root / layout.index_file(path))
 
     @cached_property
@@ -76,11 +78,15 @@ class Dataset:
         try:
             self.manifest: Mapping[str, Any] = json.loads(name.read_bytes())
         except FileNotFoundError as error:
-            raise DatasetError(f"{self.path}: no {layout.MANIFEST}: not a dataset, or its conversion did not finish") from error
+            raise DatasetError(
+                f"{self.path}: no {layout.MANIFEST}: not a dataset, or its conversion did not finish"
+            ) from error
         except (OSError, ValueError) as error:
             raise DatasetError(f"{name}: cannot be read ({error})") from error
         if self.manifest.get("schema_version") != arrow.SCHEMA_VERSION:
-            raise DatasetError(f"{name}: schema version {self.manifest.get('schema_version')}, this is {arrow.SCHEMA_VERSION}")
+            raise DatasetError(
+                f"{name}: schema version {self.manifest.get('schema_version')}, this is {arrow.SCHEMA_VERSION}"
+            )
         self.columns = Layout.from_json(self.manifest["columns"])
         self._files: dict[str, DataFile] = {}
         self._views: dict[str, View] = {}
@@ -195,7 +201,8 @@ class Dataset:
             for number, camera in enumerate(columns.cameras)
         }
         optional = {
-            name: arrow.optional_column(array(name)) for name in ("timestamp", "is_first", "is_last", "is_terminal", "reward")
+            name: arrow.optional_column(array(name))
+            for name in ("timestamp", "is_first", "is_last", "is_terminal", "reward")
         }
         return Episode(
             id=about["id"][i].as_py(),

@@ -86,7 +86,10 @@ def view(spec: DatasetSpec, name: str) -> View:
         raise ViewError(f"{spec.name} cannot give the view 'eef_delta': {space}")
     meaning = {"action": action.to_json(), "state": state.to_json() if state else None}
     return View(
-        name=name, space=space, digest=_digest(meaning, eef_delta), compute=lambda steps: eef_delta(steps, action, state)
+        name=name,
+        space=space,
+        digest=_digest(meaning, eef_delta),
+        compute=lambda steps: eef_delta(steps, action, state),
     )
 
 

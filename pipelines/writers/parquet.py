@@ -61,7 +61,9 @@ class ParquetShard:
 
     def add(self, episode: Episode) -> None:
         """Write one episode."""
-        views = {view.name: (viewed.action, viewed.mask) for view in self.binding.views for viewed in [view.of(episode)]}
+        views = {
+            view.name: (viewed.action, viewed.mask) for view in self.binding.views for viewed in [view.of(episode)]
+        }
         self._pending.append(to_batch(episode, self.binding.layout, self.schema, views))
         frames = [episode.depth[c.leaf] if c.is_depth else episode.images[c.leaf] for c in self.binding.layout.cameras]
         sizes = [[-1 if frame is None else len(frame) for frame in camera] for camera in frames]
