@@ -1,7 +1,7 @@
 """The command `oxe`: it parses, calls one function, and prints."""
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
@@ -10,6 +10,7 @@ import typer
 from tqdm import tqdm
 
 from oxe_tools import show
+from pipelines.progress import Progress
 from schemas.errors import OxeError
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
@@ -46,8 +47,8 @@ def inspect(
     """
     from pipelines.inspect import inspect as run
 
-    with progress("episodes") as bar:
-        found = run(source, limit=limit, progress=lambda episodes, _: bar(episodes))
+    with progress() as bar:
+        found = run(source, limit=limit, progress=bar)
     if as_json:
         show.as_json(found)
     else:
@@ -94,10 +95,8 @@ def convert(
         planned = work.dry_run(spec, source=source, options=options)
         (show.as_json if as_json else show.plan)(planned)
         return
-    with progress("bytes") as bar:
-        report = work.convert(
-            spec, out, source=source, options=options, overwrite=overwrite, progress=lambda _, done: bar(done)
-        )
+    with progress() as bar:
+        report = work.convert(spec, out, source=source, options=options, overwrite=overwrite, progress=bar)
     if as_json:
         show.as_json(report.to_json())
     else:
@@ -126,7 +125,7 @@ def verify(
     from schemas.store import open_dataset
 
     dataset = open_dataset(directory)
-    with progress("episodes", len(dataset)) as bar:
+    with progress(len(dataset)) as bar:
         found = run(dataset, source=source, progress=bar)
     if as_json:
         show.as_json(found.to_json())
@@ -156,7 +155,7 @@ def export_rlds(
     from schemas.store import open_dataset
 
     dataset = open_dataset(directory)
-    with progress("episodes", len(dataset)) as bar:
+    with progress(len(dataset)) as bar:
         report = run(dataset, out, view=view, overwrite=overwrite, progress=bar)
     if as_json:
         show.as_json(report.to_json())
@@ -210,8 +209,15 @@ def fail(message: str, code: int) -> None:
 
 
 @contextmanager
-def progress(unit: str, total: int | None = None) -> Iterator[Callable[[int], None]]:
-    """Show a bar on stderr, if that is a terminal."""
-    scale = unit == "bytes"
-    with tqdm(total=total, unit="B" if scale else f" {unit}", unit_scale=scale, disable=None, file=sys.stderr) as bar:
-        yield lambda n: bar.update(n) and None
+def progress(total: int | None = None) -> Iterator[Progress]:
+    """Show a bar of episodes on stderr, if that is a terminal."""
+    with tqdm(total=total, unit=" episodes", disable=None, file=sys.stderr) as bar:
+        done = 0
+
+        def update(episodes: int, size: int) -> None:
+            nonlocal done
+            done += size
+            bar.set_postfix_str(f"{done / 1e6:.0f} MB" if done else "", refresh=False)
+            bar.update(episodes)
+
+        yield update

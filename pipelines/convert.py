@@ -3,7 +3,7 @@
 import json
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 import xxhash
 
 from pipelines.folders import make_output
+from pipelines.progress import Progress, silent
 from pipelines.readers.registry import open_source
 from pipelines.readers.source import Reader, ShardRef, plan
 from pipelines.standardize import Binding, bind
@@ -26,8 +27,6 @@ from schemas.source import RawEpisode, Unreadable
 from schemas.spaces import Space
 from schemas.spec import DatasetSpec
 from schemas.views import view_names
-
-Progress = Callable[[int, int], None]  # episodes and bytes that are done
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,7 +86,7 @@ def convert(
     source: str | None = None,
     options: Options | None = None,
     overwrite: bool = False,
-    progress: Progress = lambda episodes, done: None,
+    progress: Progress = silent,
 ) -> Report:
     """Convert `source` (by default the one the declaration names) into a dataset at `out`.
 
@@ -270,7 +269,7 @@ def _relative(problem: Unreadable, reader: Reader) -> dict[str, Any]:
 def _parquet(rows: Iterable[dict[str, Any]], schema: pa.Schema) -> bytes:
     sink = pa.BufferOutputStream()
     pq.write_table(pa.Table.from_pylist(list(rows), schema), sink, compression="zstd")
-    return sink.getvalue().to_pybytes()
+    return bytes(sink.getvalue())
 
 
 def _log_run(out: Path, uri: str, report: Report) -> None:

@@ -4,18 +4,20 @@ import re
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from operator import attrgetter
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import tomli_w
 
 from pipelines.folders import make_output
+from pipelines.progress import Progress, silent
 from pipelines.readers.rlds import DECLARATION, FEATURES, INFO
 from pipelines.writers.parquet import write_atomically
 from pipelines.writers.rlds import Feature, Shard, features_json, info_json, metadata_column
 from schemas.arrow import Camera
-from schemas.episode import Episode, Frames
+from schemas.episode import Episode
 from schemas.errors import UsageError
 from schemas.images import sniff
 from schemas.source import Column, Field
@@ -25,7 +27,9 @@ from schemas.store import Dataset
 
 ID, TEXTS = "episode_metadata.oxe_id", "episode_metadata.oxe_instructions"
 VERSION = "1.0.0"
-Progress = Callable[[int], None]
+TOLD = {"is_terminal": "bool", "reward": "float32", "timestamp": "float64"}  # only where the source has them
+
+Fill: TypeAlias = Callable[[Episode], Column]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,7 +53,7 @@ def export_rlds(
     *,
     view: str | None = None,
     overwrite: bool = False,
-    progress: Progress = lambda episodes: None,
+    progress: Progress = silent,
 ) -> Report:
     """Write `dataset` as RLDS that `tfds.builder_from_directory(out)` opens.
 
@@ -73,7 +77,7 @@ def export_rlds(
                         episode = dataset.episode(i, view)
                         shard.add({feature: value(episode) for feature, value in columns.items()})
                         steps += len(episode)
-                        progress(1)
+                        progress(1, 0)
                     shard.file.close()
                     splits.setdefault(split, []).append(shard)
         except OSError as error:
@@ -97,47 +101,54 @@ def _shards(dataset: Dataset) -> dict[str, list[list[int]]]:
     return splits
 
 
-def _columns(dataset: Dataset, *, view: str | None, space: Space) -> dict[Feature, Callable[[Episode], Column]]:
+def _columns(dataset: Dataset, *, view: str | None, space: Space) -> dict[Feature, Fill]:
     """Say which features are written and what fills each."""
-    columns = dataset.columns
-    out: dict[Feature, Callable[[Episode], Column]] = {}
-
-    def add(field: Field, value: Callable[[Episode], Any]) -> None:
-        out[Feature(field)] = value
-
-    def vector(path: str, size: int) -> Field:
-        return Field(path=path, kind="number", dtype="float32", shape=(size,))
-
-    def scalar(path: str, dtype: str) -> Field:
-        return Field(path=path, kind="number", dtype=dtype)
-
-    add(vector("action", len(space)), lambda e: e.action)
-    if columns.state:
-        add(vector("observation.state", len(columns.state)), lambda e: e.state)
-    for camera in columns.cameras:
-        add(
-            _image_field(dataset, camera),
-            lambda e, c=camera: _stored_frames((e.depth if c.is_depth else e.images)[c.leaf]),
-        )
-    add(Field(path="language_instruction", kind="text"), _instructions)
-    for flag in ("is_first", "is_last"):
-        add(scalar(flag, "bool"), lambda e, f=flag: getattr(e, f))
-    if columns.origins["is_terminal"]:
-        add(scalar("is_terminal", "bool"), lambda e: e.is_terminal)
-    if columns.origins["reward"]:
-        add(scalar("reward", "float32"), lambda e: e.reward)
-    add(scalar("discount", "float32"), lambda e: np.ones(len(e), np.float32))
-    if columns.origins["timestamp"]:
-        add(scalar("timestamp", "float64"), lambda e: e.timestamp)
-    for field in () if view else columns.raw:
-        add(_raw_field(field), lambda e, f=field: e.raw[f.path])
-    for field in columns.metadata:
-        add(field, lambda e, f=field: metadata_column(e.metadata[f.path], f))
-    add(Field(path=ID, kind="text", per_step=False), lambda e: [e.id.encode()])
+    fills = _vectors(dataset, space) | _step_metadata(dataset)
+    fills |= {_image_field(dataset, camera): _frames_of(camera) for camera in dataset.columns.cameras}
+    if not view:
+        fills |= {_raw_field(field): _raw_of(field.path) for field in dataset.columns.raw}
+    fills |= {field: _metadata_of(field) for field in dataset.columns.metadata}
+    fills[Field(path=ID, kind="text", per_step=False)] = lambda e: [e.id.encode()]
     if len(dataset.spec.language_keys) > 1:
         texts = Field(path=TEXTS, kind="text", ragged=1, per_step=False)
-        add(texts, lambda e: [text.encode() for text in e.instructions])
-    return out
+        fills[texts] = lambda e: [text.encode() for text in e.instructions]
+    return {Feature(field): fill for field, fill in fills.items()}
+
+
+def _vectors(dataset: Dataset, space: Space) -> dict[Field, Fill]:
+    state = dataset.columns.state
+    action = Field(path="action", kind="number", dtype="float32", shape=(len(space),))
+    if not state:
+        return {action: attrgetter("action")}
+    observed = Field(path="observation.state", kind="number", dtype="float32", shape=(len(state),))
+    return {action: attrgetter("action"), observed: attrgetter("state")}
+
+
+def _step_metadata(dataset: Dataset) -> dict[Field, Fill]:
+    """Fill RLDS's own step fields, as far as the source told them."""
+    origins = dataset.columns.origins
+    dtypes = {"is_first": "bool", "is_last": "bool"}
+    dtypes |= {name: dtype for name, dtype in TOLD.items() if origins[name]}
+    told: dict[Field, Fill] = {
+        Field(path=name, kind="number", dtype=dtype): attrgetter(name) for name, dtype in dtypes.items()
+    }
+    discount = Field(path="discount", kind="number", dtype="float32")
+    text = Field(path="language_instruction", kind="text")
+    return {**told, discount: lambda e: np.ones(len(e), np.float32), text: _instructions}
+
+
+def _frames_of(camera: Camera) -> Fill:
+    """Write a missing frame as an empty string, which Octo's and our readers take for one."""
+    frames = attrgetter("depth" if camera.is_depth else "images")
+    return lambda e: [b"" if frame is None else frame for frame in frames(e)[camera.leaf]]
+
+
+def _raw_of(path: str) -> Fill:
+    return lambda e: e.raw[path]
+
+
+def _metadata_of(field: Field) -> Fill:
+    return lambda e: metadata_column(e.metadata[field.path], field)
 
 
 def _camera_path(camera: Camera) -> str:
@@ -172,11 +183,6 @@ def _raw_field(field: Field) -> Field:
         ragged=field.ragged + levels,
         encoding=None,
     )
-
-
-def _stored_frames(frames: Frames) -> list[Any]:
-    """Write a missing frame as an empty string, which Octo's and our readers take for one."""
-    return [b"" if frame is None else frame for frame in frames]
 
 
 def _instructions(episode: Episode) -> list[bytes]:

@@ -1,10 +1,10 @@
 """`inspect`: what a source holds, told by its own files and by reading the numbers once."""
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
+from pipelines.progress import Progress, silent
 from pipelines.readers.registry import open_source
 from pipelines.readers.source import plan
 from schemas.errors import SourceError
@@ -12,7 +12,6 @@ from schemas.images import sniff
 from schemas.source import Column, Field, Ragged, Unreadable
 
 SAMPLES = 3
-Progress = Callable[[int, int], None]
 
 
 class FieldSummary:
@@ -70,7 +69,7 @@ def _text(item: Any) -> str:
     return bytes(item).decode(errors="replace")
 
 
-def inspect(uri: str, *, limit: int | None = None, progress: Progress = lambda episodes, done: None) -> dict[str, Any]:
+def inspect(uri: str, *, limit: int | None = None, progress: Progress = silent) -> dict[str, Any]:
     """Summarize a source: splits, counts, and every field's dtype, shape, range, encoding and first values.
 
     All episodes are read (at most `limit` with it); those that cannot be are counted under `unreadable`.

@@ -68,18 +68,18 @@ class Binding:
         )
 
     def _timestamp(self, raw: RawEpisode, n_steps: int) -> Array | None:
-        if self.spec.timestamp is not None:
-            column = raw.steps[self.spec.timestamp.source.path]
-            exact = isinstance(column, np.ndarray) and column.dtype == np.float64 and not self.spec.timestamp.ops
-            return column.reshape(-1) if exact else self.spec.timestamp(raw.steps)[:, 0].astype(np.float64)  # type: ignore[union-attr]
+        if self.spec.timestamp:
+            return np.asarray(raw.steps[self.spec.timestamp], np.float64)
         return np.arange(n_steps) / self.spec.control_hz if self.spec.control_hz else None
 
     def _instructions(self, raw: RawEpisode, n_steps: int) -> tuple[tuple[str, ...], Array | None]:
         if not self.language:
             return (), None
-        first, *others = (raw.steps.get(path, _encoded(raw.metadata.get(path))) for path in self.language)
-        texts, index = _texts(first if self.language[0] in raw.steps else first[:1] * n_steps, self.language[0])
-        for path, column in zip(self.language[1:], others, strict=True):
+        first, *others = self.language
+        column = raw.steps[first] if first in raw.steps else _encoded(raw.metadata[first])[:1] * n_steps
+        texts, index = _texts(column, first)
+        for path in others:
+            column = raw.steps[path] if path in raw.steps else _encoded(raw.metadata[path])
             texts += [text for text in _texts(column, path)[0] if text not in texts]
         return tuple(texts), index
 
@@ -90,18 +90,13 @@ def bind(
     *,
     keep_raw: bool = True,
     materialize: Sequence[str] = (),
-    partial: bool = False,
 ) -> Binding:
-    """Fit a declaration to a source's fields.
-
-    A key that the source does not have is a SpecError; with `partial`, cameras, language and state may be absent.
-    """
+    """Fit a declaration to a source's fields; a key that the source does not have is a SpecError."""
     steps = {field.path: field for field in fields if field.per_step}
     episodes = {field.path: field for field in fields if not field.per_step}
-    _check_keys(spec, steps, episodes, partial=partial)
-    has_state = bool(spec.state) and _paths(spec.state_parts) <= steps.keys()
+    _check_keys(spec, steps, episodes)
     cameras = _cameras(spec, steps)
-    language = tuple(path for path in spec.language_keys if path in steps or path in episodes)
+    language = spec.language_keys
     consumed = {camera.path for camera in cameras} | set(language[:1])
     prefix = f"{spec.raw}." if spec.raw else ""
     kept = [field for path, field in steps.items() if keep_raw and path.startswith(prefix) and path not in consumed]
@@ -109,22 +104,21 @@ def bind(
     views = tuple(view(spec, name) for name in materialize)
     origins: dict[str, str | None] = {flag: flag if flag in flags else None for flag in FLAGS}
     origins["instruction"] = language[0] if language else None
-    origins["timestamp"] = str(spec.timestamp) if spec.timestamp else "control_hz" if spec.control_hz else None
+    origins["timestamp"] = spec.timestamp or ("control_hz" if spec.control_hz else None)
+    told = {spec.id, *language[:1], *(path for path in language if path in episodes and episodes[path].ragged)}
     layout = Layout(
         dataset=spec.name,
         action=spec.action_space,
-        state=spec.state_space if has_state else None,
+        state=spec.state_space,
         cameras=cameras,
         raw=tuple(replace(field, path=field.path.removeprefix(prefix)) for field in kept),
-        metadata=tuple(field for path, field in episodes.items() if path not in {*language, spec.id}),
+        metadata=tuple(field for path, field in episodes.items() if path not in told),
         views=tuple(MaterializedView(name=v.name, space=v.space, digest=v.digest) for v in views),
         origins=origins,
     )
-    used = (
-        _paths(spec.action_parts) | (_paths(spec.state_parts) if has_state else set()) | {field.path for field in kept}
-    )
+    used = _paths(spec.action_parts) | _paths(spec.state_parts) | {field.path for field in kept}
     used |= {camera.path for camera in cameras} | {*language, *flags, *episodes}
-    used |= spec.timestamp.paths() if spec.timestamp else set()
+    used |= {spec.timestamp} if spec.timestamp else set()
     return Binding(spec=spec, layout=layout, views=views, language=language, columns=frozenset(used))
 
 
@@ -132,23 +126,23 @@ def _paths(parts: Sequence[Expr]) -> set[str]:
     return set().union(*(expr.paths() for expr in parts))
 
 
-def _check_keys(spec: DatasetSpec, steps: Mapping[str, Field], episodes: Mapping[str, Field], *, partial: bool) -> None:
-    wanted: dict[str, tuple[set[str], Mapping[str, Field]]] = {
-        f"action.{part}": (set(expr.paths()), steps) for part, expr in spec.action.items()
-    }
-    if not partial:
-        wanted |= {f"state.{part}": (set(expr.paths()), steps) for part, expr in spec.state.items()}
-        wanted |= {f"cameras.{role}": ({path}, steps) for role, path in spec.cameras.items()}
-        wanted |= {f"depth.{role}": ({depth.key}, steps) for role, depth in spec.depth.items()}
-        wanted |= {"language": (set(spec.language_keys), {**steps, **episodes})}
-        wanted |= {"timestamp": (set(spec.timestamp.paths()), steps)} if spec.timestamp else {}
-        wanted |= {"id": ({spec.id}, episodes)} if spec.id else {}
-    for place, (paths, known) in wanted.items():
-        for path in sorted(paths - known.keys()):
-            raise SpecError(f"{spec.name}: {place}: the source has no '{path}'{did_you_mean(path, known)}")
-    for place, (paths, known) in wanted.items():
-        if place.startswith(("cameras.", "depth.")) and (bad := [p for p in paths if known[p].kind != "image"]):
-            raise SpecError(f"{spec.name}: {place}: '{bad[0]}' holds no images, but {known[bad[0]].kind}s")
+def _check_keys(spec: DatasetSpec, steps: Mapping[str, Field], episodes: Mapping[str, Field]) -> None:
+    anywhere = {**steps, **episodes}
+    wanted: list[tuple[str, set[str], Mapping[str, Field], str | None]] = [
+        *((f"action.{part}", set(expr.paths()), steps, "number") for part, expr in spec.action.items()),
+        *((f"state.{part}", set(expr.paths()), steps, "number") for part, expr in spec.state.items()),
+        *((f"cameras.{role}", {path}, steps, "image") for role, path in spec.cameras.items()),
+        *((f"depth.{role}", {depth.key}, steps, "image") for role, depth in spec.depth.items()),
+        ("language", set(spec.language_keys), anywhere, None),
+        ("timestamp", {spec.timestamp} if spec.timestamp else set(), steps, "number"),
+        ("id", {spec.id} if spec.id else set(), episodes, None),
+    ]
+    for place, paths, known, kind in wanted:
+        for path in sorted(paths):
+            if path not in known:
+                raise SpecError(f"{spec.name}: {place}: the source has no '{path}'{did_you_mean(path, known)}")
+            if kind and known[path].kind != kind:
+                raise SpecError(f"{spec.name}: {place}: '{path}' holds {known[path].kind}s, not {kind}s")
 
 
 def _cameras(spec: DatasetSpec, steps: Mapping[str, Field]) -> tuple[Camera, ...]:

@@ -2,7 +2,7 @@
 
 import json
 import mmap
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import zip_longest
 from pathlib import Path
@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import xxhash
 
 from pipelines.convert import Options, why_drop
+from pipelines.progress import Progress, silent
 from pipelines.readers.registry import open_source
 from pipelines.readers.source import plan
 from pipelines.standardize import bind
@@ -24,7 +25,6 @@ from schemas.source import Column, Ragged, Unreadable
 from schemas.store import Dataset
 
 SHOWN = 20  # differences that are reported in full
-Progress = Callable[[int], None]
 
 
 @dataclass(slots=True)
@@ -57,7 +57,7 @@ class Verification:
         return {"ok": self.ok, **{name: getattr(self, name) for name in self.__slots__}}
 
 
-def verify(dataset: Dataset, *, source: str | None = None, progress: Progress = lambda episodes: None) -> Verification:
+def verify(dataset: Dataset, *, source: str | None = None, progress: Progress = silent) -> Verification:
     """Check a dataset against itself and against its source.
 
     The source is the one given, or the one of the last conversion (`meta/runs.jsonl`). Where it cannot be reached, only
@@ -192,30 +192,42 @@ def _from_source(dataset: Dataset, uri: str, out: Verification) -> Iterator[Epis
 
 
 def _check_episodes(
-    dataset: Dataset, expected: Iterable[Episode] | None, out: Verification, progress: Progress
+    dataset: Dataset, expected: Iterator[Episode] | None, out: Verification, progress: Progress
 ) -> None:
-    """Compare every stored episode with its hash, and with the one that the source gives now."""
-    hashes = pq.read_table(dataset.path / layout.EPISODES, columns=["content_hash"])["content_hash"].to_pylist()
-    source = expected if expected is not None else [None] * len(dataset)
-    for i, wanted in zip_longest(range(len(dataset)), source):
-        if i is None:
+    """Compare every stored episode with its hash, and with the one of the same index that the source gives now."""
+    table = pq.read_table(dataset.path / layout.EPISODES, columns=["episode_index", "content_hash"])
+    indices, hashes = (column.to_pylist() for column in table.columns)
+    wanted = next(expected, None) if expected else None
+    for i, (index, digest) in enumerate(zip(indices, hashes, strict=True)):
+        stored = _stored(dataset, i, digest, out)
+        while expected and wanted and wanted.index < index:
             out.differs(f"episode {wanted.id}: in the source, not in the dataset")
-            continue
-        try:
-            stored = dataset.episode(i)
-        except (OxeError, OSError, ValueError) as error:
-            out.differs(f"episode {i}: cannot be read ({error})")
-            continue
-        out.episodes += 1
-        out.steps += len(stored)
-        if stored.content_hash() != hashes[i]:
-            out.differs(f"episode {i} ({stored.id}): its content does not have the hash of {layout.EPISODES}")
+            wanted = next(expected, None)
+        if expected and (wanted is None or wanted.index != index):
+            out.differs(f"episode {index}: in the dataset, not in the source")
+        elif expected and wanted:
+            if stored:
+                compare(stored, wanted, out)
+            wanted = next(expected, None)
+        progress(1, 0)
+    for missing in [wanted, *expected] if expected and wanted else []:
+        out.differs(f"episode {missing.id}: in the source, not in the dataset")
+
+
+def _stored(dataset: Dataset, i: int, digest: str, out: Verification) -> Episode | None:
+    """Read one stored episode; its hash and its materialized views must be right."""
+    try:
+        stored = dataset.episode(i)
         _check_views(dataset, i, stored, out)
-        if expected is not None and wanted is None:
-            out.differs(f"episode {i} ({stored.id}): in the dataset, not in the source")
-        elif wanted is not None:
-            compare(stored, wanted, out)
-        progress(1)
+    except (OxeError, OSError, ValueError) as error:
+        out.differs(f"episode {i}: cannot be read ({error})")
+        return None
+    out.episodes += 1
+    out.steps += len(stored)
+    out.numbers += sum(column.size for column in stored.columns().values() if isinstance(column, np.ndarray))
+    if stored.content_hash() != digest:
+        out.differs(f"episode {i} ({stored.id}): its content does not have the hash of {layout.EPISODES}")
+    return stored
 
 
 def _check_views(dataset: Dataset, i: int, stored: Episode, out: Verification) -> None:
@@ -225,24 +237,22 @@ def _check_views(dataset: Dataset, i: int, stored: Episode, out: Verification) -
         cells = dataset.file(path).rows(row, length, [column.column])[column.column].to_pylist()
         kept = [cell for cell in cells if cell is not None]
         same = [cell is not None for cell in cells] == viewed.mask.tolist()
-        if not same or not np.array_equal(np.float32(kept).reshape(viewed.action.shape), viewed.action):
+        if not same or not np.array_equal(np.array(kept, np.float32).reshape(viewed.action.shape), viewed.action):
             out.differs(f"episode {i} ({stored.id}): {column.column} is not what the view gives")
 
 
 def compare(stored: Episode, wanted: Episode, out: Verification) -> None:
     """Compare two episodes, value by value; numbers are equal bit for bit."""
     for name in ("id", "index", "split", "instructions", "control_hz", "metadata"):
-        if getattr(stored, name) != getattr(wanted, name):
-            out.differs(
-                f"episode {wanted.id}: {name} is {getattr(stored, name)!r}, the source gives {getattr(wanted, name)!r}"
-            )
-    ours, theirs = stored.columns(), wanted.columns()
-    for name in sorted(ours.keys() | theirs.keys()):
-        if name not in ours or name not in theirs:
-            out.differs(f"episode {wanted.id}: {name} is only in the {'dataset' if name in ours else 'source'}")
+        ours, theirs = repr(getattr(stored, name)), repr(getattr(wanted, name))
+        if ours != theirs:
+            out.differs(f"episode {wanted.id}: {name} is {ours}, the source gives {theirs}")
+    here, there = stored.columns(), wanted.columns()
+    for name in sorted(here.keys() | there.keys()):
+        if name not in here or name not in there:
+            out.differs(f"episode {wanted.id}: {name} is only in the {'dataset' if name in here else 'source'}")
             continue
-        place = first_difference(ours[name], theirs[name])
-        out.numbers += ours[name].size if isinstance(ours[name], np.ndarray) else 0
+        place = first_difference(here[name], there[name])
         if place is not None:
             out.differs(f"episode {wanted.id}: {name}: {place}")
 

@@ -1,12 +1,14 @@
 """Rotations, all through scipy, in the conventions the Spaces name. Every function keeps the leading axis T."""
 
+from typing import Literal
+
 import numpy as np
 from scipy.spatial.transform import Rotation
 
 from schemas.errors import SourceError
 from schemas.source import Array
 
-EULER = "xyz"  # scipy's lower case: about fixed axes, roll then pitch then yaw
+EULER: Literal["xyz"] = "xyz"  # scipy's lower case: about fixed axes, roll then pitch then yaw
 
 
 def to_rotation(x: Array, representation: str) -> Rotation:
@@ -25,4 +27,4 @@ def to_rotation(x: Array, representation: str) -> Rotation:
 
 def to_euler(rotation: Rotation) -> Array:
     """Give [T, 3] roll, pitch, yaw in radians, float32."""
-    return rotation.as_euler(EULER, suppress_warnings=True).astype(np.float32)
+    return np.asarray(rotation.as_euler(EULER, suppress_warnings=True), np.float32)

@@ -147,7 +147,7 @@ class DatasetSpec(Model):
     state: dict[str, Expression] = {}
     action: dict[str, Expression]
     views: dict[str, ViewSpec] = {}
-    timestamp: Expression | None = None
+    timestamp: str | None = None  # a per-step path, in seconds
     id: str | None = None  # a per-episode path that names each episode
     raw: str | None = None  # a prefix: only what lies under it is kept as `raw.*`
     license: str | None = None

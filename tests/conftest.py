@@ -4,8 +4,8 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-settings.register_profile("default", deadline=None, derandomize=True)
-settings.load_profile("default")
+settings.register_profile("oxe-tools", deadline=None, derandomize=True)
+settings.load_profile("oxe-tools")
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,5 @@
 """A folder of files behind any fsspec URI; local files are opened by Python itself."""
 
-import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,7 +49,7 @@ class Folder:
     def size(self, name: str) -> int | None:
         """Tell a file's size in bytes; None where there is none."""
         try:
-            return int(self.fs.info(self.path(name))["size"]) if self.fs else os.stat(self.path(name)).st_size
+            return int(self.fs.info(self.path(name))["size"]) if self.fs else Path(self.path(name)).stat().st_size
         except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as error:
@@ -59,7 +58,7 @@ class Folder:
     def open(self, name: str) -> IO[bytes]:
         """Open a file for reading."""
         try:
-            return self.fs.open(self.path(name), "rb") if self.fs else Path(self.path(name)).open("rb")  # type: ignore[no-any-return]
+            return self.fs.open(self.path(name), "rb") if self.fs else Path(self.path(name)).open("rb")
         except FileNotFoundError as error:
             raise SourceError("no such file", reason="missing_file", file=self.path(name)) from error
         except OSError as error:
@@ -73,7 +72,9 @@ class Folder:
     def names(self) -> tuple[str, ...]:
         """List what lies directly in the folder, sorted; nothing where listing is not possible."""
         try:
-            entries = self.fs.ls(self.root, detail=False) if self.fs else os.listdir(self.root)
+            entries = (
+                self.fs.ls(self.root, detail=False) if self.fs else [path.name for path in Path(self.root).iterdir()]
+            )
         except (FileNotFoundError, NotADirectoryError):
             return ()
         except OSError as error:

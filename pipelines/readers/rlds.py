@@ -236,7 +236,8 @@ def find(folder: Folder, uri: str) -> Folder:
         raise UsageError(f"{uri} holds several datasets, name one: {', '.join(sorted(f.uri for f in found))}")
     if any(SHARD_FILE.fullmatch(name) for name in folder.names()):
         raise SourceError(
-            "features.json is missing: without it the shards have no types or shapes; copy it from where the shards came",
+            "features.json is missing: without it the shards have no types or shapes; "
+            "copy it from where the shards came",
             reason="bad_features",
             file=folder.path(FEATURES),
         )

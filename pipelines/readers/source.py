@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any, Protocol
 
 from schemas.source import Field, RawEpisode, Unreadable
@@ -92,7 +93,7 @@ def _pieces(part: FilePart, target: int) -> Iterator[FilePart]:
     """Split a large file into runs of episodes."""
     pieces = min(max(1, round((part.size or 0) / target)), max(1, part.count))
     bounds = [part.count * i // pieces for i in range(pieces + 1)]
-    for start, end in zip(bounds[:-1], bounds[1:], strict=True):
+    for start, end in pairwise(bounds):
         yield replace(
             part,
             size=None if part.size is None else part.size // pieces,

@@ -187,7 +187,6 @@ def encode_varints(numbers: Array) -> bytes:
     used = np.maximum(1, 10 - (groups[:, ::-1] != 0).argmax(axis=1))
     used[rest == 0] = 1
     column = np.arange(10)
-    encoded = (groups & np.uint64(0x7F)).astype(np.uint8) | np.where(column < used[:, None] - 1, 0x80, 0).astype(
-        np.uint8
-    )
-    return encoded[column < used[:, None]].tobytes()
+    more = np.where(column < used[:, None] - 1, 0x80, 0).astype(np.uint8)
+    encoded = (groups & np.uint64(0x7F)).astype(np.uint8) | more
+    return bytes(encoded[column < used[:, None]])

@@ -201,8 +201,7 @@ def load(text: str | bytes, name: str) -> tuple[Leaf, ...]:
     """
     try:
         tree = json.loads(text)
-        if not _is_rlds(tree):
-            raise SourceError("no 'steps' dataset of named features: this is TFDS, but not RLDS", reason="bad_features")
+        _require_steps(tree)
         leaves = sorted(_leaves(tree, ()), key=lambda leaf: (not leaf.field.per_step, leaf.field.path))
     except SourceError as error:
         raise SourceError(error.message, reason=error.reason, file=name) from error
@@ -216,9 +215,10 @@ def load(text: str | bytes, name: str) -> tuple[Leaf, ...]:
     return tuple(leaves)
 
 
-def _is_rlds(tree: Mapping[str, Any]) -> bool:
+def _require_steps(tree: Mapping[str, Any]) -> None:
     steps = tree.get("featuresDict", {}).get("features", {}).get(STEPS, {})
-    return "featuresDict" in steps.get("sequence", {}).get("feature", {})
+    if "featuresDict" not in steps.get("sequence", {}).get("feature", {}):
+        raise SourceError("no 'steps' dataset of named features: this is TFDS, but not RLDS", reason="bad_features")
 
 
 def _leaves(node: Mapping[str, Any], keys: tuple[str, ...], sequences: int = 0) -> Iterator[Leaf]:

@@ -46,7 +46,7 @@ def pristine(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def make_step(i: int, t: int, steps: int) -> dict[str, Any]:
     return {
-        "action": np.float32([i, t]),
+        "action": np.array([i, t], np.float32),
         "observation": {"state": np.array([i, t, 0.5])},
         "is_last": t == steps - 1,
         "language_instruction": f"task {i} ☂",
@@ -128,7 +128,7 @@ def test_values_are_those_that_were_written(pristine: Path) -> None:
     assert np.asarray(steps["action"]).tolist() == [[3, 0], [3, 1], [3, 2], [3, 3]]
     assert np.asarray(steps["observation.state"]).dtype == np.float64
     assert np.asarray(steps["is_last"]).tolist() == [False, False, False, True]
-    assert [bytes(text).decode() for text in steps["language_instruction"]] == ["task 3 ☂"] * 4
+    assert [bytes(text).decode() for text in nested(steps["language_instruction"])] == ["task 3 ☂"] * 4
     assert [len(boxes) for boxes in nested(steps["boxes"])] == [0, 1, 2, 3]
 
 
@@ -389,7 +389,7 @@ def test_a_wrong_dataset_info_says_why(toy: Path, change: Any, reason: str, word
 
 def test_a_dataset_info_that_is_not_json_says_so(toy: Path) -> None:
     (toy / "dataset_info.json").write_bytes(b"\xff")
-    with pytest.raises(SourceError, match="dataset_info.json: not JSON"):
+    with pytest.raises(SourceError, match=r"dataset_info\.json: not JSON"):
         RldsReader(str(toy)).files()
 
 

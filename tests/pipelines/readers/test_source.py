@@ -17,6 +17,7 @@ class FakeReader:
 
     splits: dict[str, tuple[FilePart, ...]]
     format: str = "fake"
+    uri: str = "fake://"
     fields: tuple[Any, ...] = field(default=())
 
     def files(self) -> dict[str, tuple[FilePart, ...]]:
