@@ -5,28 +5,24 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from harness import HERE, Side, Work, answer, arguments, at_least, at_most, compare, generate, publish, table
+from harness import HERE, Side, Trial, arguments, at_least, at_most, compare, generate, publish, run_side, table
 
 COPY_GOALS = {"A": 5, "B": 2.5}
 TFDS_GOAL = 5
 CHUNK = 1 << 20  # bytes that the copy reads at once
 
 
-def ours(data: Path, letter: str) -> Work:
+def ours(data: Path, letter: str) -> Trial:
     """Convert: images, numbers, index, digests, episode table and manifest."""
     from pipelines.convert import convert
     from schemas import catalog
 
     spec, out = catalog.dataset(_declaration(letter)), _emptied(data)
 
-    def work() -> list[str]:
-        convert(spec, out, source=str(_source(data, letter)))
-        return _data_files(out)
-
-    return work
+    return Trial(work=lambda: convert(spec, out, source=str(_source(data, letter))), answer=lambda _: _digests(out))
 
 
-def copy_loop(data: Path, letter: str) -> Work:
+def copy_loop(data: Path, letter: str) -> Trial:
     """Copy the source's files with a plain loop of reads and writes."""
     files, out = sorted(_source(data, letter).iterdir()), _emptied(data)
 
@@ -38,10 +34,10 @@ def copy_loop(data: Path, letter: str) -> Work:
                     target.write(memoryview(buffer)[:count])
         return len(files)
 
-    return work
+    return Trial(work=work)
 
 
-def copy_kernel(data: Path, letter: str) -> Work:
+def copy_kernel(data: Path, letter: str) -> Trial:
     """Copy the source's files inside the kernel."""
     files, out = sorted(_source(data, letter).iterdir()), _emptied(data)
 
@@ -50,20 +46,20 @@ def copy_kernel(data: Path, letter: str) -> Work:
             shutil.copyfile(path, out / path.name)
         return len(files)
 
-    return work
+    return Trial(work=work)
 
 
-def tfds_default(data: Path, letter: str) -> Work:
+def tfds_default(data: Path, letter: str) -> Trial:
     """Feed our writer from `tensorflow-datasets`; it also keeps a set under 250 MB in memory for a second epoch."""
     return _tfds(data, letter, interleave_cycle_length=1)
 
 
-def tfds_lean(data: Path, letter: str) -> Work:
+def tfds_lean(data: Path, letter: str) -> Trial:
     """The same without that copy in memory."""
     return _tfds(data, letter, interleave_cycle_length=1, try_autocache=False)
 
 
-def _tfds(data: Path, letter: str, **config: Any) -> Work:
+def _tfds(data: Path, letter: str, **config: Any) -> Trial:
     """Read in the order of the files, so that the result can be compared byte for byte."""
     import tensorflow_datasets as tfds
 
@@ -83,7 +79,7 @@ def _tfds(data: Path, letter: str, **config: Any) -> Work:
         split="train", decoders={"steps": tfds.decode.SkipDecoding()}, read_config=tfds.ReadConfig(**config)
     )
 
-    def work() -> list[str]:
+    def work() -> None:
         episodes = enumerate(tfds.as_numpy(dataset))
         for ref in refs:
             shard = ParquetShard(out, ref.name, binding)
@@ -93,9 +89,8 @@ def _tfds(data: Path, letter: str, **config: Any) -> Work:
                     binding.episode(RawEpisode(index=index, split=ref.split, steps=dict(_flat(episode["steps"]))))
                 )
             shard.finish(ref.split)
-        return _data_files(out)
 
-    return work
+    return Trial(work=work, answer=lambda _: _digests(out))
 
 
 def _flat(steps: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -122,7 +117,7 @@ def _emptied(data: Path) -> Path:
     return out
 
 
-def _data_files(out: Path) -> list[str]:
+def _digests(out: Path) -> list[str]:
     """Digest what was written."""
     import xxhash
 
@@ -142,7 +137,7 @@ def main() -> None:
     """Compare, or be one side."""
     args = arguments(__doc__ or "")
     if args.side:
-        return answer(args, SIDES)
+        return run_side(args, SIDES)
     generate(args.data)
     rows = []
     for letter, goal in COPY_GOALS.items():

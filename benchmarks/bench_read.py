@@ -3,13 +3,13 @@
 from pathlib import Path
 from typing import Any
 
-from harness import Side, Work, answer, arguments, at_least, at_most, compare, generate, publish, table
+from harness import Side, Trial, arguments, at_least, at_most, compare, generate, publish, run_side, table
 
 GOALS = {"A": 8, "B": 10}
 RSS_GOAL = 60  # MB
 
 
-def ours(data: Path, letter: str) -> Work:
+def ours(data: Path, letter: str) -> Trial:
     """Read with our reader."""
     from pipelines.readers.rlds import RldsReader
     from pipelines.readers.source import plan
@@ -25,20 +25,20 @@ def ours(data: Path, letter: str) -> Work:
                 size += sum(map(len, raw.steps["observation.image_0"]))
         return [episodes, size]
 
-    return work
+    return Trial(work=work)
 
 
-def tfds_default(data: Path, letter: str) -> Work:
+def tfds_default(data: Path, letter: str) -> Trial:
     """Read as `tensorflow-datasets` does by itself: sets under 250 MB are also kept in memory for a second epoch."""
     return _tfds(data, letter)
 
 
-def tfds_lean(data: Path, letter: str) -> Work:
+def tfds_lean(data: Path, letter: str) -> Trial:
     """Read without that cache and file after file, which is what takes it the least CPU."""
     return _tfds(data, letter, try_autocache=False, interleave_cycle_length=1)
 
 
-def _tfds(data: Path, letter: str, **config: Any) -> Work:
+def _tfds(data: Path, letter: str, **config: Any) -> Trial:
     import tensorflow_datasets as tfds
 
     dataset = tfds.builder_from_directory(_source(data, letter)).as_dataset(
@@ -52,7 +52,7 @@ def _tfds(data: Path, letter: str, **config: Any) -> Work:
             size += sum(map(len, episode["steps"]["observation"]["image_0"]))
         return [episodes, size]
 
-    return work
+    return Trial(work=work)
 
 
 def _source(data: Path, letter: str) -> Path:
@@ -66,7 +66,7 @@ def main() -> None:
     """Compare, or be one side."""
     args = arguments(__doc__ or "")
     if args.side:
-        return answer(args, SIDES)
+        return run_side(args, SIDES)
     generate(args.data)
     rows = []
     for letter, goal in GOALS.items():
@@ -75,7 +75,7 @@ def main() -> None:
         assert all(cost.answer == mine.answer for cost in costs.values()), "the sides read different things"
         for side, cost in costs.items():
             ratio = cost.cpu_s / mine.cpu_s
-            verdict = at_most(cost.rss_mb, RSS_GOAL) + " MB" if side == "ours" else at_least(ratio, goal)
+            verdict = "RSS " + at_most(cost.rss_mb, RSS_GOAL) if side == "ours" else at_least(ratio, goal)
             figures = (f"{cost.cpu_s:.3f}", f"{cost.wall_s:.3f}", f"{cost.rss_mb:.0f}", f"{ratio:.1f}")
             rows.append((letter, side, *figures, verdict))
     publish(

@@ -44,7 +44,10 @@ class Lab:
 
 def demo(out: Path, *, overwrite: bool, say: Callable[[str], None]) -> list[Lab]:
     """Record, convert and verify three labs at `out`; a DatasetError if the schema did not bring them together."""
-    make_output(out, source=None, ours={"recordings", "datasets"}, overwrite=overwrite)
+    folders = ("recordings", "datasets")
+    make_output(out, source=None, ours=folders, overwrite=overwrite)
+    for name in folders:
+        (out / name).mkdir()
     labs = []
     for name in LABS:
         source, target = out / "recordings" / name, out / "datasets" / name

@@ -69,9 +69,8 @@ def unknowns(name: str, spaces: Sequence[Space | None]) -> None:
 
 def plan(planned: dict[str, Any]) -> None:
     """Show what `oxe convert --dry-run` would do."""
-    typer.echo(
-        f"{planned['dataset']}: {planned['episodes']} episodes, {planned['bytes'] / 1e6:.1f} MB in {planned['files']} files"
-    )
+    size = f"{planned['bytes'] / 1e6:.1f} MB in {planned['files']} files"
+    typer.echo(f"{planned['dataset']}: {planned['episodes']} episodes, {size}")
     typer.echo(f"action: {', '.join(planned['action'])}")
     typer.echo(f"state: {', '.join(planned['state']) or 'none'}")
     typer.echo(f"cameras: {', '.join(planned['cameras']) or 'none'}")

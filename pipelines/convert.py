@@ -3,7 +3,7 @@
 import json
 import time
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -21,7 +21,7 @@ from pipelines.readers.source import Reader, ShardRef, plan
 from pipelines.standardize import Binding, bind
 from pipelines.writers.parquet import FileRecord, ParquetShard, write_atomically
 from schemas import layout
-from schemas.arrow import Layout, SCHEMA_VERSION, metadata_schema
+from schemas.arrow import SCHEMA_VERSION, Layout, metadata_schema
 from schemas.errors import SourceError, UsageError, did_you_mean
 from schemas.source import RawEpisode, Unreadable
 from schemas.spaces import Space
@@ -96,7 +96,7 @@ def convert(
     began = time.monotonic()
     options = options or Options()
     reader, binding, refs = _planned(spec, source, options)
-    make_output(out, source=reader.uri, ours={layout.DATA, layout.META}, overwrite=overwrite)
+    make_output(out, source=reader.uri, ours={layout.DATA, layout.INDEX, layout.META}, overwrite=overwrite)
     for name in (layout.DATA, layout.INDEX, layout.META):
         (out / name).mkdir()
     records = []
@@ -199,13 +199,9 @@ def publish(
         "quarantined": dict(sorted(quarantined.items())),
     }
     episodes = _parquet(rows, episodes_schema(binding.layout))
+    quarantine = _parquet([_relative(p, reader) for p in problems], QUARANTINE_SCHEMA)
     write_atomically(out / layout.EPISODES, episodes)
-    write_atomically(out / layout.QUARANTINE, _parquet([_relative(p, reader) for p in problems], QUARANTINE_SCHEMA))
-    splits: dict[str, dict[str, int]] = {}
-    for row in rows:
-        split = splits.setdefault(row["split"], {"episodes": 0, "steps": 0})
-        split["episodes"] += 1
-        split["steps"] += row["length"]
+    write_atomically(out / layout.QUARANTINE, quarantine)
     manifest = {
         "format": "oxe-tools",
         "schema_version": SCHEMA_VERSION,
@@ -216,13 +212,30 @@ def publish(
         "options": asdict(options),
         "balance": balance,
         "steps": sum(row["length"] for row in rows),
-        "splits": splits,
+        "splits": counted(rows),
         "columns": binding.layout.to_json(),
         "files": [record.file.to_json() for record in records if record.file],
         "episodes_xxh3_128": xxhash.xxh3_128_hexdigest(episodes),
+        "quarantine_xxh3_128": xxhash.xxh3_128_hexdigest(quarantine),
     }
-    write_atomically(out / layout.MANIFEST, json.dumps(manifest, indent=1).encode() + b"\n")
+    write_atomically(out / layout.MANIFEST, sealed(manifest))
     return manifest
+
+
+def counted(rows: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, int]]:
+    """Count the episodes and steps of each split."""
+    splits: dict[str, dict[str, int]] = {}
+    for row in rows:
+        split = splits.setdefault(row["split"], {"episodes": 0, "steps": 0})
+        split["episodes"] += 1
+        split["steps"] += row["length"]
+    return splits
+
+
+def sealed(manifest: Mapping[str, Any]) -> bytes:
+    """Write a manifest whose last entry is the digest of itself without that entry."""
+    digest = xxhash.xxh3_128_hexdigest(json.dumps(manifest, indent=1).encode())
+    return json.dumps({**manifest, "xxh3_128": digest}, indent=1).encode() + b"\n"
 
 
 QUARANTINE_SCHEMA = pa.schema(

@@ -1,8 +1,9 @@
 """`export rlds`: a published dataset as RLDS, with the declaration that reads it back."""
 
 import re
+import shutil
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from contextlib import closing
 from dataclasses import dataclass, replace
 from operator import attrgetter
 from pathlib import Path
@@ -66,28 +67,29 @@ def export_rlds(
     columns = _columns(dataset, view=view, space=space)
     splits: dict[str, list[Shard]] = {}
     steps = 0
-    with ExitStack() as files:
-        try:
-            for split, numbers in _shards(dataset).items():
-                for number, episodes in enumerate(numbers):
-                    path = out / f"{name}-{split}.tfrecord-{number:05d}-of-{len(numbers):05d}"
-                    shard = Shard(path)
-                    files.callback(shard.file.close)
+    try:
+        for split, numbers in _shards(dataset).items():
+            for number, episodes in enumerate(numbers):
+                path = out / f"{name}-{split}.tfrecord-{number:05d}-of-{len(numbers):05d}"
+                shard = Shard(path)
+                splits.setdefault(split, []).append(shard)
+                with closing(shard.file):
                     for i in episodes:
                         episode = dataset.episode(i, view)
                         shard.add({feature: value(episode) for feature, value in columns.items()})
                         steps += len(episode)
                         progress(1, 0)
-                    shard.file.close()
-                    splits.setdefault(split, []).append(shard)
-        except OSError as error:
+        write_atomically(out / FEATURES, features_json(list(columns)).encode())
+        write_atomically(out / DECLARATION, tomli_w.dumps(_declaration(dataset, view=view, space=space)).encode())
+        info = info_json(name, splits, version=VERSION, description=dataset.spec.description)
+        write_atomically(out / INFO, info.encode())
+    except BaseException as error:
+        shutil.rmtree(out, ignore_errors=True)  # half an export reads like a whole one
+        if isinstance(error, OSError):
             raise UsageError(f"{out}: cannot be written ({error})") from error
-    write_atomically(out / FEATURES, features_json(list(columns)).encode())
-    write_atomically(out / DECLARATION, tomli_w.dumps(_declaration(dataset, view=view, space=space)).encode())
-    info = info_json(name, splits, version=VERSION, description=dataset.spec.description)
-    write_atomically(out / INFO, info.encode())
-    files_written = sum(map(len, splits.values()))
-    return Report(out=str(out), episodes=len(dataset), steps=steps, files=files_written, view=view)
+        raise
+    files = sum(map(len, splits.values()))
+    return Report(out=str(out), episodes=len(dataset), steps=steps, files=files, view=view)
 
 
 def _shards(dataset: Dataset) -> dict[str, list[list[int]]]:
@@ -109,7 +111,7 @@ def _columns(dataset: Dataset, *, view: str | None, space: Space) -> dict[Featur
         fills |= {_raw_field(field): _raw_of(field.path) for field in dataset.columns.raw}
     fills |= {field: _metadata_of(field) for field in dataset.columns.metadata}
     fills[Field(path=ID, kind="text", per_step=False)] = lambda e: [e.id.encode()]
-    if len(dataset.spec.language_keys) > 1:
+    if dataset.columns.origins["instruction"]:
         texts = Field(path=TEXTS, kind="text", ragged=1, per_step=False)
         fills[texts] = lambda e: [text.encode() for text in e.instructions]
     return {Feature(field): fill for field, fill in fills.items()}
@@ -152,7 +154,8 @@ def _metadata_of(field: Field) -> Fill:
 
 
 def _camera_path(camera: Camera) -> str:
-    return f"observation.{'depth.' if camera.is_depth else ''}{camera.leaf}"
+    folder = "depth." if camera.is_depth else "cameras." if camera.leaf in {"state", "depth", "cameras"} else ""
+    return f"observation.{folder}{camera.leaf}"
 
 
 def _image_field(dataset: Dataset, camera: Camera) -> Field:
@@ -200,13 +203,12 @@ def _declaration(dataset: Dataset, *, view: str | None, space: Space) -> Mapping
         embodiment = embodiment.model_copy(update={"name": f"{embodiment.name}.{view}", "action": SpaceSpec.of(space)})
     if not columns.state:
         embodiment = embodiment.model_copy(update={"state": None})
-    language = ["language_instruction", *([TEXTS] if len(spec.language_keys) > 1 else [])]
     roles = [camera for camera in columns.cameras if camera.role]
     declared = {
         **spec.to_json(),
         "source": {"format": "rlds", "version": VERSION},
         "embodiment": embodiment.model_dump(mode="json", exclude_none=True),
-        "language": language if columns.origins["instruction"] else [],
+        "language": ["language_instruction", TEXTS] if columns.origins["instruction"] else [],
         "cameras": {c.role: _camera_path(c) for c in roles if not c.is_depth},
         "depth": {c.role: _depth(c) for c in roles if c.is_depth},
         "state": embodiment.state.slices("observation.state") if embodiment.state else {},

@@ -13,7 +13,7 @@ def make_output(out: Path, *, source: str | None, ours: Collection[str], overwri
     What exists there is replaced only with `overwrite`, and only if it holds the names `ours`: nobody's home directory
     is removed by a typing error. An output inside its source, or around it, is refused.
     """
-    here, there = out.resolve(), Path(source).resolve() if source else None
+    here, there = out.resolve(), _local(source)
     if there and (here == there or here in there.parents or there in here.parents):
         raise UsageError(f"{out}: the output and its source {source} lie inside one another")
     try:
@@ -28,3 +28,9 @@ def make_output(out: Path, *, source: str | None, ours: Collection[str], overwri
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UsageError(f"{out}: cannot be written ({error})") from error
+
+
+def _local(source: str | None) -> Path | None:
+    """Give the place of a source on this machine; None for one that is elsewhere."""
+    path = (source or "").removeprefix("file://")
+    return Path(path).expanduser().resolve() if path and "://" not in path else None

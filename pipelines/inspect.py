@@ -1,5 +1,7 @@
 """`inspect`: what a source holds, told by its own files and by reading the numbers once."""
 
+from collections.abc import Iterator
+from math import isfinite
 from typing import Any
 
 import numpy as np
@@ -31,7 +33,7 @@ class FieldSummary:
         values = column.values if isinstance(column, Ragged) else column
         if isinstance(values, np.ndarray):
             finite = values[np.isfinite(values)] if values.dtype.kind == "f" else values
-            if finite.size:
+            if finite.size and values.dtype.kind != "c":
                 low, high = finite.min().item(), finite.max().item()
                 self.low = low if self.low is None else min(self.low, low)
                 self.high = high if self.high is None else max(self.high, high)
@@ -47,7 +49,9 @@ class FieldSummary:
             )
 
     def _sample(self, values: list[Any]) -> None:
-        self.samples += [value for value in values if value not in self.samples][: SAMPLES - len(self.samples)]
+        for value in map(_plain, values):
+            if value not in self.samples and len(self.samples) < SAMPLES:
+                self.samples.append(value)
 
     def to_json(self) -> dict[str, Any]:
         """Give `{"dtype", "shape", "range", "encoding", "samples"}`; for images, shapes as their headers tell them."""
@@ -89,7 +93,7 @@ def inspect(uri: str, *, limit: int | None = None, progress: Progress = silent) 
                 for path, column in raw.steps.items():
                     summaries[path].add(column)
                 for path, value in raw.metadata.items():
-                    summaries[path].add(_metadata_column(value, reader.fields, path))
+                    summaries[path].add(_metadata_column(value, summaries[path].field))
                 steps[raw.split] += count
                 read += 1
             except SourceError as error:
@@ -108,10 +112,24 @@ def inspect(uri: str, *, limit: int | None = None, progress: Progress = silent) 
     }
 
 
-def _metadata_column(value: Any, fields: tuple[Field, ...], path: str) -> Column:
-    """Take one per-episode value as a column of one."""
-    kind = next(field.kind for field in fields if field.path == path)
-    if kind == "number":
-        return np.asarray([value]) if np.ndim(value) == 0 else np.ravel(np.asarray(value, float))[None]
-    flat = value if isinstance(value, list) else [value]
-    return [item.encode() if isinstance(item, str) else item for item in flat if isinstance(item, str | bytes)]
+def _metadata_column(value: Any, field: Field) -> Column:
+    """Take one per-episode value as a column of one, its lists as one vector."""
+    flat = list(_flat(value))
+    if field.kind == "number":
+        return np.asarray([flat] if isinstance(value, list) else flat)
+    return [item.encode() if isinstance(item, str) else item for item in flat]
+
+
+def _flat(value: Any) -> Iterator[Any]:
+    for item in value if isinstance(value, list) else [value]:
+        if isinstance(item, list):
+            yield from _flat(item)
+        elif item is not None:
+            yield item
+
+
+def _plain(value: Any) -> Any:
+    """Give a value that JSON has; NaN, infinities and complex numbers as text."""
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    return value if isinstance(value, str | int) or (isinstance(value, float) and isfinite(value)) else str(value)

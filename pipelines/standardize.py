@@ -76,8 +76,10 @@ class Binding:
         if not self.language:
             return (), None
         first, *others = self.language
-        column = raw.steps[first] if first in raw.steps else _encoded(raw.metadata[first])[:1] * n_steps
+        listed = [] if first in raw.steps else _encoded(raw.metadata[first])
+        column = raw.steps[first] if first in raw.steps else (listed[:1] or [b""]) * n_steps
         texts, index = _texts(column, first)
+        texts += [text for text in _texts(listed, first)[0] if text not in texts]
         for path in others:
             column = raw.steps[path] if path in raw.steps else _encoded(raw.metadata[path])
             texts += [text for text in _texts(column, path)[0] if text not in texts]
@@ -100,7 +102,7 @@ def bind(
     consumed = {camera.path for camera in cameras} | set(language[:1])
     prefix = f"{spec.raw}." if spec.raw else ""
     kept = [field for path, field in steps.items() if keep_raw and path.startswith(prefix) and path not in consumed]
-    flags = [flag for flag in FLAGS if flag in steps and steps[flag].shape == () and steps[flag].kind == "number"]
+    flags = [flag for flag in FLAGS if flag in steps and not _misfit("flag", steps[flag])]
     views = tuple(view(spec, name) for name in materialize)
     origins: dict[str, str | None] = {flag: flag if flag in flags else None for flag in FLAGS}
     origins["instruction"] = language[0] if language else None
@@ -128,21 +130,54 @@ def _paths(parts: Sequence[Expr]) -> set[str]:
 
 def _check_keys(spec: DatasetSpec, steps: Mapping[str, Field], episodes: Mapping[str, Field]) -> None:
     anywhere = {**steps, **episodes}
-    wanted: list[tuple[str, set[str], Mapping[str, Field], str | None]] = [
-        *((f"action.{part}", set(expr.paths()), steps, "number") for part, expr in spec.action.items()),
-        *((f"state.{part}", set(expr.paths()), steps, "number") for part, expr in spec.state.items()),
-        *((f"cameras.{role}", {path}, steps, "image") for role, path in spec.cameras.items()),
-        *((f"depth.{role}", {depth.key}, steps, "image") for role, depth in spec.depth.items()),
-        ("language", set(spec.language_keys), anywhere, None),
-        ("timestamp", {spec.timestamp} if spec.timestamp else set(), steps, "number"),
-        ("id", {spec.id} if spec.id else set(), episodes, None),
+    wanted: list[tuple[str, set[str], Mapping[str, Field]]] = [
+        *((f"action.{part}", set(expr.paths()), steps) for part, expr in spec.action.items()),
+        *((f"state.{part}", set(expr.paths()), steps) for part, expr in spec.state.items()),
+        *((f"cameras.{role}", {path}, steps) for role, path in spec.cameras.items()),
+        *((f"depth.{role}", {depth.key}, steps) for role, depth in spec.depth.items()),
+        ("language", set(spec.language_keys), anywhere),
+        ("timestamp", {spec.timestamp} if spec.timestamp else set(), steps),
+        ("id", {spec.id} if spec.id else set(), episodes),
     ]
-    for place, paths, known, kind in wanted:
+    for place, paths, known in wanted:
         for path in sorted(paths):
             if path not in known:
                 raise SpecError(f"{spec.name}: {place}: the source has no '{path}'{did_you_mean(path, known)}")
-            if kind and known[path].kind != kind:
-                raise SpecError(f"{spec.name}: {place}: '{path}' holds {known[path].kind}s, not {kind}s")
+            if needed := _misfit(place.partition(".")[0], known[path]):
+                found = f"{'sequences of ' if known[path].ragged else ''}{known[path].kind}s of {known[path].dtype}"
+                shape = list(known[path].shape)
+                raise SpecError(f"{spec.name}: {place}: '{path}' holds {found} {shape}; needed: {needed}")
+    _check_widths(spec, steps)
+
+
+def _misfit(use: str, field: Field) -> str | None:
+    """Say what a declaration needs where this field does not do."""
+    single, scalar = not field.ragged, not field.shape
+    text, number = field.kind in {"text", "bytes"}, field.kind == "number"
+    listed = not field.per_step and field.ragged == 1
+    fits = {
+        "cameras": ("images", field.kind == "image" and single and not field.dtype.startswith("float")),
+        "language": ("texts", text and scalar and (single or listed)),
+        "id": ("one value", scalar and single),
+        "action": ("one vector per step", number and single and len(field.shape) < 2 and None not in field.shape),
+        "flag": ("one number per step", number and single and scalar),
+    }
+    needed, does = fits[{"depth": "cameras", "state": "action", "timestamp": "flag"}.get(use, use)]
+    return None if does else needed
+
+
+def _check_widths(spec: DatasetSpec, steps: Mapping[str, Field]) -> None:
+    """Try each expression on a step of ones: it must give as many numbers as its part has dimensions."""
+    spaces = ((spec.action, spec.embodiment.action), (spec.state, spec.embodiment.state))
+    for which, (exprs, space) in zip(("action", "state"), spaces, strict=True):
+        for part, expr in exprs.items():
+            ones = {path: np.ones([1, *map(int, filter(None, steps[path].shape))]) for path in expr.paths()}
+            width, dims = expr(ones).shape[1], space.parts[part].dims if space else ()
+            if width != len(dims):
+                raise SpecError(
+                    f"{spec.name}: {which}.{part}: '{expr}' gives {width} numbers, "
+                    f"the embodiment names {len(dims)} ({', '.join(dims)})"
+                )
 
 
 def _cameras(spec: DatasetSpec, steps: Mapping[str, Field]) -> tuple[Camera, ...]:
@@ -150,18 +185,30 @@ def _cameras(spec: DatasetSpec, steps: Mapping[str, Field]) -> tuple[Camera, ...
     roles = {path: role for role, path in spec.cameras.items()} | {d.key: role for role, d in spec.depth.items()}
     units = {depth.key: depth.metres_per_unit for depth in spec.depth.values()}
     images = [f for f in steps.values() if f.kind == "image" and not f.ragged and not f.dtype.startswith("float")]
-    names = [field.path.rsplit(".", 1)[-1] for field in images]
+    leaves = _leaves([field.path for field in images])
     cameras = [
         Camera(
-            leaf=(name if names.count(name) == 1 else field.path.replace(".", "_")).replace("/", "_"),
+            leaf=leaf,
             path=field.path,
             role=roles.get(field.path),
             is_depth=field.path in units or field.dtype == "uint16",
             metres_per_unit=units.get(field.path),
         )
-        for field, name in zip(images, names, strict=True)
+        for field, leaf in zip(images, leaves, strict=True)
     ]
     return tuple(cameras)
+
+
+def _leaves(paths: Sequence[str]) -> list[str]:
+    """Name each by its path's last word, or by the whole path where that is taken."""
+    words = [path.rsplit(".", 1)[-1] for path in paths]
+    leaves: list[str] = []
+    for path, word in zip(paths, words, strict=True):
+        leaf = (word if words.count(word) == 1 else path.replace(".", "_")).replace("/", "_")
+        while leaf in leaves:
+            leaf += "_"
+        leaves.append(leaf)
+    return leaves
 
 
 def _vector(parts: Sequence[Expr], steps: Mapping[str, Any]) -> Array:
@@ -193,7 +240,8 @@ def _raw_column(field: Field, column: Column) -> Column:
 
 def _encoded(texts: Any) -> list[bytes]:
     """Take the instructions of a whole episode: one text or a list of them."""
-    return [text.encode() for text in ([texts] if isinstance(texts, str) else texts or [])]
+    listed = [texts] if isinstance(texts, str | bytes) else texts or []
+    return [text.encode() if isinstance(text, str) else text for text in listed]
 
 
 def _texts(column: Any, path: str) -> tuple[list[str], Array]:

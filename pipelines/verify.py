@@ -3,16 +3,18 @@
 import json
 import mmap
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import xxhash
 
-from pipelines.convert import Options, why_drop
+from pipelines.convert import Options, counted, sealed, why_drop
 from pipelines.progress import Progress, silent
 from pipelines.readers.registry import open_source
 from pipelines.readers.source import plan
@@ -20,11 +22,12 @@ from pipelines.standardize import bind
 from pipelines.writers.parquet import write_atomically
 from schemas import layout
 from schemas.episode import Episode, Frames
-from schemas.errors import DatasetError, OxeError, SourceError
+from schemas.errors import OxeError, SourceError
 from schemas.source import Column, Ragged, Unreadable
 from schemas.store import Dataset
 
 SHOWN = 20  # differences that are reported in full
+DAMAGE = (OxeError, OSError, ValueError, TypeError, LookupError, ArithmeticError, MemoryError, pa.ArrowException)
 
 
 @dataclass(slots=True)
@@ -63,35 +66,47 @@ def verify(dataset: Dataset, *, source: str | None = None, progress: Progress = 
     The source is the one given, or the one of the last conversion (`meta/runs.jsonl`). Where it cannot be reached, only
     the dataset itself is checked and the result says so; a `source` that is given and cannot be read is an error.
     """
-    uri = source or _last_source(dataset)
     out = Verification(source="compared")
-    _check_files(dataset, out)
-    _check_table(dataset, out)
-    _check_index(dataset, out)
-    try:
-        expected = _from_source(dataset, uri, out) if uri else None
-    except OxeError as error:
-        if source:
-            raise
-        expected, uri = None, None
-        out.source = f"not compared: {error}"
-    if expected is None and out.source == "compared":
-        out.source = "not compared: no source given, and meta/runs.jsonl names none"
-    _check_episodes(dataset, expected, out, progress)
+    with _damage(layout.MANIFEST, out):
+        _check_files(dataset, out)
+    with _damage(layout.META, out):
+        _check_table(dataset, out)
+    with _damage(layout.MANIFEST, out):
+        _check_index(dataset, out)
+    expected = _expected(dataset, source, out)
+    with _damage(layout.EPISODES, out):
+        _check_episodes(dataset, expected, out, progress=progress)
     write_atomically(dataset.path / layout.VERIFICATION, json.dumps(out.to_json(), indent=1).encode() + b"\n")
     return out
 
 
-def _last_source(dataset: Dataset) -> str | None:
+@contextmanager
+def _damage(place: str, out: Verification) -> Iterator[None]:
+    """Count as a difference whatever a damaged file makes JSON, Arrow or our own code raise."""
+    try:
+        yield
+    except DAMAGE as error:
+        out.differs(f"{place}: cannot be read ({type(error).__name__}: {error})")
+
+
+def _last_source(dataset: Dataset, out: Verification) -> str | None:
     path = dataset.path / layout.RUNS
-    runs = [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
-    return next((run["source"] for run in reversed(runs) if "source" in run), None)
+    with _damage(layout.RUNS, out):
+        runs = [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
+        return next((str(run["source"]) for run in reversed(runs) if "source" in run), None)
+    return None
 
 
 def _check_files(dataset: Dataset, out: Verification) -> None:
-    """Compare sizes and digests with the manifest, and look for files it does not know."""
-    known = {layout.MANIFEST, layout.EPISODES, layout.QUARANTINE, layout.RUNS, layout.VERIFICATION}
-    expected = {layout.EPISODES: dataset.manifest["episodes_xxh3_128"]}
+    """Compare digests with the manifest, and the manifest with its own; look for files it does not know."""
+    manifest = {key: value for key, value in dataset.manifest.items() if key != "xxh3_128"}
+    if sealed(manifest) != (dataset.path / layout.MANIFEST).read_bytes():
+        out.differs(f"{layout.MANIFEST}: its content does not have the digest that it states")
+    known = {layout.MANIFEST, layout.RUNS, layout.VERIFICATION}
+    expected = {
+        layout.EPISODES: dataset.manifest["episodes_xxh3_128"],
+        layout.QUARANTINE: dataset.manifest["quarantine_xxh3_128"],
+    }
     for file in dataset.manifest["files"]:
         expected |= {file["path"]: file["xxh3_128"], layout.index_file(file["path"]): file["index_xxh3_128"]}
     for name, digest in expected.items():
@@ -101,7 +116,7 @@ def _check_files(dataset: Dataset, out: Verification) -> None:
         if found != digest:
             out.differs(f"{name}: digest {found}, the manifest says {digest}")
     for folder in (layout.DATA, layout.INDEX, layout.META):
-        for path in sorted((dataset.path / folder).iterdir()):
+        for path in sorted((dataset.path / folder).glob("*")):
             name = f"{folder}/{path.name}"
             if name not in expected and name not in known:
                 out.differs(f"{name}: the manifest does not know this file")
@@ -121,7 +136,12 @@ def _check_table(dataset: Dataset, out: Verification) -> None:
     left_out = sum(balance["dropped"].values()) + sum(balance["quarantined"].values())
     if balance["source"] != balance["kept"] + left_out:
         out.differs(f"balance: {balance['source']} episodes in the source, {balance['kept']} kept, {left_out} left out")
-    rows = [dataset.where(i) for i in range(len(dataset))]
+    table = pq.read_table(dataset.path / layout.EPISODES, columns=["split", "length"]).to_pylist()
+    if len(table) != balance["kept"]:
+        out.differs(f"balance: {balance['kept']} episodes kept, {layout.EPISODES} has {len(table)}")
+    if counted(table) != manifest["splits"]:
+        out.differs(f"splits: the manifest says {manifest['splits']}, {layout.EPISODES} has {counted(table)}")
+    rows = [dataset.where(i) for i in range(len(table))]
     for file in manifest["files"]:
         ends = 0
         for _, row, length in (where for where in rows if where[0] == file["path"]):
@@ -141,7 +161,7 @@ def _check_table(dataset: Dataset, out: Verification) -> None:
 def _check_index(dataset: Dataset, out: Verification) -> None:
     """Compare every image that pyarrow reads with the slice that the index gives."""
     for entry in dataset.manifest["files"]:
-        try:
+        with _damage(entry["path"], out):
             file = dataset.file(entry["path"])
             for number, camera in enumerate(dataset.columns.cameras):
                 row = 0
@@ -153,8 +173,21 @@ def _check_index(dataset: Dataset, out: Verification) -> None:
                         if (image and image["bytes"]) != file.image(row, number):
                             out.differs(f"{entry['path']}: row {row}: {camera.column}: the index points elsewhere")
                         row += 1
-        except (DatasetError, OSError, ValueError, IndexError) as error:
-            out.differs(f"{entry['path']}: cannot be read ({error})")
+
+
+def _expected(dataset: Dataset, source: str | None, out: Verification) -> Iterator[Episode] | None:
+    """Give the episodes to compare with; None where the source cannot be reached and nobody asked for it."""
+    uri = source or _last_source(dataset, out)
+    if uri is None:
+        out.source = f"not compared: no source given, and {layout.RUNS} names none"
+        return None
+    try:
+        return _from_source(dataset, uri, out)
+    except DAMAGE as error:
+        if source:
+            raise
+        out.source = f"not compared: {error}"
+        return None
 
 
 def _from_source(dataset: Dataset, uri: str, out: Verification) -> Iterator[Episode]:
@@ -192,14 +225,14 @@ def _from_source(dataset: Dataset, uri: str, out: Verification) -> Iterator[Epis
 
 
 def _check_episodes(
-    dataset: Dataset, expected: Iterator[Episode] | None, out: Verification, progress: Progress
+    dataset: Dataset, expected: Iterator[Episode] | None, out: Verification, *, progress: Progress
 ) -> None:
     """Compare every stored episode with its hash, and with the one of the same index that the source gives now."""
     table = pq.read_table(dataset.path / layout.EPISODES, columns=["episode_index", "content_hash"])
     indices, hashes = (column.to_pylist() for column in table.columns)
     wanted = next(expected, None) if expected else None
     for i, (index, digest) in enumerate(zip(indices, hashes, strict=True)):
-        stored = _stored(dataset, i, digest, out)
+        stored = _stored(dataset, i, out, digest=digest)
         while expected and wanted and wanted.index < index:
             out.differs(f"episode {wanted.id}: in the source, not in the dataset")
             wanted = next(expected, None)
@@ -214,13 +247,13 @@ def _check_episodes(
         out.differs(f"episode {missing.id}: in the source, not in the dataset")
 
 
-def _stored(dataset: Dataset, i: int, digest: str, out: Verification) -> Episode | None:
+def _stored(dataset: Dataset, i: int, out: Verification, *, digest: str) -> Episode | None:
     """Read one stored episode; its hash and its materialized views must be right."""
     try:
         stored = dataset.episode(i)
-        _check_views(dataset, i, stored, out)
-    except (OxeError, OSError, ValueError) as error:
-        out.differs(f"episode {i}: cannot be read ({error})")
+        _check_views(dataset, i, out, stored=stored)
+    except DAMAGE as error:
+        out.differs(f"episode {i}: cannot be read ({type(error).__name__}: {error})")
         return None
     out.episodes += 1
     out.steps += len(stored)
@@ -230,7 +263,7 @@ def _stored(dataset: Dataset, i: int, digest: str, out: Verification) -> Episode
     return stored
 
 
-def _check_views(dataset: Dataset, i: int, stored: Episode, out: Verification) -> None:
+def _check_views(dataset: Dataset, i: int, out: Verification, *, stored: Episode) -> None:
     path, row, length = dataset.where(i)
     for column in dataset.columns.views:
         viewed = dataset.view(column.name).of(stored)

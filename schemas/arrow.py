@@ -156,6 +156,8 @@ def arrow_type(field: Field) -> pa.DataType:
             kind = pa.from_numpy_dtype(np.dtype(field.dtype))
         except (pa.ArrowNotImplementedError, TypeError) as error:
             raise SpecError(f"{field.path}: numbers of type {field.dtype} cannot be stored ({error})") from error
+        if 0 in field.shape:
+            raise SpecError(f"{field.path}: values of shape {list(field.shape)} hold nothing that could be stored")
         for size in reversed(field.shape) if None not in field.shape else ():
             kind = pa.list_(kind, size)
     else:

@@ -18,14 +18,14 @@ def dataset_names() -> tuple[str, ...]:
 def dataset(target: str) -> DatasetSpec:
     """Load a declaration: a name of `dataset_names()`, a TOML file, or a folder that holds `oxe_spec.toml`."""
     path = Path(target)
-    if path.is_dir():
+    if target in dataset_names():  # also where a folder, perhaps this dataset's own, has the same name
+        path = HERE / "datasets" / f"{target}.toml"
+    elif path.is_dir():
         path = path / DECLARATION
         if not path.is_file():
             raise SpecError(f"{target}: no {DECLARATION} in this folder; name a declaration and give --source {target}")
     elif path.suffix != ".toml":
-        path = HERE / "datasets" / f"{target}.toml"
-        if target not in dataset_names():
-            raise SpecError(f"unknown dataset '{target}'{did_you_mean(target, dataset_names())}")
+        raise SpecError(f"unknown dataset '{target}'{did_you_mean(target, dataset_names())}")
     elif not path.is_file():
         raise SpecError(f"{target}: no such declaration")
     try:

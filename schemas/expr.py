@@ -13,6 +13,7 @@ import inspect
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from math import isfinite
 from typing import Any
 
 import numpy as np
@@ -42,7 +43,7 @@ class Path:
         if not isinstance(column, np.ndarray) or column.ndim > 2:
             raise SpecError(f"'{self.path}' is not a vector of numbers per step")
         values = column.astype(np.float32, copy=False)
-        return values[:, None] if values.ndim == 1 else values[:, self.start : self.stop]
+        return (values[:, None] if values.ndim == 1 else values)[:, self.start : self.stop]
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,10 +79,13 @@ class Expr:
         return frozenset({self.source.path}).union(*(op.paths() for op in self.ops))
 
     def __call__(self, steps: Mapping[str, Any]) -> Array:
-        """Compute [T, k] float32."""
+        """Compute [T, k] float32; an op that does not fit the columns it gets is a SpecError."""
         values = self.source.read(steps)
         for op in self.ops:
-            values = ARRAY_OPS[op.op](values, *op.values(steps))
+            try:
+                values = ARRAY_OPS[op.op](values, *op.values(steps))
+            except (IndexError, ValueError) as error:
+                raise SpecError(f"'{self}': {op.op} of {values.shape[1]} columns: {error}") from error
         return values.astype(np.float32, copy=False)
 
 
@@ -116,8 +120,8 @@ class _Tokens:
     """The text, cut into words, and a place in it."""
 
     def __init__(self, text: str) -> None:
-        self.text, self.words, position = text, list[tuple[str, str]](), 0
-        while position < len(text.rstrip()):
+        self.text, self.words, position, end = text, list[tuple[str, str]](), 0, len(text.rstrip())
+        while position < end:
             match = TOKEN.match(text, position)
             if not match:
                 raise SpecError(f"'{text}': cannot read '{text[position:].strip()}'")
@@ -165,8 +169,8 @@ class _Tokens:
         if self.peek()[0] != "number":
             return None
         word = self.word("number")
-        if not word.lstrip("-").isdigit():
-            raise SpecError(f"'{self.text}': '{word}' is not a whole number")
+        if not word.lstrip("-").isdigit() or len(word) > 18:
+            raise SpecError(f"'{self.text}': '{word}' is not a whole number, or too large")
         return int(word)
 
     def call(self, known: Mapping[str, Callable[..., Any]]) -> Call:
@@ -186,11 +190,11 @@ class _Tokens:
         if self.peek()[0] == "path":
             return self.path()
         value = float(self.word("number"))
-        if not self.take("/"):
-            return value
-        divisor = float(self.word("number"))
+        divisor = float(self.word("number")) if self.take("/") else 1.0
         if not divisor:
             raise SpecError(f"'{self.text}': division by zero")
+        if not isfinite(value / divisor):
+            raise SpecError(f"'{self.text}': a number that is too large")
         return value / divisor
 
 
@@ -205,6 +209,12 @@ def _check_arguments(name: str, function: Callable[..., Any], args: list[float |
     for parameter in rest:
         values = bound.arguments.get(parameter.name, ())
         for value in values if isinstance(values, tuple) else (values,):
-            if isinstance(value, Path) != (parameter.annotation == Array):
-                wanted = "a path" if parameter.annotation == Array else "a number"
+            if not _fits(value, parameter.annotation):
+                wanted = {Array: "a path", float: "a number", int: "a whole number from 0"}[parameter.annotation]
                 raise SpecError(f"op '{name}' is used as {usage}: {parameter.name} is {wanted}")
+
+
+def _fits(value: float | Path, annotation: object) -> bool:
+    if isinstance(value, Path) or annotation == Array:
+        return isinstance(value, Path) and annotation == Array
+    return annotation is float or (value >= 0 and value.is_integer())

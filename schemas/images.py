@@ -61,15 +61,23 @@ def _header(data: Bytes) -> tuple[ImageHeader, int]:
     try:
         if data[:8] == PNG:
             width, height, bits, colour = struct.unpack(">IIBB", data[16:26])
-            return ImageHeader("png", height, width, CHANNELS_OF_PNG[colour], bits), 26
+            return _sized(ImageHeader("png", height, width, CHANNELS_OF_PNG[colour], bits)), 26
         if data[:2] == JPEG:
-            return _jpeg_header(data)
+            header, size = _jpeg_header(data)
+            return _sized(header), size
     except (struct.error, IndexError, KeyError) as error:
         raise SourceError(f"an image whose header is broken ({error})", reason="bad_image") from error
     start = bytes(data[:8]).hex(" ")
     raise SourceError(
         f"an image that is neither JPEG nor PNG (it starts with {start or 'nothing'})", reason="bad_image"
     )
+
+
+def _sized(header: ImageHeader) -> ImageHeader:
+    if not header.height * header.width * header.channels:
+        size = f"{header.height} x {header.width} x {header.channels}"
+        raise SourceError(f"an image of no size ({size})", reason="bad_image")
+    return header
 
 
 def _jpeg_header(data: Bytes) -> tuple[ImageHeader, int]:

@@ -1,4 +1,4 @@
-"""The byte-range index: where each image lies inside a Parquet file, so that a random frame is one slice of a mmap.
+"""The byte-range index: where each image lies inside a Parquet file; a random frame is then one slice of a mmap.
 
 It works because image columns are written uncompressed and PLAIN: a page's payload is then definition levels followed by
 `length (u32), bytes` per value, as the Parquet format says ("Data Pages", "Plain encoding"; page headers are Thrift
@@ -24,7 +24,7 @@ MAGIC = b"OXEIDX01"
 PAGE_SIZE, DATA_V1, DATA_V2 = 3, 5, 8  # field numbers of Thrift's PageHeader
 
 
-def build(file: Path, data: memoryview, columns: Sequence[str], lengths: Array) -> Array:
+def build(file: Path, data: memoryview, *, columns: Sequence[str], lengths: Array) -> Array:
     """Find every image: [rows, columns] offsets into `data`, the bytes of `file`.
 
     `lengths` [rows, columns] are the lengths that were written, -1 for a null. Each is checked against the file.
@@ -45,14 +45,14 @@ def build(file: Path, data: memoryview, columns: Sequence[str], lengths: Array) 
                 ends = payload + np.cumsum(sizes[present] + 4)
                 offsets[row + present, number] = ends - sizes[present]
                 row += count
-        _check(raw, offsets[:, number], lengths[:, number], f"{file}: {column}")
+        _check(raw, offsets[:, number], lengths[:, number], where=f"{file}: {column}")
     return offsets
 
 
-def _check(raw: Array, offsets: Array, lengths: Array, where: str) -> None:
+def _check(raw: Array, offsets: Array, lengths: Array, *, where: str) -> None:
     """Compare the four bytes before each image with its length."""
     present = np.flatnonzero(lengths >= 0)
-    before = offsets[present].astype(np.int64)[:, None] + np.arange(-4, 0)
+    before = np.minimum(offsets[present].astype(np.int64), len(raw))[:, None] + np.arange(-4, 0)
     if len(present) and not np.array_equal(raw[before].view("<u4")[:, 0], lengths[present]):
         raise DatasetError(f"{where}: the pages do not hold the images where they should")
 
@@ -74,8 +74,9 @@ def _struct(data: memoryview, position: int) -> tuple[dict[int, Any], int]:
     number = 0
     while kind := data[position]:
         position += 1
-        number = number + (kind >> 4) if kind >> 4 else None
-        if number is None:
+        if kind >> 4:
+            number += kind >> 4
+        else:
             number, position = _zigzag(data, position)
         out[number], position = _value(data, position, kind & 15)
     return out, position + 1
@@ -134,9 +135,12 @@ class Index:
         size = int.from_bytes(data[len(MAGIC) : start], "little")
         if data[: len(MAGIC)] != MAGIC or start + size > len(data):
             raise DatasetError(f"{path}: not an index file")
-        header = json.loads(data[start : start + size])
-        self.columns: list[str] = header["columns"]
-        shape = header["rows"], len(self.columns)
+        try:
+            header = json.loads(data[start : start + size])
+            self.columns: list[str] = list(header["columns"])
+            shape = int(header["rows"]), len(self.columns)
+        except (ValueError, KeyError, TypeError) as error:
+            raise DatasetError(f"{path}: the index has a broken header ({error!r})") from error
         count = shape[0] * shape[1]
         if len(data) != start + size + 12 * count:
             raise DatasetError(f"{path}: {len(data)} bytes, expected {start + size + 12 * count}")

@@ -84,7 +84,7 @@ def deg2rad(x: Array) -> Array:
 
 
 @array_op
-def permute(x: Array, *order: float) -> Array:
+def permute(x: Array, *order: int) -> Array:
     """Reorder the columns.
 
     >>> permute(np.float32([[1, 2, 3]]), 2, 1, 0).tolist()
@@ -139,7 +139,7 @@ def rotvec_to_euler(x: Array) -> Array:
 
 
 @step_op
-def drop_first(steps: Steps, count: float) -> Steps:
+def drop_first(steps: Steps, count: int) -> Steps:
     """Leave out the first `count` steps.
 
     >>> drop_first({"action": np.arange(3)}, 1)["action"].tolist()
@@ -149,7 +149,7 @@ def drop_first(steps: Steps, count: float) -> Steps:
 
 
 @step_op
-def drop_last(steps: Steps, count: float) -> Steps:
+def drop_last(steps: Steps, count: int) -> Steps:
     """Leave out the last `count` steps.
 
     >>> drop_last({"action": np.arange(3)}, 1)["action"].tolist()

@@ -7,6 +7,7 @@ import hashlib
 import json
 import tomllib
 from collections.abc import Callable, Mapping
+from math import inf
 from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import (
@@ -46,6 +47,14 @@ class Model(BaseModel):
     """Every table of a declaration: frozen, and without unknown keys."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _known_keys(cls, data: Any) -> Any:
+        for key in data if isinstance(data, dict) else ():
+            if key not in cls.model_fields:
+                raise ValueError(f"unknown key '{key}'{did_you_mean(key, cls.model_fields)}")
+        return data
 
 
 class Part(Model):
@@ -159,8 +168,8 @@ class DatasetSpec(Model):
     def _parts_match(self) -> Self:
         _check_parts("action", self.action, self.embodiment.action)
         _check_parts("state", self.state, self.embodiment.state)
-        if self.control_hz is not None and not self.control_hz > 0:
-            raise ValueError("control_hz: must be above 0; leave it out if it is unknown")
+        if self.control_hz is not None and not 0 < self.control_hz < inf:
+            raise ValueError("control_hz: must be a number above 0; leave it out if it is unknown")
         for name in self.views:
             self.view_space(name)
         return self
@@ -222,8 +231,6 @@ def _explain(error: ValidationError) -> str:
     for item in error.errors(include_url=False):
         place = ".".join(str(word) for word in item["loc"])
         message = item["msg"].removeprefix("Value error, ")
-        if item["type"] == "extra_forbidden":
-            message = "unknown key"
         lines.append(f"{place}: {message}" if place else message)
     return "; ".join(lines)
 
@@ -232,7 +239,10 @@ def load(text: str, *, where: str, embodiment: Callable[[str], EmbodimentSpec]) 
     """Read a declaration; `where` names it in errors, `embodiment` finds embodiments by name."""
     data = _toml(text, where)
     if isinstance(data.get("embodiment"), str):
-        data["embodiment"] = embodiment(data["embodiment"]).model_dump()
+        try:
+            data["embodiment"] = embodiment(data["embodiment"]).model_dump()
+        except SpecError as error:
+            raise SpecError(f"{where}: embodiment: {error}") from error
     return _validated(DatasetSpec, data, where)
 
 

@@ -83,9 +83,10 @@ class Dataset:
             ) from error
         except (OSError, ValueError) as error:
             raise DatasetError(f"{name}: cannot be read ({error})") from error
-        if self.manifest.get("schema_version") != arrow.SCHEMA_VERSION:
+        version = self.manifest.get("schema_version") if isinstance(self.manifest, dict) else None
+        if version != arrow.SCHEMA_VERSION:
             raise DatasetError(
-                f"{name}: schema version {self.manifest.get('schema_version')}, this is {arrow.SCHEMA_VERSION}"
+                f"{name}: schema version {version}, this oxe-tools reads {arrow.SCHEMA_VERSION}: convert it again"
             )
         self.columns = Layout.from_json(self.manifest["columns"])
         self._files: dict[str, DataFile] = {}
@@ -221,7 +222,7 @@ class Dataset:
             index=about["episode_index"].item(i),
             split=about["split"][i].as_py(),
             metadata={field.path: about[f"metadata.{field.path}"][i].as_py() for field in columns.metadata},
-            **cast(Any, optional),
+            **cast("Any", optional),
         )
 
 

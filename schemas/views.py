@@ -5,13 +5,14 @@ import inspect
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from types import CodeType
 from typing import Any
 
 import numpy as np
 
 from schemas.episode import Episode
 from schemas.errors import SpecError, ViewError, did_you_mean
-from schemas.expr import Call, parse_step_op
+from schemas.expr import Call, Expr, Path, parse_step_op
 from schemas.ops import ARRAY_OPS, ROW, STEP_OPS, Steps
 from schemas.rotations import to_euler, to_rotation
 from schemas.source import Array
@@ -19,6 +20,7 @@ from schemas.spaces import Dim, Space
 from schemas.spec import DatasetSpec, ViewSpec
 
 OURS = ("schemas",)  # packages whose functions count as a view's own code
+ROTATION_DIMS = {"euler_xyz": (3, "rad"), "rotvec": (3, "rad"), "quat_xyzw": (4, "1"), "quat_wxyz": (4, "1")}
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,24 +73,24 @@ def view_names(spec: DatasetSpec) -> tuple[str, ...]:
 def view(spec: DatasetSpec, name: str) -> View:
     """Find a view: declared with the dataset, or derived from its Spaces. A ViewError says why there is none."""
     if name in spec.views:
-        declared = spec.views[name]
+        declared, space = spec.views[name], spec.view_space(name)
         return View(
             name=name,
-            space=spec.view_space(name),
-            digest=_digest(_view_json(declared), _declared_view, *_ops_of(declared)),
+            space=space,
+            digest=_digest(_view_json(declared, space), *DECLARED_CODE, *_ops_of(declared)),
             compute=lambda steps: _declared_view(steps, declared),
         )
     if name != "eef_delta":
         raise ViewError(f"{spec.name} has no view '{name}'{did_you_mean(name, view_names(spec))}")
     action, state = spec.action_space, spec.state_space
-    space = eef_delta_space(action, state)
-    if isinstance(space, str):
-        raise ViewError(f"{spec.name} cannot give the view 'eef_delta': {space}")
+    derived = eef_delta_space(action, state)
+    if isinstance(derived, str):
+        raise ViewError(f"{spec.name} cannot give the view 'eef_delta': {derived}")
     meaning = {"action": action.to_json(), "state": state.to_json() if state else None}
     return View(
         name=name,
-        space=space,
-        digest=_digest(meaning, eef_delta),
+        space=derived,
+        digest=_digest(meaning, eef_delta, Space.indices, Path.read),
         compute=lambda steps: eef_delta(steps, action, state),
     )
 
@@ -113,27 +115,25 @@ def _step(steps: Steps, call: Call) -> Steps:
     return STEP_OPS[call.op](steps, *call.values(steps))
 
 
+DECLARED_CODE = (_declared_view, Expr.__call__, Call.values, Path.read)
+
+
 # eef_delta: seven numbers that mean the same on every arm
 
 
 def eef_delta_space(action: Space, state: Space | None) -> Space | str:
     """Say what `eef_delta` means for these Spaces, or why they cannot give it."""
-    counts = {"position": len(action.indices("position")), "gripper": len(action.indices("gripper"))}
-    if counts != {"position": 3, "gripper": 1}:
-        return f"its action has {counts['position']} position and {counts['gripper']} gripper dimensions, not 3 and 1"
-    arm = [action.dims[i] for i in action.indices("position") + action.indices("rotation")]
-    units = {(dim.kind, dim.unit) for dim in arm}
-    if not units <= {("position", "m"), ("rotation", "rad"), ("rotation", "1")}:
-        return f"its action is in {', '.join(sorted({dim.unit for dim in arm}))}, not in metres and radians"
-    if action.rotation in {"none", "unknown"} or action.gripper != "open_is_1":
-        return f"its rotation is '{action.rotation}' and its gripper '{action.gripper}'"
-    modes = {dim.mode for dim in arm}
-    if modes not in ({"delta"}, {"absolute"}):
-        return f"its arm is {', '.join(sorted(modes))}"
-    if modes == {"absolute"} or action.frame == "tool":
-        if state is None or state.rotation in {"none", "unknown"} or len(state.indices("position")) != 3:
+    if problem := _no_arm(action, {"delta", "absolute"}):
+        return f"its action {problem}"
+    if len(action.indices("gripper")) != 1 or action.gripper != "open_is_1":
+        return f"its action has {len(action.indices('gripper'))} gripper dimensions, with gripper '{action.gripper}'"
+    is_absolute = action.dims[action.indices("position")[0]].mode == "absolute"
+    if is_absolute or action.frame == "tool":
+        if state is None:
             return "that takes a state with a pose"
-        if modes == {"absolute"} and state.frame != action.frame:
+        if problem := _no_arm(state, {"absolute"}):
+            return f"that takes a state with a pose, and its state {problem}"
+        if state.frame == "tool" or (is_absolute and state.frame != action.frame):
             return f"its action is in frame '{action.frame}', its state in '{state.frame}'"
     dims = (
         *(Dim(name, "m", "delta", "position") for name in ("x", "y", "z")),
@@ -144,6 +144,20 @@ def eef_delta_space(action: Space, state: Space | None) -> Space | str:
     return Space(
         name="eef_delta", dims=dims, frame=frame, rotation="euler_xyz", gripper="open_is_1", origin=action.origin
     )
+
+
+def _no_arm(space: Space, modes: set[str]) -> str | None:
+    """Say why a vector does not hold a position and a rotation in metres and radians, in a known frame and mode."""
+    position, rotation = ([space.dims[i] for i in space.indices(kind)] for kind in ("position", "rotation"))
+    size, unit = ROTATION_DIMS.get(space.rotation, (0, ""))
+    if len(position) != 3 or not size or len(rotation) != size:
+        return f"has {len(position)} position and {len(rotation)} rotation dimensions, with rotation '{space.rotation}'"
+    if {dim.unit for dim in position} != {"m"} or {dim.unit for dim in rotation} != {unit}:
+        return f"is in {', '.join(sorted({dim.unit for dim in position + rotation}))}, not in metres and radians"
+    found = {dim.mode for dim in position + rotation}
+    if len(found) > 1 or not found <= modes:
+        return f"is {', '.join(sorted(found))}"
+    return None if space.frame in {"base", "tool", "world"} else f"is in frame '{space.frame}'"
 
 
 def eef_delta(steps: Steps, action_space: Space, state_space: Space | None) -> Viewed:
@@ -159,7 +173,7 @@ def eef_delta(steps: Steps, action_space: Space, state_space: Space | None) -> V
     if mode == "absolute" or action_space.frame == "tool" or action_space.rotation != "euler_xyz":
         rotation = to_rotation(turn, action_space.rotation)
         if state_space is not None and (mode == "absolute" or action_space.frame == "tool"):
-            state = steps["observation.state"]
+            state = Path("observation.state").read(steps)
             at = to_rotation(state[:, state_space.indices("rotation")], state_space.rotation)
             if mode == "absolute":
                 position, rotation = position - state[:, state_space.indices("position")], rotation * at.inv()
@@ -172,8 +186,8 @@ def eef_delta(steps: Steps, action_space: Space, state_space: Space | None) -> V
 # Digests
 
 
-def _view_json(declared: ViewSpec) -> dict[str, Any]:
-    return declared.model_dump(mode="json")
+def _view_json(declared: ViewSpec, space: Space) -> dict[str, Any]:
+    return {**declared.model_dump(mode="json"), "space": space.to_json()}
 
 
 def _ops_of(declared: ViewSpec) -> list[Callable[..., Any]]:
@@ -182,7 +196,7 @@ def _ops_of(declared: ViewSpec) -> list[Callable[..., Any]]:
 
 
 def _digest(declaration: Mapping[str, Any], *functions: Callable[..., Any]) -> str:
-    """Hash a declaration and the source of `functions` and of every function of ours that they call."""
+    """Hash a declaration and the source of `functions`, of every function of ours that they call, and its constants."""
     found: dict[str, str] = {}
     queue = list(functions)
     while queue:
@@ -190,7 +204,13 @@ def _digest(declaration: Mapping[str, Any], *functions: Callable[..., Any]) -> s
         name = f"{function.__module__}.{function.__qualname__}"
         if name not in found:
             found[name] = inspect.getsource(function)
-            called = (function.__globals__.get(word) for word in function.__code__.co_names)
-            queue += [f for f in called if inspect.isfunction(f) and f.__module__.split(".")[0] in OURS]
+            named = {word: function.__globals__.get(word) for word in _words(function.__code__)}
+            queue += [f for f in named.values() if inspect.isfunction(f) and f.__module__.split(".")[0] in OURS]
+            found |= {f"{name}: {k}": repr(v) for k, v in named.items() if isinstance(v, (str, int, float))}
     content = json.dumps([declaration, sorted(found.items())])
     return hashlib.sha256(content.encode()).hexdigest()
+
+
+def _words(code: CodeType) -> set[str]:
+    """Name what a function refers to, in its comprehensions and lambdas too."""
+    return set(code.co_names).union(*(_words(inner) for inner in code.co_consts if isinstance(inner, CodeType)))

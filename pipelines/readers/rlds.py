@@ -4,8 +4,10 @@ import hashlib
 import json
 import re
 from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
 from functools import cached_property
-from typing import IO, Any
+from itertools import count
+from typing import Any
 
 from pipelines.readers.folder import Folder, inside
 from pipelines.readers.source import FilePart, ShardRef
@@ -15,6 +17,7 @@ from schemas.source import Field, RawEpisode, Unreadable
 
 FEATURES, INFO, DECLARATION = "features.json", "dataset_info.json", "oxe_spec.toml"
 TEMPLATE = "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}"
+MAX_EPISODES = 10**9  # of one split
 SPLIT_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]*")
 SHARD_FILE = re.compile(r"(?P<dataset>.+)-(?P<split>[^-]+)\.tfrecord-(?P<shard>\d{5,})-of-(?P<of>\d{5,})")
 
@@ -69,7 +72,7 @@ class RldsReader:
             parts = []
             for name, declared in names:
                 size = self.folder.size(name)
-                count = self._count(name, size) if declared is None else declared
+                count = self._count(name) if declared is None else declared
                 parts.append(FilePart(name=name, size=size, first=first, count=count))
                 first += count
             splits[split] = tuple(parts)
@@ -84,13 +87,15 @@ class RldsReader:
             name, lengths = split["name"], [int(n) for n in split.get("shardLengths", [])]
             if not SPLIT_NAME.fullmatch(name):
                 raise SourceError(f"'{name}' is no name for a split", reason="unsafe_path", file=where)
-            if name in splits or min(lengths, default=0) < 0:
+            if name in splits or min(lengths, default=0) < 0 or sum(lengths) > MAX_EPISODES:
                 raise SourceError(
-                    f"split '{name}' is named twice or has negative lengths", reason="bad_info", file=where
+                    f"split '{name}' is named twice, or has negative lengths or ones too large to be true",
+                    reason="bad_info",
+                    file=where,
                 )
             template = split.get("filepathTemplate") or TEMPLATE
             splits[name] = [
-                (inside(_expand(template, self.info["name"], name, i, len(lengths)), where=where), n)
+                (inside(_expand(template, self.info["name"], name, shard=i, of=len(lengths)), where=where), n)
                 for i, n in enumerate(lengths)
             ]
         return splits
@@ -111,16 +116,16 @@ class RldsReader:
                 )
         return {split: [(match[0], None) for match in found] for split, found in splits.items()}
 
-    def _count(self, name: str, size: int | None) -> int:
+    def _count(self, name: str) -> int:
         """Count the records of a shard; whatever lies behind damage counts as one."""
-        count = 0
+        found = 0
         try:
             with self.folder.open(name) as file:
-                for _ in tfrecord.offsets(file, self.folder.path(name), size or 0):
-                    count += 1
+                for _ in tfrecord.offsets(file, self.folder.path(name)):
+                    found += 1
         except SourceError:
-            count += 1
-        return count
+            found += 1
+        return found
 
     def fingerprint(self) -> dict[str, Any]:
         """Name the source by its descriptions' digest and its files' names and sizes."""
@@ -152,10 +157,13 @@ class RldsReader:
             if part.size is None:
                 raise SourceError("the shard is missing", reason="missing_shard", file=path)
             with self.folder.open(part.name) as file:
-                for record in _records(file, path, part):
+                for place in _records(tfrecord.RecordFile(file, path), part):
                     index = part.first + done if done < part.count else None
                     done += 1
-                    yield self._episode(record, index, split, path, leaves)
+                    try:
+                        yield _episode(place, index, split=split, leaves=leaves)
+                    except SourceError as error:
+                        yield Unreadable.of(error, index=index, split=split, file=path)
             raise SourceError(
                 f"{part.count} episodes are declared, the file ends after {done}", reason="missing_record", file=path
             )
@@ -166,48 +174,46 @@ class RldsReader:
             for index in lost:
                 yield Unreadable.of(error, index=index, split=split, file=path)
 
-    def _episode(
-        self,
-        record: "tuple[int, memoryview] | SourceError",
-        index: int | None,
-        split: str,
-        path: str,
-        leaves: list[features.Leaf],
-    ) -> RawEpisode | Unreadable:
-        if isinstance(record, SourceError):
-            return Unreadable.of(record, index=index, split=split)
-        offset, data = record
-        try:
-            if index is None:
-                raise SourceError("a record beyond those that dataset_info.json declares", reason="undeclared_record")
-            values = example.parse(data)
-            steps = {leaf.field.path: leaf.decode(values) for leaf in leaves if leaf.field.per_step}
-            metadata = {leaf.field.path: leaf.decode_metadata(values) for leaf in leaves if not leaf.field.per_step}
-        except SourceError as error:
-            placed = SourceError(error.message, reason=error.reason, file=path, offset=offset)
-            return Unreadable.of(placed, index=index, split=split)
-        return RawEpisode(index=index, split=split, steps=steps, metadata=metadata, file=path, offset=offset)
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A record whose header has been read."""
+
+    records: tfrecord.RecordFile
+    length: int
 
 
-def _records(file: IO[bytes], path: str, part: FilePart) -> "Iterator[tuple[int, memoryview] | SourceError]":
-    """Yield the records of `part`, and those after it that nobody declared; a record with a wrong CRC as its error."""
+def _records(records: tfrecord.RecordFile, part: FilePart) -> Iterator[Place]:
+    """Stop at each record of `part`, and at those after it that nobody declared."""
     end = part.skip + part.count
-    size = file.seek(0, 2)
-    file.seek(0)
-    offset = number = 0
-    while (part.is_tail or number < end) and (length := tfrecord.read_length(file, path, offset, size)) is not None:
-        after = offset + tfrecord.HEADER.size + length + tfrecord.FOOTER.size
-        if number >= part.skip:
-            try:
-                yield offset, tfrecord.read_data(file, path, offset, length)
-            except SourceError as error:
-                yield error
+    for number in count():
+        if number >= end and not part.is_tail:
+            return
+        length = records.next_length()
+        if length is None:
+            return
+        if number < part.skip:
+            records.skip(length)
         else:
-            file.seek(after)
-        number, offset = number + 1, after
+            yield Place(records, length)
 
 
-def _expand(template: str, dataset: str, split: str, shard: int, of: int) -> str:
+def _episode(place: Place, index: int | None, *, split: str, leaves: list[features.Leaf]) -> RawEpisode:
+    """Read one record; what is wrong with it is a SourceError that names its place."""
+    file, offset = place.records.name, place.records.offset
+    data = place.records.data(place.length)
+    try:
+        if index is None:
+            raise SourceError("a record beyond those that dataset_info.json declares", reason="undeclared_record")
+        values = example.parse(data)
+        steps = {leaf.field.path: leaf.decode(values) for leaf in leaves if leaf.field.per_step}
+        metadata = {leaf.field.path: leaf.decode_metadata(values) for leaf in leaves if not leaf.field.per_step}
+    except SourceError as error:
+        raise SourceError(error.message, reason=error.reason, file=file, offset=offset) from error
+    return RawEpisode(index=index, split=split, steps=steps, metadata=metadata, file=file, offset=offset)
+
+
+def _expand(template: str, dataset: str, split: str, *, shard: int, of: int) -> str:
     digits = max(5, len(str(of)))
     values = {
         "DATASET": dataset,

@@ -32,46 +32,55 @@ def frame(data: bytes) -> bytes:
     return b"".join((length, FOOTER.pack(masked_crc(length)), data, FOOTER.pack(masked_crc(data))))
 
 
-def read_length(file: IO[bytes], name: str, offset: int, size: int) -> int | None:
-    """Read the header at `offset` of a file of `size` bytes; None at its end."""
-    header = file.read(HEADER.size)
-    if not header and offset == size:
-        return None
-    if offset == 0 and header.startswith(LFS_MARK[: HEADER.size]):
-        raise SourceError(
-            "a Git LFS pointer, not the data; run 'git lfs pull' where it was cloned", reason="lfs_pointer", file=name
-        )
-    if len(header) < HEADER.size:
-        raise SourceError("the file ends inside a record's header", reason="truncated", file=name, offset=offset)
-    length, crc = HEADER.unpack(header)
-    if crc != masked_crc(header[:8]):
-        raise SourceError(
-            "the record's length has a wrong CRC: nothing after it can be found",
-            reason="wrong_crc",
-            file=name,
-            offset=offset,
-        )
-    if offset + HEADER.size + length + FOOTER.size > size:
-        raise SourceError(
-            f"the record says {length} bytes, the file ends before them", reason="truncated", file=name, offset=offset
-        )
-    return int(length)
+class RecordFile:
+    """An open TFRecord file and a place in it: the start of a record."""
+
+    def __init__(self, file: IO[bytes], name: str) -> None:
+        """Start at the first record; `name` stands in errors."""
+        self.file, self.name = file, name
+        self.size = file.seek(0, 2)
+        self.offset = file.seek(0)
+
+    def next_length(self) -> int | None:
+        """Read the header here: how many bytes of data follow. None at the end of the file."""
+        header = self.file.read(HEADER.size)
+        if not header and self.offset == self.size:
+            return None
+        if self.offset == 0 and header.startswith(LFS_MARK[: HEADER.size]):
+            message = "a Git LFS pointer, not the data; run 'git lfs pull' where it was cloned"
+            raise SourceError(message, reason="lfs_pointer", file=self.name)
+        if len(header) < HEADER.size:
+            raise self._error("the file ends inside a record's header", "truncated")
+        length, crc = HEADER.unpack(header)
+        if crc != masked_crc(header[:8]):
+            raise self._error("the record's length has a wrong CRC: nothing after it can be found", "wrong_crc")
+        if self.offset + HEADER.size + length + FOOTER.size > self.size:
+            raise self._error(f"the record says {length} bytes, the file ends before them", "truncated")
+        return int(length)
+
+    def data(self, length: int) -> memoryview:
+        """Read and check the data whose header has just been read, and go on to the next record."""
+        data = memoryview(self.file.read(length + FOOTER.size))
+        if len(data) < length + FOOTER.size:
+            raise self._error("the file ends inside a record", "truncated")
+        right = FOOTER.unpack(data[length:])[0] == masked_crc(data[:length])
+        wrong = None if right else self._error("the record's data has a wrong CRC", "wrong_crc")
+        self.offset += HEADER.size + length + FOOTER.size
+        if wrong:
+            raise wrong
+        return data[:length]
+
+    def skip(self, length: int) -> None:
+        """Go on to the next record without reading this one's data."""
+        self.offset = self.file.seek(self.offset + HEADER.size + length + FOOTER.size)
+
+    def _error(self, message: str, reason: str) -> SourceError:
+        return SourceError(message, reason=reason, file=self.name, offset=self.offset)
 
 
-def read_data(file: IO[bytes], name: str, offset: int, length: int) -> memoryview:
-    """Read and check the data of the record at `offset`, whose header has just been read."""
-    data = memoryview(file.read(length + FOOTER.size))
-    if len(data) < length + FOOTER.size:
-        raise SourceError("the file ends inside a record", reason="truncated", file=name, offset=offset)
-    if FOOTER.unpack(data[length:])[0] != masked_crc(data[:length]):
-        raise SourceError("the record's data has a wrong CRC", reason="wrong_crc", file=name, offset=offset)
-    return data[:length]
-
-
-def offsets(file: IO[bytes], name: str, size: int) -> Iterator[tuple[int, int]]:
+def offsets(file: IO[bytes], name: str) -> Iterator[tuple[int, int]]:
     """Walk the headers alone: the offset and length of every record."""
-    offset = 0
-    while (length := read_length(file, name, offset, size)) is not None:
-        yield offset, length
-        offset += HEADER.size + length + FOOTER.size
-        file.seek(offset)
+    records = RecordFile(file, name)
+    while (length := records.next_length()) is not None:
+        yield records.offset, length
+        records.skip(length)

@@ -107,7 +107,7 @@ class ParquetShard:
             os.fsync(file.fileno())
             data = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
         lengths = np.concatenate(self._lengths)
-        offsets = index.build(self._tmp, data, self.cameras, lengths)
+        offsets = index.build(self._tmp, data, columns=self.cameras, lengths=lengths)
         encoded = index.encode(self.cameras, offsets, lengths)
         write_atomically(self.out / layout.index_file(self.path), encoded)
         record = FileRecord(

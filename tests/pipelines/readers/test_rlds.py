@@ -93,7 +93,7 @@ def edit_json(file: Path, change: Callable[[Any], Any]) -> None:
 def records(file: Path) -> list[tuple[int, int]]:
     data = file.read_bytes()
     with file.open("rb") as opened:
-        return list(tfrecord.offsets(opened, file.name, len(data)))
+        return list(tfrecord.offsets(opened, file.name))
 
 
 def rewrite(file: Path, change: Callable[[bytearray], Any]) -> None:

@@ -14,11 +14,10 @@ RECORDS = st.lists(st.binary(max_size=300), max_size=5)
 
 def read(data: bytes) -> list[bytes]:
     """Read every record, data checked."""
-    file = io.BytesIO(data)
-    found, offset = [], 0
-    while (length := tfrecord.read_length(file, "shard", offset, len(data))) is not None:
-        found.append(bytes(tfrecord.read_data(file, "shard", offset, length)))
-        offset = file.tell()
+    records = tfrecord.RecordFile(io.BytesIO(data), "shard")
+    found = []
+    while (length := records.next_length()) is not None:
+        found.append(bytes(records.data(length)))
     return found
 
 
@@ -45,7 +44,7 @@ def test_frames_are_tensorflows_to_the_byte(tmp_path: object) -> None:
 @given(RECORDS)
 def test_offsets_are_those_of_the_records(records: list[bytes]) -> None:
     data = b"".join(map(tfrecord.frame, records))
-    found = list(tfrecord.offsets(io.BytesIO(data), "shard", len(data)))
+    found = list(tfrecord.offsets(io.BytesIO(data), "shard"))
     assert [data[at + 12 : at + 12 + length] for at, length in found] == records
 
 

@@ -1,0 +1,124 @@
+"""Every command has help with an example that parses, a section in docs/cli.md that names its options, and a golden.
+
+`UPDATE_GOLDEN=1 pytest tests/docs` rewrites tests/golden/cli; review the difference like code.
+"""
+
+import os
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from oxe_tools.cli import app
+from tests.docs.toy import ROOT
+
+PAGE = (ROOT / "docs/cli.md").read_text()
+GOLDEN = ROOT / "tests/golden/cli"
+WIDTH = 100
+
+
+def walk(command: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+    """List the commands that do something, with their full names; groups only lead to them."""
+    children = getattr(command, "commands", {})
+    if not children:
+        yield name, command
+    for word, child in children.items():
+        yield from walk(child, f"{name} {word}".strip())
+
+
+ROOT_COMMAND = typer.main.get_command(app)
+COMMANDS = dict(walk(ROOT_COMMAND))
+each = pytest.mark.parametrize("name", list(COMMANDS))
+
+
+def options(name: str) -> set[str]:
+    """Name all options of a command."""
+    parameters = [p for p in COMMANDS[name].params if p.param_type_name == "option"]
+    return {word for p in parameters for word in (*p.opts, *p.secondary_opts)}
+
+
+def section(name: str) -> str:
+    """Take a command's section out of the page."""
+    match = re.search(rf"^## oxe {re.escape(name)}\n(.*?)(?=^## |\Z)", PAGE, re.MULTILINE | re.DOTALL)
+    assert match, f"docs/cli.md has no section '## oxe {name}'"
+    return match[1]
+
+
+def example(name: str) -> str:
+    """Find the example in a command's help."""
+    match = re.search(r"^Example: (oxe .*)$", COMMANDS[name].help or "", re.MULTILINE)
+    assert match, f"oxe {name}: its help has no line 'Example: oxe ...'"
+    return match[1]
+
+
+@each
+def test_every_command_has_help_that_begins_with_a_sentence(name: str) -> None:
+    first = (COMMANDS[name].help or "").splitlines()[0]
+    assert re.fullmatch(r"[A-Z].*\.", first)
+
+
+@each
+def test_every_option_and_argument_has_help(name: str) -> None:
+    assert [p.name for p in COMMANDS[name].params if not p.help] == []
+
+
+@each
+def test_the_example_in_the_help_parses_and_stands_in_the_docs(name: str) -> None:
+    words = shlex.split(example(name))[1:]
+    command_words = name.split()
+    assert words[: len(command_words)] == command_words
+    with COMMANDS[name].make_context(name, words[len(command_words) :]) as context:
+        assert {p.name for p in COMMANDS[name].params if p.required} <= {k for k, v in context.params.items() if v}
+    assert f"    {example(name)}\n" in section(name)
+
+
+@each
+def test_the_docs_name_every_option_and_no_other(name: str) -> None:
+    rows = re.findall(r"^\| (`.*?`) \|", section(name), re.MULTILINE)
+    named = {word for row in rows for word in re.findall(r"--[\w-]+", row)}
+    assert named == options(name)
+
+
+@each
+def test_the_docs_say_what_json_is_printed_and_the_exit_codes(name: str) -> None:
+    assert ("```json" in section(name)) == ("--json" in options(name))
+    assert "Exit codes: 0" in section(name)
+
+
+def test_the_docs_have_no_section_for_a_command_that_is_not_there() -> None:
+    assert re.findall(r"^## oxe (.+)$", PAGE, re.MULTILINE) == sorted(
+        COMMANDS, key=lambda name: PAGE.index(f"## oxe {name}\n")
+    )
+
+
+def helped(name: str) -> str:
+    """Run `oxe NAME --help` with a fixed width and no colours."""
+    environment = {"COLUMNS": str(WIDTH), "NO_COLOR": "1", "TERM": "dumb"}
+    result = CliRunner().invoke(app, [*name.split(), "--help"], env=environment, prog_name="oxe", color=False)
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+def all_names() -> list[str]:
+    groups = {" ".join(name.split()[:n]) for name in COMMANDS for n in range(len(name.split()))}
+    return sorted(groups | set(COMMANDS))
+
+
+@pytest.mark.parametrize("name", all_names(), ids=lambda name: name or "oxe")
+def test_help_is_as_users_know_it(name: str) -> None:
+    golden = GOLDEN / f"{name.replace(' ', '_') or 'oxe'}.txt"
+    if os.environ.get("UPDATE_GOLDEN"):
+        golden.parent.mkdir(parents=True, exist_ok=True)
+        golden.write_text(helped(name))
+    assert golden.is_file(), f"{golden} is missing; write it with: UPDATE_GOLDEN=1 pytest tests/docs"
+    assert helped(name) == golden.read_text(), "if this is meant: UPDATE_GOLDEN=1 pytest tests/docs"
+
+
+def test_there_is_no_golden_of_a_command_that_is_gone() -> None:
+    known = {f"{name.replace(' ', '_') or 'oxe'}.txt" for name in all_names()}
+    assert {Path(path).name for path in GOLDEN.glob("*.txt")} == known

@@ -1,0 +1,164 @@
+import inspect
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as npst
+
+from schemas.errors import SourceError
+from schemas.ops import ARRAY_OPS, ROW, STEP_OPS, binarize_gripper, drop_first, drop_last, relabel_achieved_delta
+from schemas.source import Array
+
+# As OpenVLA's and Octo's own functions answered; rounded to float32.
+BINARIZED = [
+    ([1, 1, 0.6, 0.3, 0, 0], [1, 1, 0, 0, 0, 0]),
+    ([0, 0, 0.4, 0.9, 1], [0, 0, 1, 1, 1]),
+    ([1, 0.5, 0.5], [1, 0.5, 0.5]),
+    ([0.5, 0.5, 0.5], [0.5, 0.5, 0.5]),
+    ([0.5, 1, 0.5, 0, 0.7], [1, 1, 0, 0, 0.7]),
+    ([0.95, 0.05, 0.96, 0.04], [1, 1, 1, 0]),
+    ([0], [0]),
+    ([0.3], [0.3]),
+    ([1, 0.5, 0, 0.5, 1, 0.2], [1, 0, 0, 1, 1, 0.2]),
+    ([], []),
+]
+EULER_OF_QUATERNION = [
+    ([0, 0, 0, 1], [0, 0, 0]),
+    ([0.14943813, 0, 0, 0.98877108], [0.3, 0, 0]),
+    ([0, 0.14943813, 0, 0.98877108], [0, 0.3, 0]),
+    ([0, 0, 0.14943813, 0.98877108], [0, 0, 0.3]),
+    ([0.13969404, 0.27938808, 0.41908211, 0.85252452], [0.53072047, 0.36750019, 1.01470292]),
+    ([0, 0, 0.99749499, 0.070737202], [0, 0, 3]),
+    ([0, 0, -0.14943813, -0.98877108], [0, 0, 0.3]),
+    ([0, 0, 0, 2], [0, 0, 0]),
+    ([1, 0, 0, 0], [np.pi, 0, 0]),
+]
+EDGES = np.float32([0, 0.05, 0.95, 1, 0.5, np.nan, -1, 2])
+GRIPPERS = npst.arrays(
+    np.float32,
+    npst.array_shapes(min_dims=2, max_dims=2, min_side=0, max_side=12),
+    elements=st.sampled_from(EDGES.tolist() + [np.nextafter(e, d).item() for e in EDGES[1:3] for d in np.float32([0, 1])])
+    | st.floats(0, 1, width=32),
+)
+VECTORS = npst.arrays(np.float32, (5, 4), elements=st.floats(-10, 10, width=32))
+
+
+def binarized(x: Array) -> Array:
+    """Walk backwards as the two projects do: what lies in between takes the value that comes after it."""
+    out = x.copy()
+    for column in range(x.shape[1]):
+        carry = x[-1, column] if len(x) else None
+        for i in reversed(range(len(x))):
+            value = x[i, column]
+            if value > np.float32(0.95) or value < np.float32(0.05):
+                carry = np.float32(value > np.float32(0.95))
+            out[i, column] = carry
+    return out
+
+
+@given(GRIPPERS)
+def test_binarize_gripper_is_the_backward_walk_in_every_column(x: Array) -> None:
+    out = binarize_gripper(x)
+    assert out.dtype == np.float32
+    np.testing.assert_array_equal(out, binarized(x))
+
+
+@pytest.mark.parametrize(("x", "expected"), BINARIZED)
+def test_binarize_gripper_answers_as_openvla(x: list[float], expected: list[float]) -> None:
+    out = binarize_gripper(np.array(x, np.float32).reshape(-1, 1))
+    np.testing.assert_array_equal(out[:, 0], np.array(expected, np.float32))
+
+
+@pytest.mark.parametrize(("quaternion", "euler"), EULER_OF_QUATERNION)
+def test_quat_xyzw_to_euler_answers_as_tensorflow_graphics(quaternion: list[float], euler: list[float]) -> None:
+    out = ARRAY_OPS["quat_xyzw_to_euler"](np.array([quaternion], np.float32))
+    np.testing.assert_allclose(out[0], euler, atol=2e-6)
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_quat_xyzw_to_euler_finds_the_pole(sign: int) -> None:
+    out = ARRAY_OPS["quat_xyzw_to_euler"](np.float32([[0, sign * 0.70710678, 0, 0.70710678]]))
+    np.testing.assert_allclose(out[0, 1], sign * np.pi / 2, atol=1e-3)
+
+
+def test_a_quaternion_of_length_zero_is_refused_where_upstream_makes_zeros() -> None:
+    with pytest.raises(SourceError, match="length zero"):
+        ARRAY_OPS["quat_xyzw_to_euler"](np.zeros((1, 4), np.float32))
+
+
+@given(npst.arrays(np.float32, (4, 3), elements=st.floats(-1, 1, width=32)))
+def test_rotvec_to_euler_is_rodrigues(rotvec: Array) -> None:
+    for v, (roll, pitch, yaw) in zip(rotvec.astype(np.float64), ARRAY_OPS["rotvec_to_euler"](rotvec), strict=True):
+        angle = np.linalg.norm(v)
+        k = np.cross(np.eye(3), v / angle) if angle else np.zeros((3, 3))
+        matrix = np.eye(3) - np.sin(angle) * k + (1 - np.cos(angle)) * k @ k
+        expected = np.arctan2(matrix[2, 1], matrix[2, 2]), -np.arcsin(matrix[2, 0]), np.arctan2(matrix[1, 0], matrix[0, 0])
+        np.testing.assert_allclose((roll, pitch, yaw), expected, atol=1e-5)
+
+
+@given(VECTORS, st.floats(-2, 2), st.floats(-2, 2))
+def test_the_arithmetic_ops_are_float32_arithmetic(x: Array, a: float, b: float) -> None:
+    low, high = np.float32(min(a, b)), np.float32(max(a, b))
+    expected = {
+        "clip": (np.minimum(np.maximum(x, low), high), (low, high)),
+        "invert": (np.float32(1) - x, ()),
+        "scale": (x * np.float32(a), (a,)),
+        "shift": (x + np.float32(a), (a,)),
+        "permute": (x[:, [3, 1, 2, 0]], (3.0, 1.0, 2.0, 0.0)),
+        "deg2rad": (x * np.float32(np.pi / 180), ()),
+    }
+    for name, (values, args) in expected.items():
+        out = ARRAY_OPS[name](x, *args)
+        assert out.dtype == np.float32
+        np.testing.assert_array_equal(out, values)
+
+
+def test_invert_does_not_clip() -> None:
+    assert ARRAY_OPS["invert"](np.float32([[-1], [2]])).ravel().tolist() == [2, -1]
+
+
+@given(VECTORS, st.data())
+def test_relabel_takes_the_change_until_the_next_step_and_keeps_the_gripper(action: Array, data: st.DataObject) -> None:
+    state = data.draw(npst.arrays(np.float32, (5, 3), elements=st.floats(-10, 10, width=32)))
+    out = relabel_achieved_delta({"action": action, ROW: np.arange(5)}, state)
+    expected = [[*(state[t + 1] - state[t]), action[t, -1]] for t in range(4)]
+    np.testing.assert_array_equal(out["action"], np.array(expected, np.float32))
+    assert out[ROW].tolist() == [0, 1, 2, 3]
+
+
+def test_relabel_does_not_wrap_angles() -> None:
+    state = np.float32([[0, 3.1], [0.1, -3.1]])
+    out = relabel_achieved_delta({"action": np.float32([[9, 1], [9, 0]])}, state)
+    np.testing.assert_array_equal(out["action"], np.float32([[np.float32(0.1), np.float32(-3.1) - np.float32(3.1), 1]]))
+
+
+@pytest.mark.parametrize("steps", [0, 1])
+def test_relabel_leaves_nothing_of_an_episode_without_a_next_step(steps: int) -> None:
+    columns = {"action": np.zeros((steps, 7), np.float32), ROW: np.arange(steps)}
+    out = relabel_achieved_delta(columns, np.zeros((steps, 6), np.float32))
+    assert out["action"].shape == (0, 7)
+    assert len(out[ROW]) == 0
+
+
+@given(st.integers(0, 5), st.integers(0, 8))
+def test_drops_take_every_column_from_its_end(steps: int, count: int) -> None:
+    columns = {"action": np.arange(steps), "raw.a": np.arange(steps) * 2}
+    for path, column in columns.items():
+        assert drop_first(columns, count)[path].tolist() == column.tolist()[count:]
+        assert drop_last(columns, count)[path].tolist() == column.tolist()[: max(0, steps - count)]
+
+
+def test_no_op_changes_what_it_is_given() -> None:
+    x = np.float32([[0.5, 1, 0.2, 0.3]])
+    args = {"clip": (0, 1), "scale": (2,), "shift": (2,), "permute": (3, 2, 1, 0)}
+    for name, op in ARRAY_OPS.items():
+        before = x[:, :3].copy() if name.startswith("rotvec") else x.copy()
+        given_x = before.copy()
+        op(given_x, *args.get(name, ()))
+        np.testing.assert_array_equal(given_x, before)
+
+
+def test_every_op_has_a_sentence_and_an_example() -> None:
+    for op in [*ARRAY_OPS.values(), *STEP_OPS.values()]:
+        assert ">>>" in (inspect.getdoc(op) or "")
