@@ -17,9 +17,11 @@ def ours(data: Path, letter: str) -> Trial:
     from pipelines.convert import convert
     from schemas import catalog
 
-    spec, out = catalog.dataset(_declaration(letter)), _emptied(data)
+    spec, source = catalog.dataset(_declaration(letter)), str(_source(data, letter))
+    _convert_one(data, letter)
+    out = _emptied(data)
 
-    return Trial(work=lambda: convert(spec, out, source=str(_source(data, letter))), answer=lambda _: _digests(out))
+    return Trial(work=lambda: convert(spec, out, source=source), answer=lambda _: _digests(out))
 
 
 def copy_loop(data: Path, letter: str) -> Trial:
@@ -72,6 +74,7 @@ def _tfds(data: Path, letter: str, **config: Any) -> Trial:
 
     reader = RldsReader(str(_source(data, letter)))
     binding, refs = bind(catalog.dataset(_declaration(letter)), reader.fields), plan(reader)
+    _convert_one(data, letter)
     out = _emptied(data)
     for name in (layout.DATA, layout.INDEX):
         (out / name).mkdir()
@@ -91,6 +94,15 @@ def _tfds(data: Path, letter: str, **config: Any) -> Trial:
             shard.finish(ref.split)
 
     return Trial(work=work, answer=lambda _: _digests(out))
+
+
+def _convert_one(data: Path, letter: str) -> None:
+    """Convert one episode, so that whatever is imported on first use (pyarrow: pandas) has been."""
+    from pipelines.convert import Options, convert
+    from schemas import catalog
+
+    source = str(_source(data, letter))
+    convert(catalog.dataset(_declaration(letter)), _emptied(data), source=source, options=Options(limit=1))
 
 
 def _flat(steps: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

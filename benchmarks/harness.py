@@ -89,14 +89,16 @@ def run_side(args: argparse.Namespace, sides: Mapping[str, Side]) -> None:
 
 def compare(script: str, args: argparse.Namespace, letter: str, *, sides: Sequence[str]) -> dict[str, Medians]:
     """Run all sides in turn, `--runs` times after one round that warms the page cache."""
-    rounds = [[_fresh(script, args.data, letter, side=side) for side in sides] for _ in range(args.runs + 1)][1:]
+    rounds = [[fresh(script, args.data, letter, side=side) for side in sides] for _ in range(args.runs + 1)][1:]
     return {side: _medians([costs[i] for costs in rounds]) for i, side in enumerate(sides)}
 
 
-def _fresh(script: str, data: Path, letter: str, *, side: str) -> Cost:
+def fresh(script: str, data: Path, letter: str, *, side: str) -> Cost:
+    """Run one side once in a process of its own."""
     subprocess.run([sys.executable, "-c", f"b'x' * {TOUCHED}"], check=True)
     command = [sys.executable, script, "--data", str(data), "--set", letter, "--side", side]
-    quiet = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": "-1"}
+    # One BLAS thread: a second one spins for 50 ms after the import of numpy, and would count as work.
+    quiet = {**os.environ, "OPENBLAS_NUM_THREADS": "1", "TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": "-1"}
     done = subprocess.run(command, env=quiet, capture_output=True, text=True, check=False)
     if done.returncode:
         raise SystemExit(f"{script} --side {side} failed:\n{done.stderr[-4000:]}")

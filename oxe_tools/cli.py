@@ -17,7 +17,7 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=N
 export_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Write a dataset in another format.")
 app.add_typer(export_app, name="export")
 
-FAILURES, USAGE = 1, 2  # exit codes: the work ran and found failures; usage or input error
+FAILURES, USAGE, INTERRUPTED = 1, 2, 130  # exit codes: the work ran and found failures; usage or input error; Ctrl-C
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what this command wrote there before.")]
@@ -43,6 +43,7 @@ def inspect(
 ) -> None:
     """Show what a source holds: splits, counts, and every field's type, shape, range and first values.
 
+    \b
     Example: oxe inspect data/bridge_dataset/1.0.0
     """
     from pipelines.inspect import inspect as run
@@ -83,13 +84,14 @@ def convert(
 ) -> None:
     """Convert a source into one unified dataset.
 
+    \b
     Example: oxe convert bridge_dataset --source data/bridge_dataset/1.0.0 --out bridge
     """
     from pipelines import convert as work
     from schemas import catalog
 
     spec = catalog.dataset(declaration)
-    source = source or (declaration if Path(declaration).is_dir() else None)
+    source = source or catalog.source_of(declaration, spec)
     options = work.Options(split=split, limit=limit, keep_raw=keep_raw, materialize=tuple(materialize or ()))
     if dry_run:
         planned = work.dry_run(spec, source=source, options=options)
@@ -119,6 +121,7 @@ def verify(
 ) -> None:
     """Read a dataset and its source again and compare every number, image byte, count, digest and index entry.
 
+    \b
     Example: oxe verify bridge
     """
     from pipelines.verify import verify as run
@@ -149,6 +152,7 @@ def export_rlds(
 ) -> None:
     """Write a dataset as RLDS, which tensorflow-datasets opens and 'oxe convert' reads back.
 
+    \b
     Example: oxe export rlds bridge --view openvla --out bridge_rlds/1.0.0
     """
     from pipelines.export import export_rlds as run
@@ -172,8 +176,10 @@ def demo(
 ) -> None:
     """Record one motion as three labs would, convert all three into one schema, verify, and compare.
 
+    \b
     Example: oxe demo --out oxe_demo
     """
+    from oxe_tools.demo import SHOWN_STEP, VIEW
     from oxe_tools.demo import demo as run
 
     labs = run(out, overwrite=overwrite, say=lambda text: typer.echo(text, err=True))
@@ -185,7 +191,7 @@ def demo(
             }
         )
     else:
-        show.labs(labs, out)
+        show.labs(labs, out, step=SHOWN_STEP, view=VIEW)
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -198,8 +204,10 @@ def main(arguments: list[str] | None = None) -> None:
         if debug:
             raise
         fail(str(error), USAGE)
-    except KeyboardInterrupt:
-        fail("interrupted", 130)
+    except SystemExit as end:
+        if end.code == INTERRUPTED:  # what typer makes of Ctrl-C, without a word
+            fail("interrupted", INTERRUPTED)
+        raise
 
 
 def fail(message: str, code: int) -> None:

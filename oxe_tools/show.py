@@ -3,16 +3,18 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import typer
 from rich.console import Console
 from rich.table import Table
 
-from oxe_tools.demo import SHOWN_STEP, VIEW, Lab
 from schemas.source import Array
 from schemas.spaces import Space
+
+if TYPE_CHECKING:
+    from oxe_tools.demo import Lab  # it draws pictures, which takes libraries that no other command needs
 
 
 def as_json(value: Any) -> None:
@@ -49,27 +51,27 @@ def inspection(found: dict[str, Any]) -> None:
 def conversion(report: dict[str, Any]) -> None:
     """Show the outcome of `oxe convert`."""
     episodes = report["episodes"]
-    typer.echo(f"{report['out']}: {report['steps']} steps in {report['files']} files, {report['seconds']:.1f} s")
-    typer.echo(
-        f"episodes: {episodes['source']} in the source = {episodes['kept']} kept + dropped ({counted(episodes['dropped'])})"
-        f" + quarantined ({counted(episodes['quarantined'])})"
-    )
+    typer.echo(f"{report['out']}: {report['steps']} steps in {_files(report['files'])}, {report['seconds']:.1f} s")
+    left_out = f"dropped ({counted(episodes['dropped'])}) + quarantined ({counted(episodes['quarantined'])})"
+    typer.echo(f"episodes: {episodes['source']} in the source = {episodes['kept']} kept + {left_out}")
 
 
 def unknowns(name: str, spaces: Sequence[Space | None]) -> None:
     """Say which conventions the declaration does not know."""
     for space in filter(None, spaces):
-        words = [word for word in (space.frame, space.rotation, space.gripper) if word == "unknown"]
-        dims = [dim.name for dim in space.dims if dim.unit == "unknown"]
-        if words or dims:
-            typer.echo(
-                f"{name}: {space.name}: unknown convention: {', '.join(dims) or 'frame, rotation or gripper'}", err=True
-            )
+        words = [word for word in ("frame", "rotation", "gripper") if getattr(space, word) == "unknown"]
+        words += [f"the unit of {dim.name}" for dim in space.dims if dim.unit == "unknown"]
+        if words:
+            typer.echo(f"{name}: {space.name}: not known: {', '.join(words)}", err=True)
+
+
+def _files(count: int) -> str:
+    return f"{count} file{'s' * (count != 1)}"
 
 
 def plan(planned: dict[str, Any]) -> None:
     """Show what `oxe convert --dry-run` would do."""
-    size = f"{planned['bytes'] / 1e6:.1f} MB in {planned['files']} files"
+    size = f"{planned['bytes'] / 1e6:.1f} MB in {_files(planned['files'])}"
     typer.echo(f"{planned['dataset']}: {planned['episodes']} episodes, {size}")
     typer.echo(f"action: {', '.join(planned['action'])}")
     typer.echo(f"state: {', '.join(planned['state']) or 'none'}")
@@ -78,14 +80,14 @@ def plan(planned: dict[str, Any]) -> None:
     typer.echo("nothing was written")
 
 
-def labs(found: Sequence[Lab], out: Path) -> None:
+def labs(found: "Sequence[Lab]", out: Path, *, step: int, view: str) -> None:
     """Show the demo: the same step of the same motion, as three labs recorded it and in one schema."""
     before = Table(
         "lab",
         "Hz",
         "recorded as",
         "values",
-        title=f"Before: step {SHOWN_STEP} of one motion, in three labs' words",
+        title=f"Before: step {step} of one motion, in three labs' words",
         box=None,
         title_justify="left",
     )
@@ -94,7 +96,7 @@ def labs(found: Sequence[Lab], out: Path) -> None:
             head = (lab.spec.name, f"{lab.spec.control_hz:g}") if i == 0 else ("", "")
             before.add_row(*head, path, _numbers(values))
     after = Table("lab", *(dim.name for dim in found[0].viewed.action_space.dims), "off the true motion", box=None)
-    after.title = f"After: the same step in the view '{VIEW}' (metres, radians, base frame, gripper 1 = open)"
+    after.title = f"After: the same step in the view '{view}' (metres, radians, base frame, gripper 1 = open)"
     after.title_justify = "left"
     for lab in found:
         after.add_row(lab.spec.name, *(f"{x:.4f}" for x in lab.after()), f"{lab.error:.1e}")
@@ -108,7 +110,7 @@ def labs(found: Sequence[Lab], out: Path) -> None:
     typer.echo("Try next:")
     typer.echo(f"  oxe inspect {out}/recordings/{first}")
     typer.echo(f"  oxe verify {out}/datasets/{first}")
-    typer.echo(f"  oxe export rlds {out}/datasets/{first} --view {VIEW} --out {out}/rlds/{first}")
+    typer.echo(f"  oxe export rlds {out}/datasets/{first} --view {view} --out {out}/rlds/{first}")
     typer.echo(
         f"  python -c \"import oxe_tools; print(oxe_tools.open_dataset('{out}/datasets/{first}').episode(0).action)\""
     )

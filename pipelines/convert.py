@@ -290,7 +290,7 @@ def _log_run(out: Path, uri: str, report: Report) -> None:
     run = {
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": "convert",
-        "source": uri,
+        "source": uri if "://" in uri else str(Path(uri).resolve()),
         "oxe_tools": version("oxe-tools"),
         **report.to_json(),
     }

@@ -30,7 +30,7 @@ ID, TEXTS = "episode_metadata.oxe_id", "episode_metadata.oxe_instructions"
 VERSION = "1.0.0"
 TOLD = {"is_terminal": "bool", "reward": "float32", "timestamp": "float64"}  # only where the source has them
 
-Fill: TypeAlias = Callable[[Episode], Column]
+Fill: TypeAlias = Callable[[Episode], Column | None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,8 +58,8 @@ def export_rlds(
 ) -> Report:
     """Write `dataset` as RLDS that `tfds.builder_from_directory(out)` opens.
 
-    Without a view everything stored is written, and converting `out` gives the same dataset again. With one, its actions
-    are, and the steps it masks are left out. Raises ViewError where the dataset cannot give it.
+    Without a view everything stored is written, and converting `out` gives the same dataset again. With one, its
+    actions are, and the steps it masks are left out. Raises ViewError where the dataset cannot give it.
     """
     space = dataset.view(view).space if view else dataset.columns.action
     make_output(out, source=str(dataset.path), ours={FEATURES, DECLARATION}, overwrite=overwrite)
@@ -114,7 +114,15 @@ def _columns(dataset: Dataset, *, view: str | None, space: Space) -> dict[Featur
     if dataset.columns.origins["instruction"]:
         texts = Field(path=TEXTS, kind="text", ragged=1, per_step=False)
         fills[texts] = lambda e: [text.encode() for text in e.instructions]
-    return {Feature(field): fill for field, fill in fills.items()}
+    lacking = _sometimes_lacking(dataset)
+    return {Feature(field, field in lacking): fill for field, fill in fills.items()}
+
+
+def _sometimes_lacking(dataset: Dataset) -> set[Field]:
+    """Find the per-episode fields that some episodes have no value of."""
+    fields = dataset.columns.metadata
+    nulls = dataset.episodes.select(f"metadata.{field.path}" for field in fields).null_count().collect()
+    return {field for field, (count,) in zip(fields, nulls.iter_columns(), strict=True) if count}
 
 
 def _vectors(dataset: Dataset, space: Space) -> dict[Field, Fill]:
@@ -135,8 +143,17 @@ def _step_metadata(dataset: Dataset) -> dict[Field, Fill]:
         Field(path=name, kind="number", dtype=dtype): attrgetter(name) for name, dtype in dtypes.items()
     }
     discount = Field(path="discount", kind="number", dtype="float32")
+    own = any(f.path == "discount" and f.kind == "number" and f.shape == () for f in dataset.columns.raw)
     text = Field(path="language_instruction", kind="text")
-    return {**told, discount: lambda e: np.ones(len(e), np.float32), text: _instructions}
+    return {**told, discount: _own_discount if own else _no_discount, text: _instructions}
+
+
+def _own_discount(episode: Episode) -> Column:
+    return np.asarray(episode.raw["discount"], np.float32)
+
+
+def _no_discount(episode: Episode) -> Column:
+    return np.ones(len(episode), np.float32)
 
 
 def _frames_of(camera: Camera) -> Fill:
@@ -150,7 +167,7 @@ def _raw_of(path: str) -> Fill:
 
 
 def _metadata_of(field: Field) -> Fill:
-    return lambda e: metadata_column(e.metadata[field.path], field)
+    return lambda e: None if e.metadata[field.path] is None else metadata_column(e.metadata[field.path], field)
 
 
 def _camera_path(camera: Camera) -> str:

@@ -172,7 +172,11 @@ def _check_widths(spec: DatasetSpec, steps: Mapping[str, Field]) -> None:
     for which, (exprs, space) in zip(("action", "state"), spaces, strict=True):
         for part, expr in exprs.items():
             ones = {path: np.ones([1, *map(int, filter(None, steps[path].shape))]) for path in expr.paths()}
-            width, dims = expr(ones).shape[1], space.parts[part].dims if space else ()
+            dims = space.parts[part].dims if space else ()
+            try:
+                width = expr(ones).shape[1]
+            except SpecError as error:
+                raise SpecError(f"{spec.name}: {which}.{part}: {error}") from error
             if width != len(dims):
                 raise SpecError(
                     f"{spec.name}: {which}.{part}: '{expr}' gives {width} numbers, "

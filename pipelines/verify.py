@@ -183,11 +183,14 @@ def _expected(dataset: Dataset, source: str | None, out: Verification) -> Iterat
         return None
     try:
         return _from_source(dataset, uri, out)
-    except DAMAGE as error:
+    except OxeError as error:
         if source:
             raise
         out.source = f"not compared: {error}"
-        return None
+    except DAMAGE as error:
+        out.source = f"not compared: {layout.MANIFEST} does not say how ({type(error).__name__}: {error})"
+        out.differs(out.source)
+    return None
 
 
 def _from_source(dataset: Dataset, uri: str, out: Verification) -> Iterator[Episode]:

@@ -1,17 +1,19 @@
 """Episodes as Arrow: one row per step, all meaning in the schema's metadata."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from itertools import chain
 from typing import Any, Self
 
 import numpy as np
 import pyarrow as pa
 
 from schemas.episode import Episode, Frames
-from schemas.errors import SpecError
-from schemas.source import Array, Column, Field, Ragged
+from schemas.errors import SourceError, SpecError
+from schemas.source import Array, Bytes, Column, Field, Ragged
 from schemas.spaces import Space
+from schemas.views import Viewed
 
 SCHEMA_VERSION = 1
 IMAGE = pa.struct([pa.field("bytes", pa.binary()), pa.field("path", pa.string())])
@@ -175,7 +177,7 @@ def to_arrow(column: Column, kind: pa.DataType) -> pa.Array:
             inner = pa.ListArray.from_arrays(np.concatenate(([0], np.cumsum(lengths))).astype(np.int32), inner)
         return inner
     if not isinstance(column, np.ndarray):
-        return pa.array(column, pa.binary()).cast(kind)
+        return _binary(column).cast(kind)
     out = pa.array(column.reshape(-1))
     for size in reversed(column.shape[1:]):
         out = pa.FixedSizeListArray.from_arrays(out, size)
@@ -208,49 +210,80 @@ def from_arrow(array: pa.Array, field: Field) -> Column:
 
 def frames_to_arrow(frames: Frames) -> pa.Array:
     """Turn T encoded images into structs; a missing frame is a null struct."""
-    data = pa.array(frames, pa.binary())
-    mask = data.is_null() if data.null_count else None
+    missing = np.array([frame is None for frame in frames], bool)
+    data = _binary([b"" if frame is None else frame for frame in frames])
+    mask = pa.array(missing) if missing.any() else None
     return pa.StructArray.from_arrays([data, pa.nulls(len(frames), pa.string())], fields=list(IMAGE), mask=mask)
 
 
+def _binary(items: Sequence[Bytes]) -> pa.Array:
+    """Join byte strings into one array, with one copy. (`pa.array` of memoryviews never lets go of their memory.)"""
+    offsets = np.concatenate(([0], np.cumsum([len(item) for item in items], dtype=np.int64)))
+    if offsets[-1] > np.iinfo(np.int32).max:
+        raise SourceError(f"{offsets[-1]} bytes in one column of one episode: more than 2 GiB", reason="too_large")
+    data = b"".join(items)
+    return pa.Array.from_buffers(
+        pa.binary(), len(items), [None, pa.py_buffer(offsets.astype(np.int32)), pa.py_buffer(data)]
+    )
+
+
+OPTIONAL = ("timestamp", "is_first", "is_last", "is_terminal", "reward")  # null throughout where the source is silent
+
+
 def to_batch(
-    episode: Episode, layout: Layout, schema: pa.Schema, views: Mapping[str, tuple[Array, Array]]
+    episodes: Sequence[Episode], layout: Layout, schema: pa.Schema, *, views: Mapping[str, Sequence[Viewed]]
 ) -> pa.RecordBatch:
-    """Turn an episode into T rows; `views` gives the action and mask of each materialized view."""
-    steps = len(episode)
-    optional = {
-        "timestamp": episode.timestamp,
-        "is_first": episode.is_first,
-        "is_last": episode.is_last,
-        "is_terminal": episode.is_terminal,
-        "reward": episode.reward,
-    }
-    arrays = {
-        name: pa.array(v) if v is not None else pa.nulls(steps, schema.field(name).type) for name, v in optional.items()
-    }
-    arrays["episode_index"] = pa.array(np.full(steps, episode.index))
-    arrays["step_index"] = pa.array(np.arange(steps, dtype=np.int32))
-    arrays["instruction"] = _instructions(episode)
+    """Turn episodes into rows, one a step; `views` gives what each materialized view makes of each episode."""
+    lengths = [len(episode) for episode in episodes]
+    arrays = {name: pa.nulls(sum(lengths), schema.field(name).type) for name in OPTIONAL}
+    for name in OPTIONAL:
+        if getattr(episodes[0], name) is not None:
+            arrays[name] = pa.array(np.concatenate([getattr(episode, name) for episode in episodes]))
+    arrays["episode_index"] = pa.array(np.repeat([episode.index for episode in episodes], lengths))
+    arrays["step_index"] = pa.array(np.concatenate([np.arange(n, dtype=np.int32) for n in lengths]))
+    arrays["instruction"] = _instructions(episodes)
     for camera in layout.cameras:
-        arrays[camera.column] = frames_to_arrow((episode.depth if camera.is_depth else episode.images)[camera.leaf])
-    arrays["action"] = to_arrow(episode.action, schema.field("action").type)
-    if episode.state is not None:
-        arrays["observation.state"] = to_arrow(episode.state, schema.field("observation.state").type)
+        frames = [(e.depth if camera.is_depth else e.images)[camera.leaf] for e in episodes]
+        arrays[camera.column] = frames_to_arrow(list(chain.from_iterable(frames)))
+    columns: dict[str, list[Column | None]] = {
+        "action": [episode.action for episode in episodes],
+        **({"observation.state": [episode.state for episode in episodes]} if layout.state else {}),
+        **{RAW + field.path: [episode.raw[field.path] for episode in episodes] for field in layout.raw},
+    }
+    for name, parts in columns.items():
+        arrays[name] = to_arrow(joined([part for part in parts if part is not None]), schema.field(name).type)
     for view in layout.views:
-        arrays[view.column] = _scattered(*views[view.name])
-    for field in layout.raw:
-        arrays[RAW + field.path] = to_arrow(episode.raw[field.path], schema.field(RAW + field.path).type)
+        arrays[view.column] = _scattered(views[view.name])
     return pa.record_batch([arrays[name] for name in schema.names], schema=schema)
 
 
-def _instructions(episode: Episode) -> pa.Array:
-    if episode.instruction_index is None:
-        return pa.nulls(len(episode), pa.string())
-    return pa.array(episode.instructions, pa.string()).take(pa.array(episode.instruction_index))
+def joined(columns: Sequence[Column]) -> Column:
+    """Join the same column of several episodes."""
+    first = columns[0]
+    if isinstance(first, Ragged):
+        parts = [column for column in columns if isinstance(column, Ragged)]
+        lengths = zip(*(part.lengths for part in parts), strict=True)
+        values = joined([part.values for part in parts])
+        return Ragged(values, tuple(np.concatenate(level) for level in lengths))  # type: ignore[arg-type]
+    if isinstance(first, np.ndarray):
+        return first if len(columns) == 1 else np.concatenate(columns)  # type: ignore[arg-type]
+    return list(chain.from_iterable(columns))  # type: ignore[arg-type]
 
 
-def _scattered(action: Array, mask: Array) -> pa.Array:
-    """Put the view's N vectors at their T steps; the others are null (Parquet's fixed-size lists cannot be)."""
+def _instructions(episodes: Sequence[Episode]) -> pa.Array:
+    texts = [text for episode in episodes for text in episode.instructions]
+    starts = np.cumsum([0, *(len(episode.instructions) for episode in episodes)])
+    index = [
+        np.full(len(e), -1) if e.instruction_index is None else e.instruction_index + start
+        for e, start in zip(episodes, starts, strict=False)
+    ]
+    rows = np.concatenate(index)
+    return pa.array(texts, pa.string()).take(pa.array(rows, mask=rows < 0))
+
+
+def _scattered(views: Sequence[Viewed]) -> pa.Array:
+    """Put a view's N vectors at their T steps; the others are null (Parquet's fixed-size lists cannot be)."""
+    action, mask = (np.concatenate([getattr(viewed, name) for viewed in views]) for name in ("action", "mask"))
     offsets = np.concatenate(([0], np.cumsum(mask))).astype(np.int32) * np.int32(action.shape[1])
     return pa.ListArray.from_arrays(pa.array(offsets), pa.array(action.reshape(-1)), mask=pa.array(~mask))
 

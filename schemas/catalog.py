@@ -25,6 +25,8 @@ def dataset(target: str) -> DatasetSpec:
         if not path.is_file():
             raise SpecError(f"{target}: no {DECLARATION} in this folder; name a declaration and give --source {target}")
     elif path.suffix != ".toml":
+        if path.is_file():
+            raise SpecError(f"{target}: a declaration is a .toml file")
         raise SpecError(f"unknown dataset '{target}'{did_you_mean(target, dataset_names())}")
     elif not path.is_file():
         raise SpecError(f"{target}: no such declaration")
@@ -32,13 +34,22 @@ def dataset(target: str) -> DatasetSpec:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise SpecError(f"{path}: cannot be read ({error})") from error
-    return spec.load(text, where=str(path), embodiment=embodiment)
+    return spec.load(text, where=str(path), embodiment=lambda name: embodiment(name, beside=path.parent))
 
 
-def embodiment(name: str) -> EmbodimentSpec:
-    """Load an embodiment declared here."""
+def source_of(target: str, declared: DatasetSpec) -> str | None:
+    """Say where the recordings of `dataset(target)` are: a relative `uri` is meant from the declaration's own folder."""
+    path, uri = Path(target), declared.source.uri
+    if target in dataset_names() or (uri and ("://" in uri or Path(uri).is_absolute())):
+        return uri
+    folder = path if path.is_dir() else path.parent
+    return str(folder / uri) if uri else target if path.is_dir() else None
+
+
+def embodiment(name: str, *, beside: Path = HERE) -> EmbodimentSpec:
+    """Load an embodiment: one declared here by its name, or a TOML file by its path from the folder `beside`."""
     known = sorted(path.stem for path in (HERE / "embodiments").glob("*.toml"))
-    if name not in known:
+    path = beside / name if name.endswith(".toml") else HERE / "embodiments" / f"{name}.toml"
+    if name not in known and not path.is_file():
         raise SpecError(f"unknown embodiment '{name}'{did_you_mean(name, known)}")
-    path = HERE / "embodiments" / f"{name}.toml"
     return spec.load_embodiment(path.read_text(encoding="utf-8"), where=str(path))

@@ -26,7 +26,7 @@ class ImageHeader:
 
 
 def sniff(data: Bytes) -> ImageHeader:
-    """Read an image's header; anything but a whole JPEG or PNG is a SourceError."""
+    """Read an image's header; anything but a JPEG or PNG with all its pixels is a SourceError."""
     header, _ = _header(data)
     if not complete(data, header.format):
         _decode(data)
@@ -48,7 +48,7 @@ class Sniffer:
 
     def __call__(self, data: Bytes) -> ImageHeader:
         """Do what `sniff` does."""
-        if not self._prefix or data[: len(self._prefix)] != self._prefix:
+        if not self._prefix or bytes(data[: len(self._prefix)]) != self._prefix:
             self._header, size = _header(data)
             self._prefix = bytes(data[:size])
         if not complete(data, self._header.format):
@@ -97,7 +97,7 @@ def _jpeg_header(data: Bytes) -> tuple[ImageHeader, int]:
 
 
 def _decode(data: Bytes) -> None:
-    """Decode an image that does not end as it should: padding after the end is harmless, a missing end is not."""
+    """Decode an image that does not end as it should: padding or no end marker is harmless, missing pixels are not."""
     from PIL import Image, UnidentifiedImageError  # noqa: PLC0415 - only doubtful images pay for it
 
     try:

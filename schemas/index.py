@@ -27,7 +27,7 @@ PAGE_SIZE, DATA_V1, DATA_V2 = 3, 5, 8  # field numbers of Thrift's PageHeader
 def build(file: Path, data: memoryview, *, columns: Sequence[str], lengths: Array) -> Array:
     """Find every image: [rows, columns] offsets into `data`, the bytes of `file`.
 
-    `lengths` [rows, columns] are the lengths that were written, -1 for a null. Each is checked against the file.
+    `lengths` [rows, columns] are the lengths that were written, -1 for a null. They must fill every page exactly.
     """
     offsets = np.zeros(lengths.shape, np.uint64)
     raw = np.frombuffer(data, np.uint8)
@@ -43,18 +43,19 @@ def build(file: Path, data: memoryview, *, columns: Sequence[str], lengths: Arra
                 sizes = lengths[row : row + count, number]
                 present = np.flatnonzero(sizes >= 0)
                 ends = payload + np.cumsum(sizes[present] + 4)
+                if (ends[-1] if len(ends) else payload) != position:
+                    raise _misplaced(file, column)
                 offsets[row + present, number] = ends - sizes[present]
                 row += count
-        _check(raw, offsets[:, number], lengths[:, number], where=f"{file}: {column}")
+        present = np.flatnonzero(lengths[:, number] >= 0)
+        before = offsets[present, number].astype(np.int64)[:, None] + np.arange(-4, 0)  # four bytes that say the length
+        if len(present) and not np.array_equal(raw[before].view("<u4")[:, 0], lengths[present, number]):
+            raise _misplaced(file, column)
     return offsets
 
 
-def _check(raw: Array, offsets: Array, lengths: Array, *, where: str) -> None:
-    """Compare the four bytes before each image with its length."""
-    present = np.flatnonzero(lengths >= 0)
-    before = np.minimum(offsets[present].astype(np.int64), len(raw))[:, None] + np.arange(-4, 0)
-    if len(present) and not np.array_equal(raw[before].view("<u4")[:, 0], lengths[present]):
-        raise DatasetError(f"{where}: the pages do not hold the images where they should")
+def _misplaced(file: Path, column: str) -> DatasetError:
+    return DatasetError(f"{file}: {column}: the pages do not hold the images where they should")
 
 
 def _page(data: memoryview, position: int) -> tuple[int, int, int]:
@@ -142,7 +143,7 @@ class Index:
         except (ValueError, KeyError, TypeError) as error:
             raise DatasetError(f"{path}: the index has a broken header ({error!r})") from error
         count = shape[0] * shape[1]
-        if len(data) != start + size + 12 * count:
+        if shape[0] < 0 or len(data) != start + size + 12 * count:
             raise DatasetError(f"{path}: {len(data)} bytes, expected {start + size + 12 * count}")
         self.offsets: Array = np.frombuffer(data, "<u8", count, start + size).reshape(shape)
         self.lengths: Array = np.frombuffer(data, "<u4", count, start + size + 8 * count).reshape(shape)

@@ -41,7 +41,10 @@ class DataFile:
     @cached_property
     def parquet(self) -> pq.ParquetFile:
         """The file as pyarrow reads it."""
-        return pq.ParquetFile(self.path, memory_map=True)
+        try:
+            return pq.ParquetFile(self.path, memory_map=True)
+        except (OSError, ValueError) as error:
+            raise DatasetError(f"{self.path}: cannot be read ({error})") from error
 
     @cached_property
     def group_starts(self) -> Array:
@@ -88,7 +91,11 @@ class Dataset:
             raise DatasetError(
                 f"{name}: schema version {version}, this oxe-tools reads {arrow.SCHEMA_VERSION}: convert it again"
             )
-        self.columns = Layout.from_json(self.manifest["columns"])
+        try:
+            self.columns = Layout.from_json(self.manifest["columns"])
+            self._kept = int(self.manifest["balance"]["kept"])
+        except (LookupError, TypeError, ValueError, AttributeError) as error:
+            raise DatasetError(f"{name}: damaged ({error!r})") from error
         self._files: dict[str, DataFile] = {}
         self._views: dict[str, View] = {}
 
@@ -98,7 +105,7 @@ class Dataset:
 
     def __len__(self) -> int:
         """Count the kept episodes."""
-        return int(self.manifest["balance"]["kept"])
+        return self._kept
 
     def __iter__(self) -> Iterator[Episode]:
         """Read every episode."""

@@ -47,9 +47,13 @@ class View:
             steps["observation.state"] = episode.state
         steps |= {f"raw.{path}": column for path, column in episode.raw.items() if isinstance(column, np.ndarray)}
         try:
-            return self.compute(steps)
+            viewed = self.compute(steps)
         except SpecError as error:
             raise ViewError(f"view '{self.name}' of {episode.dataset}: {error}") from error
+        if viewed.action.shape[1] != len(self.space):
+            columns = f"{viewed.action.shape[1]} columns, its space has {len(self.space)} dimensions"
+            raise ViewError(f"view '{self.name}' of {episode.dataset}: its action has {columns}")
+        return viewed
 
     def apply(self, episode: Episode) -> Episode:
         """Give the episode that the view shows: its own action, masked steps removed, first and last step marked anew."""

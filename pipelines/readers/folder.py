@@ -53,7 +53,7 @@ class Folder:
         except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as error:
-            raise SourceError(f"cannot be reached ({error})", file=self.path(name)) from error
+            raise SourceError(f"cannot be reached ({_why(error)})", file=self.path(name)) from error
 
     def open(self, name: str) -> IO[bytes]:
         """Open a file for reading."""
@@ -62,7 +62,7 @@ class Folder:
         except FileNotFoundError as error:
             raise SourceError("no such file", reason="missing_file", file=self.path(name)) from error
         except OSError as error:
-            raise SourceError(f"cannot be opened ({error})", file=self.path(name)) from error
+            raise SourceError(f"cannot be opened ({_why(error)})", file=self.path(name)) from error
 
     def read(self, name: str) -> bytes:
         """Read a whole small file."""
@@ -78,5 +78,10 @@ class Folder:
         except (FileNotFoundError, NotADirectoryError):
             return ()
         except OSError as error:
-            raise SourceError(f"cannot be listed ({error})", file=self.root) from error
+            raise SourceError(f"cannot be listed ({_why(error)})", file=self.root) from error
         return tuple(sorted(str(entry).rstrip("/").rsplit("/", 1)[-1] for entry in entries))
+
+
+def _why(error: OSError) -> str:
+    """Say what the system said, without the path: that stands in the error already, and in no published file."""
+    return error.strerror or type(error).__name__

@@ -36,6 +36,7 @@ class RldsReader:
         self.folder = find(Folder.at(uri), uri)
         name = self.folder.path(FEATURES)
         self.leaves = features.load(self.folder.read(FEATURES), name)
+        self._buffers = tfrecord.Buffers()  # for one thread at a time
         self.fields: tuple[Field, ...] = tuple(leaf.field for leaf in self.leaves)
 
     @cached_property
@@ -157,7 +158,7 @@ class RldsReader:
             if part.size is None:
                 raise SourceError("the shard is missing", reason="missing_shard", file=path)
             with self.folder.open(part.name) as file:
-                for place in _records(tfrecord.RecordFile(file, path), part):
+                for place in _records(tfrecord.RecordFile(file, path, self._buffers), part):
                     index = part.first + done if done < part.count else None
                     done += 1
                     try:

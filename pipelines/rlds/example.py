@@ -43,10 +43,10 @@ def fields(buf: memoryview) -> list[tuple[int, memoryview]]:
     out = []
     pos, end = 0, len(buf)
     while pos < end:
-        tag, pos = varint(buf, pos)
+        tag, pos = (buf[pos], pos + 1) if buf[pos] < 0x80 else varint(buf, pos)
         wire = tag & 7
         if wire == LEN:
-            size, pos = varint(buf, pos)
+            size, pos = (buf[pos], pos + 1) if pos < end and buf[pos] < 0x80 else varint(buf, pos)
         elif wire == 0:
             size = varint(buf, pos)[1] - pos
         elif wire in {1, 5}:
@@ -66,14 +66,7 @@ def parse(record: memoryview) -> dict[str, Value]:
     A record that is not an Example is a SourceError.
     """
     try:
-        return {
-            key: value
-            for number, features in fields(record)
-            if number == 1
-            for entry, pair in fields(features)
-            if entry == 1
-            for key, value in [_entry(pair)]
-        }
+        return dict(_entry(pair) for number, all_ in fields(record) if number == 1 for n, pair in fields(all_) if n == 1)
     except UnicodeDecodeError as error:
         raise SourceError(f"not a tf.train.Example ({error})", reason="malformed_record") from error
 
@@ -84,8 +77,8 @@ def _entry(pair: memoryview) -> tuple[str, Value]:
         if number == 1:
             key = str(content, "utf-8")
         elif number == 2:
-            for kind, values in fields(content):
-                value = (kind, values)
+            lists = fields(content)
+            value = lists[-1] if lists else value
     return key, value
 
 
@@ -112,9 +105,9 @@ def ints(value: Value) -> Array:
 
 def varints(encoded: Array) -> Array:
     """Decode packed varints: [bytes] uint8 -> [n] int64."""
-    ends = np.flatnonzero(encoded < 0x80)
-    if len(ends) == len(encoded):
+    if encoded.tobytes().isascii():  # every number fits one byte
         return encoded.astype(np.int64)
+    ends = np.flatnonzero(encoded < 0x80)
     starts = np.concatenate(([0], ends[:-1] + 1))
     if len(encoded) and (not len(ends) or ends[-1] != len(encoded) - 1 or (ends - starts).max() > 9):
         raise SourceError("an integer list ends inside a varint", reason="malformed_record")
@@ -132,7 +125,9 @@ def blobs(value: Value) -> list[Bytes]:
         while pos < end:
             tag, size, start = content[pos], content[pos + 1], pos + 2
             if size >= 0x80:
-                size, start = varint(content, pos + 1)
+                size, start = size & 0x7F | content[start] << 7, start + 1
+                if size >= 0x4000:  # a third byte
+                    size, start = varint(content, pos + 1)
             pos = start + size
             if tag != BYTES_ITEM or pos > end:
                 raise SourceError("a byte string reaches beyond its list", reason="malformed_record")
@@ -143,7 +138,7 @@ def blobs(value: Value) -> list[Bytes]:
 
 
 def _content(value: Value, kind: int, name: str) -> memoryview:
-    if value[0] not in {kind, 0}:
+    if value[0] != kind and value is not NOTHING:
         found = {BYTES: "bytes", FLOATS: "floats", INTS: "integers"}.get(value[0], "nothing known")
         raise SourceError(f"features.json promises {name}, the record holds {found}", reason="contradicts_features")
     return value[1]

@@ -11,6 +11,7 @@ import math
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 from typing import Any
 
@@ -25,7 +26,7 @@ MAX_INFLATED = 1 << 32  # bytes; the encoded tensors of one field may not become
 MAX_VALUES = 1 << 32  # of one tensor
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Leaf:
     """One stored feature: the field it becomes, and where its values lie in a `tf.train.Example`."""
 
@@ -96,14 +97,20 @@ class Leaf:
 
     def _shaped(self, values: Array) -> Array:
         """Give stored values their shape; the first axis counts steps, items of a sequence, or is 1."""
-        shape = self.field.shape
-        count = -1 if self.field.per_step or self.field.ragged else 1
-        size = math.prod(d for d in shape if d is not None)
-        if size == 0 or len(values) % size or (count == 1 and None not in shape and len(values) != size):
+        size, shape = self._size_and_shape
+        if size == 0 or len(values) % size or (shape[0] == 1 and -1 not in shape and len(values) != size):
             raise SourceError(
-                f"{len(values)} stored values do not divide into shape {list(shape)}", reason="contradicts_features"
+                f"{len(values)} stored values do not divide into shape {list(self.field.shape)}",
+                reason="contradicts_features",
             )
-        return values.reshape(count, *(-1 if d is None else d for d in shape))
+        return values.reshape(shape)
+
+    @cached_property
+    def _size_and_shape(self) -> tuple[int, tuple[int, ...]]:
+        """How many numbers one value has at least, and the shape of all of them, -1 where it is not known."""
+        known = tuple(-1 if d is None else d for d in self.field.shape)
+        many = self.field.per_step or self.field.ragged
+        return math.prod(d for d in known if d >= 0), (-1 if many else 1, *known)
 
     def _blobs(self, items: list[Bytes]) -> Column:
         if self.field.kind == "image" or not self.field.shape:

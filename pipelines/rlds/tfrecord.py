@@ -32,12 +32,45 @@ def frame(data: bytes) -> bytes:
     return b"".join((length, FOOTER.pack(masked_crc(length)), data, FOOTER.pack(masked_crc(data))))
 
 
+class Buffers:
+    """Memory for records, given out again once nobody holds a view of it.
+
+    Fresh memory for every record costs the kernel more than reading it: each page is cleared before it is filled.
+    """
+
+    def __init__(self) -> None:
+        """Start with none."""
+        self._known: list[bytearray] = []
+
+    def take(self, size: int) -> memoryview:
+        """Give `size` bytes of memory that nobody looks at."""
+        idle = [buffer for buffer in self._known if _is_idle(buffer)]
+        for buffer in idle:
+            if len(buffer) >= size:
+                return memoryview(buffer)[:size]
+        if idle:
+            self._known.remove(idle[0])  # too small: a larger one takes its place
+        self._known.append(bytearray(size + size // 4))
+        return memoryview(self._known[-1])[:size]
+
+
+def _is_idle(buffer: bytearray) -> bool:
+    """Say whether there is no view of a buffer: Python resizes it only then."""
+    try:
+        buffer.append(0)
+    except BufferError:
+        return False
+    buffer.pop()
+    return True
+
+
 class RecordFile:
     """An open TFRecord file and a place in it: the start of a record."""
 
-    def __init__(self, file: IO[bytes], name: str) -> None:
-        """Start at the first record; `name` stands in errors."""
+    def __init__(self, file: IO[bytes], name: str, buffers: Buffers | None = None) -> None:
+        """Start at the first record; `name` stands in errors; `buffers` may serve several files."""
         self.file, self.name = file, name
+        self.buffers = buffers or Buffers()
         self.size = file.seek(0, 2)
         self.offset = file.seek(0)
 
@@ -60,8 +93,8 @@ class RecordFile:
 
     def data(self, length: int) -> memoryview:
         """Read and check the data whose header has just been read, and go on to the next record."""
-        data = memoryview(self.file.read(length + FOOTER.size))
-        if len(data) < length + FOOTER.size:
+        data = self.buffers.take(length + FOOTER.size)
+        if self.file.readinto(data) < len(data):  # type: ignore[attr-defined]
             raise self._error("the file ends inside a record", "truncated")
         right = FOOTER.unpack(data[length:])[0] == masked_crc(data[:length])
         wrong = None if right else self._error("the record's data has a wrong CRC", "wrong_crc")

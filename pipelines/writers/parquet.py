@@ -19,10 +19,12 @@ from pipelines.standardize import Binding
 from schemas import index, layout
 from schemas.arrow import IMAGE, to_batch
 from schemas.episode import Episode
-from schemas.errors import UsageError
+from schemas.errors import SourceError, UsageError
 from schemas.source import Array
+from schemas.views import Viewed
 
 ROW_GROUP = 128
+MAX_CAMERA_BYTES = 1 << 30  # of one episode; Arrow counts the bytes of one array in 32 bits
 PAGE_BYTES = 64 << 20  # one page per image column and row group, as a rule
 
 
@@ -56,21 +58,25 @@ class ParquetShard:
         self.rows = 0
         self._tmp = out / layout.DATA / f"tmp-{uuid.uuid4().hex}"
         self._lengths: list[Array] = []
-        self._pending: list[pa.RecordBatch] = []
+        self._views: dict[str, list[Viewed]] = {view.name: [] for view in binding.views}
+        self._waiting: list[Episode] = []  # not yet in Arrow
+        self._rest: pa.Table = self.schema.empty_table()  # less than a row group
         self._writer: pq.ParquetWriter | None = None
 
     def add(self, episode: Episode) -> None:
         """Write one episode."""
-        views = {
-            view.name: (viewed.action, viewed.mask) for view in self.binding.views for viewed in [view.of(episode)]
-        }
-        self._pending.append(to_batch(episode, self.binding.layout, self.schema, views))
         frames = [episode.depth[c.leaf] if c.is_depth else episode.images[c.leaf] for c in self.binding.layout.cameras]
         sizes = [[-1 if frame is None else len(frame) for frame in camera] for camera in frames]
-        self._lengths.append(np.array(sizes, np.int64).reshape(len(frames), len(episode)).T)
+        lengths = np.array(sizes, np.int64).reshape(len(frames), len(episode)).T
+        if lengths.clip(0).sum(axis=0).max(initial=0) > MAX_CAMERA_BYTES:
+            raise SourceError(f"episode {episode.id}: more than 1 GiB of one camera's images", reason="too_large")
+        for view in self.binding.views:
+            self._views[view.name].append(view.of(episode))
+        self._lengths.append(lengths)
+        self._waiting.append(episode)
         self.episodes.append(self._row(episode))
         self.rows += len(episode)
-        self._flush(ROW_GROUP)
+        self._flush()
 
     def _row(self, episode: Episode) -> dict[str, Any]:
         return {
@@ -85,21 +91,24 @@ class ParquetShard:
             **{f"metadata.{path}": value for path, value in episode.metadata.items()},
         }
 
-    def _flush(self, at_least: int) -> None:
+    def _flush(self, *, everything: bool = False) -> None:
         """Write full row groups; what is left over waits for the next episode."""
-        rows = sum(len(batch) for batch in self._pending)
-        if rows < at_least or not rows:
+        rows = len(self._rest) + sum(map(len, self._waiting))
+        full = rows if everything else rows - rows % ROW_GROUP
+        if not full:
             return
-        table = pa.Table.from_batches(self._pending)
-        full = rows if at_least == 1 else rows - rows % ROW_GROUP
+        if self._waiting:
+            batch = to_batch(self._waiting, self.binding.layout, self.schema, views=self._views)
+            self._rest = pa.concat_tables([self._rest, pa.Table.from_batches([batch])])
+            self._waiting, self._views = [], {view.name: [] for view in self.binding.views}
         if self._writer is None:
             self._writer = pq.ParquetWriter(self._tmp, self.schema, **_options(self.schema))
-        self._writer.write_table(table.slice(0, full), row_group_size=ROW_GROUP)
-        self._pending = table.slice(full).to_batches() if full < rows else []
+        self._writer.write_table(self._rest.slice(0, full), row_group_size=ROW_GROUP)
+        self._rest = self._rest.slice(full)
 
     def finish(self, split: str) -> FileRecord | None:
         """Close, index, hash, and rename into place; None if there was no episode."""
-        self._flush(1)
+        self._flush(everything=True)
         if self._writer is None:
             return None
         self._writer.close()
@@ -133,23 +142,29 @@ class ParquetShard:
 
 
 def _options(schema: pa.Schema) -> dict[str, Any]:
-    plain = [leaf for field in schema for leaf in _leaves(field.type, field.name) if field.type == IMAGE]
-    packed = [leaf for field in schema for leaf in _leaves(field.type, field.name) if field.type != IMAGE]
+    """Choose what pyarrow does with each leaf; vectors repeat too little for dictionaries or statistics to pay."""
+    leaves = [(field.type, leaf, kind) for field in schema for leaf, kind in _leaves(field.type, field.name)]
+    plain = [leaf for outer, leaf, _ in leaves if outer == IMAGE]
+    packed = [leaf for outer, leaf, _ in leaves if outer != IMAGE]
+    scalars = [leaf for outer, leaf, _ in leaves if outer != IMAGE and not _is_list(outer)]
+    texts = [leaf for outer, leaf, kind in leaves if outer != IMAGE and kind == pa.string()]
     return {
         "compression": {**dict.fromkeys(packed, "zstd"), **dict.fromkeys(plain, "none")},
-        "use_dictionary": packed,
-        "write_statistics": packed,
+        "use_dictionary": sorted({*scalars, *texts}),
+        "write_statistics": scalars,
         "data_page_size": PAGE_BYTES,
         "store_schema": True,
     }
 
 
-def _leaves(kind: pa.DataType, path: str) -> list[str]:
+def _is_list(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_list(kind) or pa.types.is_fixed_size_list(kind))
+
+
+def _leaves(kind: pa.DataType, path: str) -> list[tuple[str, pa.DataType]]:
     if pa.types.is_struct(kind):
         return [leaf for child in kind for leaf in _leaves(child.type, f"{path}.{child.name}")]
-    if pa.types.is_list(kind) or pa.types.is_fixed_size_list(kind):
-        return _leaves(kind.value_type, f"{path}.list.element")
-    return [path]
+    return _leaves(kind.value_type, f"{path}.list.element") if _is_list(kind) else [(path, kind)]
 
 
 def write_atomically(path: Path, content: bytes) -> None:

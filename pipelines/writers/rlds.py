@@ -25,6 +25,7 @@ class Feature:
     """One feature to be written; `field.path` is where it stands in the tree below `steps` or the episode."""
 
     field: Field
+    optional: bool = False  # a per-episode value that some episodes lack
 
     @property
     def keys(self) -> tuple[str, ...]:
@@ -67,7 +68,8 @@ class Feature:
         if self.field.kind == "text":
             return {"pythonClassName": f"{FEATURE}text_feature.Text", "text": {}}
         dtype = "string" if self.field.kind == "bytes" else self.field.dtype
-        tensor = {"shape": shape, "dtype": dtype, "encoding": self.encoding}
+        tensor: dict[str, Any] = {"shape": shape, "dtype": dtype, "encoding": self.encoding}
+        tensor |= {"optional": True} if self.optional else {}
         name = "tensor_feature.Tensor" if self.field.shape or self.encoding != "none" else "scalar.Scalar"
         return {"pythonClassName": FEATURE + name, "tensor": tensor}
 
@@ -118,11 +120,11 @@ class Shard:
         self.file: IO[bytes] = path.open("wb")
         self.episodes = self.bytes = 0
 
-    def add(self, columns: Mapping[Feature, Column]) -> None:
-        """Write one episode."""
+    def add(self, columns: Mapping[Feature, Column | None]) -> None:
+        """Write one episode; None is an optional value that it lacks."""
         stored: Stored = {}
         for feature, column in columns.items():
-            stored |= feature.encode(column)
+            stored |= {} if column is None else feature.encode(column)
         record = example.encode(stored)
         self.file.write(tfrecord.frame(record))
         self.episodes += 1

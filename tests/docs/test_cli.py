@@ -3,9 +3,12 @@
 `UPDATE_GOLDEN=1 pytest tests/docs` rewrites tests/golden/cli; review the difference like code.
 """
 
+import contextlib
+import json
 import os
 import re
 import shlex
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +18,7 @@ import typer
 from typer.testing import CliRunner
 
 from oxe_tools.cli import app
+from schemas.store import Dataset
 from tests.docs.toy import ROOT
 
 PAGE = (ROOT / "docs/cli.md").read_text()
@@ -90,6 +94,37 @@ def test_the_docs_say_what_json_is_printed_and_the_exit_codes(name: str) -> None
     assert "Exit codes: 0" in section(name)
 
 
+def keys(value: Any) -> dict[str, Any]:
+    """Name the keys of an object and of one entry of those that hold data."""
+    inner = {key: value[key] for key in ("splits", "features") if key in value}
+    episodes = value.get("episodes")
+    return {
+        "": set(value),
+        **{key: set(next(iter(entries.values()))) for key, entries in inner.items()},
+        "episodes": set(episodes) if isinstance(episodes, dict) else None,
+    }
+
+
+@pytest.mark.parametrize("name", ["inspect", "convert", "verify", "export rlds"])
+def test_the_json_in_the_docs_has_the_keys_that_are_printed(
+    name: str, recordings: Path, converted: Dataset, tmp_path: Path
+) -> None:
+    out = ["--out", str(tmp_path / "out")]
+    calls = {
+        "inspect": [[str(recordings)]],
+        "convert": [["my_lab.toml", "--source", str(recordings), *out, *more] for more in ([], ["--dry-run"])],
+        "verify": [[str(converted.path)]],
+        "export rlds": [[str(converted.path), *out]],
+    }
+    shown = [json.loads(text) for text in re.findall(r"^```json\n(.*?)^```", section(name), re.MULTILINE | re.DOTALL)]
+    shutil.copy(converted.path.parent / "my_lab.toml", tmp_path)
+    for call, example_json in zip(calls[name], shown, strict=True):
+        with contextlib.chdir(tmp_path):
+            result = CliRunner().invoke(app, [*name.split(), *call, "--json"])
+        assert result.exit_code == 0, result.output
+        assert keys(json.loads(result.stdout)) == keys(example_json)
+
+
 def test_the_docs_have_no_section_for_a_command_that_is_not_there() -> None:
     assert re.findall(r"^## oxe (.+)$", PAGE, re.MULTILINE) == sorted(
         COMMANDS, key=lambda name: PAGE.index(f"## oxe {name}\n")
@@ -117,6 +152,11 @@ def test_help_is_as_users_know_it(name: str) -> None:
         golden.write_text(helped(name))
     assert golden.is_file(), f"{golden} is missing; write it with: UPDATE_GOLDEN=1 pytest tests/docs"
     assert helped(name) == golden.read_text(), "if this is meant: UPDATE_GOLDEN=1 pytest tests/docs"
+
+
+def test_the_options_of_all_commands_are_in_the_docs() -> None:
+    for parameter in ROOT_COMMAND.params:
+        assert f"`{parameter.opts[0]}`" in PAGE
 
 
 def test_there_is_no_golden_of_a_command_that_is_gone() -> None:

@@ -1,5 +1,6 @@
 """docs/format.md describes the dataset so well that its own code, which knows none of ours, reads it."""
 
+import ast
 import hashlib
 import json
 import re
@@ -8,7 +9,9 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
+import xxhash
 
 from schemas.arrow import SCHEMA_VERSION
 from schemas.store import Dataset
@@ -25,7 +28,7 @@ print(*sorted({name.partition(".")[0] for name in sys.modules}), file=sys.stderr
 
 
 def run(code: str, folder: Path, *arguments: str) -> tuple[str, set[str]]:
-    """Run a block of the page alone, from a folder outside the repository: what it prints and which packages it imported."""
+    """Run a block of the page alone, outside the repository: what it prints, and which packages it imported."""
     script = folder / "block.py"
     script.write_text(code)
     command = [sys.executable, "-I", "-c", RUN, str(script), *arguments]
@@ -70,21 +73,59 @@ def test_the_content_hash_can_be_recomputed_from_its_description(converted: Data
     assert not imported & OURS
 
 
-def test_every_reason_that_the_code_counts_is_on_the_page_and_no_other() -> None:
-    code = "".join(
-        path.read_text() for part in ("schemas", "pipelines") for path in sorted((ROOT / part).rglob("*.py"))
-    )
-    words = {
-        word for word in re.findall(r'reason(?:: str)? ?= ?f?"([a-z0-9_{}]+)"', code) if word != "non_finite_{name}"
+def reasons() -> set[str]:
+    """Find the words that the code gives as a SourceError's reason: by name, by default, or through a helper."""
+    trees = [ast.parse(path.read_text()) for part in ("schemas", "pipelines") for path in (ROOT / part).rglob("*.py")]
+    nodes = [node for tree in trees for node in ast.walk(tree)]
+    helpers = {
+        node.name: [a.arg for a in node.args.args if a.arg != "self"].index("reason")
+        for node in nodes
+        if isinstance(node, ast.FunctionDef) and "reason" in [a.arg for a in node.args.args]
     }
-    words |= {"non_finite_action", "non_finite_state", "zero_steps"}
+    values: list[ast.expr | None] = [
+        node.value for node in nodes if isinstance(node, ast.keyword) and node.arg == "reason"
+    ]
+    for node in nodes:
+        if isinstance(node, ast.FunctionDef):
+            values += [d for a, d in zip(node.args.kwonlyargs, node.args.kw_defaults, strict=True) if a.arg == "reason"]
+        if isinstance(node, ast.Call):
+            place = helpers.get(getattr(node.func, "attr", getattr(node.func, "id", "")))
+            values += node.args[place : place + 1] if place is not None else []
+    words = {ast.unparse(v).strip("f'") for v in values if isinstance(v, ast.Constant | ast.JoinedStr)}
+    return words - {"non_finite_{name}"} | {"non_finite_action", "non_finite_state", "zero_steps"}
+
+
+def test_every_reason_that_the_code_counts_is_on_the_page_and_no_other() -> None:
     text = (ROOT / PAGE).read_text()
     section = text[text.index("### Reasons") : text.index("## Content hash")]
-    table = {
-        word for row in re.findall(r"^\| (`.*?) \|", section, re.MULTILINE) for word in re.findall(r"`(\w+)`", row)
-    }
-    prose = section[section.index("Not counted") :]
-    assert table | {word for word in re.findall(r"`([a-z]+_[a-z]+)`", prose) if word != "dataset_info"} == words
+    table, _, prose = section.partition("Not counted")
+    rows = re.findall(r"^\| (`.*?) \|", table, re.MULTILINE)
+    told = {word for row in rows for word in re.findall(r"`(\w+)`", row)}
+    assert told | set(re.findall(r"`([a-z_]+)`", prose)) == reasons()
+
+
+def test_the_digests_in_the_manifest_are_what_the_page_says(converted: Dataset) -> None:
+    content = (converted.path / "meta/manifest.json").read_text()
+    manifest = json.loads(content)
+    assert manifest["spec_digest"] == hashlib.sha256(json.dumps(manifest["spec"]).encode()).hexdigest()
+    stated = manifest.pop("xxh3_128")
+    assert stated == xxhash.xxh3_128_hexdigest(json.dumps(manifest, indent=1).encode())
+    assert content == json.dumps({**manifest, "xxh3_128": stated}, indent=1) + "\n"
+    for name in ("episodes", "quarantine"):
+        file = converted.path / f"meta/{name}.parquet"
+        assert manifest[f"{name}_xxh3_128"] == xxhash.xxh3_128_hexdigest(file.read_bytes())
+
+
+def test_the_files_are_encoded_as_the_page_says(converted: Dataset) -> None:
+    metadata = pq.read_metadata(converted.path / "data/train-00000-of-00001.parquet")
+    groups = [metadata.row_group(i) for i in range(metadata.num_row_groups)]
+    assert [group.num_rows for group in groups] == [128, 22]
+    for chunk in (group.column(i) for group in groups for i in range(metadata.num_columns)):
+        if chunk.path_in_schema.startswith(("observation.images.", "observation.depth.")):
+            assert (chunk.compression, chunk.is_stats_set) == ("UNCOMPRESSED", False)
+            assert set(chunk.encodings) == {"PLAIN", "RLE"}  # RLE: the definition levels
+        else:
+            assert (chunk.compression, chunk.is_stats_set) == ("ZSTD", True)
 
 
 def test_every_column_and_every_key_is_on_the_page(converted: Dataset) -> None:

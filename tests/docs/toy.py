@@ -22,7 +22,7 @@ def blocks(page: str, language: str) -> list[str]:
 
 
 def record(folder: Path) -> Path:
-    """Write the recordings of `my_lab`, the example of docs/declarations.md, with missing frames, depth and ragged values."""
+    """Write the recordings of `my_lab` of docs/declarations.md, with missing frames, depth and ragged values."""
     folder.mkdir(parents=True)
     features: dict[Feature, Column] = {}
     splits: dict[str, list[Shard]] = {}

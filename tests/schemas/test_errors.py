@@ -44,4 +44,6 @@ def test_a_source_error_keeps_its_parts() -> None:
 
 
 def test_a_missing_extra_says_what_to_install() -> None:
-    assert str(MissingExtraError("h5py", extra="hdf5")) == "this needs the package 'h5py': pip install 'oxe-tools[hdf5]'"
+    assert (
+        str(MissingExtraError("h5py", extra="hdf5")) == "this needs the package 'h5py': pip install 'oxe-tools[hdf5]'"
+    )

@@ -38,7 +38,9 @@ EDGES = np.float32([0, 0.05, 0.95, 1, 0.5, np.nan, -1, 2])
 GRIPPERS = npst.arrays(
     np.float32,
     npst.array_shapes(min_dims=2, max_dims=2, min_side=0, max_side=12),
-    elements=st.sampled_from(EDGES.tolist() + [np.nextafter(e, d).item() for e in EDGES[1:3] for d in np.float32([0, 1])])
+    elements=st.sampled_from(
+        EDGES.tolist() + [np.nextafter(e, d).item() for e in EDGES[1:3] for d in np.float32([0, 1])]
+    )
     | st.floats(0, 1, width=32),
 )
 VECTORS = npst.arrays(np.float32, (5, 4), elements=st.floats(-10, 10, width=32))
@@ -87,13 +89,14 @@ def test_a_quaternion_of_length_zero_is_refused_where_upstream_makes_zeros() -> 
         ARRAY_OPS["quat_xyzw_to_euler"](np.zeros((1, 4), np.float32))
 
 
-@given(npst.arrays(np.float32, (4, 3), elements=st.floats(-1, 1, width=32)))
+@given(npst.arrays(np.float32, (4, 3), elements=st.floats(-0.75, 0.75, width=32)))
 def test_rotvec_to_euler_is_rodrigues(rotvec: Array) -> None:
     for v, (roll, pitch, yaw) in zip(rotvec.astype(np.float64), ARRAY_OPS["rotvec_to_euler"](rotvec), strict=True):
         angle = np.linalg.norm(v)
         k = np.cross(np.eye(3), v / angle) if angle else np.zeros((3, 3))
-        matrix = np.eye(3) - np.sin(angle) * k + (1 - np.cos(angle)) * k @ k
-        expected = np.arctan2(matrix[2, 1], matrix[2, 2]), -np.arcsin(matrix[2, 0]), np.arctan2(matrix[1, 0], matrix[0, 0])
+        matrix = np.eye(3) + np.sin(angle) * k + (1 - np.cos(angle)) * k @ k
+        r20, r21, r22 = matrix[2]
+        expected = np.arctan2(r21, r22), -np.arcsin(r20), np.arctan2(matrix[1, 0], matrix[0, 0])
         np.testing.assert_allclose((roll, pitch, yaw), expected, atol=1e-5)
 
 

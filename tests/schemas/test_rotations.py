@@ -12,7 +12,9 @@ ANGLES = st.tuples(st.floats(-3.1, 3.1), st.floats(-1.5, 1.5), st.floats(-3.1, 3
 def axis(i: int, angle: float) -> np.ndarray:
     """Make the matrix of one turn about one axis, the textbook's way."""
     c, s = np.cos(angle), np.sin(angle)
-    return np.array([[[1, 0, 0], [0, c, -s], [0, s, c]], [[c, 0, s], [0, 1, 0], [-s, 0, c]], [[c, -s, 0], [s, c, 0], [0, 0, 1]]])[i]
+    return np.array(
+        [[[1, 0, 0], [0, c, -s], [0, s, c]], [[c, 0, s], [0, 1, 0], [-s, 0, c]], [[c, -s, 0], [s, c, 0], [0, 0, 1]]]
+    )[i]
 
 
 @given(ANGLES)

@@ -1,0 +1,130 @@
+"""The command line itself: exit codes, stdout and stderr, help. What the commands do is tested under `pipelines`."""
+
+import os
+import pty
+import subprocess
+import termios
+from pathlib import Path
+
+import pytest
+
+from oxe_tools import open_dataset
+from schemas.errors import DatasetError
+from tests.pipelines.toy import Toy, columns, command, make_toy, oxe, oxe_process, write_spec
+
+
+@pytest.fixture
+def toy(tmp_path: Path) -> Toy:
+    return make_toy(tmp_path)
+
+
+def test_success_is_exit_0_with_the_result_on_stdout_alone(toy: Toy) -> None:
+    done = oxe_process("convert", toy.spec, "--source", toy.source, "--out", toy.out)
+    assert (done.code, done.err) == (0, "")
+    assert done.out.splitlines()[0].startswith(f"{toy.out}: 9 steps in 1 files, ")
+    assert done.out.splitlines()[1] == ("episodes: 3 in the source = 3 kept + dropped (none) + quarantined (none)")
+
+
+def test_an_error_is_exit_2_and_one_line_on_stderr(toy: Toy) -> None:
+    done = oxe_process("convert", "toyy", "--out", toy.out)
+    assert (done.code, done.out, done.err.count("\n")) == (2, "", 1)
+    assert done.err.startswith("oxe: unknown dataset 'toyy'")
+
+
+def test_wrong_usage_is_exit_2(toy: Toy) -> None:
+    for arguments in (["convert"], ["convert", "toy"], ["convrt"], ["inspect", "x", "--limit", "0"], ["export", "csv"]):
+        done = oxe(*arguments)
+        assert (done.code, done.out) == (2, ""), arguments
+        assert "Traceback" not in done.err
+
+
+def test_json_is_one_object_and_nothing_else(toy: Toy) -> None:
+    rlds = toy.folder / "rlds"
+    keys = {
+        ("inspect", toy.source): {"format", "splits", "episodes", "steps", "features"},
+        ("convert", toy.spec, "--source", toy.source, "--out", toy.out): {
+            "out",
+            "episodes",
+            "steps",
+            "files",
+            "seconds",
+        },
+        ("verify", toy.out): {"ok", "source", "differences", "first", "episodes", "steps", "numbers", "images"},
+        ("export", "rlds", toy.out, "--out", rlds): {"out", "episodes", "steps", "files", "view"},
+        ("convert", rlds, "--out", toy.folder / "back", "--dry-run"): {"dataset", "episodes", "files", "columns"},
+    }
+    for arguments, expected in keys.items():
+        done = oxe(*arguments, "--json")
+        assert (done.code, done.err, done.out.count("\n")) == (0, "", 1), arguments
+        assert expected <= done.json().keys()
+
+
+def test_messages_go_to_stderr_beside_the_json(tmp_path: Path) -> None:
+    toy = make_toy(tmp_path, [columns(0), columns(1, image=[b"?"] * 3)])
+    done = oxe("convert", toy.spec, "--source", toy.source, "--out", toy.out, "--json")
+    assert (done.code, done.json()["episodes"]["quarantined"]) == (1, {"bad_image": 1})
+    assert done.err.splitlines()[-1] == f"oxe: {toy.out}: quarantined 1 bad_image; see meta/quarantine.parquet"
+
+
+def test_unknown_conventions_are_printed(toy: Toy) -> None:
+    write_spec(toy.folder, replace={'frame   = "base"': 'frame   = "unknown"'})
+    done = oxe("convert", toy.spec, "--source", toy.source, "--out", toy.out)
+    assert (done.code, done.err) == (0, "toy: action: unknown convention: frame, rotation or gripper\n")
+
+
+def test_debug_shows_the_traceback(toy: Toy) -> None:
+    done = oxe_process("verify", toy.out, "--debug")
+    assert done.code == 1
+    assert "Traceback (most recent call last)" in done.err
+    assert "schemas.errors.DatasetError: " in done.err
+
+
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_debug_may_stand_anywhere(toy: Toy, place: int) -> None:
+    arguments = ["verify", str(toy.out)]
+    arguments.insert(place, "--debug")
+    with pytest.raises(DatasetError):
+        oxe(*arguments)
+
+
+def test_the_bare_command_prints_help() -> None:
+    for arguments in ([], ["--help"], ["export"]):
+        done = oxe(*arguments)
+        assert done.code in {0, 2}
+        assert "Usage: " in done.out + done.err
+    everything = oxe("--help").out
+    for name in ("inspect", "convert", "verify", "export", "demo", "Exit codes: 0"):
+        assert name in everything
+
+
+def test_progress_is_shown_on_a_terminal_only(toy: Toy) -> None:
+    ours, theirs = pty.openpty()
+    termios.tcsetwinsize(theirs, (24, 100))
+    arguments = command("convert", toy.spec, "--source", toy.source, "--out", toy.out, "--json")
+    done = subprocess.run(arguments, stdout=subprocess.PIPE, stderr=theirs, check=False)
+    os.close(theirs)
+    shown = b""
+    try:
+        while part := os.read(ours, 4096):
+            shown += part
+    except OSError:  # the other end is closed
+        pass
+    os.close(ours)
+    assert done.returncode == 0
+    assert done.stdout.count(b"\n") == 1
+    assert b"3 episodes" in shown
+
+
+def test_a_closed_pipe_is_no_traceback(toy: Toy) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run(command("inspect", toy.source), stdout=writer, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(writer)
+    assert "Traceback" not in done.stderr
+
+
+def test_the_python_api_reads_what_the_command_wrote(toy: Toy) -> None:
+    assert toy.convert().code == 0
+    dataset = open_dataset(toy.out)
+    assert (len(dataset), len(dataset.episode(1)), dataset.episode(1).instruction) == (3, 3, "task 1 ☂")
+    assert len(dataset.episode(1, "late")) == 2

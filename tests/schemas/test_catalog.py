@@ -1,0 +1,80 @@
+from pathlib import Path
+
+import pytest
+import tomli_w
+
+from schemas import catalog
+from schemas.errors import SpecError
+from tests.schemas.makers import TOY, load
+
+
+@pytest.mark.parametrize("name", catalog.dataset_names())
+def test_every_shipped_declaration_loads_under_its_own_name(name: str) -> None:
+    assert catalog.dataset(name).name == name
+
+
+@pytest.mark.parametrize("path", sorted((catalog.HERE / "embodiments").glob("*.toml")), ids=lambda path: path.stem)
+def test_every_shipped_embodiment_loads_under_its_own_name(path: Path) -> None:
+    assert catalog.embodiment(path.stem).name == path.stem
+
+
+def test_a_file_is_loaded(tmp_path: Path) -> None:
+    (tmp_path / "my.toml").write_text(TOY)
+    assert catalog.dataset(str(tmp_path / "my.toml")) == load(TOY)
+
+
+def test_a_folder_gives_the_declaration_it_holds(tmp_path: Path) -> None:
+    (tmp_path / catalog.DECLARATION).write_text(tomli_w.dumps(load(TOY).to_json()))
+    assert catalog.dataset(str(tmp_path)) == load(TOY)
+
+
+def test_a_shipped_name_wins_over_a_folder_of_that_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "bridge_dataset").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert catalog.dataset("bridge_dataset").name == "bridge_dataset"
+
+
+def test_an_unknown_name_gets_the_closest() -> None:
+    with pytest.raises(SpecError) as error:
+        catalog.dataset("bridge_datset")
+    assert str(error.value).startswith("unknown dataset 'bridge_datset'; did you mean 'bridge_dataset'? (known: ")
+
+
+def test_an_unknown_embodiment_gets_the_closest() -> None:
+    with pytest.raises(SpecError, match="unknown embodiment 'ur5_tool'; did you mean 'ur5_tool_delta'"):
+        catalog.embodiment("ur5_tool")
+
+
+@pytest.mark.parametrize("name", ["../datasets/bridge_dataset", "/etc/passwd"])
+def test_a_name_is_never_a_path_out_of_the_catalog(name: str) -> None:
+    with pytest.raises(SpecError, match="unknown dataset"):
+        catalog.dataset(name)
+    with pytest.raises(SpecError, match="unknown embodiment"):
+        catalog.embodiment(name)
+
+
+def test_a_file_that_is_not_there_is_said_so() -> None:
+    with pytest.raises(SpecError, match=r"^nowhere/my.toml: no such declaration$"):
+        catalog.dataset("nowhere/my.toml")
+
+
+def test_a_folder_without_a_declaration_says_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(SpecError) as error:
+        catalog.dataset(str(tmp_path))
+    assert str(error.value) == (
+        f"{tmp_path}: no oxe_spec.toml in this folder; name a declaration and give --source {tmp_path}"
+    )
+
+
+def test_a_file_that_is_not_text_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "my.toml").write_bytes(b"\xff\xfe")
+    with pytest.raises(SpecError, match=r"my.toml: cannot be read \(.*codec"):
+        catalog.dataset(str(tmp_path / "my.toml"))
+
+
+def test_a_wrong_file_is_named_by_the_path_that_was_given(tmp_path: Path) -> None:
+    path = tmp_path / "my.toml"
+    path.write_text(TOY.replace("control_hz = 5", "control_hz = -1"))
+    with pytest.raises(SpecError) as error:
+        catalog.dataset(str(path))
+    assert str(error.value).startswith(f"{path}: control_hz: must be")
