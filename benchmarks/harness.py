@@ -82,9 +82,10 @@ def measure(trial: Trial) -> Cost:
     return Cost(cpu_s=cpu, wall_s=wall, rss_mb=after.ru_maxrss / per_mb, answer=trial.answer(found))
 
 
-def run_side(args: argparse.Namespace, sides: Mapping[str, Side]) -> None:
-    """Be the fresh process: run the side that `--side` names and print its cost."""
-    print(json.dumps(asdict(measure(sides[args.side](args.data, args.set)))))
+def run_side(args: argparse.Namespace, sides: Mapping[str, Side], *, rounds: int = 1) -> None:
+    """Be the fresh process: run the side that `--side` names and print the cost of the last round."""
+    costs = [measure(sides[args.side](args.data, args.set)) for _ in range(rounds)]
+    print(json.dumps(asdict(costs[-1])))
 
 
 def compare(script: str, args: argparse.Namespace, letter: str, *, sides: Sequence[str]) -> dict[str, Medians]:

@@ -49,7 +49,7 @@ def source_of(target: str, declared: DatasetSpec) -> str | None:
 def embodiment(name: str, *, beside: Path = HERE) -> EmbodimentSpec:
     """Load an embodiment: one declared here by its name, or a TOML file by its path from the folder `beside`."""
     known = sorted(path.stem for path in (HERE / "embodiments").glob("*.toml"))
-    path = beside / name if name.endswith(".toml") else HERE / "embodiments" / f"{name}.toml"
-    if name not in known and not path.is_file():
+    path = HERE / "embodiments" / f"{name}.toml" if name in known else beside / name
+    if name not in known and (path.suffix != ".toml" or not path.is_file()):
         raise SpecError(f"unknown embodiment '{name}'{did_you_mean(name, known)}")
     return spec.load_embodiment(path.read_text(encoding="utf-8"), where=str(path))

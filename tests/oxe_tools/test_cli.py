@@ -21,7 +21,7 @@ def toy(tmp_path: Path) -> Toy:
 def test_success_is_exit_0_with_the_result_on_stdout_alone(toy: Toy) -> None:
     done = oxe_process("convert", toy.spec, "--source", toy.source, "--out", toy.out)
     assert (done.code, done.err) == (0, "")
-    assert done.out.splitlines()[0].startswith(f"{toy.out}: 9 steps in 1 files, ")
+    assert done.out.splitlines()[0].startswith(f"{toy.out}: 9 steps in 1 file, ")
     assert done.out.splitlines()[1] == ("episodes: 3 in the source = 3 kept + dropped (none) + quarantined (none)")
 
 
@@ -69,7 +69,7 @@ def test_messages_go_to_stderr_beside_the_json(tmp_path: Path) -> None:
 def test_unknown_conventions_are_printed(toy: Toy) -> None:
     write_spec(toy.folder, replace={'frame   = "base"': 'frame   = "unknown"'})
     done = oxe("convert", toy.spec, "--source", toy.source, "--out", toy.out)
-    assert (done.code, done.err) == (0, "toy: action: unknown convention: frame, rotation or gripper\n")
+    assert (done.code, done.err) == (0, "toy: action: not known: frame\n")
 
 
 def test_debug_shows_the_traceback(toy: Toy) -> None:

@@ -45,12 +45,44 @@ def test_an_unknown_embodiment_gets_the_closest() -> None:
         catalog.embodiment("ur5_tool")
 
 
-@pytest.mark.parametrize("name", ["../datasets/bridge_dataset", "/etc/passwd"])
+@pytest.mark.parametrize("name", ["../datasets/bridge_dataset", "../embodiments/ur5_tool_delta", "/etc/hostname"])
 def test_a_name_is_never_a_path_out_of_the_catalog(name: str) -> None:
-    with pytest.raises(SpecError, match="unknown dataset"):
+    with pytest.raises(SpecError, match=r"unknown dataset|a declaration is a \.toml file"):
         catalog.dataset(name)
     with pytest.raises(SpecError, match="unknown embodiment"):
         catalog.embodiment(name)
+
+
+def test_a_file_that_is_no_toml_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "my.json").write_text("{}")
+    with pytest.raises(SpecError) as error:
+        catalog.dataset(str(tmp_path / "my.json"))
+    assert str(error.value) == f"{tmp_path}/my.json: a declaration is a .toml file"
+
+
+def test_an_embodiment_may_lie_beside_the_declaration(tmp_path: Path) -> None:
+    (tmp_path / "arm.toml").write_text((catalog.HERE / "embodiments/widowx_eef_delta.toml").read_text())
+    (tmp_path / "my.toml").write_text(TOY.replace('"widowx_eef_delta"', '"arm.toml"'))
+    assert catalog.dataset(str(tmp_path / "my.toml")) == load(TOY)
+    (tmp_path / "arm.toml").unlink()
+    with pytest.raises(SpecError, match=r"my.toml: embodiment: unknown embodiment 'arm.toml'"):
+        catalog.dataset(str(tmp_path / "my.toml"))
+
+
+@pytest.mark.parametrize(
+    ("uri", "expected"),
+    [("recordings", "{folder}/recordings"), ("/data/toy", "/data/toy"), ("gs://bucket/toy", "gs://bucket/toy")],
+)
+def test_a_relative_source_is_meant_from_the_declarations_folder(tmp_path: Path, uri: str, expected: str) -> None:
+    declared = load(f'source = {{ uri = "{uri}" }}\n' + TOY)
+    expected = expected.format(folder=tmp_path)
+    assert catalog.source_of(str(tmp_path / "my.toml"), declared) == expected
+    assert catalog.source_of(str(tmp_path), declared) == expected
+
+
+def test_a_folder_that_names_no_source_is_its_own(tmp_path: Path) -> None:
+    assert catalog.source_of(str(tmp_path), load()) == str(tmp_path)
+    assert catalog.source_of(str(tmp_path / "my.toml"), load()) is None
 
 
 def test_a_file_that_is_not_there_is_said_so() -> None:

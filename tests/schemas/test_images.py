@@ -30,15 +30,26 @@ def make_png(colour: int, bits: int, *, height: int = 3, width: int = 5) -> byte
     return b"\x89PNG\r\n\x1a\n" + header + palette + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
 
 
+def segments(jpeg: bytes) -> tuple[list[bytes], bytes]:
+    """Cut a JPEG's header into its segments; the scan is the rest."""
+    out, pos = list[bytes](), 2
+    while jpeg[pos + 1] != 0xDA:
+        size = 2 + int.from_bytes(jpeg[pos + 2 : pos + 4], "big")
+        out.append(jpeg[pos : pos + size])
+        pos += size
+    return out, jpeg[pos:]
+
+
 def with_padding(jpeg: bytes, fill: int) -> bytes:
     """Put fill bytes 0xFF before every marker of the header, as the JPEG standard allows."""
-    out, pos = jpeg[:2], 2
-    while True:
-        size = int.from_bytes(jpeg[pos + 2 : pos + 4], "big")
-        out += b"\xff" * fill + jpeg[pos : pos + 2 + size]
-        if jpeg[pos + 1] == 0xDA:
-            return out + jpeg[pos + 2 + size :]
-        pos += 2 + size
+    header, scan = segments(jpeg)
+    return jpeg[:2] + b"".join(b"\xff" * fill + segment for segment in [*header, scan])
+
+
+def tables_first(jpeg: bytes) -> bytes:
+    """Put the Huffman tables, whose markers lie among those of the frames, before the frame."""
+    header, scan = segments(jpeg)
+    return jpeg[:2] + b"".join(sorted(header, key=lambda segment: segment[1] != 0xC4)) + scan
 
 
 def exif() -> bytes:
@@ -59,6 +70,7 @@ def jpegs() -> Iterator[tuple[str, bytes]]:
     yield "thumbnail in its EXIF", make_jpeg(30, 50, exif=exif())
     yield "comment of 0xFF", make_jpeg(30, 50, comment=b"\xff" * 300)
     yield "colour profile", make_jpeg(30, 50, icc_profile=b"\xff\xc0" * 40_000)
+    yield "Huffman tables first", tables_first(make_jpeg(30, 50))
     for fill in (1, 2, 7):
         yield f"{fill} fill bytes", with_padding(make_jpeg(30, 50), fill)
 
