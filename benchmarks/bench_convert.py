@@ -138,9 +138,7 @@ def main() -> None:
     """Compare, or be one side."""
     args = arguments(__doc__ or "")
     if args.side:
-        return run_side(
-            args, SIDES, rounds=2
-        )  # the first one imports what is imported on first use (pandas, by pyarrow)
+        return run_side(args, SIDES)
     generate(args.data)
     rows = []
     for letter, goal in COPY_GOALS.items():
@@ -169,8 +167,7 @@ def main() -> None:
         table(("set", "side", "CPU s", "wall s", "peak RSS MB", "ours over it", "it over ours", "goal"), rows),
         "copy_loop: the source's files read and written again with a 1 MiB buffer; copy_kernel: shutil.copyfile.\n"
         "tfds_default, tfds_lean: tensorflow-datasets with SkipDecoding on the steps feeds our writer (see read.md);\n"
-        "their files are byte for byte the same as ours, but they write no episode table and no manifest. Every process does its work twice\n"
-        "and the second time counts: files are then written into memory that the machine has at hand.\n",
+        "their files are byte for byte the same as ours, but they write no episode table and no manifest.\n",
         packages=("numpy", "pyarrow", "xxhash", "tensorflow-datasets", "tensorflow-cpu"),
     )
     return None

@@ -23,9 +23,10 @@ from typing import Any
 HERE = Path(__file__).parent
 CACHE = "OXE_TOOLS_BENCH_DATA"  # the variable that may name the folder for generated data
 
-# Touched and freed before every run. A virtual machine gives memory that lies idle back to its host, and whoever gets
-# such a page next pays for fetching it: a copy of 224 MB took 0.38 s of CPU then, and 0.08 s otherwise.
-TOUCHED = 2 << 30  # bytes
+# Every process does its work this often, and the last time counts. By then all that is imported on first use has been
+# (pyarrow: pandas), and memory is at hand: a virtual machine gives idle pages back to its host, and whoever gets one
+# next pays for fetching it. Without this a copy of 224 MB took 0.08 to 0.4 s of CPU, with it always 0.08.
+ROUNDS = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,9 +83,9 @@ def measure(trial: Trial) -> Cost:
     return Cost(cpu_s=cpu, wall_s=wall, rss_mb=after.ru_maxrss / per_mb, answer=trial.answer(found))
 
 
-def run_side(args: argparse.Namespace, sides: Mapping[str, Side], *, rounds: int = 1) -> None:
-    """Be the fresh process: run the side that `--side` names and print the cost of the last round."""
-    costs = [measure(sides[args.side](args.data, args.set)) for _ in range(rounds)]
+def run_side(args: argparse.Namespace, sides: Mapping[str, Side]) -> None:
+    """Be the fresh process: run the side that `--side` names and print the cost of its last round."""
+    costs = [measure(sides[args.side](args.data, args.set)) for _ in range(ROUNDS)]
     print(json.dumps(asdict(costs[-1])))
 
 
@@ -96,7 +97,6 @@ def compare(script: str, args: argparse.Namespace, letter: str, *, sides: Sequen
 
 def fresh(script: str, data: Path, letter: str, *, side: str) -> Cost:
     """Run one side once in a process of its own."""
-    subprocess.run([sys.executable, "-c", f"b'x' * {TOUCHED}"], check=True)
     command = [sys.executable, script, "--data", str(data), "--set", letter, "--side", side]
     # One BLAS thread: a second one spins for 50 ms after the import of numpy, and would count as work.
     quiet = {**os.environ, "OPENBLAS_NUM_THREADS": "1", "TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": "-1"}
@@ -145,7 +145,12 @@ def publish(name: str, args: argparse.Namespace, *parts: str, packages: Sequence
     """Print the result and keep it as `results/<name>.md`."""
     versions = ", ".join(f"{package} {version(package)}" for package in packages)
     machine = f"{os.cpu_count()} cores, {platform.system()} {platform.machine()}, Python {platform.python_version()}"
-    text = "\n".join((*parts, f"Medians of {args.runs} alternating runs. {machine}, {versions}.\n"))
+    text = "\n".join(
+        (
+            *parts,
+            f"Medians of {args.runs} alternating runs, the second of two rounds in each process. {machine}, {versions}.\n",
+        )
+    )
     (HERE / "results").mkdir(exist_ok=True)
     (HERE / "results" / f"{name}.md").write_text(text, encoding="utf-8")
     print(text)
