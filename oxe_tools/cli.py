@@ -88,11 +88,12 @@ def convert(
     Example: oxe convert bridge_dataset --source data/bridge_dataset/1.0.0 --out bridge
     """
     from pipelines import convert as work
+    from pipelines.records import Options
     from schemas import catalog
 
     spec = catalog.dataset(declaration)
     source = source or catalog.source_of(declaration, spec)
-    options = work.Options(split=split, limit=limit, keep_raw=keep_raw, materialize=tuple(materialize or ()))
+    options = Options(split=split, limit=limit, keep_raw=keep_raw, materialize=tuple(materialize or ()))
     if dry_run:
         planned = work.dry_run(spec, source=source, options=options)
         (show.as_json if as_json else show.plan)(planned)
@@ -134,7 +135,7 @@ def verify(
         show.as_json(found.to_json())
     else:
         what = f"{found.episodes} episodes, {found.steps} steps, {found.numbers} numbers, {found.images} images"
-        typer.echo(f"{directory}: {what} in {found.files} files; source {found.source}")
+        typer.echo(f"{directory}: {what} in {show.files(found.files)}; source {found.source}")
     for difference in found.first:
         typer.echo(difference, err=True)
     if not found.ok:
@@ -164,7 +165,7 @@ def export_rlds(
     if as_json:
         show.as_json(report.to_json())
     else:
-        typer.echo(f"{out}: {report.episodes} episodes, {report.steps} steps in {report.files} files")
+        typer.echo(f"{out}: {report.episodes} episodes, {report.steps} steps in {show.files(report.files)}")
 
 
 @app.command()

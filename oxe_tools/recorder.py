@@ -7,6 +7,7 @@ import io
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -116,11 +117,8 @@ def cell(m: Motion) -> dict[str, object]:
     }
 
 
-LABS: Mapping[str, Callable[[Motion], dict[str, object]]] = {
-    "demo_kitchen": kitchen,
-    "demo_bench": bench,
-    "demo_cell": cell,
-}
+Lab: TypeAlias = Callable[[Motion], dict[str, object]]
+LABS: Mapping[str, Lab] = {"demo_kitchen": kitchen, "demo_bench": bench, "demo_cell": cell}
 
 
 def record(lab: str, folder: Path) -> None:
@@ -129,10 +127,8 @@ def record(lab: str, folder: Path) -> None:
     shard = Shard(folder / f"{lab}-train.tfrecord-00000-of-00001")
     features: list[Feature] = []
     for seed in range(EPISODES):
-        columns = LABS[lab](motion(seed)) | {
-            "is_first": np.arange(STEPS) == 0,
-            "is_last": np.arange(STEPS) == STEPS - 1,
-        }
+        step = np.arange(STEPS)
+        columns = LABS[lab](motion(seed)) | {"is_first": step == 0, "is_last": step == STEPS - 1}
         values = {
             path: v.astype(np.float32) if isinstance(v, np.ndarray) and v.dtype == float else v
             for path, v in columns.items()

@@ -51,7 +51,7 @@ def inspection(found: dict[str, Any]) -> None:
 def conversion(report: dict[str, Any]) -> None:
     """Show the outcome of `oxe convert`."""
     episodes = report["episodes"]
-    typer.echo(f"{report['out']}: {report['steps']} steps in {_files(report['files'])}, {report['seconds']:.1f} s")
+    typer.echo(f"{report['out']}: {report['steps']} steps in {files(report['files'])}, {report['seconds']:.1f} s")
     left_out = f"dropped ({counted(episodes['dropped'])}) + quarantined ({counted(episodes['quarantined'])})"
     typer.echo(f"episodes: {episodes['source']} in the source = {episodes['kept']} kept + {left_out}")
 
@@ -65,13 +65,18 @@ def unknowns(name: str, spaces: Sequence[Space | None]) -> None:
             typer.echo(f"{name}: {space.name}: not known: {', '.join(words)}", err=True)
 
 
-def _files(count: int) -> str:
+def files(count: int) -> str:
+    """Count files.
+
+    >>> files(1)
+    '1 file'
+    """
     return f"{count} file{'s' * (count != 1)}"
 
 
 def plan(planned: dict[str, Any]) -> None:
     """Show what `oxe convert --dry-run` would do."""
-    size = f"{planned['bytes'] / 1e6:.1f} MB in {_files(planned['files'])}"
+    size = f"{planned['bytes'] / 1e6:.1f} MB in {files(planned['files'])}"
     typer.echo(f"{planned['dataset']}: {planned['episodes']} episodes, {size}")
     typer.echo(f"action: {', '.join(planned['action'])}")
     typer.echo(f"state: {', '.join(planned['state']) or 'none'}")

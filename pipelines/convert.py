@@ -2,51 +2,26 @@
 
 import json
 import time
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-import xxhash
-
 from pipelines.folders import make_output
 from pipelines.progress import Progress, silent
+from pipelines.publish import publish
 from pipelines.readers.registry import open_source
 from pipelines.readers.source import Reader, ShardRef, plan
+from pipelines.records import Options, ShardRecord
 from pipelines.standardize import Binding, bind
-from pipelines.writers.parquet import FileRecord, ParquetShard, write_atomically
+from pipelines.writers.parquet import ParquetShard
 from schemas import layout
-from schemas.arrow import SCHEMA_VERSION, Layout, metadata_schema
 from schemas.errors import SourceError, UsageError, did_you_mean
 from schemas.source import RawEpisode, Unreadable
 from schemas.spaces import Space
 from schemas.spec import DatasetSpec
 from schemas.views import view_names
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Options:
-    """What a conversion takes and keeps; part of the dataset's identity."""
-
-    split: str | None = None
-    limit: int | None = None
-    keep_raw: bool = True
-    materialize: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ShardRecord:
-    """What became of every episode of one shard."""
-
-    file: FileRecord | None
-    episodes: tuple[dict[str, Any], ...]  # rows of meta/episodes.parquet
-    dropped: tuple[tuple[int, str], ...]  # episode index, reason
-    quarantined: tuple[Unreadable, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -182,107 +157,6 @@ def convert_shard(reader: Reader, ref: ShardRef, *, binding: Binding, out: Path)
 def why_drop(raw: RawEpisode) -> str | None:
     """Say why an episode is left out although it can be read, or None to keep it."""
     return None if raw.n_steps() else "zero_steps"
-
-
-def publish(
-    out: Path, reader: Reader, *, binding: Binding, options: Options, records: Sequence[ShardRecord]
-) -> dict[str, Any]:
-    """Write what turns files into a dataset: the episode table, the quarantine and, last, the manifest."""
-    rows = [row for record in records for row in record.episodes]
-    problems = [problem for record in records for problem in record.quarantined]
-    quarantined = Counter(problem.reason for problem in problems)
-    dropped = Counter(reason for record in records for _, reason in record.dropped)
-    balance = {
-        "source": len(rows) + dropped.total() + quarantined.total(),
-        "kept": len(rows),
-        "dropped": dict(sorted(dropped.items())),
-        "quarantined": dict(sorted(quarantined.items())),
-    }
-    episodes = _parquet(rows, episodes_schema(binding.layout))
-    quarantine = _parquet([_relative(p, reader) for p in problems], QUARANTINE_SCHEMA)
-    write_atomically(out / layout.EPISODES, episodes)
-    write_atomically(out / layout.QUARANTINE, quarantine)
-    manifest = {
-        "format": "oxe-tools",
-        "schema_version": SCHEMA_VERSION,
-        "dataset": binding.spec.name,
-        "spec": binding.spec.to_json(),
-        "spec_digest": binding.spec.digest(),
-        "source": reader.fingerprint(),
-        "options": asdict(options),
-        "balance": balance,
-        "steps": sum(row["length"] for row in rows),
-        "splits": counted(rows),
-        "columns": binding.layout.to_json(),
-        "files": [record.file.to_json() for record in records if record.file],
-        "episodes_xxh3_128": xxhash.xxh3_128_hexdigest(episodes),
-        "quarantine_xxh3_128": xxhash.xxh3_128_hexdigest(quarantine),
-    }
-    write_atomically(out / layout.MANIFEST, sealed(manifest))
-    return manifest
-
-
-def counted(rows: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, int]]:
-    """Count the episodes and steps of each split."""
-    splits: dict[str, dict[str, int]] = {}
-    for row in rows:
-        split = splits.setdefault(row["split"], {"episodes": 0, "steps": 0})
-        split["episodes"] += 1
-        split["steps"] += row["length"]
-    return splits
-
-
-def sealed(manifest: Mapping[str, Any]) -> bytes:
-    """Write a manifest whose last entry is the digest of itself without that entry."""
-    digest = xxhash.xxh3_128_hexdigest(json.dumps(manifest, indent=1).encode())
-    return json.dumps({**manifest, "xxh3_128": digest}, indent=1).encode() + b"\n"
-
-
-QUARANTINE_SCHEMA = pa.schema(
-    {
-        "episode_index": pa.int64(),
-        "split": pa.string(),
-        "file": pa.string(),
-        "offset": pa.int64(),
-        "reason": pa.string(),
-        "detail": pa.string(),
-    }
-)
-
-
-def episodes_schema(columns: Layout) -> pa.Schema:
-    """Give the columns of `meta/episodes.parquet`."""
-    ours = {
-        "episode_index": pa.int64(),
-        "id": pa.string(),
-        "split": pa.string(),
-        "instructions": pa.list_(pa.string()),
-        "length": pa.int64(),
-        "file": pa.string(),
-        "row": pa.int64(),
-        "content_hash": pa.string(),
-    }
-    return pa.schema([pa.field(name, kind) for name, kind in ours.items()] + metadata_schema(columns))
-
-
-def _relative(problem: Unreadable, reader: Reader) -> dict[str, Any]:
-    """Name files relative to the source: meta/ holds no host or path."""
-    names = [part.name for parts in reader.files().values() for part in parts]
-    known = next((name for name in names if problem.file.endswith(name)), "")
-    return {
-        "episode_index": problem.index,
-        "split": problem.split,
-        "file": known,
-        "offset": problem.offset,
-        "reason": problem.reason,
-        "detail": problem.detail,
-    }
-
-
-def _parquet(rows: Iterable[dict[str, Any]], schema: pa.Schema) -> bytes:
-    sink = pa.BufferOutputStream()
-    pq.write_table(pa.Table.from_pylist(list(rows), schema), sink, compression="zstd")
-    return bytes(sink.getvalue())
 
 
 def _log_run(out: Path, uri: str, report: Report) -> None:

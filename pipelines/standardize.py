@@ -6,9 +6,10 @@ from typing import Any
 
 import numpy as np
 
+from pipelines.fit import check_fit, misfit
 from schemas.arrow import Camera, Layout, MaterializedView
 from schemas.episode import Episode, Frames
-from schemas.errors import SourceError, SpecError, did_you_mean
+from schemas.errors import SourceError
 from schemas.expr import Expr
 from schemas.images import Sniffer
 from schemas.source import Array, Bytes, Column, Field, Ragged, RawEpisode
@@ -96,13 +97,13 @@ def bind(
     """Fit a declaration to a source's fields; a key that the source does not have is a SpecError."""
     steps = {field.path: field for field in fields if field.per_step}
     episodes = {field.path: field for field in fields if not field.per_step}
-    _check_keys(spec, steps, episodes)
+    check_fit(spec, steps, episodes)
     cameras = _cameras(spec, steps)
     language = spec.language_keys
     consumed = {camera.path for camera in cameras} | set(language[:1])
     prefix = f"{spec.raw}." if spec.raw else ""
     kept = [field for path, field in steps.items() if keep_raw and path.startswith(prefix) and path not in consumed]
-    flags = [flag for flag in FLAGS if flag in steps and not _misfit("flag", steps[flag])]
+    flags = [flag for flag in FLAGS if flag in steps and not misfit("flag", steps[flag])]
     views = tuple(view(spec, name) for name in materialize)
     origins: dict[str, str | None] = {flag: flag if flag in flags else None for flag in FLAGS}
     origins["instruction"] = language[0] if language else None
@@ -126,62 +127,6 @@ def bind(
 
 def _paths(parts: Sequence[Expr]) -> set[str]:
     return set().union(*(expr.paths() for expr in parts))
-
-
-def _check_keys(spec: DatasetSpec, steps: Mapping[str, Field], episodes: Mapping[str, Field]) -> None:
-    anywhere = {**steps, **episodes}
-    wanted: list[tuple[str, set[str], Mapping[str, Field]]] = [
-        *((f"action.{part}", set(expr.paths()), steps) for part, expr in spec.action.items()),
-        *((f"state.{part}", set(expr.paths()), steps) for part, expr in spec.state.items()),
-        *((f"cameras.{role}", {path}, steps) for role, path in spec.cameras.items()),
-        *((f"depth.{role}", {depth.key}, steps) for role, depth in spec.depth.items()),
-        ("language", set(spec.language_keys), anywhere),
-        ("timestamp", {spec.timestamp} if spec.timestamp else set(), steps),
-        ("id", {spec.id} if spec.id else set(), episodes),
-    ]
-    for place, paths, known in wanted:
-        for path in sorted(paths):
-            if path not in known:
-                raise SpecError(f"{spec.name}: {place}: the source has no '{path}'{did_you_mean(path, known)}")
-            if needed := _misfit(place.partition(".")[0], known[path]):
-                found = f"{'sequences of ' if known[path].ragged else ''}{known[path].kind}s of {known[path].dtype}"
-                shape = list(known[path].shape)
-                raise SpecError(f"{spec.name}: {place}: '{path}' holds {found} {shape}; needed: {needed}")
-    _check_widths(spec, steps)
-
-
-def _misfit(use: str, field: Field) -> str | None:
-    """Say what a declaration needs where this field does not do."""
-    single, scalar = not field.ragged, not field.shape
-    text, number = field.kind in {"text", "bytes"}, field.kind == "number"
-    listed = not field.per_step and field.ragged == 1
-    fits = {
-        "cameras": ("images", field.kind == "image" and single and not field.dtype.startswith("float")),
-        "language": ("texts", text and scalar and (single or listed)),
-        "id": ("one value", scalar and single),
-        "action": ("one vector per step", number and single and len(field.shape) < 2 and None not in field.shape),
-        "flag": ("one number per step", number and single and scalar),
-    }
-    needed, does = fits[{"depth": "cameras", "state": "action", "timestamp": "flag"}.get(use, use)]
-    return None if does else needed
-
-
-def _check_widths(spec: DatasetSpec, steps: Mapping[str, Field]) -> None:
-    """Try each expression on a step of ones: it must give as many numbers as its part has dimensions."""
-    spaces = ((spec.action, spec.embodiment.action), (spec.state, spec.embodiment.state))
-    for which, (exprs, space) in zip(("action", "state"), spaces, strict=True):
-        for part, expr in exprs.items():
-            ones = {path: np.ones([1, *map(int, filter(None, steps[path].shape))]) for path in expr.paths()}
-            dims = space.parts[part].dims if space else ()
-            try:
-                width = expr(ones).shape[1]
-            except SpecError as error:
-                raise SpecError(f"{spec.name}: {which}.{part}: {error}") from error
-            if width != len(dims):
-                raise SpecError(
-                    f"{spec.name}: {which}.{part}: '{expr}' gives {width} numbers, "
-                    f"the embodiment names {len(dims)} ({', '.join(dims)})"
-                )
 
 
 def _cameras(spec: DatasetSpec, steps: Mapping[str, Field]) -> tuple[Camera, ...]:

@@ -14,10 +14,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import xxhash
 
-from pipelines.convert import Options, counted, sealed, why_drop
+from pipelines.convert import why_drop
 from pipelines.progress import Progress, silent
+from pipelines.publish import counted, sealed
 from pipelines.readers.registry import open_source
 from pipelines.readers.source import plan
+from pipelines.records import Options
 from pipelines.standardize import bind
 from pipelines.writers.parquet import write_atomically
 from schemas import layout

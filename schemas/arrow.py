@@ -23,7 +23,7 @@ IMAGES, DEPTH, RAW = "observation.images.", "observation.depth.", "raw."
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Camera:
-    """One stream of images: its column's last name, its path in the source, and its role if the declaration gives one."""
+    """One stream of images: its column's last name, its path in the source, and its role if one is declared."""
 
     leaf: str
     path: str
@@ -217,7 +217,7 @@ def frames_to_arrow(frames: Frames) -> pa.Array:
 
 
 def _binary(items: Sequence[Bytes]) -> pa.Array:
-    """Join byte strings into one array, with one copy. (`pa.array` of memoryviews never lets go of their memory.)"""
+    """Join byte strings into one array, with one copy; `pa.array` of memoryviews never lets go of their memory."""
     offsets = np.concatenate(([0], np.cumsum([len(item) for item in items], dtype=np.int64)))
     if offsets[-1] > np.iinfo(np.int32).max:
         raise SourceError(f"{offsets[-1]} bytes in one column of one episode: more than 2 GiB", reason="too_large")

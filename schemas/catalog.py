@@ -38,7 +38,7 @@ def dataset(target: str) -> DatasetSpec:
 
 
 def source_of(target: str, declared: DatasetSpec) -> str | None:
-    """Say where the recordings of `dataset(target)` are: a relative `uri` is meant from the declaration's own folder."""
+    """Say where the recordings of `dataset(target)` are; a relative `uri` is meant from the declaration's folder."""
     path, uri = Path(target), declared.source.uri
     if target in dataset_names() or (uri and ("://" in uri or Path(uri).is_absolute())):
         return uri

@@ -136,21 +136,21 @@ class Episode:
 
 def take(column: Column, rows: Array) -> Column:
     """Take some steps of a column."""
-    if isinstance(column, np.ndarray):
-        return column[rows]
-    if not isinstance(column, Ragged):
-        return [column[i] for i in rows]
+    if isinstance(column, Ragged):
+        return _take_ragged(column, rows)
+    return column[rows] if isinstance(column, np.ndarray) else [column[i] for i in rows]
+
+
+def _take_ragged(column: Ragged, rows: Array) -> Ragged:
     outer, *inner = column.lengths
     ends = np.cumsum(outer)
-    items = np.concatenate([np.arange(ends[i] - outer[i], ends[i]) for i in rows] or [np.zeros(0, np.int64)]).astype(
-        np.int64
-    )
-    if not inner:
-        values = column.values[items] if isinstance(column.values, np.ndarray) else [column.values[i] for i in items]
-        return Ragged(values, (outer[rows],))
-    below = take(Ragged(column.values, tuple(inner)), items)
-    assert isinstance(below, Ragged)
-    return Ragged(below.values, (outer[rows], *below.lengths))
+    taken = [np.arange(ends[i] - outer[i], ends[i]) for i in rows]
+    items = np.concatenate([np.zeros(0, np.int64), *taken]).astype(np.int64)
+    if inner:
+        below = _take_ragged(Ragged(column.values, tuple(inner)), items)
+        return Ragged(below.values, (outer[rows], *below.lengths))
+    values = column.values[items] if isinstance(column.values, np.ndarray) else [column.values[i] for i in items]
+    return Ragged(values, (outer[rows],))
 
 
 def _chunks(column: Column | Frames) -> "list[Any]":

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from schemas.errors import SpecError, did_you_mean
-from schemas.ops import ARRAY_OPS, STEP_OPS, Steps
+from schemas.ops import ARRAY_OPS, ROW, STEP_OPS, Steps
 from schemas.source import Array
 
 TOKEN = re.compile(
@@ -35,11 +35,17 @@ class Path:
     start: int | None = None
     stop: int | None = None
 
+    def __str__(self) -> str:
+        """Give the text."""
+        bounds = ["" if bound is None else str(bound) for bound in (self.start, self.stop)]
+        return f"{self.path}[{':'.join(bounds)}]" if any(bounds) else self.path
+
     def read(self, steps: Mapping[str, Any]) -> Array:
         """Take the column as [T, k] float32; a path that is not there is a SpecError."""
         column = steps.get(self.path)
         if column is None:
-            raise SpecError(f"unknown key '{self.path}'{did_you_mean(self.path, steps)}")
+            known = [path for path in steps if path != ROW]
+            raise SpecError(f"unknown key '{self.path}'{did_you_mean(self.path, known)}")
         if not isinstance(column, np.ndarray) or column.ndim > 2:
             raise SpecError(f"'{self.path}' is not a vector of numbers per step")
         values = column.astype(np.float32, copy=False)
@@ -52,6 +58,15 @@ class Call:
 
     op: str
     args: tuple[float | Path, ...] = ()
+
+    def __str__(self) -> str:
+        """Give the text.
+
+        >>> str(parse_step_op("drop_first( 1 )"))
+        'drop_first(1)'
+        """
+        words = [str(arg) if isinstance(arg, Path) else repr(arg).removesuffix(".0") for arg in self.args]
+        return f"{self.op}({', '.join(words)})" if words else self.op
 
     def values(self, steps: Steps) -> list[float | Array]:
         """Read the arguments that are paths."""

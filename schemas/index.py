@@ -1,7 +1,7 @@
 """The byte-range index: where each image lies inside a Parquet file; a random frame is then one slice of a mmap.
 
-It works because image columns are written uncompressed and PLAIN: a page's payload is then definition levels followed by
-`length (u32), bytes` per value, as the Parquet format says ("Data Pages", "Plain encoding"; page headers are Thrift
+It works because image columns are written uncompressed and PLAIN: a page's payload is then definition levels followed
+by `length (u32), bytes` per value, as the Parquet format says ("Data Pages", "Plain encoding"; page headers are Thrift
 compact structs). Nulls have no entry in the page and length 0 in the index.
 
 File `index/<name>.idx`, little endian: `OXEIDX01`, u32 size of the header, header (JSON: rows, columns; padded with

@@ -64,9 +64,10 @@ class RawEpisode:
         """Count the steps; columns of unequal length are a SourceError."""
         lengths = {path: len(column) for path, column in self.steps.items()}
         if len(set(lengths.values())) > 1:
-            shortest, longest = min(lengths, key=lambda k: lengths[k]), max(lengths, key=lambda k: lengths[k])
+            ordered = sorted(lengths, key=lambda path: lengths[path])
+            longest, shortest = (f"{path} has {lengths[path]} steps" for path in (ordered[-1], ordered[0]))
             raise SourceError(
-                f"columns of unequal length: {longest} has {lengths[longest]} steps, {shortest} has {lengths[shortest]}",
+                f"columns of unequal length: {longest}, {shortest}",
                 reason="unequal_lengths",
                 file=self.file,
                 offset=self.offset,

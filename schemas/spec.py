@@ -40,7 +40,7 @@ def _parsed(parse: Callable[[str], Parsed]) -> Callable[[object], Parsed]:
 
 
 Expression = Annotated[expr.Expr, PlainValidator(_parsed(expr.parse)), PlainSerializer(str)]
-StepOp = Annotated[str, PlainValidator(_parsed(lambda text: text if expr.parse_step_op(text) else text))]
+StepOp = Annotated[expr.Call, PlainValidator(_parsed(expr.parse_step_op)), PlainSerializer(str)]
 
 
 class Model(BaseModel):

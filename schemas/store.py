@@ -101,7 +101,8 @@ class Dataset:
 
     def __repr__(self) -> str:
         """Name the dataset and its size."""
-        return f"Dataset({str(self.path)!r}: {self.manifest['dataset']}, {len(self)} episodes, {self.manifest['steps']} steps)"
+        size = f"{len(self)} episodes, {self.manifest['steps']} steps"
+        return f"Dataset({str(self.path)!r}: {self.manifest['dataset']}, {size})"
 
     def __len__(self) -> int:
         """Count the kept episodes."""

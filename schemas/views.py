@@ -12,7 +12,7 @@ import numpy as np
 
 from schemas.episode import Episode
 from schemas.errors import SpecError, ViewError, did_you_mean
-from schemas.expr import Call, Expr, Path, parse_step_op
+from schemas.expr import Call, Expr, Path
 from schemas.ops import ARRAY_OPS, ROW, STEP_OPS, Steps
 from schemas.rotations import to_euler, to_rotation
 from schemas.source import Array
@@ -46,17 +46,21 @@ class View:
         if episode.state is not None:
             steps["observation.state"] = episode.state
         steps |= {f"raw.{path}": column for path, column in episode.raw.items() if isinstance(column, np.ndarray)}
+        return self.of_columns(steps)
+
+    def of_columns(self, steps: Steps) -> Viewed:
+        """Compute the view of stored columns, `ROW` among them; what does not fit is a ViewError."""
         try:
             viewed = self.compute(steps)
         except SpecError as error:
-            raise ViewError(f"view '{self.name}' of {episode.dataset}: {error}") from error
+            raise ViewError(f"view '{self.name}': {error}") from error
         if viewed.action.shape[1] != len(self.space):
             columns = f"{viewed.action.shape[1]} columns, its space has {len(self.space)} dimensions"
-            raise ViewError(f"view '{self.name}' of {episode.dataset}: its action has {columns}")
+            raise ViewError(f"view '{self.name}': its action has {columns}")
         return viewed
 
     def apply(self, episode: Episode) -> Episode:
-        """Give the episode that the view shows: its own action, masked steps removed, first and last step marked anew."""
+        """Give the episode that the view shows: its action, masked steps removed, first and last step marked anew."""
         viewed = self.of(episode)
         step = np.arange(len(viewed.action))
         return episode.select(
@@ -104,12 +108,12 @@ def view(spec: DatasetSpec, name: str) -> View:
 
 def _declared_view(steps: Steps, declared: ViewSpec) -> Viewed:
     stored = len(steps[ROW])
-    for text in declared.before:
-        steps = _step(steps, parse_step_op(text))
+    for call in declared.before:
+        steps = _step(steps, call)
     if declared.action:
         steps = {**steps, "action": np.concatenate([expr(steps) for expr in declared.action], axis=1)}
-    for text in declared.after:
-        steps = _step(steps, parse_step_op(text))
+    for call in declared.after:
+        steps = _step(steps, call)
     mask = np.zeros(stored, bool)
     mask[steps[ROW]] = True
     return Viewed(steps["action"], mask)
@@ -196,7 +200,7 @@ def _view_json(declared: ViewSpec, space: Space) -> dict[str, Any]:
 
 def _ops_of(declared: ViewSpec) -> list[Callable[..., Any]]:
     array_ops = [ARRAY_OPS[call.op] for expr in declared.action for call in expr.ops]
-    return array_ops + [STEP_OPS[parse_step_op(text).op] for text in (*declared.before, *declared.after)]
+    return array_ops + [STEP_OPS[call.op] for call in (*declared.before, *declared.after)]
 
 
 def _digest(declaration: Mapping[str, Any], *functions: Callable[..., Any]) -> str:

@@ -66,7 +66,8 @@ def parse(record: memoryview) -> dict[str, Value]:
     A record that is not an Example is a SourceError.
     """
     try:
-        return dict(_entry(pair) for number, all_ in fields(record) if number == 1 for n, pair in fields(all_) if n == 1)
+        maps = [content for number, content in fields(record) if number == 1]
+        return dict(_entry(pair) for content in maps for number, pair in fields(content) if number == 1)
     except UnicodeDecodeError as error:
         raise SourceError(f"not a tf.train.Example ({error})", reason="malformed_record") from error
 

@@ -2,7 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.convert import Options, convert
+from pipelines.convert import convert
+from pipelines.records import Options
 from schemas import catalog
 from schemas.store import Dataset, open_dataset
 from tests.docs.toy import blocks, record

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from pipelines.convert import Options, convert
+from pipelines.convert import convert
+from pipelines.records import Options
 from pipelines.writers.rlds import Feature, Shard, features_json, info_json
 from schemas import catalog, spec
 from schemas.episode import Episode

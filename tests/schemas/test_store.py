@@ -14,9 +14,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from pipelines.convert import Options, convert
+from pipelines.convert import convert
 from pipelines.readers.registry import open_source
 from pipelines.readers.source import plan
+from pipelines.records import Options
 from pipelines.standardize import Binding, bind
 from schemas.episode import Episode
 from schemas.errors import DatasetError, UsageError, ViewError

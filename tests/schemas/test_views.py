@@ -249,15 +249,15 @@ def test_a_view_of_a_column_that_was_not_stored_says_which() -> None:
     with pytest.raises(ViewError) as error:
         view(load(text), "openvla").of(make_episode())
     assert str(error.value) == (
-        "view 'openvla' of toy: unknown key 'raw.torqe'; did you mean 'raw.torque'? "
-        "(known: #row, action, observation.state, raw.torque)"
+        "view 'openvla': unknown key 'raw.torqe'; did you mean 'raw.torque'? "
+        "(known: action, observation.state, raw.torque)"
     )
 
 
 def test_eef_delta_of_an_episode_without_its_state_says_so() -> None:
     declared = catalog.dataset("demo_bench")
     episode = make_episode(action_space=make_space(frame="tool", rotation="rotvec"), state=None, state_space=None)
-    with pytest.raises(ViewError, match=r"view 'eef_delta' of toy: unknown key 'observation.state'"):
+    with pytest.raises(ViewError, match=r"view 'eef_delta': unknown key 'observation.state'"):
         view(declared, "eef_delta").of(episode)
 
 
