@@ -140,15 +140,18 @@ class Dataset:
             table = pq.read_table(self.path / layout.EPISODES, use_threads=False)
         except (OSError, ValueError) as error:
             raise DatasetError(f"{self.path / layout.EPISODES}: cannot be read ({error})") from error
-        numbers = {name: table[name].to_numpy() for name in ("episode_index", "row", "length")}
-        return {**{name: table[name] for name in table.column_names}, **numbers, "file": table["file"].to_pylist()}
+        return {name: table[name] for name in table.column_names}
+
+    @cached_property
+    def _places(self) -> list[tuple[str, int, int]]:
+        columns = (self._table[name].to_pylist() for name in ("file", "row", "length"))
+        return list(zip(*columns, strict=True))
 
     def where(self, i: int) -> tuple[str, int, int]:
         """Find an episode: its file, its first row there, its number of steps."""
-        table = self._table
-        if not 0 <= i < len(table["file"]):
+        if not 0 <= i < len(self._places):
             raise UsageError(f"{self.path}: no episode {i}, there are {len(self)}")
-        return table["file"][i], table["row"].item(i), table["length"].item(i)
+        return self._places[i]
 
     def file(self, path: str) -> DataFile:
         """Open a data file, once."""
@@ -227,7 +230,7 @@ class Dataset:
             images={c.leaf: frames[c.column] for c in columns.cameras if not c.is_depth},
             depth={c.leaf: frames[c.column] for c in columns.cameras if c.is_depth},
             raw={field.path: arrow.from_arrow(array(RAW + field.path), field) for field in columns.raw},
-            index=about["episode_index"].item(i),
+            index=about["episode_index"][i].as_py(),
             split=about["split"][i].as_py(),
             metadata={field.path: about[f"metadata.{field.path}"][i].as_py() for field in columns.metadata},
             **cast("Any", optional),
