@@ -122,7 +122,7 @@ class Dataset:
         """The names of its views."""
         return view_names(self.spec)
 
-    @property
+    @cached_property
     def cameras(self) -> tuple[str, ...]:
         """The names of its colour cameras."""
         return tuple(camera.leaf for camera in self.columns.cameras if not camera.is_depth)
@@ -168,20 +168,18 @@ class Dataset:
         path, row, length = self.where(i)
         if not 0 <= step < length:
             raise UsageError(f"{self.path}: episode {i} has no step {step}, it has {length}")
-        file = self.file(path)
-        return {name: file.image(row + step, self._camera(name)) for name in cameras or self.cameras}
+        file, columns = self.file(path), self._camera_columns
+        try:
+            return {name: file.image(row + step, columns[name]) for name in cameras or self.cameras}
+        except KeyError as error:
+            name = error.args[0]
+            raise UsageError(f"{self.path}: no camera '{name}'{did_you_mean(name, columns)}") from error
 
     @cached_property
     def _camera_columns(self) -> dict[str, int]:
         numbered = list(enumerate(self.columns.cameras))
         roles = {camera.role: number for number, camera in numbered if camera.role}
         return {**roles, **{camera.leaf: number for number, camera in numbered}}
-
-    def _camera(self, name: str) -> int:
-        column = self._camera_columns.get(name)
-        if column is None:
-            raise UsageError(f"{self.path}: no camera '{name}'{did_you_mean(name, self._camera_columns)}")
-        return column
 
     def episode(self, i: int, view: str | None = None) -> Episode:
         """Read one episode; with a view, its own action and without the steps it masks."""

@@ -19,6 +19,8 @@ BYTES, FLOATS, INTS = 1, 2, 3
 NOTHING: Value = (0, memoryview(b""))
 LEN = 2  # the wire type of everything with a length
 BYTES_ITEM = 1 << 3 | LEN
+KEY, VALUE = 1 << 3 | LEN, 2 << 3 | LEN  # the tags of a map entry
+LISTS = {kind << 3 | LEN for kind in (BYTES, FLOATS, INTS)}
 
 
 def varint(buf: memoryview, pos: int) -> tuple[int, int]:
@@ -73,6 +75,15 @@ def parse(record: memoryview) -> dict[str, Value]:
 
 
 def _entry(pair: memoryview) -> tuple[str, Value]:
+    """Read one entry of the map; the common layout (a short key, then one list) at once, others field by field."""
+    size = len(pair)
+    key_end = 2 + pair[1] if size > 1 else size
+    if key_end + 4 < size and pair[0] == KEY and pair[1] < 0x80 and pair[key_end] == VALUE:
+        outer, at = varint(pair, key_end + 1)
+        tag = pair[at] if at < size else 0
+        inner, start = varint(pair, at + 1)
+        if at + outer == size == start + inner and tag in LISTS:
+            return str(pair[2:key_end], "utf-8"), (tag >> 3, pair[start:])
     key, value = "", NOTHING
     for number, content in fields(pair):
         if number == 1:
