@@ -1,5 +1,6 @@
 """The command `oxe`: it parses, calls one function, and prints."""
 
+import shlex
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -76,6 +77,15 @@ def convert(
     materialize: Annotated[
         list[str] | None, typer.Option(metavar="VIEW", help="Store this view as a column, too.")
     ] = None,
+    workers: Annotated[int, typer.Option(min=1, help="Processes on this machine.")] = 1,
+    runner: Annotated[
+        str | None, typer.Option(help="Another Beam runner: FlinkRunner, SparkRunner, DataflowRunner.")
+    ] = None,
+    beam_options: Annotated[str, typer.Option(help="Options for that runner, as one quoted text.")] = "",
+    strict: Annotated[bool, typer.Option("--strict", help="Stop at the first episode that cannot be read.")] = False,
+    max_quarantine: Annotated[
+        int | None, typer.Option(min=0, metavar="N", help="Stop when more than N episodes cannot be read.")
+    ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Check the declaration against the source; write nothing.")
     ] = False,
@@ -88,7 +98,7 @@ def convert(
     Example: oxe convert bridge_dataset --source data/bridge_dataset/1.0.0 --out bridge
     """
     from pipelines import convert as work
-    from pipelines.records import Options
+    from pipelines.records import Engine, Options
     from schemas import catalog
 
     spec = catalog.dataset(declaration)
@@ -99,7 +109,16 @@ def convert(
         (show.as_json if as_json else show.plan)(planned)
         return
     with progress() as bar:
-        report = work.convert(spec, out, source=source, options=options, overwrite=overwrite, progress=bar)
+        report = work.convert(
+            spec,
+            out,
+            source=source,
+            options=options,
+            engine=Engine(workers=workers, runner=runner, options=tuple(shlex.split(beam_options))),
+            max_quarantine=0 if strict else max_quarantine,
+            overwrite=overwrite,
+            progress=bar,
+        )
     if as_json:
         show.as_json(report.to_json())
     else:

@@ -2,23 +2,25 @@
 
 import json
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from pipelines.folders import make_output
-from pipelines.progress import Progress, silent
-from pipelines.publish import publish
+from pipelines.folders import check_apart
+from pipelines.job import Job, check_allowance
+from pipelines.ledger import Ledger, begin, clear, locked, ordered
+from pipelines.progress import Progress, silent, watched
+from pipelines.publish import episodes_schema, identity_of, publish
 from pipelines.readers.registry import open_source
 from pipelines.readers.source import Reader, ShardRef, plan
-from pipelines.records import Options, ShardRecord
+from pipelines.records import Engine, Options
 from pipelines.standardize import Binding, bind
-from pipelines.writers.parquet import ParquetShard
 from schemas import layout
-from schemas.errors import SourceError, UsageError, did_you_mean
-from schemas.source import RawEpisode, Unreadable
+from schemas.errors import TooManyQuarantinedError, UsageError, did_you_mean
+from schemas.source import Unreadable
 from schemas.spaces import Space
 from schemas.spec import DatasetSpec
 from schemas.views import view_names
@@ -60,37 +62,70 @@ def convert(
     *,
     source: str | None = None,
     options: Options | None = None,
+    engine: Engine | None = None,
+    max_quarantine: int | None = None,
     overwrite: bool = False,
     progress: Progress = silent,
 ) -> Report:
     """Convert `source` (by default the one the declaration names) into a dataset at `out`.
 
-    Raises SpecError where the declaration does not fit, SourceError where the source as a whole cannot be read, and
-    UsageError where `out` cannot be written. Single episodes that cannot be read are quarantined and counted.
+    An interrupted conversion of the same declaration, source and options goes on where it was; a finished one is left
+    as it is. Single episodes that cannot be read are quarantined and counted. Raises SpecError where the declaration
+    does not fit, SourceError where the source as a whole cannot be read, UsageError where `out` cannot be written or
+    holds something else, and TooManyQuarantinedError above `max_quarantine` episodes.
     """
     began = time.monotonic()
     options = options or Options()
     reader, binding, refs = _planned(spec, source, options)
-    make_output(out, source=reader.uri, ours={layout.DATA, layout.INDEX, layout.META}, overwrite=overwrite)
-    for name in (layout.DATA, layout.INDEX, layout.META):
-        (out / name).mkdir()
-    records = []
-    for ref in refs:
-        records.append(convert_shard(reader, ref, binding=binding, out=out))
-        progress(ref.episodes, sum(part.size or 0 for part in ref.parts))
-    manifest = publish(out, reader, binding=binding, options=options, records=records)
-    problems = tuple(problem for record in records for problem in record.quarantined)
-    balance = manifest["balance"]
-    report = Report(
-        out=str(out),
-        **balance,
-        steps=manifest["steps"],
-        files=len(manifest["files"]),
-        seconds=time.monotonic() - began,
-        problems=problems,
-    )
+    check_apart(out, reader.uri)
+    identity = identity_of(binding, reader, options)
+    with locked(out):
+        if overwrite:
+            clear(out)
+        if begin(out, identity):
+            manifest = json.loads((out / layout.MANIFEST).read_bytes())
+            return _report(out, manifest, problems=(), seconds=time.monotonic() - began)
+        job = Job(
+            declaration=spec.to_json(), source=reader.uri, out=str(out), options=options, max_quarantine=max_quarantine
+        )
+        ledger = Ledger(out, episodes_schema(binding.layout))
+        _run(job, ledger, refs, engine=engine or Engine(), progress=progress)
+        records = ordered(ledger, [ref.name for ref in refs])
+        problems = tuple(problem for record in records for problem in record.quarantined)
+        check_allowance(problems, max_quarantine)
+        manifest = publish(out, reader, binding=binding, options=options, records=records)
+        ledger.close()
+    report = _report(out, manifest, problems=problems, seconds=time.monotonic() - began)
     _log_run(out, reader.uri, report)
     return report
+
+
+def _run(job: Job, ledger: Ledger, refs: Sequence[ShardRef], *, engine: Engine, progress: Progress) -> None:
+    """Do the shards that are not done; those that fail for good are one error that names the first."""
+    todo = [ref for ref in refs if ledger.read(ref.name) is None]
+    if not todo:
+        return
+    from pipelines.beam.run import run  # noqa: PLC0415 - Beam takes seconds to import, a finished conversion none
+
+    with watched(ledger.finished, refs, progress):
+        run(job, todo, engine=engine)
+    stopped, failures = ledger.stopped(), ledger.failures()
+    if stopped:
+        raise TooManyQuarantinedError(stopped)
+    if failures:
+        name, message = next(iter(failures.items()))
+        raise UsageError(f"{len(failures)} of {len(todo)} shards failed; run again to go on. {name}: {message}")
+
+
+def _report(out: Path, manifest: Mapping[str, Any], *, problems: tuple[Unreadable, ...], seconds: float) -> Report:
+    return Report(
+        out=str(out),
+        **manifest["balance"],
+        steps=manifest["steps"],
+        files=len(manifest["files"]),
+        seconds=seconds,
+        problems=problems,
+    )
 
 
 def dry_run(spec: DatasetSpec, *, source: str | None = None, options: Options | None = None) -> dict[str, Any]:
@@ -124,39 +159,6 @@ def _planned(spec: DatasetSpec, source: str | None, options: Options) -> tuple[R
         raise UsageError(f"{uri}: no split '{options.split}'{did_you_mean(options.split, reader.files())}")
     binding = bind(spec, reader.fields, keep_raw=options.keep_raw, materialize=options.materialize)
     return reader, binding, plan(reader, split=options.split, limit=options.limit)
-
-
-def convert_shard(reader: Reader, ref: ShardRef, *, binding: Binding, out: Path) -> ShardRecord:
-    """Read, standardize and write one shard; every episode of it is kept, dropped or quarantined."""
-    shard = ParquetShard(out, ref.name, binding)
-    dropped: list[tuple[int, str]] = []
-    quarantined: list[Unreadable] = []
-    try:
-        for raw in reader.read(ref, binding.columns):
-            if isinstance(raw, Unreadable):
-                quarantined.append(raw)
-                continue
-            try:
-                reason = why_drop(raw)
-                if reason:
-                    dropped.append((raw.index, reason))
-                else:
-                    shard.add(binding.episode(raw))
-            except SourceError as error:
-                quarantined.append(Unreadable.of(error, index=raw.index, split=raw.split, file=raw.file))
-        record = shard.finish(ref.split)
-    except OSError as error:
-        raise UsageError(f"{out}: cannot be written ({error})") from error
-    finally:
-        shard.discard()
-    return ShardRecord(
-        file=record, episodes=tuple(shard.episodes), dropped=tuple(dropped), quarantined=tuple(quarantined)
-    )
-
-
-def why_drop(raw: RawEpisode) -> str | None:
-    """Say why an episode is left out although it can be read, or None to keep it."""
-    return None if raw.n_steps() else "zero_steps"
 
 
 def _log_run(out: Path, uri: str, report: Report) -> None:

@@ -13,9 +13,7 @@ def make_output(out: Path, *, source: str | None, ours: Collection[str], overwri
     What exists there is replaced only with `overwrite`, and only if it holds the names `ours`: nobody's home directory
     is removed by a typing error. An output inside its source, or around it, is refused.
     """
-    here, there = out.resolve(), _local(source)
-    if there and (here == there or here in there.parents or there in here.parents):
-        raise UsageError(f"{out}: the output and its source {source} lie inside one another")
+    check_apart(out, source)
     try:
         if out.exists() and (not out.is_dir() or any(out.iterdir())):
             if not out.is_dir():
@@ -28,6 +26,13 @@ def make_output(out: Path, *, source: str | None, ours: Collection[str], overwri
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UsageError(f"{out}: cannot be written ({error})") from error
+
+
+def check_apart(out: Path, source: str | None) -> None:
+    """Refuse an output inside its source, or around it."""
+    here, there = out.resolve(), _local(source)
+    if there and (here == there or here in there.parents or there in here.parents):
+        raise UsageError(f"{out}: the output and its source {source} lie inside one another")
 
 
 def _local(source: str | None) -> Path | None:

@@ -44,12 +44,9 @@ def publish(
     write_atomically(out / layout.QUARANTINE, quarantine)
     manifest = {
         "format": "oxe-tools",
-        "schema_version": SCHEMA_VERSION,
         "dataset": binding.spec.name,
         "spec": binding.spec.to_json(),
-        "spec_digest": binding.spec.digest(),
-        "source": reader.fingerprint(),
-        "options": asdict(options),
+        **identity_of(binding, reader, options),
         "balance": balance,
         "steps": sum(row["length"] for row in rows),
         "splits": counted(rows),
@@ -60,6 +57,16 @@ def publish(
     }
     write_atomically(out / layout.MANIFEST, sealed(manifest))
     return manifest
+
+
+def identity_of(binding: Binding, reader: Reader, options: Options) -> dict[str, Any]:
+    """Say which conversion this is: two with the same identity give the same dataset."""
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "spec_digest": binding.spec.digest(),
+        "source": reader.fingerprint(),
+        "options": asdict(options),
+    }
 
 
 def counted(rows: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, int]]:

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import xxhash
 
-from pipelines.convert import why_drop
+from pipelines.job import why_drop
 from pipelines.progress import Progress, silent
 from pipelines.publish import counted, sealed
 from pipelines.readers.registry import open_source

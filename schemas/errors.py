@@ -4,6 +4,7 @@ OxeError
 ├── UsageError          the call is wrong: a flag, an output that exists
 ├── SpecError           a declaration is wrong
 ├── SourceError         a source, or one episode of it, cannot be read
+├── TooManyQuarantinedError  more episodes cannot be read than the user allows
 ├── DatasetError        a published dataset is damaged, or is not one
 ├── ViewError           a dataset cannot give this view
 └── MissingExtraError   an optional package is not installed
@@ -43,6 +44,10 @@ class SourceError(OxeError):
         """Lead with the place."""
         place = self.file + (f": byte {self.offset}" if self.offset is not None else "")
         return f"{place}: {self.message}" if place else self.message
+
+
+class TooManyQuarantinedError(OxeError):
+    """More episodes cannot be read than `--strict` or `--max-quarantine` allows."""
 
 
 class DatasetError(OxeError):

@@ -5,6 +5,9 @@ MANIFEST = "meta/manifest.json"
 EPISODES = "meta/episodes.parquet"
 QUARANTINE = "meta/quarantine.parquet"
 RUNS = "meta/runs.jsonl"
+LOCK = "meta/lock"  # held while a conversion writes
+LEDGER = "meta/ledger"  # of a conversion that is not finished
+IDENTITY = "meta/ledger/identity.json"
 VERIFICATION = "meta/verification.json"
 
 

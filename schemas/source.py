@@ -86,6 +86,10 @@ class Unreadable:
     detail: str
     offset: int | None = None
 
+    def to_json(self) -> dict[str, Any]:
+        """Give its fields."""
+        return {name: getattr(self, name) for name in self.__slots__}
+
     @classmethod
     def of(cls, error: SourceError, *, index: int | None, split: str, file: str = "") -> "Unreadable":
         """Turn an error into a value that can be counted."""

@@ -1,0 +1,84 @@
+"""The conversion's Beam graph: Create(shards) -> ParDo(convert one shard).
+
+Only the portable core of Beam is used, and only names and messages pass through it: a shard's outcome is the record it
+leaves in the ledger, on whatever engine it ran.
+"""
+
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from pipelines.job import Job, Work
+from pipelines.readers.source import ShardRef
+from pipelines.records import Engine
+from schemas.errors import MissingExtraError, UsageError
+
+logging.disable(logging.WARNING)  # Beam warns of Google Cloud libraries that nobody asked for
+import apache_beam as beam  # noqa: E402
+from apache_beam.options.pipeline_options import PipelineOptions  # noqa: E402
+from apache_beam.runners.portability.fn_api_runner import FnApiRunner  # noqa: E402
+from apache_beam.runners.runner import PipelineRunner, PipelineState, create_runner  # noqa: E402
+
+logging.disable(logging.NOTSET)
+
+
+class ConvertShard(beam.DoFn):
+    """Converts shards with one opened job per worker; yields each shard's name and what went wrong, if anything."""
+
+    def __init__(self, job: Job) -> None:
+        """Keep the job; it is opened on the worker."""
+        self.job = job
+        self.work: Work | None = None
+
+    def setup(self) -> None:
+        """Open source and output, once per worker."""
+        self.work = self.job.open()
+
+    def process(self, ref: ShardRef) -> Iterator[tuple[str, str | None]]:
+        """Convert one shard."""
+        work = self.work or self.job.open()
+        yield ref.name, work.shard(ref)
+
+
+def run(job: Job, refs: Sequence[ShardRef], *, engine: Engine) -> None:
+    """Run the graph on an engine and wait for it; an engine that breaks down is a UsageError."""
+    with _runner(engine, len(refs)) as (runner, options):
+        pipeline = beam.Pipeline(runner=runner, options=PipelineOptions(options))
+        _ = pipeline | "shards" >> beam.Create(list(refs)) | "convert" >> beam.ParDo(ConvertShard(job))
+        try:
+            state = pipeline.run().wait_until_finish()
+        except RuntimeError as error:  # what Beam makes of any exception, Ctrl-C among them
+            if str(error).startswith(KeyboardInterrupt.__name__):
+                raise KeyboardInterrupt from error
+            raise
+    if state not in {PipelineState.DONE, None}:
+        raise UsageError(f"the Beam runner ended as {state}; run again to go on")
+
+
+@contextmanager
+def _runner(engine: Engine, shards: int) -> Iterator[tuple[PipelineRunner, list[str]]]:
+    """Choose the runner: one that is named, Dask on this machine for several workers, else this process."""
+    options = list(engine.options)
+    if engine.runner:
+        yield create_runner(engine.runner), options
+    elif engine.workers == 1:
+        yield FnApiRunner(), options
+    else:
+        with _dask(engine.workers) as (runner, address):
+            yield runner, [*options, f"--dask_client_address={address}", f"--dask_npartitions={shards}"]
+
+
+@contextmanager
+def _dask(workers: int) -> Iterator[tuple[PipelineRunner, str]]:
+    """Start worker processes on this machine; one that is killed is started again and its shard done again."""
+    try:
+        from apache_beam.runners.dask.dask_runner import DaskRunner  # noqa: PLC0415 - an extra
+        from distributed import LocalCluster, default_client  # noqa: PLC0415
+    except ImportError as error:
+        raise MissingExtraError("dask", extra="dask") from error
+    logging.getLogger("distributed").setLevel(logging.ERROR)
+    with LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address=None) as cluster:
+        try:
+            yield DaskRunner(), cluster.scheduler_address
+        finally:
+            default_client().close()  # the runner leaves it open

@@ -1,0 +1,115 @@
+"""One conversion as plain data that any worker can open, and the work on one shard."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pipelines.ledger import Ledger
+from pipelines.publish import episodes_schema
+from pipelines.readers.registry import open_source
+from pipelines.readers.source import Reader, ShardRef
+from pipelines.records import Options, ShardRecord
+from pipelines.standardize import Binding, bind
+from pipelines.writers.parquet import ParquetShard
+from schemas import spec
+from schemas.errors import OxeError, SourceError, TooManyQuarantinedError, UsageError
+from schemas.source import RawEpisode, Unreadable
+
+PAUSES = (0.1, 1.0)  # seconds before the second and the third try of a shard
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """What to convert, from where, to where; picklable."""
+
+    declaration: dict[str, Any]  # DatasetSpec.to_json
+    source: str
+    out: str
+    options: Options
+    max_quarantine: int | None = None
+
+    def open(self) -> "Work":
+        """Open source and output on this worker."""
+        declared = spec.from_json(self.declaration, where="job")
+        reader = open_source(self.source, declared.source.format)
+        binding = bind(declared, reader.fields, keep_raw=self.options.keep_raw, materialize=self.options.materialize)
+        ledger = Ledger(Path(self.out), episodes_schema(binding.layout))
+        return Work(job=self, reader=reader, binding=binding, ledger=ledger)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Work:
+    """An opened job."""
+
+    job: Job
+    reader: Reader
+    binding: Binding
+    ledger: Ledger = field(repr=False)
+
+    def shard(self, ref: ShardRef) -> str | None:
+        """Convert one shard and enter it in the ledger; say what went wrong, or None.
+
+        A shard that fails is tried again; one that fails for good is a value, so that others go on. More quarantined
+        episodes than the job allows stop the run: shards that have not begun are left.
+        """
+        if self.ledger.stopped():
+            return None
+        for pause in (*PAUSES, None):
+            try:
+                record = convert_shard(self, ref)
+                self.ledger.write(ref.name, record)
+            except TooManyQuarantinedError as error:
+                self.ledger.stop(str(error))
+                return None
+            except (OxeError, OSError, ValueError) as error:
+                message = str(error)
+            else:
+                return None
+            if pause is not None:
+                time.sleep(pause)
+        self.ledger.fail(ref.name, message)
+        return message
+
+
+def convert_shard(work: Work, ref: ShardRef) -> ShardRecord:
+    """Read, standardize and write one shard; every episode of it is kept, dropped or quarantined."""
+    out = work.ledger.out
+    shard = ParquetShard(out, ref.name, work.binding)
+    dropped: list[tuple[int, str]] = []
+    quarantined: list[Unreadable] = []
+    try:
+        for raw in work.reader.read(ref, work.binding.columns):
+            try:
+                if isinstance(raw, Unreadable):
+                    quarantined.append(raw)
+                elif reason := why_drop(raw):
+                    dropped.append((raw.index, reason))
+                else:
+                    shard.add(work.binding.episode(raw))
+            except SourceError as error:
+                quarantined.append(Unreadable.of(error, index=raw.index, split=raw.split, file=raw.file))
+            check_allowance(quarantined, work.job.max_quarantine)
+        record = shard.finish(ref.split)
+    except OSError as error:
+        raise UsageError(f"{out}: cannot be written ({error})") from error
+    finally:
+        shard.discard()
+    return ShardRecord(
+        file=record, episodes=tuple(shard.episodes), dropped=tuple(dropped), quarantined=tuple(quarantined)
+    )
+
+
+def why_drop(raw: RawEpisode) -> str | None:
+    """Say why an episode is left out although it can be read, or None to keep it."""
+    return None if raw.n_steps() else "zero_steps"
+
+
+def check_allowance(quarantined: Sequence[Unreadable], allowed: int | None) -> None:
+    """Refuse more quarantined episodes than allowed, naming the last one."""
+    if allowed is not None and len(quarantined) > allowed:
+        last = quarantined[-1]
+        where = f"{last.file}: byte {last.offset}" if last.offset is not None else last.file
+        count = f"{len(quarantined)} episodes cannot be read, {allowed} are allowed"
+        raise TooManyQuarantinedError(f"{count}; episode {last.index}: {where}: {last.detail}")
