@@ -52,9 +52,9 @@ $(VENV)/.core: $(DECLARED) | $(BIN)/python
 	@touch $@
 
 $(VENV)/.dev: $(DECLARED) | $(BIN)/python
-	$(PIP_INSTALL) -e ".[dev,rlds]"
+	$(PIP_INSTALL) -e ".[dev,rlds,dask]"
 	@touch $(VENV)/.core $@
 
 $(VENV)/.bench: $(DECLARED) | $(BIN)/python
-	$(PIP_INSTALL) -e ".[dev,rlds,bench]"
+	$(PIP_INSTALL) -e ".[dev,rlds,dask,bench]"
 	@touch $(VENV)/.core $(VENV)/.dev $@

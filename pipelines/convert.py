@@ -11,7 +11,7 @@ from typing import Any
 
 from pipelines.folders import check_apart
 from pipelines.job import Job, check_allowance
-from pipelines.ledger import Ledger, begin, clear, locked, ordered
+from pipelines.ledger import Ledger, begin, clear, locked, ordered, sweep
 from pipelines.progress import Progress, silent, watched
 from pipelines.publish import episodes_schema, identity_of, publish
 from pipelines.readers.registry import open_source
@@ -90,6 +90,7 @@ def convert(
         )
         ledger = Ledger(out, episodes_schema(binding.layout))
         _run(job, ledger, refs, engine=engine or Engine(), progress=progress)
+        sweep(out)  # of workers that were killed
         records = ordered(ledger, [ref.name for ref in refs])
         problems = tuple(problem for record in records for problem in record.quarantined)
         check_allowance(problems, max_quarantine)
@@ -102,7 +103,14 @@ def convert(
 
 def _run(job: Job, ledger: Ledger, refs: Sequence[ShardRef], *, engine: Engine, progress: Progress) -> None:
     """Do the shards that are not done; those that fail for good are one error that names the first."""
-    todo = [ref for ref in refs if ledger.read(ref.name) is None]
+    todo, problems = list[ShardRef](), list[Unreadable]()
+    for ref in refs:
+        record = ledger.read(ref.name)
+        if record is None:
+            todo.append(ref)
+        else:
+            problems += record.quarantined
+    check_allowance(problems, job.max_quarantine)
     if not todo:
         return
     from pipelines.beam.run import run  # noqa: PLC0415 - Beam takes seconds to import, a finished conversion none

@@ -6,6 +6,7 @@ shard has a record. A shard's files come first and its record last, so a record 
 
 import fcntl
 import json
+import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -24,22 +25,30 @@ from schemas.source import Unreadable
 
 RECORD, FAILURE, STOP = ".parquet", ".failed", "stopped"
 META = b"oxe"
+TMP = "tmp-" + 32 * "[0-9a-f]"  # not `tmp-*`: a split may be called tmp
 
 
 @contextmanager
 def locked(out: Path) -> Iterator[None]:
-    """Hold the right to write at `out`; while another process on this machine does, this is a UsageError."""
+    """Hold the right to write at `out`; while another process on this machine does, this is a UsageError.
+
+    The lock is the process's, not the file's: one that was killed holds nothing.
+    """
     try:
         (out / layout.META).mkdir(parents=True, exist_ok=True)
         with (out / layout.LOCK).open("w") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
+                if not os.path.samestat(os.fstat(file.fileno()), (out / layout.LOCK).stat()):
+                    raise BlockingIOError  # who held it has just removed it, and a third may hold the new one
+            except (BlockingIOError, FileNotFoundError) as error:
                 raise UsageError(f"{out}: another conversion is writing here") from error
             try:
                 yield
             finally:
                 (out / layout.LOCK).unlink(missing_ok=True)
+                if not any((out / layout.META).iterdir()):
+                    (out / layout.META).rmdir()  # refused: what is not ours is left as it was
     except OSError as error:
         raise UsageError(f"{out}: cannot be written ({error})") from error
 
@@ -55,6 +64,7 @@ class Ledger:
         """Say that a shard is done."""
         about = {
             "file": record.file.to_json() if record.file else None,
+            "index_bytes": self._index(record.file).stat().st_size if record.file else None,
             "dropped": record.dropped,
             "quarantined": [problem.to_json() for problem in record.quarantined],
         }
@@ -69,10 +79,13 @@ class Ledger:
         path = self._path(name + RECORD)
         if not path.is_file():
             return None
-        table = pq.read_table(path, use_threads=False)
+        try:
+            table = pq.read_table(path, use_threads=False)
+        except pa.ArrowInvalid:  # damaged: the shard is done again
+            return None
         about = json.loads(table.schema.metadata[META])
         file = FileRecord(**about["file"]) if about["file"] else None
-        if file and not self._holds(file):
+        if file and (_size(self.out / file.path), _size(self._index(file))) != (file.bytes, about["index_bytes"]):
             return None
         return ShardRecord(
             file=file,
@@ -81,9 +94,8 @@ class Ledger:
             quarantined=tuple(Unreadable(**problem) for problem in about["quarantined"]),
         )
 
-    def _holds(self, file: FileRecord) -> bool:
-        data, index = self.out / file.path, self.out / layout.index_file(file.path)
-        return data.is_file() and data.stat().st_size == file.bytes and index.is_file()
+    def _index(self, file: FileRecord) -> Path:
+        return self.out / layout.index_file(file.path)
 
     def fail(self, name: str, message: str) -> None:
         """Say that a shard could not be done, and why."""
@@ -115,6 +127,10 @@ class Ledger:
         return self.out / layout.LEDGER / name
 
 
+def _size(path: Path) -> int | None:
+    return path.stat().st_size if path.is_file() else None
+
+
 def begin(out: Path, identity: Mapping[str, Any]) -> bool:
     """Start a conversion at `out`, or go on with it; say whether it is finished already.
 
@@ -123,25 +139,28 @@ def begin(out: Path, identity: Mapping[str, Any]) -> bool:
     stored = _identity(out)
     if stored is None:
         _refuse_strangers(out)
-        for name in (layout.DATA, layout.INDEX, layout.LEDGER):
-            (out / name).mkdir(exist_ok=True)
+        (out / layout.LEDGER).mkdir(exist_ok=True)
         write_atomically(out / layout.IDENTITY, json.dumps(identity).encode())
     elif stored != json.loads(json.dumps(identity)):
         differing = [key for key in identity if stored.get(key) != json.loads(json.dumps(identity[key]))]
         what = ", ".join(differing)
         raise UsageError(f"{out}: holds a conversion with another {what}; give --overwrite or another --out")
+    finished = (out / layout.MANIFEST).is_file()
     sweep(out)
-    return (out / layout.MANIFEST).is_file()
+    if finished:
+        shutil.rmtree(out / layout.LEDGER, ignore_errors=True)  # of a process killed behind the manifest
+    for name in () if finished else (layout.DATA, layout.INDEX):
+        (out / name).mkdir(exist_ok=True)
+    return finished
 
 
 def _identity(out: Path) -> Any:
     """Read which conversion is at `out`: from the manifest of a finished one, else from the ledger."""
     manifest, identity = out / layout.MANIFEST, out / layout.IDENTITY
     try:
-        if manifest.is_file():
-            found = json.loads(manifest.read_bytes())
-            return {key: found[key] for key in IDENTITY_KEYS}
-        return json.loads(identity.read_bytes()) if identity.is_file() else None
+        path = manifest if manifest.is_file() else identity
+        found = json.loads(path.read_bytes()) if path.is_file() else None
+        return None if found is None else {key: found[key] for key in IDENTITY_KEYS}
     except (ValueError, KeyError, TypeError) as error:
         raise UsageError(f"{out}: its {layout.META} is damaged ({error!r}); give --overwrite to replace it") from error
 
@@ -153,13 +172,13 @@ def _refuse_strangers(out: Path) -> None:
     strangers = [path.name for path in out.iterdir() if path.name != layout.META]
     strangers += [path.name for path in (out / layout.META).iterdir() if path.name not in {"lock", "ledger"}]
     if strangers:
-        raise UsageError(f"{out}: exists and is not a dataset of ours ({strangers[0]}); name an empty folder")
+        raise UsageError(f"{out}: exists and is not a dataset of ours ({min(strangers)}); name an empty folder")
 
 
 def sweep(out: Path) -> None:
     """Remove what a killed process was writing."""
     for name in (layout.DATA, layout.INDEX, layout.META, layout.LEDGER):
-        for path in (out / name).glob("tmp-*"):
+        for path in (out / name).glob(TMP):
             path.unlink()
     for path in (out / layout.LEDGER).glob(f"*{FAILURE}"):
         path.unlink()
@@ -167,14 +186,21 @@ def sweep(out: Path) -> None:
 
 
 def clear(out: Path) -> None:
-    """Remove a dataset of ours, finished or not, but not the lock that the caller holds."""
-    if not out.is_dir():
-        raise UsageError(f"{out}: is a file; name a folder")
-    if not {layout.DATA, layout.INDEX, layout.META} <= {path.name for path in out.iterdir()}:
+    """Remove a dataset of ours, finished or not, but not the lock that the caller holds.
+
+    One that is removed in part never passes for a whole one: it has no identity until the last of it is gone.
+    """
+    if not (out / layout.MANIFEST).is_file() and not (out / layout.IDENTITY).is_file():
         return _refuse_strangers(out)
+    if strangers := {path.name for path in out.iterdir()} - {layout.DATA, layout.INDEX, layout.META}:
+        raise UsageError(f"{out}: holds '{min(strangers)}', which is not ours; --overwrite will not remove it")
+    (out / layout.LEDGER).mkdir(exist_ok=True)
+    write_atomically(out / layout.IDENTITY, b"{}")
+    (out / layout.MANIFEST).unlink(missing_ok=True)
     for name in (layout.DATA, layout.INDEX):
-        shutil.rmtree(out / name)
-    for path in (out / layout.META).iterdir():
+        if (out / name).exists():
+            shutil.rmtree(out / name)
+    for path in sorted((out / layout.META).iterdir(), key=(out / layout.LEDGER).__eq__):
         if path.is_dir():
             shutil.rmtree(path)
         elif path != out / layout.LOCK:

@@ -20,6 +20,7 @@ from apache_beam.runners.portability.fn_api_runner import FnApiRunner  # noqa: E
 from apache_beam.runners.runner import PipelineRunner, PipelineState, create_runner  # noqa: E402
 
 logging.disable(logging.NOTSET)
+logging.getLogger("apache_beam.runners.common").setLevel(logging.CRITICAL)  # it logs what it raises
 
 
 class ConvertShard(beam.DoFn):
@@ -42,17 +43,35 @@ class ConvertShard(beam.DoFn):
 
 def run(job: Job, refs: Sequence[ShardRef], *, engine: Engine) -> None:
     """Run the graph on an engine and wait for it; an engine that breaks down is a UsageError."""
+    spread = not _in_this_process(engine)  # a shuffle lets a cluster share out the shards; here it would only cost
     with _runner(engine, len(refs)) as (runner, options):
-        pipeline = beam.Pipeline(runner=runner, options=PipelineOptions(options))
-        _ = pipeline | "shards" >> beam.Create(list(refs)) | "convert" >> beam.ParDo(ConvertShard(job))
         try:
+            pipeline = beam.Pipeline(runner=runner, options=PipelineOptions(options))
+            shards = pipeline | "shards" >> beam.Create(list(refs), reshuffle=spread)
+            _ = shards | "convert" >> beam.ParDo(ConvertShard(job))
             state = pipeline.run().wait_until_finish()
-        except RuntimeError as error:  # what Beam makes of any exception, Ctrl-C among them
-            if str(error).startswith(KeyboardInterrupt.__name__):
+        except Exception as error:
+            if str(error).startswith(KeyboardInterrupt.__name__):  # Beam makes a RuntimeError of Ctrl-C
                 raise KeyboardInterrupt from error
-            raise
+            if not spread:  # then it is not the engine that broke down
+                raise
+            raise UsageError(f"{_name(engine)} broke down; run again to go on: {_said(error)}") from error
     if state not in {PipelineState.DONE, None}:
-        raise UsageError(f"the Beam runner ended as {state}; run again to go on")
+        raise UsageError(f"{_name(engine)} ended as {state}; run again to go on")
+
+
+def _in_this_process(engine: Engine) -> bool:
+    return engine.runner is None and engine.workers == 1
+
+
+def _name(engine: Engine) -> str:
+    return engine.runner or "DaskRunner"
+
+
+def _said(error: Exception) -> str:
+    """Give an error's message as one line; of a worker's traceback, the last one."""
+    text = str(error).strip() or repr(error)
+    return text.splitlines()[-1].strip() if "Traceback" in text else " ".join(text.split())
 
 
 @contextmanager
@@ -60,8 +79,12 @@ def _runner(engine: Engine, shards: int) -> Iterator[tuple[PipelineRunner, list[
     """Choose the runner: one that is named, Dask on this machine for several workers, else this process."""
     options = list(engine.options)
     if engine.runner:
-        yield create_runner(engine.runner), options
-    elif engine.workers == 1:
+        try:
+            runner = create_runner(engine.runner)
+        except (ValueError, ImportError, AttributeError) as error:
+            raise UsageError(f"Beam cannot give the runner '{engine.runner}' ({error})") from error
+        yield runner, options
+    elif _in_this_process(engine):
         yield FnApiRunner(), options
     else:
         with _dask(engine.workers) as (runner, address):
@@ -77,7 +100,9 @@ def _dask(workers: int) -> Iterator[tuple[PipelineRunner, str]]:
     except ImportError as error:
         raise MissingExtraError("dask", extra="dask") from error
     logging.getLogger("distributed").setLevel(logging.ERROR)
-    with LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address=None) as cluster:
+    # A worker imports this file first, and so Beam without its warnings.
+    quiet = {"silence_logs": logging.ERROR, "preload": [__name__]}
+    with LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address=None, **quiet) as cluster:
         try:
             yield DaskRunner(), cluster.scheduler_address
         finally:

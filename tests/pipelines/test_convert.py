@@ -446,7 +446,10 @@ def fitted(folder: Path, target: str) -> Toy:
         write_spec(folder, replace={"control_hz = 10": ""})
         return toy
     if target == "meta/episodes.parquet":
-        return make_toy(folder, [columns(i, file_path=[rng.bytes(20_000).hex().encode()]) for i in range(2)])
+        few = {f"s{i}": 1 for i in range(4)}  # the table holds all of their paths, a shard and its record one
+        return make_toy(
+            folder, [columns(i, file_path=[rng.bytes(20_000).hex().encode()]) for i in range(4)], splits=few
+        )
     toy = make_toy(folder)
     if target == "meta/manifest.json":
         write_spec(folder, replace={"control_hz": f'description = "{rng.bytes(50_000).hex()}"\ncontrol_hz'})
@@ -483,6 +486,86 @@ def test_a_full_disk_is_one_line_and_leaves_nothing_half_written(tmp_path: Path,
         assert target in done.err
     again = toy.convert("--overwrite")
     assert (again.code, toy.verify().code) == (0, 0)
+
+
+STRICT_SHARDS = ["s0-00000-of-00001", "s1-00000-of-00001", "s2-00000-of-00001"]
+
+
+def with_two_bad_episodes(folder: Path) -> Toy:
+    """Make three shards; the first is good, each of the others holds one bad episode."""
+    good, bad = columns(0), [columns(1, image=[b"x"] * 3), columns(2, action=np.full((3, 4), np.nan, np.float32))]
+    return make_toy(folder, [good, *bad], splits={"s0": 1, "s1": 1, "s2": 1})
+
+
+def shards_with_a_record(toy: Toy) -> list[str]:
+    return sorted(path.stem for path in (toy.out / "meta/ledger").glob("*.parquet"))
+
+
+@pytest.mark.parametrize("flags", [["--strict"], ["--max-quarantine", "0"]])
+def test_strict_stops_at_the_first_bad_episode_and_begins_no_more_shards(tmp_path: Path, flags: list[str]) -> None:
+    toy = with_two_bad_episodes(tmp_path)
+    assert_failed_cleanly(toy.convert(*flags), toy.out, "episode 1: ", "toy-s1.tfrecord", "byte 0", "0 are allowed")
+    assert shards_with_a_record(toy) == STRICT_SHARDS[:1]
+    assert [path.stem for path in toy.out.glob("data/*")] == STRICT_SHARDS[:1]
+
+
+def test_strict_says_nothing_of_a_source_without_fault(toy: Toy) -> None:
+    assert toy.convert("--strict").code == 0
+
+
+def test_after_strict_a_plain_run_goes_on(tmp_path: Path) -> None:
+    toy = with_two_bad_episodes(tmp_path)
+    assert toy.convert("--strict").code == 2
+    done = toy.out / f"data/{STRICT_SHARDS[0]}.parquet"
+    before = done.stat()
+    assert_quarantined(toy, toy.convert(), {1: "bad_image", 2: "non_finite_action"})
+    assert (done.stat().st_ino, done.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+
+
+def test_as_many_bad_episodes_as_allowed_are_quarantined(tmp_path: Path) -> None:
+    toy = with_two_bad_episodes(tmp_path)
+    done = toy.convert("--max-quarantine", "2")
+    assert_quarantined(toy, done, {1: "bad_image", 2: "non_finite_action"})
+
+
+def test_one_bad_episode_more_than_allowed_publishes_nothing(tmp_path: Path) -> None:
+    toy = with_two_bad_episodes(tmp_path)
+    done = toy.convert("--max-quarantine", "1")
+    assert_failed_cleanly(done, toy.out, "2 episodes cannot be read, 1 are allowed; episode 2: ")
+    assert shards_with_a_record(toy) == STRICT_SHARDS
+    assert toy.convert("--max-quarantine", "1").code == 2
+    assert toy.convert().code == 1
+    assert toy.verify().code == 0
+
+
+def test_strict_counts_what_an_earlier_run_found(tmp_path: Path) -> None:
+    toy = with_two_bad_episodes(tmp_path)
+    assert toy.convert("--max-quarantine", "1").code == 2
+    (toy.out / f"meta/ledger/{STRICT_SHARDS[2]}.parquet").unlink()
+    (toy.out / f"data/{STRICT_SHARDS[2]}.parquet").unlink(missing_ok=True)
+    assert_failed_cleanly(toy.convert("--strict"), toy.out, "1 episodes cannot be read, 0 are allowed; episode 1: ")
+    assert shards_with_a_record(toy) == STRICT_SHARDS[:2]
+
+
+def test_the_quarantine_says_where_each_episode_lies(tmp_path: Path) -> None:
+    toy = with_bad_episode(tmp_path, image=[b"x"] * 3)
+    shard = toy.source / SHARD
+    first = 16 + int.from_bytes(shard.read_bytes()[:8], "little")  # a record is length, CRC, data, CRC
+    assert toy.convert().code == 1
+    row = toy.quarantine()[0]
+    assert (row["episode_index"], row["split"], row["file"], row["offset"]) == (1, "train", SHARD, first)
+    assert row["reason"] == "bad_image"
+    assert "observation.image: step 0" in row["detail"]
+
+
+def test_a_source_that_changed_since_the_interruption_is_refused(tmp_path: Path) -> None:
+    toy = with_two_bad_episodes(tmp_path)
+    assert toy.convert("--strict").code == 2
+    with (toy.source / "toy-s2.tfrecord-00000-of-00001").open("ab") as file:
+        file.write(b"more")
+    before = files(toy.out)
+    assert_failed_cleanly(toy.convert(), toy.out, "holds a conversion with another source; give --overwrite")
+    assert files(toy.out) == before
 
 
 def test_ctrl_c_stops_without_a_manifest(tmp_path: Path) -> None:

@@ -1,10 +1,11 @@
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from pipelines.folders import make_output
 from schemas.errors import UsageError
-from tests.pipelines.toy import Toy, columns, files, make_toy, oxe, write_source
+from tests.pipelines.toy import Toy, columns, files, make_toy, oxe, write_source, write_spec
 
 OURS = {"data", "meta"}
 
@@ -52,12 +53,40 @@ def test_a_neighbour_whose_name_begins_alike_is_no_overlap(tmp_path: Path) -> No
 # --- through the command line ---
 
 
-def test_an_output_that_exists_is_refused_and_kept(toy: Toy) -> None:
+def test_a_finished_conversion_is_left_as_it_is(toy: Toy) -> None:
+    first = toy.convert("--json").json()
+    before = {name: (toy.out / name).stat().st_mtime_ns for name in files(toy.out)}
+    again = toy.convert("--json")
+    assert again.code == 0
+    assert {**again.json(), "seconds": 0} == {**first, "seconds": 0}
+    assert {name: (toy.out / name).stat().st_mtime_ns for name in files(toy.out)} == before
+
+
+def another_source(toy: Toy) -> list[str]:
+    write_source(toy.source, [columns(9)])
+    return []
+
+
+def another_declaration(toy: Toy) -> list[str]:
+    write_spec(toy.folder, replace={"control_hz = 10": "control_hz = 5"})
+    return []
+
+
+def other_options(_: Toy) -> list[str]:
+    return ["--no-keep-raw"]
+
+
+@pytest.mark.parametrize(
+    ("change", "what"),
+    [(another_source, "source"), (another_declaration, "spec_digest"), (other_options, "options")],
+)
+def test_another_conversion_into_one_output_is_refused(toy: Toy, change: Callable[[Toy], list[str]], what: str) -> None:
     assert toy.convert().code == 0
     before = files(toy.out)
-    again = toy.convert()
+    again = toy.convert(*change(toy))
     assert (again.code, again.out) == (2, "")
-    assert again.err == f"oxe: {toy.out}: exists; give --overwrite to replace it\n"
+    words = f"holds a conversion with another {what}; give --overwrite or another --out"
+    assert again.err == f"oxe: {toy.out}: {words}\n"
     assert files(toy.out) == before
 
 
@@ -79,11 +108,11 @@ def test_overwrite_removes_nothing_of_others(toy: Toy, theirs: list[str]) -> Non
         (toy.out / name).parent.mkdir(parents=True, exist_ok=True)
         (toy.out / name).write_text("years of work")
     done = toy.convert("--overwrite")
-    assert (done.code, done.err) == (
-        2,
-        f"oxe: {toy.out}: was not written by this command; --overwrite will not remove it\n",
-    )
+    assert done.code == 2
+    first = min(name.split("/")[0] for name in theirs if not name.startswith("meta/"))
+    assert done.err == f"oxe: {toy.out}: exists and is not a dataset of ours ({first}); name an empty folder\n"
     assert sorted(files(toy.out)) == sorted(theirs)
+    assert (toy.out / "meta").exists() == any(name.startswith("meta/") for name in theirs)
 
 
 def test_overwrite_does_not_take_a_dataset_for_an_export(toy: Toy, tmp_path: Path) -> None:
