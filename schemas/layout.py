@@ -1,11 +1,16 @@
 """Where everything lies in a published dataset."""
 
+import re
+
 DATA, INDEX, META = "data", "index", "meta"
 MANIFEST = "meta/manifest.json"
 EPISODES = "meta/episodes.parquet"
 QUARANTINE = "meta/quarantine.parquet"
 RUNS = "meta/runs.jsonl"
 VERIFICATION = "meta/verification.json"
+
+OURS = r"data/[^/]+\.parquet|index/[^/]+\.idx|meta/[^/]+\.(parquet|json|jsonl)|(data|index|meta)/tmp-[0-9a-f]+"
+DATA_FILE = re.compile(rf"{DATA}/[^/\\]+\.parquet")
 
 
 def data_file(name: str) -> str:
