@@ -185,6 +185,8 @@ def export_rlds(
         show.as_json(report.to_json())
     else:
         typer.echo(f"{out}: {report.episodes} episodes, {report.steps} steps in {show.files(report.files)}")
+    if report.without_steps:
+        typer.echo(f"left out: {report.without_steps} episodes of which the view masks every step", err=True)
 
 
 @app.command()

@@ -45,7 +45,7 @@ class Lab:
 def demo(out: Path, *, overwrite: bool, say: Callable[[str], None]) -> list[Lab]:
     """Record, convert and verify three labs at `out`; a DatasetError if the schema did not bring them together."""
     folders = ("recordings", "datasets")
-    make_output(out, source=None, ours=folders, overwrite=overwrite)
+    make_output(out, source=None, ours=folders, holds="(recordings|datasets|rlds)/.*", overwrite=overwrite)
     for name in folders:
         (out / name).mkdir()
     labs = []

@@ -162,6 +162,8 @@ def _planned(spec: DatasetSpec, source: str | None, options: Options) -> tuple[R
     uri = source or spec.source.uri
     if uri is None:
         raise UsageError(f"{spec.name}: its declaration names no source; give --source")
+    if len(set(options.materialize)) < len(options.materialize):
+        raise UsageError(f"--materialize names a view twice: {', '.join(options.materialize)}")
     reader = open_source(uri, spec.source.format)
     if options.split is not None and options.split not in reader.files():
         raise UsageError(f"{uri}: no split '{options.split}'{did_you_mean(options.split, reader.files())}")

@@ -12,22 +12,21 @@ from typing import Any, TypeAlias
 import numpy as np
 import tomli_w
 
-from pipelines.folders import make_output
+from pipelines.folders import make_output, write_atomically
 from pipelines.progress import Progress, silent
 from pipelines.readers.rlds import DECLARATION, FEATURES, INFO
-from pipelines.writers.parquet import write_atomically
 from pipelines.writers.rlds import Feature, Shard, features_json, info_json, metadata_column
 from schemas.arrow import Camera
 from schemas.episode import Episode
-from schemas.errors import UsageError
+from schemas.errors import DatasetError, UsageError
 from schemas.images import sniff
 from schemas.source import Column, Field
 from schemas.spaces import Space
 from schemas.spec import DatasetSpec, SpaceSpec
 from schemas.store import Dataset
 
-ID, TEXTS = "episode_metadata.oxe_id", "episode_metadata.oxe_instructions"
 VERSION = "1.0.0"
+OURS = r"[^/]+\.tfrecord-\d+-of-\d+|features\.json|dataset_info\.json|oxe_spec\.toml|tmp-[0-9a-f]+"
 TOLD = {"is_terminal": "bool", "reward": "float32", "timestamp": "float64"}  # only where the source has them
 
 Fill: TypeAlias = Callable[[Episode], Column | None]
@@ -41,6 +40,7 @@ class Report:
     episodes: int
     steps: int
     files: int
+    without_steps: int  # episodes left out because the view masks all their steps
     view: str | None
 
     def to_json(self) -> dict[str, Any]:
@@ -59,12 +59,16 @@ def export_rlds(
     """Write `dataset` as RLDS that `tfds.builder_from_directory(out)` opens.
 
     Without a view everything stored is written, and converting `out` gives the same dataset again. With one, its
-    actions are, and the steps it masks are left out. Raises ViewError where the dataset cannot give it.
+    actions are, and the steps it masks are left out, as are episodes of which nothing remains. Raises ViewError where
+    the dataset cannot give it, DatasetError where it is damaged or has no episodes.
     """
+    if not len(dataset):
+        raise DatasetError(f"{dataset.path}: no episodes to export")
     space = dataset.view(view).space if view else dataset.columns.action
-    make_output(out, source=str(dataset.path), ours={FEATURES, DECLARATION}, overwrite=overwrite)
+    make_output(out, source=str(dataset.path), ours={FEATURES, DECLARATION}, holds=OURS, overwrite=overwrite)
     name = re.sub(r"\W", "_", dataset.spec.name)
     columns = _columns(dataset, view=view, space=space)
+    features = features_json(list(columns))
     splits: dict[str, list[Shard]] = {}
     steps = 0
     try:
@@ -75,11 +79,12 @@ def export_rlds(
                 splits.setdefault(split, []).append(shard)
                 with closing(shard.file):
                     for i in episodes:
-                        episode = dataset.episode(i, view)
-                        shard.add({feature: value(episode) for feature, value in columns.items()})
+                        episode = _checked(dataset, i, view)
+                        if len(episode):
+                            shard.add({feature: value(episode) for feature, value in columns.items()})
                         steps += len(episode)
                         progress(1, 0)
-        write_atomically(out / FEATURES, features_json(list(columns)).encode())
+        write_atomically(out / FEATURES, features.encode())
         write_atomically(out / DECLARATION, tomli_w.dumps(_declaration(dataset, view=view, space=space)).encode())
         info = info_json(name, splits, version=VERSION, description=dataset.spec.description)
         write_atomically(out / INFO, info.encode())
@@ -88,8 +93,24 @@ def export_rlds(
         if isinstance(error, OSError):
             raise UsageError(f"{out}: cannot be written ({error})") from error
         raise
-    files = sum(map(len, splits.values()))
-    return Report(out=str(out), episodes=len(dataset), steps=steps, files=files, view=view)
+    shards = [shard for written in splits.values() for shard in written]
+    exported = sum(shard.episodes for shard in shards)
+    return Report(
+        out=str(out),
+        episodes=exported,
+        steps=steps,
+        files=len(shards),
+        without_steps=len(dataset) - exported,
+        view=view,
+    )
+
+
+def _checked(dataset: Dataset, i: int, view: str | None) -> Episode:
+    """Read an episode that is what was stored: damage must not travel on."""
+    stored = dataset.episode(i)
+    if stored.content_hash() != dataset.content_hash(i):
+        raise DatasetError(f"{dataset.path}: episode {i} is damaged; 'oxe verify' tells more")
+    return dataset.view(view).apply(stored) if view else stored
 
 
 def _shards(dataset: Dataset) -> dict[str, list[list[int]]]:
@@ -110,12 +131,26 @@ def _columns(dataset: Dataset, *, view: str | None, space: Space) -> dict[Featur
     if not view:
         fills |= {_raw_field(field): _raw_of(field.path) for field in dataset.columns.raw}
     fills |= {field: _metadata_of(field) for field in dataset.columns.metadata}
-    fills[Field(path=ID, kind="text", per_step=False)] = lambda e: [e.id.encode()]
+    id_path, texts_path = _own_paths(dataset)
+    fills[Field(path=id_path, kind="text", per_step=False)] = lambda e: [e.id.encode()]
     if dataset.columns.origins["instruction"]:
-        texts = Field(path=TEXTS, kind="text", ragged=1, per_step=False)
+        texts = Field(path=texts_path, kind="text", ragged=1, per_step=False)
         fills[texts] = lambda e: [text.encode() for text in e.instructions]
     lacking = _sometimes_lacking(dataset)
     return {Feature(field, field in lacking): fill for field, fill in fills.items()}
+
+
+def _own_paths(dataset: Dataset) -> tuple[str, str]:
+    """Name the fields that carry ids and instructions: ones that the source does not have."""
+    taken = {field.path for field in dataset.columns.metadata}
+    folder = "" if "episode_metadata" in taken else "episode_metadata."
+    names = []
+    for word in ("oxe_id", "oxe_instructions"):
+        name = folder + word
+        while name in taken:
+            name += "_"
+        names.append(name)
+    return names[0], names[1]
 
 
 def _sometimes_lacking(dataset: Dataset) -> set[Field]:
@@ -221,16 +256,17 @@ def _declaration(dataset: Dataset, *, view: str | None, space: Space) -> Mapping
     if not columns.state:
         embodiment = embodiment.model_copy(update={"state": None})
     roles = [camera for camera in columns.cameras if camera.role]
+    id_path, texts_path = _own_paths(dataset)
     declared = {
         **spec.to_json(),
         "source": {"format": "rlds", "version": VERSION},
         "embodiment": embodiment.model_dump(mode="json", exclude_none=True),
-        "language": ["language_instruction", TEXTS] if columns.origins["instruction"] else [],
+        "language": ["language_instruction", texts_path] if columns.origins["instruction"] else [],
         "cameras": {c.role: _camera_path(c) for c in roles if not c.is_depth},
         "depth": {c.role: _depth(c) for c in roles if c.is_depth},
         "state": embodiment.state.slices("observation.state") if embodiment.state else {},
         "action": embodiment.action.slices("action"),
-        "id": ID,
+        "id": id_path,
         "raw": "raw",
     }
     if columns.origins["timestamp"]:

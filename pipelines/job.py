@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -69,7 +70,8 @@ class Work:
                 return None
             if pause is not None:
                 time.sleep(pause)
-        self.ledger.fail(ref.name, message)
+        with suppress(UsageError):  # where nothing can be written, the missing record says it
+            self.ledger.fail(ref.name, message)
         return message
 
 

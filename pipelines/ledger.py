@@ -17,8 +17,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipelines.folders import write_atomically
 from pipelines.records import ShardRecord
-from pipelines.writers.parquet import FileRecord, write_atomically
+from pipelines.writers.parquet import FileRecord
 from schemas import layout
 from schemas.errors import UsageError
 from schemas.source import Unreadable

@@ -11,10 +11,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import xxhash
 
+from pipelines.folders import write_atomically
 from pipelines.readers.source import Reader
 from pipelines.records import Options, ShardRecord
 from pipelines.standardize import Binding
-from pipelines.writers.parquet import write_atomically
 from schemas import layout
 from schemas.arrow import SCHEMA_VERSION, Layout, metadata_schema
 from schemas.errors import SpecError
@@ -39,7 +39,7 @@ def publish(
     if repeated:
         raise SpecError(f"{binding.spec.name}: id: '{repeated[0]}' names several episodes; an id must be unique")
     episodes = _parquet(rows, episodes_schema(binding.layout))
-    quarantine = _parquet([_relative(p, reader) for p in problems], QUARANTINE_SCHEMA)
+    quarantine = _parquet(_relative(problems, reader), QUARANTINE_SCHEMA)
     write_atomically(out / layout.EPISODES, episodes)
     write_atomically(out / layout.QUARANTINE, quarantine)
     manifest = {
@@ -112,18 +112,20 @@ def episodes_schema(columns: Layout) -> pa.Schema:
     return pa.schema([pa.field(name, kind) for name, kind in ours.items()] + metadata_schema(columns))
 
 
-def _relative(problem: Unreadable, reader: Reader) -> dict[str, Any]:
+def _relative(problems: Iterable[Unreadable], reader: Reader) -> list[dict[str, Any]]:
     """Name files relative to the source: meta/ holds no host or path."""
-    names = [part.name for parts in reader.files().values() for part in parts]
-    known = next((name for name in names if problem.file.endswith(name)), "")
-    return {
-        "episode_index": problem.index,
-        "split": problem.split,
-        "file": known,
-        "offset": problem.offset,
-        "reason": problem.reason,
-        "detail": problem.detail,
-    }
+    names = {reader.place(part.name): part.name for parts in reader.files().values() for part in parts}
+    return [
+        {
+            "episode_index": problem.index,
+            "split": problem.split,
+            "file": names.get(problem.file, ""),
+            "offset": problem.offset,
+            "reason": problem.reason,
+            "detail": problem.detail,
+        }
+        for problem in problems
+    ]
 
 
 def _parquet(rows: Iterable[dict[str, Any]], schema: pa.Schema) -> bytes:

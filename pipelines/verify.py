@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import xxhash
 
+from pipelines.folders import write_atomically
 from pipelines.job import why_drop
 from pipelines.progress import Progress, silent
 from pipelines.publish import counted, sealed
@@ -21,7 +22,6 @@ from pipelines.readers.registry import open_source
 from pipelines.readers.source import plan
 from pipelines.records import Options
 from pipelines.standardize import bind
-from pipelines.writers.parquet import write_atomically
 from schemas import layout
 from schemas.episode import Episode, Frames
 from schemas.errors import OxeError, SourceError
@@ -144,14 +144,14 @@ def _check_table(dataset: Dataset, out: Verification) -> None:
     if counted(table) != manifest["splits"]:
         out.differs(f"splits: the manifest says {manifest['splits']}, {layout.EPISODES} has {counted(table)}")
     rows = [dataset.where(i) for i in range(len(table))]
+    ends = {file["path"]: 0 for file in manifest["files"]}
+    for path, row, length in rows:
+        if row != ends[path]:
+            out.differs(f"{path}: an episode starts at row {row}, expected {ends[path]}")
+        ends[path] = row + length
     for file in manifest["files"]:
-        ends = 0
-        for _, row, length in (where for where in rows if where[0] == file["path"]):
-            if row != ends:
-                out.differs(f"{file['path']}: an episode starts at row {row}, expected {ends}")
-            ends = row + length
-        if ends != file["rows"]:
-            out.differs(f"{file['path']}: {file['rows']} rows, its episodes have {ends} steps")
+        if ends[file["path"]] != file["rows"]:
+            out.differs(f"{file['path']}: {file['rows']} rows, its episodes have {ends[file['path']]} steps")
     steps = sum(length for _, _, length in rows)
     if steps != manifest["steps"]:
         out.differs(f"manifest: {manifest['steps']} steps, the episodes have {steps}")
@@ -167,7 +167,7 @@ def _check_index(dataset: Dataset, out: Verification) -> None:
             file = dataset.file(entry["path"])
             for number, camera in enumerate(dataset.columns.cameras):
                 row = 0
-                for batch in file.parquet.iter_batches(batch_size=512, columns=[camera.column]):
+                for batch in file.parquet.iter_batches(batch_size=128, columns=[camera.column]):
                     for stored in batch.column(0):
                         image = stored.as_py()
                         out.images += 1

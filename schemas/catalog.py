@@ -21,7 +21,8 @@ def dataset(target: str) -> DatasetSpec:
     if target in dataset_names():  # also where a folder, perhaps this dataset's own, has the same name
         path = HERE / "datasets" / f"{target}.toml"
     elif path.is_dir():
-        path = path / DECLARATION
+        below = sorted(path.glob(f"*/{DECLARATION}"))
+        path = below[0] if len(below) == 1 and not (path / DECLARATION).is_file() else path / DECLARATION
         if not path.is_file():
             raise SpecError(f"{target}: no {DECLARATION} in this folder; name a declaration and give --source {target}")
     elif path.suffix != ".toml":
@@ -30,11 +31,7 @@ def dataset(target: str) -> DatasetSpec:
         raise SpecError(f"unknown dataset '{target}'{did_you_mean(target, dataset_names())}")
     elif not path.is_file():
         raise SpecError(f"{target}: no such declaration")
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise SpecError(f"{path}: cannot be read ({error})") from error
-    return spec.load(text, where=str(path), embodiment=lambda name: embodiment(name, beside=path.parent))
+    return spec.load(_text(path), where=str(path), embodiment=lambda name: embodiment(name, beside=path.parent))
 
 
 def source_of(target: str, declared: DatasetSpec) -> str | None:
@@ -52,4 +49,11 @@ def embodiment(name: str, *, beside: Path = HERE) -> EmbodimentSpec:
     path = HERE / "embodiments" / f"{name}.toml" if name in known else beside / name
     if name not in known and (path.suffix != ".toml" or not path.is_file()):
         raise SpecError(f"unknown embodiment '{name}'{did_you_mean(name, known)}")
-    return spec.load_embodiment(path.read_text(encoding="utf-8"), where=str(path))
+    return spec.load_embodiment(_text(path), where=str(path))
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise SpecError(f"{path}: cannot be read ({error})") from error

@@ -9,7 +9,6 @@ spaces so that what follows is aligned to 8 bytes), offsets u64 [rows, columns],
 """
 
 import json
-import mmap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -123,14 +122,13 @@ def encode(columns: Sequence[str], offsets: Array, lengths: Array) -> bytes:
 
 
 class Index:
-    """The index of one file, read through mmap."""
+    """The index of one file."""
 
     def __init__(self, path: Path) -> None:
         """Open it; a file that is not one of ours is a DatasetError."""
         try:
-            with path.open("rb") as file:
-                data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        except (OSError, ValueError) as error:
+            data = path.read_bytes()
+        except OSError as error:
             raise DatasetError(f"{path}: the index cannot be read ({error})") from error
         start = len(MAGIC) + 4
         size = int.from_bytes(data[len(MAGIC) : start], "little")

@@ -1,5 +1,7 @@
 """Where everything lies in a published dataset."""
 
+import re
+
 DATA, INDEX, META = "data", "index", "meta"
 MANIFEST = "meta/manifest.json"
 EPISODES = "meta/episodes.parquet"
@@ -9,6 +11,9 @@ LOCK = "meta/lock"  # held while a conversion writes
 LEDGER = "meta/ledger"  # of a conversion that is not finished
 IDENTITY = "meta/ledger/identity.json"
 VERIFICATION = "meta/verification.json"
+
+OURS = r"data/[^/]+\.parquet|index/[^/]+\.idx|meta/[^/]+\.(parquet|json|jsonl)|(data|index|meta)/tmp-[0-9a-f]+"
+DATA_FILE = re.compile(rf"{DATA}/[^/\\]+\.parquet")
 
 
 def data_file(name: str) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from schemas import arrow, layout, spec
@@ -21,6 +22,9 @@ from schemas.views import View, view, view_names
 
 if TYPE_CHECKING:
     import polars as pl
+
+
+MAX_OPEN = 256  # data files of one dataset; each takes a file descriptor
 
 
 class DataFile:
@@ -42,7 +46,7 @@ class DataFile:
     def parquet(self) -> pq.ParquetFile:
         """The file as pyarrow reads it."""
         try:
-            return pq.ParquetFile(self.path, memory_map=True)
+            return pq.ParquetFile(pa.py_buffer(self.bytes))
         except (OSError, ValueError) as error:
             raise DatasetError(f"{self.path}: cannot be read ({error})") from error
 
@@ -94,6 +98,10 @@ class Dataset:
         try:
             self.columns = Layout.from_json(self.manifest["columns"])
             self._kept = int(self.manifest["balance"]["kept"])
+            _ = self.manifest["spec"], self.manifest["dataset"], self.manifest["steps"]
+            for file in self.manifest["files"]:
+                if not layout.DATA_FILE.fullmatch(file["path"]):
+                    raise DatasetError(f"{name}: '{file['path']}' is no data file of a dataset")
         except (LookupError, TypeError, ValueError, AttributeError) as error:
             raise DatasetError(f"{name}: damaged ({error!r})") from error
         self._files: dict[str, DataFile] = {}
@@ -153,10 +161,16 @@ class Dataset:
             raise UsageError(f"{self.path}: no episode {i}, there are {len(self)}")
         return self._places[i]
 
+    def content_hash(self, i: int) -> str:
+        """Give the hash that an episode had when it was stored."""
+        return str(self._table["content_hash"][i].as_py())
+
     def file(self, path: str) -> DataFile:
         """Open a data file, once."""
         opened = self._files.get(path)
         if opened is None:
+            if len(self._files) >= MAX_OPEN:
+                del self._files[next(iter(self._files))]
             opened = self._files[path] = DataFile(self.path, path)
         return opened
 
@@ -169,8 +183,9 @@ class Dataset:
         if not 0 <= step < length:
             raise UsageError(f"{self.path}: episode {i} has no step {step}, it has {length}")
         file, columns = self.file(path), self._camera_columns
+        wanted = self.cameras if cameras is None else (cameras,) if isinstance(cameras, str) else cameras
         try:
-            return {name: file.image(row + step, columns[name]) for name in cameras or self.cameras}
+            return {name: file.image(row + step, columns[name]) for name in wanted}
         except KeyError as error:
             name = error.args[0]
             raise UsageError(f"{self.path}: no camera '{name}'{did_you_mean(name, columns)}") from error

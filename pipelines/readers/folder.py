@@ -7,7 +7,14 @@ from typing import IO, Any
 
 from schemas.errors import SourceError, UsageError
 
+LFS_MARK = b"version https://git-lfs"
 INSIDE = re.compile(r"(?!(.*/)?\.\.(/|$))[^/\\\0][^\\\0]*", re.DOTALL)
+
+
+def lfs_pointer(path: str) -> SourceError:
+    """Say that a file is a pointer, and what to do."""
+    message = "a Git LFS pointer, not the data; run 'git lfs pull' where it was cloned"
+    return SourceError(message, reason="lfs_pointer", file=path)
 
 
 def inside(name: str, *, where: str) -> str:
@@ -67,7 +74,10 @@ class Folder:
     def read(self, name: str) -> bytes:
         """Read a whole small file."""
         with self.open(name) as file:
-            return file.read()
+            content = file.read()
+        if content.startswith(LFS_MARK):
+            raise lfs_pointer(self.path(name))
+        return content
 
     def names(self) -> tuple[str, ...]:
         """List what lies directly in the folder, sorted; nothing where listing is not possible."""

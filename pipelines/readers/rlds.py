@@ -16,7 +16,6 @@ from schemas.errors import SourceError, UsageError
 from schemas.source import Field, RawEpisode, Unreadable
 
 FEATURES, INFO, DECLARATION = "features.json", "dataset_info.json", "oxe_spec.toml"
-TEMPLATE = "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}"
 MAX_EPISODES = 10**9  # of one split
 SPLIT_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]*")
 SHARD_FILE = re.compile(r"(?P<dataset>.+)-(?P<split>[^-]+)\.tfrecord-(?P<shard>\d{5,})-of-(?P<of>\d{5,})")
@@ -94,7 +93,7 @@ class RldsReader:
                     reason="bad_info",
                     file=where,
                 )
-            template = split.get("filepathTemplate") or TEMPLATE
+            template = split.get("filepathTemplate") or features.TEMPLATE
             splits[name] = [
                 (inside(_expand(template, self.info["name"], name, shard=i, of=len(lengths)), where=where), n)
                 for i, n in enumerate(lengths)
@@ -128,6 +127,10 @@ class RldsReader:
             found += 1
         return found
 
+    def place(self, name: str) -> str:
+        """Give a shard's full path."""
+        return self.folder.path(name)
+
     def fingerprint(self) -> dict[str, Any]:
         """Name the source by its descriptions' digest and its files' names and sizes."""
         digest = hashlib.sha256(self.folder.read(FEATURES))
@@ -155,25 +158,29 @@ class RldsReader:
         path = self.folder.path(part.name)
         done = 0
         try:
-            if part.size is None:
+            if part.size is None and part.count:
                 raise SourceError("the shard is missing", reason="missing_shard", file=path)
+            if part.size is None:
+                return
             with self.folder.open(part.name) as file:
                 for place in _records(tfrecord.RecordFile(file, path, self._buffers), part):
                     index = part.first + done if done < part.count else None
-                    done += 1
                     try:
                         yield _episode(place, index, split=split, leaves=leaves)
                     except SourceError as error:
                         yield Unreadable.of(error, index=index, split=split, file=path)
-            raise SourceError(
-                f"{part.count} episodes are declared, the file ends after {done}", reason="missing_record", file=path
-            )
+                    done += 1
+            if done >= part.count:
+                return
+            ended = f"{part.count} episodes are declared, the file ends after {done}"
+            failure = SourceError(ended, reason="missing_record", file=path)
+        except OSError as error:
+            failure = SourceError(f"cannot be read ({error.strerror or type(error).__name__})", file=path)
         except SourceError as error:
-            lost: list[int | None] = list(range(part.first + done, part.first + part.count))
-            if not lost and error.reason not in {"missing_shard", "missing_record"}:
-                lost = [None]  # damage behind the last declared episode
-            for index in lost:
-                yield Unreadable.of(error, index=index, split=split, file=path)
+            failure = error
+        lost: list[int | None] = list(range(part.first + done, part.first + part.count))
+        for index in lost or [None]:  # None: damage behind the last declared episode
+            yield Unreadable.of(failure, index=index, split=split, file=path)
 
 
 @dataclass(frozen=True, slots=True)

@@ -55,6 +55,9 @@ class Reader(Protocol):
     def read(self, ref: ShardRef, columns: Collection[str] | None = None) -> Iterator[RawEpisode | Unreadable]:
         """Yield one value per episode of `ref`; only the paths in `columns` are decoded (None: all)."""
 
+    def place(self, name: str) -> str:
+        """Name a file of `files` the way errors do."""
+
     def fingerprint(self) -> dict[str, Any]:
         """Say which source this is, without clocks, hosts or paths."""
 

@@ -22,6 +22,7 @@ from schemas.errors import SourceError
 from schemas.source import Array, Bytes, Column, Field, Ragged
 
 STEPS = "steps"
+TEMPLATE = "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}"  # of shard names, where dataset_info.json gives none
 MAX_INFLATED = 1 << 32  # bytes; the encoded tensors of one field may not become larger in one episode
 MAX_VALUES = 1 << 32  # of one tensor
 

@@ -9,11 +9,11 @@ from typing import IO
 
 from crc32c import crc32c
 
+from pipelines.readers.folder import LFS_MARK, lfs_pointer
 from schemas.errors import SourceError
 
 HEADER = struct.Struct("<QI")
 FOOTER = struct.Struct("<I")
-LFS_MARK = b"version https://git-lfs"
 
 
 def masked_crc(data: bytes | memoryview) -> int:
@@ -80,8 +80,7 @@ class RecordFile:
         if not header and self.offset == self.size:
             return None
         if self.offset == 0 and header.startswith(LFS_MARK[: HEADER.size]):
-            message = "a Git LFS pointer, not the data; run 'git lfs pull' where it was cloned"
-            raise SourceError(message, reason="lfs_pointer", file=self.name)
+            raise lfs_pointer(self.name)
         if len(header) < HEADER.size:
             raise self._error("the file ends inside a record's header", "truncated")
         length, crc = HEADER.unpack(header)

@@ -15,16 +15,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import xxhash
 
+from pipelines.folders import write_atomically
 from pipelines.standardize import Binding
 from schemas import index, layout
 from schemas.arrow import IMAGE, to_batch
 from schemas.episode import Episode
-from schemas.errors import SourceError, UsageError
-from schemas.source import Array
+from schemas.errors import SourceError
+from schemas.source import Array, Ragged
 from schemas.views import Viewed
 
 ROW_GROUP = 128
-MAX_CAMERA_BYTES = 1 << 30  # of one episode; Arrow counts the bytes of one array in 32 bits
+MAX_BYTES = 1 << 30  # in one column of one episode; Arrow counts the bytes of one array in 32 bits
 PAGE_BYTES = 64 << 20  # one page per image column and row group, as a rule
 
 
@@ -58,23 +59,21 @@ class ParquetShard:
         self.rows = 0
         self._tmp = out / layout.DATA / f"tmp-{uuid.uuid4().hex}"
         self._lengths: list[Array] = []
-        self._views: dict[str, list[Viewed]] = {view.name: [] for view in binding.views}
-        self._waiting: list[Episode] = []  # not yet in Arrow
+        self._waiting: list[tuple[Episode, dict[str, Viewed]]] = []  # not yet in Arrow
         self._rest: pa.Table = self.schema.empty_table()  # less than a row group
         self._writer: pq.ParquetWriter | None = None
 
     def add(self, episode: Episode) -> None:
         """Write one episode."""
+        _check_size(episode)
+        views = {view.name: view.of(episode) for view in self.binding.views}
+        row = self._row(episode)
         frames = [episode.depth[c.leaf] if c.is_depth else episode.images[c.leaf] for c in self.binding.layout.cameras]
         sizes = [[-1 if frame is None else len(frame) for frame in camera] for camera in frames]
-        lengths = np.array(sizes, np.int64).reshape(len(frames), len(episode)).T
-        if lengths.clip(0).sum(axis=0).max(initial=0) > MAX_CAMERA_BYTES:
-            raise SourceError(f"episode {episode.id}: more than 1 GiB of one camera's images", reason="too_large")
-        for view in self.binding.views:
-            self._views[view.name].append(view.of(episode))
-        self._lengths.append(lengths)
-        self._waiting.append(episode)
-        self.episodes.append(self._row(episode))
+        # From here on nothing can be wrong with the episode.
+        self._lengths.append(np.array(sizes, np.int64).reshape(len(frames), len(episode)).T)
+        self._waiting.append((episode, views))
+        self.episodes.append(row)
         self.rows += len(episode)
         self._flush()
 
@@ -93,14 +92,16 @@ class ParquetShard:
 
     def _flush(self, *, everything: bool = False) -> None:
         """Write full row groups; what is left over waits for the next episode."""
-        rows = len(self._rest) + sum(map(len, self._waiting))
+        rows = len(self._rest) + sum(len(episode) for episode, _ in self._waiting)
         full = rows if everything else rows - rows % ROW_GROUP
         if not full:
             return
         if self._waiting:
-            batch = to_batch(self._waiting, self.binding.layout, self.schema, views=self._views)
+            views = {view.name: [viewed[view.name] for _, viewed in self._waiting] for view in self.binding.views}
+            episodes = [episode for episode, _ in self._waiting]
+            batch = to_batch(episodes, self.binding.layout, self.schema, views=views)
             self._rest = pa.concat_tables([self._rest, pa.Table.from_batches([batch])])
-            self._waiting, self._views = [], {view.name: [] for view in self.binding.views}
+            self._waiting = []
         if self._writer is None:
             self._writer = pq.ParquetWriter(self._tmp, self.schema, **_options(self.schema))
         self._writer.write_table(self._rest.slice(0, full), row_group_size=ROW_GROUP)
@@ -141,6 +142,14 @@ class ParquetShard:
         self._tmp.unlink(missing_ok=True)
 
 
+def _check_size(episode: Episode) -> None:
+    """Refuse what does not fit one Arrow array."""
+    for name, column in episode.columns().items():
+        values = column.values if isinstance(column, Ragged) else column
+        if not isinstance(values, np.ndarray) and sum(map(len, filter(None, values))) > MAX_BYTES:
+            raise SourceError(f"episode {episode.id}: {name} holds more than 1 GiB", reason="too_large")
+
+
 def _options(schema: pa.Schema) -> dict[str, Any]:
     """Choose what pyarrow does with each leaf; vectors repeat too little for dictionaries or statistics to pay."""
     leaves = [(field.type, leaf, kind) for field in schema for leaf, kind in _leaves(field.type, field.name)]
@@ -165,17 +174,3 @@ def _leaves(kind: pa.DataType, path: str) -> list[tuple[str, pa.DataType]]:
     if pa.types.is_struct(kind):
         return [leaf for child in kind for leaf in _leaves(child.type, f"{path}.{child.name}")]
     return _leaves(kind.value_type, f"{path}.list.element") if _is_list(kind) else [(path, kind)]
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write a small file so that it is either whole or not there."""
-    tmp = path.parent / f"tmp-{uuid.uuid4().hex}"
-    try:
-        with tmp.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        tmp.rename(path)
-    except OSError as error:
-        tmp.unlink(missing_ok=True)
-        raise UsageError(f"{path}: cannot be written ({error})") from error

@@ -13,10 +13,11 @@ from typing import IO, Any
 import numpy as np
 
 from pipelines.rlds import example, tfrecord
+from pipelines.rlds.features import TEMPLATE
+from schemas.errors import DatasetError
 from schemas.source import Array, Bytes, Column, Field, Ragged
 
 FEATURE = "tensorflow_datasets.core.features."
-TEMPLATE = "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}"
 Stored = dict[str, Array | Sequence[Bytes]]
 
 
@@ -75,13 +76,17 @@ class Feature:
 
 
 def features_json(features: Sequence[Feature]) -> str:
-    """Write `features.json`."""
+    """Write `features.json`; a path that is a value and holds values, too, is a DatasetError."""
     tree: dict[str, Any] = {}
     for feature in features:
         *parents, name = feature.keys
         node = tree
         for parent in parents:
             node = node.setdefault(parent, {})
+            if isinstance(node, Feature):
+                raise DatasetError(f"RLDS cannot hold both '{node.field.path}' and '{feature.field.path}'")
+        if name in node:
+            raise DatasetError(f"RLDS cannot hold both '{feature.field.path}' and '{feature.field.path}.*'")
         node[name] = feature
     steps = {"feature": _tree(tree.pop("steps")), "length": "-1"}
     root = _tree(tree)

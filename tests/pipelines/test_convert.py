@@ -1,5 +1,6 @@
 """What `oxe convert` makes of real recordings and of every kind of bad input."""
 
+import errno
 import json
 import os
 import resource
@@ -592,3 +593,27 @@ def test_a_run_is_logged_with_what_differs_from_run_to_run(toy: Toy) -> None:
     run: dict[str, Any] = json.loads((toy.out / "meta/runs.jsonl").read_text())
     assert (run["command"], run["source"], run["steps"]) == ("convert", str(toy.source), 9)
     assert {"time", "seconds", "oxe_tools"} <= run.keys()
+
+
+def test_a_view_named_twice_is_refused(toy: Toy) -> None:
+    done = toy.convert("--materialize", "late", "--materialize", "late")
+    assert (done.code, "names a view twice" in done.err, toy.out.exists()) == (2, True, False)
+
+
+def test_overwrite_removes_no_file_that_lies_inside_our_folders(toy: Toy) -> None:
+    assert toy.convert().code == 0
+    thesis = toy.out / "src/thesis.tex"
+    thesis.parent.mkdir()
+    thesis.write_text("years of work")
+    done = toy.convert("--overwrite")
+    assert (done.code, "src/thesis.tex" in done.err or "src" in done.err, thesis.is_file()) == (2, True, True)
+
+
+def test_a_disk_that_fails_to_read_quarantines_what_it_holds(toy: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> memoryview:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr("pipelines.rlds.tfrecord.RecordFile.data", fail)
+    assert toy.convert().code == 1
+    assert toy.balance()["quarantined"] == {"unreadable": 3}
+    assert toy.quarantine()[0]["detail"] == "cannot be read (Input/output error)"

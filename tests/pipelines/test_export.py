@@ -113,7 +113,14 @@ def test_the_real_set_exported_with_a_view_holds_its_actions(bridge: Dataset, tm
     rlds = tmp_path / "1.0.0"
     done = oxe_process("export", "rlds", bridge.path, "--view", "openvla", "--out", rlds, "--json")
     assert (done.code, done.err) == (0, "")
-    assert done.json() == {"out": str(rlds), "episodes": 50, "steps": 400, "files": 2, "view": "openvla"}
+    assert done.json() == {
+        "out": str(rlds),
+        "episodes": 50,
+        "steps": 400,
+        "files": 2,
+        "without_steps": 0,
+        "view": "openvla",
+    }
     assert oxe("convert", rlds, "--out", tmp_path / "back").code == 0
     back = open_dataset(tmp_path / "back")
     assert oxe("verify", back.path).code == 0
@@ -432,3 +439,33 @@ def test_a_full_disk_leaves_no_half_export(toy: Toy, tmp_path: Path, limits: Ite
         assert "cannot be written" in done.err
         assert not out.exists()
     assert oxe("export", "rlds", toy.out, "--out", out).code == 0
+
+
+def test_a_damaged_dataset_is_not_exported(toy: Toy, tmp_path: Path) -> None:
+    assert toy.convert().code == 0
+    index = toy.out / "index/train-00000-of-00001.idx"
+    index.write_bytes(index.read_bytes()[:-4] + bytes(4))
+    done = oxe("export", "rlds", toy.out, "--out", tmp_path / "rlds")
+    assert (done.code, "episode 2 is damaged" in done.err, (tmp_path / "rlds").exists()) == (2, True, False)
+
+
+def test_an_episode_of_which_a_view_leaves_nothing_is_counted(tmp_path: Path) -> None:
+    toy = make_toy(tmp_path, [columns(0), columns(1, steps=1)])
+    assert toy.convert().code == 0
+    done = oxe("export", "rlds", toy.out, "--view", "late", "--out", tmp_path / "rlds", "--json")
+    assert (done.json()["episodes"], done.json()["without_steps"]) == (1, 1)
+    assert "left out: 1 episodes" in done.err
+
+
+def test_the_sources_own_oxe_id_is_kept(toy: Toy, tmp_path: Path) -> None:
+    assert toy.convert().code == 0
+    assert oxe("export", "rlds", toy.out, "--out", tmp_path / "rlds").code == 0
+    (tmp_path / "rlds/oxe_spec.toml").unlink()  # another tool's copy of it
+    spec = write_spec(tmp_path)
+    again = oxe("convert", spec, "--source", tmp_path / "rlds", "--out", tmp_path / "again")
+    assert again.code == 0, again.err
+    first = open_dataset(tmp_path / "again")
+    assert oxe("export", "rlds", first.path, "--out", tmp_path / "rlds2").code == 0
+    assert oxe("convert", tmp_path / "rlds2", "--out", tmp_path / "twice").code == 0
+    assert_same_datasets(first, open_dataset(tmp_path / "twice"))
+    assert first.episode(0).metadata["episode_metadata.oxe_id"] == "toy-000000"

@@ -154,9 +154,24 @@ def test_an_image_that_lacks_only_its_end_marker_is_one() -> None:
 @pytest.mark.parametrize("data", [make_jpeg(), make_png(2, 8)], ids=["jpeg", "png"])
 @pytest.mark.parametrize("padding", [b"\0", b"\0" * 500, b"\xff" * 3, b"junk"])
 def test_padding_after_the_end_is_harmless(data: bytes, padding: bytes) -> None:
-    assert not complete(data + padding, sniff(data).format)
     assert sniff(data + padding) == sniff(data)
     assert Sniffer()(data + padding) == sniff(data)
+
+
+def test_a_png_with_destroyed_pixels_is_refused() -> None:
+    data = bytearray(make_png(2, 8))
+    at = data.index(b"IDAT") + 6
+    data[at : at + 4] = bytes(4)
+    assert not complete(bytes(data), "png")
+    with pytest.raises(SourceError, match="cannot be decoded") as caught:
+        sniff(bytes(data))
+    assert "0x" not in str(caught.value)
+
+
+def test_the_reason_of_a_bad_image_is_the_same_in_every_run() -> None:
+    with pytest.raises(SourceError) as caught:
+        sniff(make_png(2, 8)[:40])
+    assert "0x" not in str(caught.value)
 
 
 def test_an_image_beyond_all_bounds_is_not_decoded() -> None:

@@ -6,8 +6,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from oxe_tools import open_dataset
+from pipelines.folders import write_atomically
 from pipelines.writers import parquet
-from pipelines.writers.parquet import ROW_GROUP, write_atomically
+from pipelines.writers.parquet import ROW_GROUP
 from schemas.errors import UsageError
 from tests.pipelines.toy import Toy, columns, jpeg, make_toy
 
