@@ -5,7 +5,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 from tqdm import tqdm
@@ -22,7 +22,7 @@ FAILURES, USAGE, INTERRUPTED = 1, 2, 130  # exit codes: the work ran and found f
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what this command wrote there before.")]
-DatasetDir = Annotated[Path, typer.Argument(metavar="DIR", help="A converted dataset.")]
+DatasetDir = Annotated[str, typer.Argument(metavar="DIR", help="A converted dataset: a folder or an fsspec URI.")]
 
 
 @app.callback()
@@ -65,7 +65,7 @@ def convert(
         str, typer.Argument(metavar="NAME|SPEC.toml|DIR", help="A shipped declaration, a file, or an exported dataset.")
     ],
     *,
-    out: Annotated[Path, typer.Option(help="The folder of the new dataset.")],
+    out: Annotated[str, typer.Option(help="The folder of the new dataset, or an fsspec URI.")],
     source: Annotated[
         str | None, typer.Option(help="Where the recordings are, if not where the declaration says.")
     ] = None,
@@ -89,6 +89,9 @@ def convert(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Check the declaration against the source; write nothing.")
     ] = False,
+    append: Annotated[
+        bool, typer.Option("--append", help="Add the files that the source has more than the dataset.")
+    ] = False,
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
@@ -105,7 +108,7 @@ def convert(
     source = source or catalog.source_of(declaration, spec)
     options = Options(split=split, limit=limit, keep_raw=keep_raw, materialize=tuple(materialize or ()))
     if dry_run:
-        planned = work.dry_run(spec, source=source, options=options)
+        planned = work.dry_run(spec, source=source, options=options, append_to=out if append else None)
         (show.as_json if as_json else show.plan)(planned)
         return
     with progress() as bar:
@@ -116,6 +119,7 @@ def convert(
             options=options,
             engine=Engine(workers=workers, runner=runner, options=tuple(shlex.split(beam_options))),
             max_quarantine=0 if strict else max_quarantine,
+            append=append,
             overwrite=overwrite,
             progress=bar,
         )
@@ -238,16 +242,31 @@ def fail(message: str, code: int) -> None:
     raise SystemExit(code)
 
 
+class Bar(Progress):
+    """Progress as a bar on stderr."""
+
+    def __init__(self, bar: "tqdm[NoReturn]") -> None:
+        """Draw on `bar`."""
+        self.bar = bar
+        self.size = 0
+
+    def expect(self, episodes: int, *, workers: int = 1) -> None:
+        """Give the bar its end, and so a time when it will be reached."""
+        self.bar.reset(total=episodes)
+        if workers > 1:
+            self.bar.set_description_str(f"{workers} workers")
+
+    def __call__(self, episodes: int, size: int) -> None:
+        """Move on."""
+        self.size += size
+        seconds = self.bar.format_dict["elapsed"]
+        if self.size and seconds:
+            self.bar.set_postfix_str(f"{self.size / seconds / 1e6:.0f} MB/s", refresh=False)
+        self.bar.update(episodes)
+
+
 @contextmanager
-def progress(total: int | None = None) -> Iterator[Progress]:
+def progress(total: int | None = None) -> Iterator[Bar]:
     """Show a bar of episodes on stderr, if that is a terminal."""
     with tqdm(total=total, unit=" episodes", disable=None, file=sys.stderr) as bar:
-        done = 0
-
-        def update(episodes: int, size: int) -> None:
-            nonlocal done
-            done += size
-            bar.set_postfix_str(f"{done / 1e6:.0f} MB" if done else "", refresh=False)
-            bar.update(episodes)
-
-        yield update
+        yield Bar(bar)

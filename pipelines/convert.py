@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -10,16 +10,18 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.folders import check_apart
+from pipelines.history import History
 from pipelines.job import Job, check_allowance
-from pipelines.ledger import Ledger, begin, clear, locked, ordered, sweep
-from pipelines.progress import Progress, silent, watched
+from pipelines.ledger import Ledger, begin, begin_append, clear, is_finished, locked, ordered, published, sweep
+from pipelines.progress import POLL, POLL_REMOTE, Progress, silent, watched
 from pipelines.publish import episodes_schema, identity_of, publish
 from pipelines.readers.registry import open_source
-from pipelines.readers.source import Reader, ShardRef, plan
+from pipelines.readers.source import Reader, ShardRef
 from pipelines.records import Engine, Options
 from pipelines.standardize import Binding, bind
 from schemas import layout
 from schemas.errors import TooManyQuarantinedError, UsageError, did_you_mean
+from schemas.folder import Folder, absolute, open_folder
 from schemas.source import Unreadable
 from schemas.spaces import Space
 from schemas.spec import DatasetSpec
@@ -33,6 +35,7 @@ class Report:
     out: str
     source: int
     kept: int
+    added: int  # kept episodes of this run
     dropped: dict[str, int]
     quarantined: dict[str, int]
     steps: int
@@ -50,6 +53,7 @@ class Report:
                 "dropped": self.dropped,
                 "quarantined": self.quarantined,
             },
+            "added": self.added,
             "steps": self.steps,
             "files": self.files,
             "seconds": round(self.seconds, 3),
@@ -58,64 +62,100 @@ class Report:
 
 def convert(
     spec: DatasetSpec,
-    out: Path,
+    out: str | Path,
     *,
     source: str | None = None,
     options: Options | None = None,
     engine: Engine | None = None,
     max_quarantine: int | None = None,
+    append: bool = False,
     overwrite: bool = False,
     progress: Progress = silent,
 ) -> Report:
-    """Convert `source` (by default the one the declaration names) into a dataset at `out`.
+    """Convert `source` (by default the one the declaration names) into a dataset at `out`, a folder or an fsspec URI.
 
     An interrupted conversion of the same declaration, source and options goes on where it was; a finished one is left
-    as it is. Single episodes that cannot be read are quarantined and counted. Raises SpecError where the declaration
-    does not fit, SourceError where the source as a whole cannot be read, UsageError where `out` cannot be written or
-    holds something else, and TooManyQuarantinedError above `max_quarantine` episodes.
+    as it is. With `append`, the files that the source has more than the dataset are added to it. Single episodes that
+    cannot be read are quarantined and counted. Raises SpecError where the declaration does not fit, SourceError where
+    the source as a whole cannot be read, UsageError where `out` cannot be written or holds something else,
+    UnreachableError where a remote one fails, and TooManyQuarantinedError above `max_quarantine` episodes.
     """
     began = time.monotonic()
-    options = options or Options()
-    reader, binding, refs = _planned(spec, source, options)
-    check_apart(out, reader.uri)
-    identity = identity_of(binding, reader, options)
-    with locked(out):
+    if append and overwrite:
+        raise UsageError("--append keeps what is there, --overwrite removes it: give one of them")
+    folder = open_folder(out, for_writing=True)
+    work = Conversion.of(spec, folder, source=source, options=options or Options(), overwrite=overwrite)
+    check_apart(folder.uri, work.reader.uri)
+    with locked(folder):
         if overwrite:
-            clear(out)
-        if begin(out, identity):
-            manifest = json.loads((out / layout.MANIFEST).read_bytes())
-            return _report(out, manifest, problems=(), seconds=time.monotonic() - began)
-        job = Job(
-            declaration=spec.to_json(), source=reader.uri, out=str(out), options=options, max_quarantine=max_quarantine
-        )
-        ledger = Ledger(out, episodes_schema(binding.layout))
-        _run(job, ledger, refs, engine=engine or Engine(), progress=progress)
-        sweep(out)  # of workers that were killed
-        records = ordered(ledger, [ref.name for ref in refs])
+            clear(folder)
+        if (begin_append if append else begin)(folder, work.identity):
+            manifest = json.loads(folder.read(layout.MANIFEST))
+            return _report(folder, manifest, problems=(), added=0, seconds=time.monotonic() - began)
+        ledger = Ledger(folder, episodes_schema(work.binding.layout))
+        _run(work, ledger, engine=engine or Engine(), max_quarantine=max_quarantine, progress=progress)
+        sweep(folder)  # of workers that were killed
+        records = ordered(ledger, [ref.name for ref in work.refs])
         problems = tuple(problem for record in records for problem in record.quarantined)
         check_allowance(problems, max_quarantine)
-        manifest = publish(out, reader, binding=binding, options=options, records=records)
+        manifest = publish(folder, work.reader, binding=work.binding, identity=work.identity, records=records)
         ledger.close()
-    report = _report(out, manifest, problems=problems, seconds=time.monotonic() - began)
-    _log_run(out, reader.uri, report)
+        added = sum(len(record.episodes) for record in records)
+        report = _report(folder, manifest, problems=problems, added=added, seconds=time.monotonic() - began)
+        _log_run(folder, work.reader.uri, report)
     return report
 
 
-def _run(job: Job, ledger: Ledger, refs: Sequence[ShardRef], *, engine: Engine, progress: Progress) -> None:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Conversion:
+    """A conversion that is planned: what it is, and the shards of this run."""
+
+    reader: Reader
+    binding: Binding
+    identity: dict[str, Any]
+    refs: tuple[ShardRef, ...]
+
+    @classmethod
+    def of(
+        cls, spec: DatasetSpec, out: Folder | None, *, source: str | None, options: Options, overwrite: bool = False
+    ) -> "Conversion":
+        """Open the source and see what of it the dataset at `out` does not hold."""
+        uri = source or spec.source.uri
+        if uri is None:
+            raise UsageError(f"{spec.name}: its declaration names no source; give --source")
+        if len(set(options.materialize)) < len(options.materialize):
+            raise UsageError(f"--materialize names a view twice: {', '.join(options.materialize)}")
+        reader = open_source(uri, spec.source.format)
+        if options.split is not None and options.split not in reader.files():
+            raise UsageError(f"{uri}: no split '{options.split}'{did_you_mean(options.split, reader.files())}")
+        binding = bind(spec, reader.fields, keep_raw=options.keep_raw, materialize=options.materialize)
+        history = History.of(reader)
+        stored = None if out is None or overwrite else published(out)
+        if stored:
+            history = history.after(History.from_json(stored["source"]))
+        *_, refs = history.plan(reader.files(), split=options.split, limit=options.limit)
+        identity = identity_of(binding, reader, options=options, history=history)
+        return cls(reader=reader, binding=binding, identity=identity, refs=refs)
+
+
+def _run(work: Conversion, ledger: Ledger, *, engine: Engine, max_quarantine: int | None, progress: Progress) -> None:
     """Do the shards that are not done; those that fail for good are one error that names the first."""
-    todo, problems = list[ShardRef](), list[Unreadable]()
-    for ref in refs:
-        record = ledger.read(ref.name)
-        if record is None:
-            todo.append(ref)
-        else:
-            problems += record.quarantined
-    check_allowance(problems, job.max_quarantine)
+    done = ledger.read(ref.name for ref in work.refs)
+    todo = [ref for ref in work.refs if ref.name not in done]
+    check_allowance([problem for record in done.values() for problem in record.quarantined], max_quarantine)
     if not todo:
         return
     from pipelines.beam.run import run  # noqa: PLC0415 - Beam takes seconds to import, a finished conversion none
 
-    with watched(ledger.finished, refs, progress):
+    job = Job(
+        declaration=work.binding.spec.to_json(),
+        source=absolute(work.reader.uri),
+        out=absolute(ledger.out.uri),
+        options=Options(**{**work.identity["options"], "materialize": tuple(work.identity["options"]["materialize"])}),
+        max_quarantine=max_quarantine,
+    )
+    every = POLL if ledger.out.local else POLL_REMOTE
+    with watched(ledger.finished, todo, progress, workers=engine.workers, every=every):
         run(job, todo, engine=engine)
     stopped, failures = ledger.stopped(), ledger.failures()
     if stopped:
@@ -125,10 +165,13 @@ def _run(job: Job, ledger: Ledger, refs: Sequence[ShardRef], *, engine: Engine, 
         raise UsageError(f"{len(failures)} of {len(todo)} shards failed; run again to go on. {name}: {message}")
 
 
-def _report(out: Path, manifest: Mapping[str, Any], *, problems: tuple[Unreadable, ...], seconds: float) -> Report:
+def _report(
+    out: Folder, manifest: Mapping[str, Any], *, problems: tuple[Unreadable, ...], added: int, seconds: float
+) -> Report:
     return Report(
-        out=str(out),
+        out=out.uri,
         **manifest["balance"],
+        added=added,
         steps=manifest["steps"],
         files=len(manifest["files"]),
         seconds=seconds,
@@ -136,10 +179,18 @@ def _report(out: Path, manifest: Mapping[str, Any], *, problems: tuple[Unreadabl
     )
 
 
-def dry_run(spec: DatasetSpec, *, source: str | None = None, options: Options | None = None) -> dict[str, Any]:
-    """Check that a declaration fits its source, and say what `convert` would write."""
-    _, binding, refs = _planned(spec, source, options or Options())
-    columns = binding.layout
+def dry_run(
+    spec: DatasetSpec,
+    *,
+    source: str | None = None,
+    options: Options | None = None,
+    append_to: str | Path | None = None,
+) -> dict[str, Any]:
+    """Check that a declaration fits its source, and say what `convert` would write, or add to `append_to`."""
+    out = None if append_to is None else open_folder(append_to, for_writing=True)
+    work = Conversion.of(spec, out, source=source, options=options or Options())
+    refs = work.refs if out is None or not is_finished(out, work.identity) else ()
+    columns = work.binding.layout
     return {
         "dataset": spec.name,
         "episodes": sum(ref.episodes for ref in refs),
@@ -158,27 +209,14 @@ def _described(space: Space) -> list[str]:
     return [f"{dim.name} [{dim.unit}, {dim.mode}]" for dim in space.dims]
 
 
-def _planned(spec: DatasetSpec, source: str | None, options: Options) -> tuple[Reader, Binding, tuple[ShardRef, ...]]:
-    uri = source or spec.source.uri
-    if uri is None:
-        raise UsageError(f"{spec.name}: its declaration names no source; give --source")
-    if len(set(options.materialize)) < len(options.materialize):
-        raise UsageError(f"--materialize names a view twice: {', '.join(options.materialize)}")
-    reader = open_source(uri, spec.source.format)
-    if options.split is not None and options.split not in reader.files():
-        raise UsageError(f"{uri}: no split '{options.split}'{did_you_mean(options.split, reader.files())}")
-    binding = bind(spec, reader.fields, keep_raw=options.keep_raw, materialize=options.materialize)
-    return reader, binding, plan(reader, split=options.split, limit=options.limit)
-
-
-def _log_run(out: Path, uri: str, report: Report) -> None:
+def _log_run(out: Folder, uri: str, report: Report) -> None:
     """Append this run, with everything that differs from run to run, to the log."""
     run = {
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": "convert",
-        "source": uri if "://" in uri else str(Path(uri).resolve()),
+        "source": absolute(uri),
         "oxe_tools": version("oxe-tools"),
         **report.to_json(),
     }
-    with (out / layout.RUNS).open("a") as file:
-        file.write(json.dumps(run) + "\n")
+    log = out.read_many([layout.RUNS]).get(layout.RUNS, b"")
+    out.write(layout.RUNS, log + json.dumps(run).encode() + b"\n")

@@ -12,13 +12,14 @@ from typing import Any, TypeAlias
 import numpy as np
 import tomli_w
 
-from pipelines.folders import make_output, write_atomically
+from pipelines.folders import make_output
 from pipelines.progress import Progress, silent
 from pipelines.readers.rlds import DECLARATION, FEATURES, INFO
 from pipelines.writers.rlds import Feature, Shard, features_json, info_json, metadata_column
 from schemas.arrow import Camera
 from schemas.episode import Episode
 from schemas.errors import DatasetError, UsageError
+from schemas.folder import LocalFolder
 from schemas.images import sniff
 from schemas.source import Column, Field
 from schemas.spaces import Space
@@ -63,9 +64,10 @@ def export_rlds(
     the dataset cannot give it, DatasetError where it is damaged or has no episodes.
     """
     if not len(dataset):
-        raise DatasetError(f"{dataset.path}: no episodes to export")
+        raise DatasetError(f"{dataset.uri}: no episodes to export")
     space = dataset.view(view).space if view else dataset.columns.action
-    make_output(out, source=str(dataset.path), ours={FEATURES, DECLARATION}, holds=OURS, overwrite=overwrite)
+    make_output(out, source=dataset.uri, ours={FEATURES, DECLARATION}, holds=OURS, overwrite=overwrite)
+    folder = LocalFolder(out)
     name = re.sub(r"\W", "_", dataset.spec.name)
     columns = _columns(dataset, view=view, space=space)
     features = features_json(list(columns))
@@ -84,10 +86,10 @@ def export_rlds(
                             shard.add({feature: value(episode) for feature, value in columns.items()})
                         steps += len(episode)
                         progress(1, 0)
-        write_atomically(out / FEATURES, features.encode())
-        write_atomically(out / DECLARATION, tomli_w.dumps(_declaration(dataset, view=view, space=space)).encode())
+        folder.write(FEATURES, features.encode())
+        folder.write(DECLARATION, tomli_w.dumps(_declaration(dataset, view=view, space=space)).encode())
         info = info_json(name, splits, version=VERSION, description=dataset.spec.description)
-        write_atomically(out / INFO, info.encode())
+        folder.write(INFO, info.encode())
     except BaseException as error:
         shutil.rmtree(out, ignore_errors=True)  # half an export reads like a whole one
         if isinstance(error, OSError):
@@ -109,7 +111,7 @@ def _checked(dataset: Dataset, i: int, view: str | None) -> Episode:
     """Read an episode that is what was stored: damage must not travel on."""
     stored = dataset.episode(i)
     if stored.content_hash() != dataset.content_hash(i):
-        raise DatasetError(f"{dataset.path}: episode {i} is damaged; 'oxe verify' tells more")
+        raise DatasetError(f"{dataset.uri}: episode {i} is damaged; 'oxe verify' tells more")
     return dataset.view(view).apply(stored) if view else stored
 
 

@@ -1,13 +1,12 @@
 """Output folders: made new, or replaced when they are ours and the user says so."""
 
-import os
 import re
 import shutil
-import uuid
 from collections.abc import Collection
 from pathlib import Path
 
 from schemas.errors import UsageError
+from schemas.folder import absolute
 
 
 def make_output(out: Path, *, source: str | None, ours: Collection[str], holds: str = ".*", overwrite: bool) -> None:
@@ -17,7 +16,7 @@ def make_output(out: Path, *, source: str | None, ours: Collection[str], holds: 
     not match `holds` (a regular expression of relative paths): nobody's work is removed by a typing error. An output
     inside its source, or around it, is refused.
     """
-    check_apart(out, source)
+    check_apart(str(out), source)
     try:
         if out.exists() and (not out.is_dir() or any(out.iterdir())):
             if not out.is_dir():
@@ -31,10 +30,12 @@ def make_output(out: Path, *, source: str | None, ours: Collection[str], holds: 
         raise UsageError(f"{out}: cannot be written ({error})") from error
 
 
-def check_apart(out: Path, source: str | None) -> None:
+def check_apart(out: str, source: str | None) -> None:
     """Refuse an output inside its source, or around it."""
-    here, there = out.resolve(), _local(source)
-    if there and (here == there or here in there.parents or there in here.parents):
+    if source is None:
+        return
+    here, there = (absolute(uri).rstrip("/") + "/" for uri in (out, source))
+    if here.startswith(there) or there.startswith(here):
         raise UsageError(f"{out}: the output and its source {source} lie inside one another")
 
 
@@ -46,23 +47,3 @@ def _check_ours(out: Path, ours: Collection[str], holds: str) -> None:
     stranger = next((name for name in files if not re.fullmatch(holds, name)), None)
     if stranger:
         raise UsageError(f"{out}: holds {stranger}, which this command did not write; --overwrite will not remove it")
-
-
-def _local(source: str | None) -> Path | None:
-    """Give the place of a source on this machine; None for one that is elsewhere."""
-    path = (source or "").removeprefix("file://")
-    return Path(path).expanduser().resolve() if path and "://" not in path else None
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write a small file so that it is either whole or not there."""
-    tmp = path.parent / f"tmp-{uuid.uuid4().hex}"
-    try:
-        with tmp.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        tmp.rename(path)
-    except OSError as error:
-        tmp.unlink(missing_ok=True)
-        raise UsageError(f"{path}: cannot be written ({error})") from error

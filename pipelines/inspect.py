@@ -84,7 +84,7 @@ def inspect(uri: str, *, limit: int | None = None, progress: Progress = silent) 
     steps = dict.fromkeys(declared, 0)
     unreadable: dict[str, int] = {}
     read = 0
-    for ref in plan(reader, limit=limit):
+    for ref in plan(reader.files(), limit=limit):
         for raw in reader.read(ref):
             try:
                 if isinstance(raw, Unreadable):

@@ -4,7 +4,6 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from pipelines.ledger import Ledger
@@ -15,7 +14,8 @@ from pipelines.records import Options, ShardRecord
 from pipelines.standardize import Binding, bind
 from pipelines.writers.parquet import ParquetShard
 from schemas import spec
-from schemas.errors import OxeError, SourceError, TooManyQuarantinedError, UsageError
+from schemas.errors import OxeError, SourceError, TooManyQuarantinedError, UnreachableError, UsageError
+from schemas.folder import open_folder
 from schemas.source import RawEpisode, Unreadable
 
 PAUSES = (0.1, 1.0)  # seconds before the second and the third try of a shard
@@ -26,8 +26,8 @@ class Job:
     """What to convert, from where, to where; picklable."""
 
     declaration: dict[str, Any]  # DatasetSpec.to_json
-    source: str
-    out: str
+    source: str  # a URI, or a path that is the same from any working directory
+    out: str  # likewise
     options: Options
     max_quarantine: int | None = None
 
@@ -36,7 +36,7 @@ class Job:
         declared = spec.from_json(self.declaration, where="job")
         reader = open_source(self.source, declared.source.format)
         binding = bind(declared, reader.fields, keep_raw=self.options.keep_raw, materialize=self.options.materialize)
-        ledger = Ledger(Path(self.out), episodes_schema(binding.layout))
+        ledger = Ledger(open_folder(self.out, for_writing=True), episodes_schema(binding.layout))
         return Work(job=self, reader=reader, binding=binding, ledger=ledger)
 
 
@@ -70,7 +70,7 @@ class Work:
                 return None
             if pause is not None:
                 time.sleep(pause)
-        with suppress(UsageError):  # where nothing can be written, the missing record says it
+        with suppress(OSError, UnreachableError):  # where nothing can be written, the missing record says it
             self.ledger.fail(ref.name, message)
         return message
 
@@ -95,7 +95,7 @@ def convert_shard(work: Work, ref: ShardRef) -> ShardRecord:
             check_allowance(quarantined, work.job.max_quarantine)
         record = shard.finish(ref.split)
     except OSError as error:
-        raise UsageError(f"{out}: cannot be written ({error})") from error
+        raise UsageError(f"{out.uri}: cannot be written ({error})") from error
     finally:
         shard.discard()
     return ShardRecord(

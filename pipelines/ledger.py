@@ -4,215 +4,269 @@ It lies in `meta/ledger/` until the manifest is written: `identity.json` says wh
 shard has a record. A shard's files come first and its record last, so a record that is there is the truth.
 """
 
-import fcntl
 import json
-import os
-import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipelines.folders import write_atomically
+from pipelines.history import History, check_only_added
 from pipelines.records import ShardRecord
 from pipelines.writers.parquet import FileRecord
 from schemas import layout
 from schemas.errors import UsageError
+from schemas.folder import Folder
 from schemas.source import Unreadable
 
 RECORD, FAILURE, STOP = ".parquet", ".failed", "stopped"
 META = b"oxe"
-TMP = "tmp-" + 32 * "[0-9a-f]"  # not `tmp-*`: a split may be called tmp
+FOLDERS = (layout.DATA, layout.INDEX, layout.META, layout.LEDGER)
+IDENTITY_KEYS = ("schema_version", "spec_digest", "source", "options")
 
 
 @contextmanager
-def locked(out: Path) -> Iterator[None]:
-    """Hold the right to write at `out`; while another process on this machine does, this is a UsageError.
-
-    The lock is the process's, not the file's: one that was killed holds nothing.
-    """
+def locked(out: Folder) -> Iterator[None]:
+    """Hold the right to write at `out`; while another process does, this is a UsageError."""
     try:
-        (out / layout.META).mkdir(parents=True, exist_ok=True)
-        with (out / layout.LOCK).open("w") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                if not os.path.samestat(os.fstat(file.fileno()), (out / layout.LOCK).stat()):
-                    raise BlockingIOError  # who held it has just removed it, and a third may hold the new one
-            except (BlockingIOError, FileNotFoundError) as error:
-                raise UsageError(f"{out}: another conversion is writing here") from error
-            try:
+        try:
+            with out.exclusive(layout.LOCK):
                 yield
-            finally:
-                (out / layout.LOCK).unlink(missing_ok=True)
-                if not any((out / layout.META).iterdir()):
-                    (out / layout.META).rmdir()  # refused: what is not ours is left as it was
+        finally:
+            if out.local and not out.names(layout.META):
+                out.remove(layout.META)  # refused: what is not ours is left as it was
+    except BlockingIOError as error:
+        told = f" ({error.strerror}; remove it if that process is no more)" if error.strerror and not out.local else ""
+        raise UsageError(f"{out.uri}: another conversion is writing here{told}") from error
     except OSError as error:
-        raise UsageError(f"{out}: cannot be written ({error})") from error
+        raise UsageError(f"{out.uri}: cannot be written ({error})") from error
 
 
 @dataclass(frozen=True, slots=True)
 class Ledger:
     """The records of one output; `schema` is that of the episode table."""
 
-    out: Path
+    out: Folder
     schema: pa.Schema
 
     def write(self, name: str, record: ShardRecord) -> None:
         """Say that a shard is done."""
         about = {
             "file": record.file.to_json() if record.file else None,
-            "index_bytes": self._index(record.file).stat().st_size if record.file else None,
+            "index_bytes": self.out.size(layout.index_file(record.file.path)) if record.file else None,
             "dropped": record.dropped,
             "quarantined": [problem.to_json() for problem in record.quarantined],
         }
         table = pa.Table.from_pylist(list(record.episodes), self.schema)
         sink = pa.BufferOutputStream()
         pq.write_table(table.replace_schema_metadata({META: json.dumps(about)}), sink)
-        write_atomically(self._path(name + RECORD), bytes(sink.getvalue()))
-        self._path(name + FAILURE).unlink(missing_ok=True)
+        self.out.write(_place(name + RECORD), bytes(sink.getvalue()))
+        self.out.remove(_place(name + FAILURE))
 
-    def read(self, name: str) -> ShardRecord | None:
-        """Give a shard's record; None if it is not done, or its files are not what the record says."""
-        path = self._path(name + RECORD)
-        if not path.is_file():
-            return None
+    def read(self, names: Iterable[str]) -> dict[str, ShardRecord]:
+        """Give the records of those shards that are done and whose files are what their records say."""
+        stored = self.out.read_many(_place(name + RECORD) for name in names)
+        found = {_name(place): self._parse(content) for place, content in stored.items()}
+        files = [file.path for about, _ in filter(None, found.values()) if (file := about["file"])]
+        sizes = self.out.sizes([path for file in files for path in (file, layout.index_file(file))])
+        return {
+            name: _record(about, table)
+            for name, (about, table) in ((n, r) for n, r in found.items() if r)
+            if (file := about["file"]) is None
+            or (sizes[file.path], sizes[layout.index_file(file.path)]) == (file.bytes, about["index_bytes"])
+        }
+
+    @staticmethod
+    def _parse(content: bytes) -> tuple[dict[str, Any], pa.Table] | None:
         try:
-            table = pq.read_table(path, use_threads=False)
+            table = pq.read_table(pa.py_buffer(content), use_threads=False)
         except pa.ArrowInvalid:  # damaged: the shard is done again
             return None
         about = json.loads(table.schema.metadata[META])
-        file = FileRecord(**about["file"]) if about["file"] else None
-        if file and (_size(self.out / file.path), _size(self._index(file))) != (file.bytes, about["index_bytes"]):
-            return None
-        return ShardRecord(
-            file=file,
-            episodes=tuple(table.to_pylist()),
-            dropped=tuple((index, reason) for index, reason in about["dropped"]),
-            quarantined=tuple(Unreadable(**problem) for problem in about["quarantined"]),
-        )
-
-    def _index(self, file: FileRecord) -> Path:
-        return self.out / layout.index_file(file.path)
+        return {**about, "file": FileRecord(**about["file"]) if about["file"] else None}, table
 
     def fail(self, name: str, message: str) -> None:
         """Say that a shard could not be done, and why."""
-        write_atomically(self._path(name + FAILURE), message.encode())
+        self.out.write(_place(name + FAILURE), message.encode())
 
     def failures(self) -> dict[str, str]:
         """Give the shards that could not be done."""
-        paths = sorted((self.out / layout.LEDGER).glob(f"*{FAILURE}"))
-        return {path.name.removesuffix(FAILURE): path.read_text() for path in paths}
+        places = [_place(name) for name in self.out.names(layout.LEDGER) if name.endswith(FAILURE)]
+        return {_name(place): content.decode() for place, content in self.out.read_many(places).items()}
 
     def stop(self, message: str) -> None:
         """Ask every worker to begin no more shards, and say why."""
-        write_atomically(self._path(STOP), message.encode())
+        self.out.write(_place(STOP), message.encode())
 
     def stopped(self) -> str | None:
         """Say why the run was stopped, or None."""
-        path = self._path(STOP)
-        return path.read_text() if path.is_file() else None
+        content = self.out.read_many([_place(STOP)])
+        return content[_place(STOP)].decode() if content else None
 
     def finished(self) -> set[str]:
         """Name the shards that have a record, without reading them."""
-        return {path.name.removesuffix(RECORD) for path in (self.out / layout.LEDGER).glob(f"*{RECORD}")}
+        return {_name(name) for name in self.out.names(layout.LEDGER) if name.endswith(RECORD)}
 
     def close(self) -> None:
         """Remove it: the manifest is written and says all that it said."""
-        shutil.rmtree(self.out / layout.LEDGER)
-
-    def _path(self, name: str) -> Path:
-        return self.out / layout.LEDGER / name
+        self.out.remove(layout.LEDGER)
 
 
-def _size(path: Path) -> int | None:
-    return path.stat().st_size if path.is_file() else None
+def _place(name: str) -> str:
+    return f"{layout.LEDGER}/{name}"
 
 
-def begin(out: Path, identity: Mapping[str, Any]) -> bool:
+def _name(place: str) -> str:
+    return place.rpartition("/")[2].removesuffix(RECORD).removesuffix(FAILURE)
+
+
+def _record(about: Mapping[str, Any], table: pa.Table) -> ShardRecord:
+    return ShardRecord(
+        file=about["file"],
+        episodes=tuple(table.to_pylist()),
+        dropped=tuple((index, reason) for index, reason in about["dropped"]),
+        quarantined=tuple(Unreadable(**problem) for problem in about["quarantined"]),
+    )
+
+
+def begin(out: Folder, identity: Mapping[str, Any]) -> bool:
     """Start a conversion at `out`, or go on with it; say whether it is finished already.
 
     What another conversion left is a UsageError that names what differs.
     """
-    stored = _identity(out)
-    if stored is None:
+    stored = published(out)
+    under_way = _identity(out, layout.IDENTITY)
+    if stored is not None:
+        _check_same(out, stored, identity)
+        if under_way in (None, identity):
+            out.remove(layout.LEDGER)  # of a process killed behind the manifest; another one is of an append
+    elif under_way is None:
         _refuse_strangers(out)
-        (out / layout.LEDGER).mkdir(exist_ok=True)
-        write_atomically(out / layout.IDENTITY, json.dumps(identity).encode())
-    elif stored != json.loads(json.dumps(identity)):
-        differing = [key for key in identity if stored.get(key) != json.loads(json.dumps(identity[key]))]
-        what = ", ".join(differing)
-        raise UsageError(f"{out}: holds a conversion with another {what}; give --overwrite or another --out")
-    finished = (out / layout.MANIFEST).is_file()
+        _open(out, identity)
+    else:
+        _check_same(out, under_way, identity)
     sweep(out)
-    if finished:
-        shutil.rmtree(out / layout.LEDGER, ignore_errors=True)  # of a process killed behind the manifest
-    for name in () if finished else (layout.DATA, layout.INDEX):
-        (out / name).mkdir(exist_ok=True)
+    return stored is not None
+
+
+def begin_append(out: Folder, identity: Mapping[str, Any]) -> bool:
+    """Start to append to the finished dataset at `out`, or go on with it; say whether there is nothing to do.
+
+    An append of other files that did not end is undone first: what it wrote was never part of the dataset.
+    """
+    finished = is_finished(out, identity)
+    if finished or _identity(out, layout.IDENTITY) != identity:
+        _undo(out)
+    sweep(out)
+    if not finished:
+        _open(out, identity)
     return finished
 
 
-def _identity(out: Path) -> Any:
-    """Read which conversion is at `out`: from the manifest of a finished one, else from the ledger."""
-    manifest, identity = out / layout.MANIFEST, out / layout.IDENTITY
+def is_finished(out: Folder, identity: Mapping[str, Any]) -> bool:
+    """Say whether the dataset at `out` holds all that it would after `--append`; it must be one to which that fits."""
+    stored = published(out)
+    if stored is None:
+        raise UsageError(f"{out.uri}: no finished dataset to append to; convert without --append")
+    if identity["options"]["limit"] is not None:
+        raise UsageError(f"{out.uri}: --append and --limit do not go together")
+    files = {key: stored["source"][key] for key in ("files", "generations")}
+    _check_same(out, stored, {**identity, "source": {**identity["source"], **files}})
+    check_only_added(History.from_json(identity["source"]).since(History.from_json(stored["source"])), out.uri)
+    return stored == identity
+
+
+def published(out: Folder) -> dict[str, Any] | None:
+    """Say which conversion the manifest at `out` is of; None where there is none."""
+    return _identity(out, layout.MANIFEST)
+
+
+def _open(out: Folder, identity: Mapping[str, Any]) -> None:
+    out.write(layout.IDENTITY, json.dumps(identity).encode())
+
+
+def _check_same(out: Folder, stored: Mapping[str, Any], identity: Mapping[str, Any]) -> None:
+    differing = [key for key in IDENTITY_KEYS if stored.get(key) != identity[key]]
+    if not differing:
+        return
+    told = ""
+    if differing == ["source"]:
+        told = "".join(f" ({line})" for line in _changes(stored, identity))
+    what = ", ".join(differing)
+    raise UsageError(f"{out.uri}: holds a conversion with another {what}{told}; give --overwrite or another --out")
+
+
+def _changes(stored: Mapping[str, Any], identity: Mapping[str, Any]) -> list[str]:
     try:
-        path = manifest if manifest.is_file() else identity
-        found = json.loads(path.read_bytes()) if path.is_file() else None
+        return History.from_json(identity["source"]).since(History.from_json(stored["source"])).lines()
+    except (KeyError, TypeError):
+        return []
+
+
+def _identity(out: Folder, place: str) -> dict[str, Any] | None:
+    """Read which conversion is at `out`: from the manifest of a finished one, or from the ledger."""
+    content = out.read_many([place])
+    try:
+        found = json.loads(content[place]) if content else None
         return None if found is None else {key: found[key] for key in IDENTITY_KEYS}
     except (ValueError, KeyError, TypeError) as error:
-        raise UsageError(f"{out}: its {layout.META} is damaged ({error!r}); give --overwrite to replace it") from error
+        raise UsageError(
+            f"{out.uri}: its {layout.META} is damaged ({error!r}); give --overwrite to replace it"
+        ) from error
 
 
-IDENTITY_KEYS = ("schema_version", "spec_digest", "source", "options")
+def _undo(out: Folder) -> None:
+    """Remove the files of an append that did not end."""
+    known = {file["path"] for file in json.loads(out.read(layout.MANIFEST))["files"]}
+    known |= {layout.index_file(path) for path in known}
+    for below in (layout.DATA, layout.INDEX):
+        for name in out.names(below):
+            if f"{below}/{name}" not in known:
+                out.remove(f"{below}/{name}")
+    out.remove(layout.LEDGER)
 
 
-def _refuse_strangers(out: Path) -> None:
-    strangers = [path.name for path in out.iterdir() if path.name != layout.META]
-    strangers += [path.name for path in (out / layout.META).iterdir() if path.name not in {"lock", "ledger"}]
+def _refuse_strangers(out: Folder) -> None:
+    strangers = [name for name in out.names() if name != layout.META]
+    strangers += [name for name in out.names(layout.META) if name not in {"lock", "ledger"}]
     if strangers:
-        raise UsageError(f"{out}: exists and is not a dataset of ours ({min(strangers)}); name an empty folder")
+        raise UsageError(f"{out.uri}: exists and is not a dataset of ours ({min(strangers)}); name an empty folder")
 
 
-def sweep(out: Path) -> None:
-    """Remove what a killed process was writing."""
-    for name in (layout.DATA, layout.INDEX, layout.META, layout.LEDGER):
-        for path in (out / name).glob(TMP):
-            path.unlink()
-    for path in (out / layout.LEDGER).glob(f"*{FAILURE}"):
-        path.unlink()
-    (out / layout.LEDGER / STOP).unlink(missing_ok=True)
+def sweep(out: Folder) -> None:
+    """Remove what a killed process was writing, and what failed."""
+    out.sweep(FOLDERS)
+    for name in out.names(layout.LEDGER):
+        if name == STOP or name.endswith(FAILURE):
+            out.remove(_place(name))
 
 
-def clear(out: Path) -> None:
+def clear(out: Folder) -> None:
     """Remove a dataset of ours, finished or not, but not the lock that the caller holds.
 
     One that is removed in part never passes for a whole one: it has no identity until the last of it is gone.
     """
-    if not (out / layout.MANIFEST).is_file() and not (out / layout.IDENTITY).is_file():
+    if out.size(layout.MANIFEST) is None and out.size(layout.IDENTITY) is None:
         return _refuse_strangers(out)
-    if strangers := {path.name for path in out.iterdir()} - {layout.DATA, layout.INDEX, layout.META}:
-        raise UsageError(f"{out}: holds '{min(strangers)}', which is not ours; --overwrite will not remove it")
-    (out / layout.LEDGER).mkdir(exist_ok=True)
-    write_atomically(out / layout.IDENTITY, b"{}")
-    (out / layout.MANIFEST).unlink(missing_ok=True)
+    if strangers := set(out.names()) - {layout.DATA, layout.INDEX, layout.META}:
+        raise UsageError(f"{out.uri}: holds '{min(strangers)}', which is not ours; --overwrite will not remove it")
+    out.write(layout.IDENTITY, b"{}")
+    out.remove(layout.MANIFEST)
     for name in (layout.DATA, layout.INDEX):
-        if (out / name).exists():
-            shutil.rmtree(out / name)
-    for path in sorted((out / layout.META).iterdir(), key=(out / layout.LEDGER).__eq__):
-        if path.is_dir():
-            shutil.rmtree(path)
-        elif path != out / layout.LOCK:
-            path.unlink()
+        out.remove(name)
+    places = [f"{layout.META}/{name}" for name in out.names(layout.META)]
+    for place in sorted(places, key=layout.LEDGER.__eq__):  # the ledger last
+        if place != layout.LOCK:
+            out.remove(place)
     return None
 
 
 def ordered(ledger: Ledger, names: Sequence[str]) -> list[ShardRecord]:
     """Read the records of all shards; one that is missing is a bug or a deletion in mid-run: a UsageError."""
-    records = [(name, ledger.read(name)) for name in names]
-    lost = [name for name, record in records if record is None]
+    records = ledger.read(names)
+    lost = [name for name in names if name not in records]
     if lost:
-        raise UsageError(f"{ledger.out}: the record of {lost[0]} is gone; run the conversion again to redo it")
-    return [record for _, record in records if record]
+        raise UsageError(f"{ledger.out.uri}: the record of {lost[0]} is gone; run the conversion again to redo it")
+    return [records[name] for name in names]

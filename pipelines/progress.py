@@ -3,26 +3,41 @@
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TypeAlias
 
 from pipelines.readers.source import ShardRef
 
-Progress: TypeAlias = Callable[[int, int], None]  # episodes and bytes done since the last call
+
+class Progress:
+    """Is told how far work is. This one tells nobody."""
+
+    def expect(self, episodes: int, *, workers: int = 1) -> None:
+        """Say how much there is to do, and how many processes do it."""
+
+    def __call__(self, episodes: int, size: int) -> None:
+        """Say how many episodes and source bytes were done since the last call."""
 
 
-def silent(_episodes: int, _bytes: int) -> None:
-    """Tell nobody."""
-
-
-POLL = 0.2  # seconds
+silent = Progress()
+POLL, POLL_REMOTE = 0.2, 5.0  # seconds
 
 
 @contextmanager
-def watched(finished: Callable[[], set[str]], refs: Sequence[ShardRef], progress: Progress) -> Iterator[None]:
-    """Tell the progress of work that other processes do: each shard once, when `finished` names it."""
+def watched(
+    finished: Callable[[], set[str]],
+    refs: Sequence[ShardRef],
+    progress: Progress,
+    *,
+    workers: int = 1,
+    every: float = POLL,
+) -> Iterator[None]:
+    """Tell the progress of work that other processes do: each shard once, when `finished` names it.
+
+    It is asked again after `every` seconds.
+    """
     ended = threading.Event()
     sizes = {ref.name: (ref.episodes, sum(part.size or 0 for part in ref.parts)) for ref in refs}
     told: set[str] = set()
+    progress.expect(sum(episodes for episodes, _ in sizes.values()), workers=workers)
 
     def tell() -> None:
         for name in sorted(finished() & sizes.keys() - told):
@@ -30,7 +45,7 @@ def watched(finished: Callable[[], set[str]], refs: Sequence[ShardRef], progress
             progress(*sizes[name])
 
     def watch() -> None:
-        while not ended.wait(POLL):
+        while not ended.wait(every):
             tell()
 
     watcher = threading.Thread(target=watch, daemon=True)

@@ -3,70 +3,116 @@
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict
-from pathlib import Path
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import xxhash
 
-from pipelines.folders import write_atomically
+from pipelines.history import History
 from pipelines.readers.source import Reader
 from pipelines.records import Options, ShardRecord
 from pipelines.standardize import Binding
 from schemas import layout
 from schemas.arrow import SCHEMA_VERSION, Layout, metadata_schema
-from schemas.errors import SpecError
+from schemas.errors import SpecError, UsageError
+from schemas.folder import Folder
 from schemas.source import Unreadable
 
 
 def publish(
-    out: Path, reader: Reader, *, binding: Binding, options: Options, records: Sequence[ShardRecord]
+    out: Folder, reader: Reader, *, binding: Binding, identity: Mapping[str, Any], records: Sequence[ShardRecord]
 ) -> dict[str, Any]:
-    """Write the tables and the manifest, and give the manifest; two episodes of one id are a SpecError."""
+    """Write the tables and the manifest, and give the manifest; two episodes of one id are a SpecError.
+
+    Where a dataset is there already, the records are appended to it. Its rows keep their places in the tables, so it
+    can be read at any moment.
+    """
+    old = _published(out, binding)
     rows = [row for record in records for row in record.episodes]
     problems = [problem for record in records for problem in record.quarantined]
-    quarantined = Counter(problem.reason for problem in problems)
-    dropped = Counter(reason for record in records for _, reason in record.dropped)
+    episodes = pa.concat_tables([old.episodes, pa.Table.from_pylist(rows, episodes_schema(binding.layout))])
+    quarantine = pa.concat_tables(
+        [old.quarantine, pa.Table.from_pylist(_relative(problems, reader), QUARANTINE_SCHEMA)]
+    )
+    _check_ids(episodes["id"], binding.spec.name)
+    dropped = old.dropped + Counter(reason for record in records for _, reason in record.dropped)
+    quarantined = Counter(quarantine["reason"].to_pylist())
     balance = {
-        "source": len(rows) + dropped.total() + quarantined.total(),
-        "kept": len(rows),
+        "source": len(episodes) + dropped.total() + quarantined.total(),
+        "kept": len(episodes),
         "dropped": dict(sorted(dropped.items())),
         "quarantined": dict(sorted(quarantined.items())),
     }
-    repeated = [name for name, count in Counter(row["id"] for row in rows).items() if count > 1]
-    if repeated:
-        raise SpecError(f"{binding.spec.name}: id: '{repeated[0]}' names several episodes; an id must be unique")
-    episodes = _parquet(rows, episodes_schema(binding.layout))
-    quarantine = _parquet(_relative(problems, reader), QUARANTINE_SCHEMA)
-    write_atomically(out / layout.EPISODES, episodes)
-    write_atomically(out / layout.QUARANTINE, quarantine)
+    tables = {layout.EPISODES: _parquet(episodes), layout.QUARANTINE: _parquet(quarantine)}
+    kept = episodes.select(["split", "length"]).to_pylist()
     manifest = {
         "format": "oxe-tools",
         "dataset": binding.spec.name,
         "spec": binding.spec.to_json(),
-        **identity_of(binding, reader, options),
+        **identity,
         "balance": balance,
-        "steps": sum(row["length"] for row in rows),
-        "splits": counted(rows),
+        "steps": sum(row["length"] for row in kept),
+        "splits": counted(kept),
         "columns": binding.layout.to_json(),
-        "files": [record.file.to_json() for record in records if record.file],
-        "episodes_xxh3_128": xxhash.xxh3_128_hexdigest(episodes),
-        "quarantine_xxh3_128": xxhash.xxh3_128_hexdigest(quarantine),
+        "files": [*old.files, *(record.file.to_json() for record in records if record.file)],
+        "episodes_xxh3_128": xxhash.xxh3_128_hexdigest(tables[layout.EPISODES]),
+        "quarantine_xxh3_128": xxhash.xxh3_128_hexdigest(tables[layout.QUARANTINE]),
     }
-    write_atomically(out / layout.MANIFEST, sealed(manifest))
+    out.remove(layout.VERIFICATION)  # of what it was
+    for name, content in tables.items():
+        out.write(name, content)
+    out.write(layout.MANIFEST, sealed(manifest))
     return manifest
 
 
-def identity_of(binding: Binding, reader: Reader, options: Options) -> dict[str, Any]:
-    """Say which conversion this is: two with the same identity give the same dataset."""
-    return {
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Published:
+    """What a dataset holds before this run; nothing, as a rule."""
+
+    episodes: pa.Table
+    quarantine: pa.Table
+    dropped: Counter[str]
+    files: Sequence[Mapping[str, Any]]
+
+
+def _published(out: Folder, binding: Binding) -> Published:
+    stored = out.read_many([layout.MANIFEST, layout.EPISODES, layout.QUARANTINE])
+    schema = episodes_schema(binding.layout)
+    if layout.MANIFEST not in stored:
+        empty = schema.empty_table()
+        return Published(episodes=empty, quarantine=QUARANTINE_SCHEMA.empty_table(), dropped=Counter(), files=())
+    manifest = json.loads(stored[layout.MANIFEST])
+    if manifest["columns"] != json.loads(json.dumps(binding.layout.to_json())):
+        raise UsageError(f"{out.uri}: the source's fields are no longer what they were; give another --out")
+    balance = manifest["balance"]
+    tables = {name: pq.read_table(pa.py_buffer(stored[name])) for name in (layout.EPISODES, layout.QUARANTINE)}
+    # A run that was killed here may have written longer tables: what is new in them is written again.
+    return Published(
+        episodes=tables[layout.EPISODES].slice(0, balance["kept"]).cast(schema),
+        quarantine=tables[layout.QUARANTINE].slice(0, sum(balance["quarantined"].values())),
+        dropped=Counter(balance["dropped"]),
+        files=manifest["files"],
+    )
+
+
+def _check_ids(ids: pa.ChunkedArray, name: str) -> None:
+    repeated = [value for value, count in Counter(ids.to_pylist()).items() if count > 1]
+    if repeated:
+        raise SpecError(f"{name}: id: '{repeated[0]}' names several episodes; an id must be unique")
+
+
+def identity_of(binding: Binding, reader: Reader, *, options: Options, history: History) -> dict[str, Any]:
+    """Say which conversion this is, as JSON has it: two with the same identity give the same dataset."""
+    identity = {
         "schema_version": SCHEMA_VERSION,
         "spec_digest": binding.spec.digest(),
-        "source": reader.fingerprint(),
+        "source": {**reader.description(), **history.to_json()},
         "options": asdict(options),
     }
+    found: dict[str, Any] = json.loads(json.dumps(identity))
+    return found
 
 
 def counted(rows: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, int]]:
@@ -128,7 +174,7 @@ def _relative(problems: Iterable[Unreadable], reader: Reader) -> list[dict[str, 
     ]
 
 
-def _parquet(rows: Iterable[dict[str, Any]], schema: pa.Schema) -> bytes:
+def _parquet(table: pa.Table) -> bytes:
     sink = pa.BufferOutputStream()
-    pq.write_table(pa.Table.from_pylist(list(rows), schema), sink, compression="zstd")
+    pq.write_table(table.combine_chunks(), sink, compression="zstd")
     return bytes(sink.getvalue())

@@ -1,12 +1,10 @@
 """`verify`: read a published dataset and its source again, and compare every number, image byte, count and digest."""
 
 import json
-import mmap
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from itertools import zip_longest
-from pathlib import Path
+from itertools import chain, zip_longest
 from typing import Any
 
 import numpy as np
@@ -14,21 +12,22 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import xxhash
 
-from pipelines.folders import write_atomically
+from pipelines.history import History
 from pipelines.job import why_drop
 from pipelines.progress import Progress, silent
 from pipelines.publish import counted, sealed
 from pipelines.readers.registry import open_source
-from pipelines.readers.source import plan
 from pipelines.records import Options
 from pipelines.standardize import bind
 from schemas import layout
 from schemas.episode import Episode, Frames
 from schemas.errors import OxeError, SourceError
+from schemas.folder import Folder
 from schemas.source import Column, Ragged, Unreadable
 from schemas.store import Dataset
 
 SHOWN = 20  # differences that are reported in full
+BLOCK = 1 << 20  # bytes that are hashed at a time
 DAMAGE = (OxeError, OSError, ValueError, TypeError, LookupError, ArithmeticError, MemoryError, pa.ArrowException)
 
 
@@ -78,7 +77,8 @@ def verify(dataset: Dataset, *, source: str | None = None, progress: Progress = 
     expected = _expected(dataset, source, out)
     with _damage(layout.EPISODES, out):
         _check_episodes(dataset, expected, out, progress=progress)
-    write_atomically(dataset.path / layout.VERIFICATION, json.dumps(out.to_json(), indent=1).encode() + b"\n")
+    if dataset.folder.local:  # elsewhere one may have no right to write
+        dataset.folder.write(layout.VERIFICATION, json.dumps(out.to_json(), indent=1).encode() + b"\n")
     return out
 
 
@@ -92,9 +92,9 @@ def _damage(place: str, out: Verification) -> Iterator[None]:
 
 
 def _last_source(dataset: Dataset, out: Verification) -> str | None:
-    path = dataset.path / layout.RUNS
     with _damage(layout.RUNS, out):
-        runs = [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
+        log = dataset.folder.read_many([layout.RUNS]).get(layout.RUNS, b"")
+        runs = [json.loads(line) for line in log.decode().splitlines()]
         return next((str(run["source"]) for run in reversed(runs) if "source" in run), None)
     return None
 
@@ -102,7 +102,7 @@ def _last_source(dataset: Dataset, out: Verification) -> str | None:
 def _check_files(dataset: Dataset, out: Verification) -> None:
     """Compare digests with the manifest, and the manifest with its own; look for files it does not know."""
     manifest = {key: value for key, value in dataset.manifest.items() if key != "xxh3_128"}
-    if sealed(manifest) != (dataset.path / layout.MANIFEST).read_bytes():
+    if sealed(manifest) != dataset.folder.read(layout.MANIFEST):
         out.differs(f"{layout.MANIFEST}: its content does not have the digest that it states")
     known = {layout.MANIFEST, layout.RUNS, layout.VERIFICATION}
     expected = {
@@ -112,23 +112,26 @@ def _check_files(dataset: Dataset, out: Verification) -> None:
     for file in dataset.manifest["files"]:
         expected |= {file["path"]: file["xxh3_128"], layout.index_file(file["path"]): file["index_xxh3_128"]}
     for name, digest in expected.items():
-        path = dataset.path / name
-        found = _digest(path) if path.is_file() else "no file"
+        found = _digest(dataset.folder, name)
         out.files += 1
         if found != digest:
             out.differs(f"{name}: digest {found}, the manifest says {digest}")
-    for folder in (layout.DATA, layout.INDEX, layout.META):
-        for path in sorted((dataset.path / folder).glob("*")):
-            name = f"{folder}/{path.name}"
+    for below in (layout.DATA, layout.INDEX, layout.META):
+        for leaf in dataset.folder.names(below):
+            name = f"{below}/{leaf}"
             if name not in expected and name not in known:
                 out.differs(f"{name}: the manifest does not know this file")
 
 
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        if not path.stat().st_size:
-            return xxhash.xxh3_128_hexdigest(b"")
-        return xxhash.xxh3_128_hexdigest(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+def _digest(folder: Folder, name: str) -> str:
+    digest = xxhash.xxh3_128()
+    try:
+        with folder.open(name) as file:
+            while block := file.read(BLOCK):
+                digest.update(block)
+    except FileNotFoundError:
+        return "no file"
+    return digest.hexdigest()
 
 
 def _check_table(dataset: Dataset, out: Verification) -> None:
@@ -138,7 +141,7 @@ def _check_table(dataset: Dataset, out: Verification) -> None:
     left_out = sum(balance["dropped"].values()) + sum(balance["quarantined"].values())
     if balance["source"] != balance["kept"] + left_out:
         out.differs(f"balance: {balance['source']} episodes in the source, {balance['kept']} kept, {left_out} left out")
-    table = pq.read_table(dataset.path / layout.EPISODES, columns=["split", "length"]).to_pylist()
+    table = _table(dataset, layout.EPISODES).select(["split", "length"]).to_pylist()
     if len(table) != balance["kept"]:
         out.differs(f"balance: {balance['kept']} episodes kept, {layout.EPISODES} has {len(table)}")
     if counted(table) != manifest["splits"]:
@@ -155,9 +158,13 @@ def _check_table(dataset: Dataset, out: Verification) -> None:
     steps = sum(length for _, _, length in rows)
     if steps != manifest["steps"]:
         out.differs(f"manifest: {manifest['steps']} steps, the episodes have {steps}")
-    quarantine = pq.read_table(dataset.path / layout.QUARANTINE).num_rows
+    quarantine = _table(dataset, layout.QUARANTINE).num_rows
     if quarantine != sum(balance["quarantined"].values()):
         out.differs(f"{layout.QUARANTINE}: {quarantine} rows, the manifest says {balance['quarantined']}")
+
+
+def _table(dataset: Dataset, name: str) -> pa.Table:
+    return pq.read_table(pa.py_buffer(dataset.folder.read(name)))
 
 
 def _check_index(dataset: Dataset, out: Verification) -> None:
@@ -201,17 +208,19 @@ def _from_source(dataset: Dataset, uri: str, out: Verification) -> Iterator[Epis
     options = Options(**{**manifest["options"], "materialize": tuple(manifest["options"]["materialize"])})
     reader = open_source(uri, dataset.spec.source.format)
     binding = bind(dataset.spec, reader.fields, keep_raw=options.keep_raw, materialize=options.materialize)
-    fingerprint = json.loads(json.dumps(reader.fingerprint()))
-    for key in sorted(fingerprint.keys() | manifest["source"].keys()):
-        if fingerprint.get(key) != manifest["source"].get(key):
-            out.differs(
-                f"source: {key} is {fingerprint.get(key)}, at the conversion it was {manifest['source'].get(key)}"
-            )
+    then, now = History.from_json(manifest["source"]), History.of(reader)
+    for key, value in reader.description().items():
+        if value != manifest["source"].get(key):
+            out.differs(f"source: {key} is {value}, at the conversion it was {manifest['source'].get(key)}")
+    for line in now.since(then).lines():
+        out.differs(f"source: since the conversion {line}")
+    planned = now.after(then).plan(reader.files(), split=options.split, limit=options.limit)
+    refs = chain.from_iterable(planned[: len(then.ends)])  # without what was added since
     balance = manifest["balance"]
 
     def episodes() -> Iterator[Episode]:
         left_out: dict[str, int] = {}
-        for ref in plan(reader, split=options.split, limit=options.limit):
+        for ref in refs:
             for raw in reader.read(ref, binding.columns):
                 try:
                     reason = raw.reason if isinstance(raw, Unreadable) else why_drop(raw)
@@ -233,7 +242,7 @@ def _check_episodes(
     dataset: Dataset, expected: Iterator[Episode] | None, out: Verification, *, progress: Progress
 ) -> None:
     """Compare every stored episode with its hash, and with the one of the same index that the source gives now."""
-    table = pq.read_table(dataset.path / layout.EPISODES, columns=["episode_index", "content_hash"])
+    table = _table(dataset, layout.EPISODES).select(["episode_index", "content_hash"])
     indices, hashes = (column.to_pylist() for column in table.columns)
     wanted = next(expected, None) if expected else None
     for i, (index, digest) in enumerate(zip(indices, hashes, strict=True)):

@@ -4,6 +4,7 @@ OxeError
 ├── UsageError          the call is wrong: a flag, an output that exists
 ├── SpecError           a declaration is wrong
 ├── SourceError         a source, or one episode of it, cannot be read
+├── UnreachableError    a remote file cannot be read or written, however often one tries
 ├── TooManyQuarantinedError  more episodes cannot be read than the user allows
 ├── DatasetError        a published dataset is damaged, or is not one
 ├── ViewError           a dataset cannot give this view
@@ -44,6 +45,10 @@ class SourceError(OxeError):
         """Lead with the place."""
         place = self.file + (f": byte {self.offset}" if self.offset is not None else "")
         return f"{place}: {self.message}" if place else self.message
+
+
+class UnreachableError(OxeError):
+    """A remote file cannot be read or written; what was done stays done, so the work can go on later."""
 
 
 class TooManyQuarantinedError(OxeError):

@@ -124,24 +124,20 @@ def encode(columns: Sequence[str], offsets: Array, lengths: Array) -> bytes:
 class Index:
     """The index of one file."""
 
-    def __init__(self, path: Path) -> None:
-        """Open it; a file that is not one of ours is a DatasetError."""
-        try:
-            data = path.read_bytes()
-        except OSError as error:
-            raise DatasetError(f"{path}: the index cannot be read ({error})") from error
+    def __init__(self, data: bytes, place: str) -> None:
+        """Read it; what is no index of ours is a DatasetError that names the place."""
         start = len(MAGIC) + 4
         size = int.from_bytes(data[len(MAGIC) : start], "little")
         if data[: len(MAGIC)] != MAGIC or start + size > len(data):
-            raise DatasetError(f"{path}: not an index file")
+            raise DatasetError(f"{place}: not an index file")
         try:
             header = json.loads(data[start : start + size])
             self.columns: list[str] = list(header["columns"])
             shape = int(header["rows"]), len(self.columns)
         except (ValueError, KeyError, TypeError) as error:
-            raise DatasetError(f"{path}: the index has a broken header ({error!r})") from error
+            raise DatasetError(f"{place}: the index has a broken header ({error!r})") from error
         count = shape[0] * shape[1]
         if shape[0] < 0 or len(data) != start + size + 12 * count:
-            raise DatasetError(f"{path}: {len(data)} bytes, expected {start + size + 12 * count}")
+            raise DatasetError(f"{place}: {len(data)} bytes, expected {start + size + 12 * count}")
         self.offsets: Array = np.frombuffer(data, "<u8", count, start + size).reshape(shape)
         self.lengths: Array = np.frombuffer(data, "<u4", count, start + size + 8 * count).reshape(shape)

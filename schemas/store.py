@@ -5,7 +5,7 @@ import mmap
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import IO, TYPE_CHECKING, Any, cast
 
 import numpy as np
 import pyarrow as pa
@@ -15,6 +15,7 @@ from schemas import arrow, layout, spec
 from schemas.arrow import RAW, Layout
 from schemas.episode import Episode, Frames
 from schemas.errors import DatasetError, UsageError, did_you_mean
+from schemas.folder import Folder, open_folder
 from schemas.index import Index
 from schemas.source import Array
 from schemas.spec import DatasetSpec
@@ -28,27 +29,41 @@ MAX_OPEN = 256  # data files of one dataset; each takes a file descriptor
 
 
 class DataFile:
-    """One Parquet file and its index, both mapped into memory."""
+    """One Parquet file and its index: mapped into memory, or fetched in parts from elsewhere."""
 
-    def __init__(self, root: Path, path: str) -> None:
-        """Map the file; one that is not there is a DatasetError."""
-        self.path = root / path
+    def __init__(self, folder: Folder, path: str) -> None:
+        """Open the file; one that is not there is a DatasetError."""
+        self.folder, self.path = folder, path
+        self.place = folder.place(path)
+        self.bytes: mmap.mmap | Fetched
         try:
-            with self.path.open("rb") as file:
-                self.bytes = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+            file = folder.open_parts(path)
+            if folder.local:
+                with file:
+                    self.bytes = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+            else:
+                self.bytes = Fetched(file)
         except (OSError, ValueError) as error:
-            raise DatasetError(
-                f"{self.path}: cannot be read ({error}); 'oxe verify' tells what else is damaged"
-            ) from error
-        self.index = Index(root / layout.index_file(path))
+            raise _damaged(self.place, error) from error
+
+    @cached_property
+    def index(self) -> Index:
+        """Where its images are."""
+        name = layout.index_file(self.path)
+        try:
+            return Index(self.folder.read(name), self.folder.place(name))
+        except OSError as error:
+            raise _damaged(self.folder.place(name), error) from error
 
     @cached_property
     def parquet(self) -> pq.ParquetFile:
         """The file as pyarrow reads it."""
         try:
+            if isinstance(self.bytes, Fetched):
+                return pq.ParquetFile(self.bytes.file, pre_buffer=True)
             return pq.ParquetFile(pa.py_buffer(self.bytes))
         except (OSError, ValueError) as error:
-            raise DatasetError(f"{self.path}: cannot be read ({error})") from error
+            raise DatasetError(f"{self.place}: cannot be read ({error})") from error
 
     @cached_property
     def group_starts(self) -> Array:
@@ -72,6 +87,23 @@ class DataFile:
         return table.slice(start - int(self.group_starts[first]), count).combine_chunks()
 
 
+def _damaged(place: str, error: Exception) -> DatasetError:
+    return DatasetError(f"{place}: cannot be read ({error}); 'oxe verify' tells what else is damaged")
+
+
+class Fetched:
+    """The bytes of a remote file; each slice is one request."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        """Keep the open file."""
+        self.file = file
+
+    def __getitem__(self, part: slice) -> bytes:
+        """Fetch bytes."""
+        self.file.seek(part.start)
+        return self.file.read(part.stop - part.start)
+
+
 class Dataset:
     """A published dataset: `len`, episodes by position, frames by byte range.
 
@@ -80,13 +112,13 @@ class Dataset:
 
     def __init__(self, path: str | Path) -> None:
         """Read the manifest and the episode table; a folder that is no dataset is a DatasetError."""
-        self.path = Path(path)
-        name = self.path / layout.MANIFEST
+        self.folder = open_folder(path)
+        name = self.folder.place(layout.MANIFEST)
         try:
-            self.manifest: Mapping[str, Any] = json.loads(name.read_bytes())
+            self.manifest: Mapping[str, Any] = json.loads(self.folder.read(layout.MANIFEST))
         except FileNotFoundError as error:
             raise DatasetError(
-                f"{self.path}: no {layout.MANIFEST}: not a dataset, or its conversion did not finish"
+                f"{self.uri}: no {layout.MANIFEST}: not a dataset, or its conversion did not finish"
             ) from error
         except (OSError, ValueError) as error:
             raise DatasetError(f"{name}: cannot be read ({error})") from error
@@ -107,10 +139,22 @@ class Dataset:
         self._files: dict[str, DataFile] = {}
         self._views: dict[str, View] = {}
 
+    @property
+    def uri(self) -> str:
+        """Where it is, as it was opened."""
+        return self.folder.uri
+
+    @property
+    def path(self) -> Path:
+        """Where it is on this machine; a UsageError if it is elsewhere."""
+        if self.folder.local is None:
+            raise UsageError(f"{self.uri}: is not on this machine")
+        return self.folder.local
+
     def __repr__(self) -> str:
         """Name the dataset and its size."""
         size = f"{len(self)} episodes, {self.manifest['steps']} steps"
-        return f"Dataset({str(self.path)!r}: {self.manifest['dataset']}, {size})"
+        return f"Dataset({self.uri!r}: {self.manifest['dataset']}, {size})"
 
     def __len__(self) -> int:
         """Count the kept episodes."""
@@ -123,7 +167,7 @@ class Dataset:
     @cached_property
     def spec(self) -> DatasetSpec:
         """The declaration it was converted with."""
-        return spec.from_json(self.manifest["spec"], where=f"{self.path / layout.MANIFEST}: spec")
+        return spec.from_json(self.manifest["spec"], where=f"{self.folder.place(layout.MANIFEST)}: spec")
 
     @property
     def views(self) -> tuple[str, ...]:
@@ -140,15 +184,21 @@ class Dataset:
         """The episode table, for filters: `ds.episodes.filter(pl.col("length") > 20)`."""
         import polars as pl  # noqa: PLC0415 - reading frames needs none of it
 
-        return pl.scan_parquet(self.path / layout.EPISODES)
+        return pl.read_parquet(self._read(layout.EPISODES)).lazy()
 
     @cached_property
     def _table(self) -> dict[str, Any]:
         try:
-            table = pq.read_table(self.path / layout.EPISODES, use_threads=False)
-        except (OSError, ValueError) as error:
-            raise DatasetError(f"{self.path / layout.EPISODES}: cannot be read ({error})") from error
+            table = pq.read_table(pa.py_buffer(self._read(layout.EPISODES)), use_threads=False)
+        except ValueError as error:
+            raise DatasetError(f"{self.folder.place(layout.EPISODES)}: cannot be read ({error})") from error
         return {name: table[name] for name in table.column_names}
+
+    def _read(self, name: str) -> bytes:
+        try:
+            return self.folder.read(name)
+        except OSError as error:
+            raise DatasetError(f"{self.folder.place(name)}: cannot be read ({error})") from error
 
     @cached_property
     def _places(self) -> list[tuple[str, int, int]]:
@@ -158,7 +208,7 @@ class Dataset:
     def where(self, i: int) -> tuple[str, int, int]:
         """Find an episode: its file, its first row there, its number of steps."""
         if not 0 <= i < len(self._places):
-            raise UsageError(f"{self.path}: no episode {i}, there are {len(self)}")
+            raise UsageError(f"{self.uri}: no episode {i}, there are {len(self)}")
         return self._places[i]
 
     def content_hash(self, i: int) -> str:
@@ -171,7 +221,7 @@ class Dataset:
         if opened is None:
             if len(self._files) >= MAX_OPEN:
                 del self._files[next(iter(self._files))]
-            opened = self._files[path] = DataFile(self.path, path)
+            opened = self._files[path] = DataFile(self.folder, path)
         return opened
 
     def frame(self, i: int, step: int, cameras: Sequence[str] | None = None) -> dict[str, bytes | None]:
@@ -181,14 +231,14 @@ class Dataset:
         """
         path, row, length = self.where(i)
         if not 0 <= step < length:
-            raise UsageError(f"{self.path}: episode {i} has no step {step}, it has {length}")
+            raise UsageError(f"{self.uri}: episode {i} has no step {step}, it has {length}")
         file, columns = self.file(path), self._camera_columns
         wanted = self.cameras if cameras is None else (cameras,) if isinstance(cameras, str) else cameras
         try:
             return {name: file.image(row + step, columns[name]) for name in wanted}
         except KeyError as error:
             name = error.args[0]
-            raise UsageError(f"{self.path}: no camera '{name}'{did_you_mean(name, columns)}") from error
+            raise UsageError(f"{self.uri}: no camera '{name}'{did_you_mean(name, columns)}") from error
 
     @cached_property
     def _camera_columns(self) -> dict[str, int]:
@@ -251,7 +301,7 @@ class Dataset:
 
 
 def open_dataset(path: str | Path) -> Dataset:
-    """Open a published dataset.
+    """Open a published dataset: a folder, or one behind an fsspec URI, of which just what is asked for is fetched.
 
     >>> open_dataset("nowhere")
     Traceback (most recent call last):

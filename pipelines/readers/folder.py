@@ -1,11 +1,13 @@
-"""A folder of files behind any fsspec URI; local files are opened by Python itself."""
+"""A source's folder: what cannot be read is a SourceError that names the file."""
 
 import re
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
-from schemas.errors import SourceError, UsageError
+from schemas import folder
+from schemas.errors import SourceError
 
 LFS_MARK = b"version https://git-lfs"
 INSIDE = re.compile(r"(?!(.*/)?\.\.(/|$))[^/\\\0][^\\\0]*", re.DOTALL)
@@ -25,73 +27,68 @@ def inside(name: str, *, where: str) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Folder:
-    """Files below `root`, read only. `fs` is None for local paths."""
+class SourceFolder:
+    """Files of a source, read only."""
 
-    uri: str
-    root: str
-    fs: Any = None
+    files: folder.Folder
 
     @classmethod
-    def at(cls, uri: str) -> "Folder":
-        """Open a local path or an fsspec URI (`gs://`, `s3://`, `https://`, `hf://`, ...)."""
-        if "://" not in uri or uri.startswith("file://"):
-            return cls(uri, str(Path(uri.removeprefix("file://")).expanduser()))
-        from fsspec.core import url_to_fs  # noqa: PLC0415 - only remote sources pay for it
+    def at(cls, uri: str) -> "SourceFolder":
+        """Open a local path or an fsspec URI."""
+        return cls(folder.open_folder(uri))
 
-        try:
-            fs, root = url_to_fs(uri)
-        except (ImportError, ValueError) as error:
-            raise UsageError(f"{uri}: {error}") from error
-        return cls(uri, root.rstrip("/"), fs)
+    @property
+    def uri(self) -> str:
+        """Say where it is."""
+        return self.files.uri
 
-    def child(self, name: str) -> "Folder":
+    def child(self, name: str) -> "SourceFolder":
         """Go one folder down."""
-        return Folder(f"{self.uri.rstrip('/')}/{name}", f"{self.root}/{name}", self.fs)
+        return SourceFolder(self.files.child(name))
 
     def path(self, name: str) -> str:
-        """Name a file the way its file system does."""
-        return f"{self.root}/{name}" if name else self.root
+        """Name a file as errors do."""
+        return self.files.place(name)
 
     def size(self, name: str) -> int | None:
         """Tell a file's size in bytes; None where there is none."""
-        try:
-            return int(self.fs.info(self.path(name))["size"]) if self.fs else Path(self.path(name)).stat().st_size
-        except (FileNotFoundError, NotADirectoryError):
-            return None
-        except OSError as error:
-            raise SourceError(f"cannot be reached ({_why(error)})", file=self.path(name)) from error
+        with self._reading("reached", name):
+            return self.files.size(name)
+
+    def sizes(self, names: Iterable[str]) -> dict[str, int | None]:
+        """Tell the sizes of many files."""
+        with self._reading("reached"):
+            return self.files.sizes(names)
+
+    def tails(self, names: Iterable[str], count: int) -> dict[str, bytes]:
+        """Read the last `count` bytes of many files; those that are not there are left out."""
+        with self._reading("reached"):
+            return self.files.tails(names, count)
 
     def open(self, name: str) -> IO[bytes]:
         """Open a file for reading."""
-        try:
-            return self.fs.open(self.path(name), "rb") if self.fs else Path(self.path(name)).open("rb")
-        except FileNotFoundError as error:
-            raise SourceError("no such file", reason="missing_file", file=self.path(name)) from error
-        except OSError as error:
-            raise SourceError(f"cannot be opened ({_why(error)})", file=self.path(name)) from error
+        with self._reading("opened", name):
+            return self.files.open(name)
 
     def read(self, name: str) -> bytes:
         """Read a whole small file."""
-        with self.open(name) as file:
-            content = file.read()
+        with self._reading("opened", name):
+            content = self.files.read(name)
         if content.startswith(LFS_MARK):
             raise lfs_pointer(self.path(name))
         return content
 
     def names(self) -> tuple[str, ...]:
         """List what lies directly in the folder, sorted; nothing where listing is not possible."""
+        with self._reading("listed"):
+            return self.files.names()
+
+    @contextmanager
+    def _reading(self, verb: str, name: str = "") -> Iterator[None]:
         try:
-            entries = (
-                self.fs.ls(self.root, detail=False) if self.fs else [path.name for path in Path(self.root).iterdir()]
-            )
-        except (FileNotFoundError, NotADirectoryError):
-            return ()
-        except OSError as error:
-            raise SourceError(f"cannot be listed ({_why(error)})", file=self.root) from error
-        return tuple(sorted(str(entry).rstrip("/").rsplit("/", 1)[-1] for entry in entries))
-
-
-def _why(error: OSError) -> str:
-    """Say what the system said, without the path: that stands in the error already, and in no published file."""
-    return error.strerror or type(error).__name__
+            yield
+        except FileNotFoundError as error:
+            raise SourceError("no such file", reason="missing_file", file=self.path(name)) from error
+        except OSError as error:  # without the path: that stands in the error already, and in no published file
+            why = error.strerror or type(error).__name__
+            raise SourceError(f"cannot be {verb} ({why})", file=self.path(name)) from error

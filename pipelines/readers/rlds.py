@@ -3,13 +3,13 @@
 import hashlib
 import json
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import count
 from typing import Any
 
-from pipelines.readers.folder import Folder, inside
+from pipelines.readers.folder import SourceFolder, inside
 from pipelines.readers.source import FilePart, ShardRef
 from pipelines.rlds import example, features, tfrecord
 from schemas.errors import SourceError, UsageError
@@ -32,7 +32,7 @@ class RldsReader:
     def __init__(self, uri: str) -> None:
         """Read the two descriptions; neither the shards' contents nor their sizes."""
         self.uri = uri
-        self.folder = find(Folder.at(uri), uri)
+        self.folder = find(SourceFolder.at(uri), uri)
         name = self.folder.path(FEATURES)
         self.leaves = features.load(self.folder.read(FEATURES), name)
         self._buffers = tfrecord.Buffers()  # for one thread at a time
@@ -68,10 +68,11 @@ class RldsReader:
             raise SourceError(
                 "no splits: neither dataset_info.json nor file names tell them", reason="bad_info", file=where
             )
+        sizes = self.folder.sizes(name for names in shards.values() for name, _ in names)
         for split, names in shards.items():
             parts = []
             for name, declared in names:
-                size = self.folder.size(name)
+                size = sizes[name]
                 count = self._count(name) if declared is None else declared
                 parts.append(FilePart(name=name, size=size, first=first, count=count))
                 first += count
@@ -131,18 +132,18 @@ class RldsReader:
         """Give a shard's full path."""
         return self.folder.path(name)
 
-    def fingerprint(self) -> dict[str, Any]:
-        """Name the source by its descriptions' digest and its files' names and sizes."""
-        digest = hashlib.sha256(self.folder.read(FEATURES))
-        digest.update(json.dumps(self.info, sort_keys=True).encode())
-        files = {part.name: part.size for parts in self.files().values() for part in parts}
+    def description(self) -> dict[str, Any]:
+        """Name the source, and its fields by their digest."""
         return {
             "format": self.format,
             "name": self.info.get("name"),
             "version": self.info.get("version"),
-            "description_sha256": digest.hexdigest(),
-            "files": files,
+            "features_sha256": hashlib.sha256(self.folder.read(FEATURES)).hexdigest(),
         }
+
+    def tails(self, names: Iterable[str], count: int) -> dict[str, bytes]:
+        """Read the last bytes of shards: the last record's checksum is among them."""
+        return self.folder.tails(names, count)
 
     def declaration(self) -> str | None:
         """Give the `oxe_spec.toml` that our exports carry."""
@@ -234,7 +235,7 @@ def _expand(template: str, dataset: str, split: str, *, shard: int, of: int) -> 
     return re.sub(r"\{(\w+)\}", lambda match: values.get(match[1], match[0]), template)
 
 
-def find(folder: Folder, uri: str) -> Folder:
+def find(folder: SourceFolder, uri: str) -> SourceFolder:
     """Find the folder with `features.json`: this one, or the only one below it (dataset/version)."""
     if folder.size(FEATURES) is not None:
         return folder
@@ -258,5 +259,5 @@ def find(folder: Folder, uri: str) -> Folder:
     raise UsageError(f"{uri}: no RLDS dataset here (no features.json, no *.tfrecord-* shards)")
 
 
-def _subfolders(folder: Folder) -> list[Folder]:
+def _subfolders(folder: SourceFolder) -> list[SourceFolder]:
     return [folder.child(name) for name in folder.names() if "." not in name or re.fullmatch(r"\d+\.\d+\.\d+", name)]

@@ -1,9 +1,9 @@
 """What a reader is, and how it names the work: shards of about a fixed size, each a list of file parts."""
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 from schemas.source import Field, RawEpisode, Unreadable
 
@@ -58,38 +58,50 @@ class Reader(Protocol):
     def place(self, name: str) -> str:
         """Name a file of `files` the way errors do."""
 
-    def fingerprint(self) -> dict[str, Any]:
-        """Say which source this is, without clocks, hosts or paths."""
+    def description(self) -> dict[str, Any]:
+        """Say which source this is, but for its files: without clocks, hosts or paths."""
+
+    def tails(self, names: Iterable[str], count: int) -> dict[str, bytes]:
+        """Read the last `count` bytes of files; those that are not there are left out."""
 
     def declaration(self) -> str | None:
         """Give the text of the declaration that lies inside the source, if one does."""
 
 
-def plan(reader: Reader, *, split: str | None = None, limit: int | None = None) -> tuple[ShardRef, ...]:
-    """Group the files of a source into shards; the plan depends on the source and the arguments alone."""
-    chosen = {name: parts for name, parts in reader.files().items() if split in {None, name}}
+Files: TypeAlias = Mapping[str, Sequence[FilePart]]  # by split, in order
+
+
+def plan(
+    files: Files, *, split: str | None = None, limit: int | None = None, before: Mapping[str, int] | None = None
+) -> tuple[ShardRef, ...]:
+    """Group files into shards; `before` counts the shards that each split has already.
+
+    The plan depends on the arguments alone.
+    """
+    chosen = {name: parts for name, parts in files.items() if split in {None, name}}
     target = min(LARGE, max(SMALL, sum(part.size or 0 for parts in chosen.values() for part in parts) // PARTS))
     refs = []
-    for name, files in chosen.items():
+    for name, parts in chosen.items():
         groups: list[list[FilePart]] = []
-        for part in (piece for file in files for piece in _pieces(file, target)):
+        for part in (piece for whole in parts for piece in _pieces(whole, target)):
             if limit == 0:
                 break
-            kept = (
-                part
-                if limit is None
-                else replace(part, count=min(part.count, limit), is_tail=part.is_tail and part.count <= limit)
-            )
+            kept = part if limit is None else _first(part, limit)
             limit = None if limit is None else limit - kept.count
             if groups and sum(p.size or 0 for p in groups[-1]) + (kept.size or 0) <= target:
                 groups[-1].append(kept)
             else:
                 groups.append([kept])
+        start = (before or {}).get(name, 0)
         refs += [
-            ShardRef(split=name, number=number, of=len(groups), parts=tuple(group))
-            for number, group in enumerate(groups)
+            ShardRef(split=name, number=number, of=start + len(groups), parts=tuple(group))
+            for number, group in enumerate(groups, start)
         ]
     return tuple(refs)
+
+
+def _first(part: FilePart, limit: int) -> FilePart:
+    return replace(part, count=min(part.count, limit), is_tail=part.is_tail and part.count <= limit)
 
 
 def _pieces(part: FilePart, target: int) -> Iterator[FilePart]:

@@ -4,10 +4,7 @@ Image columns are PLAIN, uncompressed and without statistics, so that the index 
 """
 
 import mmap
-import os
-import uuid
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,12 +12,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import xxhash
 
-from pipelines.folders import write_atomically
 from pipelines.standardize import Binding
 from schemas import index, layout
 from schemas.arrow import IMAGE, to_batch
 from schemas.episode import Episode
 from schemas.errors import SourceError
+from schemas.folder import Folder
 from schemas.source import Array, Ragged
 from schemas.views import Viewed
 
@@ -49,15 +46,15 @@ class FileRecord:
 class ParquetShard:
     """Collects the episodes of one shard; `finish` makes the file appear, complete, under its name."""
 
-    def __init__(self, out: Path, name: str, binding: Binding) -> None:
-        """Write beside the final place until all is there."""
+    def __init__(self, out: Folder, name: str, binding: Binding) -> None:
+        """Write elsewhere until all is there."""
         self.out, self.binding = out, binding
         self.path = layout.data_file(name)
         self.schema = binding.layout.schema()
         self.cameras = [camera.column for camera in binding.layout.cameras]
         self.episodes: list[dict[str, Any]] = []
         self.rows = 0
-        self._tmp = out / layout.DATA / f"tmp-{uuid.uuid4().hex}"
+        self._tmp = out.staged(layout.DATA)
         self._lengths: list[Array] = []
         self._waiting: list[tuple[Episode, dict[str, Viewed]]] = []  # not yet in Arrow
         self._rest: pa.Table = self.schema.empty_table()  # less than a row group
@@ -108,18 +105,17 @@ class ParquetShard:
         self._rest = self._rest.slice(full)
 
     def finish(self, split: str) -> FileRecord | None:
-        """Close, index, hash, and rename into place; None if there was no episode."""
+        """Close, index, hash, and let it appear; None if there was no episode."""
         self._flush(everything=True)
         if self._writer is None:
             return None
         self._writer.close()
         with self._tmp.open("rb") as file:
-            os.fsync(file.fileno())
             data = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
         lengths = np.concatenate(self._lengths)
         offsets = index.build(self._tmp, data, columns=self.cameras, lengths=lengths)
         encoded = index.encode(self.cameras, offsets, lengths)
-        write_atomically(self.out / layout.index_file(self.path), encoded)
+        self.out.write(layout.index_file(self.path), encoded)
         record = FileRecord(
             path=self.path,
             split=split,
@@ -129,7 +125,7 @@ class ParquetShard:
             xxh3_128=xxhash.xxh3_128_hexdigest(data),
             index_xxh3_128=xxhash.xxh3_128_hexdigest(encoded),
         )
-        self._tmp.rename(self.out / self.path)
+        self.out.adopt(self._tmp, self.path)
         return record
 
     def discard(self) -> None:
@@ -139,7 +135,7 @@ class ParquetShard:
                 self._writer.close()
             except OSError:
                 self._writer.is_open = False  # closing writes the footer, which a full disk refuses again
-        self._tmp.unlink(missing_ok=True)
+        self.out.drop(self._tmp)
 
 
 def _check_size(episode: Episode) -> None:

@@ -96,6 +96,7 @@ def test_the_real_set_converts_and_counts(bridge: Path, tmp_path: Path) -> None:
     assert report == {
         "out": str(tmp_path / "out"),
         "episodes": {"source": 50, "kept": 50, "dropped": {}, "quarantined": {}},
+        "added": 50,
         "steps": 500,
         "files": 2,
     }
@@ -565,7 +566,11 @@ def test_a_source_that_changed_since_the_interruption_is_refused(tmp_path: Path)
     with (toy.source / "toy-s2.tfrecord-00000-of-00001").open("ab") as file:
         file.write(b"more")
     before = files(toy.out)
-    assert_failed_cleanly(toy.convert(), toy.out, "holds a conversion with another source; give --overwrite")
+    assert_failed_cleanly(
+        toy.convert(),
+        toy.out,
+        "holds a conversion with another source (changed: toy-s2.tfrecord-00000-of-00001); give --overwrite",
+    )
     assert files(toy.out) == before
 
 

@@ -8,12 +8,12 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from pipelines import ledger as work
 from pipelines.ledger import Ledger, begin, clear, locked, ordered, sweep
 from pipelines.records import ShardRecord
 from pipelines.writers.parquet import FileRecord
-from schemas import layout
+from schemas import folder, layout
 from schemas.errors import UsageError
+from schemas.folder import LocalFolder
 from schemas.source import Unreadable
 
 NAME = "train-00000-of-00002"
@@ -22,7 +22,7 @@ IDENTITY: dict[str, Any] = {
     "schema_version": 1,
     "spec_digest": "d",
     "source": {"name": "toy", "files": {"a": 7, "b": None}},
-    "options": {"split": None, "materialize": ("late",)},
+    "options": {"split": None, "materialize": ["late"]},
 }
 SCHEMA = pa.schema(
     {
@@ -45,6 +45,8 @@ def make_episode(name: str = "e0", **metadata: Any) -> dict[str, Any]:
 def make_record(out: Path, name: str = NAME, *, episodes: int = 1) -> ShardRecord:
     """Make a record and the files that it names."""
     path = layout.data_file(name)
+    for below in (layout.DATA, layout.INDEX):
+        (out / below).mkdir(exist_ok=True)
     (out / path).write_bytes(b"data")
     (out / layout.index_file(path)).write_bytes(b"index")
     file = FileRecord(path=path, split="train", rows=3, episodes=episodes, bytes=4, xxh3_128="x", index_xxh3_128="y")
@@ -55,13 +57,18 @@ def make_record(out: Path, name: str = NAME, *, episodes: int = 1) -> ShardRecor
 @pytest.fixture
 def out(tmp_path: Path) -> Path:
     (tmp_path / layout.META).mkdir()
-    assert not begin(tmp_path, IDENTITY)
+    assert not begin(LocalFolder(tmp_path), IDENTITY)
     return tmp_path
 
 
 @pytest.fixture
 def ledger(out: Path) -> Ledger:
-    return Ledger(out, SCHEMA)
+    return Ledger(LocalFolder(out), SCHEMA)
+
+
+def path_of(ledger: Ledger) -> Path:
+    assert ledger.out.local
+    return ledger.out.local
 
 
 def finish(out: Path) -> None:
@@ -75,7 +82,7 @@ def finish(out: Path) -> None:
 def test_a_record_is_read_as_it_was_written(ledger: Ledger) -> None:
     nothing = dict.fromkeys(("number", "blob", "flags", "nested"))
     record = ShardRecord(
-        file=make_record(ledger.out).file,
+        file=make_record(path_of(ledger)).file,
         episodes=(make_episode(), make_episode("e1", **nothing), make_episode("e2", blob=b"", flags=[], nested=[])),
         dropped=((3, "zero_steps"), (5, "zero_steps")),
         quarantined=(
@@ -84,18 +91,18 @@ def test_a_record_is_read_as_it_was_written(ledger: Ledger) -> None:
         ),
     )
     ledger.write(NAME, record)
-    assert ledger.read(NAME) == record
+    assert ledger.read([NAME]) == {NAME: record}
 
 
 def test_a_shard_of_which_nothing_is_kept_has_a_record_without_a_file(ledger: Ledger) -> None:
     record = ShardRecord(file=None, episodes=(), dropped=((0, "zero_steps"),), quarantined=())
     ledger.write(NAME, record)
-    assert ledger.read(NAME) == record
+    assert ledger.read([NAME]) == {NAME: record}
 
 
 def test_a_shard_without_a_record_is_not_done(ledger: Ledger) -> None:
-    make_record(ledger.out)
-    assert ledger.read(NAME) is None
+    make_record(path_of(ledger))
+    assert ledger.read([NAME]) == {}
     assert ledger.finished() == set()
 
 
@@ -104,25 +111,25 @@ def test_a_shard_without_a_record_is_not_done(ledger: Ledger) -> None:
 def test_a_record_whose_files_are_not_what_it_says_is_not_done(
     ledger: Ledger, name: str, content: bytes | None
 ) -> None:
-    ledger.write(NAME, make_record(ledger.out))
-    assert ledger.read(NAME)
-    (ledger.out / name).unlink()
+    ledger.write(NAME, make_record(path_of(ledger)))
+    assert ledger.read([NAME])
+    (path_of(ledger) / name).unlink()
     if content is not None:
-        (ledger.out / name).write_bytes(content)
-    assert ledger.read(NAME) is None
+        (path_of(ledger) / name).write_bytes(content)
+    assert ledger.read([NAME]) == {}
 
 
 @pytest.mark.parametrize("kept", [0, 100])
 def test_a_damaged_record_is_not_done(ledger: Ledger, kept: int) -> None:
-    ledger.write(NAME, make_record(ledger.out))
-    path = ledger.out / layout.LEDGER / f"{NAME}.parquet"
+    ledger.write(NAME, make_record(path_of(ledger)))
+    path = path_of(ledger) / layout.LEDGER / f"{NAME}.parquet"
     path.write_bytes(path.read_bytes()[:kept])
-    assert ledger.read(NAME) is None
+    assert ledger.read([NAME]) == {}
 
 
 def test_the_records_come_in_the_order_of_the_plan(ledger: Ledger) -> None:
     names = ["train-00001-of-00002", NAME]
-    records = [make_record(ledger.out, name) for name in names]
+    records = [make_record(path_of(ledger), name) for name in names]
     for name, record in reversed(list(zip(names, records, strict=True))):
         ledger.write(name, record)
     assert ordered(ledger, names) == records
@@ -130,7 +137,7 @@ def test_the_records_come_in_the_order_of_the_plan(ledger: Ledger) -> None:
 
 
 def test_a_record_that_is_lost_in_mid_run_is_named(ledger: Ledger) -> None:
-    ledger.write(NAME, make_record(ledger.out))
+    ledger.write(NAME, make_record(path_of(ledger)))
     with pytest.raises(UsageError, match="the record of val-00000-of-00001 is gone; run the conversion again"):
         ordered(ledger, [NAME, "val-00000-of-00001"])
 
@@ -142,7 +149,7 @@ def test_a_failure_is_kept_until_its_shard_is_done(ledger: Ledger) -> None:
     ledger.fail("train-00001-of-00002", "later")
     ledger.fail(NAME, "disk full ☂")
     assert list(ledger.failures().items()) == [(NAME, "disk full ☂"), ("train-00001-of-00002", "later")]
-    ledger.write(NAME, make_record(ledger.out))
+    ledger.write(NAME, make_record(path_of(ledger)))
     assert ledger.failures() == {"train-00001-of-00002": "later"}
 
 
@@ -153,7 +160,7 @@ def test_a_stop_says_why(ledger: Ledger) -> None:
 
 
 def test_a_new_start_forgets_failures_and_a_stop_but_no_record(ledger: Ledger) -> None:
-    ledger.write(NAME, make_record(ledger.out))
+    ledger.write(NAME, make_record(path_of(ledger)))
     ledger.fail("train-00001-of-00002", "later")
     ledger.stop("too many")
     assert not begin(ledger.out, IDENTITY)
@@ -162,30 +169,31 @@ def test_a_new_start_forgets_failures_and_a_stop_but_no_record(ledger: Ledger) -
 
 def test_sweeping_takes_what_was_being_written_and_no_split_called_tmp(ledger: Ledger) -> None:
     folders = [layout.DATA, layout.INDEX, layout.META, layout.LEDGER]
-    for folder in folders:
-        (ledger.out / folder / TMP).write_text("half")
-    ledger.write("tmp-a-00000-of-00001", make_record(ledger.out, "tmp-a-00000-of-00001"))
+    for name in folders:
+        (path_of(ledger) / name).mkdir(exist_ok=True)
+        (path_of(ledger) / name / TMP).write_text("half")
+    ledger.write("tmp-a-00000-of-00001", make_record(path_of(ledger), "tmp-a-00000-of-00001"))
     sweep(ledger.out)
-    assert not [folder for folder in folders if (ledger.out / folder / TMP).exists()]
-    assert ledger.read("tmp-a-00000-of-00001")
+    assert not [name for name in folders if (path_of(ledger) / name / TMP).exists()]
+    assert ledger.read(["tmp-a-00000-of-00001"])
 
 
 def test_closing_leaves_no_ledger(ledger: Ledger) -> None:
-    ledger.write(NAME, make_record(ledger.out))
+    ledger.write(NAME, make_record(path_of(ledger)))
     ledger.close()
-    assert not (ledger.out / layout.LEDGER).exists()
+    assert not (path_of(ledger) / layout.LEDGER).exists()
 
 
 # --- which conversion this is ---
 
 
 def test_the_same_conversion_goes_on(out: Path) -> None:
-    assert not begin(out, IDENTITY)
-    assert {path.name for path in out.iterdir()} == {"data", "index", "meta"}
+    assert not begin(LocalFolder(out), IDENTITY)
+    assert {path.name for path in out.iterdir()} == {"meta"}
 
 
 def test_a_finished_conversion_is_known_by_its_manifest(ledger: Ledger) -> None:
-    finish(ledger.out)
+    finish(path_of(ledger))
     ledger.close()
     assert begin(ledger.out, IDENTITY)
 
@@ -193,7 +201,7 @@ def test_a_finished_conversion_is_known_by_its_manifest(ledger: Ledger) -> None:
 def test_what_a_process_killed_behind_the_manifest_left_is_removed(out: Path) -> None:
     finish(out)
     (out / layout.META / TMP).write_text("half")
-    assert begin(out, IDENTITY)
+    assert begin(LocalFolder(out), IDENTITY)
     assert not (out / layout.LEDGER).exists()
     assert not (out / layout.META / TMP).exists()
 
@@ -204,8 +212,8 @@ def test_another_conversion_is_refused_and_what_differs_is_named(out: Path, key:
     if finished:
         finish(out)
     with pytest.raises(UsageError, match=rf"holds a conversion with another {key}; give --overwrite or another"):
-        begin(out, {**IDENTITY, key: "other"})
-    assert bool(begin(out, IDENTITY)) is finished
+        begin(LocalFolder(out), {**IDENTITY, key: "other"})
+    assert bool(begin(LocalFolder(out), IDENTITY)) is finished
 
 
 @pytest.mark.parametrize("name", [layout.IDENTITY, layout.MANIFEST])
@@ -213,9 +221,9 @@ def test_another_conversion_is_refused_and_what_differs_is_named(out: Path, key:
 def test_a_damaged_identity_asks_for_overwrite(out: Path, name: str, content: bytes) -> None:
     (out / name).write_bytes(content)
     with pytest.raises(UsageError, match=r"its meta is damaged \(.*\); give --overwrite to replace it"):
-        begin(out, IDENTITY)
-    clear(out)
-    assert not begin(out, IDENTITY)
+        begin(LocalFolder(out), IDENTITY)
+    clear(LocalFolder(out))
+    assert not begin(LocalFolder(out), IDENTITY)
 
 
 @pytest.mark.parametrize("name", ["thesis.tex", "data/a.parquet", "index/a", "meta/info.json", "meta/runs.jsonl"])
@@ -224,9 +232,9 @@ def test_a_folder_with_anything_else_is_refused(tmp_path: Path, name: str) -> No
     (tmp_path / name).parent.mkdir(exist_ok=True)
     (tmp_path / name).write_text("years of work")
     with pytest.raises(UsageError, match="exists and is not a dataset of ours"):
-        begin(tmp_path, IDENTITY)
+        begin(LocalFolder(tmp_path), IDENTITY)
     with pytest.raises(UsageError, match="exists and is not a dataset of ours"):
-        clear(tmp_path)
+        clear(LocalFolder(tmp_path))
     assert (tmp_path / name).read_text() == "years of work"
 
 
@@ -235,23 +243,25 @@ def test_a_folder_with_anything_else_is_refused(tmp_path: Path, name: str) -> No
 
 @pytest.mark.parametrize("finished", [True, False])
 def test_clearing_removes_all_but_the_lock(ledger: Ledger, *, finished: bool) -> None:
-    ledger.write(NAME, make_record(ledger.out))
+    ledger.write(NAME, make_record(path_of(ledger)))
     if finished:
-        finish(ledger.out)
+        finish(path_of(ledger))
         ledger.close()
     for name in (layout.LOCK, layout.RUNS, layout.VERIFICATION):
-        (ledger.out / name).write_text("")
+        (path_of(ledger) / name).write_text("")
     clear(ledger.out)
-    assert [path.relative_to(ledger.out) for path in ledger.out.rglob("*") if path.is_file()] == [Path(layout.LOCK)]
+    assert [path.relative_to(path_of(ledger)) for path in path_of(ledger).rglob("*") if path.is_file()] == [
+        Path(layout.LOCK)
+    ]
     assert not begin(ledger.out, IDENTITY)
 
 
 def test_clearing_removes_nothing_if_one_thing_is_not_ours(ledger: Ledger) -> None:
-    ledger.write(NAME, make_record(ledger.out))
-    (ledger.out / "thesis.tex").write_text("years of work")
+    ledger.write(NAME, make_record(path_of(ledger)))
+    (path_of(ledger) / "thesis.tex").write_text("years of work")
     with pytest.raises(UsageError, match=r"holds 'thesis.tex', which is not ours"):
         clear(ledger.out)
-    assert ledger.read(NAME)
+    assert ledger.read([NAME])
 
 
 # --- the lock ---
@@ -260,7 +270,8 @@ HOLD = """
 import sys, time
 from pathlib import Path
 from pipelines.ledger import locked
-with locked(Path(sys.argv[1])):
+from schemas.folder import LocalFolder
+with locked(LocalFolder(Path(sys.argv[1]))):
     print("held", flush=True)
     time.sleep(60)
 """
@@ -277,7 +288,7 @@ def holder(tmp_path: Path) -> Iterator["subprocess.Popen[str]"]:
 
 
 def test_a_second_process_is_refused(tmp_path: Path, holder: "subprocess.Popen[str]") -> None:
-    with pytest.raises(UsageError, match="another conversion is writing here"), locked(tmp_path / "out"):
+    with pytest.raises(UsageError, match="another conversion is writing here"), locked(LocalFolder(tmp_path / "out")):
         pass
     assert (tmp_path / "out" / layout.LOCK).exists()
 
@@ -285,7 +296,7 @@ def test_a_second_process_is_refused(tmp_path: Path, holder: "subprocess.Popen[s
 def test_a_killed_process_holds_nothing(tmp_path: Path, holder: "subprocess.Popen[str]") -> None:
     holder.kill()
     holder.wait()
-    with locked(tmp_path / "out"):
+    with locked(LocalFolder(tmp_path / "out")):
         assert (tmp_path / "out" / layout.LOCK).exists()
     assert not (tmp_path / "out" / layout.LOCK).exists()
 
@@ -296,15 +307,15 @@ def test_a_lock_that_its_holder_has_just_removed_is_no_lock(tmp_path: Path, monk
         (tmp_path / layout.LOCK).touch()
         flock(file, operation)
 
-    flock = work.fcntl.flock
-    monkeypatch.setattr(work.fcntl, "flock", slow)
-    with pytest.raises(UsageError, match="another conversion is writing here"), locked(tmp_path):
+    flock = folder.fcntl.flock
+    monkeypatch.setattr(folder.fcntl, "flock", slow)
+    with pytest.raises(UsageError, match="another conversion is writing here"), locked(LocalFolder(tmp_path)):
         pass
     assert (tmp_path / layout.LOCK).exists()
 
 
 def test_a_refused_folder_is_left_as_it_was(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("years of work")
-    with pytest.raises(UsageError, match="not a dataset of ours"), locked(tmp_path):
-        begin(tmp_path, IDENTITY)
+    with pytest.raises(UsageError, match="not a dataset of ours"), locked(LocalFolder(tmp_path)):
+        begin(LocalFolder(tmp_path), IDENTITY)
     assert [path.name for path in tmp_path.rglob("*")] == ["thesis.tex"]

@@ -157,8 +157,12 @@ def make_index(folder: Path) -> Path:
     return path
 
 
+def opened(path: Path) -> Index:
+    return Index(path.read_bytes(), str(path))
+
+
 def test_an_index_is_read_as_it_was_written(tmp_path: Path) -> None:
-    read = Index(make_index(tmp_path))
+    read = opened(make_index(tmp_path))
     assert read.columns == ["a", "b"]
     assert read.offsets.tolist() == [[10, 2**40], [0, 30]]
     assert read.lengths.tolist() == [[3, 5], [0, 0]]
@@ -181,7 +185,7 @@ def test_an_index_is_laid_out_as_its_docstring_says(tmp_path: Path) -> None:
 def test_an_index_may_have_any_shape(tmp_path: Path, columns: list[str], rows: int) -> None:
     numbers = np.arange(rows * len(columns)).reshape(rows, len(columns))
     (tmp_path / "a.idx").write_bytes(index.encode(columns, numbers, numbers))
-    read = Index(tmp_path / "a.idx")
+    read = opened(tmp_path / "a.idx")
     assert read.columns == columns
     assert read.offsets.tolist() == read.lengths.tolist() == numbers.tolist()
 
@@ -192,10 +196,10 @@ def test_no_cut_of_an_index_is_taken_for_one(tmp_path: Path) -> None:
     for end in range(len(whole)):
         path.write_bytes(whole[:end])
         with pytest.raises(DatasetError, match=f"^{path}: "):
-            Index(path)
+            opened(path)
     path.write_bytes(whole + b"\0")
     with pytest.raises(DatasetError, match=f"{len(whole) + 1} bytes, expected {len(whole)}"):
-        Index(path)
+        opened(path)
 
 
 def headed(header: bytes) -> bytes:
@@ -220,9 +224,4 @@ def headed(header: bytes) -> bytes:
 def test_a_file_that_is_no_index_is_refused(tmp_path: Path, content: bytes, message: str) -> None:
     (tmp_path / "a.idx").write_bytes(content)
     with pytest.raises(DatasetError, match=f"^{tmp_path}/a.idx: .*{message}"):
-        Index(tmp_path / "a.idx")
-
-
-def test_an_index_that_is_not_there_is_said_so(tmp_path: Path) -> None:
-    with pytest.raises(DatasetError, match=r"nowhere\.idx: the index cannot be read"):
-        Index(tmp_path / "nowhere.idx")
+        opened(tmp_path / "a.idx")

@@ -42,7 +42,7 @@ def from_source(source: Path, text: str = TOY) -> Iterator[Episode]:
     """Standardize the source's episodes again, without storing them."""
     reader = open_source(str(source), "rlds")
     binding: Binding = bind(load(text), reader.fields)
-    for ref in plan(reader, split=None, limit=None):
+    for ref in plan(reader.files(), split=None, limit=None):
         for raw in reader.read(ref, binding.columns):
             assert isinstance(raw, RawEpisode)
             yield binding.episode(raw)
@@ -279,7 +279,7 @@ def test_a_cut_data_file_is_named(copy: Path) -> None:
 def test_a_missing_index_is_named(copy: Path) -> None:
     path = only(copy / "index")
     path.unlink()
-    assert refused(copy).startswith(f"{path}: the index cannot be read (")
+    assert refused(copy).startswith(f"{path}: cannot be read (")
 
 
 @pytest.mark.parametrize("content", [None, b"", b"PAR1"])

@@ -12,6 +12,7 @@ import fsspec
 import numpy as np
 import pytest
 
+from pipelines.history import History
 from pipelines.readers import source
 from pipelines.readers.folder import inside
 from pipelines.readers.rlds import RldsReader
@@ -61,7 +62,7 @@ def toy(pristine: Path, tmp_path: Path) -> Path:
 
 def read(folder: Path | str, **arguments: Any) -> list[RawEpisode | Unreadable]:
     reader = RldsReader(str(folder))
-    return [value for ref in plan(reader, **arguments) for value in reader.read(ref)]
+    return [value for ref in plan(reader.files(), **arguments) for value in reader.read(ref)]
 
 
 def outcome(folder: Path | str) -> list[tuple[int | None, str]]:
@@ -133,7 +134,7 @@ def test_values_are_those_that_were_written(pristine: Path) -> None:
 
 def test_only_the_columns_asked_for_are_decoded(pristine: Path) -> None:
     reader = RldsReader(str(pristine))
-    found = [e for ref in plan(reader) for e in reader.read(ref, {"action", "episode_metadata.file_path"})]
+    found = [e for ref in plan(reader.files()) for e in reader.read(ref, {"action", "episode_metadata.file_path"})]
     assert {(*e.steps, *e.metadata) for e in found if isinstance(e, RawEpisode)} == {
         ("action", "episode_metadata.file_path")
     }
@@ -152,7 +153,7 @@ def test_ranges_read_like_the_whole(pristine: Path, monkeypatch: pytest.MonkeyPa
     whole = [summary(value) for value in read(pristine)]
     monkeypatch.setattr(source, "SMALL", 100)
     monkeypatch.setattr(source, "LARGE", 100)
-    assert len(plan(RldsReader(str(pristine)))) == 6  # two files of two episodes, one of one, one of none
+    assert len(plan(RldsReader(str(pristine)).files())) == 6  # two files of two episodes, one of one, one of none
     assert [summary(value) for value in read(pristine)] == whole
 
 
@@ -162,7 +163,7 @@ def test_memory_reads_like_the_disk(pristine: Path) -> None:
     try:
         for uri in ("memory://rlds/toy/1.0.0", "memory://rlds/toy", "memory://rlds/"):
             assert [summary(value) for value in read(uri)] == [summary(value) for value in read(pristine)]
-        assert RldsReader("memory://rlds").fingerprint() == RldsReader(str(pristine)).fingerprint()
+        assert History.of(RldsReader("memory://rlds")) == History.of(RldsReader(str(pristine)))
     finally:
         memory.rm("/rlds", recursive=True)
 
@@ -173,7 +174,7 @@ import sys
 from pipelines.readers.rlds import RldsReader
 from pipelines.readers.source import plan
 reader = RldsReader({str(pristine)!r})
-assert sum(1 for ref in plan(reader) for _ in reader.read(ref)) == 5
+assert sum(1 for ref in plan(reader.files()) for _ in reader.read(ref)) == 5
 print([name for name in ("tensorflow", "tensorflow_datasets", "pyarrow", "polars", "pydantic", "fsspec", "apache_beam")
        if name in sys.modules])
 """

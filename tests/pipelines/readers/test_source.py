@@ -26,7 +26,10 @@ class FakeReader:
     def read(self, ref: ShardRef, columns: Any = None) -> Iterator[Any]:
         raise NotImplementedError
 
-    def fingerprint(self) -> dict[str, Any]:
+    def description(self) -> dict[str, Any]:
+        raise NotImplementedError
+
+    def tails(self, names: Any, count: int) -> dict[str, bytes]:
         raise NotImplementedError
 
     def declaration(self) -> str | None:
@@ -73,23 +76,23 @@ def declared(reader: FakeReader, split: str | None = None) -> list[tuple[str, st
 def test_every_declared_episode_is_planned_once_and_in_order(
     reader: FakeReader, split: str | None, limit: int | None
 ) -> None:
-    assert planned(plan(reader, split=split, limit=limit)) == declared(reader, split)[:limit]
+    assert planned(plan(reader.files(), split=split, limit=limit)) == declared(reader, split)[:limit]
 
 
 @given(READERS, st.none() | st.integers(0, 200))
 def test_the_plan_is_the_same_every_time(reader: FakeReader, limit: int | None) -> None:
-    assert plan(reader, limit=limit) == plan(replace(reader), limit=limit)
+    assert plan(reader.files(), limit=limit) == plan(replace(reader).files(), limit=limit)
 
 
 @given(READERS)
 def test_every_file_is_read_to_its_end_by_exactly_one_part(reader: FakeReader) -> None:
-    tails = [part.name for ref in plan(reader) for part in ref.parts if part.is_tail]
+    tails = [part.name for ref in plan(reader.files()) for part in ref.parts if part.is_tail]
     assert tails == [part.name for parts in reader.files().values() for part in parts]
 
 
 @given(READERS)
 def test_shards_are_numbered_within_their_split(reader: FakeReader) -> None:
-    refs = plan(reader)
+    refs = plan(reader.files())
     for split in ("train", "val"):
         names = [ref.name for ref in refs if ref.split == split]
         assert names == [f"{split}-{i:05d}-of-{len(names):05d}" for i in range(len(names))]
@@ -98,29 +101,29 @@ def test_shards_are_numbered_within_their_split(reader: FakeReader) -> None:
 
 @given(READERS)
 def test_a_shard_of_several_parts_stays_below_the_size(reader: FakeReader) -> None:
-    for ref in plan(reader):
+    for ref in plan(reader.files()):
         assert len(ref.parts) == 1 or sum(part.size or 0 for part in ref.parts) <= LARGE
 
 
 def test_a_large_file_is_split_by_episodes() -> None:
-    refs = plan(make_reader(train=[(2048 * MB, 80)]))
+    refs = plan(make_reader(train=[(2048 * MB, 80)]).files())
     assert [[(p.first, p.skip, p.count, p.is_tail) for p in ref.parts] for ref in refs] == [
         [(10 * i, 10 * i, 10, i == 7)] for i in range(8)
     ]
 
 
 def test_small_files_are_grouped() -> None:
-    refs = plan(make_reader(train=[(MB, 2)] * 40))
+    refs = plan(make_reader(train=[(MB, 2)] * 40).files())
     assert [len(ref.parts) for ref in refs] == [32, 8]
     assert SMALL == 32 * MB
 
 
 def test_a_file_of_one_huge_episode_is_one_part() -> None:
-    assert [ref.episodes for ref in plan(make_reader(train=[(5000 * MB, 1)]))] == [1]
+    assert [ref.episodes for ref in plan(make_reader(train=[(5000 * MB, 1)]).files())] == [1]
 
 
 @pytest.mark.parametrize("limit", [3, 4])
 def test_a_limit_ends_inside_a_file_and_goes_on_behind_an_empty_one(limit: int) -> None:
-    refs = plan(make_reader(train=[(MB, 3), (MB, 0), (MB, 5)]), limit=limit)
+    refs = plan(make_reader(train=[(MB, 3), (MB, 0), (MB, 5)]).files(), limit=limit)
     assert [part.count for ref in refs for part in ref.parts if part.count] == [3, 1][: limit - 2]
     assert [part.is_tail for ref in refs for part in ref.parts if part.name == "train-2"] == [False] * (limit - 3)

@@ -174,7 +174,7 @@ def written(folder: Path, steps: Node, metadata: Node, lengths: list[int], *, se
 
 def read(folder: Path) -> list[RawEpisode]:
     reader = RldsReader(str(folder))
-    found = [episode for ref in plan(reader) for episode in reader.read(ref)]
+    found = [episode for ref in plan(reader.files()) for episode in reader.read(ref)]
     assert all(isinstance(episode, RawEpisode) for episode in found), found
     return found  # type: ignore[return-value]
 

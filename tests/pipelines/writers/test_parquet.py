@@ -6,10 +6,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from oxe_tools import open_dataset
-from pipelines.folders import write_atomically
 from pipelines.writers import parquet
 from pipelines.writers.parquet import ROW_GROUP
-from schemas.errors import UsageError
 from tests.pipelines.toy import Toy, columns, jpeg, make_toy
 
 FILE = "data/train-00000-of-00001.parquet"
@@ -86,18 +84,6 @@ def test_every_episode_reads_back_across_row_groups(long: Toy) -> None:
     dataset = open_dataset(long.out)
     for i, steps in enumerate([3, 300, 1, 90]):
         np.testing.assert_array_equal(dataset.episode(i).action, np.asarray(columns(i, steps=steps)["action"]))
-
-
-def test_a_small_file_is_whole_or_not_there(tmp_path: Path) -> None:
-    write_atomically(tmp_path / "a", b"one")
-    write_atomically(tmp_path / "a", b"two")
-    assert (tmp_path / "a").read_bytes() == b"two"
-    with pytest.raises(UsageError, match="nowhere/a: cannot be written"):
-        write_atomically(tmp_path / "nowhere" / "a", b"")
-    (tmp_path / "b").mkdir()
-    with pytest.raises(UsageError, match="b: cannot be written"):
-        write_atomically(tmp_path / "b", b"")
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b"]
 
 
 def test_the_huggingface_key_tells_images_from_numbers(long: Toy) -> None:

@@ -81,7 +81,7 @@ def written(folder: Path, features: list[Feature], episodes: list[list[Any]]) ->
     (folder / "features.json").write_text(features_json(features))
     (folder / "dataset_info.json").write_text(info_json("toy", {"train": [shard]}, version="1.0.0", description="é"))
     reader = RldsReader(str(folder))
-    found = [raw for ref in plan(reader) for raw in reader.read(ref)]
+    found = [raw for ref in plan(reader.files()) for raw in reader.read(ref)]
     assert all(isinstance(raw, RawEpisode) for raw in found), found
     return found  # type: ignore[return-value]
 
