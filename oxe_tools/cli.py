@@ -2,6 +2,7 @@
 
 import shlex
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -132,8 +133,9 @@ def convert(
         typer.echo(
             f"quarantined: episode {problem.index}: {problem.reason}: {problem.detail} ({problem.file})", err=True
         )
-    if report.quarantined:
-        fail(f"{out}: quarantined {show.counted(report.quarantined)}; see meta/quarantine.parquet", FAILURES)
+    quarantined = Counter(problem.reason for problem in report.problems) if append else report.quarantined
+    if quarantined:
+        fail(f"{out}: quarantined {show.counted(quarantined)}; see meta/quarantine.parquet", FAILURES)
 
 
 @app.command()

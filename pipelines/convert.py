@@ -131,8 +131,9 @@ class Conversion:
         binding = bind(spec, reader.fields, keep_raw=options.keep_raw, materialize=options.materialize)
         history = History.of(reader)
         stored = None if out is None or overwrite else published(out)
-        if stored:
-            history = history.after(History.from_json(stored["source"]))
+        then = History.from_json(stored["source"]) if stored else None
+        if then and not history.since(then).vanished:  # else this is another source
+            history = history.after(then)
         *_, refs = history.plan(reader.files(), split=options.split, limit=options.limit)
         identity = identity_of(binding, reader, options=options, history=history)
         return cls(reader=reader, binding=binding, identity=identity, refs=refs)

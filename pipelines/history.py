@@ -36,6 +36,10 @@ class SourceFile:
         return self.bytes, self.episodes, self.tail_xxh3_64
 
 
+def _is_there(file: SourceFile | None) -> bool:
+    return file is not None and file.bytes is not None
+
+
 @dataclass(frozen=True, slots=True)
 class History:
     """The files of all generations, oldest first, and how many there were after each."""
@@ -73,9 +77,13 @@ class History:
         """Compare with what the source was."""
         before = {file.key: file for file in then.files}
         now = {file.key: file for file in self.files}
+        gone = {key for key, file in before.items() if file.bytes is not None and not _is_there(now.get(key))}
+        both = before.keys() & now.keys() - gone
         return Changes(
-            vanished=tuple(file.path for key, file in before.items() if key not in now),
-            changed=tuple(file.path for key, file in now.items() if file.content != before.get(key, file).content),
+            vanished=tuple(now.get(key, file).path for key, file in before.items() if key in gone or key not in now),
+            changed=tuple(
+                file.path for key, file in now.items() if key in both and file.content != before[key].content
+            ),
             added=tuple(file.path for key, file in now.items() if key not in before),
         )
 
@@ -123,6 +131,11 @@ class Changes:
         """Say whether anything differs."""
         return bool(self.vanished or self.changed or self.added)
 
+    @property
+    def only_added(self) -> bool:
+        """Say whether an append would take them in."""
+        return bool(self.added) and not self.vanished and not self.changed
+
     def lines(self) -> list[str]:
         """Say it, a line for each kind."""
         kinds = {"vanished": self.vanished, "changed": self.changed, "new": self.added}
@@ -138,6 +151,4 @@ def check_only_added(changes: Changes, out: str) -> None:
     """Refuse to append to a dataset whose source is no longer what it holds."""
     if changes.vanished or changes.changed:
         told = "; ".join(replace(changes, added=()).lines())
-        raise UsageError(
-            f"{out}: --append only adds files, but of those it holds, in the source now {told}; convert anew"
-        )
+        raise UsageError(f"{out}: --append adds files, but some of those it holds are not as they were: {told}")

@@ -13,7 +13,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipelines.history import History, check_only_added
+from pipelines.history import Changes, History, check_only_added
 from pipelines.records import ShardRecord
 from pipelines.writers.parquet import FileRecord
 from schemas import layout
@@ -30,13 +30,16 @@ IDENTITY_KEYS = ("schema_version", "spec_digest", "source", "options")
 @contextmanager
 def locked(out: Folder) -> Iterator[None]:
     """Hold the right to write at `out`; while another process does, this is a UsageError."""
+    is_new = out.local is not None and not out.local.exists()
     try:
         try:
             with out.exclusive(layout.LOCK):
                 yield
         finally:
-            if out.local and not out.names(layout.META):
-                out.remove(layout.META)  # refused: what is not ours is left as it was
+            if out.local and not out.names(layout.META):  # refused: the folder is left as it was
+                out.remove(layout.META)
+            if is_new and not out.names():
+                out.remove("")
     except BlockingIOError as error:
         told = f" ({error.strerror}; remove it if that process is no more)" if error.strerror and not out.local else ""
         raise UsageError(f"{out.uri}: another conversion is writing here{told}") from error
@@ -191,18 +194,18 @@ def _check_same(out: Folder, stored: Mapping[str, Any], identity: Mapping[str, A
     differing = [key for key in IDENTITY_KEYS if stored.get(key) != identity[key]]
     if not differing:
         return
-    told = ""
-    if differing == ["source"]:
-        told = "".join(f" ({line})" for line in _changes(stored, identity))
+    changes = _changes(stored, identity) if differing == ["source"] else None
+    told = f" ({'; '.join(changes.lines())})" if changes else ""
+    way_out = "give --append to add them, or" if changes and changes.only_added else "give"
     what = ", ".join(differing)
-    raise UsageError(f"{out.uri}: holds a conversion with another {what}{told}; give --overwrite or another --out")
+    raise UsageError(f"{out.uri}: holds a conversion with another {what}{told}; {way_out} --overwrite or another --out")
 
 
-def _changes(stored: Mapping[str, Any], identity: Mapping[str, Any]) -> list[str]:
+def _changes(stored: Mapping[str, Any], identity: Mapping[str, Any]) -> Changes | None:
     try:
-        return History.from_json(identity["source"]).since(History.from_json(stored["source"])).lines()
+        return History.from_json(identity["source"]).since(History.from_json(stored["source"]))
     except (KeyError, TypeError):
-        return []
+        return None
 
 
 def _identity(out: Folder, place: str) -> dict[str, Any] | None:

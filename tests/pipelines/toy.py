@@ -98,19 +98,23 @@ def write_source(
     folder: Path,
     episodes: Sequence[Mapping[str, Column]],
     *,
-    splits: Mapping[str, int] | None = None,
+    splits: Mapping[str, int | Sequence[int]] | None = None,
     fields: Sequence[Field] = FIELDS,
 ) -> Path:
-    """Write episodes as RLDS without TensorFlow, whatever is wrong with them; one shard per split."""
+    """Write episodes as RLDS without TensorFlow, whatever is wrong with them; `splits` counts those of each shard."""
     folder.mkdir(parents=True, exist_ok=True)
     rest = list(episodes)
     shards: dict[str, list[Shard]] = {}
-    for split, count in (splits or {"train": len(rest)}).items():
-        shard = Shard(folder / f"toy-{split}.tfrecord-00000-of-00001")
-        for episode in rest[:count]:
-            shard.add({Feature(field): episode[field.path] for field in fields})
-        shard.file.close()
-        shards[split], rest = [shard], rest[count:]
+    for split, counts in (splits or {"train": len(rest)}).items():
+        each = [counts] if isinstance(counts, int) else counts
+        shards[split] = []
+        for number, count in enumerate(each):
+            shard = Shard(folder / f"toy-{split}.tfrecord-{number:05d}-of-{len(each):05d}")
+            for episode in rest[:count]:
+                shard.add({Feature(field): episode[field.path] for field in fields})
+            shard.file.close()
+            shards[split].append(shard)
+            rest = rest[count:]
     (folder / "features.json").write_text(features_json([Feature(field) for field in fields]))
     (folder / "dataset_info.json").write_text(info_json("toy", shards, version="1.0.0", description=""))
     return folder
