@@ -3,7 +3,6 @@
 Image columns are PLAIN, uncompressed and without statistics, so that the index can point into them; all else is zstd.
 """
 
-import mmap
 import os
 import uuid
 from dataclasses import dataclass
@@ -115,9 +114,8 @@ class ParquetShard:
         self._writer.close()
         with self._tmp.open("rb") as file:
             os.fsync(file.fileno())
-            data = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
-        lengths = np.concatenate(self._lengths)
-        offsets = index.build(self._tmp, data, columns=self.cameras, lengths=lengths)
+        lengths, digest = np.concatenate(self._lengths), xxhash.xxh3_128()
+        offsets = index.build(self._tmp, columns=self.cameras, lengths=lengths, chunk=digest.update)
         encoded = index.encode(self.cameras, offsets, lengths)
         write_atomically(self.out / layout.index_file(self.path), encoded)
         record = FileRecord(
@@ -125,8 +123,8 @@ class ParquetShard:
             split=split,
             rows=self.rows,
             episodes=len(self.episodes),
-            bytes=len(data),
-            xxh3_128=xxhash.xxh3_128_hexdigest(data),
+            bytes=self._tmp.stat().st_size,
+            xxh3_128=digest.hexdigest(),
             index_xxh3_128=xxhash.xxh3_128_hexdigest(encoded),
         )
         self._tmp.rename(self.out / self.path)
