@@ -9,6 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from pipelines.beam.workers import prepare
 from pipelines.folders import check_apart
 from pipelines.job import Job, check_allowance
 from pipelines.ledger import Ledger, begin, clear, locked, ordered, sweep
@@ -113,6 +114,8 @@ def _run(job: Job, ledger: Ledger, refs: Sequence[ShardRef], *, engine: Engine, 
     check_allowance(problems, job.max_quarantine)
     if not todo:
         return
+    if engine.runner is None and engine.workers > 1:
+        prepare()  # before the next line, whose imports it has to do as well
     from pipelines.beam.run import run  # noqa: PLC0415 - Beam takes seconds to import, a finished conversion none
 
     with watched(ledger.finished, refs, progress):
