@@ -121,11 +121,11 @@ def _run(job: Job, ledger: Ledger, refs: Sequence[ShardRef], *, engine: Engine, 
     with watched(ledger.finished, refs, progress):
         run(job, todo, engine=engine)
     stopped, failures = ledger.stopped(), ledger.failures()
-    if stopped:
-        raise TooManyQuarantinedError(stopped)
     if failures:
         name, message = next(iter(failures.items()))
         raise UsageError(f"{len(failures)} of {len(todo)} shards failed; run again to go on. {name}: {message}")
+    if stopped:
+        raise TooManyQuarantinedError(stopped)
 
 
 def _report(out: Path, manifest: Mapping[str, Any], *, problems: tuple[Unreadable, ...], seconds: float) -> Report:

@@ -8,7 +8,8 @@ import sys
 from multiprocessing import forkserver
 
 METHOD = "forkserver" if sys.platform == "linux" else "spawn"
-IMPORTS = ("pipelines.beam.run", "apache_beam.runners.dask.transform_evaluator", "distributed")
+# Dask comes first: behind Beam, which sets up logging, it could no longer be silenced.
+IMPORTS = ("distributed", "pipelines.beam.run", "apache_beam.runners.dask.transform_evaluator")
 
 
 def prepare() -> None:
