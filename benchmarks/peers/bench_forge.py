@@ -1,8 +1,7 @@
-"""Convert the same RLDS with forge-robotics, which runs in an environment of its own.
+"""Convert the same RLDS with forge-robotics, which runs in an environment of its own; `--forge` names its Python.
 
-python3.11 -m venv FORGE
-FORGE/bin/pip install 'forge-robotics[rlds,lerobot,video]==0.2.0' 'tensorflow-cpu==2.21.*' pillow
-python benchmarks/peers/bench_forge.py --forge FORGE/bin/python
+It is made by `python3.11 -m venv FORGE` and
+`FORGE/bin/pip install 'forge-robotics[rlds,lerobot,video]==0.2.0' 'tensorflow-cpu==2.21.*' pillow`.
 """
 
 import argparse
@@ -18,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from harness import HERE, Side, Trial, arguments, compare, generate, publish, run_side, table
 
 FORGE = "OXE_TOOLS_BENCH_FORGE"  # the variable that may name the other environment's Python
-FILES, EPISODES = 2, 28  # of set B: forge takes a minute for each 30 MB
+FILES, EPISODES = 2, 28  # of set B: forge takes its time
 
 
 def prepare(data: Path, _: str) -> Trial:
@@ -134,7 +133,7 @@ def main() -> None:
         shutil.rmtree(args.data / name)
     listed = subprocess.run([known.forge, "-m", "pip", "list", "--format=json"], capture_output=True, check=True)
     versions = {package["name"]: package["version"] for package in json.loads(listed.stdout)}
-    names = ("forge-robotics", "tensorflow-cpu", "tensorflow-datasets", "av", "pyarrow")
+    names = ("forge-robotics", "tensorflow", "tensorflow-datasets", "av", "pyarrow")
     theirs = ", ".join(f"{name} {versions.get(name, '-')}" for name in names)
     publish(
         "peers",

@@ -104,13 +104,11 @@ def _dask(workers: int) -> Iterator[tuple[PipelineRunner, str]]:
     logging.getLogger("distributed").setLevel(logging.ERROR)
     # A worker imports this file first, and so Beam without its warnings.
     quiet = {"silence_logs": logging.ERROR, "preload": [__name__]}
-    where = {
-        "dashboard_address": None,
-        "scheduler_kwargs": {"dashboard_address": "127.0.0.1:0"},
-    }  # none, on a free port
+    # There is no dashboard, but its server starts all the same: on a free port that only this machine sees.
+    quiet |= {"dashboard_address": None, "scheduler_kwargs": {"dashboard_address": "127.0.0.1:0"}}
     with (
         config.set({"distributed.worker.multiprocessing-method": METHOD}),
-        LocalCluster(n_workers=workers, threads_per_worker=1, **where, **quiet) as cluster,
+        LocalCluster(n_workers=workers, threads_per_worker=1, **quiet) as cluster,
     ):
         try:
             yield DaskRunner(), cluster.scheduler_address
