@@ -148,23 +148,21 @@ def main() -> None:
 
 NOTES = """\
 The source: the first {files} files of set B (see convert.md): {episodes} episodes, {steps} steps, 2 cameras of 256x256,
-JPEG. Imports are not counted.
+JPEG. Imports are not counted. The sides do not do the same work:
 
-What each side does:
+- ours: `convert`. The image bytes pass through; every field of the source is kept; index, content hashes, digests and
+  manifest are part of it.
+- forge_rlds: forge's RLDS to RLDS, the fastest of its outputs with images. tensorflow-datasets decodes every image and
+  it is encoded again as a JPEG of quality 95: the images are not those of the source. Kept are images, state, action,
+  reward and flags.
+- forge_lerobot: forge's RLDS to LeRobot v3 with its defaults, the use it is made for: every image is decoded and goes
+  into an H.264 video (libx264, crf 23, preset medium), one per episode and camera. Kept are images, state and action.
 
-- ours: `convert`, all of it. Image bytes pass through undecoded; every field of the source is stored, with
-  an index, content hashes, digests and a manifest that balances.
-- forge_rlds: `forge` from RLDS to RLDS. Each image is decoded by tensorflow-datasets and encoded again as JPEG of
-  quality 95, so the images are no longer those of the source.
-- forge_lerobot: `forge` from RLDS to LeRobot v3, with its defaults: each image is decoded and goes into one H.264
-  video (libx264, crf 23, preset medium) per episode and camera; the numbers go to one Parquet file per episode.
-
-forge has no output that keeps the image bytes: that is why it is slower, and it does work that `convert` does not do.
-Reading alone, without an encoder, is the difference in read.md. It keeps images, state, action, and flags or times as
-its format has them; it dropped the instructions of this source (they stand in the steps; `meta/tasks.parquet` says
-"default"). Actions and numbers of steps were compared and are equal.
-
-We have no video export yet, so the same codec on both sides is not compared.
+forge has no output that keeps the image bytes, so its pass-through cannot be compared: the ratios say what a conversion
+costs with either tool, not how well the same thing is programmed. We have no video export yet, so the same codec on
+both sides is not compared either. Neither of forge's outputs has this source's instructions, which stand in the steps
+(`meta/tasks.parquet` says "default"). The actions of ours and forge_lerobot are equal bit for bit, and all have the
+same number of steps.
 
 In forge's environment: {theirs}.
 """

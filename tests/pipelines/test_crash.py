@@ -370,9 +370,27 @@ def test_a_killed_worker_does_not_fail_the_run(tmp_path: Path) -> None:
     make_toy(toy.folder, episodes, splits={f"s{number:02d}": 5 for number in range(12)})
     with start(toy, "--workers", "2") as process:
         wait_for(toy, "meta/ledger/s*", process)
-        children = psutil.Process(process.pid).children(recursive=True)
-        workers = [child for child in children if child.ppid() != process.pid]  # forks of one of its children
-        workers[0].kill()
+        workers_of(process)[0].kill()
         _, err = process.communicate(timeout=120)
     assert process.returncode == 0, err
     assert published(toy) == expected
+
+
+def workers_of(process: subprocess.Popen[str]) -> list[psutil.Process]:
+    """Name the worker processes of a run: forks of one of its children."""
+    below = psutil.Process(process.pid).children(recursive=True)
+    return [child for child in below if child.ppid() != process.pid]
+
+
+@pytest.mark.slow
+def test_workers_end_with_the_run_that_is_killed(tmp_path: Path) -> None:
+    pytest.importorskip("distributed")
+    toy = make_toy(tmp_path, [columns(seed, steps=100, size=64) for seed in range(60)], splits={"a": 30, "b": 30})
+    with start(toy, "--workers", "2") as process:
+        wait_for(toy, "data/tmp-*", process)
+        workers = workers_of(process)
+        assert len(workers) == 2
+        process.kill()
+        process.wait()
+        assert not [worker for worker in psutil.wait_procs(workers, timeout=20)[1] if worker.status() != "zombie"]
+    assert toy.convert().code == 0
