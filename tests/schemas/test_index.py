@@ -189,7 +189,7 @@ def test_the_chunks_are_the_file_and_a_length_may_lie_across_two(
 
 
 MEMORY = """
-import sys, pathlib, numpy as np
+import sys, pathlib, numpy as np, xxhash
 from schemas import index
 
 def peak():
@@ -197,7 +197,7 @@ def peak():
 
 path, lengths = pathlib.Path(sys.argv[1]), np.full((int(sys.argv[2]), 1), int(sys.argv[3]))
 before = peak()
-index.build(path, columns=["a"], lengths=lengths)
+index.build(path, columns=["a"], lengths=lengths, chunk=xxhash.xxh3_128().update)
 print(peak() - before)
 """
 
