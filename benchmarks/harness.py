@@ -18,6 +18,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 HERE = Path(__file__).parent
@@ -89,15 +90,29 @@ def run_side(args: argparse.Namespace, sides: Mapping[str, Side]) -> None:
     print(json.dumps(asdict(costs[-1])))
 
 
-def compare(script: str, args: argparse.Namespace, letter: str, *, sides: Sequence[str]) -> dict[str, Medians]:
-    """Run all sides in turn, `--runs` times after one round that warms the page cache."""
-    rounds = [[fresh(script, args.data, letter, side=side) for side in sides] for _ in range(args.runs + 1)][1:]
+def compare(
+    script: str,
+    args: argparse.Namespace,
+    letter: str,
+    *,
+    sides: Sequence[str],
+    pythons: Mapping[str, str] = MappingProxyType({}),
+) -> dict[str, Medians]:
+    """Run all sides in turn, `--runs` times after one round that warms the page cache.
+
+    `pythons` names the interpreter of sides that need another environment.
+    """
+
+    def once(side: str) -> Cost:
+        return fresh(script, args.data, letter, side=side, python=pythons.get(side, sys.executable))
+
+    rounds = [[once(side) for side in sides] for _ in range(args.runs + 1)][1:]
     return {side: _medians([costs[i] for costs in rounds]) for i, side in enumerate(sides)}
 
 
-def fresh(script: str, data: Path, letter: str, *, side: str) -> Cost:
+def fresh(script: str, data: Path, letter: str, *, side: str, python: str = sys.executable) -> Cost:
     """Run one side once in a process of its own."""
-    command = [sys.executable, script, "--data", str(data), "--set", letter, "--side", side]
+    command = [python, script, "--data", str(data), "--set", letter, "--side", side]
     # One BLAS thread: a second one spins for 50 ms after the import of numpy, and would count as work.
     quiet = {**os.environ, "OPENBLAS_NUM_THREADS": "1", "TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": "-1"}
     done = subprocess.run(command, env=quiet, capture_output=True, text=True, check=False)

@@ -9,6 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from pipelines.beam.workers import prepare
 from pipelines.folders import check_apart
 from pipelines.history import History
 from pipelines.job import Job, check_allowance
@@ -146,6 +147,8 @@ def _run(work: Conversion, ledger: Ledger, *, engine: Engine, max_quarantine: in
     check_allowance([problem for record in done.values() for problem in record.quarantined], max_quarantine)
     if not todo:
         return
+    if engine.runner is None and engine.workers > 1:
+        prepare()  # before the next line, whose imports it has to do as well
     from pipelines.beam.run import run  # noqa: PLC0415 - Beam takes seconds to import, a finished conversion none
 
     job = Job(
@@ -159,11 +162,11 @@ def _run(work: Conversion, ledger: Ledger, *, engine: Engine, max_quarantine: in
     with watched(ledger.finished, todo, progress, workers=engine.workers, every=every):
         run(job, todo, engine=engine)
     stopped, failures = ledger.stopped(), ledger.failures()
-    if stopped:
-        raise TooManyQuarantinedError(stopped)
     if failures:
         name, message = next(iter(failures.items()))
         raise UsageError(f"{len(failures)} of {len(todo)} shards failed; run again to go on. {name}: {message}")
+    if stopped:
+        raise TooManyQuarantinedError(stopped)
 
 
 def _report(

@@ -1,5 +1,6 @@
 """One conversion as plain data that any worker can open, and the work on one shard."""
 
+import errno
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -19,6 +20,7 @@ from schemas.folder import open_folder
 from schemas.source import RawEpisode, Unreadable
 
 PAUSES = (0.1, 1.0)  # seconds before the second and the third try of a shard
+FULL = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}  # no other shard can be written either, now or in a second
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,7 +55,7 @@ class Work:
         """Convert one shard and enter it in the ledger; say what went wrong, or None.
 
         A shard that fails is tried again; one that fails for good is a value, so that others go on. More quarantined
-        episodes than the job allows stop the run: shards that have not begun are left.
+        episodes than the job allows, or a full disk, stop the run: shards that have not begun are left.
         """
         if self.ledger.stopped():
             return None
@@ -65,14 +67,22 @@ class Work:
                 self.ledger.stop(str(error))
                 return None
             except (OxeError, OSError, ValueError) as error:
-                message = str(error)
+                message, full = str(error), _is_full(error)
             else:
                 return None
-            if pause is not None:
-                time.sleep(pause)
+            if full or pause is None:
+                break
+            time.sleep(pause)
         with suppress(OSError, UnreachableError):  # where nothing can be written, the missing record says it
             self.ledger.fail(ref.name, message)
+            if full:
+                self.ledger.stop(message)
         return message
+
+
+def _is_full(error: Exception) -> bool:
+    cause = error.__cause__ or error
+    return isinstance(cause, OSError) and cause.errno in FULL
 
 
 def convert_shard(work: Work, ref: ShardRef) -> ShardRecord:

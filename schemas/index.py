@@ -9,9 +9,11 @@ spaces so that what follows is aligned to 8 bytes), offsets u64 [rows, columns],
 """
 
 import json
-from collections.abc import Sequence
+import mmap
+import os
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -21,94 +23,116 @@ from schemas.source import Array
 
 MAGIC = b"OXEIDX01"
 PAGE_SIZE, DATA_V1, DATA_V2 = 3, 5, 8  # field numbers of Thrift's PageHeader
+CHUNK = 4 << 20  # bytes that are mapped at once; a mapped page counts as memory of the process
 
 
-def build(file: Path, data: memoryview, *, columns: Sequence[str], lengths: Array) -> Array:
-    """Find every image: [rows, columns] offsets into `data`, the bytes of `file`.
+def build(
+    path: Path, *, columns: Sequence[str], lengths: Array, chunk: Callable[[memoryview], None] = lambda _: None
+) -> Array:
+    """Find every image: [rows, columns] offsets into the file at `path`, which is read once, in bounded memory.
 
-    `lengths` [rows, columns] are the lengths that were written, -1 for a null. They must fill every page exactly.
+    `lengths` [rows, columns] are the lengths that were written, -1 for a null. They must fill every page exactly, and
+    each must stand before its image. `chunk` gets the whole file, piece by piece: its digest costs no second reading.
     """
+    with path.open("rb") as file:
+        offsets = _offsets(file, columns=columns, lengths=lengths)
+        rows, numbers = np.nonzero(lengths >= 0)
+        order = np.argsort(offsets[rows, numbers])
+        rows, numbers = rows[order], numbers[order]
+        wrong = _first_wrong(file, offsets[rows, numbers].astype(np.int64), lengths[rows, numbers], chunk=chunk)
+    if wrong is not None:
+        raise _misplaced(path, columns[numbers[wrong]])
+    return offsets
+
+
+def _offsets(file: BinaryIO, *, columns: Sequence[str], lengths: Array) -> Array:
+    """Say where the images should lie, by the headers of the pages."""
     offsets = np.zeros(lengths.shape, np.uint64)
-    raw = np.frombuffer(data, np.uint8)
     metadata = pq.read_metadata(file)
     leaves = {metadata.schema.column(i).path: i for i in range(metadata.num_columns)}
     for number, column in enumerate(columns):
         row = 0
         for group in range(metadata.num_row_groups):
-            chunk = metadata.row_group(group).column(leaves[f"{column}.bytes"])
-            position, end = chunk.data_page_offset, row + chunk.num_values
+            leaf = metadata.row_group(group).column(leaves[f"{column}.bytes"])
+            position, end = leaf.data_page_offset, row + leaf.num_values
             while row < end:
-                position, payload, count = _page(data, position)
+                position, payload, count = _page(file, position)
                 sizes = lengths[row : row + count, number]
                 present = np.flatnonzero(sizes >= 0)
                 ends = payload + np.cumsum(sizes[present] + 4)
                 if (ends[-1] if len(ends) else payload) != position:
-                    raise _misplaced(file, column)
+                    raise _misplaced(Path(file.name), column)
                 offsets[row + present, number] = ends - sizes[present]
                 row += count
-        present = np.flatnonzero(lengths[:, number] >= 0)
-        before = offsets[present, number].astype(np.int64)[:, None] + np.arange(-4, 0)  # four bytes that say the length
-        if len(present) and not np.array_equal(raw[before].view("<u4")[:, 0], lengths[present, number]):
-            raise _misplaced(file, column)
     return offsets
+
+
+def _first_wrong(file: BinaryIO, offsets: Array, lengths: Array, *, chunk: Callable[[memoryview], None]) -> int | None:
+    """Read the file and find the first of the images, sorted by offset, that does not have its length before it."""
+    size = file.seek(0, os.SEEK_END)
+    wrong = np.flatnonzero(offsets + lengths > size).tolist()
+    for start in () if wrong else range(0, size, CHUNK):
+        length = min(CHUNK + 3, size - start)  # the four bytes of a length may begin in one chunk and end in the next
+        data = np.frombuffer(mmap.mmap(file.fileno(), length, access=mmap.ACCESS_READ, offset=start), np.uint8)
+        chunk(data[:CHUNK].data)
+        first, last = np.searchsorted(offsets, (start + 4, start + CHUNK + 4))
+        found = data[(offsets[first:last] - 4 - start)[:, None] + np.arange(4)].view("<u4")[:, 0]
+        wrong += (first + np.flatnonzero(found != lengths[first:last])).tolist()
+    return wrong[0] if wrong else None
 
 
 def _misplaced(file: Path, column: str) -> DatasetError:
     return DatasetError(f"{file}: {column}: the pages do not hold the images where they should")
 
 
-def _page(data: memoryview, position: int) -> tuple[int, int, int]:
+def _page(file: BinaryIO, position: int) -> tuple[int, int, int]:
     """Read one page header: the position of the next page, of this page's values, and how many values it counts."""
-    header, start = _struct(data, position)
+    file.seek(position)
+    header = _struct(file)
+    start = file.tell()
     following = start + header[PAGE_SIZE]
     if DATA_V2 in header:
         page = header[DATA_V2]
         return following, start + page[5] + page[6], page[1]
-    size = int.from_bytes(data[start : start + 4], "little")  # of the definition levels
+    size = int.from_bytes(file.read(4), "little")  # of the definition levels
     return following, start + 4 + size, header[DATA_V1][1]
 
 
-def _struct(data: memoryview, position: int) -> tuple[dict[int, Any], int]:
+def _struct(file: BinaryIO) -> dict[int, Any]:
     """Read one Thrift struct of the compact protocol, as far as page headers need it."""
     out: dict[int, Any] = {}
     number = 0
-    while kind := data[position]:
-        position += 1
-        if kind >> 4:
-            number += kind >> 4
-        else:
-            number, position = _zigzag(data, position)
-        out[number], position = _value(data, position, kind & 15)
-    return out, position + 1
+    while kind := file.read(1)[0]:
+        number = number + (kind >> 4) if kind >> 4 else _zigzag(file)
+        out[number] = _value(file, kind & 15)
+    return out
 
 
-def _value(data: memoryview, position: int, kind: int) -> tuple[Any, int]:
+def _value(file: BinaryIO, kind: int) -> Any:
     if kind in {1, 2}:  # true, false
-        return kind == 1, position
+        return kind == 1
     if kind in {4, 5, 6}:  # i16, i32, i64
-        return _zigzag(data, position)
+        return _zigzag(file)
     if kind == 8:  # binary
-        size, position = _varint(data, position)
-        return None, position + size
+        return file.seek(_varint(file), os.SEEK_CUR)
     if kind == 12:  # struct
-        return _struct(data, position)
+        return _struct(file)
     raise DatasetError(f"a page header with a field of Thrift type {kind}")
 
 
-def _varint(data: memoryview, position: int) -> tuple[int, int]:
+def _varint(file: BinaryIO) -> int:
     value = shift = 0
     while True:
-        byte = data[position]
-        position += 1
+        byte = file.read(1)[0]
         value |= (byte & 0x7F) << shift
         shift += 7
         if byte < 0x80:
-            return value, position
+            return value
 
 
-def _zigzag(data: memoryview, position: int) -> tuple[int, int]:
-    value, position = _varint(data, position)
-    return value >> 1 ^ -(value & 1), position
+def _zigzag(file: BinaryIO) -> int:
+    value = _varint(file)
+    return value >> 1 ^ -(value & 1)
 
 
 def encode(columns: Sequence[str], offsets: Array, lengths: Array) -> bytes:

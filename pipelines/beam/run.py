@@ -8,6 +8,7 @@ import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
+from pipelines.beam.workers import METHOD
 from pipelines.job import Job, Work
 from pipelines.readers.source import ShardRef
 from pipelines.records import Engine
@@ -96,13 +97,19 @@ def _dask(workers: int) -> Iterator[tuple[PipelineRunner, str]]:
     """Start worker processes on this machine; one that is killed is started again and its shard done again."""
     try:
         from apache_beam.runners.dask.dask_runner import DaskRunner  # noqa: PLC0415 - an extra
+        from dask import config  # noqa: PLC0415
         from distributed import LocalCluster, default_client  # noqa: PLC0415
     except ImportError as error:
         raise MissingExtraError("dask", extra="dask") from error
     logging.getLogger("distributed").setLevel(logging.ERROR)
     # A worker imports this file first, and so Beam without its warnings.
     quiet = {"silence_logs": logging.ERROR, "preload": [__name__]}
-    with LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address=None, **quiet) as cluster:
+    # There is no dashboard, but its server starts all the same: on a free port that only this machine sees.
+    quiet |= {"dashboard_address": None, "scheduler_kwargs": {"dashboard_address": "127.0.0.1:0"}}
+    with (
+        config.set({"distributed.worker.multiprocessing-method": METHOD}),
+        LocalCluster(n_workers=workers, threads_per_worker=1, **quiet) as cluster,
+    ):
         try:
             yield DaskRunner(), cluster.scheduler_address
         finally:

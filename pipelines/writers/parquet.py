@@ -3,7 +3,6 @@
 Image columns are PLAIN, uncompressed and without statistics, so that the index can point into them; all else is zstd.
 """
 
-import mmap
 from dataclasses import dataclass
 from typing import Any
 
@@ -110,10 +109,8 @@ class ParquetShard:
         if self._writer is None:
             return None
         self._writer.close()
-        with self._tmp.open("rb") as file:
-            data = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
-        lengths = np.concatenate(self._lengths)
-        offsets = index.build(self._tmp, data, columns=self.cameras, lengths=lengths)
+        lengths, digest = np.concatenate(self._lengths), xxhash.xxh3_128()
+        offsets = index.build(self._tmp, columns=self.cameras, lengths=lengths, chunk=digest.update)
         encoded = index.encode(self.cameras, offsets, lengths)
         self.out.write(layout.index_file(self.path), encoded)
         record = FileRecord(
@@ -121,8 +118,8 @@ class ParquetShard:
             split=split,
             rows=self.rows,
             episodes=len(self.episodes),
-            bytes=len(data),
-            xxh3_128=xxhash.xxh3_128_hexdigest(data),
+            bytes=self._tmp.stat().st_size,
+            xxh3_128=digest.hexdigest(),
             index_xxh3_128=xxhash.xxh3_128_hexdigest(encoded),
         )
         self.out.adopt(self._tmp, self.path)

@@ -20,7 +20,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.pipelines.toy import Toy, columns, command, files, make_toy, oxe_process
+from tests.pipelines.toy import Toy, columns, command, files, jpeg, make_toy, oxe_process
 
 FORK = """
 import json, os, sys
@@ -330,6 +330,35 @@ def test_a_full_disk_leaves_what_is_done(tmp_path: Path) -> None:
     assert published(toy) == expected
 
 
+@pytest.fixture
+def tiny_disk(tmp_path: Path) -> Iterator[Path]:
+    """Mount a file system of 2 MB, which only root may."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", folder], check=False).returncode:
+        pytest.skip("mounting is not allowed here")
+    yield folder
+    subprocess.run(["umount", folder], check=True)
+
+
+def test_a_full_disk_ends_the_run_at_once(tmp_path: Path, tiny_disk: Path) -> None:
+    episodes = [columns(seed, image=[jpeg(seed, size=1024 if seed == 1 else 32)] * 3) for seed in range(3)]
+    toy = make_toy(tmp_path, episodes, splits={"first": 1, "large": 1, "last": 1})
+    words = ("convert", toy.spec, "--source", toy.source, "--out", tiny_disk / "out")
+    failed = oxe_process(*words)
+    assert (failed.code, failed.err.count("\n")) == (2, 1), failed.err
+    assert failed.err.startswith("oxe: 1 of 3 shards failed; run again to go on. large-00000-of-00001: ")
+    assert "No space left on device" in failed.err
+    first = tiny_disk / "out/data/first-00000-of-00001.parquet"
+    assert list((tiny_disk / "out/data").iterdir()) == [first]  # the last one would have had room, but was not begun
+    written = first.stat().st_mtime_ns
+
+    subprocess.run(["mount", "-o", "remount,size=20m", tiny_disk], check=True)
+    assert oxe_process(*words).code == 0
+    assert first.stat().st_mtime_ns == written
+    assert len(list((tiny_disk / "out/data").iterdir())) == len(episodes)
+
+
 @pytest.mark.slow
 def test_a_killed_worker_does_not_fail_the_run(tmp_path: Path) -> None:
     pytest.importorskip("distributed")
@@ -341,9 +370,27 @@ def test_a_killed_worker_does_not_fail_the_run(tmp_path: Path) -> None:
     make_toy(toy.folder, episodes, splits={f"s{number:02d}": 5 for number in range(12)})
     with start(toy, "--workers", "2") as process:
         wait_for(toy, "meta/ledger/s*", process)
-        children = psutil.Process(process.pid).children(recursive=True)
-        workers = [child for child in children if "spawn_main" in " ".join(child.cmdline())]
-        workers[0].kill()
+        workers_of(process)[0].kill()
         _, err = process.communicate(timeout=120)
     assert process.returncode == 0, err
     assert published(toy) == expected
+
+
+def workers_of(process: subprocess.Popen[str]) -> list[psutil.Process]:
+    """Name the worker processes of a run: forks of one of its children."""
+    below = psutil.Process(process.pid).children(recursive=True)
+    return [child for child in below if child.ppid() != process.pid]
+
+
+@pytest.mark.slow
+def test_workers_end_with_the_run_that_is_killed(tmp_path: Path) -> None:
+    pytest.importorskip("distributed")
+    toy = make_toy(tmp_path, [columns(seed, steps=100, size=64) for seed in range(60)], splits={"a": 30, "b": 30})
+    with start(toy, "--workers", "2") as process:
+        wait_for(toy, "data/tmp-*", process)
+        workers = workers_of(process)
+        assert len(workers) == 2
+        process.kill()
+        process.wait()
+        assert not [worker for worker in psutil.wait_procs(workers, timeout=20)[1] if worker.status() != "zombie"]
+    assert toy.convert().code == 0

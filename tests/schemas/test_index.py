@@ -1,5 +1,7 @@
 import json
 import mmap
+import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -49,7 +51,7 @@ def write(path: Path, columns: dict[str, Frames], **options: Any) -> memoryview:
 def slices(path: Path, data: memoryview, columns: dict[str, Frames]) -> dict[str, list[bytes | None]]:
     """Cut every image out of the file by the index that is built of it."""
     lengths = lengths_of(columns)
-    offsets = index.build(path, data, columns=list(columns), lengths=lengths)
+    offsets = index.build(path, columns=list(columns), lengths=lengths)
     return {
         name: [
             None if n < 0 else bytes(data[start : start + n])
@@ -131,8 +133,7 @@ def test_a_column_may_hold_no_image(tmp_path: Path, frames: Frames) -> None:
 def test_a_file_may_have_no_cameras(tmp_path: Path) -> None:
     path = tmp_path / "a.parquet"
     pq.write_table(pa.table({"before": [1, 2]}), path)
-    data = memoryview(path.read_bytes())
-    assert index.build(path, data, columns=[], lengths=np.zeros((2, 0), np.int64)).shape == (2, 0)
+    assert index.build(path, columns=[], lengths=np.zeros((2, 0), np.int64)).shape == (2, 0)
 
 
 @pytest.mark.parametrize("wrong", [-1, 0, 9, 11, 10_000, 1 << 40])
@@ -140,12 +141,74 @@ def test_a_file_may_have_no_cameras(tmp_path: Path) -> None:
 def test_a_wrong_length_is_found(tmp_path: Path, wrong: int, row: int) -> None:
     columns: dict[str, Frames] = {"a": [bytes([i + 1]) * 10 for i in range(5)]}
     path = tmp_path / "a.parquet"
-    data = write(path, columns)
+    write(path, columns)
     lengths = lengths_of(columns)
     lengths[row, 0] = wrong
     with pytest.raises(DatasetError) as error:
-        index.build(path, data, columns=["a"], lengths=lengths)
+        index.build(path, columns=["a"], lengths=lengths)
     assert str(error.value) == f"{path}: a: the pages do not hold the images where they should"
+
+
+def test_swapped_lengths_are_found_though_they_fill_the_page(tmp_path: Path) -> None:
+    columns: dict[str, Frames] = {"a": [b"x" * 10] * 3, "b": [b"y" * n for n in (10, 20, 30)]}
+    path = tmp_path / "a.parquet"
+    write(path, columns)
+    lengths = lengths_of(columns)
+    lengths[[1, 2], 1] = lengths[[2, 1], 1]
+    with pytest.raises(DatasetError, match=r"a\.parquet: b: the pages do not hold"):
+        index.build(path, columns=["a", "b"], lengths=lengths)
+
+
+def test_an_image_that_would_end_behind_the_file_is_found(tmp_path: Path) -> None:
+    columns: dict[str, Frames] = {"a": [b"x" * 70_000]}
+    path = tmp_path / "a.parquet"
+    data = write(path, columns)
+    path.write_bytes(bytes(data[:1000]) + bytes(data[61_000:]))
+    with pytest.raises(DatasetError, match="the pages do not hold"):
+        index.build(path, columns=["a"], lengths=lengths_of(columns))
+
+
+@pytest.mark.parametrize("size", [1, 1361, 4093, 4096, 70_000])
+def test_the_chunks_are_the_file_and_a_length_may_lie_across_two(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    monkeypatch.setattr(index, "CHUNK", mmap.ALLOCATIONGRANULARITY)
+    columns: dict[str, Frames] = {"a": [b"x" * size] * 40, "b": make_frames(40, seed=2)}
+    path, chunks = tmp_path / "a.parquet", list[bytes]()
+    data = write(path, columns)
+    lengths = lengths_of(columns)
+    offsets = index.build(path, columns=["a", "b"], lengths=lengths, chunk=lambda chunk: chunks.append(bytes(chunk)))
+    assert b"".join(chunks) == data
+    for row, (offset, length) in enumerate(zip(offsets[:, 0].tolist(), lengths[:, 0].tolist(), strict=True)):
+        broken = bytearray(data)
+        broken[offset - 1 - row % 4] ^= 1  # one of the four bytes before the image
+        path.write_bytes(broken)
+        with pytest.raises(DatasetError, match=": a: "):
+            index.build(path, columns=["a", "b"], lengths=lengths)
+        assert data[offset : offset + length] == b"x" * size
+
+
+MEMORY = """
+import sys, pathlib, numpy as np, xxhash
+from schemas import index
+
+def peak():
+    return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmHWM"))
+
+path, lengths = pathlib.Path(sys.argv[1]), np.full((int(sys.argv[2]), 1), int(sys.argv[3]))
+before = peak()
+index.build(path, columns=["a"], lengths=lengths, chunk=xxhash.xxh3_128().update)
+print(peak() - before)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the peak of a process is read from /proc")
+def test_the_memory_that_it_takes_is_not_the_file(tmp_path: Path) -> None:
+    rows, size = 100, 1 << 20
+    write(tmp_path / "a.parquet", {"a": [b"x" * size] * rows}, row_group_size=1)
+    command = [sys.executable, "-c", MEMORY, str(tmp_path / "a.parquet"), str(rows), str(size)]
+    grown_kb = int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    assert grown_kb < 40_000  # of a file of 100 MB
 
 
 # The file

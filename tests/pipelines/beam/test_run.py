@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -184,6 +185,17 @@ def test_a_shard_that_fails_is_named_and_the_others_are_done(engine: str, argume
     assert oxe_process(*words).code == 0
     assert [path.stat().st_mtime_ns for path in small] == before
     assert toy.balance()["kept"] == 4
+
+
+@pytest.mark.slow
+def test_workers_start_quietly_where_the_port_of_dasks_dashboard_is_taken(tmp_path: Path) -> None:
+    toy = make_toy(tmp_path)
+    with socket.socket() as taken:
+        with suppress(OSError):  # then another program has it
+            taken.bind(("127.0.0.1", 8787))
+            taken.listen()
+        done = oxe_process("convert", toy.spec, "--source", toy.source, "--out", toy.out, *WORKERS)
+    assert (done.code, done.err) == (0, "")
 
 
 def broken(toy: Toy, *words: str) -> str:
