@@ -152,13 +152,13 @@ JPEG. Imports are not counted. The sides do not do the same work:
 
 - ours: `convert`. The image bytes pass through; every field of the source is kept; index, content hashes, digests and
   manifest are part of it.
-- forge_rlds: forge's RLDS to RLDS, the fastest of its outputs with images. tensorflow-datasets decodes every image and
-  it is encoded again as a JPEG of quality 95: the images are not those of the source. Kept are images, state, action,
-  reward and flags.
+- forge_rlds: forge's RLDS to RLDS, the faster of the two outputs tried (MCAP and RoboDM were not). tensorflow-datasets
+  decodes every image and it is encoded again as a JPEG of quality 95: the images are not those of the source. Kept are
+  images, state, action, reward and flags.
 - forge_lerobot: forge's RLDS to LeRobot v3 with its defaults, the use it is made for: every image is decoded and goes
   into an H.264 video (libx264, crf 23, preset medium), one per episode and camera. Kept are images, state and action.
 
-forge has no output that keeps the image bytes, so its pass-through cannot be compared: the ratios say what a conversion
+forge's RLDS reader always decodes, so a pass-through on its side cannot be compared: the ratios say what a conversion
 costs with either tool, not how well the same thing is programmed. We have no video export yet, so the same codec on
 both sides is not compared either. Neither of forge's outputs has this source's instructions, which stand in the steps
 (`meta/tasks.parquet` says "default"). The actions of ours and forge_lerobot are equal bit for bit, and all have the
