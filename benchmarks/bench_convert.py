@@ -68,14 +68,13 @@ def _tfds(data: Path, letter: str, **config: Any) -> Trial:
     from pipelines.readers.source import plan
     from pipelines.standardize import bind
     from pipelines.writers.parquet import ParquetShard
-    from schemas import catalog, layout
+    from schemas import catalog
+    from schemas.folder import LocalFolder
     from schemas.source import RawEpisode
 
     reader = RldsReader(str(_source(data, letter)))
-    binding, refs = bind(catalog.dataset(_declaration(letter)), reader.fields), plan(reader)
+    binding, refs = bind(catalog.dataset(_declaration(letter)), reader.fields), plan(reader.files())
     out = _emptied(data)
-    for name in (layout.DATA, layout.INDEX):
-        (out / name).mkdir()
     dataset = tfds.builder_from_directory(_source(data, letter)).as_dataset(
         split="train", decoders={"steps": tfds.decode.SkipDecoding()}, read_config=tfds.ReadConfig(**config)
     )
@@ -83,7 +82,7 @@ def _tfds(data: Path, letter: str, **config: Any) -> Trial:
     def work() -> None:
         episodes = enumerate(tfds.as_numpy(dataset))
         for ref in refs:
-            shard = ParquetShard(out, ref.name, binding)
+            shard = ParquetShard(LocalFolder(out), ref.name, binding)
             for _ in range(ref.episodes):
                 index, episode = next(episodes)
                 shard.add(

@@ -126,20 +126,18 @@ def _convert(data: Path, letter: str, *, empty: bool = True) -> Trial:
 
 def _begun(data: Path, letter: str) -> "tuple[Job, Sequence[ShardRef]]":
     """Plan a conversion and begin its ledger."""
+    from pipelines.convert import Conversion
     from pipelines.job import Job
     from pipelines.ledger import begin
-    from pipelines.publish import identity_of
-    from pipelines.readers.registry import open_source
-    from pipelines.readers.source import plan
     from pipelines.records import Options
-    from pipelines.standardize import bind
-    from schemas import catalog, layout
+    from schemas import catalog
+    from schemas.folder import LocalFolder
 
-    spec, options, out = catalog.dataset(str(HERE / "set_b.toml")), Options(), _emptied(data)
-    reader = open_source(str(_source(data, letter)), spec.source.format)
-    (out / layout.META).mkdir()
-    begin(out, identity_of(bind(spec, reader.fields), reader, options))
-    return Job(declaration=spec.to_json(), source=reader.uri, out=str(out), options=options), plan(reader)
+    spec, options, out = catalog.dataset(str(HERE / "set_b.toml")), Options(), LocalFolder(_emptied(data))
+    work = Conversion.of(spec, out, source=str(_source(data, letter)), options=options)
+    begin(out, work.identity)
+    job = Job(declaration=spec.to_json(), source=work.reader.uri, out=out.uri, options=options)
+    return job, work.refs
 
 
 def _source(data: Path, letter: str) -> Path:
