@@ -15,7 +15,7 @@ def ours(data: Path, letter: str) -> Trial:
     from pipelines.readers.source import plan
 
     reader = RldsReader(str(_source(data, letter)))
-    refs = plan(reader)
+    refs = plan(reader.files())
 
     def work() -> list[int]:
         episodes = size = 0

@@ -68,9 +68,10 @@ class Work:
                 return None
             except (OxeError, OSError, ValueError) as error:
                 message, full = str(error), _is_full(error)
+                final = full or isinstance(error, UnreachableError)  # of which each request was tried often enough
             else:
                 return None
-            if full or pause is None:
+            if final or pause is None:
                 break
             time.sleep(pause)
         with suppress(OSError, UnreachableError):  # where nothing can be written, the missing record says it

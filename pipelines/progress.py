@@ -2,9 +2,10 @@
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from pipelines.readers.source import ShardRef
+from schemas.errors import UnreachableError
 
 
 class Progress:
@@ -40,9 +41,10 @@ def watched(
     progress.expect(sum(episodes for episodes, _ in sizes.values()), workers=workers)
 
     def tell() -> None:
-        for name in sorted(finished() & sizes.keys() - told):
-            told.add(name)
-            progress(*sizes[name])
+        with suppress(UnreachableError):  # then later, or not: the work itself says what is wrong
+            for name in sorted(finished() & sizes.keys() - told):
+                told.add(name)
+                progress(*sizes[name])
 
     def watch() -> None:
         while not ended.wait(every):

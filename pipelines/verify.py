@@ -21,7 +21,7 @@ from pipelines.records import Options
 from pipelines.standardize import bind
 from schemas import layout
 from schemas.episode import Episode, Frames
-from schemas.errors import OxeError, SourceError
+from schemas.errors import OxeError, SourceError, UnreachableError
 from schemas.folder import Folder
 from schemas.source import Column, Ragged, Unreadable
 from schemas.store import Dataset
@@ -65,7 +65,8 @@ def verify(dataset: Dataset, *, source: str | None = None, progress: Progress = 
     """Check a dataset against itself and against its source.
 
     The source is the one given, or the one of the last conversion (`meta/runs.jsonl`). Where it cannot be reached, only
-    the dataset itself is checked and the result says so; a `source` that is given and cannot be read is an error.
+    the dataset itself is checked and the result says so; a `source` that is given and cannot be read is an error. A
+    network that fails on the way is no difference but an UnreachableError.
     """
     out = Verification(source="compared")
     with _damage(layout.MANIFEST, out):
@@ -87,6 +88,8 @@ def _damage(place: str, out: Verification) -> Iterator[None]:
     """Count as a difference whatever a damaged file makes JSON, Arrow or our own code raise."""
     try:
         yield
+    except UnreachableError:
+        raise
     except DAMAGE as error:
         out.differs(f"{place}: cannot be read ({type(error).__name__}: {error})")
 
@@ -266,6 +269,8 @@ def _stored(dataset: Dataset, i: int, out: Verification, *, digest: str) -> Epis
     try:
         stored = dataset.episode(i)
         _check_views(dataset, i, out, stored=stored)
+    except UnreachableError:
+        raise
     except DAMAGE as error:
         out.differs(f"episode {i}: cannot be read ({type(error).__name__}: {error})")
         return None

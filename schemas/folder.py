@@ -91,7 +91,7 @@ def open_folder(uri: str | Path, *, for_writing: bool = False) -> Folder:
         return LocalFolder(Path(text.removeprefix("file://")).expanduser())
     from schemas.remote import RemoteFolder  # noqa: PLC0415 - only remote folders pay for it
 
-    return RemoteFolder.at(text, anonymous=not for_writing)
+    return RemoteFolder.at(text, for_writing=for_writing)
 
 
 def is_local(uri: str) -> bool:

@@ -2,30 +2,33 @@
 
 import errno
 import fcntl
-import io
 import os
 import socket
 import tempfile
 import uuid
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Event, Lock
 from typing import IO, Any, TypeVar, cast
 
 import fsspec
 from fsspec.core import url_to_fs
-from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential
 
-from schemas.errors import UnreachableError, UsageError
+from schemas.errors import MissingExtraError, UnreachableError, UsageError
+from schemas.network import BLOCK, BUGS, MISSING, Fetch, RemoteFile, is_refused, may_pass, patiently, status
 
 T = TypeVar("T")
-TRIES, FIRST_PAUSE, LONGEST_PAUSE = 6, 0.5, 20.0  # seconds; the pauses double and are drawn at random below that
 PATIENCE = 30  # seconds without a byte before a connection is given up
-BLOCK = 8 << 20  # bytes of a request when a file is read from start to end; up to three are held
 REQUESTS = 16  # at a time, for small files
+KINDS = {"s3": "s3", "s3a": "s3", "gs": "gs", "gcs": "gs", "hf": "hf", "http": "web", "https": "web"}
+EXTRAS = {"s3": "s3fs", "gs": "gcsfs"}
+ANONYMOUS: dict[str, dict[str, Any]] = {"s3": {"anon": True}, "gs": {"token": "anon"}, "hf": {"token": False}}
 CREDENTIALS = {"s3": '{"anon": false}', "gs": '{"token": "google_default"}', "hf": '{"token": true}'}
+CREDENTIAL_OPTIONS = {"anon", "key", "username", "profile", "session", "token"}
+STAGED = "oxe-tools-"
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,16 +38,31 @@ class RemoteFolder:
     uri: str
     root: str
     fs: Any
+    hint: str  # for when access is refused
 
     @classmethod
-    def at(cls, uri: str, *, anonymous: bool) -> "RemoteFolder":
+    def at(cls, uri: str, *, for_writing: bool) -> "RemoteFolder":
         """Find the file system of a URI."""
-        protocol = uri.partition("://")[0]
+        protocol, _, rest = uri.partition("://")
+        kind = KINDS.get(protocol, protocol)
+        if not rest.strip("/"):
+            raise UsageError(f"{uri}: names no bucket and no host")
+        if for_writing and kind == "web":
+            raise UsageError(f"{uri}: a web server can only be read; name a folder, or a store such as s3://")
+        if kind != "web" and not set("*?[").isdisjoint(rest):  # fsspec would take it for a pattern, to remove by, too
+            raise UsageError(f"{uri}: a name with '*', '?' or '[' is not possible here")
         try:
-            fs, root = url_to_fs(uri.rstrip("/"), **_options(protocol, anonymous=anonymous))
-        except (ImportError, ValueError) as error:
+            options, hint = _options(protocol, kind, for_writing=for_writing)
+            fs, root = url_to_fs(uri.rstrip("/"), **options)
+        except ImportError as error:
+            if kind in EXTRAS:
+                raise MissingExtraError(EXTRAS[kind], extra=kind) from error
             raise UsageError(f"{uri}: {error}") from error
-        return cls(uri.rstrip("/"), root.rstrip("/"), fs)
+        except ValueError as error:
+            raise UsageError(f"{uri}: {error}") from error
+        if kind == "s3":
+            fs.retries = 1  # we try again ourselves
+        return cls(uri.rstrip("/"), root.rstrip("/"), fs, hint)
 
     @property
     def local(self) -> None:
@@ -52,7 +70,7 @@ class RemoteFolder:
 
     def child(self, name: str) -> "RemoteFolder":
         """Go down."""
-        return RemoteFolder(f"{self.uri}/{name}", self._path(name), self.fs)
+        return RemoteFolder(self.place(name), self._path(name), self.fs, self.hint)
 
     def place(self, name: str) -> str:
         """Give a file's URI."""
@@ -61,89 +79,120 @@ class RemoteFolder:
     def _path(self, name: str) -> str:
         return f"{self.root}/{name}" if name else self.root
 
+    @property
+    def _is_web(self) -> bool:
+        return KINDS.get(self.uri.partition("://")[0]) == "web"
+
     def size(self, name: str) -> int | None:
         """Ask the store; a server that does not tell is an UnreachableError."""
         try:
-            size = self._patiently(name, lambda: self.fs.info(self._path(name))["size"])
+            size = self._patiently(name, lambda: self._info(name)["size"])
         except FileNotFoundError:
             return None
         if size is None:
             raise UnreachableError(f"{self.place(name)}: the server does not tell the size; download the source first")
         return int(size)
 
+    def _info(self, name: str) -> dict[str, Any]:
+        try:
+            info: dict[str, Any] = self.fs.info(self._path(name))
+        except FileNotFoundError as error:  # so fsspec calls whatever a web server does wrong
+            if self._is_web and error.__cause__ and status(error.__cause__) not in {404, 410}:
+                raise error.__cause__ from None
+            raise
+        return info
+
     def sizes(self, names: Iterable[str]) -> dict[str, int | None]:
         """Ask for a listing of each folder; a web server, which has none, file by file."""
         wanted = list(names)
-        if _is_web(self.fs):
+        if self._is_web:
             with ThreadPoolExecutor(REQUESTS) as pool:
                 return dict(zip(wanted, pool.map(self.size, wanted), strict=True))
         known: dict[str, int] = {}
         for below in dict.fromkeys(name.rpartition("/")[0] for name in wanted):
-            found = self._listed(below)
-            known |= {f"{below}/{_leaf(entry)}".lstrip("/"): int(entry["size"] or 0) for entry in found}
+            known |= {f"{below}/{leaf}".lstrip("/"): int(entry["size"] or 0) for leaf, entry in self._listed(below)}
         return {name: known.get(name) for name in wanted}
-
-    def _listed(self, below: str) -> list[dict[str, Any]]:
-        try:
-            found: list[dict[str, Any]] = self._patiently(below, lambda: self.fs.ls(self._path(below), detail=True))
-        except (FileNotFoundError, NotADirectoryError):
-            return []
-        return found
 
     def names(self, below: str = "") -> tuple[str, ...]:
         """List a folder; of a web server, what its page links to."""
-        return tuple(sorted({_leaf(entry) for entry in self._listed(below)} - {""}))
+        return tuple(sorted({leaf for leaf, _ in self._listed(below)}))
+
+    def _listed(self, below: str) -> list[tuple[str, dict[str, Any]]]:
+        """Give what lies directly in a folder; not the folder itself, and no links with a query."""
+        start = self._path(below) + "/"
+        try:
+            found = self._patiently(below, lambda: self.fs.ls(self._path(below), detail=True))
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+        except UnreachableError as error:
+            if self._is_web and error.__cause__ and is_refused(error.__cause__):  # many servers list nothing
+                return []
+            raise
+        leaves = [(str(entry["name"]).removeprefix(start).rstrip("/"), entry) for entry in found]
+        return [(leaf, entry) for leaf, entry in leaves if leaf and set("/?#").isdisjoint(leaf)]
 
     def open(self, name: str) -> IO[bytes]:
         """Open a file whose next block is fetched while one is used."""
-        return cast("IO[bytes]", RemoteFile(self._fetcher(name), self._existing_size(name), ahead=True))
+        return self._open(name, ahead=True)
 
     def open_parts(self, name: str) -> IO[bytes]:
         """Open a file of which each read is one request."""
-        return cast("IO[bytes]", RemoteFile(self._fetcher(name), self._existing_size(name), ahead=False))
+        return self._open(name, ahead=False)
 
-    def _existing_size(self, name: str) -> int:
+    def _open(self, name: str, *, ahead: bool) -> IO[bytes]:
         size = self.size(name)
         if size is None:
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), self.place(name))
-        return size
+        return cast("IO[bytes]", RemoteFile(self._fetcher(name, size), size, ahead=ahead))
 
-    def _fetcher(self, name: str) -> Callable[[int, int], bytes]:
+    def _fetcher(self, name: str, size: int) -> Fetch:
         """Give a function that fetches bytes `start` to `end`, whatever it takes."""
         handle: IO[bytes] | None = None
+        one_at_a_time = Lock()
+        known = {"size": size} if self._is_web else {}  # a store is asked again: its answer has the version to read
 
         def once(start: int, end: int) -> bytes:
             nonlocal handle
             if handle is None:
-                handle = cast("IO[bytes]", self.fs.open(self._path(name), "rb", cache_type="none", block_size=BLOCK))
+                handle = self.fs.open(self._path(name), "rb", cache_type="none", block_size=BLOCK, **known)
             try:
                 handle.seek(start)
                 data = handle.read(end - start)
             except ValueError:
-                if not _is_web(self.fs):
+                if not self._is_web:
                     raise
-                handle = self._downloaded(name)  # the server knows no ranges
+                handle = self._downloaded(name, size)  # the server knows no ranges
                 return once(start, end)
             except BaseException:
                 handle = None  # its connection may be no good any more
                 raise
-            if len(data) < end - start:
-                raise ConnectionError(f"{len(data)} bytes came instead of {end - start}")
+            if not data:
+                raise ConnectionError(f"nothing came instead of {end - start} bytes")
             return data
 
-        return lambda start, end: self._patiently(name, lambda: once(start, end))
+        def fetch(start: int, end: int, closed: Event) -> bytes:
+            data = b""
+            with one_at_a_time:
+                while (at := start + len(data)) < end:
+                    data += self._patiently(name, lambda: once(at, end), closed=closed)
+            return data
 
-    def _downloaded(self, name: str) -> IO[bytes]:
+        return fetch
+
+    def _downloaded(self, name: str, size: int) -> IO[bytes]:
         """Keep a whole file on the disk, where it has no name."""
         file = tempfile.TemporaryFile()  # noqa: SIM115 - closed with its reader
-        with self.fs.open(self._path(name), "rb", block_size=0) as stream:
+        with self.fs.open(self._path(name), "rb", block_size=0, size=size) as stream:
             while block := stream.read(BLOCK):
                 file.write(block)
+        if file.tell() != size:
+            raise ConnectionError(f"{file.tell()} bytes came instead of {size}")
         return cast("IO[bytes]", file)
 
     def read(self, name: str) -> bytes:
         """Read a file."""
-        return bytes(self._patiently(name, lambda: self.fs.cat_file(self._path(name))))
+        with self.open_parts(name) as file:
+            return file.read()
 
     def read_many(self, names: Iterable[str]) -> dict[str, bytes]:
         """Read files, several at a time."""
@@ -155,7 +204,7 @@ class RemoteFolder:
         def tail(name: str) -> bytes:
             with self.open_parts(name) as file:
                 file.seek(max(0, file.seek(0, 2) - count))
-                return file.read(count)
+                return file.read()
 
         return _each(tail, names)
 
@@ -167,9 +216,10 @@ class RemoteFolder:
         """Name a file in the temporary folder of this machine; its lock says that its process lives."""
         self.sweep(())
         path = Path(tempfile.gettempdir()) / f"{STAGED}{uuid.uuid4().hex}"
-        _held[path] = path.open("wb")
+        new = path.with_suffix(".new")  # `sweep` must not see it before it is locked
+        _held[path] = new.open("wb")
         fcntl.flock(_held[path], fcntl.LOCK_EX)
-        return path
+        return new.rename(path)
 
     def adopt(self, staged: Path, name: str) -> None:
         """Upload a file."""
@@ -197,59 +247,49 @@ class RemoteFolder:
     @contextmanager
     def exclusive(self, name: str) -> Iterator[None]:
         """Create an object that must not exist; one that a dead process of this machine left is taken over."""
-        mine = f"{socket.gethostname()} {os.getpid()}"
-        holder = self.read_many([name]).get(name, b"").decode()
-        if holder and not _is_gone(holder):
-            raise BlockingIOError(errno.EWOULDBLOCK, f"{self.place(name)} is held by {holder}")
-        self.remove(name)
-        try:
-            self._patiently(name, lambda: self.fs.pipe_file(self._path(name), mine.encode(), mode="create"))
-        except FileExistsError as error:
-            raise BlockingIOError(errno.EWOULDBLOCK, f"{self.place(name)} has just been taken") from error
+        mine = f"{socket.gethostname()} {os.getpid()} {uuid.uuid4().hex}".encode()
+        with _alone_on_this_machine():
+            held = self.read_many([name]).get(name)
+            if held is not None and not _is_gone(held):
+                raise BlockingIOError(errno.EWOULDBLOCK, f"{self.place(name)} is held by {_holder(held)}")
+            self.remove(name)
+            try:
+                self._patiently(name, lambda: self._create(name, mine))
+            except FileExistsError as error:
+                held = self.read_many([name]).get(name, b"")
+                if held != mine:  # the answer to our first try may have got lost
+                    raise BlockingIOError(
+                        errno.EWOULDBLOCK, f"{self.place(name)} has just been taken by {_holder(held)}"
+                    ) from error
+            _mine.add(mine)
         try:
             yield
-        finally:
-            self.remove(name)
-
-    def _patiently(self, name: str, work: Callable[[], T]) -> T:
-        """Try again what may pass; what does not is an UnreachableError that says what happened last."""
-        tries = Retrying(
-            stop=stop_after_attempt(TRIES),
-            wait=wait_random_exponential(FIRST_PAUSE, LONGEST_PAUSE),
-            retry=retry_if_exception(_may_pass),
-            reraise=True,
-        )
-        try:
-            return tries(work)
-        except MISSING:
+        except BaseException:
+            with suppress(UnreachableError):  # what went wrong first is worth telling
+                self.remove(name)
             raise
-        except BUGS:
+        else:
+            self.remove(name)
+        finally:
+            _mine.discard(mine)
+
+    def _create(self, name: str, content: bytes) -> None:
+        try:
+            self.fs.pipe_file(self._path(name), content, mode="create")
+        except Exception as error:
+            if status(error) == 412:  # the one sign that all stores give
+                raise FileExistsError(self.place(name)) from error
+            raise
+
+    def _patiently(self, name: str, work: Callable[[], T], *, closed: Event | None = None) -> T:
+        """Try again what may pass; what does not is an UnreachableError that says what happened last."""
+        try:
+            return patiently(work, closed=closed)
+        except (*MISSING, *BUGS):
             raise
         except Exception as error:
-            hint = self._hint() if _is_refused(error) else ""
+            hint = self.hint if is_refused(error) else "; try again later" if may_pass(error) else ""
             raise UnreachableError(f"{self.place(name)}: cannot be reached: {_said(error)}{hint}") from error
-
-    def _hint(self) -> str:
-        protocol = self.uri.partition("://")[0]
-        mine = CREDENTIALS.get(protocol)
-        return f". Without credentials? FSSPEC_{protocol.upper()}='{mine}' takes yours" if mine else ""
-
-
-MISSING = (FileNotFoundError, FileExistsError, NotADirectoryError)
-BUGS = (TypeError, AttributeError, LookupError, AssertionError)
-
-
-def _may_pass(error: BaseException) -> bool:
-    """Say whether asking again may help."""
-    final = (*MISSING, *BUGS, NotImplementedError, ValueError)
-    return isinstance(error, Exception) and not isinstance(error, final) and not _is_refused(error)
-
-
-def _is_refused(error: BaseException) -> bool:
-    """Say whether a store has understood and says no."""
-    status = getattr(error, "status", None) or getattr(error, "code", None)
-    refused = isinstance(status, int) and 400 <= status < 500 and status not in {408, 425, 429}
-    return refused or isinstance(error, PermissionError)
 
 
 def _said(error: Exception) -> str:
@@ -271,105 +311,60 @@ def _each(read: Callable[[str], bytes], names: Iterable[str]) -> dict[str, bytes
         return {name: data for name, data in pool.map(one, names) if data is not None}
 
 
-def _is_web(fs: Any) -> bool:
-    return "https" in ((fs.protocol,) if isinstance(fs.protocol, str) else fs.protocol)
-
-
-def _leaf(entry: dict[str, Any]) -> str:
-    return str(entry["name"]).rstrip("/").rpartition("/")[2]
-
-
-def _options(protocol: str, *, anonymous: bool) -> dict[str, Any]:
-    """Choose what the user's own configuration of fsspec leaves open."""
-    connection = {"connect_timeout": PATIENCE, "read_timeout": PATIENCE, "retries": {"max_attempts": 1}}
+def _options(protocol: str, kind: str, *, for_writing: bool) -> tuple[dict[str, Any], str]:
+    """Choose what the user's own configuration of fsspec leaves open; say how to give credentials, if none are used."""
+    known = fsspec.get_filesystem_class(protocol).protocol
+    theirs: dict[str, Any] = {}
+    for name in (known,) if isinstance(known, str) else known:
+        theirs |= fsspec.config.conf.get(name, {})
     ours: dict[str, Any] = {"use_listings_cache": False}
-    if protocol in {"s3", "s3a"}:
-        ours |= {"config_kwargs": connection} | ({"anon": True} if anonymous else {})
-    elif protocol in {"gs", "gcs"}:
-        ours |= {"timeout": PATIENCE} | ({"token": "anon"} if anonymous else {})
-    elif protocol == "hf" and anonymous:
-        ours |= {"token": False}
-    elif protocol in {"http", "https"}:
+    if kind == "s3":
+        patience = {"connect_timeout": PATIENCE, "read_timeout": PATIENCE, "retries": {"total_max_attempts": 1}}
+        ours |= {"config_kwargs": patience, "max_concurrency": 2}  # pieces of 50 MB that an upload holds
+    elif kind in {"gs", "web"}:
         import aiohttp  # noqa: PLC0415 - comes with fsspec's http
 
-        ours |= {"client_kwargs": {"timeout": aiohttp.ClientTimeout(sock_connect=PATIENCE, sock_read=PATIENCE)}}
-    return {**ours, **fsspec.config.conf.get(protocol, {})}
+        timeout = aiohttp.ClientTimeout(sock_connect=PATIENCE, sock_read=PATIENCE)
+        plain = {"Accept-Encoding": "identity"}  # or the sizes that the server tells are not those that come
+        ours |= (
+            {"requests_timeout": timeout} if kind == "gs" else {"client_kwargs": {"timeout": timeout, "headers": plain}}
+        )
+    hint = ""
+    if kind in ANONYMOUS and not for_writing and CREDENTIAL_OPTIONS.isdisjoint(theirs):
+        ours |= ANONYMOUS[kind]
+        hint = f"; asked without credentials: FSSPEC_{kind.upper()}='{CREDENTIALS[kind]}' in the environment uses yours"
+    return {**ours, **theirs}, hint
 
 
-STAGED = "oxe-tools-"
 _held: dict[Path, IO[bytes]] = {}  # the locks of the files that wait to be uploaded
+_mine: set[bytes] = set()  # the locks that this process holds
 
 
-def _is_gone(holder: str) -> bool:
+@contextmanager
+def _alone_on_this_machine() -> Iterator[None]:
+    """Let one process of this user after the other look at locks: two must not take over the same one."""
+    with (Path(tempfile.gettempdir()) / f"{STAGED}{os.getuid()}.lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _holder(lock: bytes) -> str:
+    """Say who wrote a lock."""
+    host, _, rest = lock.decode(errors="replace").partition(" ")
+    return f"process {rest.partition(' ')[0]} of {host}"
+
+
+def _is_gone(lock: bytes) -> bool:
     """Say whether the process that wrote a lock on this machine has ended; of another machine nobody knows."""
-    host, _, pid = holder.partition(" ")
+    host, pid, *_ = [*lock.decode(errors="replace").split(" "), "", ""]
     if host != socket.gethostname() or not pid.isdecimal():
         return False
+    if int(pid) == os.getpid():  # a container that starts again has the same name and number
+        return lock not in _mine
     try:
         os.kill(int(pid), 0)
     except ProcessLookupError:
         return True
-    except PermissionError:
+    except OSError:
         return False
     return False
-
-
-class RemoteFile(io.RawIOBase):
-    """A remote file, seekable; each byte is fetched by `fetch(start, end)`."""
-
-    def __init__(self, fetch: Callable[[int, int], bytes], size: int, *, ahead: bool) -> None:
-        """Read whole blocks and one ahead, or just what is asked for."""
-        self._fetch, self._size, self._at = fetch, size, 0
-        self._pool = ThreadPoolExecutor(1) if ahead else None
-        self._blocks: dict[int, Future[bytes]] = {}  # the one in use and the next
-
-    def readable(self) -> bool:
-        """It is."""
-        return True
-
-    def seekable(self) -> bool:
-        """It is."""
-        return True
-
-    def tell(self) -> int:
-        """Say where the next read begins."""
-        return self._at
-
-    def seek(self, offset: int, whence: int = 0) -> int:
-        """Go somewhere; nothing is fetched yet."""
-        self._at = offset + (0, self._at, self._size)[whence]
-        return self._at
-
-    def readinto(self, buffer: Any) -> int:
-        """Fill `buffer`, all of it unless the file ends."""
-        view = memoryview(buffer).cast("B")
-        wanted = min(len(view), max(0, self._size - self._at))
-        done = 0
-        while done < wanted:
-            piece = self._piece(wanted - done)
-            view[done : done + len(piece)] = piece
-            done += len(piece)
-            self._at += len(piece)
-        return done
-
-    def _piece(self, count: int) -> memoryview:
-        if self._pool is None:
-            return memoryview(self._fetch(self._at, self._at + count))
-        number, start = divmod(self._at, BLOCK)
-        block = self._block(number, self._pool)
-        return memoryview(block)[start : start + count]
-
-    def _block(self, number: int, pool: ThreadPoolExecutor) -> bytes:
-        """Wait for a block, and ask for the one behind it."""
-        in_order = number in self._blocks
-        self._blocks = {n: block for n, block in self._blocks.items() if n >= number}
-        for n in (number, number + 1) if in_order or not number else (number,):
-            if n not in self._blocks and n * BLOCK < self._size:
-                self._blocks[n] = pool.submit(self._fetch, n * BLOCK, min((n + 1) * BLOCK, self._size))
-        return self._blocks[number].result()
-
-    def close(self) -> None:
-        """Wait for no block any more."""
-        if self._pool is not None:
-            self._pool.shutdown(wait=False, cancel_futures=True)
-        super().close()

@@ -5,6 +5,7 @@ import mmap
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
+from threading import Lock
 from typing import IO, TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -60,7 +61,7 @@ class DataFile:
         """The file as pyarrow reads it."""
         try:
             if isinstance(self.bytes, Fetched):
-                return pq.ParquetFile(self.bytes.file, pre_buffer=True)
+                return pq.ParquetFile(self.folder.open_parts(self.path), pre_buffer=True)
             return pq.ParquetFile(pa.py_buffer(self.bytes))
         except (OSError, ValueError) as error:
             raise DatasetError(f"{self.place}: cannot be read ({error})") from error
@@ -92,16 +93,17 @@ def _damaged(place: str, error: Exception) -> DatasetError:
 
 
 class Fetched:
-    """The bytes of a remote file; each slice is one request."""
+    """The bytes of a remote file; each slice is one request. Threads may share it."""
 
     def __init__(self, file: IO[bytes]) -> None:
-        """Keep the open file."""
-        self.file = file
+        """Keep the open file; nobody else may move in it."""
+        self.file, self.one_at_a_time = file, Lock()
 
     def __getitem__(self, part: slice) -> bytes:
         """Fetch bytes."""
-        self.file.seek(part.start)
-        return self.file.read(part.stop - part.start)
+        with self.one_at_a_time:
+            self.file.seek(part.start)
+            return self.file.read(part.stop - part.start)
 
 
 class Dataset:

@@ -1,8 +1,12 @@
 import os
+import uuid
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
+
+from tests.servers import Bucket, Server, s3_server, web_server
 
 settings.register_profile("oxe-tools", deadline=None, derandomize=True)
 settings.load_profile("oxe-tools")
@@ -17,3 +21,30 @@ def realdata() -> Path:
     if os.environ.get("CI"):
         pytest.fail(f"{reason}; CI must have the real recordings")
     pytest.skip(reason)
+
+
+@pytest.fixture(scope="session")
+def s3_store() -> Iterator[Server]:
+    with s3_server() as server:
+        yield server
+
+
+@pytest.fixture
+def bucket(s3_store: Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bucket]:
+    """Give an empty bucket, and this process and its children the right to write to it."""
+    s3fs = pytest.importorskip("s3fs")
+    told = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_DEFAULT_REGION": "us-east-1"}
+    for name, value in {**told, "AWS_ENDPOINT_URL": s3_store.url}.items():
+        monkeypatch.setenv(name, value)
+    fs = s3fs.S3FileSystem(anon=False, endpoint_url=s3_store.url, use_listings_cache=False)
+    name = f"bucket-{uuid.uuid4().hex}"
+    fs.mkdir(name)
+    yield Bucket(s3_store, name, fs)
+    s3_store.faults.clear()
+
+
+@pytest.fixture
+def web(tmp_path: Path) -> Iterator[Server]:
+    """Serve the test's own folder over HTTP."""
+    with web_server(tmp_path) as server:
+        yield server
