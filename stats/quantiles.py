@@ -90,9 +90,13 @@ class Search:
     @property
     def values(self) -> Array:
         """The order statistics, [D, R] float32; only once all bits are known."""
-        ordered = self.keys.astype(np.uint32)
-        positive = ordered >> np.uint32(31) == 1
-        return np.where(positive, ordered ^ np.uint32(1 << 31), ~ordered).view(np.float32)
+        return numbers(self.keys.astype(np.uint32))
+
+
+def numbers(ordered: Array) -> Array:
+    """Turn ordered patterns, uint32, into the float32 they stand for."""
+    positive = ordered >> np.uint32(31) == 1
+    return np.where(positive, ordered ^ np.uint32(1 << 31), ~ordered).view(np.float32)
 
 
 def _ordered(x: Array) -> Array:
