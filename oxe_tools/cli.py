@@ -5,7 +5,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal, TypeAlias
 
 import typer
 from tqdm import tqdm
@@ -22,6 +22,7 @@ FAILURES, USAGE, INTERRUPTED = 1, 2, 130  # exit codes: the work ran and found f
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what this command wrote there before.")]
+Form: TypeAlias = Literal["native", "openvla", "lerobot", "openpi"]
 DatasetDir = Annotated[Path, typer.Argument(metavar="DIR", help="A converted dataset.")]
 
 
@@ -159,6 +160,62 @@ def verify(
         typer.echo(difference, err=True)
     if not found.ok:
         fail(f"{directory}: {found.differences} differences", FAILURES)
+
+
+@app.command()
+def stats(
+    target: Annotated[str, typer.Argument(metavar="DIR|NAME", help="A converted dataset; with --from, NAME[@digest].")],
+    *,
+    view: Annotated[str | None, typer.Option(help="Of this view's actions, at the steps that it keeps.")] = None,
+    split: Annotated[str | None, typer.Option(help="Only this split.")] = None,
+    filters: Annotated[
+        str | None, typer.Option("--filter", metavar="COND", help="Only episodes like 'length >= 20 and id != \"a\"'.")
+    ] = None,
+    chunk: Annotated[int, typer.Option(min=0, metavar="H", help="Also of chunks of H consecutive actions.")] = 0,
+    merge: Annotated[
+        list[Path] | None, typer.Option(metavar="DIR2", help="Count this dataset of the same embodiment in, too.")
+    ] = None,
+    form: Annotated[Form | None, typer.Option("--format", help="Write the file that a trainer reads.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Write the file here instead of on stdout.")] = None,
+    diff: Annotated[str | None, typer.Option(metavar="DIR2|FILE", help="Say what differs, and if it matters.")] = None,
+    against: Annotated[
+        str | None, typer.Option(metavar="CHECKPOINT|FILE", help="Say how much lies outside what it was trained on.")
+    ] = None,
+    publish: Annotated[str | None, typer.Option(metavar="URI", help="Add them to the registry at URI.")] = None,
+    source: Annotated[str | None, typer.Option("--from", metavar="URI", help="Fetch NAME from this registry.")] = None,
+    workers: Annotated[int, typer.Option(min=1, help="Processes on this machine.")] = 1,
+    runner: Annotated[str | None, typer.Option(help="Another Beam runner, as for 'oxe convert'.")] = None,
+    beam_options: Annotated[str, typer.Option(help="Options for that runner, as one quoted text.")] = "",
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+) -> None:
+    """Compute exact normalization statistics, and write, compare, publish or fetch them.
+
+    \b
+    Example: oxe stats bridge --view openvla --format openvla --out dataset_statistics.json
+    """
+    from oxe_tools import statistics as work
+    from pipelines.numbers import Selection
+    from pipelines.records import Engine
+
+    selection = Selection(view=view, split=split, filters=filters, chunk=chunk)
+    engine = Engine(workers=workers, runner=runner, options=tuple(shlex.split(beam_options)))
+    if diff or against:
+        found = work.beside(Path(target), diff or against or "", selection=selection, engine=engine)
+        (show.as_json if as_json else show.comparison)(found.to_json())
+        if found.matters:
+            fail(f"{target}: differs from {found.theirs} in what matters", FAILURES)
+        return
+    record = work.found(target, merge or [], source=source, selection=selection, engine=engine)
+    if publish:
+        name = work.publish(record, publish)
+        show.as_json({"published": name, "uri": publish}) if as_json else typer.echo(f"{publish}: {name}")
+    elif form or out:
+        work.write(record, form or "native", out=out, overwrite=overwrite)
+    elif as_json:
+        show.as_json(record.to_json())
+    else:
+        show.statistics(record)
 
 
 @export_app.command("rlds")

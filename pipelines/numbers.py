@@ -63,7 +63,13 @@ def parts_of(dataset: Dataset, selection: Selection, *, member: int = 0) -> list
         raise UsageError(f"{dataset.path}: no steps of split {selection.split or 'any'} meet {selection.filters}")
     groups = table.filter(kept).sort("file", "row").group_by("file", maintain_order=True)
     return [
-        Part(member=member, dataset=str(dataset.path), file=str(file), starts=rows["row"].to_numpy(), lengths=rows["length"].to_numpy())
+        Part(
+            member=member,
+            dataset=str(dataset.path),
+            file=str(file),
+            starts=rows["row"].to_numpy(),
+            lengths=rows["length"].to_numpy(),
+        )
         for (file,), rows in groups
     ]
 
@@ -99,7 +105,9 @@ def vectors(part: Part, selection: Selection) -> Iterator[dict[str, Array]]:
     columns = dataset.view(selection.view).columns if selection.view else frozenset({"action"})
     wanted = sorted(columns | ({STATE} if dataset.columns.state else set()))
     with _parquet(dataset, part.file) as file:
-        for steps, starts, lengths in _runs(dataset, file, part=part, columns=wanted, rows=ROWS // (selection.chunk or 1)):
+        for steps, starts, lengths in _runs(
+            dataset, file, part=part, columns=wanted, rows=ROWS // (selection.chunk or 1)
+        ):
             yield _finite(_selected(selection, dataset, steps=steps, starts=starts, lengths=lengths), part)
 
 
@@ -153,7 +161,10 @@ def _selected(selection: Selection, dataset: Dataset, *, steps: Steps, starts: A
     if not selection.view and not selection.chunk:
         rows = _rows(starts, lengths)
         return {name: steps[column][rows] for name, column in VECTORS.items() if column in steps}
-    episodes = [_episode(selection, dataset, {k: v[a : a + n] for k, v in steps.items()}) for a, n in zip(starts, lengths, strict=True)]
+    episodes = [
+        _episode(selection, dataset, {k: v[a : a + n] for k, v in steps.items()})
+        for a, n in zip(starts, lengths, strict=True)
+    ]
     return {name: np.concatenate([episode[name] for episode in episodes]) for name in episodes[0]}
 
 
@@ -171,11 +182,11 @@ def _episode(selection: Selection, dataset: Dataset, steps: Steps) -> Found:
         action, state = viewed.action, None if state is None else state[viewed.mask]
     found = {"action": action, **({} if state is None else {"state": state})}
     if selection.chunk:
-        found |= _chunks(selection, dataset, action, state)
+        found |= _chunks(selection, dataset, action=action, state=state)
     return found
 
 
-def _chunks(selection: Selection, dataset: Dataset, action: Array, state: Array | None) -> Found:
+def _chunks(selection: Selection, dataset: Dataset, *, action: Array, state: Array | None) -> Found:
     """Take the chunks that lie inside the episode, one from each step on, flattened; the last steps begin none."""
     size, dims = selection.chunk, action.shape[1]
     if len(action) < size:

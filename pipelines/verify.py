@@ -16,6 +16,7 @@ import xxhash
 
 from pipelines.folders import write_atomically
 from pipelines.job import why_drop
+from pipelines.kept import read_kept
 from pipelines.progress import Progress, silent
 from pipelines.publish import counted, sealed
 from pipelines.readers.registry import open_source
@@ -73,6 +74,8 @@ def verify(dataset: Dataset, *, source: str | None = None, progress: Progress = 
         _check_files(dataset, out)
     with _damage(layout.META, out):
         _check_table(dataset, out)
+    with _damage(layout.STATS, out):
+        _check_statistics(dataset, out)
     with _damage(layout.MANIFEST, out):
         _check_index(dataset, out)
     expected = _expected(dataset, source, out)
@@ -158,6 +161,13 @@ def _check_table(dataset: Dataset, out: Verification) -> None:
     quarantine = pq.read_table(dataset.path / layout.QUARANTINE).num_rows
     if quarantine != sum(balance["quarantined"].values()):
         out.differs(f"{layout.QUARANTINE}: {quarantine} rows, the manifest says {balance['quarantined']}")
+
+
+def _check_statistics(dataset: Dataset, out: Verification) -> None:
+    """Check that kept statistics are whole and belong to this content."""
+    for found in read_kept(dataset):
+        if found.members[0].manifest != dataset.manifest["xxh3_128"]:
+            out.differs(f"{layout.STATS}: {found.key} belongs to another content; 'oxe stats' computes it again")
 
 
 def _check_index(dataset: Dataset, out: Verification) -> None:

@@ -26,6 +26,7 @@ TOKEN = re.compile(
     |(?P<word>[A-Za-z_][\w./]*)|(?P<sign>==|!=|<=|>=|[<>()\[\],]))""",
     re.VERBOSE,
 )
+DEEPEST = 50  # conditions inside one another
 KEYWORDS = {"and", "or", "not", "in", "contains", "true", "false"}
 COMPARE: dict[str, Callable[[Any, Any], bool]] = {
     "==": operator.eq,
@@ -122,7 +123,8 @@ class Joined:
     def mask(self, table: Columns) -> Array:
         """Join the masks."""
         masks = [part.mask(table) for part in self.parts]
-        return np.logical_and.reduce(masks) if self.word == "and" else np.logical_or.reduce(masks)
+        join = np.logical_and if self.word == "and" else np.logical_or
+        return np.asarray(join.reduce(masks))
 
 
 def parse(text: str) -> Condition:
@@ -158,7 +160,7 @@ class _Words:
     """The text, cut into words, and a place in it."""
 
     def __init__(self, text: str) -> None:
-        self.text, self.position = text, 0
+        self.text, self.position, self.depth = text, 0, 0
         self.advance()
 
     def advance(self) -> None:
@@ -195,6 +197,14 @@ class _Words:
         return parts[0] if len(parts) == 1 else Joined(word, tuple(parts))
 
     def one(self) -> Condition:
+        self.depth += 1
+        if self.depth > DEEPEST:
+            raise UsageError(f"filter: nested more than {DEEPEST} deep")
+        found = self.bare()
+        self.depth -= 1
+        return found
+
+    def bare(self) -> Condition:
         if self.take("not"):
             return Not(self.one())
         if self.take("("):

@@ -123,8 +123,8 @@ def _declared_view(steps: Steps, declared: ViewSpec) -> Viewed:
 
 
 def _columns_of(declared: ViewSpec) -> frozenset[str]:
-    parts = (*declared.before, *declared.action, *declared.after)
-    return frozenset({"action"}).union(*(part.paths() for part in parts))
+    calls = (*declared.before, *declared.after)
+    return frozenset({"action"}).union(*(call.paths() for call in calls), *(expr.paths() for expr in declared.action))
 
 
 def _step(steps: Steps, call: Call) -> Steps:

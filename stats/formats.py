@@ -1,4 +1,4 @@
-"""Statistics in the files that trainers read: ours, OpenVLA's, LeRobot's and openpi's. A file is known by its content."""
+"""Statistics in the files that trainers read, ours, OpenVLA's, LeRobot's and openpi's, each known by its content."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -9,7 +9,7 @@ import numpy as np
 
 from schemas.errors import StatsError
 from schemas.source import Array
-from stats.norm import NormStats
+from stats.norm import KNOWN, NormStats
 from stats.record import FORMAT, Statistics
 from stats.summary import Summary
 
@@ -19,7 +19,15 @@ SPELLINGS = {"q01": ("q01", "p01"), "q99": ("q99", "p99")}  # Octo and open-pi-z
 OPENVLA = {"action": "action", "state": "proprio"}
 LEROBOT = {"action": "action", "state": "observation.state"}
 OPENPI = {"action": "actions", "state": "state"}
-CHECKPOINT = ("dataset_statistics.json", "config.json", "norm_stats.json", "stats.json", "meta/stats.json", "assets/*/norm_stats.json", "assets/*/*/norm_stats.json")
+CHECKPOINT = (
+    "dataset_statistics.json",
+    "config.json",
+    "norm_stats.json",
+    "stats.json",
+    "meta/stats.json",
+    "assets/*/norm_stats.json",
+    "assets/*/*/norm_stats.json",
+)
 
 
 # Writing
@@ -28,7 +36,9 @@ CHECKPOINT = ("dataset_statistics.json", "config.json", "norm_stats.json", "stat
 def openvla(found: Statistics) -> dict[str, Any]:
     """Give `dataset_statistics.json`: an action with a mask, a proprio without, and the counts."""
     figures = ("mean", "std", "max", "min", "q01", "q99")
-    vectors = {theirs: _lists(found.vectors[ours], figures) for ours, theirs in OPENVLA.items() if ours in found.vectors}
+    vectors = {
+        theirs: _lists(found.vectors[ours], figures) for ours, theirs in OPENVLA.items() if ours in found.vectors
+    }
     vectors["action"]["mask"] = found.vectors["action"].mask.tolist()
     return {found.name: {**vectors, "num_transitions": found.steps, "num_trajectories": found.episodes}}
 
@@ -100,17 +110,19 @@ def norms(data: Any, *, where: str) -> Norms:
     if not isinstance(data, dict):
         raise StatsError(f"{where}: no statistics: expected an object")
     if data.get("format") == FORMAT:
-        entries = data["statistics"] if "statistics" in data else [data]
+        entries = data.get("statistics", [data])
         read = [Statistics.from_json(entry, where=where) for entry in entries]
-        return {
-            _label(one): {name: NormStats.of(summary) for name, summary in one.vectors.items()} for one in read
-        }
+        return {_label(one): {name: NormStats.of(summary) for name, summary in one.vectors.items()} for one in read}
     if isinstance(data.get("norm_stats"), dict):  # openpi's file, or the config.json of an OpenVLA checkpoint
         data = data["norm_stats"]
     if _figures(data.get("actions")) or _figures(data.get("action")):
         names = OPENPI if "actions" in data else OPENVLA if "num_transitions" in data else LEROBOT
         return {"": _vectors(data, names, where)}
-    datasets = {name: entry for name, entry in data.items() if isinstance(entry, dict) and any(_figures(entry.get(word)) for word in OPENVLA.values())}
+    datasets = {
+        name: entry
+        for name, entry in data.items()
+        if isinstance(entry, dict) and any(_figures(entry.get(word)) for word in OPENVLA.values())
+    }
     if not datasets:
         raise StatsError(f"{where}: no statistics in a form that is known here ({', '.join(FORMS)})")
     return {name: _vectors(entry, OPENVLA, f"{where}: {name}") for name, entry in datasets.items()}
@@ -122,7 +134,7 @@ def _label(one: Statistics) -> str:
 
 
 def _figures(entry: Any) -> bool:
-    return isinstance(entry, dict) and bool({"mean", "min"} & entry.keys())
+    return isinstance(entry, dict) and bool({"mean", "min", "q01", "p01"} & entry.keys())
 
 
 def _vectors(data: Mapping[str, Any], names: Mapping[str, str], where: str) -> dict[str, NormStats]:
@@ -134,7 +146,7 @@ def _vectors(data: Mapping[str, Any], names: Mapping[str, str], where: str) -> d
 def _norm(entry: Mapping[str, Any], where: str) -> NormStats:
     """Take one vector's figures; dimensions have no names in these files, so they are numbered."""
     try:
-        figures = {name: _array(entry, name) for name in ("mean", "std", "min", "max", "q01", "q99")}
+        figures: dict[str, Any] = {name: _array(entry, name) for name in KNOWN}
         size = next(len(values) for values in figures.values() if values is not None)
         mask = np.array(entry.get("mask") or [True] * size, bool)
         return NormStats(names=tuple(str(i) for i in range(size)), mask=mask, **figures)

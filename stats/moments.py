@@ -1,7 +1,7 @@
 """Count, range, mean and standard deviation of float32 vectors, from sums that are exact.
 
-Every float32 is a whole multiple of 2**-149 and its square of 2**-298, so their sums are whole numbers. Python's have no
-limit: no order of adding, sharding or merging changes a digit, and the state stays a few hundred bytes.
+Every float32 is a whole multiple of 2**-149 and its square of 2**-298, so their sums are whole numbers, and Python's
+have no limit: no order of adding, sharding or merging changes a digit, and the state stays a few hundred bytes.
 """
 
 from collections.abc import Iterator, Mapping

@@ -114,14 +114,16 @@ class NormStats:
             raise UsageError(f"unknown method '{method}'{did_you_mean(method, NEEDS)}")
         first, second = (getattr(self, name) for name in NEEDS[method])
         if first is None or second is None:
-            raise StatsError(f"method '{method}' needs {' and '.join(NEEDS[method])}, which these statistics do not have")
+            raise StatsError(
+                f"method '{method}' needs {' and '.join(NEEDS[method])}, which these statistics do not have"
+            )
         return first, second
 
     def _constant(self) -> Array:
         """Say which dimensions have one value, [D]; where the range is not known, none."""
         if self.min is None or self.max is None:
             return np.zeros(len(self.names), bool)
-        return np.atleast_2d(self.min == self.max).all(axis=0)
+        return np.asarray(np.atleast_2d(self.min == self.max).all(axis=0))
 
     def _pinned_dims(self) -> Array:
         return np.array([name in self.pinned for name in self.names])

@@ -7,7 +7,8 @@ from typing import Any, Self
 
 import xxhash
 
-from schemas.errors import StatsError
+from schemas.errors import StatsError, UsageError, did_you_mean
+from stats.norm import NormStats
 from stats.summary import Summary
 
 FORMAT = "oxe-tools statistics"
@@ -48,6 +49,12 @@ class Statistics:
     def steps(self) -> int:
         """Count the steps that the view keeps."""
         return sum(member.steps for member in self.members)
+
+    def norm(self, vector: str = "action") -> NormStats:
+        """Give what one vector is normalized with; one that is not there is a UsageError."""
+        if vector not in self.vectors:
+            raise UsageError(f"{self.name}: no statistics of '{vector}'{did_you_mean(vector, self.vectors)}")
+        return NormStats.of(self.vectors[vector])
 
     @property
     def key(self) -> tuple[Any, ...]:

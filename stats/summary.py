@@ -36,12 +36,12 @@ class Summary:
     q98: Array
     q99: Array
     mask: Array  # bool: what trainers normalize; as in OpenVLA, an action's gripper is not
-    sketch: Array  # [..., BINS]: how many values lie in each twelfth from q01 to q99, to 1/128 of a value; for drawing
+    sketch: (
+        Array  # [..., BINS]: about how many values lie in each twelfth from q01 to q99, or beyond an end; for drawing
+    )
 
     @classmethod
-    def of(
-        cls, space: Space, moments: Moments, *, quantiles: Array, histogram: Histogram, is_action: bool
-    ) -> Self:
+    def of(cls, space: Space, moments: Moments, *, quantiles: Array, histogram: Histogram, is_action: bool) -> Self:
         """Put together what the passes found: `quantiles` [7, D or H * D], the `histogram` of the first pass."""
         shape = (-1, len(space)) if len(moments.low) > len(space) else (len(space),)
         figures = {
@@ -77,14 +77,16 @@ class Summary:
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:
         """Read `to_json` back."""
-        arrays = {field.name: np.array(data[field.name]) for field in fields(cls) if field.name not in {"space", "count"}}
+        arrays = {
+            field.name: np.array(data[field.name]) for field in fields(cls) if field.name not in {"space", "count"}
+        }
         return cls(space=Space.from_json(data["space"]), count=data["count"], **arrays)
 
 
 def is_narrow(low: Array, high: Array, *, scale: Array | float) -> Array:
     """Say which dimensions, [D], have hardly any range for their size, which is that of the bounds or of `scale`."""
     size = np.maximum(np.maximum(np.abs(low), np.abs(high)), scale)
-    return np.atleast_2d(high - low <= NARROW * size).any(axis=0)
+    return np.asarray(np.atleast_2d(high - low <= NARROW * size).any(axis=0))
 
 
 def _sketch(histogram: Histogram, low: Array, high: Array) -> Array:
@@ -93,7 +95,7 @@ def _sketch(histogram: Histogram, low: Array, high: Array) -> Array:
     middle = histogram.keys.astype(np.uint32) << np.uint32(ALL - FIRST) | np.uint32(1 << 15)
     values = numbers(middle).astype(np.float64)
     width = np.where(high > low, high - low, 1)[dimension]
-    place = ((values - low[dimension]) / width * BINS).clip(0, BINS - 1).astype(np.int64)
+    place = (values - low[dimension]) / width * BINS
     out = np.zeros((len(low), BINS), np.int64)
-    np.add.at(out, (dimension, place), histogram.counts)
+    np.add.at(out, (dimension, place.clip(0, BINS - 1).astype(np.int64)), histogram.counts)
     return out
