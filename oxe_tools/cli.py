@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from oxe_tools import show
 from pipelines.progress import Progress
-from schemas.errors import OxeError
+from schemas.errors import OxeError, UsageError
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 export_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Write a dataset in another format.")
@@ -198,6 +198,9 @@ def stats(
     from pipelines.numbers import Selection
     from pipelines.records import Engine
 
+    modes = {"--diff": diff, "--against": against, "--publish": publish, "--format or --out": form or out}
+    _check_together(modes)
+    _check_together({"--diff": diff, "--against": against, "--merge": merge, "--from": source})
     selection = Selection(view=view, split=split, filters=filters, chunk=chunk)
     engine = Engine(workers=workers, runner=runner, options=tuple(shlex.split(beam_options)))
     if diff or against:
@@ -271,6 +274,13 @@ def demo(
         )
     else:
         show.labs(labs, out, step=SHOWN_STEP, view=VIEW)
+
+
+def _check_together(options: dict[str, object]) -> None:
+    """Refuse options that exclude one another."""
+    given = [name for name, value in options.items() if value]
+    if len(given) > 1:
+        raise UsageError(f"{' and '.join(given)} do not go together")
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -60,7 +60,8 @@ def parts_of(dataset: Dataset, selection: Selection, *, member: int = 0) -> list
     if condition:
         kept &= condition.mask({name: table[name].to_list() if name in asked else [] for name in columns})
     if not table.filter(kept)["length"].sum():
-        raise UsageError(f"{dataset.path}: no steps of split {selection.split or 'any'} meet {selection.filters}")
+        which = f"of split '{selection.split}' " if selection.split else ""
+        raise UsageError(f"{dataset.path}: no episode {which}meets '{selection.filters or 'length > 0'}'")
     groups = table.filter(kept).sort("file", "row").group_by("file", maintain_order=True)
     return [
         Part(

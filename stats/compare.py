@@ -155,14 +155,13 @@ def _dimension(
     label, low, high = bounds(theirs)
     _, first, last = bounds(ours)
     span, reference = last[i] - first[i], high[i] - low[i]
-    masked = bool(theirs.mask[i])
     if reference == 0:
         if span:
-            yield "constant", f"always {low[i]:.4g} there; here {first[i]:.4g} .. {last[i]:.4g}", masked
+            yield "constant", f"always {low[i]:.4g} there; here {first[i]:.4g} .. {last[i]:.4g}", True
         return
     if outside is not None and outside.share[i] > OUTSIDE:
         share = f"{outside.share[i]:.1%} of the values lie outside {low[i]:.4g} .. {high[i]:.4g} ({label})"
-        yield "range", f"{share}; the farthest would be {outside.farthest[i]:.4g} when normalized", masked
+        yield "range", f"{share}; the farthest would be {outside.farthest[i]:.4g} when normalized", True
     if refused := theirs.degenerate("bounds_q99" if label == Q99 else "bounds").get(theirs.names[i]):
         yield "degenerate", refused, True
     if span:

@@ -81,10 +81,12 @@ def test_another_place_or_more_spread_matters_and_less_spread_is_only_noted() ->
     assert not what(findings(tight, base))["x0", "spread"]
 
 
-def test_what_the_other_does_not_normalize_does_not_matter() -> None:
+def test_a_gripper_that_is_open_more_often_is_only_noted_and_one_of_another_range_matters() -> None:
     ours, theirs = make_numbers(0), make_numbers(1)
-    ours[:, 1] = 5
-    assert not any(finding.matters for finding in findings(ours, theirs))
+    theirs[:, 1] = np.arange(len(theirs)) < 15
+    assert what(findings(ours, theirs)) == {("gripper", "shift"): False}
+    ours[:, 1] = 2 * ours[:, 1] - 1
+    assert what(findings(ours, theirs))["gripper", "range"]
 
 
 def test_vectors_of_another_size_or_meaning_matter_and_missing_ones_do_not() -> None:
