@@ -2,7 +2,7 @@
 
 import shlex
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Literal, TypeAlias
@@ -276,7 +276,7 @@ def demo(
         show.labs(labs, out, step=SHOWN_STEP, view=VIEW)
 
 
-def _check_together(options: dict[str, object]) -> None:
+def _check_together(options: Mapping[str, object]) -> None:
     """Refuse options that exclude one another."""
     given = [name for name, value in options.items() if value]
     if len(given) > 1:

@@ -185,7 +185,7 @@ def test_a_selection_of_nothing_is_refused_with_the_reason(dataset: Dataset, sel
 
 
 def test_a_view_that_is_not_there_is_named(dataset: Dataset) -> None:
-    with pytest.raises(ViewError, match="no view 'lat'; did you mean 'late'?"):
+    with pytest.raises(ViewError, match=r"no view 'lat'; did you mean 'late'?"):
         statistics(dataset, selection=Selection(view="lat"))
 
 
@@ -194,14 +194,14 @@ def test_numbers_that_are_not_finite_are_refused_with_their_place(tmp_path: Path
     toy = make_toy(tmp_path, [columns(0), columns(1, torque=torque)])
     toy.spec.write_text(toy.spec.read_text() + RAW_VIEW)
     toy.convert()
-    with pytest.raises(UsageError, match="data/train-00000-of-00001.parquet: action is not finite everywhere"):
+    with pytest.raises(UsageError, match=r"data/train-00000-of-00001.parquet: action is not finite everywhere"):
         statistics(open_dataset(toy.out), selection=Selection(view="torque"))
 
 
 def test_a_damaged_file_is_named(tmp_path: Path) -> None:
     toy = make(tmp_path)
     (toy.out / "data/train-00000-of-00001.parquet").write_bytes(b"PAR1")
-    with pytest.raises(UsageError, match="train-00000-of-00001.parquet: cannot be read"):
+    with pytest.raises(UsageError, match=r"train-00000-of-00001.parquet: cannot be read"):
         statistics(open_dataset(toy.out))
 
 

@@ -99,7 +99,7 @@ def test_an_error_points_at_the_word(text: str, said: str, place: int) -> None:
 
 
 def test_a_column_that_is_not_there_is_named() -> None:
-    with pytest.raises(UsageError, match="no column 'lenght'; did you mean 'length'?"):
+    with pytest.raises(UsageError, match=r"no column 'lenght'; did you mean 'length'?"):
         parse("lenght > 2").mask(TABLE)
 
 

@@ -122,7 +122,7 @@ def test_a_dimension_that_is_not_normalized_cannot_explode() -> None:
 
 
 def test_a_dimension_to_pin_must_exist() -> None:
-    with pytest.raises(UsageError, match="no dimension 'd9' to pin. .known: d0, d1."):
+    with pytest.raises(UsageError, match=r"no dimension 'd9' to pin. .known: d0, d1."):
         make_norm(make_numbers()).safe(pin=["d9"])
 
 
@@ -130,7 +130,7 @@ def test_a_method_needs_its_figures() -> None:
     norm = make_norm(make_numbers(), min=None, max=None)
     with pytest.raises(StatsError, match="method 'bounds' needs min and max, which these statistics do not have"):
         norm.normalize(np.zeros((1, 2)), "bounds")
-    with pytest.raises(UsageError, match="unknown method 'bound'; did you mean 'bounds'?"):
+    with pytest.raises(UsageError, match=r"unknown method 'bound'; did you mean 'bounds'?"):
         norm.normalize(np.zeros((1, 2)), "bound")  # type: ignore[arg-type]
 
 

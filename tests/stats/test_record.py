@@ -39,5 +39,5 @@ def test_what_is_no_such_record_is_refused(data: object) -> None:
 
 
 def test_a_vector_that_is_not_there_is_named() -> None:
-    with pytest.raises(UsageError, match="toy: no statistics of 'acton'; did you mean 'action'?"):
+    with pytest.raises(UsageError, match=r"toy: no statistics of 'acton'; did you mean 'action'?"):
         make_statistics().norm("acton")

@@ -63,7 +63,7 @@ def test_a_record_under_another_digest_is_refused(tmp_path: Path) -> None:
     publish(make_statistics(), str(tmp_path))
     (path,) = tmp_path.glob("toy/*.json")
     path.rename(path.with_name("0" * 32 + ".json"))
-    with pytest.raises(StatsError, match="its content has the digest .*, not that of its name"):
+    with pytest.raises(StatsError, match=r"its content has the digest .*, not that of its name"):
         fetch("toy", str(tmp_path))
 
 
