@@ -5,7 +5,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Literal, TypeAlias
+from typing import Annotated
 
 import typer
 from tqdm import tqdm
@@ -13,6 +13,7 @@ from tqdm import tqdm
 from oxe_tools import show
 from pipelines.progress import Progress
 from schemas.errors import OxeError, UsageError
+from stats.formats import Form
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 export_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Write a dataset in another format.")
@@ -22,7 +23,6 @@ FAILURES, USAGE, INTERRUPTED = 1, 2, 130  # exit codes: the work ran and found f
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what this command wrote there before.")]
-Form: TypeAlias = Literal["native", "openvla", "lerobot", "openpi"]
 DatasetDir = Annotated[Path, typer.Argument(metavar="DIR", help="A converted dataset.")]
 
 

@@ -40,6 +40,7 @@ class Part:
 
     member: int
     dataset: str
+    manifest: str  # its digest
     file: str
     starts: Array  # [E] first rows, ascending
     lengths: Array  # [E]
@@ -67,6 +68,7 @@ def parts_of(dataset: Dataset, selection: Selection, *, member: int = 0) -> list
         Part(
             member=member,
             dataset=str(dataset.path),
+            manifest=dataset.manifest["xxh3_128"],
             file=str(file),
             starts=rows["row"].to_numpy(),
             lengths=rows["length"].to_numpy(),
@@ -102,19 +104,23 @@ def _pairs(action: Space, state: Space | None) -> dict[int, int]:
 
 def vectors(part: Part, selection: Selection) -> Iterator[dict[str, Array]]:
     """Read a part: by name as in `spaces`, [N, D] float32, a few episodes after the other; chunks are [N, H * D]."""
-    dataset = _opened(part.dataset)
+    dataset = _opened(part.dataset, part.manifest)
     columns = dataset.view(selection.view).columns if selection.view else frozenset({"action"})
     wanted = sorted(columns | ({STATE} if dataset.columns.state else set()))
     with _parquet(dataset, part.file) as file:
         for steps, starts, lengths in _runs(
-            dataset, file, part=part, columns=wanted, rows=ROWS // (selection.chunk or 1)
+            dataset, file, part=part, columns=wanted, rows=max(1, ROWS // (selection.chunk or 1))
         ):
             yield _finite(_selected(selection, dataset, steps=steps, starts=starts, lengths=lengths), part)
 
 
 @lru_cache(maxsize=8)
-def _opened(path: str) -> Dataset:
-    return open_dataset(path)
+def _opened(path: str, manifest: str) -> Dataset:
+    """Open a dataset once per worker and content."""
+    dataset = open_dataset(path)
+    if dataset.manifest["xxh3_128"] != manifest:
+        raise DatasetError(f"{path}: was replaced while its numbers were read")
+    return dataset
 
 
 def _parquet(dataset: Dataset, file: str) -> pq.ParquetFile:
@@ -131,7 +137,7 @@ def _runs(
     """Read neighbouring episodes together: their columns, and where in them each begins and how long it is."""
     metadata = file.metadata
     bounds = np.cumsum([0, *(metadata.row_group(i).num_rows for i in range(metadata.num_row_groups))])
-    number = np.cumsum(part.lengths) // rows
+    number = (part.starts + part.lengths - part.starts[0]) // rows
     for episodes in np.split(np.arange(len(number)), np.flatnonzero(np.diff(number)) + 1):
         starts, lengths = part.starts[episodes], part.lengths[episodes]
         first = int(np.searchsorted(bounds, starts[0], "right")) - 1

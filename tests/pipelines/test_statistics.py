@@ -20,7 +20,7 @@ from schemas.source import Array
 from schemas.store import Dataset, open_dataset
 from stats.record import Statistics
 from stats.summary import QUANTILES
-from tests.pipelines.toy import Toy, columns, files, make_toy
+from tests.pipelines.toy import Toy, columns, files, make_toy, write_source
 
 LENGTHS = (3, 40, 200, 7, 1, 90)
 RAW_VIEW = """
@@ -107,6 +107,8 @@ def test_the_numbers_are_read_a_few_episodes_at_a_time(dataset: Dataset, monkeyp
     (part, _) = parts_of(dataset, Selection())
     assert len(list(vectors(part, Selection()))) > 2
     assert statistics(dataset, recompute=True).to_json() == whole.to_json()
+    (sparse, _) = parts_of(dataset, Selection(filters="length < 8"))  # with 240 steps in between that are left out
+    assert [len(found["action"]) for found in vectors(sparse, Selection())] == [3, 7]
 
 
 def test_only_the_columns_that_a_view_reads_are_read(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -270,6 +272,15 @@ def test_a_dataset_that_cannot_be_written_has_statistics_too(tmp_path: Path, mon
     monkeypatch.setattr(os, "access", lambda *_: False)  # a folder's mode does not stop root
     assert statistics(open_dataset(toy.out)).steps == sum(LENGTHS)
     assert not (toy.out / "meta/stats.json").exists()
+
+
+def test_a_dataset_that_is_replaced_in_the_same_process_is_counted_anew(tmp_path: Path) -> None:
+    toy = make(tmp_path)
+    statistics(open_dataset(toy.out))
+    write_source(toy.source, [columns(90, steps=50)])
+    assert toy.convert("--overwrite").code == 0
+    dataset = open_dataset(toy.out)
+    check(statistics(dataset), "action", dataset.episode(0).action)
 
 
 # Several datasets
