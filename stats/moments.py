@@ -88,12 +88,11 @@ def blocks(x: Array, rows: int = ROWS) -> Iterator[Array]:
 def exact_sum(x: Array, unit: int) -> int:
     """Add up to 2**16 finite float64 numbers that are multiples of 2**-unit, and count in that unit.
 
-    Each round rounds all numbers to multiples of one power of two, 36 bits below the largest: those add up without an
-    error, and what was rounded off is exact and goes into the next round.
+    Each round rounds all numbers to multiples of one power of two, 36 bits below the largest that can be: those add up
+    without an error, and what was rounded off is exact and goes into the next round.
     """
-    total = 0
-    while len(x) and (top := max(x.max(), -x.min())):
-        exponent = frexp(top)[1]
+    total, exponent = 0, frexp(max(x.max(), -x.min()))[1] if len(x) else 0
+    while x.any():  # all are below 2**exponent
         step = exponent - PART
         shift = 1.5 * 2.0 ** (step + 52)  # adding it rounds to multiples of 2**step
         part = x + shift
@@ -101,4 +100,5 @@ def exact_sum(x: Array, unit: int) -> int:
         x = x - part
         whole = int(part.sum() * 2.0**-step)
         total += whole << (step + unit) if step + unit >= 0 else whole >> -(step + unit)
+        exponent = step
     return total

@@ -7,7 +7,7 @@ from typing import Any, Self
 
 import xxhash
 
-from schemas.errors import StatsError, UsageError, did_you_mean
+from schemas.errors import OxeError, StatsError, UsageError, did_you_mean
 from stats.norm import NormStats
 from stats.summary import Summary
 
@@ -102,7 +102,7 @@ class Statistics:
                     for name in ("name", "view", "split", "filters", "robot", "controller", "control_hz")
                 },
             )
-        except (LookupError, TypeError, ValueError) as error:
+        except (LookupError, TypeError, ValueError, OxeError) as error:
             raise StatsError(f"{where}: damaged ({error!r})") from error
         content = {key: value for key, value in data.items() if key != "xxh3_128"}
         if not data.get("xxh3_128") == _digest(content) == found.digest():

@@ -6,6 +6,7 @@ from typing import Any, Literal, Self, TypeAlias
 
 import numpy as np
 
+from schemas.errors import StatsError
 from schemas.source import Array
 from schemas.spaces import Space
 from stats.moments import Moments
@@ -59,6 +60,13 @@ class Summary:
             sketch=sketch.reshape(*shape, BINS),
             **{name: values.reshape(shape) for name, values in figures.items()},
         )
+
+    def __post_init__(self) -> None:
+        """Refuse figures that are not those of this Space."""
+        for name in (*FIGURES, "mask"):
+            figures = getattr(self, name)
+            if figures.shape[-1:] != (len(self.space),) or not np.isfinite(figures).all():
+                raise StatsError(f"{name}: expected {len(self.space)} finite numbers, got {figures.tolist()}")
 
     @property
     def flags(self) -> dict[str, Flag]:

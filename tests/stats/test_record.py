@@ -32,6 +32,14 @@ def test_a_missing_key_is_named(gone: str) -> None:
         Statistics.from_json(data, where="file")
 
 
+def test_figures_that_do_not_fit_their_space_are_refused() -> None:
+    for figures in ([1.0], [1.0, 2.0, 3.0], [1.0, float("nan")], ["a", "b"]):
+        data = make_statistics().to_json()
+        data["vectors"]["action"]["q10"] = figures
+        with pytest.raises(StatsError, match="file: damaged"):
+            Statistics.from_json(data, where="file")
+
+
 @pytest.mark.parametrize("data", [[], {}, {"format": "oxe-tools statistics", "version": 2}])
 def test_what_is_no_such_record_is_refused(data: object) -> None:
     with pytest.raises(StatsError, match="file: no statistics of version 1: compute them again"):
