@@ -21,9 +21,24 @@ def _check_neighbours() -> None:
 
 _check_neighbours()
 
-from schemas.episode import Episode  # noqa: E402 - only once the neighbours are known to be ours
+from oxe_tools.statistics import stats  # noqa: E402 - only once the neighbours are known to be ours
+from schemas.episode import Episode  # noqa: E402
 from schemas.errors import OxeError  # noqa: E402
 from schemas.spaces import Dim, Space  # noqa: E402
 from schemas.store import Dataset, open_dataset  # noqa: E402
+from stats.formats import load as load_norm_stats  # noqa: E402
+from stats.norm import NormStats  # noqa: E402
+from stats.record import Statistics  # noqa: E402
 
-__all__ = ["Dataset", "Dim", "Episode", "OxeError", "Space", "open_dataset"]
+__all__ = [
+    "Dataset",
+    "Dim",
+    "Episode",
+    "NormStats",
+    "OxeError",
+    "Space",
+    "Statistics",
+    "load_norm_stats",
+    "open_dataset",
+    "stats",
+]

@@ -3,7 +3,7 @@
 import shlex
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, NoReturn
@@ -13,7 +13,8 @@ from tqdm import tqdm
 
 from oxe_tools import show
 from pipelines.progress import Progress
-from schemas.errors import OxeError
+from schemas.errors import OxeError, UsageError
+from stats.formats import Form
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 export_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Write a dataset in another format.")
@@ -167,6 +168,65 @@ def verify(
         fail(f"{directory}: {found.differences} differences", FAILURES)
 
 
+@app.command()
+def stats(
+    target: Annotated[str, typer.Argument(metavar="DIR|NAME", help="A converted dataset; with --from, NAME[@digest].")],
+    *,
+    view: Annotated[str | None, typer.Option(help="Of this view's actions, at the steps that it keeps.")] = None,
+    split: Annotated[str | None, typer.Option(help="Only this split.")] = None,
+    filters: Annotated[
+        str | None, typer.Option("--filter", metavar="COND", help="Only episodes like 'length >= 20 and id != \"a\"'.")
+    ] = None,
+    chunk: Annotated[int, typer.Option(min=0, metavar="H", help="Also of chunks of H consecutive actions.")] = 0,
+    merge: Annotated[
+        list[str] | None, typer.Option(metavar="DIR2", help="Count this dataset of the same embodiment in, too.")
+    ] = None,
+    form: Annotated[Form | None, typer.Option("--format", help="Write the file that a trainer reads.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Write the file here instead of on stdout.")] = None,
+    diff: Annotated[str | None, typer.Option(metavar="DIR2|FILE", help="Say what differs, and if it matters.")] = None,
+    against: Annotated[
+        str | None, typer.Option(metavar="CHECKPOINT|FILE", help="Say how much lies outside what it was trained on.")
+    ] = None,
+    publish: Annotated[str | None, typer.Option(metavar="URI", help="Add them to the registry at URI.")] = None,
+    source: Annotated[str | None, typer.Option("--from", metavar="URI", help="Fetch NAME from this registry.")] = None,
+    workers: Annotated[int, typer.Option(min=1, help="Processes on this machine.")] = 1,
+    runner: Annotated[str | None, typer.Option(help="Another Beam runner, as for 'oxe convert'.")] = None,
+    beam_options: Annotated[str, typer.Option(help="Options for that runner, as one quoted text.")] = "",
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+) -> None:
+    """Compute exact normalization statistics, and write, compare, publish or fetch them.
+
+    \b
+    Example: oxe stats bridge --view openvla --format openvla --out dataset_statistics.json
+    """
+    from oxe_tools import statistics as work
+    from pipelines.numbers import Selection
+    from pipelines.records import Engine
+
+    modes = {"--diff": diff, "--against": against, "--publish": publish, "--format or --out": form or out}
+    _check_together(modes)
+    _check_together({"--diff": diff, "--against": against, "--merge": merge, "--from": source})
+    selection = Selection(view=view, split=split, filters=filters, chunk=chunk)
+    engine = Engine(workers=workers, runner=runner, options=tuple(shlex.split(beam_options)))
+    if diff or against:
+        found = work.beside(target, diff or against or "", selection=selection, engine=engine)
+        (show.as_json if as_json else show.comparison)(found.to_json())
+        if found.matters:
+            fail(f"{target}: differs from {found.theirs} in what matters", FAILURES)
+        return
+    record = work.found(target, merge or [], source=source, selection=selection, engine=engine)
+    if publish:
+        name = work.publish(record, publish)
+        show.as_json({"published": name, "uri": publish}) if as_json else typer.echo(f"{publish}: {name}")
+    elif form or out:
+        work.write(record, form or "native", out=out, overwrite=overwrite)
+    elif as_json:
+        show.as_json(record.to_json())
+    else:
+        show.statistics(record)
+
+
 @export_app.command("rlds")
 def export_rlds(
     directory: DatasetDir,
@@ -220,6 +280,13 @@ def demo(
         )
     else:
         show.labs(labs, out, step=SHOWN_STEP, view=VIEW)
+
+
+def _check_together(options: Mapping[str, object]) -> None:
+    """Refuse options that exclude one another."""
+    given = [name for name, value in options.items() if value]
+    if len(given) > 1:
+        raise UsageError(f"{' and '.join(given)} do not go together")
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -12,6 +12,8 @@ from rich.table import Table
 
 from schemas.source import Array
 from schemas.spaces import Space
+from stats.record import Statistics
+from stats.summary import Summary
 
 if TYPE_CHECKING:
     from oxe_tools.demo import Lab  # it draws pictures, which takes libraries that no other command needs
@@ -119,6 +121,63 @@ def labs(found: "Sequence[Lab]", out: Path, *, step: int, view: str) -> None:
     typer.echo(
         f"  python -c \"import oxe_tools; print(oxe_tools.open_dataset('{out}/datasets/{first}').episode(0).action)\""
     )
+
+
+BLOCKS = " ▁▂▃▄▅▆▇█"
+
+
+def statistics(record: Statistics) -> None:
+    """Show statistics: per dimension its range in its unit, its distribution, and what stands in the way."""
+    chosen = [f"view {record.view}" if record.view else "as stored"]
+    chosen += [f"split {record.split}"] if record.split else []
+    chosen += [record.filters] if record.filters else []
+    members = f" ({', '.join(member.dataset for member in record.members)})" if len(record.members) > 1 else ""
+    size = f"{record.episodes} episodes, {record.steps} steps"
+    typer.echo(f"{record.name}{members}: {', '.join(chosen)}; {size}")
+    for name, summary in record.vectors.items():
+        typer.echo()
+        if summary.mean.ndim == 1:
+            _print(_summary(name, summary))
+        else:
+            low, high = (f(axis=0) for f in (summary.q01.min, summary.q99.max))
+            ranges = [f"{d.name} {a:.4g} .. {b:.4g}" for d, a, b in zip(summary.space.dims, low, high, strict=True)]
+            typer.echo(f"{name}: {summary.count} chunks of {len(summary.mean)} steps; q01 .. q99: {', '.join(ranges)}")
+
+
+def _summary(name: str, summary: Summary) -> Table:
+    table = Table(
+        name, "unit", "min", "q01", "q01 to q99", "q99", "max", "mean", "std", "flags", box=None, pad_edge=False
+    )
+    flags = summary.flags
+    for i, dim in enumerate(summary.space.dims):
+        numbers = [f"{getattr(summary, word)[i]:.4g}" for word in ("min", "q01", "q99", "max", "mean", "std")]
+        notes = [flags.get(dim.name, ""), "" if summary.mask[i] else "not normalized"]
+        drawn = "" if flags.get(dim.name) == "constant" else sparkline(summary.sketch[i])
+        table.add_row(dim.name, dim.unit, *numbers[:2], drawn, *numbers[2:], ", ".join(filter(None, notes)))
+    return table
+
+
+def sparkline(counts: Array) -> str:
+    """Draw counts as blocks.
+
+    >>> sparkline(np.array([0, 1, 8]))
+    ' ▁█'
+    """
+    top = max(1, int(counts.max()))
+    return "".join(BLOCKS[-(-8 * int(count) // top)] for count in counts)
+
+
+def comparison(found: dict[str, Any]) -> None:
+    """Show a dataset beside other statistics."""
+    typer.echo(f"{found['ours']} beside {found['theirs']}")
+    for vector, shares in found["outside"].items():
+        listed = ", ".join(f"{name} {share:.1%}" for name, share in shares.items())
+        typer.echo(f"{vector}: share outside the other's range: {listed}")
+    for finding in found["findings"]:
+        place = ".".join(filter(None, (finding["vector"], finding["dimension"])))
+        typer.echo(f"{'MATTERS' if finding['matters'] else 'note'}: {place}: {finding['what']}: {finding['detail']}")
+    if not found["findings"]:
+        typer.echo("no difference that is worth a word")
 
 
 def _numbers(values: Array) -> str:

@@ -20,12 +20,14 @@ from pipelines.readers.registry import open_source
 from pipelines.readers.source import Reader, ShardRef
 from pipelines.records import Engine, Options
 from pipelines.standardize import Binding, bind
+from pipelines.statistics import statistics
 from schemas import layout
 from schemas.errors import TooManyQuarantinedError, UsageError, did_you_mean
 from schemas.folder import Folder, absolute, open_folder
 from schemas.source import Unreadable
 from schemas.spaces import Space
 from schemas.spec import DatasetSpec
+from schemas.store import Dataset
 from schemas.views import view_names
 
 
@@ -92,6 +94,7 @@ def convert(
             clear(folder)
         if (begin_append if append else begin)(folder, work.identity):
             manifest = json.loads(folder.read(layout.MANIFEST))
+            _count(folder)
             return _report(folder, manifest, problems=(), added=0, seconds=time.monotonic() - began)
         ledger = Ledger(folder, episodes_schema(work.binding.layout))
         _run(work, ledger, engine=engine or Engine(), max_quarantine=max_quarantine, progress=progress)
@@ -100,6 +103,7 @@ def convert(
         problems = tuple(problem for record in records for problem in record.quarantined)
         check_allowance(problems, max_quarantine)
         manifest = publish(folder, work.reader, binding=work.binding, identity=work.identity, records=records)
+        _count(folder)
         ledger.close()
         added = sum(len(record.episodes) for record in records)
         report = _report(folder, manifest, problems=problems, added=added, seconds=time.monotonic() - began)
@@ -167,6 +171,13 @@ def _run(work: Conversion, ledger: Ledger, *, engine: Engine, max_quarantine: in
         raise UsageError(f"{len(failures)} of {len(todo)} shards failed; run again to go on. {name}: {message}")
     if stopped:
         raise TooManyQuarantinedError(stopped)
+
+
+def _count(out: Folder) -> None:
+    """Give the dataset its statistics, if it has none yet."""
+    dataset = Dataset(out)
+    if dataset.manifest["steps"]:
+        statistics(dataset)
 
 
 def _report(

@@ -60,7 +60,8 @@ def publish(
         "episodes_xxh3_128": xxhash.xxh3_128_hexdigest(tables[layout.EPISODES]),
         "quarantine_xxh3_128": xxhash.xxh3_128_hexdigest(tables[layout.QUARANTINE]),
     }
-    out.remove(layout.VERIFICATION)  # of what it was
+    for name in (layout.VERIFICATION, layout.STATS):  # of what it was
+        out.remove(name)
     for name, content in tables.items():
         out.write(name, content)
     out.write(layout.MANIFEST, sealed(manifest))

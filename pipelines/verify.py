@@ -14,6 +14,7 @@ import xxhash
 
 from pipelines.history import History
 from pipelines.job import why_drop
+from pipelines.kept import read_kept
 from pipelines.progress import Progress, silent
 from pipelines.publish import counted, sealed
 from pipelines.readers.registry import open_source
@@ -73,6 +74,8 @@ def verify(dataset: Dataset, *, source: str | None = None, progress: Progress = 
         _check_files(dataset, out)
     with _damage(layout.META, out):
         _check_table(dataset, out)
+    with _damage(layout.STATS, out):
+        _check_statistics(dataset, out)
     with _damage(layout.MANIFEST, out):
         _check_index(dataset, out)
     expected = _expected(dataset, source, out)
@@ -107,7 +110,7 @@ def _check_files(dataset: Dataset, out: Verification) -> None:
     manifest = {key: value for key, value in dataset.manifest.items() if key != "xxh3_128"}
     if sealed(manifest) != dataset.folder.read(layout.MANIFEST):
         out.differs(f"{layout.MANIFEST}: its content does not have the digest that it states")
-    known = {layout.MANIFEST, layout.RUNS, layout.VERIFICATION}
+    known = {layout.MANIFEST, layout.RUNS, layout.VERIFICATION, layout.STATS}
     expected = {
         layout.EPISODES: dataset.manifest["episodes_xxh3_128"],
         layout.QUARANTINE: dataset.manifest["quarantine_xxh3_128"],
@@ -168,6 +171,13 @@ def _check_table(dataset: Dataset, out: Verification) -> None:
 
 def _table(dataset: Dataset, name: str) -> pa.Table:
     return pq.read_table(pa.py_buffer(dataset.folder.read(name)))
+
+
+def _check_statistics(dataset: Dataset, out: Verification) -> None:
+    """Check that kept statistics are whole and belong to this content."""
+    for found in read_kept(dataset):
+        if found.members[0].manifest != dataset.manifest["xxh3_128"]:
+            out.differs(f"{layout.STATS}: {found.key} belongs to another content; 'oxe stats' computes it again")
 
 
 def _check_index(dataset: Dataset, out: Verification) -> None:

@@ -8,6 +8,7 @@ OxeError
 ├── TooManyQuarantinedError  more episodes cannot be read than the user allows
 ├── DatasetError        a published dataset is damaged, or is not one
 ├── ViewError           a dataset cannot give this view
+├── StatsError          statistics are damaged, or cannot be used as asked
 └── MissingExtraError   an optional package is not installed
 """
 
@@ -61,6 +62,10 @@ class DatasetError(OxeError):
 
 class ViewError(OxeError):
     """A dataset cannot give the view that was asked for."""
+
+
+class StatsError(OxeError):
+    """Statistics are damaged, do not fit, or cannot be used as asked."""
 
 
 class MissingExtraError(OxeError):

@@ -6,6 +6,7 @@ DATA, INDEX, META = "data", "index", "meta"
 MANIFEST = "meta/manifest.json"
 EPISODES = "meta/episodes.parquet"
 QUARANTINE = "meta/quarantine.parquet"
+STATS = "meta/stats.json"
 RUNS = "meta/runs.jsonl"
 LOCK = "meta/lock"  # held while a conversion writes
 LEDGER = "meta/ledger"  # of a conversion that is not finished

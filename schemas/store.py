@@ -112,9 +112,9 @@ class Dataset:
     Positions run from 0 to `len - 1` over the kept episodes; an episode's `index` is its ordinal in the source.
     """
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, folder: Folder) -> None:
         """Read the manifest and the episode table; a folder that is no dataset is a DatasetError."""
-        self.folder = open_folder(path)
+        self.folder = folder
         name = self.folder.place(layout.MANIFEST)
         try:
             self.manifest: Mapping[str, Any] = json.loads(self.folder.read(layout.MANIFEST))
@@ -309,4 +309,4 @@ def open_dataset(path: str | Path) -> Dataset:
     Traceback (most recent call last):
     schemas.errors.DatasetError: nowhere: no meta/manifest.json: not a dataset, or its conversion did not finish
     """
-    return Dataset(path)
+    return Dataset(open_folder(path))

@@ -38,6 +38,7 @@ class View:
     name: str
     space: Space
     digest: str  # of its declaration and of all code it runs
+    columns: frozenset[str]  # the stored columns that it reads
     compute: Callable[[Steps], Viewed]
 
     def of(self, episode: Episode) -> Viewed:
@@ -86,6 +87,7 @@ def view(spec: DatasetSpec, name: str) -> View:
             name=name,
             space=space,
             digest=_digest(_view_json(declared, space), *DECLARED_CODE, *_ops_of(declared)),
+            columns=_columns_of(declared),
             compute=lambda steps: _declared_view(steps, declared),
         )
     if name != "eef_delta":
@@ -99,6 +101,7 @@ def view(spec: DatasetSpec, name: str) -> View:
         name=name,
         space=derived,
         digest=_digest(meaning, eef_delta, Space.indices, Path.read),
+        columns=frozenset({"action", "observation.state"} if state else {"action"}),
         compute=lambda steps: eef_delta(steps, action, state),
     )
 
@@ -117,6 +120,11 @@ def _declared_view(steps: Steps, declared: ViewSpec) -> Viewed:
     mask = np.zeros(stored, bool)
     mask[steps[ROW]] = True
     return Viewed(steps["action"], mask)
+
+
+def _columns_of(declared: ViewSpec) -> frozenset[str]:
+    calls = (*declared.before, *declared.after)
+    return frozenset({"action"}).union(*(call.paths() for call in calls), *(expr.paths() for expr in declared.action))
 
 
 def _step(steps: Steps, call: Call) -> Steps:

@@ -7,6 +7,7 @@ leaves in the ledger, on whatever engine it ran.
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Protocol
 
 from pipelines.beam.workers import METHOD
 from pipelines.job import Job, Work
@@ -43,13 +44,30 @@ class ConvertShard(beam.DoFn):
 
 
 def run(job: Job, refs: Sequence[ShardRef], *, engine: Engine) -> None:
-    """Run the graph on an engine and wait for it; an engine that breaks down is a UsageError."""
-    spread = not _in_this_process(engine)  # a shuffle lets a cluster share out the shards; here it would only cost
-    with _runner(engine, len(refs)) as (runner, options):
+    """Convert shards on an engine and wait for it; an engine that breaks down is a UsageError."""
+
+    def graph(pipeline: beam.Pipeline, *, spread: bool) -> None:
+        shards = pipeline | "shards" >> beam.Create(list(refs), reshuffle=spread)
+        _ = shards | "convert" >> beam.ParDo(ConvertShard(job))
+
+    run_graph(graph, engine=engine, elements=len(refs))
+
+
+class Graph(Protocol):
+    """What puts its steps into a pipeline; `spread` asks for a shuffle that lets a cluster share out the elements."""
+
+    def __call__(self, pipeline: beam.Pipeline, *, spread: bool) -> None:
+        """Build the steps."""
+        ...
+
+
+def run_graph(graph: Graph, *, engine: Engine, elements: int) -> None:
+    """Run a graph on an engine and wait for it; an engine that breaks down is a UsageError."""
+    spread = not _in_this_process(engine)  # here a shuffle would only cost
+    with _runner(engine, elements) as (runner, options):
         try:
             pipeline = beam.Pipeline(runner=runner, options=PipelineOptions(options))
-            shards = pipeline | "shards" >> beam.Create(list(refs), reshuffle=spread)
-            _ = shards | "convert" >> beam.ParDo(ConvertShard(job))
+            graph(pipeline, spread=spread)
             state = pipeline.run().wait_until_finish()
         except Exception as error:
             if str(error).startswith(KeyboardInterrupt.__name__):  # Beam makes a RuntimeError of Ctrl-C

@@ -105,7 +105,7 @@ def keys(value: Any) -> dict[str, Any]:
     }
 
 
-@pytest.mark.parametrize("name", ["inspect", "convert", "verify", "export rlds"])
+@pytest.mark.parametrize("name", ["inspect", "convert", "verify", "stats", "export rlds"])
 def test_the_json_in_the_docs_has_the_keys_that_are_printed(
     name: str, recordings: Path, converted: Dataset, tmp_path: Path
 ) -> None:
@@ -114,6 +114,7 @@ def test_the_json_in_the_docs_has_the_keys_that_are_printed(
         "inspect": [[str(recordings)]],
         "convert": [["my_lab.toml", "--source", str(recordings), *out, *more] for more in ([], ["--dry-run"])],
         "verify": [[str(converted.path)]],
+        "stats": [[str(converted.path), "--diff", str(converted.path)]],
         "export rlds": [[str(converted.path), *out]],
     }
     shown = [json.loads(text) for text in re.findall(r"^```json\n(.*?)^```", section(name), re.MULTILINE | re.DOTALL)]

@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+from itertools import chain
 from pathlib import Path
 
 from tests.docs.toy import blocks
@@ -14,8 +15,8 @@ SECONDS = re.compile(r"\d+\.\d s$")
 def test_the_commands_print_what_the_readme_shows_and_the_python_runs(tmp_path: Path) -> None:
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     environment = {**os.environ, "PATH": path, "NO_COLOR": "1"}
-    first, export = (re.split(r"^\$ ", text, flags=re.MULTILINE)[1:] for text in blocks("README.md", "console"))
-    for shown in [*first, *export]:
+    calls = (re.split(r"^\$ ", text, flags=re.MULTILINE)[1:] for text in blocks("README.md", "console"))
+    for shown in chain.from_iterable(calls):
         command, *lines = shown.splitlines()
         run = subprocess.run(
             command.split(), cwd=tmp_path, env=environment, capture_output=True, text=True, check=False

@@ -5,7 +5,18 @@ from schemas import errors
 
 
 def test_the_public_names_are_these() -> None:
-    assert oxe_tools.__all__ == ["Dataset", "Dim", "Episode", "OxeError", "Space", "open_dataset"]
+    assert oxe_tools.__all__ == [
+        "Dataset",
+        "Dim",
+        "Episode",
+        "NormStats",
+        "OxeError",
+        "Space",
+        "Statistics",
+        "load_norm_stats",
+        "open_dataset",
+        "stats",
+    ]
     assert oxe_tools.__all__ == sorted(oxe_tools.__all__, key=lambda name: (name[0].islower(), name))
 
 
@@ -15,7 +26,7 @@ def test_every_public_name_exists_and_has_a_docstring() -> None:
 
 
 def test_public_methods_have_docstrings() -> None:
-    for cls in (oxe_tools.Dataset, oxe_tools.Episode, oxe_tools.Space):
+    for cls in (oxe_tools.Dataset, oxe_tools.Episode, oxe_tools.NormStats, oxe_tools.Space, oxe_tools.Statistics):
         for name, member in inspect.getmembers(cls, inspect.isfunction):
             assert name.startswith("_") or inspect.getdoc(member), f"{cls.__name__}.{name}"
 

@@ -1,0 +1,152 @@
+"""Statistics for users: of a folder, against a folder or a file, and by name from a registry."""
+
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from schemas.errors import UsageError, did_you_mean
+from schemas.folder import LocalFolder, open_folder
+from stats.compare import Finding, Outside, compare
+from stats.formats import Form, encode, load
+from stats.norm import NormStats
+from stats.record import Statistics
+
+if TYPE_CHECKING:
+    from pipelines.numbers import Selection
+    from pipelines.records import Engine
+
+
+def stats(
+    *paths: str | Path,
+    view: str | None = None,
+    split: str | None = None,
+    filters: str | None = None,
+    chunk: int = 0,
+    workers: int = 1,
+) -> Statistics:
+    """Give the exact statistics of a published dataset, or of several of one embodiment as one.
+
+    They are computed once and kept in the dataset's `meta/stats.json`. `filters` is a condition on episodes
+    (`length >= 20 and split == "train"`); `chunk` adds statistics of so many consecutive actions.
+
+        norm = stats("kitchen", view="eef_delta").norm("action")
+        norm.normalize(action)  # in [-1, 1]
+    """
+    from pipelines.numbers import Selection  # noqa: PLC0415 - opening a dataset needs none of it
+    from pipelines.records import Engine  # noqa: PLC0415
+    from pipelines.statistics import statistics  # noqa: PLC0415
+    from schemas.store import open_dataset  # noqa: PLC0415
+
+    selection = Selection(view=view, split=split, filters=filters, chunk=chunk)
+    return statistics(*(open_dataset(path) for path in paths), selection=selection, engine=Engine(workers=workers))
+
+
+def found(
+    target: str, others: Sequence[str], *, source: str | None, selection: "Selection", engine: "Engine"
+) -> Statistics:
+    """Compute the statistics of the folder `target`, with `others` as one, or fetch them by name from a registry."""
+    from pipelines.statistics import statistics  # noqa: PLC0415 - opening a dataset needs none of it
+    from schemas.store import open_dataset  # noqa: PLC0415
+    from stats.registry import fetch  # noqa: PLC0415
+
+    if source is None:
+        datasets = [open_dataset(path) for path in [target, *others]]
+        return statistics(*datasets, selection=selection, engine=engine)
+    if others or selection != type(selection)():
+        raise UsageError("--from fetches statistics as they were published: it takes no view, split, filter or merge")
+    return fetch(target, source)
+
+
+def publish(record: Statistics, uri: str) -> str:
+    """Add statistics to a registry; returns `name@digest`."""
+    from stats.registry import publish as add  # noqa: PLC0415 - it takes fsspec
+
+    return add(record, uri)
+
+
+def write(record: Statistics, form: Form, *, out: Path | None, overwrite: bool) -> None:
+    """Write the file that a trainer reads, to stdout or to `out`."""
+    content = encode(record, form)
+    if out is None:
+        sys.stdout.write(content.decode())
+        return
+    if out.exists() and not overwrite:
+        raise UsageError(f"{out}: exists; give --overwrite to replace it")
+    LocalFolder(out.parent).write(out.name, content)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comparison:
+    """A dataset beside other statistics."""
+
+    ours: str
+    theirs: str
+    names: Mapping[str, tuple[str, ...]]  # of each vector's dimensions
+    outside: Mapping[str, Outside]
+    findings: Sequence[Finding]
+
+    @property
+    def matters(self) -> bool:
+        """Say whether anything found matters."""
+        return any(finding.matters for finding in self.findings)
+
+    def to_json(self) -> dict[str, Any]:
+        """Give the machine-readable form."""
+        shares = {
+            name: dict(zip(self.names[name], found.share.tolist(), strict=True)) for name, found in self.outside.items()
+        }
+        findings = [asdict(finding) for finding in self.findings]
+        return {
+            "ours": self.ours,
+            "theirs": self.theirs,
+            "matters": self.matters,
+            "outside": shares,
+            "findings": findings,
+        }
+
+
+def beside(directory: str, other: str, *, selection: "Selection", engine: "Engine") -> Comparison:
+    """Compare a dataset with `other`: another dataset, a file of statistics, or a checkpoint's folder.
+
+    `other` may end in `#NAME` where it has statistics of several datasets.
+    """
+    from pipelines.outside import outside  # noqa: PLC0415 - opening a dataset needs none of it
+    from pipelines.statistics import statistics  # noqa: PLC0415
+    from schemas import layout  # noqa: PLC0415
+    from schemas.store import open_dataset  # noqa: PLC0415
+
+    dataset = open_dataset(directory)
+    if open_folder(other).size(layout.MANIFEST) is not None:
+        theirs = _norms(statistics(open_dataset(other), selection=selection, engine=engine))
+    else:
+        theirs = _chosen(other, dataset.manifest["dataset"])
+    ours = _norms(statistics(dataset, selection=selection, engine=engine))
+    sizes = {name: len(norm.names) for name, norm in ours.items()}
+    found = outside(dataset, theirs, selection=selection, sizes=sizes, engine=engine)
+    return Comparison(
+        ours=directory,
+        theirs=other,
+        names={name: norm.names for name, norm in ours.items()},
+        outside=found,
+        findings=compare(ours, theirs, found),
+    )
+
+
+def _norms(found: Statistics) -> dict[str, NormStats]:
+    return {name: found.norm(name) for name in ("action", "state") if name in found.vectors}
+
+
+def _chosen(other: str, dataset: str) -> dict[str, NormStats]:
+    """Take the statistics of one dataset out of a file."""
+    path, _, name = other.partition("#")
+    known = load(Path(path))
+    if name and name not in known:
+        raise UsageError(f"{path}: no statistics of '{name}'{did_you_mean(name, known)}")
+    if not name and len(known) > 1:
+        name = dataset
+    if name and name not in known:
+        choice = f"name one: {path}#NAME ({', '.join(known)})"
+        raise UsageError(f"{path}: statistics of {len(known)} datasets, none of '{dataset}'; {choice}")
+    return known[name] if name else next(iter(known.values()))

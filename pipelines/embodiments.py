@@ -1,0 +1,52 @@
+"""Which datasets may be counted as one: recordings of one embodiment, in the same words."""
+
+from collections.abc import Sequence
+
+from pipelines.numbers import Selection, spaces
+from schemas.errors import UsageError
+from schemas.spaces import Space
+from schemas.store import Dataset
+from stats.compare import meaning
+
+
+def check_mergeable(datasets: Sequence[Dataset], selection: Selection) -> None:
+    """Refuse, with the reason, what does not have equal robot, controller, rate and Spaces, or does not know them."""
+    first, *others = datasets
+    facts = _facts(first)
+    for what, value in facts.items():
+        if value is None:
+            raise UsageError(f"{first.uri}: its {what} is not known, so it cannot be merged with others")
+    for other in others:
+        for what, value in _facts(other).items():
+            if value != facts[what]:
+                raise _refused(first, other, f"{what} is {facts[what]} and {value}")
+        _check_spaces(first, other, selection)
+    digests = [dataset.manifest["xxh3_128"] for dataset in datasets]
+    if len(set(digests)) < len(digests):
+        raise UsageError("one dataset is named twice: its steps would count twice")
+
+
+def _facts(dataset: Dataset) -> dict[str, str | float | None]:
+    embodiment = dataset.spec.embodiment
+    return {"robot": embodiment.robot, "controller": embodiment.controller, "control_hz": dataset.spec.control_hz}
+
+
+def _check_spaces(first: Dataset, other: Dataset, selection: Selection) -> None:
+    ours, theirs = spaces(first, selection), spaces(other, selection)
+    if ours.keys() != theirs.keys():
+        raise _refused(first, other, f"they have {', '.join(ours)} and {', '.join(theirs)}")
+    for name, space in ours.items():
+        if words := meaning(space, theirs[name]):
+            raise _refused(first, other, f"{name}: {words}")
+        if unknown := _unknown(space):
+            raise _refused(first, other, f"{name}: {unknown} is not known, so it may differ")
+
+
+def _unknown(space: Space) -> str | None:
+    words = [word for word in ("frame", "rotation", "gripper") if getattr(space, word) == "unknown"]
+    words += [f"the unit of {dim.name}" for dim in space.dims if dim.unit == "unknown"]
+    return ", ".join(words) or None
+
+
+def _refused(first: Dataset, other: Dataset, why: str) -> UsageError:
+    return UsageError(f"{first.uri} and {other.uri} cannot be counted as one: {why}")

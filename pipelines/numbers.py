@@ -1,0 +1,220 @@
+"""The numbers that statistics are made of: a dataset's vectors, read from its numeric columns alone."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import TypeAlias
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from schemas import arrow, filters
+from schemas.arrow import RAW
+from schemas.errors import DatasetError, UsageError, ViewError, did_you_mean
+from schemas.folder import absolute
+from schemas.ops import ROW, Steps
+from schemas.source import Array
+from schemas.spaces import Space
+from schemas.store import Dataset, open_dataset
+
+ROWS = 1 << 17  # that are in memory at once
+STATE = "observation.state"
+VECTORS = {"action": "action", "state": STATE}
+Found: TypeAlias = dict[str, Array]  # vectors by name
+RELATIVE = {"position", "joint"}  # kinds of dimension whose plain difference to the state means something
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Selection:
+    """Which numbers of a dataset: a view of the episodes of a split that meet a condition."""
+
+    view: str | None = None  # None: the stored action
+    split: str | None = None  # None: all
+    filters: str | None = None  # as schemas.filters spells it
+    chunk: int = 0  # also take so many consecutive actions as one
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """Some episodes of one data file; picklable."""
+
+    member: int
+    dataset: str
+    manifest: str  # its digest
+    file: str
+    starts: Array  # [E] first rows, ascending
+    lengths: Array  # [E]
+
+
+def parts_of(dataset: Dataset, selection: Selection, *, member: int = 0) -> list[Part]:
+    """Find the selected episodes; a split or column that is not there, or nothing selected, is a UsageError."""
+    splits = dataset.manifest["splits"]
+    if selection.split is not None and selection.split not in splits:
+        raise UsageError(f"{dataset.uri}: no split '{selection.split}'{did_you_mean(selection.split, splits)}")
+    condition = filters.parse(selection.filters) if selection.filters else None
+    columns = dataset.episodes.collect_schema().names()
+    asked = condition.columns() & set(columns) if condition else set()
+    table = dataset.episodes.select(sorted({"file", "row", "length", "split"} | asked)).collect()
+    kept = np.ones(len(table), bool)
+    if selection.split is not None:
+        kept &= (table["split"] == selection.split).to_numpy()
+    if condition:
+        kept &= condition.mask({name: table[name].to_list() if name in asked else [] for name in columns})
+    if not table.filter(kept)["length"].sum():
+        which = f"of split '{selection.split}' " if selection.split else ""
+        raise UsageError(f"{dataset.uri}: no episode {which}meets '{selection.filters or 'length > 0'}'")
+    groups = table.filter(kept).sort("file", "row").group_by("file", maintain_order=True)
+    return [
+        Part(
+            member=member,
+            dataset=absolute(dataset.uri),
+            manifest=dataset.manifest["xxh3_128"],
+            file=str(file),
+            starts=rows["row"].to_numpy(),
+            lengths=rows["length"].to_numpy(),
+        )
+        for (file,), rows in groups
+    ]
+
+
+def spaces(dataset: Dataset, selection: Selection) -> dict[str, Space]:
+    """Say what each vector of a selection means: `action`, `state` if there is one, and with chunks two more."""
+    action = dataset.view(selection.view).space if selection.view else dataset.columns.action
+    state = dataset.columns.state
+    found = {"action": action, **({"state": state} if state else {})}
+    if selection.chunk:
+        found["action_chunk"] = replace(action, name="action_chunk")
+        if pairs := _pairs(action, state):
+            dims = tuple(replace(dim, mode="delta") if i in pairs else dim for i, dim in enumerate(action.dims))
+            found["action_relative"] = replace(action, name="action_relative", dims=dims)
+    return found
+
+
+def _pairs(action: Space, state: Space | None) -> dict[int, int]:
+    """Find the absolute dimensions of an action that the state measures too: position in the action -> in the state."""
+    if state is None or state.frame != action.frame:
+        return {}
+    named = {(dim.name, dim.unit): i for i, dim in enumerate(state.dims) if dim.mode == "absolute"}
+    return {
+        i: named[dim.name, dim.unit]
+        for i, dim in enumerate(action.dims)
+        if dim.mode == "absolute" and dim.kind in RELATIVE and (dim.name, dim.unit) in named
+    }
+
+
+def vectors(part: Part, selection: Selection) -> Iterator[dict[str, Array]]:
+    """Read a part: by name as in `spaces`, [N, D] float32, a few episodes after the other; chunks are [N, H * D]."""
+    dataset = _opened(part.dataset, part.manifest)
+    columns = dataset.view(selection.view).columns if selection.view else frozenset({"action"})
+    wanted = sorted(columns | ({STATE} if dataset.columns.state else set()))
+    with _parquet(dataset, part.file) as file:
+        for steps, starts, lengths in _runs(
+            dataset, file, part=part, columns=wanted, rows=max(1, ROWS // (selection.chunk or 1))
+        ):
+            yield _finite(_selected(selection, dataset, steps=steps, starts=starts, lengths=lengths), part)
+
+
+@lru_cache(maxsize=8)
+def _opened(path: str, manifest: str) -> Dataset:
+    """Open a dataset once per worker and content."""
+    dataset = open_dataset(path)
+    if dataset.manifest["xxh3_128"] != manifest:
+        raise DatasetError(f"{path}: was replaced while its numbers were read")
+    return dataset
+
+
+def _parquet(dataset: Dataset, file: str) -> pq.ParquetFile:
+    """Open a file for reading a few columns: no memory map, of which the kernel would read more than is asked for."""
+    try:
+        here = dataset.folder.local
+        if here is None:
+            return pq.ParquetFile(dataset.folder.open_parts(file), pre_buffer=True)
+        return pq.ParquetFile(here / file, memory_map=False, pre_buffer=False)
+    except (OSError, ValueError) as error:
+        raise DatasetError(f"{dataset.folder.place(file)}: cannot be read ({error})") from error
+
+
+def _runs(
+    dataset: Dataset, file: pq.ParquetFile, *, part: Part, columns: list[str], rows: int
+) -> Iterator[tuple[dict[str, Array], Array, Array]]:
+    """Read neighbouring episodes together: their columns, and where in them each begins and how long it is."""
+    metadata = file.metadata
+    bounds = np.cumsum([0, *(metadata.row_group(i).num_rows for i in range(metadata.num_row_groups))])
+    number = (part.starts + part.lengths - part.starts[0]) // rows
+    for episodes in np.split(np.arange(len(number)), np.flatnonzero(np.diff(number)) + 1):
+        starts, lengths = part.starts[episodes], part.lengths[episodes]
+        first = int(np.searchsorted(bounds, starts[0], "right")) - 1
+        last = int(np.searchsorted(bounds, starts[-1] + lengths[-1], "left"))
+        try:
+            table = file.read_row_groups(list(range(first, last)), columns=columns, use_threads=False).combine_chunks()
+        except (OSError, ValueError) as error:
+            raise DatasetError(f"{dataset.folder.place(part.file)}: cannot be read ({error})") from error
+        yield _arrays(dataset, table), starts - bounds[first], lengths
+
+
+def _arrays(dataset: Dataset, table: pa.Table) -> dict[str, Array]:
+    """Take the columns out of Arrow; those that hold no numbers of one shape are left out, as in `View.of`."""
+    sizes = {"action": len(dataset.columns.action), STATE: len(dataset.columns.state or ())}
+    fields = {RAW + field.path: field for field in dataset.columns.raw}
+    out: dict[str, Array] = {}
+    for name in table.column_names:
+        column = table[name].chunk(0)
+        if name in sizes:
+            out[name] = arrow.vectors(column, sizes[name])
+        elif name in fields and isinstance(values := arrow.from_arrow(column, fields[name]), np.ndarray):
+            out[name] = values
+    return out
+
+
+def _selected(selection: Selection, dataset: Dataset, *, steps: Steps, starts: Array, lengths: Array) -> Found:
+    """Take the episodes' vectors out of what was read."""
+    if not selection.view and not selection.chunk:
+        rows = _rows(starts, lengths)
+        return {name: steps[column][rows] for name, column in VECTORS.items() if column in steps}
+    episodes = [
+        _episode(selection, dataset, {k: v[a : a + n] for k, v in steps.items()})
+        for a, n in zip(starts, lengths, strict=True)
+    ]
+    return {name: np.concatenate([episode[name] for episode in episodes]) for name in episodes[0]}
+
+
+def _rows(starts: Array, lengths: Array) -> Array:
+    """List the rows of episodes."""
+    ends = np.cumsum(lengths)
+    return np.repeat(starts - ends + lengths, lengths) + np.arange(ends[-1])
+
+
+def _episode(selection: Selection, dataset: Dataset, steps: Steps) -> Found:
+    """Take one episode's vectors, at the steps that the view keeps."""
+    action, state = steps["action"], steps.get(STATE)
+    if selection.view:
+        viewed = dataset.view(selection.view).of_columns({**steps, ROW: np.arange(len(action))})
+        action, state = viewed.action, None if state is None else state[viewed.mask]
+    found = {"action": action, **({} if state is None else {"state": state})}
+    if selection.chunk:
+        found |= _chunks(selection, dataset, action=action, state=state)
+    return found
+
+
+def _chunks(selection: Selection, dataset: Dataset, *, action: Array, state: Array | None) -> Found:
+    """Take the chunks that lie inside the episode, one from each step on, flattened; the last steps begin none."""
+    size, dims = selection.chunk, action.shape[1]
+    if len(action) < size:
+        empty = np.zeros((0, size * dims), np.float32)
+        return {name: empty for name in spaces(dataset, selection) if name.startswith("action_")}
+    windows = np.lib.stride_tricks.sliding_window_view(action, size, axis=0).swapaxes(1, 2)  # [N, H, D]
+    found = {"action_chunk": windows.reshape(len(windows), -1)}
+    space = dataset.view(selection.view).space if selection.view else dataset.columns.action
+    if state is not None and (pairs := _pairs(space, dataset.columns.state)):
+        relative = windows.copy()
+        relative[:, :, list(pairs)] -= state[: len(windows), None, list(pairs.values())]
+        found["action_relative"] = relative.reshape(len(windows), -1)
+    return found
+
+
+def _finite(found: Found, part: Part) -> Found:
+    for name, values in found.items():
+        if not np.isfinite(values).all():
+            raise ViewError(f"{part.dataset}: {part.file}: {name} is not finite everywhere")
+    return found

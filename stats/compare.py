@@ -1,0 +1,207 @@
+"""What differs between two statistics, and whether it matters to whoever has one's data and the other's model."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from math import pi
+from typing import Any, Self
+
+import numpy as np
+
+from schemas.errors import StatsError
+from schemas.source import Array
+from schemas.spaces import Space
+from stats.norm import NormStats
+
+OUTSIDE = 0.05  # share of the values out of range that matters; q01 to q99 of the same data leave out 0.02
+SHIFT = 1.0  # standard deviations between the means
+SPREAD = 3.0  # times the other's standard deviation
+Q99 = "q01 to q99"
+UNITS = {1000.0: "millimetres for metres", 100.0: "centimetres for metres", 180 / pi: "degrees for radians"}
+LIKE = 1.25  # a ratio this near to one of UNITS looks like it
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outside:
+    """How many of N vectors lie below `low` or above `high`, exactly; and the smallest and largest of all."""
+
+    low: Array  # [D] float64
+    high: Array
+    count: int
+    below: Array  # [D] int64
+    above: Array
+    min: Array  # [D] float64
+    max: Array
+
+    @classmethod
+    def of(cls, x: Array, *, low: Array, high: Array) -> Self:
+        """Count [N, D] float32."""
+        wide = x.astype(np.float64)
+        first, last = wide.min(axis=0, initial=np.inf), wide.max(axis=0, initial=-np.inf)
+        below, above = (wide < low).sum(axis=0), (wide > high).sum(axis=0)
+        return cls(low=low, high=high, count=len(x), below=below, above=above, min=first, max=last)
+
+    def merge(self, other: Self) -> Self:
+        """Count both together."""
+        return type(self)(
+            low=self.low,
+            high=self.high,
+            count=self.count + other.count,
+            below=self.below + other.below,
+            above=self.above + other.above,
+            min=np.minimum(self.min, other.min),
+            max=np.maximum(self.max, other.max),
+        )
+
+    @property
+    def share(self) -> Array:
+        """The share outside, [D]."""
+        return (self.below + self.above) / max(1, self.count)
+
+    @property
+    def farthest(self) -> Array:
+        """The value farthest out, where the bounds are -1 and 1, [D]; NaN where these are equal."""
+        span = np.where(self.high > self.low, self.high - self.low, np.nan)
+        ends = [2 * (edge - self.low) / span - 1 for edge in (self.min, self.max)]
+        return np.where(np.abs(ends[0]) > np.abs(ends[1]), *ends)
+
+    def to_json(self) -> dict[str, Any]:
+        """Give the form that travels between processes."""
+        return {
+            name: value.tolist() if isinstance(value, np.ndarray) else value for name, value in asdict(self).items()
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Self:
+        """Read `to_json` back."""
+        arrays = {name: np.array(value) for name, value in data.items() if name != "count"}
+        return cls(count=data["count"], **arrays)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """One difference; `what` is a word, `detail` a sentence, and `matters` the judgement."""
+
+    vector: str
+    dimension: str | None
+    what: str
+    detail: str
+    matters: bool
+
+
+def bounds(norm: NormStats) -> tuple[str, Array, Array]:
+    """Give the range that data should lie in, and its name: q01 to q99, or min to max where a file has only that."""
+    for name, low, high in ((Q99, norm.q01, norm.q99), ("min to max", norm.min, norm.max)):
+        if low is not None and high is not None and low.ndim == 1:
+            return name, low, high
+    raise StatsError("statistics without a range: neither q01 and q99 nor min and max")
+
+
+def compare(
+    ours: Mapping[str, NormStats], theirs: Mapping[str, NormStats], outside: Mapping[str, Outside]
+) -> list[Finding]:
+    """Say in what `ours`, of the data, differs from `theirs`; what matters comes first."""
+    found = [
+        finding for name in ours for finding in _vector(name, ours[name], theirs.get(name), outside=outside.get(name))
+    ]
+    return sorted(found, key=lambda finding: not finding.matters)
+
+
+def _vector(name: str, ours: NormStats, theirs: NormStats | None, *, outside: Outside | None) -> Iterator[Finding]:
+    def says(what: str, detail: str, *, matters: bool, dimension: str | None = None) -> Finding:
+        return Finding(vector=name, dimension=dimension, what=what, detail=detail, matters=matters)
+
+    if theirs is None:
+        yield says("missing", f"the other has no statistics of the {name}", matters=False)
+        return
+    if len(ours.names) != len(theirs.names):
+        yield says("size", f"{len(ours.names)} dimensions, the other has {len(theirs.names)}", matters=True)
+        return
+    if _is_placeholder(theirs):
+        yield says("placeholder", "the other's figures are all 0: it was made without this vector", matters=False)
+        return
+    if ours.space and theirs.space and (words := meaning(ours.space, theirs.space)):
+        yield says("space", f"the numbers mean other things: {words}", matters=True)
+    for i, dimension in enumerate(ours.names):
+        for what, detail, matters in _dimension(i, ours, theirs, outside=outside):
+            yield says(what, detail, matters=matters, dimension=dimension)
+
+
+def meaning(ours: Space, theirs: Space) -> str | None:
+    """Say in what two Spaces differ, `ours for theirs`; None if only in name."""
+    if len(ours) != len(theirs):
+        return f"{len(ours)} dimensions for {len(theirs)}"
+    words = [
+        f"{word} {getattr(ours, word)} for {getattr(theirs, word)}"
+        for word in ("frame", "rotation", "gripper", "origin")
+        if getattr(ours, word) != getattr(theirs, word)
+    ]
+    words += [
+        f"{a.name} [{a.unit}, {a.mode}, {a.kind}] for {b.name} [{b.unit}, {b.mode}, {b.kind}]"
+        for a, b in zip(ours.dims, theirs.dims, strict=True)
+        if a != b
+    ]
+    return ", ".join(words) or None
+
+
+def _is_placeholder(norm: NormStats) -> bool:
+    """Say whether these are OpenVLA's zeros for a proprio that was not loaded."""
+    return not any(figures is not None and figures.any() for figures in (norm.mean, norm.std, norm.min, norm.max))
+
+
+def _dimension(
+    i: int, ours: NormStats, theirs: NormStats, *, outside: Outside | None
+) -> Iterator[tuple[str, str, bool]]:
+    """Compare one dimension: what, detail, whether it matters."""
+    label, low, high = bounds(theirs)
+    _, first, last = bounds(ours)
+    span, reference = last[i] - first[i], high[i] - low[i]
+    if reference == 0:
+        if span:
+            yield "constant", f"always {low[i]:.4g} there; here {first[i]:.4g} .. {last[i]:.4g}", True
+        return
+    if outside is not None and outside.share[i] > OUTSIDE:
+        share = f"{outside.share[i]:.1%} of the values lie outside {low[i]:.4g} .. {high[i]:.4g} ({label})"
+        yield "range", f"{share}; the farthest would be {outside.farthest[i]:.4g} when normalized", True
+    if refused := theirs.degenerate("bounds_q99" if label == Q99 else "bounds").get(theirs.names[i]):
+        yield "degenerate", refused, True
+    if span:
+        yield from _suspicions(i, ours, theirs, ratio=span / reference)
+    else:
+        yield "constant", f"always {first[i]:.4g} here", False
+
+
+def _suspicions(i: int, ours: NormStats, theirs: NormStats, *, ratio: float) -> Iterator[tuple[str, str, bool]]:
+    for factor, words in UNITS.items():
+        if 1 / LIKE < ratio / factor < LIKE or 1 / LIKE < ratio * factor < LIKE:
+            yield "unit", f"the range is {ratio:.3g} times the other's: {words}, or the other way round?", True
+    if _mirrored(i, ours, theirs):
+        yield (
+            "polarity",
+            "the distribution is the other's mirror image: is the sign or the gripper's sense turned?",
+            True,
+        )
+    if ours.mean is None or theirs.mean is None or ours.std is None or theirs.std is None or not theirs.std[i]:
+        return
+    shift, spread = (ours.mean[i] - theirs.mean[i]) / theirs.std[i], ours.std[i] / theirs.std[i]
+    if abs(shift) > SHIFT:
+        yield "shift", f"the mean is {shift:+.2f} of the other's standard deviations away", bool(theirs.mask[i])
+    if not 1 / SPREAD < spread < SPREAD:
+        more = spread > 1  # less spread only wastes resolution
+        yield "spread", f"the standard deviation is {spread:.3g} times the other's", more and bool(theirs.mask[i])
+
+
+def _mirrored(i: int, ours: NormStats, theirs: NormStats) -> bool:
+    """Say whether one distribution looks like the other mirrored, about the middle of a gripper's range or about 0."""
+    _, low, high = bounds(theirs)
+    _, first, last = bounds(ours)
+    span = high[i] - low[i]
+    if ours.mean is None or theirs.mean is None:
+        return False
+    same_range = max(abs(first[i] - low[i]), abs(last[i] - high[i])) < 0.1 * span
+    centre = low[i] + high[i] if same_range else 0.0  # twice
+    is_mirror = (
+        abs(first[i] + high[i] - centre) < 0.1 * span
+        and abs(last[i] + low[i] - centre) < 0.1 * span
+        and abs(ours.mean[i] + theirs.mean[i] - centre) < 0.1 * span
+    )
+    return bool(is_mirror and abs(ours.mean[i] - theirs.mean[i]) > 0.2 * span)

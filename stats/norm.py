@@ -1,0 +1,129 @@
+"""Normalization as trainers do it: OpenVLA's formulas to the letter, and a safe mode that does not explode."""
+
+from collections.abc import Collection
+from dataclasses import dataclass, replace
+from typing import Literal, Self, TypeAlias
+
+import numpy as np
+
+from schemas.errors import StatsError, UsageError, did_you_mean
+from schemas.source import Array
+from schemas.spaces import Space
+from stats.summary import Summary, is_narrow
+
+Method: TypeAlias = Literal["bounds_q99", "bounds", "normal"]
+EPS = 1e-8
+NEEDS = {"bounds_q99": ("q01", "q99"), "bounds": ("min", "max"), "normal": ("mean", "std")}
+KNOWN = ("mean", "std", "min", "max", "q01", "q99")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NormStats:
+    """The figures that one vector is normalized with, [D] or per step of a chunk [H, D], float64.
+
+    What a file does not state is None. `pinned` names dimensions that are held constant, see `safe`.
+
+    >>> norm = NormStats(names=("x",), mask=np.array([True]), q01=np.array([-2.0]), q99=np.array([2.0]))
+    >>> norm.normalize(np.float32([[1.0], [5.0]])).ravel().tolist()
+    [0.5, 1.0]
+    """
+
+    names: tuple[str, ...]
+    mask: Array  # [D] bool: false passes through
+    mean: Array | None = None
+    std: Array | None = None
+    min: Array | None = None
+    max: Array | None = None
+    q01: Array | None = None
+    q99: Array | None = None
+    space: Space | None = None
+    pinned: frozenset[str] = frozenset()
+
+    def __post_init__(self) -> None:
+        """Refuse figures of unequal length, or that are not finite."""
+        for name in ("mask", *KNOWN):
+            figures = getattr(self, name)
+            if figures is not None and (figures.shape[-1:] != (len(self.names),) or not np.isfinite(figures).all()):
+                raise StatsError(f"{name}: expected {len(self.names)} finite numbers, got {figures.tolist()}")
+
+    @classmethod
+    def of(cls, summary: Summary) -> Self:
+        """Take them from exact statistics."""
+        names = tuple(dim.name for dim in summary.space.dims)
+        figures = {name: getattr(summary, name) for name in KNOWN}
+        return cls(names=names, mask=summary.mask, space=summary.space, **figures)
+
+    def normalize(self, x: Array, method: Method = "bounds_q99") -> Array:
+        """Normalize [..., D] as OpenVLA does in training, in float32.
+
+        Bounds map to [-1, 1] and clip; a dimension whose min equals its max becomes 0, even where the mask is false.
+        """
+        x = np.asarray(x, np.float32)
+        first, second = (figures.astype(np.float32) for figures in self._pair(method))
+        if method == "normal":
+            scaled = (x - first) / (second + np.float32(EPS))
+        else:
+            scaled = np.clip(2 * (x - first) / (second - first + np.float32(EPS)) - 1, -1, 1)
+        out = np.where(self.mask, scaled, x)
+        fixed = self._pinned_dims() if method == "normal" else self._pinned_dims() | self._constant()
+        return np.where(fixed, np.float32(0), out)
+
+    def unnormalize(self, x: Array, method: Method = "bounds_q99", *, eps: float = EPS) -> Array:
+        """Undo `normalize` as OpenVLA-OFT does at inference, in float64; OpenVLA itself leaves out `eps` (0).
+
+        What was clipped stays clipped, and a constant becomes the middle of its bounds; where the mask is false, 0
+        stays 0. A pinned dimension becomes the middle of its bounds in any case.
+        """
+        first, second = self._pair(method)
+        x = np.asarray(x)
+        scaled = x * (second + eps) + first if method == "normal" else 0.5 * (x + 1) * (second - first + eps) + first
+        middle = first if method == "normal" else (first + second) / 2
+        return np.where(self._pinned_dims(), middle, np.where(self.mask, scaled, x))
+
+    def degenerate(self, method: Method = "bounds_q99") -> dict[str, str]:
+        """Say of each dimension that the method would divide by nothing, or nearly, what it would do."""
+        first, second = self._pair(method)
+        low, high = (first, first + second) if method == "normal" else (first, second)
+        narrow = is_narrow(low, high, scale=0.0 if self.std is None else self.std) & self.mask
+        spans = np.atleast_2d(high - low).min(axis=0)
+        what, gain = ("std", 1) if method == "normal" else (" to ".join(NEEDS[method]), 2)
+        return {
+            name: f"{name}: {what} spans {span:.3g}, so a difference of 1 becomes {gain / (span + EPS):.3g}"
+            for name, span, flag in zip(self.names, spans, narrow, strict=True)
+            if flag
+        }
+
+    def safe(self, method: Method = "bounds_q99", *, pin: Collection[str] = ()) -> Self:
+        """Give statistics that cannot explode: constants are pinned, other degenerate dimensions refused by name.
+
+        A pinned dimension is 0 when normalized and comes back as the middle of its bounds. Those in `pin` are pinned
+        instead of refused; for the others a StatsError says what they would do.
+        """
+        for name in pin:
+            if name not in self.names:
+                raise UsageError(f"no dimension '{name}' to pin{did_you_mean(name, self.names)}")
+        found = self.degenerate(method)
+        constant = {name for name, fixed in zip(self.names, self._constant(), strict=True) if fixed}
+        refused = [text for name, text in found.items() if name not in constant | set(pin)]
+        if refused:
+            raise StatsError(f"{'; '.join(refused)}. Pin such dimensions, mask them, or use another method")
+        return replace(self, pinned=self.pinned | constant | set(pin))
+
+    def _pair(self, method: Method) -> tuple[Array, Array]:
+        if method not in NEEDS:
+            raise UsageError(f"unknown method '{method}'{did_you_mean(method, NEEDS)}")
+        first, second = (getattr(self, name) for name in NEEDS[method])
+        if first is None or second is None:
+            raise StatsError(
+                f"method '{method}' needs {' and '.join(NEEDS[method])}, which these statistics do not have"
+            )
+        return first, second
+
+    def _constant(self) -> Array:
+        """Say which dimensions have one value, [D]; where the range is not known, none."""
+        if self.min is None or self.max is None:
+            return np.zeros(len(self.names), bool)
+        return np.asarray(np.atleast_2d(self.min == self.max).all(axis=0))
+
+    def _pinned_dims(self) -> Array:
+        return np.array([name in self.pinned for name in self.names])

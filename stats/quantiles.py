@@ -1,0 +1,205 @@
+"""Exact quantiles of any number of float32 vectors, with a state that is small and can be merged.
+
+The bits of a float32, with the sign turned around, are in the order of the numbers. A first pass counts how often each
+pattern of the leading 16 bits occurs; that brackets every wanted order statistic. Later passes count only inside those
+buckets, by 24 or all 32 bits, until the number itself is known.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+
+from schemas.errors import UsageError
+from schemas.source import Array
+from stats.moments import blocks
+
+FIRST, MIDDLE, ALL = 16, 24, 32  # leading bits that a pass counts by
+LIMIT = 1 << 17  # values inside the buckets, up to which all bits are counted at once: 2 MB of state
+BLOCK = 1 << 18  # rows that are counted at once
+FEW = 1 << 13  # rows that are sorted faster than 2**16 counters are read
+HALF = 1 << FIRST - 1  # patterns from here on have the sign bit
+DIMENSION = np.uint64(32)  # where a key holds its dimension
+
+
+@dataclass(frozen=True, slots=True)
+class Histogram:
+    """How often each pattern of leading bits occurs, for D dimensions; only patterns that occur are held."""
+
+    bits: int
+    keys: Array  # uint64, ascending: dimension << 32 | the leading `bits` of the ordered pattern
+    counts: Array  # int64
+
+    @classmethod
+    def of(cls, x: Array, search: "Search") -> Self:
+        """Count [N, D] float32, which must be finite, by the bits and in the buckets that `search` wants next."""
+        return cls(search.next_bits, *(_inside(x, search) if search.bits else _leading(x)))
+
+    def merge(self, other: Self) -> Self:
+        """Count both together."""
+        return type(self)(self.bits, *_added([(self.keys, self.counts), (other.keys, other.counts)]))
+
+    def to_json(self) -> dict[str, Any]:
+        """Give the form that travels between processes."""
+        return {"bits": self.bits, "keys": self.keys.tolist(), "counts": self.counts.tolist()}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Self:
+        """Read `to_json` back."""
+        return cls(data["bits"], np.array(data["keys"], np.uint64), np.array(data["counts"], np.int64))
+
+
+@dataclass(frozen=True, slots=True)
+class Search:
+    """What is known of the wanted order statistics: the bucket of each and its rank inside."""
+
+    bits: int  # leading bits that are known
+    keys: Array  # [D, R] uint64, as in Histogram
+    ranks: Array  # [D, R] int64, from 0, within the bucket
+    inside: int = 0  # values in all those buckets
+
+    @classmethod
+    def of(cls, ranks: Sequence[int], *, dims: int) -> Self:
+        """Begin the search for the order statistics of these ranks (0: the smallest) in D dimensions."""
+        keys = np.arange(dims, dtype=np.uint64)[:, None] << DIMENSION
+        return cls(0, np.repeat(keys, len(ranks), axis=1), np.tile(np.array(ranks, np.int64), (dims, 1)))
+
+    @property
+    def next_bits(self) -> int:
+        """By how many bits the next pass counts."""
+        if self.bits == 0:
+            return FIRST
+        return MIDDLE if self.bits == FIRST and self.inside > LIMIT else ALL
+
+    def wanted(self, dimension: int) -> Array:
+        """Give the leading bits of one dimension's buckets, ascending, uint32."""
+        return np.unique(self.keys[dimension].astype(np.uint32))
+
+    def narrowed(self, counted: Histogram) -> Self:
+        """Find each order statistic among the counts that this search asked for."""
+        ends = np.cumsum(counted.counts)
+        starts = ends - counted.counts
+        dimension, prefix = self.keys >> DIMENSION << DIMENSION, self.keys & np.uint64(0xFFFFFFFF)
+        first = np.searchsorted(counted.keys, dimension | prefix << np.uint64(counted.bits - self.bits))
+        target = starts[first] + self.ranks
+        place = np.searchsorted(ends, target, "right")
+        inside = int(counted.counts[np.unique(place)].sum())
+        return type(self)(counted.bits, counted.keys[place], target - starts[place], inside)
+
+    @property
+    def values(self) -> Array:
+        """The order statistics, [D, R] float32; only once all bits are known."""
+        return numbers(self.keys.astype(np.uint32))
+
+
+def numbers(ordered: Array) -> Array:
+    """Turn ordered patterns, uint32, into the float32 they stand for."""
+    positive = ordered >> np.uint32(31) == 1
+    return np.where(positive, ordered ^ np.uint32(1 << 31), ~ordered).view(np.float32)
+
+
+def _ordered(x: Array) -> Array:
+    """Turn float32 into uint32 of the same order."""
+    bits = x.view(np.int32)
+    return (bits ^ (bits >> 31 | np.int32(-(1 << 31)))).view(np.uint32)
+
+
+def _leading(x: Array) -> tuple[Array, Array]:
+    """Count all values by their leading 16 bits."""
+    if len(x) < FEW:
+        ordered = (_ordered(block) >> np.uint32(FIRST) for block in blocks(x))
+        return _added([_counted(column, d) for block in ordered for d, column in enumerate(block)])
+    counts = np.zeros((x.shape[1], 1 << FIRST), np.int64)
+    for block in blocks(x, BLOCK):
+        for d, column in enumerate(block):
+            counts[d] += np.bincount(_upper(column), minlength=1 << FIRST)
+    counts = np.concatenate([counts[:, HALF:][:, ::-1], counts[:, :HALF]], axis=1)  # negative numbers come first
+    place = np.flatnonzero(counts)
+    return _key(place >> FIRST, place & 0xFFFF), counts.ravel()[place]
+
+
+def _inside(x: Array, search: Search) -> tuple[Array, Array]:
+    """Count the values in the buckets of `search`, by as many bits as the next pass is after."""
+    dims, found = x.shape[1], list[tuple[Array, Array]]()
+    wanted = [search.wanted(d) for d in range(dims)]
+    table = np.zeros((dims, 1 << FIRST), bool)
+    for d in range(dims):
+        table[d, wanted[d] >> np.uint32(search.bits - FIRST)] = True
+    table = np.concatenate([table[:, HALF:], table[:, :HALF][:, ::-1]], axis=1)  # by the bits as they are stored
+    for block in blocks(x, BLOCK):
+        for d, column in enumerate(block):
+            values = _ordered(column[table[d][_upper(column)]])
+            if search.bits > FIRST:
+                values = values[np.isin(values >> np.uint32(ALL - search.bits), wanted[d])]
+            found.append(_counted(values >> np.uint32(ALL - search.next_bits), d))
+    return _added(found)
+
+
+def _upper(column: Array) -> Array:
+    """Take the leading 16 bits of each float32, as they are stored (little endian)."""
+    return column.view(np.uint16)[1::2]
+
+
+def _counted(prefixes: Array, dimension: int) -> tuple[Array, Array]:
+    keys, counts = np.unique(prefixes, return_counts=True)
+    return _key(np.uint64(dimension), keys), counts
+
+
+def _key(dimension: Any, prefix: Array) -> Array:
+    return np.asarray(dimension).astype(np.uint64) << DIMENSION | prefix.astype(np.uint64)
+
+
+def _added(parts: Iterable[tuple[Array, Array]]) -> tuple[Array, Array]:
+    """Add up counts of the same keys."""
+    nothing = np.zeros(0, np.uint64), np.zeros(0, np.int64)
+    keys, counts = (np.concatenate(column) for column in zip(nothing, *parts, strict=True))
+    if not len(keys):
+        return keys, counts
+    order = np.argsort(keys, kind="stable")
+    keys, counts = keys[order], counts[order]
+    starts = np.flatnonzero(np.concatenate([[True], keys[1:] != keys[:-1]]))
+    return keys[starts], np.add.reduceat(counts, starts)
+
+
+def ranks(quantiles: Sequence[float], count: int) -> list[int]:
+    """Name the order statistics that `quantiles` of `count` values lie between.
+
+    >>> ranks([0.5], 4)
+    [1, 2]
+    """
+    return sorted({rank for q in quantiles for rank in _between(q, count)[:2]})
+
+
+def _between(q: float, count: int) -> tuple[int, int, float]:
+    """Give the two ranks a quantile lies between and its place between them, as numpy's `linear` computes them."""
+    virtual = (count - 1) * q
+    if virtual >= count - 1:
+        return count - 1, count - 1, 0.0
+    return int(virtual), int(virtual) + 1, virtual - int(virtual)
+
+
+def interpolated(search: Search, quantiles: Sequence[float], count: int) -> Array:
+    """Give the quantiles, [Q, D] float64, from the order statistics of `ranks(quantiles, count)`."""
+    place = {rank: i for i, rank in enumerate(ranks(quantiles, count))}
+    values = search.values.astype(np.float64)
+    rows = []
+    for q in quantiles:
+        low, high, part = _between(q, count)
+        a, b = values[:, place[low]], values[:, place[high]]
+        rows.append(a + (b - a) * part if part < 0.5 else b - (b - a) * (1 - part))
+    return np.array(rows) + 0.0  # no negative zero
+
+
+def quantiles(x: Array, wanted: Sequence[float]) -> Array:
+    """Give the quantiles of [N, D] float32 as [Q, D] float64, equal to numpy's on the same numbers in float64.
+
+    >>> quantiles(np.float32([[1], [2], [4]]), [0.5, 0.75]).tolist()
+    [[2.0], [3.0]]
+    """
+    if not len(x):
+        raise UsageError("there are no numbers to take quantiles of")
+    search = Search.of(ranks(wanted, len(x)), dims=x.shape[1])
+    while search.bits < ALL:
+        search = search.narrowed(Histogram.of(x, search))
+    return interpolated(search, wanted, len(x))

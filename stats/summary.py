@@ -1,0 +1,109 @@
+"""What is known of one vector's numbers: count, moments, range and quantiles of each dimension, with its Space."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any, Literal, Self, TypeAlias
+
+import numpy as np
+
+from schemas.errors import StatsError
+from schemas.source import Array
+from schemas.spaces import Space
+from stats.moments import Moments
+from stats.quantiles import ALL, DIMENSION, FIRST, Histogram, numbers
+
+QUANTILES = {"q01": 0.01, "q02": 0.02, "q10": 0.1, "q50": 0.5, "q90": 0.9, "q98": 0.98, "q99": 0.99}
+FIGURES = ("mean", "std", "min", "max", *QUANTILES)
+BINS = 12  # of the sketch
+NARROW = 1e-3  # a range of this part of the values is nearly none: openpi#814 had 0.001 about 1.6, and 0 became -3200
+Flag: TypeAlias = Literal["constant", "narrow"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Summary:
+    """The statistics of N vectors in one Space; arrays are [D], for action chunks [H, D], float64."""
+
+    space: Space
+    count: int
+    mean: Array
+    std: Array  # ddof 0
+    min: Array
+    max: Array
+    q01: Array
+    q02: Array
+    q10: Array
+    q50: Array
+    q90: Array
+    q98: Array
+    q99: Array
+    mask: Array  # bool: what trainers normalize; as in OpenVLA, an action's gripper is not
+    sketch: (
+        Array  # [..., BINS]: about how many values lie in each twelfth from q01 to q99, or beyond an end; for drawing
+    )
+
+    @classmethod
+    def of(cls, space: Space, moments: Moments, *, quantiles: Array, histogram: Histogram, is_action: bool) -> Self:
+        """Put together what the passes found: `quantiles` [7, D or H * D], the `histogram` of the first pass."""
+        shape = (-1, len(space)) if len(moments.low) > len(space) else (len(space),)
+        figures = {
+            "mean": moments.mean,
+            "std": moments.std,
+            "min": moments.low.astype(np.float64) + 0.0,
+            "max": moments.high.astype(np.float64) + 0.0,
+            **dict(zip(QUANTILES, quantiles, strict=True)),
+        }
+        sketch = _sketch(histogram, figures["q01"], figures["q99"])
+        return cls(
+            space=space,
+            count=moments.count,
+            mask=np.array([not (is_action and dim.kind == "gripper") for dim in space.dims]),
+            sketch=sketch.reshape(*shape, BINS),
+            **{name: values.reshape(shape) for name, values in figures.items()},
+        )
+
+    def __post_init__(self) -> None:
+        """Refuse figures that are not those of this Space."""
+        for name in (*FIGURES, "mask"):
+            figures = getattr(self, name)
+            if figures.shape[-1:] != (len(self.space),) or not np.isfinite(figures).all():
+                raise StatsError(f"{name}: expected {len(self.space)} finite numbers, got {figures.tolist()}")
+
+    @property
+    def flags(self) -> dict[str, Flag]:
+        """Name the dimensions that cannot be normalized, or hardly: `constant`, or a `narrow` q01 to q99."""
+        is_constant = np.atleast_2d(self.min == self.max).all(axis=0)
+        narrow = is_narrow(self.q01, self.q99, scale=self.std)
+        found = np.where(is_constant, "constant", np.where(narrow, "narrow", ""))
+        return {dim.name: flag for dim, flag in zip(self.space.dims, found.tolist(), strict=True) if flag}
+
+    def to_json(self) -> dict[str, Any]:
+        """Give the form of `meta/stats.json`."""
+        arrays = {name: getattr(self, name).tolist() for name in (*FIGURES, "mask", "sketch")}
+        head = {"space": self.space.to_json(), "space_digest": self.space.digest(), "count": self.count}
+        return {**head, **arrays, "flags": self.flags}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Self:
+        """Read `to_json` back."""
+        arrays = {
+            field.name: np.array(data[field.name]) for field in fields(cls) if field.name not in {"space", "count"}
+        }
+        return cls(space=Space.from_json(data["space"]), count=data["count"], **arrays)
+
+
+def is_narrow(low: Array, high: Array, *, scale: Array | float) -> Array:
+    """Say which dimensions, [D], have hardly any range for their size, which is that of the bounds or of `scale`."""
+    size = np.maximum(np.maximum(np.abs(low), np.abs(high)), scale)
+    return np.asarray(np.atleast_2d(high - low <= NARROW * size).any(axis=0))
+
+
+def _sketch(histogram: Histogram, low: Array, high: Array) -> Array:
+    """Count roughly, [D, BINS], from the first pass: each of its buckets as a whole goes by its middle."""
+    dimension = (histogram.keys >> DIMENSION).astype(np.int64)
+    middle = histogram.keys.astype(np.uint32) << np.uint32(ALL - FIRST) | np.uint32(1 << 15)
+    values = numbers(middle).astype(np.float64)
+    width = np.where(high > low, high - low, 1)[dimension]
+    place = (values - low[dimension]) / width * BINS
+    out = np.zeros((len(low), BINS), np.int64)
+    np.add.at(out, (dimension, place.clip(0, BINS - 1).astype(np.int64)), histogram.counts)
+    return out
