@@ -136,7 +136,7 @@ def _among(column: Array, buckets: Array) -> Array:
     """Say which values have one of these leading 16 bits; they are few, and comparing is faster than looking up."""
     upper = np.ascontiguousarray(_upper(column))
     stored = np.where(buckets >= HALF, buckets - HALF, (1 << FIRST) - 1 - buckets).astype(np.uint16)
-    mask = upper == stored[0]
+    mask: Array = upper == stored[0]
     for pattern in stored[1:]:
         mask |= upper == pattern
     return mask
