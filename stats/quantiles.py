@@ -16,7 +16,7 @@ from schemas.source import Array
 from stats.moments import blocks
 
 FIRST, MIDDLE, ALL = 16, 24, 32  # leading bits that a pass counts by
-LIMIT = 1 << 17  # values inside the buckets, up to which all bits are counted at once: 2 MB of state
+LIMIT = 1 << 18  # patterns that can occur inside the buckets, up to which all bits are counted at once: 4 MB of state
 BLOCK = 1 << 18  # rows that are counted at once
 FEW = 1 << 13  # rows that are sorted faster than 2**16 counters are read
 HALF = 1 << FIRST - 1  # patterns from here on have the sign bit
@@ -57,7 +57,7 @@ class Search:
     bits: int  # leading bits that are known
     keys: Array  # [D, R] uint64, as in Histogram
     ranks: Array  # [D, R] int64, from 0, within the bucket
-    inside: int = 0  # values in all those buckets
+    inside: int = 0  # patterns that can occur in all those buckets, at most
 
     @classmethod
     def of(cls, ranks: Sequence[int], *, dims: int) -> Self:
@@ -84,7 +84,7 @@ class Search:
         first = np.searchsorted(counted.keys, dimension | prefix << np.uint64(counted.bits - self.bits))
         target = starts[first] + self.ranks
         place = np.searchsorted(ends, target, "right")
-        inside = int(counted.counts[np.unique(place)].sum())
+        inside = int(np.minimum(counted.counts[np.unique(place)], 1 << ALL - counted.bits).sum())
         return type(self)(counted.bits, counted.keys[place], target - starts[place], inside)
 
     @property
@@ -121,19 +121,25 @@ def _leading(x: Array) -> tuple[Array, Array]:
 
 def _inside(x: Array, search: Search) -> tuple[Array, Array]:
     """Count the values in the buckets of `search`, by as many bits as the next pass is after."""
-    dims, found = x.shape[1], list[tuple[Array, Array]]()
-    wanted = [search.wanted(d) for d in range(dims)]
-    table = np.zeros((dims, 1 << FIRST), bool)
-    for d in range(dims):
-        table[d, wanted[d] >> np.uint32(search.bits - FIRST)] = True
-    table = np.concatenate([table[:, HALF:], table[:, :HALF][:, ::-1]], axis=1)  # by the bits as they are stored
+    wanted = [search.wanted(d) for d in range(x.shape[1])]
+    found = list[tuple[Array, Array]]()
     for block in blocks(x, BLOCK):
         for d, column in enumerate(block):
-            values = _ordered(column[table[d][_upper(column)]])
+            values = _ordered(column[_among(column, np.unique(wanted[d] >> np.uint32(search.bits - FIRST)))])
             if search.bits > FIRST:
                 values = values[np.isin(values >> np.uint32(ALL - search.bits), wanted[d])]
             found.append(_counted(values >> np.uint32(ALL - search.next_bits), d))
     return _added(found)
+
+
+def _among(column: Array, buckets: Array) -> Array:
+    """Say which values have one of these leading 16 bits; they are few, and comparing is faster than looking up."""
+    upper = np.ascontiguousarray(_upper(column))
+    stored = np.where(buckets >= HALF, buckets - HALF, (1 << FIRST) - 1 - buckets).astype(np.uint16)
+    mask: Array = upper == stored[0]
+    for pattern in stored[1:]:
+        mask |= upper == pattern
+    return mask
 
 
 def _upper(column: Array) -> Array:
@@ -142,7 +148,17 @@ def _upper(column: Array) -> Array:
 
 
 def _counted(prefixes: Array, dimension: int) -> tuple[Array, Array]:
-    keys, counts = np.unique(prefixes, return_counts=True)
+    """Count each prefix; those that are frequent, as in a gripper, are taken out first, and the rest is sorted."""
+    frequent = list[tuple[Array, Array]]()
+    while len(prefixes) > FEW:
+        same = prefixes == prefixes[0]
+        count = np.count_nonzero(same)
+        if count < len(prefixes) // 8:
+            break
+        frequent.append((prefixes[:1], np.array([count])))
+        prefixes = prefixes[~same]
+    parts = [*frequent, np.unique(prefixes, return_counts=True)]
+    keys, counts = (np.concatenate(column) for column in zip(*parts, strict=True))
     return _key(np.uint64(dimension), keys), counts
 
 
