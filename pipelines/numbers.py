@@ -12,11 +12,11 @@ import pyarrow.parquet as pq
 from schemas import arrow, filters
 from schemas.arrow import RAW
 from schemas.errors import DatasetError, UsageError, ViewError, did_you_mean
-from schemas.folder import absolute
+from schemas.folder import Folder
 from schemas.ops import ROW, Steps
 from schemas.source import Array
 from schemas.spaces import Space
-from schemas.store import Dataset, open_dataset
+from schemas.store import Dataset
 
 ROWS = 1 << 17  # that are in memory at once
 STATE = "observation.state"
@@ -40,7 +40,7 @@ class Part:
     """Some episodes of one data file; picklable."""
 
     member: int
-    dataset: str
+    folder: Folder
     manifest: str  # its digest
     file: str
     starts: Array  # [E] first rows, ascending
@@ -68,7 +68,7 @@ def parts_of(dataset: Dataset, selection: Selection, *, member: int = 0) -> list
     return [
         Part(
             member=member,
-            dataset=absolute(dataset.uri),
+            folder=dataset.folder.absolute(),
             manifest=dataset.manifest["xxh3_128"],
             file=str(file),
             starts=rows["row"].to_numpy(),
@@ -105,7 +105,7 @@ def _pairs(action: Space, state: Space | None) -> dict[int, int]:
 
 def vectors(part: Part, selection: Selection) -> Iterator[dict[str, Array]]:
     """Read a part: by name as in `spaces`, [N, D] float32, a few episodes after the other; chunks are [N, H * D]."""
-    dataset = _opened(part.dataset, part.manifest)
+    dataset = _opened(part.folder, part.manifest)
     columns = dataset.view(selection.view).columns if selection.view else frozenset({"action"})
     wanted = sorted(columns | ({STATE} if dataset.columns.state else set()))
     with _parquet(dataset, part.file) as file:
@@ -116,11 +116,11 @@ def vectors(part: Part, selection: Selection) -> Iterator[dict[str, Array]]:
 
 
 @lru_cache(maxsize=8)
-def _opened(path: str, manifest: str) -> Dataset:
+def _opened(folder: Folder, manifest: str) -> Dataset:
     """Open a dataset once per worker and content."""
-    dataset = open_dataset(path)
+    dataset = Dataset(folder)
     if dataset.manifest["xxh3_128"] != manifest:
-        raise DatasetError(f"{path}: was replaced while its numbers were read")
+        raise DatasetError(f"{folder.uri}: was replaced while its numbers were read")
     return dataset
 
 
@@ -216,5 +216,5 @@ def _chunks(selection: Selection, dataset: Dataset, *, action: Array, state: Arr
 def _finite(found: Found, part: Part) -> Found:
     for name, values in found.items():
         if not np.isfinite(values).all():
-            raise ViewError(f"{part.dataset}: {part.file}: {name} is not finite everywhere")
+            raise ViewError(f"{part.folder.uri}: {part.file}: {name} is not finite everywhere")
     return found

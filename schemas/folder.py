@@ -28,6 +28,12 @@ class Folder(Protocol):
     def local(self) -> Path | None:
         """Give its path, if it is on this machine."""
 
+    def __hash__(self) -> int:
+        """Hash what tells it from other folders."""
+
+    def absolute(self) -> "Folder":
+        """Give the same folder as any process finds it."""
+
     def child(self, name: str) -> "Folder":
         """Go down."""
 
@@ -123,6 +129,10 @@ class LocalFolder:
     def local(self) -> Path:
         """Its path."""
         return self.root
+
+    def absolute(self) -> "LocalFolder":
+        """Follow it from the root."""
+        return LocalFolder(self.root.resolve())
 
     def child(self, name: str) -> "LocalFolder":
         """Go down."""

@@ -68,6 +68,10 @@ class RemoteFolder:
     def local(self) -> None:
         """It is elsewhere."""
 
+    def absolute(self) -> "RemoteFolder":
+        """It is found from anywhere."""
+        return self
+
     def child(self, name: str) -> "RemoteFolder":
         """Go down."""
         return RemoteFolder(self.place(name), self._path(name), self.fs, self.hint)

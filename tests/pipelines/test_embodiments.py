@@ -14,12 +14,13 @@ from tests.pipelines.counted import LENGTHS, check, episodes, joined, make_count
 
 def test_recordings_of_one_embodiment_are_counted_as_one_in_any_order(tmp_path: Path) -> None:
     data = [open_dataset(make_counted(tmp_path / str(seed), seed=seed).out) for seed in (0, 50)]
+    before = [(dataset.path / "meta/stats.json").read_bytes() for dataset in data]
     found = statistics(*data)
     check(found, "action", np.concatenate([joined(episodes(dataset)) for dataset in data]))
     assert found.to_json() == statistics(*data[::-1]).to_json()
     assert found.name == "toy_arm"
     assert [(member.episodes, member.steps) for member in found.members] == [(len(LENGTHS), sum(LENGTHS))] * 2
-    assert not (data[0].path / "meta/stats.json").exists()
+    assert [(dataset.path / "meta/stats.json").read_bytes() for dataset in data] == before  # of each alone
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,13 @@ from schemas.store import open_dataset
 from tests.pipelines.counted import LENGTHS, make_counted
 
 
+def test_a_conversion_brings_those_of_what_is_stored(tmp_path: Path) -> None:
+    dataset = open_dataset(make_counted(tmp_path).out)
+    (found,) = read_kept(dataset)
+    assert found.to_json() == statistics(dataset, recompute=True).to_json()
+    assert (found.view, found.split, found.filters, found.steps) == (None, None, None, sum(LENGTHS))
+
+
 def test_they_are_kept_and_found_again(tmp_path: Path) -> None:
     dataset = open_dataset(make_counted(tmp_path).out)
     first = statistics(dataset, selection=Selection(view="late"))
@@ -40,7 +47,7 @@ def test_conditions_that_are_spelled_differently_are_the_same(tmp_path: Path) ->
     dataset = open_dataset(make_counted(tmp_path).out)
     for text in ("length>=7", "length  >= 7", "(length >= 7)"):
         statistics(dataset, selection=Selection(filters=text))
-    assert [found.filters for found in read_kept(dataset)] == ["length >= 7"]
+    assert [found.filters for found in read_kept(dataset)] == [None, "length >= 7"]
 
 
 def test_those_of_an_earlier_content_are_not_used_and_go(tmp_path: Path) -> None:
@@ -50,7 +57,7 @@ def test_those_of_an_earlier_content_are_not_used_and_go(tmp_path: Path) -> None
     stale = path.read_bytes()
     toy.spec.write_text(toy.spec.read_text().replace("control_hz = 10", "control_hz = 20"))
     assert toy.convert("--overwrite").code == 0
-    assert not path.exists()
+    assert path.read_bytes() != stale
     path.write_bytes(stale)
     assert toy.verify().code == 1
     assert "meta/stats.json" in toy.verify().err
@@ -73,6 +80,7 @@ def test_a_damaged_file_of_statistics_is_found(tmp_path: Path) -> None:
 
 def test_a_dataset_that_cannot_be_written_has_statistics_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     toy = make_counted(tmp_path)
+    (toy.out / "meta/stats.json").unlink()
     monkeypatch.setattr(os, "access", lambda *_: False)  # a folder's mode does not stop root
     assert statistics(open_dataset(toy.out)).steps == sum(LENGTHS)
     assert not (toy.out / "meta/stats.json").exists()

@@ -80,7 +80,7 @@ def test_a_place_that_cannot_be_written_or_does_not_exist_is_an_error(tmp_path: 
         publish(make_statistics(), str(tmp_path / "file"))
     with pytest.raises(UsageError, match="no statistics of 'toy'"):
         fetch("toy", str(tmp_path / "nowhere"))
-    with pytest.raises(UsageError, match="cannot be opened"):
+    with pytest.raises(UsageError, match="Protocol not known"):
         fetch("toy", "nosuch://place")
 
 

@@ -10,6 +10,7 @@ import pytest
 from pipelines.beam.combine import combine
 from pipelines.records import Engine
 from schemas.errors import SourceError, UsageError
+from schemas.folder import LocalFolder
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,16 +32,17 @@ def odd_and_even(part: int) -> Iterator[tuple[str, Total]]:
 
 @pytest.mark.parametrize("parts", [range(10), [9, 0, 8, 1, 7, 2, 6, 3, 5, 4]])
 def test_results_are_merged_by_key_in_any_order(parts: Any, tmp_path: Path) -> None:
-    found = combine(odd_and_even, list(parts), engine=Engine(), shared=tmp_path)
+    found = combine(odd_and_even, list(parts), engine=Engine(), shared=LocalFolder(tmp_path))
     assert found == {"odd": {"total": 25}, "even": {"total": 20}}
 
 
 def test_the_first_error_in_the_alphabet_is_raised_whatever_the_order(tmp_path: Path) -> None:
     for parts in ([1, -3, -2], [-2, 1, -3]):
         with pytest.raises(UsageError, match=r"^part -2 cannot be read$"):
-            combine(odd_and_even, parts, engine=Engine(), shared=tmp_path)
+            combine(odd_and_even, parts, engine=Engine(), shared=LocalFolder(tmp_path))
 
 
 def test_a_place_for_results_that_cannot_be_written_is_named(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="nowhere: cannot be written"):
-        combine(odd_and_even, [1], engine=Engine(runner="FnApiRunner"), shared=tmp_path / "nowhere")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UsageError, match=r"Not a directory: '.*/file/meta"):
+        combine(odd_and_even, [1], engine=Engine(runner="FnApiRunner"), shared=LocalFolder(tmp_path / "file"))
