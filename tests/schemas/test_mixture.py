@@ -30,17 +30,6 @@ weighting = "relative"
 one = 1.0
 two = 0.5
 """
-# The OpenVLA paper, arXiv 2406.09246, Table 3, in percent; "<0.1%" is 0.05.
-PRINTED = dict(
-    zip(
-        mixture("openvla/oxe_magic_soup_plus").weights,
-        [
-            *(12.7, 12.7, 13.3, 3.0, 0.4, 0.2, 2.3, 0.9, 1.2, 2.0, 4.4, 4.4, 0.2, 0.8, 2.4, 0.05),
-            *(2.2, 1.7, 0.05, 0.9, 2.2, 0.7, 0.2, 7.5, 7.1, 1.4, 10.0),
-        ],
-        strict=True,
-    )
-)
 
 
 def toy(text: str = TOY, **changes: str) -> MixtureSpec:
@@ -122,15 +111,21 @@ def test_the_25_sets_of_openvla_7b_have_openvlas_shares_and_epoch() -> None:
 
 
 def test_the_shares_printed_in_the_openvla_paper_are_reproduced() -> None:
-    ours = shares_of(
-        weighed("openvla/oxe_magic_soup_plus"), {**STEPS, "language_table": 7_045_476, "droid": 27_044_326}
-    )
-    assert ours == pytest.approx({source: p / sum(PRINTED.values()) for source, p in PRINTED.items()}, abs=0.0015)
+    printed = FACTS["openvla_paper_percent"]
+    steps = {**STEPS, "language_table": 7_045_476, "droid": 27_044_326}
+    ours = shares_of(weighed("openvla/oxe_magic_soup_plus"), steps)
+    whole = sum(printed.values())  # not 100
+    assert ours == pytest.approx({source: percent / whole for source, percent in printed.items()}, abs=0.0015)
     # openvla-7b's mixture lacks two of them and gives fractal weight 1.0; the others keep their proportions
     minus = shares_of(weighed("openvla/oxe_magic_soup_plus_minus"), STEPS)
     del minus["fractal20220817_data"]
-    scale = sum(minus.values()) / sum(PRINTED[source] for source in minus)
-    assert minus == pytest.approx({source: scale * PRINTED[source] for source in minus}, abs=0.002)
+    scale = sum(minus.values()) / sum(printed[source] for source in minus)
+    assert minus == pytest.approx({source: scale * printed[source] for source in minus}, abs=0.002)
+
+
+def test_the_shares_that_octos_loader_printed_are_reproduced() -> None:
+    spec = weighed("octo/rtx", weighting="share")
+    assert shares_of(spec, dict.fromkeys(spec.weights, 7)) == pytest.approx(FACTS["octo_notebook_rtx"], abs=1e-6)
 
 
 def test_a_group_of_scenes_is_a_source_of_its_dataset() -> None:
