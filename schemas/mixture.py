@@ -17,9 +17,9 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, Field, StringConstraints, model_validator
 
 from schemas import catalog
-from schemas.errors import SpecError, did_you_mean
+from schemas.errors import SpecError, ViewError, did_you_mean
 from schemas.spec import Model, _validated
-from schemas.views import view_names
+from schemas.views import view
 
 HERE = Path(__file__).parent / "mixtures"
 
@@ -188,8 +188,11 @@ def _why_not(spec: MixtureSpec, source: str, steps: Mapping[str, int]) -> str | 
     if dataset not in declared and source not in steps:
         close = get_close_matches(dataset, declared, n=1)
         return "unknown dataset" + (f", did you mean '{close[0]}'?" if close else "")
-    if spec.view and dataset in declared and spec.view not in view_names(catalog.dataset(dataset)):
-        return f"it has no view '{spec.view}'"
+    if spec.view and dataset in declared:
+        try:
+            view(catalog.dataset(dataset), spec.view)
+        except ViewError as error:
+            return str(error)
     if source not in steps:
         return "its number of steps is not given"
     return None if steps[source] > 0 else "it has no steps"

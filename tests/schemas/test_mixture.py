@@ -14,8 +14,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schemas.errors import SpecError
+from schemas import catalog
+from schemas.errors import SpecError, ViewError
 from schemas.mixture import HERE, MixtureSource, MixtureSpec, load, mixture, mixture_names, shares
+from schemas.views import view
 
 ROOT = Path(__file__).resolve().parents[2]
 FACTS: dict[str, Any] = json.loads((ROOT / "tests/data/oxe_mixtures.json").read_text())
@@ -160,16 +162,21 @@ def test_shares_sum_to_one_repeat_as_declared_and_do_not_depend_on_the_order(
 
 
 def test_sources_that_cannot_take_part_are_an_error_that_names_all_of_them() -> None:
-    text = (
-        TOY.replace("one", "bridge_dataset").replace("two", "demo_kitchn").replace("[weights]", 'view = "x"\n[weights]')
-    )
     with pytest.raises(SpecError) as error:
-        shares(toy(text + "three = 1.0\nfour = 1.0\nfive = 2.0"), {"bridge_dataset": 9, "four": 0, "five": 1})
+        shares(toy(TOY.replace("one", "demo_kitchn") + "three = 1.0\nfour = 1.0\nfive = 2.0"), {"four": 0, "five": 1})
     assert str(error.value) == (
-        "toy: 4 of 5 cannot take part: bridge_dataset (it has no view 'x'); "
-        "demo_kitchn (unknown dataset, did you mean 'demo_kitchen'?); three (unknown dataset); four (it has no steps). "
+        "toy: 4 of 5 cannot take part: demo_kitchn (unknown dataset, did you mean 'demo_kitchen'?); "
+        "two (unknown dataset); three (unknown dataset); four (it has no steps). "
         'To go on without, name them under [excluded] or set missing = "skip"'
     )
+
+
+def test_a_dataset_that_cannot_give_the_view_says_why() -> None:
+    with pytest.raises(SpecError) as error:
+        shares(toy(weighting='view = "x"\nweighting', two="bridge_dataset"), {"one": 5, "bridge_dataset": 5})
+    with pytest.raises(ViewError) as why:
+        view(catalog.dataset("bridge_dataset"), "x")
+    assert str(error.value).startswith(f"toy: 1 of 2 cannot take part: bridge_dataset ({why.value})")
 
 
 def test_a_declared_dataset_without_steps_says_so() -> None:
