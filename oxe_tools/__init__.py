@@ -21,9 +21,10 @@ def _check_neighbours() -> None:
 
 _check_neighbours()
 
-from schemas.episode import Episode  # noqa: E402 - only once the neighbours are known to be ours
+from pipelines.in_memory import standardize  # noqa: E402 - only once the neighbours are known to be ours
+from schemas.episode import Episode  # noqa: E402
 from schemas.errors import OxeError  # noqa: E402
 from schemas.spaces import Dim, Space  # noqa: E402
 from schemas.store import Dataset, open_dataset  # noqa: E402
 
-__all__ = ["Dataset", "Dim", "Episode", "OxeError", "Space", "open_dataset"]
+__all__ = ["Dataset", "Dim", "Episode", "OxeError", "Space", "open_dataset", "standardize"]

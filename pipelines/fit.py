@@ -20,11 +20,12 @@ def check_fit(spec: DatasetSpec, steps: Mapping[str, Field], episodes: Mapping[s
     wanted: list[tuple[str, set[str], Mapping[str, Field]]] = [
         *((f"action.{part}", set(expr.paths()), steps) for part, expr in spec.action.items()),
         *((f"state.{part}", set(expr.paths()), steps) for part, expr in spec.state.items()),
-        *((f"cameras.{role}", {path}, steps) for role, path in spec.cameras.items()),
+        *((f"cameras.{role}", {camera.key}, steps) for role, camera in spec.cameras.items()),
         *((f"depth.{role}", {depth.key}, steps) for role, depth in spec.depth.items()),
         ("language", set(spec.language_keys), anywhere),
         ("timestamp", {spec.timestamp} if spec.timestamp else set(), steps),
         ("id", {spec.id} if spec.id else set(), episodes),
+        *((f"filters.{name}", {declared.key}, episodes) for name, declared in spec.filters.items()),
     ]
     for place, paths, known in wanted:
         for path in sorted(paths):
@@ -47,7 +48,8 @@ def misfit(use: str, field: Field) -> str | None:
         "cameras": ("images", field.kind == "image" and single and not field.dtype.startswith("float")),
         "language": ("texts", text and scalar and (single or listed)),
         "id": ("one value", scalar and single),
-        "action": ("one vector per step", number and single and len(field.shape) < 2 and None not in field.shape),
+        "filters": ("one value", scalar and single),
+        "action": ("numbers of fixed shape", number and single and None not in field.shape),
         "flag": ("one number per step", number and single and scalar),
     }
     needed, does = fits[{"depth": "cameras", "state": "action", "timestamp": "flag"}.get(use, use)]

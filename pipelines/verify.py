@@ -15,7 +15,6 @@ import pyarrow.parquet as pq
 import xxhash
 
 from pipelines.folders import write_atomically
-from pipelines.job import why_drop
 from pipelines.progress import Progress, silent
 from pipelines.publish import counted, sealed
 from pipelines.readers.registry import open_source
@@ -214,7 +213,7 @@ def _from_source(dataset: Dataset, uri: str, out: Verification) -> Iterator[Epis
         for ref in plan(reader, split=options.split, limit=options.limit):
             for raw in reader.read(ref, binding.columns):
                 try:
-                    reason = raw.reason if isinstance(raw, Unreadable) else why_drop(raw)
+                    reason = raw.reason if isinstance(raw, Unreadable) else binding.why_drop(raw)
                     episode = None if isinstance(raw, Unreadable) or reason else binding.episode(raw)
                 except SourceError as error:
                     episode, reason = None, error.reason

@@ -5,6 +5,7 @@ Read and checked at load time; a wrong one is a SpecError that names file, key a
 
 import hashlib
 import json
+import re
 import tomllib
 from collections.abc import Callable, Mapping
 from math import inf
@@ -17,12 +18,14 @@ from pydantic import (
     PlainValidator,
     StringConstraints,
     ValidationError,
+    model_serializer,
     model_validator,
 )
 
 from schemas import expr
 from schemas.errors import SpecError, did_you_mean
 from schemas.spaces import Dim, Frame, Gripper, Kind, Mode, Origin, Rotation, Space, Unit
+from schemas.vocabulary import DECODERS
 
 Parsed = TypeVar("Parsed")
 
@@ -58,12 +61,23 @@ class Model(BaseModel):
 
 
 class Part(Model):
-    """Some dimensions that one expression fills: `xyz = { kind = "position", dims = [...], unit = "m", ... }`."""
+    """Some dimensions that one expression fills, in words or as a table: `xyz = "position x y z, m, delta"`."""
 
     kind: Kind
     dims: tuple[str, ...]
     unit: Unit
     mode: Mode
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read(cls, data: Any) -> Any:
+        if not isinstance(data, str):
+            return data
+        words = [word.split() for word in data.split(",")]
+        if len(words) != 3 or not words[0] or len(words[1]) != 1 or len(words[2]) != 1:
+            raise ValueError(f"'{data}': a part is written as 'position x y z, m, delta'")
+        (kind, *dims), (unit,), (mode,) = words
+        return {"kind": kind, "dims": tuple(dims) or (kind,), "unit": unit, "mode": mode}
 
 
 class SpaceSpec(Model):
@@ -121,38 +135,110 @@ class SourceSpec(Model):
     format: Literal["rlds"] = "rlds"
     uri: str | None = None
     version: str | None = None
+    mirror: str | None = None  # another place that holds the same
 
 
-class DepthSpec(Model):
-    """A depth image: its key, and how many metres one count is (unknown where it is not said)."""
+class SizeSpec(Model):
+    """How much there is, where it is known."""
+
+    episodes: int | None = None  # in the source, before any filter
+    kept: int | None = None  # after the declaration's filters
+    transitions: int | None = None  # in OpenVLA's published statistics, so after its transform
+    gib: float | None = None
+
+
+class CameraSpec(Model):
+    """A camera: its key alone, or a table with what is known about its images."""
 
     key: str
+    shape: tuple[int, ...] = ()  # height, width, channels
+    channels: Literal["rgb", "bgr"] = "rgb"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read(cls, data: Any) -> Any:
+        return {"key": data} if isinstance(data, str) else data
+
+
+class DepthSpec(CameraSpec):
+    """A depth image: as a camera, and how many metres one count is (unknown where it is not said)."""
+
     metres_per_unit: float | None = None
+
+
+class FilterSpec(Model):
+    """A condition on a per-episode field: it equals a value, or its text contains one."""
+
+    key: str
+    equals: bool | int | str | None = None
+    contains: str | None = None
+
+    @model_validator(mode="after")
+    def _one_condition(self) -> Self:
+        if (self.equals is None) == (self.contains is None):
+            raise ValueError("a filter has one of 'equals' and 'contains'")
+        return self
+
+    def keeps(self, value: Any) -> bool:
+        """Say whether an episode with this value of the field is kept."""
+        return value == self.equals if self.contains is None else self.contains in str(value)
+
+
+class FieldSpec(Model):
+    """What one field of the source holds, in words: `"float64 [3] position (m)"`."""
+
+    dtype: str = "float32"
+    shape: tuple[int, ...] | None = None  # None: not known
+    doc: str = ""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read(cls, data: Any) -> Any:
+        if not isinstance(data, str):
+            return data
+        found = re.fullmatch(r"(?:(bool|text|u?int\d+|float\d+) ?)?(?:\[((?:\d+(?:, ?\d+)*)?)\] ?)?(.*)", data)
+        dtype, shape, doc = found.groups() if found else (None, None, data)
+        sizes = None if shape is None else tuple(int(size) for size in shape.split(",") if size)
+        return {"dtype": dtype or "float32", "shape": () if dtype == "text" else sizes, "doc": doc}
+
+    @model_serializer
+    def _write(self) -> str:
+        shape = None if self.shape is None or self.dtype == "text" else f"[{', '.join(map(str, self.shape))}]"
+        words = (self.dtype if self.dtype != "float32" else None, shape, self.doc)
+        return " ".join(word for word in words if word)
 
 
 class ViewSpec(Model):
     """A view over the stored columns: step ops before, the action's columns, step ops after.
 
-    `space` changes what the stored action's Space says: any of its keys, or new `parts`.
+    `space` changes what the stored action's Space says: any of its keys, or new `parts`. A view that the dataset cannot
+    give says why in `unavailable`.
     """
 
     before: tuple[StepOp, ...] = ()
     action: tuple[Expression, ...] = ()
     after: tuple[StepOp, ...] = ()
     space: dict[str, Any] = {}
+    unavailable: str = ""
 
 
 class DatasetSpec(Model):
     """One declaration. `embodiment` may be written as a name of `schemas/embodiments/`."""
 
     name: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
+    aliases: tuple[str, ...] = ()
+    tfds_name: str | None = None
     description: str = ""
     source: SourceSpec = SourceSpec()
+    size: SizeSpec = SizeSpec()
     embodiment: EmbodimentSpec
     control_hz: float | None = None
     language: str | tuple[str, ...] = ()
-    cameras: dict[str, str] = {}
+    cameras: dict[str, CameraSpec] = {}
     depth: dict[str, DepthSpec] = {}
+    fields: dict[str, FieldSpec] = {}  # what the source's other fields hold
+    decode: dict[str, str] = {}  # a path to the decoder that its values need first
+    filters: dict[str, FilterSpec] = {}  # episodes that fail one are dropped under its name
     state: dict[str, Expression] = {}
     action: dict[str, Expression]
     views: dict[str, ViewSpec] = {}
@@ -164,8 +250,21 @@ class DatasetSpec(Model):
     homepage: str | None = None
     errata: tuple[str, ...] = ()
 
+    @model_validator(mode="before")
+    @classmethod
+    def _views_by_name(cls, data: Any) -> Any:
+        if isinstance(data, dict) and isinstance(data.get("views"), dict):
+            views = data["views"]
+            return {**data, "views": {name: _same_as(given, name, views) for name, given in views.items()}}
+        return data
+
     @model_validator(mode="after")
     def _parts_match(self) -> Self:
+        for path, decoder in self.decode.items():
+            if decoder not in DECODERS:
+                raise ValueError(f"decode.{path}: unknown decoder '{decoder}'{did_you_mean(decoder, DECODERS)}")
+            if path not in self.fields or self.fields[path].shape is None:
+                raise ValueError(f"decode.{path}: say in [fields] what it holds then, such as 'float32 [7]' or 'text'")
         _check_parts("action", self.action, self.embodiment.action)
         _check_parts("state", self.state, self.embodiment.state)
         if self.control_hz is not None and not 0 < self.control_hz < inf:
@@ -199,6 +298,17 @@ class DatasetSpec(Model):
         """Say what the stored state means, where there is one."""
         return self.embodiment.state.space("state") if self.embodiment.state else None
 
+    def paths(self) -> frozenset[str]:
+        """Name every field of the source that the declaration reads."""
+        exprs = [*self.action.values(), *self.state.values()]
+        read = set[str]().union(*(expr.paths() for expr in exprs))
+        for declared in self.views.values():
+            words = [expr.paths() for expr in declared.action]
+            words += [call.paths() for call in (*declared.before, *declared.after)]
+            read |= {path.removeprefix("raw.") for paths in words for path in paths if path.startswith("raw.")}
+        read |= {camera.key for camera in (*self.cameras.values(), *self.depth.values())}
+        return frozenset(read | {*self.language_keys, *filter(None, (self.timestamp, self.id))})
+
     def view_space(self, name: str) -> Space:
         """Say what a declared view's action means."""
         changed = {**self.embodiment.action.model_dump(), **self.views[name].space}
@@ -214,6 +324,19 @@ class DatasetSpec(Model):
     def digest(self) -> str:
         """Hash the declaration's content, not its comments."""
         return hashlib.sha256(json.dumps(self.to_json()).encode()).hexdigest()
+
+
+def _same_as(given: Any, name: str, views: Mapping[str, Any]) -> Any:
+    """Resolve a view that is written as a word: `action`, the stored one as it is, or another view's name."""
+    if not isinstance(given, str):
+        return given
+    if given == "action":
+        return {}
+    if isinstance(views.get(given), str):
+        return _same_as(views[given], name, {k: v for k, v in views.items() if k != given})
+    if given not in views:
+        raise ValueError(f"views.{name}: '{given}' is neither 'action' nor another view")
+    return views[given]
 
 
 def _check_parts(which: str, given: Mapping[str, object], declared: SpaceSpec | None) -> None:
@@ -235,15 +358,31 @@ def _explain(error: ValidationError) -> str:
     return "; ".join(lines)
 
 
-def load(text: str, *, where: str, embodiment: Callable[[str], EmbodimentSpec]) -> DatasetSpec:
-    """Read a declaration; `where` names it in errors, `embodiment` finds embodiments by name."""
-    data = _toml(text, where)
+def load(
+    text: str,
+    *,
+    where: str,
+    embodiment: Callable[[str], EmbodimentSpec],
+    like: Callable[[str], dict[str, Any]] | None = None,
+) -> DatasetSpec:
+    """Read a declaration; `where` names it in errors, `embodiment` and `like` find what it refers to by name."""
+    data = merged(text, where=where, like=like)
     if isinstance(data.get("embodiment"), str):
         try:
             data["embodiment"] = embodiment(data["embodiment"]).model_dump()
         except SpecError as error:
             raise SpecError(f"{where}: embodiment: {error}") from error
     return _validated(DatasetSpec, data, where)
+
+
+def merged(text: str, *, where: str, like: Callable[[str], dict[str, Any]] | None) -> dict[str, Any]:
+    """Read a declaration's tables; where it says `like = NAME`, on top of those of that other declaration."""
+    data = _toml(text, where)
+    if "like" not in data or like is None:
+        return data
+    base = like(data.pop("like"))
+    both = {key: {**base[key], **data[key]} for key in data if isinstance(data[key], dict) and isinstance(base.get(key), dict)}
+    return {**base, **data, **both}
 
 
 def load_embodiment(text: str, *, where: str) -> EmbodimentSpec:

@@ -12,7 +12,7 @@ from pydantic import BaseModel
 from pipelines.convert import convert
 from pipelines.verify import verify
 from schemas import catalog, expr, spaces
-from schemas.ops import ARRAY_OPS, STEP_OPS
+from schemas.vocabulary import ARRAY_OPS, STEP_OPS
 from schemas.spec import DatasetSpec, DepthSpec, EmbodimentSpec, Part, SourceSpec, SpaceSpec, ViewSpec
 from schemas.store import Dataset, open_dataset
 from tests.docs.toy import ROOT, blocks

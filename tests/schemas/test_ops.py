@@ -7,7 +7,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
 from schemas.errors import SourceError
-from schemas.ops import ARRAY_OPS, ROW, STEP_OPS, binarize_gripper, drop_first, drop_last, relabel_achieved_delta
+from schemas.grippers import binarize_gripper
+from schemas.ops import ROW, drop_first, drop_last, relabel_achieved_delta
+from schemas.vocabulary import ARRAY_OPS, STEP_OPS
 from schemas.source import Array
 
 # As OpenVLA's and Octo's own functions answered; rounded to float32.

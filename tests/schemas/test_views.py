@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 from scipy.spatial.transform import Rotation
 
-from schemas import catalog, ops, rotations, views
+from schemas import catalog, ops, rotations, views, vocabulary
 from schemas.errors import ViewError
 from schemas.expr import Path as Column
 from schemas.source import Array
@@ -287,8 +287,8 @@ def test_the_digest_is_the_same_in_another_process() -> None:
 
 def test_the_digest_stays_when_nothing_that_the_view_runs_changes(monkeypatch: pytest.MonkeyPatch) -> None:
     before = toy_digest(), toy_digest(name="eef_delta")
-    monkeypatch.setitem(ops.ARRAY_OPS, "deg2rad", ops.invert)
-    monkeypatch.setitem(ops.STEP_OPS, "drop_all", ops.drop_last)
+    monkeypatch.setitem(vocabulary.ARRAY_OPS, "deg2rad", ops.invert)
+    monkeypatch.setitem(vocabulary.STEP_OPS, "drop_all", ops.drop_last)
     assert (toy_digest(), toy_digest(name="eef_delta")) == before
     assert toy_digest("# comment\n" + TOY.replace("control_hz = 5", "control_hz = 6")) == before[0]
 
@@ -313,7 +313,7 @@ def other_op(steps: ops.Steps, count: int) -> ops.Steps:
 
 def test_the_digest_changes_with_the_code_of_an_op(monkeypatch: pytest.MonkeyPatch) -> None:
     before = toy_digest()
-    monkeypatch.setitem(ops.STEP_OPS, "drop_first", other_op)
+    monkeypatch.setitem(vocabulary.STEP_OPS, "drop_first", other_op)
     assert toy_digest() != before
 
 
@@ -346,7 +346,7 @@ def other_helper(count: int) -> bool:
 
 def test_the_digest_finds_a_helper_inside_a_comprehension(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(views, "OURS", ("schemas", "tests"))
-    monkeypatch.setitem(ops.STEP_OPS, "drop_first", in_a_comprehension)
+    monkeypatch.setitem(vocabulary.STEP_OPS, "drop_first", in_a_comprehension)
     before = toy_digest()
     monkeypatch.setitem(in_a_comprehension.__globals__, "helper", other_helper)
     assert toy_digest() != before

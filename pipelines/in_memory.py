@@ -1,0 +1,187 @@
+"""`standardize`: one raw episode in memory, without files, in the unified schema or as a view shows it."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import numpy as np
+
+from pipelines.standardize import FLAGS, decoded, texts_of
+from schemas import catalog
+from schemas.episode import Episode, take
+from schemas.errors import SourceError, SpecError, did_you_mean
+from schemas.expr import Expr
+from schemas.ops import ROW
+from schemas.source import Array, Ragged
+from schemas.spaces import Space
+from schemas.spec import DatasetSpec
+from schemas.views import View, view
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Standard:
+    """A declaration with everything that is the same for each of its episodes."""
+
+    spec: DatasetSpec
+    action: Space
+    state: Space | None
+    paths: Mapping[str, str]  # "/" read as "." -> the path as it is declared
+    views: dict[str, View]
+
+    @classmethod
+    def of(cls, spec: DatasetSpec) -> "Standard":
+        """Prepare a declaration."""
+        declared = {*spec.paths(), *spec.fields, *spec.decode}
+        return cls(
+            spec=spec,
+            action=spec.action_space,
+            state=spec.state_space,
+            paths={path.replace("/", "."): path for path in declared},
+            views={},
+        )
+
+    def view(self, name: str) -> View:
+        """Find a view; the same one each time."""
+        if name not in self.views:
+            self.views[name] = view(self.spec, name)
+        return self.views[name]
+
+
+@cache
+def _shipped(name: str) -> Standard:
+    return Standard.of(catalog.dataset(name))
+
+
+def standardize(name: str, steps: Mapping[str, Any], view: str | None = None) -> Episode:
+    """Turn one raw episode into the unified schema, or into what a view of it shows.
+
+    `name` is whatever `oxe convert` takes; declarations in files are read anew in each call. `steps` has T values under
+    each key of the source: a nested or a flat dict (`observation.state` or `observation/state`) of arrays [T, ...],
+    lists of texts, or lists of encoded images; a text may be given once. Keys that are missing or None leave the state,
+    the images and the instructions empty. Decoded images stay in `raw`. Raises SpecError where the result needs a key
+    that is missing, SourceError where the numbers cannot be used, ViewError where there is no such view.
+
+    >>> steps = {"action": {"rel_actions_world": np.ones((2, 7))}}
+    >>> standardize("taco_play", steps, view="openvla").action.shape
+    (2, 7)
+    """
+    standard = _shipped(name) if name in catalog.dataset_names() else Standard.of(catalog.dataset(name))
+    spec, chosen = standard.spec, None if view is None else standard.view(view)
+    columns = decoded(spec, {standard.paths.get(path, path): column for path, column in _flat(steps)})
+    length = _length(spec, columns)
+    action = vector(spec.action_parts, columns)
+    state = vector(spec.state_parts, columns)
+    if action is None and _reads_action(spec, view):
+        needed = set[str]().union(*(expr.paths() for expr in spec.action_parts))
+        missing = min(needed - columns.keys())
+        raise SpecError(f"{spec.name}: the action needs '{missing}'{did_you_mean(missing, columns)}")
+    stored = {**_stored(spec, columns, length), "state": state, "state_space": standard.state}
+    if chosen is None:
+        return Episode(**stored, action=action, action_space=standard.action)
+    seen = {f"raw.{path}": column for path, column in columns.items() if isinstance(column, np.ndarray)}
+    seen |= {} if action is None else {"action": action}
+    seen |= {} if state is None else {"observation.state": state}
+    viewed = chosen.of_columns({**seen, ROW: np.arange(length)})
+    rows = None if viewed.mask.all() else np.flatnonzero(viewed.mask)
+    kept = stored if rows is None else {key: _taken(value, rows) for key, value in stored.items()}
+    ends = _ends(len(viewed.action))
+    return Episode(**{**kept, **ends}, action=viewed.action, action_space=chosen.space)
+
+
+def _reads_action(spec: DatasetSpec, view: str | None) -> bool:
+    """Say whether a result is made from the stored action, and not from the source's own columns alone."""
+    declared = spec.views.get(view) if view else None
+    return declared is None or not declared.action or any("action" in expr.paths() for expr in declared.action)
+
+
+def vector(parts: Sequence[Expr], columns: Mapping[str, Any]) -> Array | None:
+    """Compute a stored vector; None where it has no parts or a column is missing."""
+    if not parts or not all(path in columns for expr in parts for path in expr.paths()):
+        return None
+    return np.concatenate([expr(columns) for expr in parts], axis=1) if len(parts) > 1 else parts[0](columns)
+
+
+def _stored(spec: DatasetSpec, columns: Mapping[str, Any], length: int) -> dict[str, Any]:
+    """Make everything of an episode but its vectors."""
+    cameras = {camera.key: images for images, roles in (("images", spec.cameras), ("depth", spec.depth)) for camera in roles.values()}
+    out: dict[str, Any] = {"images": {}, "depth": {}, "raw": {}, "metadata": {}}
+    language = [path for path in spec.language_keys if path in columns]
+    for path, column in columns.items():
+        if path in language[:1]:
+            continue
+        if isinstance(column, str | bytes):
+            out["metadata"][path] = column
+        elif path in cameras and not isinstance(column, np.ndarray):
+            out[cameras[path]][path.rpartition(".")[2]] = [frame or None for frame in column]
+        else:
+            out["raw"][path] = column
+    texts: list[str] = []
+    index = None
+    for path in language:
+        column = columns[path]
+        words = [column] * length if isinstance(column, str | bytes) else column
+        found, one = texts_of([word.encode() if isinstance(word, str) else word for word in words], path)
+        index = one if index is None else index
+        texts += [text for text in found if text not in texts]
+    flags = {flag: np.asarray(columns[flag], np.float32 if flag == "reward" else bool) for flag in FLAGS if flag in columns}
+    timed = np.asarray(columns[spec.timestamp], np.float64) if spec.timestamp in columns else None
+    if timed is None and spec.control_hz and not spec.timestamp:
+        timed = np.arange(length) / spec.control_hz
+    return {
+        "id": f"{spec.name}-000000",
+        "dataset": spec.name,
+        "embodiment": spec.embodiment.name,
+        "instructions": tuple(texts),
+        "instruction_index": index,
+        "control_hz": spec.control_hz,
+        "timestamp": timed,
+        **_ends(length),
+        **flags,
+        **out,
+    }
+
+
+def _ends(length: int) -> dict[str, Array]:
+    step = np.arange(length)
+    return {"is_first": step == 0, "is_last": step == length - 1}
+
+
+def _taken(value: Any, rows: Array) -> Any:
+    """Take some steps of one of an episode's fields, if it has steps."""
+    if isinstance(value, dict):
+        return {key: take(column, rows) if hasattr(column, "__len__") and not isinstance(column, str | bytes) else column for key, column in value.items()}
+    return value[rows] if isinstance(value, np.ndarray) else value
+
+
+def _flat(steps: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """List the columns of a nested dict, "/" in keys read as "."; None is no column."""
+    for key, value in steps.items():
+        path = f"{prefix}{key}".replace("/", ".")
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{path}.")
+        elif value is not None:
+            yield path, _column(value)
+
+
+def _column(value: Any) -> Any:
+    """Take lists of numbers as arrays, arrays of texts as lists."""
+    if isinstance(value, str | bytes | Ragged):
+        return value
+    array = value if isinstance(value, np.ndarray) else None
+    if array is None and not (isinstance(value, list | tuple) and value and isinstance(value[0], str | bytes | memoryview)):
+        array = np.asarray(value)
+    if array is None or array.dtype.kind in "OSU":
+        return list(value if array is None else array.tolist())
+    return array
+
+
+def _length(spec: DatasetSpec, columns: Mapping[str, Any]) -> int:
+    lengths = {path: len(column) for path, column in columns.items() if not isinstance(column, str | bytes)}
+    if not lengths:
+        raise SourceError(f"{spec.name}: an episode without a single column")
+    shortest, longest = min(lengths, key=lengths.__getitem__), max(lengths, key=lengths.__getitem__)
+    if lengths[shortest] != lengths[longest]:
+        unequal = f"{longest} has {lengths[longest]} steps, {shortest} has {lengths[shortest]}"
+        raise SourceError(f"{spec.name}: columns of unequal length: {unequal}", reason="unequal_lengths")
+    return lengths[shortest]
