@@ -40,11 +40,6 @@ def toy(text: str = TOY, **changes: str) -> MixtureSpec:
     return load(text, where="toy.toml")
 
 
-def weighed(name: str, **changes: object) -> MixtureSpec:
-    """Load a mixture for its weights alone, whatever views are declared."""
-    return mixture(name).model_copy(update={"view": None, **changes})
-
-
 def shares_of(spec: MixtureSpec, steps: dict[str, int]) -> dict[str, float]:
     return {source: part.share for source, part in shares(spec, steps).sources.items()}
 
@@ -75,45 +70,36 @@ def test_datasets_are_those_upstream_names(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", sorted(UPSTREAM))
-def test_every_dataset_of_a_mixture_is_one_of_open_x_embodiment_or_excluded_with_a_reason(name: str) -> None:
+def test_every_dataset_of_a_mixture_is_declared_and_gives_its_view_or_is_excluded_with_a_reason(name: str) -> None:
     spec = mixture(name)
-    for source in spec.weights:
-        assert spec.dataset_of(source) in FACTS["dataset_names"] or spec.excluded[source] == "not declared"
-
-
-@pytest.mark.xfail(strict=True, reason="the declarations are being written; take this mark away when it passes")
-def test_every_dataset_of_a_mixture_is_declared_and_gives_its_view() -> None:
-    gaps = {}
-    for spec in map(mixture, mixture_names()):
-        wanted = {spec.dataset_of(source) for source in spec.weights.keys() - spec.excluded.keys()}
-        for dataset in wanted - {*catalog.dataset_names()}:
-            gaps[spec.name, dataset] = "not declared"
-        for dataset in wanted & {*catalog.dataset_names()} if spec.view else ():
-            if spec.view not in view_names(catalog.dataset(dataset)):
-                gaps[spec.name, dataset] = f"no view '{spec.view}'"
-    assert gaps == {}
+    names = {source: spec.dataset_of(source) for source in spec.weights}
+    assert {source for source in names if names[source] not in catalog.dataset_names()} == {
+        source for source, why in spec.excluded.items() if why == "not declared"
+    }
+    for source in names.keys() - spec.excluded.keys() if spec.view else ():
+        assert spec.view in view_names(catalog.dataset(names[source]))
 
 
 @pytest.mark.parametrize("name", [name for name in UPSTREAM if "balanced" in UPSTREAM[name]])
 def test_relative_shares_are_those_of_the_loaders_that_balance(name: str) -> None:
-    assert shares_of(weighed(name), STEPS) == pytest.approx(UPSTREAM[name]["balanced"], rel=1e-12)
+    assert shares_of(mixture(name), STEPS) == pytest.approx(UPSTREAM[name]["balanced"], rel=1e-12)
 
 
 @pytest.mark.parametrize("name", [name for name in UPSTREAM if "unbalanced" in UPSTREAM[name]])
 def test_without_balancing_a_weight_is_a_share(name: str) -> None:
-    spec = weighed(name, weighting="share")
+    spec = mixture(name).model_copy(update={"weighting": "share"})
     assert shares_of(spec, dict.fromkeys(spec.weights, 7)) == pytest.approx(UPSTREAM[name]["unbalanced"], rel=1e-12)
 
 
 @pytest.mark.parametrize("name", [name for name in UPSTREAM if "probabilities" in UPSTREAM[name]])
 def test_weights_that_hold_the_size_already_are_only_normalized(name: str) -> None:
-    spec = weighed(name, excluded={})
+    spec = mixture(name).model_copy(update={"excluded": {}})
     ours = list(shares_of(spec, dict.fromkeys(spec.weights, 7)).values())
     assert ours == pytest.approx(list(UPSTREAM[name]["probabilities"].values()), rel=1e-12)
 
 
 def test_the_25_sets_of_openvla_7b_have_openvlas_shares_and_epoch() -> None:
-    spec = weighed("oxe_magic_soup_plus_minus")
+    spec = mixture("oxe_magic_soup_plus_minus")
     ours = shares(spec, STEPS)
     weights = np.array(list(spec.weights.values()))
     sizes = np.array([STEPS[source] for source in spec.weights])
@@ -128,18 +114,18 @@ def test_the_25_sets_of_openvla_7b_have_openvlas_shares_and_epoch() -> None:
 def test_the_shares_printed_in_the_openvla_paper_are_reproduced() -> None:
     printed = FACTS["openvla_paper_percent"]
     steps = {**STEPS, "language_table": 7_045_476, "droid": 27_044_326}
-    ours = shares_of(weighed("openvla/oxe_magic_soup_plus"), steps)
+    ours = shares_of(mixture("openvla/oxe_magic_soup_plus"), steps)
     whole = sum(printed.values())  # not 100
     assert ours == pytest.approx({source: percent / whole for source, percent in printed.items()}, abs=0.0015)
     # openvla-7b's mixture lacks two of them and gives fractal weight 1.0; the others keep their proportions
-    minus = shares_of(weighed("openvla/oxe_magic_soup_plus_minus"), STEPS)
+    minus = shares_of(mixture("openvla/oxe_magic_soup_plus_minus"), STEPS)
     del minus["fractal20220817_data"]
     scale = sum(minus.values()) / sum(printed[source] for source in minus)
     assert minus == pytest.approx({source: scale * printed[source] for source in minus}, abs=0.002)
 
 
 def test_the_shares_that_octos_loader_printed_are_reproduced() -> None:
-    spec = weighed("octo/rtx", weighting="share")
+    spec = mixture("octo/rtx").model_copy(update={"weighting": "share"})
     assert shares_of(spec, dict.fromkeys(spec.weights, 7)) == pytest.approx(FACTS["octo_notebook_rtx"], abs=1e-6)
 
 
