@@ -109,9 +109,10 @@ def quat_xyzw_to_euler(x: Array) -> Array:
     sine = np.clip(two * (x * z - w * y), -one, one)  # element 20 of the rotation matrix
     roll = np.arctan2(two * (y * z + w * x), one - two * (x * x + y * y))
     yaw = np.arctan2(two * (x * y + w * z), one - two * (y * y + z * z))
-    locked = np.abs(np.abs(sine) - one) < GIMBAL
-    turned = np.arctan2(-np.sign(sine) * two * (x * y - w * z), -np.sign(sine) * two * (x * z + w * y))
-    angles = (np.where(locked, turned, roll), -np.arcsin(sine), np.where(locked, np.float32(0), yaw))
+    locked, sign = np.abs(np.abs(sine) - one) < GIMBAL, np.sign(sine)
+    turned = np.arctan2(-sign * two * (x * y - w * z), -sign * two * (x * z + w * y))
+    pitch = np.where(locked, -sign * np.float32(np.pi / 2), -np.arcsin(sine))
+    angles = (np.where(locked, turned, roll), pitch, np.where(locked, np.float32(0), yaw))
     return np.stack(angles, axis=1).astype(np.float32) + np.float32(0)  # no -0
 
 
@@ -136,8 +137,8 @@ def matrix_to_euler(x: Array) -> Array:
 def euler_zxy_to_euler(x: Array) -> Array:
     """Turn [T, 3] angles of scipy's "zxy" (about fixed z, then x, then y) into roll, pitch, yaw.
 
-    >>> euler_zxy_to_euler(np.float32([[0.3, 0.1, 0]])).round(4).tolist()
-    [[0.10000000149011612, 0.0, 0.30000001192092896]]
+    >>> euler_zxy_to_euler(np.float32([[0.3, 0.2, 0]])).round(4).tolist()
+    [[0.1912, 0.05, 0.3]]
     """
     return to_euler(Rotation.from_euler("zxy", np.asarray(x, np.float64)))
 
@@ -150,6 +151,18 @@ def added_rotvec_to_euler(x: Array, at: Array) -> Array:
     """
     target = to_rotation(x.astype(np.float64) + at, "rotvec")
     return to_euler(target * to_rotation(at, "rotvec").inv())
+
+
+def pose_to_delta(x: Array, at: Array) -> Array:
+    """Turn [T, 6] target poses (x, y, z, roll, pitch, yaw) into their difference from the poses `at` of the same steps.
+
+    >>> pose_to_delta(np.float32([[2, 0, 0, 0, 0, -3.1]]), np.float32([[1, 0, 0, 0, 0, 3.1]])).round(3).tolist()
+    [[1.0, 0.0, 0.0, 0.0, 0.0, 0.08299999684095383]]
+    """
+    if not len(x):
+        return x
+    turn = to_rotation(x[:, 3:6], "euler_xyz") * to_rotation(at[:, 3:6], "euler_xyz").inv()
+    return np.concatenate([x[:, :3] - at[:, :3], to_euler(turn)], axis=1)
 
 
 # All steps of an episode
@@ -207,10 +220,22 @@ def abs_to_delta(steps: Steps) -> Steps:
     [[2.0, 0.0, 0.0, 0.0, 0.0, 0.08299999684095383, 0.0]]
     """
     action = steps["action"]
-    turned = to_rotation(action[:, 3:6], "euler_xyz")
-    turn = to_euler(turned[1:] * turned[:-1].inv()) if len(action) > 1 else action[1:, 3:6]
-    delta = np.concatenate([action[1:, :3] - action[:-1, :3], turn, action[1:, 6:]], axis=1)
-    return {**drop_first(steps, 1), "action": delta}
+    delta = pose_to_delta(action[1:, :6], action[:-1, :6])
+    return {**drop_first(steps, 1), "action": np.concatenate([delta, action[1:, 6:]], axis=1)}
+
+
+def achieved_delta(steps: Steps) -> Steps:
+    """Replace measured poses (x, y, z, roll, pitch, yaw first) by their change until the next step.
+
+    The rotation is that of R' R⁻¹; further columns stay; the last step, which has no next, is left out.
+
+    >>> steps = {"action": np.float32([[1, 0, 0, 0, 0, 3.1, 1], [3, 0, 0, 0, 0, -3.1, 0]])}
+    >>> achieved_delta(steps)["action"].round(3).tolist()
+    [[2.0, 0.0, 0.0, 0.0, 0.0, 0.08299999684095383, 1.0]]
+    """
+    action = steps["action"]
+    delta = pose_to_delta(action[1:, :6], action[:-1, :6])
+    return {**drop_last(steps, 1), "action": np.concatenate([delta, action[:-1, 6:]], axis=1)}
 
 
 def relabel_achieved_delta(steps: Steps, state: Array) -> Steps:

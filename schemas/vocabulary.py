@@ -28,6 +28,7 @@ ARRAY_OPS: dict[str, Callable[..., Array]] = {
         ops.matrix_to_euler,
         ops.euler_zxy_to_euler,
         ops.added_rotvec_to_euler,
+        ops.pose_to_delta,
         droid.to_wrist_frame,
     )
 }
@@ -39,6 +40,7 @@ STEP_OPS: dict[str, Callable[..., Steps]] = {
         ops.stride,
         ops.drop_noops,
         ops.abs_to_delta,
+        ops.achieved_delta,
         ops.relabel_achieved_delta,
         droid.drop_idle,
         gnm.waypoint_local,
