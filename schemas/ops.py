@@ -9,7 +9,7 @@ from collections.abc import Mapping
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from schemas.rotations import to_euler, to_rotation
+from schemas.rotations import matrices, to_euler, to_rotation
 from schemas.source import Array
 
 Steps = Mapping[str, Array]  # path -> T values; ROW says which stored step each one came from
@@ -131,14 +131,14 @@ def matrix_to_euler(x: Array) -> Array:
     >>> matrix_to_euler(np.float32([[0, -1, 0, 1, 0, 0, 0, 0, 1]])).round(4).tolist()
     [[0.0, 0.0, 1.5707999467849731]]
     """
-    return to_euler(Rotation.from_matrix(np.asarray(x, np.float64).reshape(-1, 3, 3)))
+    return to_euler(matrices(x.reshape(len(x), 3, 3)))
 
 
 def euler_zxy_to_euler(x: Array) -> Array:
     """Turn [T, 3] angles of scipy's "zxy" (about fixed z, then x, then y) into roll, pitch, yaw.
 
-    >>> euler_zxy_to_euler(np.float32([[0.3, 0.2, 0]])).round(4).tolist()
-    [[0.1912, 0.05, 0.3]]
+    >>> euler_zxy_to_euler(np.float32([[0, 0.1, 0.2]])).round(4).tolist()
+    [[0.10000000149011612, 0.20000000298023224, 0.0]]
     """
     return to_euler(Rotation.from_euler("zxy", np.asarray(x, np.float64)))
 
