@@ -19,24 +19,47 @@ from schemas.spec import DatasetSpec
 from schemas.views import View, view
 
 
+@dataclass(frozen=True, slots=True)
+class Vector:
+    """How a stored vector is computed."""
+
+    parts: Sequence[Expr]
+    paths: frozenset[str]
+
+    @classmethod
+    def of(cls, parts: Sequence[Expr]) -> "Vector":
+        """Prepare the parts of a state or an action."""
+        return cls(parts, frozenset[str]().union(*(expr.paths() for expr in parts)))
+
+    def __call__(self, columns: Mapping[str, Any]) -> Array | None:
+        """Compute it; None where it has no parts or a column is missing."""
+        if not self.parts or not self.paths <= columns.keys():
+            return None
+        return np.concatenate([expr(columns) for expr in self.parts], axis=1)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Standard:
     """A declaration with everything that is the same for each of its episodes."""
 
     spec: DatasetSpec
-    action: Space
-    state: Space | None
+    action: Vector
+    state: Vector
+    action_space: Space
+    state_space: Space | None
     paths: Mapping[str, str]  # "/" read as "." -> the path as it is declared
     views: dict[str, View]
 
     @classmethod
     def of(cls, spec: DatasetSpec) -> "Standard":
         """Prepare a declaration."""
-        declared = {*spec.paths(), *spec.fields, *spec.decode}
+        declared = {*spec.read_paths(), *spec.fields, *spec.decode}
         return cls(
             spec=spec,
-            action=spec.action_space,
-            state=spec.state_space,
+            action=Vector.of(spec.action_parts),
+            state=Vector.of(spec.state_parts),
+            action_space=spec.action_space,
+            state_space=spec.state_space,
             paths={path.replace("/", "."): path for path in declared},
             views={},
         )
@@ -46,6 +69,11 @@ class Standard:
         if name not in self.views:
             self.views[name] = view(self.spec, name)
         return self.views[name]
+
+
+@cache
+def _names() -> frozenset[str]:
+    return frozenset(catalog.dataset_names())
 
 
 @cache
@@ -66,19 +94,17 @@ def standardize(name: str, steps: Mapping[str, Any], view: str | None = None) ->
     >>> standardize("taco_play", steps, view="openvla").action.shape
     (2, 7)
     """
-    standard = _shipped(name) if name in catalog.dataset_names() else Standard.of(catalog.dataset(name))
+    standard = _shipped(name) if name in _names() else Standard.of(catalog.dataset(name))
     spec, chosen = standard.spec, None if view is None else standard.view(view)
     columns = decoded(spec, {standard.paths.get(path, path): column for path, column in _flat(steps)})
     length = _length(spec, columns)
-    action = vector(spec.action_parts, columns)
-    state = vector(spec.state_parts, columns)
+    action, state = standard.action(columns), standard.state(columns)
     if action is None and _reads_action(spec, view):
-        needed = set[str]().union(*(expr.paths() for expr in spec.action_parts))
-        missing = min(needed - columns.keys())
+        missing = min(standard.action.paths - columns.keys())
         raise SpecError(f"{spec.name}: the action needs '{missing}'{did_you_mean(missing, columns)}")
-    stored = {**_stored(spec, columns, length), "state": state, "state_space": standard.state}
+    stored = {**_stored(spec, columns, length), "state": state, "state_space": standard.state_space}
     if chosen is None:
-        return Episode(**stored, action=action, action_space=standard.action)
+        return Episode(**stored, action=action, action_space=standard.action_space)
     seen = {f"raw.{path}": column for path, column in columns.items() if isinstance(column, np.ndarray)}
     seen |= {} if action is None else {"action": action}
     seen |= {} if state is None else {"observation.state": state}
@@ -93,13 +119,6 @@ def _reads_action(spec: DatasetSpec, view: str | None) -> bool:
     """Say whether a result is made from the stored action, and not from the source's own columns alone."""
     declared = spec.views.get(view) if view else None
     return declared is None or not declared.action or any("action" in expr.paths() for expr in declared.action)
-
-
-def vector(parts: Sequence[Expr], columns: Mapping[str, Any]) -> Array | None:
-    """Compute a stored vector; None where it has no parts or a column is missing."""
-    if not parts or not all(path in columns for expr in parts for path in expr.paths()):
-        return None
-    return np.concatenate([expr(columns) for expr in parts], axis=1) if len(parts) > 1 else parts[0](columns)
 
 
 def _stored(spec: DatasetSpec, columns: Mapping[str, Any], length: int) -> dict[str, Any]:

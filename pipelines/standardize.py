@@ -104,7 +104,7 @@ def bind(
     materialize: Sequence[str] = (),
 ) -> Binding:
     """Fit a declaration to a source's fields; a key that the source does not have is a SpecError."""
-    steps = {field.path: _decoded_field(spec, field) for field in fields if field.per_step}
+    steps = {field.path: decoded_field(spec, field) for field in fields if field.per_step}
     episodes = {field.path: field for field in fields if not field.per_step}
     check_fit(spec, steps, episodes)
     cameras = _cameras(spec, steps)
@@ -140,7 +140,7 @@ def decoded(spec: DatasetSpec, steps: Mapping[str, Column]) -> Mapping[str, Colu
     return {**steps, **found} if found else steps
 
 
-def _decoded_field(spec: DatasetSpec, field: Field) -> Field:
+def decoded_field(spec: DatasetSpec, field: Field) -> Field:
     """Describe a field as its decoder leaves it."""
     if field.path not in spec.decode:
         return field

@@ -70,7 +70,7 @@ def _loaded(path: Path) -> DatasetSpec:
 def source_of(target: str, declared: DatasetSpec) -> str | None:
     """Say where the recordings of `dataset(target)` are; a relative `uri` is meant from the declaration's folder."""
     path, uri = Path(target), declared.source.uri
-    if not path.exists() or target in dataset_names() or (uri and ("://" in uri or Path(uri).is_absolute())):
+    if target in dataset_names() or (not path.exists() and target in _aliases()) or (uri and ("://" in uri or Path(uri).is_absolute())):
         return uri
     folder = path if path.is_dir() else path.parent
     return str(folder / uri) if uri else target if path.is_dir() else None

@@ -298,15 +298,14 @@ class DatasetSpec(Model):
         """Say what the stored state means, where there is one."""
         return self.embodiment.state.space("state") if self.embodiment.state else None
 
-    def paths(self) -> frozenset[str]:
-        """Name every field of the source that the declaration reads."""
-        exprs = [*self.action.values(), *self.state.values()]
-        read = set[str]().union(*(expr.paths() for expr in exprs))
+    def read_paths(self) -> frozenset[str]:
+        """Name every field of the source that the declaration reads, its views included."""
+        read = set[str]().union(*(expr.paths() for expr in (*self.action.values(), *self.state.values())))
         for declared in self.views.values():
             words = [expr.paths() for expr in declared.action]
             words += [call.paths() for call in (*declared.before, *declared.after)]
             read |= {path.removeprefix("raw.") for paths in words for path in paths if path.startswith("raw.")}
-        read |= {camera.key for camera in (*self.cameras.values(), *self.depth.values())}
+        read |= {named.key for named in (*self.cameras.values(), *self.depth.values(), *self.filters.values())}
         return frozenset(read | {*self.language_keys, *filter(None, (self.timestamp, self.id))})
 
     def view_space(self, name: str) -> Space:

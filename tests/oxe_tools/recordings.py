@@ -17,7 +17,7 @@ KEPT = {"success": True}
 def numbers(spec: DatasetSpec) -> dict[str, tuple[str, tuple[int, ...]]]:
     """Name every field of numbers: its type and the shape of one value."""
     images = {camera.key for camera in (*spec.cameras.values(), *spec.depth.values())}
-    names = (spec.paths() | {path for path, field in spec.fields.items() if field.shape}) - images
+    names = (spec.read_paths() | {path for path, field in spec.fields.items() if field.shape}) - images
     found = {}
     for path in sorted(names - {*spec.language_keys} - {key.key for key in spec.filters.values()}):
         field = spec.fields.get(path)

@@ -5,7 +5,7 @@ from schemas import errors
 
 
 def test_the_public_names_are_these() -> None:
-    assert oxe_tools.__all__ == ["Dataset", "Dim", "Episode", "OxeError", "Space", "open_dataset"]
+    assert oxe_tools.__all__ == ["Dataset", "Dim", "Episode", "OxeError", "Space", "open_dataset", "standardize"]
     assert oxe_tools.__all__ == sorted(oxe_tools.__all__, key=lambda name: (name[0].islower(), name))
 
 

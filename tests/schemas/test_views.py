@@ -201,7 +201,10 @@ def test_a_view_that_cannot_be_derived_is_refused_with_the_reason() -> None:
 def test_an_unknown_view_gets_the_closest() -> None:
     with pytest.raises(ViewError) as error:
         view(load(), "octo")
-    assert str(error.value) == "toy has no view 'octo'. (known: eef_delta, openvla)"
+    assert str(error.value) == "toy cannot give the view 'octo': its declaration does not say how Octo reads it"
+    with pytest.raises(ViewError) as error:
+        view(load(), "x")
+    assert str(error.value) == "toy has no view 'x'. (known: eef_delta, openvla)"
     with pytest.raises(ViewError, match=r"'open_vla'; did you mean 'openvla'\? \(known: eef_delta, openvla\)"):
         view(load(), "open_vla")
 

@@ -1,0 +1,156 @@
+"""`check`: does a declaration fit a source, and do its first episodes look as it says? Before a long conversion."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Any
+
+import numpy as np
+
+from pipelines.fit import check_fit
+from pipelines.readers.registry import open_source
+from pipelines.readers.source import Reader, plan
+from pipelines.standardize import Binding, bind, decoded_field
+from schemas.episode import Episode
+from schemas.errors import SourceError, SpecError, did_you_mean
+from schemas.images import sniff
+from schemas.source import Array, Field, RawEpisode, Unreadable
+from schemas.spaces import Dim, Space
+from schemas.spec import DatasetSpec
+
+FAR_M, TURN_RAD, SLACK = 10.0, 2 * np.pi + 0.1, 0.25  # beyond these, a unit or a sense is probably declared wrong
+
+
+@dataclass(slots=True)
+class Check:
+    """What was compared and what does not agree."""
+
+    dataset: str
+    source: str
+    read: int = 0  # episodes
+    dropped: int = 0  # of them, by the declaration's filters
+    problems: list[str] = field(default_factory=list)  # the conversion would fail or mean something else
+    notes: list[str] = field(default_factory=list)  # differences that do no harm
+    ranges: dict[str, dict[str, list[float]]] = field(default_factory=dict)  # of each stored number
+
+    @property
+    def ok(self) -> bool:
+        """Say whether nothing was found."""
+        return not self.problems
+
+    def to_json(self) -> dict[str, Any]:
+        """Give the form of `oxe datasets check --json`."""
+        return {"ok": self.ok, **{name: getattr(self, name) for name in self.__slots__}}
+
+
+def check(spec: DatasetSpec, source: str, *, episodes: int = 3) -> Check:
+    """Compare a declaration with a source's description and its first episodes.
+
+    Reads at most `episodes` of them. Raises SourceError where the source as a whole cannot be read.
+    """
+    reader = open_source(source, spec.source.format)
+    out = Check(dataset=spec.name, source=source)
+    steps = {field.path: decoded_field(spec, field) for field in reader.fields if field.per_step}
+    metadata = {field.path: field for field in reader.fields if not field.per_step}
+    _compare_fields(spec, {**metadata, **steps}, out)
+    if not out.problems:  # else the same keys would be named again
+        try:
+            check_fit(spec, steps, metadata)
+        except SpecError as error:
+            out.problems.append(str(error))
+    if not out.problems:
+        _compare_episodes(bind(spec, reader.fields), reader, episodes, out)
+    return out
+
+
+def _compare_fields(spec: DatasetSpec, known: Mapping[str, Field], out: Check) -> None:
+    """Look for every key that the declaration names, and compare the shapes that it tells."""
+    needed = spec.read_paths()
+    for path in sorted(needed | spec.fields.keys()):
+        told = spec.fields.get(path)
+        if path not in known:
+            message = f"the source has no '{path}'"
+            if path in needed:
+                out.problems.append(message + did_you_mean(path, known))
+            else:
+                out.notes.append(f"{message}, which the declaration describes but does not read")
+        elif told and told.shape is not None and told.dtype != "text" and known[path].kind == "number":
+            found = tuple(known[path].shape)
+            if found != told.shape:
+                message = f"'{path}' holds {list(found)} numbers a step, declared are {list(told.shape)}"
+                (out.problems if path in needed else out.notes).append(message)
+    unread = known.keys() - needed - spec.fields.keys()
+    if unread:
+        out.notes.append(f"not in the declaration, kept as they are: {', '.join(sorted(unread))}")
+
+
+def _compare_episodes(binding: Binding, reader: Reader, count: int, out: Check) -> None:
+    """Convert the first episodes, without writing them."""
+    values: dict[str, list[Array]] = {"action": [], "state": []}
+    for raw in islice(_raw(reader, count), count):
+        out.read += 1
+        try:
+            if isinstance(raw, Unreadable):
+                raise SourceError(raw.detail, reason=raw.reason, file=raw.file, offset=raw.offset)
+            if binding.why_drop(raw):
+                out.dropped += 1
+                continue
+            episode = binding.episode(raw)
+        except SourceError as error:
+            out.problems.append(f"episode {raw.index}: {error.reason}: {error}")
+            continue
+        values["action"].append(episode.action)
+        if episode.state is not None:
+            values["state"].append(episode.state)
+        _compare_images(binding, episode, out)
+    if not out.read:
+        out.notes.append("the source has no episodes")
+    for name, space in (("action", binding.layout.action), ("state", binding.layout.state)):
+        if space and values[name]:
+            _compare_ranges(name, np.concatenate(values[name]), space, out)
+
+
+def _raw(reader: Reader, count: int) -> Iterator[RawEpisode | Unreadable]:
+    for ref in plan(reader, limit=count):
+        yield from reader.read(ref)
+
+
+def _compare_images(binding: Binding, episode: Episode, out: Check) -> None:
+    told = {camera.key: camera for camera in binding.spec.cameras.values()}
+    for camera in binding.layout.cameras:
+        frame = next((frame for frame in episode.images.get(camera.leaf, ()) if frame is not None), None)
+        if frame is None or camera.path not in told or not told[camera.path].shape:
+            continue
+        header = sniff(frame)
+        found, declared = (header.height, header.width, header.channels), told[camera.path].shape
+        note = f"'{camera.path}' has images of {list(found)}, declared are {list(declared)}"
+        if found != declared and note not in out.notes:
+            out.notes.append(note)
+
+
+def _compare_ranges(name: str, values: Array, space: Space, out: Check) -> None:
+    low, high = values.min(axis=0), values.max(axis=0)
+    out.ranges[name] = {
+        dim.name: [float(low[i]), float(high[i])] for i, dim in enumerate(space.dims)
+    }
+    for i, dim in enumerate(space.dims):
+        if problem := _implausible(dim, space, float(low[i]), float(high[i])):
+            out.problems.append(f"{name}: {dim.name} goes from {low[i]:.4g} to {high[i]:.4g}: {problem}")
+    turned = [i for i, dim in enumerate(space.dims) if dim.kind == "rotation"]
+    if space.rotation.startswith("quat") and len(turned) == 4:
+        length = np.linalg.norm(values[:, turned], axis=1)
+        if np.abs(length - 1).max() > 0.05:
+            out.problems.append(f"{name}: its quaternions have lengths from {length.min():.3g} to {length.max():.3g}")
+
+
+def _implausible(dim: Dim, space: Space, low: float, high: float) -> str | None:
+    """Say what is odd about a range, or None."""
+    far = max(-low, high)
+    if dim.unit == "m" and dim.kind == "position" and far > FAR_M:
+        return "that is far for metres; are they millimetres?"
+    if dim.unit == "rad" and dim.kind == "rotation" and dim.mode != "velocity" and far > TURN_RAD:
+        return "that is much for radians; are they degrees?"
+    is_sided = dim.kind == "gripper" and space.gripper in {"open_is_1", "closed_is_1"} and dim.unit == "1"
+    if is_sided and dim.mode == "absolute" and (low < -SLACK or high > 1 + SLACK):
+        return "a gripper is declared to go from 0 to 1"
+    return None
