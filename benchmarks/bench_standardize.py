@@ -36,7 +36,11 @@ def makers() -> dict[str, tuple[str, float, Callable[[int], dict]]]:
             2e5,
             lambda n: {"action": floats(n, 7), "observation": {"state": floats(n, 7)}},
         ),
-        "quaternions": ("furniture_bench_dataset_converted_externally_to_rlds", 2e5, lambda n: {"action": floats(n, 8)}),
+        "quaternions": (
+            "furniture_bench_dataset_converted_externally_to_rlds",
+            2e5,
+            lambda n: {"action": floats(n, 8)},
+        ),
     }
 
 
@@ -67,5 +71,14 @@ if __name__ == "__main__":
         cells = [f"{medians[steps] / 1e6:.2f}" for steps in LENGTHS]
         rows.append([name, dataset, *cells, at_least(medians[TYPICAL] / 1e6, goal / 1e6)])
     header = ["what", "dataset", *(f"{steps} steps" for steps in LENGTHS), f"goal, at {TYPICAL}"]
-    what = "# Standardizing and the view openvla\n\nMillions of steps per second of CPU time, by the length of the episode.\n"
-    publish("standardize", args, what, table(header, rows), packages=["numpy", "oxe-tools"], how="runs in turn in one process")
+    title = "# Standardizing and the view openvla\n"
+    what = "Millions of steps per second of CPU time, by the length of the episode.\n"
+    publish(
+        "standardize",
+        args,
+        title,
+        what,
+        table(header, rows),
+        packages=["numpy", "oxe-tools"],
+        how="runs in turn in one process",
+    )

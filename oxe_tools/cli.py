@@ -24,7 +24,9 @@ FAILURES, USAGE, INTERRUPTED = 1, 2, 130  # exit codes: the work ran and found f
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what this command wrote there before.")]
-Declaration = Annotated[str, typer.Argument(metavar="NAME|SPEC.toml|DIR", help="A shipped declaration, a file, or an exported dataset.")]
+Declaration = Annotated[
+    str, typer.Argument(metavar="NAME|SPEC.toml|DIR", help="A shipped declaration, a file, or an exported dataset.")
+]
 DatasetDir = Annotated[Path, typer.Argument(metavar="DIR", help="A converted dataset.")]
 
 

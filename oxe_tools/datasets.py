@@ -11,9 +11,10 @@ from schemas.views import view, view_names
 ASKED = ("openvla", "octo", "eef_delta")  # views whose absence is explained everywhere
 HEAD = """# Datasets
 
-Every dataset that has a declaration in `schemas/datasets/`, as it says. This page is written by `UPDATE_GOLDEN=1 pytest
-tests/docs`; `oxe datasets show NAME` prints the same for one dataset, `oxe datasets check NAME --source URI` compares it
-with the files. Where sources disagree a declaration says `unknown`. Hz and episodes are empty where nobody tells them.
+Every dataset that has a declaration in `schemas/datasets/`, as it says. This page is written by
+`UPDATE_GOLDEN=1 pytest tests/docs`; `oxe datasets show NAME` prints the same for one dataset, and
+`oxe datasets check NAME --source URI` compares it with the files. Where sources disagree a declaration says `unknown`;
+Hz and episodes are empty where nobody tells them. To add yours, see [add-a-dataset.md](add-a-dataset.md).
 """
 
 
@@ -83,7 +84,8 @@ def _facts(spec: DatasetSpec) -> dict[str, str]:
         "action": _told(spec.action_space),
         "state": _told(spec.state_space) if spec.state_space else "none",
         "cameras": ", ".join(
-            f"{role} `{camera.key}`" + (" (BGR)" if camera.channels == "bgr" else "") for role, camera in cameras.items()
+            f"{role} `{camera.key}`" + (" (BGR)" if camera.channels == "bgr" else "")
+            for role, camera in cameras.items()
         ),
         "instruction": ", ".join(f"`{key}`" for key in spec.language_keys),
         "filters": ", ".join(f"{name} (`{told.key}`)" for name, told in spec.filters.items()),
@@ -106,5 +108,7 @@ def _told(space: Space) -> str:
         if not groups or groups[-1][0] != what:
             groups.append((what, []))
         groups[-1][1].append(dim.name)
-    words = [f"{word} {getattr(space, word)}" for word in ("frame", "rotation", "gripper") if getattr(space, word) != "none"]
+    words = [
+        f"{word} {getattr(space, word)}" for word in ("frame", "rotation", "gripper") if getattr(space, word) != "none"
+    ]
     return "; ".join([", ".join(f"{' '.join(names)} ({what})" for what, names in groups), *words])

@@ -1,8 +1,7 @@
 """`check`: does a declaration fit a source, and do its first episodes look as it says? Before a long conversion."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -15,7 +14,7 @@ from schemas.episode import Episode
 from schemas.errors import SourceError, SpecError, did_you_mean
 from schemas.images import sniff
 from schemas.source import Array, Field, RawEpisode, Unreadable
-from schemas.spaces import Dim, Space
+from schemas.spaces import Space
 from schemas.spec import DatasetSpec
 
 FAR_M, TURN_RAD, SLACK = 10.0, 2 * np.pi + 0.1, 0.25  # beyond these, a unit or a sense is probably declared wrong
@@ -59,7 +58,7 @@ def check(spec: DatasetSpec, source: str, *, episodes: int = 3) -> Check:
         except SpecError as error:
             out.problems.append(str(error))
     if not out.problems:
-        _compare_episodes(bind(spec, reader.fields), reader, episodes, out)
+        _compare_episodes(bind(spec, reader.fields), _raw(reader, episodes), out)
     return out
 
 
@@ -84,10 +83,10 @@ def _compare_fields(spec: DatasetSpec, known: Mapping[str, Field], out: Check) -
         out.notes.append(f"not in the declaration, kept as they are: {', '.join(sorted(unread))}")
 
 
-def _compare_episodes(binding: Binding, reader: Reader, count: int, out: Check) -> None:
+def _compare_episodes(binding: Binding, episodes: Iterable[RawEpisode | Unreadable], out: Check) -> None:
     """Convert the first episodes, without writing them."""
     values: dict[str, list[Array]] = {"action": [], "state": []}
-    for raw in islice(_raw(reader, count), count):
+    for raw in episodes:
         out.read += 1
         try:
             if isinstance(raw, Unreadable):
@@ -107,7 +106,10 @@ def _compare_episodes(binding: Binding, reader: Reader, count: int, out: Check) 
         out.notes.append("the source has no episodes")
     for name, space in (("action", binding.layout.action), ("state", binding.layout.state)):
         if space and values[name]:
-            _compare_ranges(name, np.concatenate(values[name]), space, out)
+            joined = np.concatenate(values[name])
+            low, high = joined.min(axis=0).tolist(), joined.max(axis=0).tolist()
+            out.ranges[name] = {dim.name: [low[i], high[i]] for i, dim in enumerate(space.dims)}
+            out.problems += [f"{name}: {oddity}" for oddity in oddities(joined, space)]
 
 
 def _raw(reader: Reader, count: int) -> Iterator[RawEpisode | Unreadable]:
@@ -128,29 +130,21 @@ def _compare_images(binding: Binding, episode: Episode, out: Check) -> None:
             out.notes.append(note)
 
 
-def _compare_ranges(name: str, values: Array, space: Space, out: Check) -> None:
-    low, high = values.min(axis=0), values.max(axis=0)
-    out.ranges[name] = {
-        dim.name: [float(low[i]), float(high[i])] for i, dim in enumerate(space.dims)
-    }
+def oddities(values: Array, space: Space) -> Iterator[str]:
+    """Say what about vectors [T, k] contradicts their Space."""
     for i, dim in enumerate(space.dims):
-        if problem := _implausible(dim, space, float(low[i]), float(high[i])):
-            out.problems.append(f"{name}: {dim.name} goes from {low[i]:.4g} to {high[i]:.4g}: {problem}")
-    turned = [i for i, dim in enumerate(space.dims) if dim.kind == "rotation"]
+        low, high = float(values[:, i].min()), float(values[:, i].max())
+        is_far = max(-low, high) > {"position": FAR_M, "rotation": TURN_RAD}.get(dim.kind, np.inf)
+        is_sided = dim.kind == "gripper" and dim.mode == "absolute" and space.gripper in {"open_is_1", "closed_is_1"}
+        says = f"{dim.name} goes from {low:.4g} to {high:.4g}"
+        if is_far and dim.unit == "m":
+            yield f"{says}: that is far for metres; are they millimetres?"
+        if is_far and dim.unit == "rad" and dim.mode != "velocity":
+            yield f"{says}: that is much for radians; are they degrees?"
+        if is_sided and dim.unit == "1" and (low < -SLACK or high > 1 + SLACK):
+            yield f"{says}: a gripper is declared to go from 0 to 1"
+    turned = space.indices("rotation")
     if space.rotation.startswith("quat") and len(turned) == 4:
         length = np.linalg.norm(values[:, turned], axis=1)
         if np.abs(length - 1).max() > 0.05:
-            out.problems.append(f"{name}: its quaternions have lengths from {length.min():.3g} to {length.max():.3g}")
-
-
-def _implausible(dim: Dim, space: Space, low: float, high: float) -> str | None:
-    """Say what is odd about a range, or None."""
-    far = max(-low, high)
-    if dim.unit == "m" and dim.kind == "position" and far > FAR_M:
-        return "that is far for metres; are they millimetres?"
-    if dim.unit == "rad" and dim.kind == "rotation" and dim.mode != "velocity" and far > TURN_RAD:
-        return "that is much for radians; are they degrees?"
-    is_sided = dim.kind == "gripper" and space.gripper in {"open_is_1", "closed_is_1"} and dim.unit == "1"
-    if is_sided and dim.mode == "absolute" and (low < -SLACK or high > 1 + SLACK):
-        return "a gripper is declared to go from 0 to 1"
-    return None
+            yield f"its quaternions have lengths from {length.min():.3g} to {length.max():.3g}"

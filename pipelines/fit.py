@@ -45,7 +45,10 @@ def misfit(use: str, field: Field) -> str | None:
     text, number = field.kind in {"text", "bytes"}, field.kind == "number"
     listed = not field.per_step and field.ragged == 1
     fits = {
-        "depth": ("images, or a matrix of numbers per step", single and (field.kind == "image" or len(field.shape) > 1)),
+        "depth": (
+            "images, or a matrix of numbers per step",
+            single and (field.kind == "image" or len(field.shape) > 1),
+        ),
         "cameras": ("images", field.kind == "image" and single and not field.dtype.startswith("float")),
         "language": ("texts", text and scalar and (single or listed)),
         "id": ("one value", scalar and single),

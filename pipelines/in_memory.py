@@ -104,7 +104,7 @@ def standardize(name: str, steps: Mapping[str, Any], view: str | None = None) ->
         raise SpecError(f"{spec.name}: the action needs '{missing}'{did_you_mean(missing, columns)}")
     stored = {**_stored(spec, columns, length), "state": state, "state_space": standard.state_space}
     if chosen is None:
-        return Episode(**stored, action=action, action_space=standard.action_space)
+        return Episode(**{**stored, "action": action}, action_space=standard.action_space)
     seen = {f"raw.{path}": column for path, column in columns.items() if isinstance(column, np.ndarray)}
     seen |= {} if action is None else {"action": action}
     seen |= {} if state is None else {"observation.state": state}
@@ -123,7 +123,11 @@ def _reads_action(spec: DatasetSpec, view: str | None) -> bool:
 
 def _stored(spec: DatasetSpec, columns: Mapping[str, Any], length: int) -> dict[str, Any]:
     """Make everything of an episode but its vectors."""
-    cameras = {camera.key: images for images, roles in (("images", spec.cameras), ("depth", spec.depth)) for camera in roles.values()}
+    cameras = {
+        camera.key: images
+        for images, roles in (("images", spec.cameras), ("depth", spec.depth))
+        for camera in roles.values()
+    }
     out: dict[str, Any] = {"images": {}, "depth": {}, "raw": {}, "metadata": {}}
     language = [path for path in spec.language_keys if path in columns]
     for path, column in columns.items():
@@ -135,23 +139,20 @@ def _stored(spec: DatasetSpec, columns: Mapping[str, Any], length: int) -> dict[
             out[cameras[path]][path.rpartition(".")[2]] = [frame or None for frame in column]
         else:
             out["raw"][path] = column
-    texts: list[str] = []
-    index = None
-    for path in language:
-        column = columns[path]
-        words = [column] * length if isinstance(column, str | bytes) else column
-        found, one = texts_of([word.encode() if isinstance(word, str) else word for word in words], path)
-        index = one if index is None else index
-        texts += [text for text in found if text not in texts]
-    flags = {flag: np.asarray(columns[flag], np.float32 if flag == "reward" else bool) for flag in FLAGS if flag in columns}
-    timed = np.asarray(columns[spec.timestamp], np.float64) if spec.timestamp in columns else None
-    if timed is None and spec.control_hz and not spec.timestamp:
+    flags = {
+        flag: np.asarray(columns[flag], np.float32 if flag == "reward" else bool) for flag in FLAGS if flag in columns
+    }
+    timed = None
+    if spec.timestamp:
+        timed = np.asarray(columns[spec.timestamp], np.float64) if spec.timestamp in columns else None
+    elif spec.control_hz:
         timed = np.arange(length) / spec.control_hz
+    texts, index = _instructions(language, columns, length)
     return {
         "id": f"{spec.name}-000000",
         "dataset": spec.name,
         "embodiment": spec.embodiment.name,
-        "instructions": tuple(texts),
+        "instructions": texts,
         "instruction_index": index,
         "control_hz": spec.control_hz,
         "timestamp": timed,
@@ -159,6 +160,21 @@ def _stored(spec: DatasetSpec, columns: Mapping[str, Any], length: int) -> dict[
         **flags,
         **out,
     }
+
+
+def _instructions(
+    language: Sequence[str], columns: Mapping[str, Any], length: int
+) -> tuple[tuple[str, ...], Array | None]:
+    """List the distinct instructions, and say which one each step has."""
+    texts: dict[str, None] = {}
+    index = None
+    for path in language:
+        column = columns[path]
+        words = [column] * length if isinstance(column, str | bytes) else column
+        found, one = texts_of([word.encode() if isinstance(word, str) else word for word in words], path)
+        index = one if index is None else index
+        texts |= dict.fromkeys(found)
+    return tuple(texts), index
 
 
 def _ends(length: int) -> dict[str, Array]:
@@ -169,7 +185,10 @@ def _ends(length: int) -> dict[str, Array]:
 def _taken(value: Any, rows: Array) -> Any:
     """Take some steps of one of an episode's fields, if it has steps."""
     if isinstance(value, dict):
-        return {key: take(column, rows) if hasattr(column, "__len__") and not isinstance(column, str | bytes) else column for key, column in value.items()}
+        return {
+            key: take(column, rows) if hasattr(column, "__len__") and not isinstance(column, str | bytes) else column
+            for key, column in value.items()
+        }
     return value[rows] if isinstance(value, np.ndarray) else value
 
 
@@ -188,7 +207,9 @@ def _column(value: Any) -> Any:
     if isinstance(value, str | bytes | Ragged):
         return value
     array = value if isinstance(value, np.ndarray) else None
-    if array is None and not (isinstance(value, list | tuple) and value and isinstance(value[0], str | bytes | memoryview)):
+    if array is None and not (
+        isinstance(value, list | tuple) and value and isinstance(value[0], str | bytes | memoryview)
+    ):
         array = np.asarray(value)
     if array is None or array.dtype.kind in "OSU":
         return list(value if array is None else array.tolist())

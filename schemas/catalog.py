@@ -58,7 +58,9 @@ def _loaded(path: Path) -> DatasetSpec:
     def like(name: str, seen: tuple[str, ...] = ()) -> dict[str, Any]:
         base = HERE / "datasets" / f"{name}.toml" if name in dataset_names() else path.parent / name
         if name in seen or base.suffix != ".toml" or not base.is_file():
-            why = "leads back to itself" if name in seen else f"no such declaration{did_you_mean(name, dataset_names())}"
+            why = (
+                "leads back to itself" if name in seen else f"no such declaration{did_you_mean(name, dataset_names())}"
+            )
             raise SpecError(f"{path}: like: '{name}': {why}")
         return spec.merged(_text(base), where=str(base), like=lambda other: like(other, (*seen, name)))
 
@@ -70,7 +72,11 @@ def _loaded(path: Path) -> DatasetSpec:
 def source_of(target: str, declared: DatasetSpec) -> str | None:
     """Say where the recordings of `dataset(target)` are; a relative `uri` is meant from the declaration's folder."""
     path, uri = Path(target), declared.source.uri
-    if target in dataset_names() or (not path.exists() and target in _aliases()) or (uri and ("://" in uri or Path(uri).is_absolute())):
+    if (
+        target in dataset_names()
+        or (not path.exists() and target in _aliases())
+        or (uri and ("://" in uri or Path(uri).is_absolute()))
+    ):
         return uri
     folder = path if path.is_dir() else path.parent
     return str(folder / uri) if uri else target if path.is_dir() else None

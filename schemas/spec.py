@@ -305,7 +305,8 @@ class DatasetSpec(Model):
             words = [expr.paths() for expr in declared.action]
             words += [call.paths() for call in (*declared.before, *declared.after)]
             read |= {path.removeprefix("raw.") for paths in words for path in paths if path.startswith("raw.")}
-        read |= {named.key for named in (*self.cameras.values(), *self.depth.values(), *self.filters.values())}
+        read |= {camera.key for camera in (*self.cameras.values(), *self.depth.values())}
+        read |= {condition.key for condition in self.filters.values()}
         return frozenset(read | {*self.language_keys, *filter(None, (self.timestamp, self.id))})
 
     def view_space(self, name: str) -> Space:
@@ -380,7 +381,11 @@ def merged(text: str, *, where: str, like: Callable[[str], dict[str, Any]] | Non
     if "like" not in data or like is None:
         return data
     base = like(data.pop("like"))
-    both = {key: {**base[key], **data[key]} for key in data if isinstance(data[key], dict) and isinstance(base.get(key), dict)}
+    both = {
+        key: {**base[key], **data[key]}
+        for key in data
+        if isinstance(data[key], dict) and isinstance(base.get(key), dict)
+    }
     return {**base, **data, **both}
 
 

@@ -6,7 +6,9 @@ from schemas.ops import Steps, drop_last, stride
 from schemas.source import Array
 
 
-def waypoint_local(steps: Steps, position: Array, yaw: Array, count: int) -> Steps:
+def waypoint_local(  # noqa: PLR0917 - the words of a declaration are positional
+    steps: Steps, position: Array, yaw: Array, count: int
+) -> Steps:
     """Keep every `count`-th step, and make each action the way to the next one, seen from the robot and in its units.
 
     The unit is the length of the first action over that of the first displacement (of `position` [T, 2], in metres)

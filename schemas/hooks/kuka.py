@@ -5,7 +5,7 @@ import zlib
 import numpy as np
 
 from schemas.errors import SourceError
-from schemas.source import Column, Ragged
+from schemas.source import Bytes, Column, Ragged
 
 LIMIT = 1 << 16  # bytes of one inflated vector; the largest in use has 28
 
@@ -25,7 +25,7 @@ def zlib_float32(column: Column) -> Column:
         raise SourceError(f"a zlib vector cannot be read ({error})", reason="contradicts_features") from error
 
 
-def _inflated(item: bytes) -> bytes:
+def _inflated(item: Bytes) -> bytes:
     data = zlib.decompressobj().decompress(item, LIMIT + 1)
     if len(data) > LIMIT:
         raise SourceError(f"a zlib vector inflates to more than {LIMIT} bytes", reason="too_large")

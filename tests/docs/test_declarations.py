@@ -12,9 +12,9 @@ from pydantic import BaseModel
 from pipelines.convert import convert
 from pipelines.verify import verify
 from schemas import catalog, expr, spaces
-from schemas.vocabulary import ARRAY_OPS, STEP_OPS
 from schemas.spec import DatasetSpec, DepthSpec, EmbodimentSpec, Part, SourceSpec, SpaceSpec, ViewSpec
 from schemas.store import Dataset, open_dataset
+from schemas.vocabulary import ARRAY_OPS, STEP_OPS
 from tests.docs.toy import ROOT, blocks
 
 PAGE = "docs/declarations.md"

@@ -6,11 +6,15 @@ from typing import Any
 
 import numpy as np
 
-from schemas.spec import DatasetSpec
 from schemas.source import Array
+from schemas.spec import DatasetSpec
 from tests.makers import write_rlds
 
-UNTOLD = {"observation.yaw": 1, "observation.gripper_position": 1, "observation.joint_position": 7}  # sizes, elsewhere 7
+UNTOLD = {
+    "observation.yaw": 1,
+    "observation.gripper_position": 1,
+    "observation.joint_position": 7,
+}  # sizes, elsewhere 7
 KEPT = {"success": True}
 
 
@@ -30,9 +34,7 @@ def numbers(spec: DatasetSpec) -> dict[str, tuple[str, tuple[int, ...]]]:
 def episode(spec: DatasetSpec, steps: int, *, seed: int = 0) -> dict[str, Any]:
     """Make the numbers and texts of one episode, flat; rotations are rotations, grippers go from end to end."""
     rng = np.random.default_rng(seed)
-    out: dict[str, Any] = {
-        path: _values(rng, dtype, (steps, *shape)) for path, (dtype, shape) in numbers(spec).items()
-    }
+    out: dict[str, Any] = {path: _values(rng, dtype, (steps, *shape)) for path, (dtype, shape) in numbers(spec).items()}
     for path in spec.language_keys:
         out[path] = [f"{path} {seed}"] * steps
     return out
@@ -76,9 +78,11 @@ def write(spec: DatasetSpec, folder: Path, *, lengths: tuple[int, ...]) -> Path:
             values[camera.key] = np.full((steps, 8, 8, 3), seed, np.uint8)
         for depth in spec.depth.values():
             shape = (8, 8, 1) if depth.metres_per_unit is not None else (8, 8)
-            values[depth.key] = np.zeros((steps, *shape), np.uint16 if depth.metres_per_unit is not None else np.float32)
+            values[depth.key] = np.zeros(
+                (steps, *shape), np.uint16 if depth.metres_per_unit is not None else np.float32
+            )
         rows = [nested({path: column[i] for path, column in values.items()}) for i in range(steps)]
-        episodes.append({"steps": rows, **{path: seed % 2 == 0 for path in filters}})
+        episodes.append({"steps": rows, **dict.fromkeys(filters, seed % 2 == 0)})
     return write_rlds(folder, episodes, {"steps": features.Dataset(nested(told)), **filters}, name="recordings")
 
 

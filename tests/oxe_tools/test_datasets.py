@@ -71,8 +71,15 @@ def test_a_view_has_the_size_that_its_space_says_however_short_the_episode(name:
 @pytest.mark.parametrize(("name", "chosen"), VIEWS)
 def test_a_view_takes_integers_and_still_grippers(name: str, chosen: str) -> None:
     declared = catalog.dataset(name)
-    flat = {path: value if isinstance(value, list) else np.ones_like(value, np.int64) for path, value in episode(declared, 9).items()}
-    flat |= {path: value for path, value in episode(declared, 9).items() if not isinstance(value, list) and value.shape[1:] in {(4, 4), (16,), (24,)}}
+    flat = {
+        path: value if isinstance(value, list) else np.ones_like(value, np.int64)
+        for path, value in episode(declared, 9).items()
+    }
+    flat |= {
+        path: value
+        for path, value in episode(declared, 9).items()
+        if not isinstance(value, list) and value.shape[1:] in {(4, 4), (16,), (24,)}
+    }
     if chosen == "octo" and name == "gnm_dataset":
         with pytest.raises(SourceError, match="action is nan at step 0"):  # it never moves
             standardize(name, flat, view=chosen)

@@ -59,8 +59,8 @@ def column(values: list[Any]) -> Array:
 
 
 SCANS = {
-    "binarize_gripper_actions": lambda x: ARRAY_OPS["binarize_gripper"](x),
-    "rel2abs_gripper_actions": lambda x: ARRAY_OPS["rel2abs_gripper"](x),
+    "binarize_gripper_actions": ARRAY_OPS["binarize_gripper"],
+    "rel2abs_gripper_actions": ARRAY_OPS["rel2abs_gripper"],
     "remix.rel2abs_gripper_actions (1=closed)": lambda x: ARRAY_OPS["invert"](ARRAY_OPS["rel2abs_gripper"](x)),
     "remix.binarize_gripper_actions (1=closed)": lambda x: ARRAY_OPS["binarize_gripper"](x, 0.0),
     "remix.gripper_state_from_width(max 0.079)": lambda x: ARRAY_OPS["invert"](

@@ -120,10 +120,8 @@ WRONG = {
     "a[b]": "'a[b]': expected ':', found 'b'",
     "a + b": "'a + b': cannot read '+ b'",
     "a.b | invert # x": "'a.b | invert # x': cannot read '# x'",
-    "a | invrt": "unknown op 'invrt'; did you mean 'invert'? "
-    f"(known: {', '.join(sorted(ARRAY_OPS))})",
-    "a | drop_first(1)": "unknown op 'drop_first'. "
-    f"(known: {', '.join(sorted(ARRAY_OPS))})",
+    "a | invrt": f"unknown op 'invrt'; did you mean 'invert'? (known: {', '.join(sorted(ARRAY_OPS))})",
+    "a | drop_first(1)": f"unknown op 'drop_first'. (known: {', '.join(sorted(ARRAY_OPS))})",
     "a | clip(0)": "op 'clip' is used as clip(low, high), got 1 arguments",
     "a | clip(0, 1, 2)": "op 'clip' is used as clip(low, high), got 3 arguments",
     "a | invert(1)": "op 'invert' is used as invert(), got 1 arguments",
@@ -141,8 +139,7 @@ WRONG = {
     "a | scale(1) invert": "'a | scale(1) invert': cannot read 'invert' here",
 }
 WRONG_STEP_OPS = {
-    "drop_frst(1)": "unknown op 'drop_frst'; did you mean 'drop_first'? "
-    f"(known: {', '.join(sorted(STEP_OPS))})",
+    "drop_frst(1)": f"unknown op 'drop_frst'; did you mean 'drop_first'? (known: {', '.join(sorted(STEP_OPS))})",
     "invert": f"unknown op 'invert'. (known: {', '.join(sorted(STEP_OPS))})",
     "drop_first": "op 'drop_first' is used as drop_first(count), got 0 arguments",
     "drop_first(action)": "op 'drop_first' is used as drop_first(count): count is a whole number from 0",

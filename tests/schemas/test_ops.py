@@ -9,8 +9,8 @@ from scipy.spatial.transform import Rotation
 
 from schemas.grippers import binarize_gripper
 from schemas.ops import ROW, drop_first, drop_last, relabel_achieved_delta
-from schemas.vocabulary import ARRAY_OPS, STEP_OPS
 from schemas.source import Array
+from schemas.vocabulary import ARRAY_OPS, STEP_OPS
 
 # As OpenVLA's and Octo's own functions answered; rounded to float32.
 BINARIZED = [
@@ -113,7 +113,13 @@ def test_targets_and_poses_become_the_turns_between_them(angles: Array) -> None:
         np.testing.assert_array_equal(found[:, 6], kept)
 
 
-@given(npst.arrays(np.float32, st.tuples(st.integers(0, 9), st.just(1)), elements=st.sampled_from([-1.0, -0.1, 0.0, 0.05, 0.1, 1.0, np.nan])))
+@given(
+    npst.arrays(
+        np.float32,
+        st.tuples(st.integers(0, 9), st.just(1)),
+        elements=st.sampled_from([-1.0, -0.1, 0.0, 0.05, 0.1, 1.0, np.nan]),
+    )
+)
 def test_the_gripper_scans_are_the_loops_that_they_replace(x: Array) -> None:
     carry = x[-1, 0] if len(x) else 0.0
     binarized = []

@@ -71,7 +71,10 @@ WRONG = {
     ),
     "an unknown key of a view": (
         changed("before =", "befor ="),
-        "toy.toml: views.openvla: unknown key 'befor'; did you mean 'before'? (known: action, after, before, space, unavailable)",
+        (
+            "toy.toml: views.openvla: unknown key 'befor'; did you mean 'before'? (known: action, after, before, "
+            "space, unavailable)"
+        ),
     ),
     "an unknown key of a source": (
         'source = { format = "rlds", url = "x" }\n' + TOY,
@@ -178,7 +181,11 @@ xyz = { kind = "position", dims = ["x", "y", "z"], unit = "m", mode = "delta" }
             '"mm"',
             "action.parts.xyz.unit: Input should be 'm', 'rad', 'm/s', 'rad/s', 's', '1', 'controller' or 'unknown'",
         ),
-        ('"delta" }', '"relative" }', "action.parts.xyz.mode: Input should be 'delta', 'absolute', 'velocity' or 'unknown'"),
+        (
+            '"delta" }',
+            '"relative" }',
+            "action.parts.xyz.mode: Input should be 'delta', 'absolute', 'velocity' or 'unknown'",
+        ),
         ('kind = "position", ', "", "action.parts.xyz.kind: Field required"),
         (
             "unit =",
