@@ -45,7 +45,7 @@ class Check:
 def check(spec: DatasetSpec, source: str, *, episodes: int = 3) -> Check:
     """Compare a declaration with a source's description and its first episodes.
 
-    Reads at most `episodes` of them. Raises SourceError where the source as a whole cannot be read.
+    Reads at most `episodes` of them. Raises UsageError or SourceError where the source as a whole cannot be read.
     """
     reader = open_source(source, spec.source.format)
     out = Check(dataset=spec.name, source=source)

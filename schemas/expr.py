@@ -219,8 +219,8 @@ class _Tokens:
 def _check_arguments(name: str, function: Callable[..., Any], args: list[float | Path]) -> None:
     signature = inspect.signature(function)
     first, *rest = signature.parameters.values()
-    words = [p.name if p.default is p.empty else f"[{p.name}]" for p in rest]
-    usage = f"{name}({', '.join(f'*{word}' if p.kind is p.VAR_POSITIONAL else word for word, p in zip(words, rest, strict=True))})"
+    words = [str(p).split(":")[0] if p.default is p.empty else f"[{p.name}]" for p in rest]
+    usage = f"{name}({', '.join(words)})"
     try:
         bound = signature.bind(first.name, *args)
     except TypeError:

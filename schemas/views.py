@@ -86,7 +86,11 @@ def view_names(spec: DatasetSpec) -> tuple[str, ...]:
 
 
 def view(spec: DatasetSpec, name: str) -> View:
-    """Find a view: declared with the dataset, or derived from its Spaces. A ViewError says why there is none."""
+    """Find a view: declared with the dataset, or derived from its Spaces. A ViewError says why there is none.
+
+    A "-" in its name may be written for "_".
+    """
+    name = name if name in spec.views else name.replace("-", "_")
     if name in spec.views:
         declared, space = spec.views[name], spec.view_space(name)
         if declared.unavailable:

@@ -14,7 +14,7 @@ def code_points(column: Column) -> Column:
     """
     if not isinstance(column, np.ndarray) or column.dtype.kind not in "iu":
         return column  # texts already
-    rows = column.reshape(len(column), -1)
+    rows = column.reshape(len(column), column[:1].size if len(column) else 0)
     starts = np.flatnonzero(np.concatenate([[True], (rows[1:] != rows[:-1]).any(axis=1)])[: len(rows)])
     ends = np.append(starts[1:], len(rows))
     texts: list[bytes] = []
