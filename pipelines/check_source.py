@@ -75,7 +75,7 @@ def _compare_fields(spec: DatasetSpec, known: Mapping[str, Field], out: Check) -
                 out.notes.append(f"{message}, which the declaration describes but does not read")
         elif told and told.shape is not None and told.dtype != "text" and known[path].kind == "number":
             found = tuple(known[path].shape)
-            if found != told.shape:
+            if (found or (1,)) != (told.shape or (1,)):  # one number a step is a vector of one
                 message = f"'{path}' holds {list(found)} numbers a step, declared are {list(told.shape)}"
                 (out.problems if path in needed else out.notes).append(message)
     unread = known.keys() - needed - spec.fields.keys()

@@ -7,6 +7,7 @@ import pytest
 
 from oxe_tools import open_dataset, standardize
 from pipelines.convert import convert
+from pipelines.export import export_rlds
 from pipelines.verify import verify
 from schemas import catalog
 from schemas.errors import SourceError, ViewError
@@ -109,3 +110,20 @@ def test_recordings_of_its_declared_features_convert_verify_and_give_its_views(n
         if in_memory.state is not None:
             assert from_disk.state is not None
             np.testing.assert_array_equal(from_disk.state, in_memory.state)
+
+
+@pytest.mark.parametrize("name", ["berkeley_autolab_ur5", "kuka", "language_table", "viola"])
+def test_an_export_comes_back_with_its_views_filters_applied_and_fields_decoded(name: str, tmp_path: Path) -> None:
+    source = write(catalog.dataset(name), tmp_path / "source", lengths=(5, 4))
+    convert(catalog.dataset(name), tmp_path / "out", source=str(source))
+    first = open_dataset(tmp_path / "out")
+    export_rlds(first, tmp_path / "rlds/1.0.0")
+    declared = catalog.dataset(str(tmp_path / "rlds"))
+    convert(declared, tmp_path / "again", source=str(tmp_path / "rlds"))
+    again = open_dataset(tmp_path / "again")
+    assert again.views == first.views
+    assert [camera.channels for camera in again.columns.cameras] == [c.channels for c in first.columns.cameras]
+    for view_name in (None, *first.views):
+        before, after = first.episode(0, view=view_name), again.episode(0, view=view_name)
+        np.testing.assert_array_equal(before.action, after.action)
+        assert before.instructions == after.instructions
