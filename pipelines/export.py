@@ -22,8 +22,9 @@ from schemas.errors import DatasetError, UsageError
 from schemas.images import sniff
 from schemas.source import Column, Field
 from schemas.spaces import Space
-from schemas.spec import DatasetSpec, SpaceSpec
+from schemas.spec import DatasetSpec
 from schemas.store import Dataset
+from schemas.tables import SpaceSpec
 
 VERSION = "1.0.0"
 OURS = r"[^/]+\.tfrecord-\d+-of-\d+|features\.json|dataset_info\.json|oxe_spec\.toml|tmp-[0-9a-f]+"

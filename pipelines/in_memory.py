@@ -1,6 +1,6 @@
 """`standardize`: one raw episode in memory, without files, in the unified schema or as a view shows it."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -13,10 +13,13 @@ from schemas.episode import Episode, take
 from schemas.errors import SourceError, SpecError, did_you_mean
 from schemas.expr import Expr
 from schemas.ops import ROW
-from schemas.source import Array, Ragged
+from schemas.source import Array, Bytes, Ragged
 from schemas.spaces import Space
 from schemas.spec import DatasetSpec
+from schemas.tables import CameraSpec
 from schemas.views import View, view
+
+PER_EPISODE = ("episode_metadata.", "traj_metadata.")  # whatever lies below has no steps
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,13 +99,14 @@ def standardize(name: str, steps: Mapping[str, Any], view: str | None = None) ->
     """
     standard = _shipped(name) if name in _names() else Standard.of(catalog.dataset(name))
     spec, chosen = standard.spec, None if view is None else standard.view(view)
-    columns = decoded(spec, {standard.paths.get(path, path): column for path, column in _flat(steps)})
+    given, metadata = _split((standard.paths.get(path, path), value) for path, value in _flat(steps))
+    columns = decoded(spec, given)
     length = _length(spec, columns)
     action, state = standard.action(columns), standard.state(columns)
     if action is None and _reads_action(spec, view):
         missing = min(standard.action.paths - columns.keys())
         raise SpecError(f"{spec.name}: the action needs '{missing}'{did_you_mean(missing, columns)}")
-    stored = {**_stored(spec, columns, length), "state": state, "state_space": standard.state_space}
+    stored = {**_stored(spec, columns, metadata), "state": state, "state_space": standard.state_space}
     if chosen is None:
         return Episode(**{**stored, "action": action}, action_space=standard.action_space)
     seen = {f"raw.{path}": column for path, column in columns.items() if isinstance(column, np.ndarray)}
@@ -110,7 +114,7 @@ def standardize(name: str, steps: Mapping[str, Any], view: str | None = None) ->
     seen |= {} if state is None else {"observation.state": state}
     viewed = chosen.of_columns({**seen, ROW: np.arange(length)})
     rows = None if viewed.mask.all() else np.flatnonzero(viewed.mask)
-    kept = stored if rows is None else {key: _taken(value, rows) for key, value in stored.items()}
+    kept = stored if rows is None else {key: _taken(key, value, rows) for key, value in stored.items()}
     ends = _ends(len(viewed.action))
     return Episode(**{**kept, **ends}, action=viewed.action, action_space=chosen.space)
 
@@ -121,33 +125,13 @@ def _reads_action(spec: DatasetSpec, view: str | None) -> bool:
     return declared is None or not declared.action or any("action" in expr.paths() for expr in declared.action)
 
 
-def _stored(spec: DatasetSpec, columns: Mapping[str, Any], length: int) -> dict[str, Any]:
+def _stored(spec: DatasetSpec, columns: Mapping[str, Any], metadata: Mapping[str, Any]) -> dict[str, Any]:
     """Make everything of an episode but its vectors."""
-    cameras = {
-        camera.key: images
-        for images, roles in (("images", spec.cameras), ("depth", spec.depth))
-        for camera in roles.values()
-    }
-    out: dict[str, Any] = {"images": {}, "depth": {}, "raw": {}, "metadata": {}}
-    language = [path for path in spec.language_keys if path in columns]
-    for path, column in columns.items():
-        if path in language[:1]:
-            continue
-        if isinstance(column, str | bytes):
-            out["metadata"][path] = column
-        elif path in cameras and not isinstance(column, np.ndarray):
-            out[cameras[path]][path.rpartition(".")[2]] = [frame or None for frame in column]
-        else:
-            out["raw"][path] = column
-    flags = {
-        flag: np.asarray(columns[flag], np.float32 if flag == "reward" else bool) for flag in FLAGS if flag in columns
-    }
-    timed = None
-    if spec.timestamp:
-        timed = np.asarray(columns[spec.timestamp], np.float64) if spec.timestamp in columns else None
-    elif spec.control_hz:
-        timed = np.arange(length) / spec.control_hz
-    texts, index = _instructions(language, columns, length)
+    length = _length(spec, columns)
+    texts, index = _instructions(spec.language_keys, columns, metadata)
+    types = {flag: np.float32 if flag == "reward" else bool for flag in FLAGS if flag in columns}
+    frames = {"images": _encoded(spec.cameras, columns), "depth": _encoded(spec.depth, columns)}
+    taken = {*spec.language_keys[:1], *frames["images"], *frames["depth"]}
     return {
         "id": f"{spec.name}-000000",
         "dataset": spec.name,
@@ -155,25 +139,40 @@ def _stored(spec: DatasetSpec, columns: Mapping[str, Any], length: int) -> dict[
         "instructions": texts,
         "instruction_index": index,
         "control_hz": spec.control_hz,
-        "timestamp": timed,
+        "timestamp": _timestamp(spec, columns, length),
+        "raw": {path: column for path, column in columns.items() if path not in taken},
+        "metadata": {path: value for path, value in metadata.items() if path not in spec.language_keys},
         **_ends(length),
-        **flags,
-        **out,
+        **{flag: np.asarray(columns[flag], kind) for flag, kind in types.items()},
+        **{what: {path.rpartition(".")[2]: found[path] for path in found} for what, found in frames.items()},
     }
 
 
+def _encoded(cameras: Mapping[str, CameraSpec], columns: Mapping[str, Any]) -> dict[str, list[Bytes | None]]:
+    """Take the declared cameras' encoded frames; an empty byte string is a missing frame."""
+    paths = [camera.key for camera in cameras.values() if isinstance(columns.get(camera.key), list)]
+    return {path: [frame or None for frame in columns[path]] for path in paths}
+
+
+def _timestamp(spec: DatasetSpec, columns: Mapping[str, Any], length: int) -> Array | None:
+    if spec.timestamp:
+        return np.asarray(columns[spec.timestamp], np.float64) if spec.timestamp in columns else None
+    return np.arange(length) / spec.control_hz if spec.control_hz else None
+
+
 def _instructions(
-    language: Sequence[str], columns: Mapping[str, Any], length: int
+    language: Sequence[str], columns: Mapping[str, Any], metadata: Mapping[str, Any]
 ) -> tuple[tuple[str, ...], Array | None]:
     """List the distinct instructions, and say which one each step has."""
+    length = len(next(iter(columns.values())))
     texts: dict[str, None] = {}
     index = None
     for path in language:
-        column = columns[path]
-        words = [column] * length if isinstance(column, str | bytes) else column
-        found, one = texts_of([word.encode() if isinstance(word, str) else word for word in words], path)
-        index = one if index is None else index
-        texts |= dict.fromkeys(found)
+        words = columns[path] if path in columns else [metadata[path]] * length if path in metadata else None
+        if words is not None:
+            found, one = texts_of([word.encode() if isinstance(word, str) else word for word in words], path)
+            index = one if index is None else index
+            texts |= dict.fromkeys(found)
     return tuple(texts), index
 
 
@@ -182,42 +181,46 @@ def _ends(length: int) -> dict[str, Array]:
     return {"is_first": step == 0, "is_last": step == length - 1}
 
 
-def _taken(value: Any, rows: Array) -> Any:
+def _taken(name: str, value: Any, rows: Array) -> Any:
     """Take some steps of one of an episode's fields, if it has steps."""
-    if isinstance(value, dict):
-        return {
-            key: take(column, rows) if hasattr(column, "__len__") and not isinstance(column, str | bytes) else column
-            for key, column in value.items()
-        }
+    if name in {"images", "depth", "raw"}:
+        return {key: take(column, rows) for key, column in value.items()}
     return value[rows] if isinstance(value, np.ndarray) else value
 
 
 def _flat(steps: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """List the columns of a nested dict, "/" in keys read as "."; None is no column."""
+    """List the values of a nested dict, "/" in keys read as "."; None is no value."""
     for key, value in steps.items():
         path = f"{prefix}{key}".replace("/", ".")
         if isinstance(value, Mapping):
             yield from _flat(value, f"{path}.")
         elif value is not None:
-            yield path, _column(value)
+            yield path, value
 
 
-def _column(value: Any) -> Any:
-    """Take lists of numbers as arrays, arrays of texts as lists."""
-    if isinstance(value, str | bytes | Ragged):
-        return value
-    array = value if isinstance(value, np.ndarray) else None
-    if array is None and not (
-        isinstance(value, list | tuple) and value and isinstance(value[0], str | bytes | memoryview)
-    ):
-        array = np.asarray(value)
-    if array is None or array.dtype.kind in "OSU":
-        return list(value if array is None else array.tolist())
-    return array
+def _split(values: Iterable[tuple[str, Any]]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Tell columns from values of the whole episode; lists of numbers become arrays, arrays of texts lists."""
+    columns: dict[str, Any] = {}
+    metadata: dict[str, Any] = {}
+    for path, value in values:
+        if path.startswith(PER_EPISODE) or isinstance(value, str | bytes):
+            metadata[path] = value
+        elif isinstance(value, Ragged) or (isinstance(value, list) and _is_encoded(value)):
+            columns[path] = value
+        else:
+            column = value if isinstance(value, np.ndarray) else np.asarray(value)
+            is_text = column.dtype.kind in "OSU"
+            (columns if column.ndim else metadata)[path] = column.tolist() if is_text else column
+    return columns, metadata
+
+
+def _is_encoded(values: Sequence[Any]) -> bool:
+    """Say whether a list holds texts or images."""
+    return bool(values) and isinstance(values[0], str | bytes | memoryview)
 
 
 def _length(spec: DatasetSpec, columns: Mapping[str, Any]) -> int:
-    lengths = {path: len(column) for path, column in columns.items() if not isinstance(column, str | bytes)}
+    lengths = {path: len(column) for path, column in columns.items()}
     if not lengths:
         raise SourceError(f"{spec.name}: an episode without a single column")
     shortest, longest = min(lengths, key=lengths.__getitem__), max(lengths, key=lengths.__getitem__)

@@ -6,7 +6,8 @@ from typing import Any
 
 from schemas import spec
 from schemas.errors import SpecError, did_you_mean
-from schemas.spec import DatasetSpec, EmbodimentSpec
+from schemas.spec import DatasetSpec
+from schemas.tables import EmbodimentSpec
 
 HERE = Path(__file__).parent
 DECLARATION = "oxe_spec.toml"  # what an exported dataset calls its own

@@ -18,7 +18,8 @@ from pydantic import AfterValidator, Field, StringConstraints, model_validator
 
 from schemas import catalog
 from schemas.errors import SpecError, ViewError, did_you_mean
-from schemas.spec import Model, _validated
+from schemas.spec import _validated
+from schemas.tables import Model
 from schemas.views import view
 
 HERE = Path(__file__).parent / "mixtures"

@@ -17,7 +17,8 @@ from schemas.ops import ROW, Steps
 from schemas.rotations import to_euler, to_rotation
 from schemas.source import Array
 from schemas.spaces import Dim, Space
-from schemas.spec import DatasetSpec, ViewSpec
+from schemas.spec import DatasetSpec
+from schemas.tables import ViewSpec
 from schemas.vocabulary import ARRAY_OPS, STEP_OPS
 
 OURS = ("schemas",)  # packages whose functions count as a view's own code

@@ -12,9 +12,10 @@ from pydantic import BaseModel
 from pipelines.convert import convert
 from pipelines.verify import verify
 from schemas import catalog, expr, spaces
-from schemas.spec import (
+from schemas.spec import DatasetSpec
+from schemas.store import Dataset, open_dataset
+from schemas.tables import (
     CameraSpec,
-    DatasetSpec,
     DepthSpec,
     EmbodimentSpec,
     FilterSpec,
@@ -24,7 +25,6 @@ from schemas.spec import (
     SpaceSpec,
     ViewSpec,
 )
-from schemas.store import Dataset, open_dataset
 from schemas.vocabulary import ARRAY_OPS, DECODERS, STEP_OPS
 from tests.docs.toy import ROOT, blocks
 

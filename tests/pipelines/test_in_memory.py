@@ -112,3 +112,12 @@ def test_nothing_that_is_given_is_changed() -> None:
     before = steps["action"].copy()
     standardize("ppgm", steps, view="openvla")
     np.testing.assert_array_equal(steps["action"], before)
+
+
+def test_values_of_the_whole_episode_are_neither_counted_nor_cut() -> None:
+    whole = {"episode_metadata": {"file_path": "/a/b", "scores": np.ones(9)}, "success": True, "note": np.array("x")}
+    episode = standardize("bridge_dataset", {**STEPS, **whole}, view="openvla")
+    assert len(episode) == 2
+    assert episode.metadata["episode_metadata.file_path"] == "/a/b"
+    assert len(episode.metadata["episode_metadata.scores"]) == 9
+    assert (bool(episode.metadata["success"]), episode.metadata["note"]) == (True, "x")

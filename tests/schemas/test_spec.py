@@ -10,7 +10,8 @@ from pydantic import ValidationError
 from schemas import catalog, spec
 from schemas.errors import SpecError
 from schemas.spaces import Dim, Space
-from schemas.spec import DatasetSpec, FieldSpec, FilterSpec, Part, SpaceSpec
+from schemas.spec import DatasetSpec
+from schemas.tables import FieldSpec, FilterSpec, Part, SpaceSpec
 from schemas.vocabulary import ARRAY_OPS
 from tests.schemas.makers import TOY, load, make_space
 
