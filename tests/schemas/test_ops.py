@@ -7,24 +7,11 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 from scipy.spatial.transform import Rotation
 
-from schemas.grippers import binarize_gripper
 from schemas.ops import ROW, drop_first, drop_last, relabel_achieved_delta
 from schemas.source import Array
 from schemas.vocabulary import ARRAY_OPS, STEP_OPS
 
 # As OpenVLA's and Octo's own functions answered; rounded to float32.
-BINARIZED = [
-    ([1, 1, 0.6, 0.3, 0, 0], [1, 1, 0, 0, 0, 0]),
-    ([0, 0, 0.4, 0.9, 1], [0, 0, 1, 1, 1]),
-    ([1, 0.5, 0.5], [1, 0.5, 0.5]),
-    ([0.5, 0.5, 0.5], [0.5, 0.5, 0.5]),
-    ([0.5, 1, 0.5, 0, 0.7], [1, 1, 0, 0, 0.7]),
-    ([0.95, 0.05, 0.96, 0.04], [1, 1, 1, 0]),
-    ([0], [0]),
-    ([0.3], [0.3]),
-    ([1, 0.5, 0, 0.5, 1, 0.2], [1, 0, 0, 1, 1, 0.2]),
-    ([], []),
-]
 EULER_OF_QUATERNION = [
     ([0, 0, 0, 1], [0, 0, 0]),
     ([0.14943813, 0, 0, 0.98877108], [0.3, 0, 0]),
@@ -36,42 +23,7 @@ EULER_OF_QUATERNION = [
     ([0, 0, 0, 2], [0, 0, 0]),
     ([1, 0, 0, 0], [np.pi, 0, 0]),
 ]
-EDGES = np.float32([0, 0.05, 0.95, 1, 0.5, np.nan, -1, 2])
-GRIPPERS = npst.arrays(
-    np.float32,
-    npst.array_shapes(min_dims=2, max_dims=2, min_side=0, max_side=12),
-    elements=st.sampled_from(
-        EDGES.tolist() + [np.nextafter(e, d).item() for e in EDGES[1:3] for d in np.float32([0, 1])]
-    )
-    | st.floats(0, 1, width=32),
-)
 VECTORS = npst.arrays(np.float32, (5, 4), elements=st.floats(-10, 10, width=32))
-
-
-def binarized(x: Array) -> Array:
-    """Walk backwards as the two projects do: what lies in between takes the value that comes after it."""
-    out = x.copy()
-    for column in range(x.shape[1]):
-        carry = x[-1, column] if len(x) else None
-        for i in reversed(range(len(x))):
-            value = x[i, column]
-            if value > np.float32(0.95) or value < np.float32(0.05):
-                carry = np.float32(value > np.float32(0.95))
-            out[i, column] = carry
-    return out
-
-
-@given(GRIPPERS)
-def test_binarize_gripper_is_the_backward_walk_in_every_column(x: Array) -> None:
-    out = binarize_gripper(x)
-    assert out.dtype == np.float32
-    np.testing.assert_array_equal(out, binarized(x))
-
-
-@pytest.mark.parametrize(("x", "expected"), BINARIZED)
-def test_binarize_gripper_answers_as_openvla(x: list[float], expected: list[float]) -> None:
-    out = binarize_gripper(np.array(x, np.float32).reshape(-1, 1))
-    np.testing.assert_array_equal(out[:, 0], np.array(expected, np.float32))
 
 
 @pytest.mark.parametrize(("quaternion", "euler"), EULER_OF_QUATERNION)
@@ -111,29 +63,6 @@ def test_targets_and_poses_become_the_turns_between_them(angles: Array) -> None:
         turned = Rotation.from_euler("xyz", found[:, 3:6].astype(np.float64)) * rotations[:-1]
         assert (turned * rotations[1:].inv()).magnitude().max() < 2e-3  # float32 angles near the pole
         np.testing.assert_array_equal(found[:, 6], kept)
-
-
-@given(
-    npst.arrays(
-        np.float32,
-        st.tuples(st.integers(0, 9), st.just(1)),
-        elements=st.sampled_from([-1.0, -0.1, 0.0, 0.05, 0.1, 1.0, np.nan]),
-    )
-)
-def test_the_gripper_scans_are_the_loops_that_they_replace(x: Array) -> None:
-    carry = x[-1, 0] if len(x) else 0.0
-    binarized = []
-    for value in x[::-1, 0]:
-        carry = float(value > np.float32(0.95)) if value > np.float32(0.95) or value < np.float32(0.05) else carry
-        binarized.append(carry)
-    np.testing.assert_array_equal(ARRAY_OPS["binarize_gripper"](x)[:, 0], np.float32(binarized[::-1]))
-    events = [1.0 if v < np.float32(-0.1) else -1.0 if v > np.float32(0.1) else 0.0 for v in x[:, 0]]
-    first = next((event for event in events if event), -1.0)
-    state, states = -first, []
-    for event in events:
-        state = event or state
-        states.append(state / 2 + 0.5)
-    np.testing.assert_array_equal(ARRAY_OPS["rel2abs_gripper"](x)[:, 0], np.float32(states))
 
 
 @given(npst.arrays(np.float32, st.tuples(st.integers(0, 9), st.just(2)), elements=st.sampled_from([0.0, 1.0])))
