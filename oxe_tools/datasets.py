@@ -77,7 +77,7 @@ def _facts(spec: DatasetSpec) -> dict[str, str]:
     rates = "control rate unknown" if spec.control_hz is None else f"{spec.control_hz:g} Hz"
     missing = {name: told["unavailable"] for name in ASKED if "unavailable" in (told := _view(spec, name))}
     return {
-        "also named": ", ".join(filter(None, (*spec.aliases, spec.tfds_name))),
+        "also named": ", ".join(sorted({*spec.aliases, spec.tfds_name or spec.name} - {spec.name})),
         "robot": f"{spec.embodiment.robot}; {spec.embodiment.controller}; {spec.embodiment.morphology}; {rates}",
         "source": ", ".join(filter(None, (source.uri and f"`{source.uri}`", source.mirror and f"`{source.mirror}`"))),
         "size": ", ".join(form.format(count) for count, form in counts if count is not None),
