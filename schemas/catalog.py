@@ -56,17 +56,25 @@ def _aliases() -> dict[str, str]:
 
 
 def _loaded(path: Path) -> DatasetSpec:
-    def like(name: str, seen: tuple[str, ...] = ()) -> dict[str, Any]:
-        base = HERE / "datasets" / f"{name}.toml" if name in dataset_names() else path.parent / name
-        if name in seen or base.suffix != ".toml" or not base.is_file():
-            why = (
-                "leads back to itself" if name in seen else f"no such declaration{did_you_mean(name, dataset_names())}"
-            )
-            raise SpecError(f"{path}: like: '{name}': {why}")
-        return spec.merged(_text(base), where=str(base), like=lambda other: like(other, (*seen, name)))
-
     return spec.load(
-        _text(path), where=str(path), embodiment=lambda name: embodiment(name, beside=path.parent), like=like
+        _text(path),
+        where=str(path),
+        embodiment=lambda name: embodiment(name, beside=path.parent),
+        like=lambda name: _tables(name, path.parent, seen=(path.resolve(),)),
+    )
+
+
+def _tables(name: str, beside: Path, *, seen: tuple[Path, ...]) -> dict[str, Any]:
+    """Read the tables of the declaration that another one, in the folder `beside`, is like."""
+    path = HERE / "datasets" / f"{name}.toml" if name in dataset_names() else beside / name
+    if path.resolve() in seen:
+        raise SpecError(f"{seen[0]}: like: '{name}': leads back to itself")
+    if path.suffix != ".toml" or not path.is_file():
+        raise SpecError(f"{seen[0]}: like: '{name}': no such declaration{did_you_mean(name, dataset_names())}")
+    return spec.merged(
+        _text(path),
+        where=str(path),
+        like=lambda other: _tables(other, path.parent, seen=(*seen, path.resolve())),
     )
 
 

@@ -230,9 +230,13 @@ def _digest(declaration: Mapping[str, Any], *functions: Callable[..., Any]) -> s
             found[name] = inspect.getsource(function)
             named = {word: function.__globals__.get(word) for word in _words(function.__code__)}
             queue += [f for f in named.values() if inspect.isfunction(f) and f.__module__.split(".")[0] in OURS]
-            found |= {f"{name}: {k}": repr(v) for k, v in named.items() if isinstance(v, (str, int, float))}
+            found |= {f"{name}: {k}": repr(v) for k, v in named.items() if _is_constant(v)}
     content = json.dumps([declaration, sorted(found.items())])
     return hashlib.sha256(content.encode()).hexdigest()
+
+
+def _is_constant(value: object) -> bool:
+    return isinstance(value, str | int | float) or (isinstance(value, tuple) and all(map(_is_constant, value)))
 
 
 def _words(code: CodeType) -> set[str]:

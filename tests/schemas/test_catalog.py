@@ -127,6 +127,14 @@ def test_a_declaration_like_another_takes_all_that_it_does_not_say(tmp_path: Pat
     assert renamed == faster.model_copy(update={"name": "renamed", "language": "task"})
 
 
+def test_a_name_is_meant_from_the_folder_of_the_declaration_that_says_it(tmp_path: Path) -> None:
+    (tmp_path / "lab").mkdir()
+    (tmp_path / "lab/toy.toml").write_text(TOY)
+    (tmp_path / "lab/faster.toml").write_text('name = "faster"\nlike = "toy.toml"\ncontrol_hz = 10\n')
+    (tmp_path / "mine.toml").write_text('name = "mine"\nlike = "lab/faster.toml"\n')
+    assert catalog.dataset(str(tmp_path / "mine.toml")).control_hz == 10
+
+
 def test_a_declaration_may_be_like_a_shipped_one(tmp_path: Path) -> None:
     (tmp_path / "my.toml").write_text('name = "my"\nlike = "bridge_orig"\n')
     shipped = catalog.dataset("bridge_dataset")

@@ -16,6 +16,7 @@ from scipy.spatial.transform import Rotation
 from schemas import catalog, ops, rotations, views, vocabulary
 from schemas.errors import ViewError
 from schemas.expr import Path as Column
+from schemas.hooks import droid as hook
 from schemas.source import Array
 from schemas.spaces import Dim, Space
 from schemas.spec import DatasetSpec
@@ -359,6 +360,13 @@ def test_the_digest_changes_with_a_constant_that_a_helper_uses(monkeypatch: pyte
     before = toy_digest(name="eef_delta")
     monkeypatch.setattr(rotations, "EULER", "ZYX")
     assert toy_digest(name="eef_delta") != before
+
+
+def test_the_digest_changes_with_a_table_of_constants(monkeypatch: pytest.MonkeyPatch) -> None:
+    droid = catalog.dataset("droid")
+    before = view(droid, "openvla_filtered").digest
+    monkeypatch.setattr(hook, "Q99", (*hook.Q99[:-1], 0.5))
+    assert view(droid, "openvla_filtered").digest != before
 
 
 def test_the_digest_changes_with_how_columns_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
