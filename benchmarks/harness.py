@@ -156,12 +156,17 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "".join(f"| {line} |\n" for line in lines)
 
 
-def publish(name: str, args: argparse.Namespace, *parts: str, packages: Sequence[str]) -> None:
+def publish(
+    name: str,
+    args: argparse.Namespace,
+    *parts: str,
+    packages: Sequence[str],
+    how: str = "alternating runs, the second of two rounds in each process",
+) -> None:
     """Print the result and keep it as `results/<name>.md`."""
     versions = ", ".join(f"{package} {version(package)}" for package in packages)
     machine = f"{os.cpu_count()} cores, {platform.system()} {platform.machine()}, Python {platform.python_version()}"
-    how = f"Medians of {args.runs} alternating runs, the second of two rounds in each process."
-    text = "\n".join((*parts, f"{how} {machine}, {versions}.\n"))
+    text = "\n".join((*parts, f"Medians of {args.runs} {how}. {machine}, {versions}.\n"))
     (HERE / "results").mkdir(exist_ok=True)
     (HERE / "results" / f"{name}.md").write_text(text, encoding="utf-8")
     print(text)

@@ -22,6 +22,7 @@ def _check_neighbours() -> None:
 _check_neighbours()
 
 from oxe_tools.statistics import stats  # noqa: E402 - only once the neighbours are known to be ours
+from pipelines.in_memory import standardize  # noqa: E402
 from schemas.episode import Episode  # noqa: E402
 from schemas.errors import OxeError  # noqa: E402
 from schemas.spaces import Dim, Space  # noqa: E402
@@ -40,5 +41,6 @@ __all__ = [
     "Statistics",
     "load_norm_stats",
     "open_dataset",
+    "standardize",
     "stats",
 ]

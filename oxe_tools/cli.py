@@ -19,11 +19,16 @@ from stats.formats import Form
 app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 export_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Write a dataset in another format.")
 app.add_typer(export_app, name="export")
+datasets_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Look up the declared datasets.")
+app.add_typer(datasets_app, name="datasets")
 
 FAILURES, USAGE, INTERRUPTED = 1, 2, 130  # exit codes: the work ran and found failures; usage or input error; Ctrl-C
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what this command wrote there before.")]
+Declaration = Annotated[
+    str, typer.Argument(metavar="NAME|SPEC.toml|DIR", help="A shipped declaration, a file, or an exported dataset.")
+]
 DatasetDir = Annotated[str, typer.Argument(metavar="DIR", help="A converted dataset: a folder or an fsspec URI.")]
 
 
@@ -63,9 +68,7 @@ def inspect(
 
 @app.command()
 def convert(
-    declaration: Annotated[
-        str, typer.Argument(metavar="NAME|SPEC.toml|DIR", help="A shipped declaration, a file, or an exported dataset.")
-    ],
+    declaration: Declaration,
     *,
     out: Annotated[str, typer.Option(help="The folder of the new dataset, or an fsspec URI.")],
     source: Annotated[
@@ -253,6 +256,75 @@ def export_rlds(
         typer.echo(f"{out}: {report.episodes} episodes, {report.steps} steps in {show.files(report.files)}")
     if report.without_steps:
         typer.echo(f"left out: {report.without_steps} episodes of which the view masks every step", err=True)
+
+
+@datasets_app.command("list")
+def datasets_list(*, as_json: Json = False) -> None:
+    """List the declared datasets: robot, control rate, episodes and views.
+
+    \b
+    Example: oxe datasets list
+    """
+    from oxe_tools import datasets
+    from schemas import catalog
+
+    rows = [datasets.row(catalog.dataset(name)) for name in catalog.dataset_names()]
+    if as_json:
+        show.as_json({"datasets": rows})
+    else:
+        show.datasets(rows)
+
+
+@datasets_app.command("show")
+def datasets_show(declaration: Declaration, *, as_json: Json = False) -> None:
+    """Tell what is known about one dataset: vectors, cameras, views, size, source, and what to beware of.
+
+    \b
+    Example: oxe datasets show taco_play
+    """
+    from oxe_tools import datasets
+    from schemas import catalog
+
+    spec = catalog.dataset(declaration)
+    if as_json:
+        show.as_json(datasets.details(spec))
+    else:
+        typer.echo(datasets.section(spec))
+
+
+@datasets_app.command("check")
+def datasets_check(
+    declaration: Declaration,
+    *,
+    source: Annotated[
+        str | None, typer.Option(help="Where the recordings are, if not where the declaration says.")
+    ] = None,
+    limit: Annotated[int, typer.Option(min=0, metavar="N", help="Read the first N episodes.")] = 3,
+    as_json: Json = False,
+) -> None:
+    """Compare a declaration's keys, shapes and ranges with a source, before a long conversion.
+
+    \b
+    Example: oxe datasets check bridge_dataset --source data/bridge_dataset/1.0.0
+    """
+    from pipelines.check_source import check
+    from schemas import catalog
+
+    spec = catalog.dataset(declaration)
+    uri = source or catalog.source_of(declaration, spec)
+    if uri is None:
+        fail(f"{spec.name}: its declaration names no source; give --source", USAGE)
+    found = check(spec, str(uri), episodes=limit)
+    if as_json:
+        show.as_json(found.to_json())
+    else:
+        typer.echo(f"{spec.name}: {found.read} episodes read, {found.dropped} of them left out by its filters")
+        for note in found.notes:
+            typer.echo(f"note: {note}")
+    for problem in found.problems:
+        typer.echo(problem, err=True)
+    if not found.ok:
+        fail(f"{spec.name}: {len(found.problems)} problems", FAILURES)
 
 
 @app.command()

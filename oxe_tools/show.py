@@ -50,6 +50,15 @@ def inspection(found: dict[str, Any]) -> None:
         typer.echo("It carries its own declaration (oxe_spec.toml): 'oxe convert DIR --out ...' will find it.")
 
 
+def datasets(rows: Sequence[dict[str, Any]]) -> None:
+    """Show what `oxe datasets list` found."""
+    table = Table("dataset", "robot", "Hz", "episodes", "views", box=None, pad_edge=False)
+    for row in rows:
+        hz, episodes = ("" if row[key] is None else f"{row[key]:,g}" for key in ("control_hz", "episodes"))
+        table.add_row(row["name"], row["robot"], hz, episodes, " ".join(row["views"]))
+    _print(table)
+
+
 def conversion(report: dict[str, Any]) -> None:
     """Show the outcome of `oxe convert`."""
     episodes = report["episodes"]
@@ -62,7 +71,8 @@ def unknowns(name: str, spaces: Sequence[Space | None]) -> None:
     """Say which conventions the declaration does not know."""
     for space in filter(None, spaces):
         words = [word for word in ("frame", "rotation", "gripper") if getattr(space, word) == "unknown"]
-        words += [f"the unit of {dim.name}" for dim in space.dims if dim.unit == "unknown"]
+        for what in ("unit", "mode"):
+            words += [f"the {what} of {dim.name}" for dim in space.dims if getattr(dim, what) == "unknown"]
         if words:
             typer.echo(f"{name}: {space.name}: not known: {', '.join(words)}", err=True)
 

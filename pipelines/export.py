@@ -23,8 +23,9 @@ from schemas.folder import LocalFolder
 from schemas.images import sniff
 from schemas.source import Column, Field
 from schemas.spaces import Space
-from schemas.spec import DatasetSpec, SpaceSpec
+from schemas.spec import DatasetSpec
 from schemas.store import Dataset
+from schemas.tables import SpaceSpec
 
 VERSION = "1.0.0"
 OURS = r"[^/]+\.tfrecord-\d+-of-\d+|features\.json|dataset_info\.json|oxe_spec\.toml|tmp-[0-9a-f]+"
@@ -264,8 +265,11 @@ def _declaration(dataset: Dataset, *, view: str | None, space: Space) -> Mapping
         "source": {"format": "rlds", "version": VERSION},
         "embodiment": embodiment.model_dump(mode="json", exclude_none=True),
         "language": ["language_instruction", texts_path] if columns.origins["instruction"] else [],
-        "cameras": {c.role: _camera_path(c) for c in roles if not c.is_depth},
-        "depth": {c.role: _depth(c) for c in roles if c.is_depth},
+        "cameras": {c.role: _camera(c) for c in roles if not c.is_depth},
+        "depth": {c.role: _camera(c) for c in roles if c.is_depth},
+        "fields": {},
+        "decode": {},
+        "filters": {},
         "state": embodiment.state.slices("observation.state") if embodiment.state else {},
         "action": embodiment.action.slices("action"),
         "id": id_path,
@@ -278,6 +282,6 @@ def _declaration(dataset: Dataset, *, view: str | None, space: Space) -> Mapping
     return DatasetSpec.model_validate(declared).to_json()
 
 
-def _depth(camera: Camera) -> dict[str, Any]:
-    unit = camera.metres_per_unit
-    return {"key": _camera_path(camera), **({} if unit is None else {"metres_per_unit": unit})}
+def _camera(camera: Camera) -> dict[str, Any]:
+    known = {"metres_per_unit": camera.metres_per_unit} if camera.metres_per_unit else {}
+    return {"key": _camera_path(camera), "channels": camera.channels, **known}

@@ -20,11 +20,12 @@ def check_fit(spec: DatasetSpec, steps: Mapping[str, Field], episodes: Mapping[s
     wanted: list[tuple[str, set[str], Mapping[str, Field]]] = [
         *((f"action.{part}", set(expr.paths()), steps) for part, expr in spec.action.items()),
         *((f"state.{part}", set(expr.paths()), steps) for part, expr in spec.state.items()),
-        *((f"cameras.{role}", {path}, steps) for role, path in spec.cameras.items()),
+        *((f"cameras.{role}", {camera.key}, steps) for role, camera in spec.cameras.items()),
         *((f"depth.{role}", {depth.key}, steps) for role, depth in spec.depth.items()),
         ("language", set(spec.language_keys), anywhere),
         ("timestamp", {spec.timestamp} if spec.timestamp else set(), steps),
         ("id", {spec.id} if spec.id else set(), episodes),
+        *((f"filters.{name}", {declared.key}, episodes) for name, declared in spec.filters.items()),
     ]
     for place, paths, known in wanted:
         for path in sorted(paths):
@@ -44,13 +45,18 @@ def misfit(use: str, field: Field) -> str | None:
     text, number = field.kind in {"text", "bytes"}, field.kind == "number"
     listed = not field.per_step and field.ragged == 1
     fits = {
+        "depth": (
+            "images, or a matrix of numbers per step",
+            single and (field.kind == "image" or len(field.shape) > 1),
+        ),
         "cameras": ("images", field.kind == "image" and single and not field.dtype.startswith("float")),
         "language": ("texts", text and scalar and (single or listed)),
         "id": ("one value", scalar and single),
-        "action": ("one vector per step", number and single and len(field.shape) < 2 and None not in field.shape),
+        "filters": ("one value", scalar and single),
+        "action": ("numbers of fixed shape", number and single and None not in field.shape),
         "flag": ("one number per step", number and single and scalar),
     }
-    needed, does = fits[{"depth": "cameras", "state": "action", "timestamp": "flag"}.get(use, use)]
+    needed, does = fits[{"state": "action", "timestamp": "flag"}.get(use, use)]
     return None if does else needed
 
 
@@ -63,6 +69,8 @@ def _check_widths(spec: DatasetSpec, steps: Mapping[str, Field]) -> None:
             dims = space.parts[part].dims if space else ()
             try:
                 width = expr(ones).shape[1]
+            except SourceError:
+                continue  # an op that only real numbers satisfy
             except SpecError as error:
                 raise SpecError(f"{spec.name}: {which}.{part}: {error}") from error
             if width != len(dims):
@@ -83,7 +91,7 @@ def _check_views(spec: DatasetSpec, steps: Mapping[str, Field]) -> None:
     blank |= {"action": np.ones([3, len(spec.action_space)], np.float32), ROW: np.arange(3)}
     if spec.state_space:
         blank["observation.state"] = np.ones([3, len(spec.state_space)], np.float32)
-    for name in spec.views:
+    for name in (name for name, declared in spec.views.items() if not declared.unavailable):
         try:
             view(spec, name).of_columns(blank)
         except SourceError:

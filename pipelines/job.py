@@ -17,7 +17,7 @@ from pipelines.writers.parquet import ParquetShard
 from schemas import spec
 from schemas.errors import OxeError, SourceError, TooManyQuarantinedError, UnreachableError, UsageError
 from schemas.folder import open_folder
-from schemas.source import RawEpisode, Unreadable
+from schemas.source import Unreadable
 
 PAUSES = (0.1, 1.0)  # seconds before the second and the third try of a shard
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}  # no other shard can be written either, now or in a second
@@ -97,7 +97,7 @@ def convert_shard(work: Work, ref: ShardRef) -> ShardRecord:
             try:
                 if isinstance(raw, Unreadable):
                     quarantined.append(raw)
-                elif reason := why_drop(raw):
+                elif reason := work.binding.why_drop(raw):
                     dropped.append((raw.index, reason))
                 else:
                     shard.add(work.binding.episode(raw))
@@ -112,11 +112,6 @@ def convert_shard(work: Work, ref: ShardRef) -> ShardRecord:
     return ShardRecord(
         file=record, episodes=tuple(shard.episodes), dropped=tuple(dropped), quarantined=tuple(quarantined)
     )
-
-
-def why_drop(raw: RawEpisode) -> str | None:
-    """Say why an episode is left out although it can be read, or None to keep it."""
-    return None if raw.n_steps() else "zero_steps"
 
 
 def check_allowance(quarantined: Sequence[Unreadable], allowed: int | None) -> None:

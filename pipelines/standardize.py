@@ -15,6 +15,7 @@ from schemas.images import Sniffer
 from schemas.source import Array, Bytes, Column, Field, Ragged, RawEpisode
 from schemas.spec import DatasetSpec
 from schemas.views import View, view
+from schemas.vocabulary import DECODERS
 
 FLAGS = ("is_first", "is_last", "is_terminal", "reward")  # RLDS's own names; taken from the source where it has them
 
@@ -38,8 +39,16 @@ class Binding:
                 raise
             raise SourceError(error.message, reason=error.reason, file=raw.file, offset=raw.offset) from error
 
+    def why_drop(self, raw: RawEpisode) -> str | None:
+        """Say why an episode is left out although it can be read, or None to keep it."""
+        for name, condition in self.spec.filters.items():
+            if not condition.keeps(raw.metadata[condition.key]):
+                return f"filter_{name}"
+        return None if raw.n_steps() else "zero_steps"
+
     def _episode(self, raw: RawEpisode, n_steps: int) -> Episode:
         spec, layout = self.spec, self.layout
+        raw = replace(raw, steps=decoded(spec, raw.steps))
         name = str(raw.metadata[spec.id]) if spec.id else f"{spec.name}-{raw.index:06d}"
         instructions, instruction_index = self._instructions(raw, n_steps)
         flags = {flag: raw.steps[flag] for flag in FLAGS if layout.origins.get(flag)}
@@ -79,11 +88,11 @@ class Binding:
         first, *others = self.language
         listed = [] if first in raw.steps else _encoded(raw.metadata[first])
         column = raw.steps[first] if first in raw.steps else (listed[:1] or [b""]) * n_steps
-        texts, index = _texts(column, first)
-        texts += [text for text in _texts(listed, first)[0] if text not in texts]
+        texts, index = texts_of(column, first)
+        texts += [text for text in texts_of(listed, first)[0] if text not in texts]
         for path in others:
             column = raw.steps[path] if path in raw.steps else _encoded(raw.metadata[path])
-            texts += [text for text in _texts(column, path)[0] if text not in texts]
+            texts += [text for text in texts_of(column, path)[0] if text not in texts]
         return tuple(texts), index
 
 
@@ -95,7 +104,7 @@ def bind(
     materialize: Sequence[str] = (),
 ) -> Binding:
     """Fit a declaration to a source's fields; a key that the source does not have is a SpecError."""
-    steps = {field.path: field for field in fields if field.per_step}
+    steps = {field.path: decoded_field(spec, field) for field in fields if field.per_step}
     episodes = {field.path: field for field in fields if not field.per_step}
     check_fit(spec, steps, episodes)
     cameras = _cameras(spec, steps)
@@ -125,13 +134,31 @@ def bind(
     return Binding(spec=spec, layout=layout, views=views, language=language, columns=frozenset(used))
 
 
+def decoded(spec: DatasetSpec, steps: Mapping[str, Column]) -> Mapping[str, Column]:
+    """Decode the columns that the declaration's `decode` names, where they are there."""
+    found = {path: DECODERS[word](steps[path]) for path, word in spec.decode.items() if path in steps}
+    return {**steps, **found} if found else steps
+
+
+def decoded_field(spec: DatasetSpec, field: Field) -> Field:
+    """Describe a field as its decoder leaves it."""
+    if field.path not in spec.decode:
+        return field
+    told = spec.fields[field.path]
+    if told.dtype == "text":
+        return replace(field, kind="text", dtype="object", shape=(), encoding=None)
+    return replace(field, kind="number", dtype=told.dtype, shape=told.shape or (), encoding=None)
+
+
 def _paths(parts: Sequence[Expr]) -> set[str]:
     return set().union(*(expr.paths() for expr in parts))
 
 
 def _cameras(spec: DatasetSpec, steps: Mapping[str, Field]) -> tuple[Camera, ...]:
     """Find every stream of images, declared or not; a float image is bit-cast depth and stays raw."""
-    roles = {path: role for role, path in spec.cameras.items()} | {d.key: role for role, d in spec.depth.items()}
+    declared = {**spec.cameras, **{f"depth {role}": depth for role, depth in spec.depth.items()}}
+    roles = {camera.key: role.removeprefix("depth ") for role, camera in declared.items()}
+    channels = {camera.key: camera.channels for camera in declared.values()}
     units = {depth.key: depth.metres_per_unit for depth in spec.depth.values()}
     images = [f for f in steps.values() if f.kind == "image" and not f.ragged and not f.dtype.startswith("float")]
     leaves = _leaves([field.path for field in images])
@@ -142,6 +169,7 @@ def _cameras(spec: DatasetSpec, steps: Mapping[str, Field]) -> tuple[Camera, ...
             role=roles.get(field.path),
             is_depth=field.path in units or field.dtype == "uint16",
             metres_per_unit=units.get(field.path),
+            channels=channels.get(field.path, "rgb"),
         )
         for field, leaf in zip(images, leaves, strict=True)
     ]
@@ -183,7 +211,7 @@ def _frames(camera: Camera, column: Column) -> Frames:
 def _raw_column(field: Field, column: Column) -> Column:
     if field.kind == "text":
         items = column.values if isinstance(column, Ragged) else column
-        _texts(items, field.path)
+        texts_of(items, field.path)
     return column
 
 
@@ -193,7 +221,7 @@ def _encoded(texts: Any) -> list[bytes]:
     return [text.encode() if isinstance(text, str) else text for text in listed]
 
 
-def _texts(column: Any, path: str) -> tuple[list[str], Array]:
+def texts_of(column: Any, path: str) -> tuple[list[str], Array]:
     """Decode the distinct texts of a column, and say which one each step has."""
     known: dict[bytes, int] = {}
     index = np.fromiter((known.setdefault(bytes(item), len(known)) for item in column), np.int32, len(column))

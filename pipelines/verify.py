@@ -13,7 +13,6 @@ import pyarrow.parquet as pq
 import xxhash
 
 from pipelines.history import History
-from pipelines.job import why_drop
 from pipelines.kept import read_kept
 from pipelines.progress import Progress, silent
 from pipelines.publish import counted, sealed
@@ -236,7 +235,7 @@ def _from_source(dataset: Dataset, uri: str, out: Verification) -> Iterator[Epis
         for ref in refs:
             for raw in reader.read(ref, binding.columns):
                 try:
-                    reason = raw.reason if isinstance(raw, Unreadable) else why_drop(raw)
+                    reason = raw.reason if isinstance(raw, Unreadable) else binding.why_drop(raw)
                     episode = None if isinstance(raw, Unreadable) or reason else binding.episode(raw)
                 except SourceError as error:
                     episode, reason = None, error.reason

@@ -30,6 +30,7 @@ class Camera:
     role: str | None = None
     is_depth: bool = False
     metres_per_unit: float | None = None
+    channels: str = "rgb"  # or "bgr": what a decoder calls red is blue
 
     @property
     def column(self) -> str:
@@ -129,8 +130,9 @@ def _field(name: str, kind: pa.DataType, **meaning: Any) -> pa.Field:
 
 
 def _camera_field(camera: Camera) -> pa.Field:
-    unit = camera.metres_per_unit
-    return _field(camera.column, IMAGE, source=camera.path, role=camera.role, metres_per_unit=unit)
+    channels = camera.channels if camera.channels != "rgb" else None
+    meaning = {"role": camera.role, "metres_per_unit": camera.metres_per_unit, "channels": channels}
+    return _field(camera.column, IMAGE, source=camera.path, **meaning)
 
 
 def _feature(kind: pa.DataType) -> dict[str, Any]:

@@ -1,10 +1,13 @@
 """The declarations that ship with the package, and how a name, a file or a folder is turned into one."""
 
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 from schemas import spec
 from schemas.errors import SpecError, did_you_mean
-from schemas.spec import DatasetSpec, EmbodimentSpec
+from schemas.spec import DatasetSpec
+from schemas.tables import EmbodimentSpec
 
 HERE = Path(__file__).parent
 DECLARATION = "oxe_spec.toml"  # what an exported dataset calls its own
@@ -16,11 +19,13 @@ def dataset_names() -> tuple[str, ...]:
 
 
 def dataset(target: str) -> DatasetSpec:
-    """Load a declaration: a name of `dataset_names()`, a TOML file, or a folder that holds `oxe_spec.toml`."""
-    path = Path(target)
+    """Load a declaration: a shipped one by its name or alias, a TOML file, or a folder that holds `oxe_spec.toml`."""
     if target in dataset_names():  # also where a folder, perhaps this dataset's own, has the same name
-        path = HERE / "datasets" / f"{target}.toml"
-    elif path.is_dir():
+        return _shipped(target)
+    path = Path(target)
+    if not path.exists() and target in _aliases():
+        return _shipped(_aliases()[target])
+    if path.is_dir():
         below = sorted(path.glob(f"*/{DECLARATION}"))
         path = below[0] if len(below) == 1 and not (path / DECLARATION).is_file() else path / DECLARATION
         if not path.is_file():
@@ -31,13 +36,56 @@ def dataset(target: str) -> DatasetSpec:
         raise SpecError(f"unknown dataset '{target}'{did_you_mean(target, dataset_names())}")
     elif not path.is_file():
         raise SpecError(f"{target}: no such declaration")
-    return spec.load(_text(path), where=str(path), embodiment=lambda name: embodiment(name, beside=path.parent))
+    return _loaded(path)
+
+
+@cache
+def _shipped(name: str) -> DatasetSpec:
+    return _loaded(HERE / "datasets" / f"{name}.toml")
+
+
+@cache
+def _aliases() -> dict[str, str]:
+    """Find shipped declarations by their other names; a name that several have is nobody's."""
+    found: dict[str, list[str]] = {}
+    for name in dataset_names():
+        declared = _shipped(name)
+        for other in {declared.tfds_name or name, *declared.aliases} - {name}:
+            found.setdefault(other, []).append(name)
+    return {other: names[0] for other, names in found.items() if len(names) == 1}
+
+
+def _loaded(path: Path) -> DatasetSpec:
+    return spec.load(
+        _text(path),
+        where=str(path),
+        embodiment=lambda name: embodiment(name, beside=path.parent),
+        like=lambda name: _tables(name, path.parent, seen=(path.resolve(),)),
+    )
+
+
+def _tables(name: str, beside: Path, *, seen: tuple[Path, ...]) -> dict[str, Any]:
+    """Read the tables of the declaration that another one, in the folder `beside`, is like."""
+    path = HERE / "datasets" / f"{name}.toml" if name in dataset_names() else beside / name
+    if path.resolve() in seen:
+        raise SpecError(f"{seen[0]}: like: '{name}': leads back to itself")
+    if path.suffix != ".toml" or not path.is_file():
+        raise SpecError(f"{seen[0]}: like: '{name}': no such declaration{did_you_mean(name, dataset_names())}")
+    return spec.merged(
+        _text(path),
+        where=str(path),
+        like=lambda other: _tables(other, path.parent, seen=(*seen, path.resolve())),
+    )
 
 
 def source_of(target: str, declared: DatasetSpec) -> str | None:
     """Say where the recordings of `dataset(target)` are; a relative `uri` is meant from the declaration's folder."""
     path, uri = Path(target), declared.source.uri
-    if target in dataset_names() or (uri and ("://" in uri or Path(uri).is_absolute())):
+    if (
+        target in dataset_names()
+        or (not path.exists() and target in _aliases())
+        or (uri and ("://" in uri or Path(uri).is_absolute()))
+    ):
         return uri
     folder = path if path.is_dir() else path.parent
     return str(folder / uri) if uri else target if path.is_dir() else None

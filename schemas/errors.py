@@ -15,6 +15,8 @@ OxeError
 from collections.abc import Iterable
 from difflib import get_close_matches
 
+LISTED = 24  # known words that an error names
+
 
 class OxeError(Exception):
     """An error with a message for people: where, what, and the likely fix."""
@@ -85,4 +87,5 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     words = sorted(known)
     close = get_close_matches(word, words, n=1)
     hint = f"; did you mean '{close[0]}'?" if close else "."
-    return f"{hint} (known: {', '.join(words) or 'none'})"
+    listed = words if len(words) <= LISTED else [*words[:LISTED], f"and {len(words) - LISTED} more"]
+    return f"{hint} (known: {', '.join(listed) or 'none'})"

@@ -10,17 +10,18 @@ source does not have, which `Binding` finds before the first episode is read.
 """
 
 import inspect
+import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from math import isfinite
 from typing import Any
 
 import numpy as np
 
 from schemas.errors import SpecError, did_you_mean
-from schemas.ops import ARRAY_OPS, ROW, STEP_OPS, Steps
+from schemas.ops import ROW, Steps
 from schemas.source import Array
+from schemas.vocabulary import ARRAY_OPS, STEP_OPS
 
 TOKEN = re.compile(
     r"\s*(?:(?P<number>-?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?)|(?P<path>[A-Za-z_][\w./]*)|(?P<sign>[|()\[\],:/]))"
@@ -41,15 +42,17 @@ class Path:
         return f"{self.path}[{':'.join(bounds)}]" if any(bounds) else self.path
 
     def read(self, steps: Mapping[str, Any]) -> Array:
-        """Take the column as [T, k] float32; a path that is not there is a SpecError."""
+        """Take the column as [T, k] float32, its further axes flattened; a path that is not there is a SpecError."""
         column = steps.get(self.path)
         if column is None:
             known = [path for path in steps if path != ROW]
             raise SpecError(f"unknown key '{self.path}'{did_you_mean(self.path, known)}")
-        if not isinstance(column, np.ndarray) or column.ndim > 2:
+        if not isinstance(column, np.ndarray) or column.dtype.kind not in "fiub":
             raise SpecError(f"'{self.path}' is not a vector of numbers per step")
         values = column.astype(np.float32, copy=False)
-        return (values[:, None] if values.ndim == 1 else values)[:, self.start : self.stop]
+        if values.ndim != 2:
+            values = values.reshape(len(values), math.prod(values.shape[1:]))
+        return values[:, self.start : self.stop]
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,7 +211,7 @@ class _Tokens:
         divisor = float(self.word("number")) if self.take("/") else 1.0
         if not divisor:
             raise SpecError(f"'{self.text}': division by zero")
-        if not isfinite(value / divisor):
+        if not math.isfinite(value / divisor):
             raise SpecError(f"'{self.text}': a number that is too large")
         return value / divisor
 
@@ -216,7 +219,8 @@ class _Tokens:
 def _check_arguments(name: str, function: Callable[..., Any], args: list[float | Path]) -> None:
     signature = inspect.signature(function)
     first, *rest = signature.parameters.values()
-    usage = f"{name}({', '.join(str(p).split(':')[0] for p in rest)})"
+    words = [str(p).split(":")[0] if p.default is p.empty else f"[{p.name}]" for p in rest]
+    usage = f"{name}({', '.join(words)})"
     try:
         bound = signature.bind(first.name, *args)
     except TypeError:

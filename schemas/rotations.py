@@ -25,6 +25,14 @@ def to_rotation(x: Array, representation: str) -> Rotation:
     raise ValueError(representation)
 
 
+def matrices(x: Array) -> Rotation:
+    """Read [T, 3, 3] numbers as rotation matrices; what is none is a SourceError."""
+    try:
+        return Rotation.from_matrix(np.asarray(x, np.float64))
+    except ValueError as error:
+        raise SourceError(f"not a rotation matrix ({error})".replace("\n", ""), reason="bad_rotation") from error
+
+
 def to_euler(rotation: Rotation) -> Array:
     """Give [T, 3] roll, pitch, yaw in radians, float32."""
     return np.asarray(rotation.as_euler(EULER, suppress_warnings=True), np.float32)

@@ -9,11 +9,11 @@ from typing import Any, Literal, Self, TypeAlias, get_args
 from schemas.errors import SpecError, did_you_mean
 
 Unit: TypeAlias = Literal["m", "rad", "m/s", "rad/s", "s", "1", "controller", "unknown"]
-Mode: TypeAlias = Literal["delta", "absolute", "velocity"]
+Mode: TypeAlias = Literal["delta", "absolute", "velocity", "unknown"]
 Kind: TypeAlias = Literal["position", "rotation", "gripper", "joint", "base", "other"]
 Frame: TypeAlias = Literal["base", "tool", "world", "none", "unknown"]
 Rotation: TypeAlias = Literal["none", "euler_xyz", "rotvec", "quat_xyzw", "quat_wxyz", "unknown"]
-Gripper: TypeAlias = Literal["none", "open_is_1", "unknown"]
+Gripper: TypeAlias = Literal["none", "open_is_1", "closed_is_1", "unknown"]
 Origin: TypeAlias = Literal["commanded", "achieved"]
 
 

@@ -8,154 +8,51 @@ import json
 import tomllib
 from collections.abc import Callable, Mapping
 from math import inf
-from typing import Annotated, Any, Literal, Self, TypeVar
+from typing import Annotated, Any, Self, TypeVar
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    PlainSerializer,
-    PlainValidator,
-    StringConstraints,
-    ValidationError,
-    model_validator,
-)
+from pydantic import Field, StringConstraints, ValidationError, model_validator
 
 from schemas import expr
 from schemas.errors import SpecError, did_you_mean
-from schemas.spaces import Dim, Frame, Gripper, Kind, Mode, Origin, Rotation, Space, Unit
+from schemas.spaces import Space
+from schemas.tables import (
+    CameraSpec,
+    DepthSpec,
+    EmbodimentSpec,
+    Expression,
+    FieldSpec,
+    FilterSpec,
+    Model,
+    SizeSpec,
+    SourceSpec,
+    SpaceSpec,
+    ViewSpec,
+)
+from schemas.vocabulary import DECODERS
 
-Parsed = TypeVar("Parsed")
-
-
-def _parsed(parse: Callable[[str], Parsed]) -> Callable[[object], Parsed]:
-    def validate(text: object) -> Parsed:
-        if not isinstance(text, str):
-            raise ValueError("an expression is a string")  # noqa: TRY004 - pydantic reports ValueErrors
-        try:
-            return parse(text)
-        except SpecError as error:
-            raise ValueError(str(error)) from None
-
-    return validate
-
-
-Expression = Annotated[expr.Expr, PlainValidator(_parsed(expr.parse)), PlainSerializer(str)]
-StepOp = Annotated[expr.Call, PlainValidator(_parsed(expr.parse_step_op)), PlainSerializer(str)]
-
-
-class Model(BaseModel):
-    """Every table of a declaration: frozen, and without unknown keys."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _known_keys(cls, data: Any) -> Any:
-        for key in data if isinstance(data, dict) else ():
-            if key not in cls.model_fields:
-                raise ValueError(f"unknown key '{key}'{did_you_mean(key, cls.model_fields)}")
-        return data
-
-
-class Part(Model):
-    """Some dimensions that one expression fills: `xyz = { kind = "position", dims = [...], unit = "m", ... }`."""
-
-    kind: Kind
-    dims: tuple[str, ...]
-    unit: Unit
-    mode: Mode
-
-
-class SpaceSpec(Model):
-    """A Space, as an embodiment declares it: in named parts."""
-
-    origin: Origin
-    frame: Frame = "none"
-    rotation: Rotation = "none"
-    gripper: Gripper = "none"
-    parts: dict[str, Part]
-
-    def space(self, name: str) -> Space:
-        """Build the Space."""
-        dims = tuple(Dim(d, part.unit, part.mode, part.kind) for part in self.parts.values() for d in part.dims)
-        return Space(
-            name=name, dims=dims, frame=self.frame, rotation=self.rotation, gripper=self.gripper, origin=self.origin
-        )
-
-    @classmethod
-    def of(cls, space: Space) -> Self:
-        """Describe a Space; neighbouring dimensions of one meaning become one part."""
-        parts: dict[str, Part] = {}
-        for dim in space.dims:
-            last = next(reversed(parts.values()), None)
-            if last and (last.kind, last.unit, last.mode) == (dim.kind, dim.unit, dim.mode):
-                parts[next(reversed(parts))] = last.model_copy(update={"dims": (*last.dims, dim.name)})
-            else:
-                name = dim.kind if dim.kind not in parts else f"{dim.kind}_{len(parts)}"
-                parts[name] = Part(kind=dim.kind, dims=(dim.name,), unit=dim.unit, mode=dim.mode)
-        return cls(origin=space.origin, frame=space.frame, rotation=space.rotation, gripper=space.gripper, parts=parts)
-
-    def slices(self, path: str) -> dict[str, str]:
-        """Write the expressions that take a whole vector at `path` apart into these parts."""
-        out, start = {}, 0
-        for name, part in self.parts.items():
-            out[name] = f"{path}[{start}:{start + len(part.dims)}]"
-            start += len(part.dims)
-        return out
-
-
-class EmbodimentSpec(Model):
-    """A robot and its controller: what its state and action vectors mean."""
-
-    name: str
-    robot: str
-    controller: str
-    morphology: str = "single_arm"
-    state: SpaceSpec | None = None
-    action: SpaceSpec
-
-
-class SourceSpec(Model):
-    """Where the recordings are, and in which format."""
-
-    format: Literal["rlds"] = "rlds"
-    uri: str | None = None
-    version: str | None = None
-
-
-class DepthSpec(Model):
-    """A depth image: its key, and how many metres one count is (unknown where it is not said)."""
-
-    key: str
-    metres_per_unit: float | None = None
-
-
-class ViewSpec(Model):
-    """A view over the stored columns: step ops before, the action's columns, step ops after.
-
-    `space` changes what the stored action's Space says: any of its keys, or new `parts`.
-    """
-
-    before: tuple[StepOp, ...] = ()
-    action: tuple[Expression, ...] = ()
-    after: tuple[StepOp, ...] = ()
-    space: dict[str, Any] = {}
+EMPTY: Any = Field(default_factory=dict)
 
 
 class DatasetSpec(Model):
     """One declaration. `embodiment` may be written as a name of `schemas/embodiments/`."""
 
     name: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
+    aliases: tuple[str, ...] = ()
+    tfds_name: str | None = None
     description: str = ""
     source: SourceSpec = SourceSpec()
+    size: SizeSpec = SizeSpec()
     embodiment: EmbodimentSpec
     control_hz: float | None = None
     language: str | tuple[str, ...] = ()
-    cameras: dict[str, str] = {}
-    depth: dict[str, DepthSpec] = {}
-    state: dict[str, Expression] = {}
+    cameras: dict[str, CameraSpec] = EMPTY
+    depth: dict[str, DepthSpec] = EMPTY
+    fields: dict[str, FieldSpec] = EMPTY  # what the source's other fields hold
+    decode: dict[str, str] = EMPTY  # a path to the decoder that its values need first
+    filters: dict[str, FilterSpec] = EMPTY  # episodes that fail one are dropped under its name
+    state: dict[str, Expression] = EMPTY
     action: dict[str, Expression]
-    views: dict[str, ViewSpec] = {}
+    views: dict[str, ViewSpec] = EMPTY
     timestamp: str | None = None  # a per-step path, in seconds
     id: str | None = None  # a per-episode path that names each episode
     raw: str | None = None  # a prefix: only what lies under it is kept as `raw.*`
@@ -164,8 +61,21 @@ class DatasetSpec(Model):
     homepage: str | None = None
     errata: tuple[str, ...] = ()
 
+    @model_validator(mode="before")
+    @classmethod
+    def _views_by_name(cls, data: Any) -> Any:
+        if isinstance(data, dict) and isinstance(data.get("views"), dict):
+            views = data["views"]
+            return {**data, "views": {name: _same_as(given, name, views) for name, given in views.items()}}
+        return data
+
     @model_validator(mode="after")
     def _parts_match(self) -> Self:
+        for path, decoder in self.decode.items():
+            if decoder not in DECODERS:
+                raise ValueError(f"decode.{path}: unknown decoder '{decoder}'{did_you_mean(decoder, DECODERS)}")
+            if path not in self.fields or self.fields[path].shape is None:
+                raise ValueError(f"decode.{path}: say in [fields] what it holds then, such as 'float32 [7]' or 'text'")
         _check_parts("action", self.action, self.embodiment.action)
         _check_parts("state", self.state, self.embodiment.state)
         if self.control_hz is not None and not 0 < self.control_hz < inf:
@@ -199,6 +109,17 @@ class DatasetSpec(Model):
         """Say what the stored state means, where there is one."""
         return self.embodiment.state.space("state") if self.embodiment.state else None
 
+    def read_paths(self) -> frozenset[str]:
+        """Name every field of the source that the declaration reads, its views included."""
+        read = set[str]().union(*(expr.paths() for expr in (*self.action.values(), *self.state.values())))
+        for declared in self.views.values():
+            words = [expr.paths() for expr in declared.action]
+            words += [call.paths() for call in (*declared.before, *declared.after)]
+            read |= {path.removeprefix("raw.") for paths in words for path in paths if path.startswith("raw.")}
+        read |= {camera.key for camera in (*self.cameras.values(), *self.depth.values())}
+        read |= {condition.key for condition in self.filters.values()}
+        return frozenset(read | {*self.language_keys, *filter(None, (self.timestamp, self.id))})
+
     def view_space(self, name: str) -> Space:
         """Say what a declared view's action means."""
         changed = {**self.embodiment.action.model_dump(), **self.views[name].space}
@@ -214,6 +135,19 @@ class DatasetSpec(Model):
     def digest(self) -> str:
         """Hash the declaration's content, not its comments."""
         return hashlib.sha256(json.dumps(self.to_json()).encode()).hexdigest()
+
+
+def _same_as(given: Any, name: str, views: Mapping[str, Any]) -> Any:
+    """Resolve a view that is written as a word: `action`, the stored one as it is, or another view's name."""
+    if not isinstance(given, str):
+        return given
+    if given == "action":
+        return {}
+    if isinstance(views.get(given), str):
+        return _same_as(views[given], name, {k: v for k, v in views.items() if k != given})
+    if given not in views:
+        raise ValueError(f"views.{name}: '{given}' is neither 'action' nor another view")
+    return views[given]
 
 
 def _check_parts(which: str, given: Mapping[str, object], declared: SpaceSpec | None) -> None:
@@ -235,15 +169,35 @@ def _explain(error: ValidationError) -> str:
     return "; ".join(lines)
 
 
-def load(text: str, *, where: str, embodiment: Callable[[str], EmbodimentSpec]) -> DatasetSpec:
-    """Read a declaration; `where` names it in errors, `embodiment` finds embodiments by name."""
-    data = _toml(text, where)
+def load(
+    text: str,
+    *,
+    where: str,
+    embodiment: Callable[[str], EmbodimentSpec],
+    like: Callable[[str], dict[str, Any]] | None = None,
+) -> DatasetSpec:
+    """Read a declaration; `where` names it in errors, `embodiment` and `like` find what it refers to by name."""
+    data = merged(text, where=where, like=like)
     if isinstance(data.get("embodiment"), str):
         try:
             data["embodiment"] = embodiment(data["embodiment"]).model_dump()
         except SpecError as error:
             raise SpecError(f"{where}: embodiment: {error}") from error
     return _validated(DatasetSpec, data, where)
+
+
+def merged(text: str, *, where: str, like: Callable[[str], dict[str, Any]] | None) -> dict[str, Any]:
+    """Read a declaration's tables; where it says `like = NAME`, on top of those of that other declaration."""
+    data = _toml(text, where)
+    if "like" not in data or like is None:
+        return data
+    base = like(data.pop("like"))
+    both = {
+        key: {**base[key], **data[key]}
+        for key in data
+        if isinstance(data[key], dict) and isinstance(base.get(key), dict)
+    }
+    return {**base, **data, **both}
 
 
 def load_embodiment(text: str, *, where: str) -> EmbodimentSpec:

@@ -13,13 +13,21 @@ import numpy as np
 from schemas.episode import Episode
 from schemas.errors import SpecError, ViewError, did_you_mean
 from schemas.expr import Call, Expr, Path
-from schemas.ops import ARRAY_OPS, ROW, STEP_OPS, Steps
+from schemas.ops import ROW, Steps
 from schemas.rotations import to_euler, to_rotation
 from schemas.source import Array
 from schemas.spaces import Dim, Space
-from schemas.spec import DatasetSpec, ViewSpec
+from schemas.spec import DatasetSpec
+from schemas.tables import ViewSpec
+from schemas.vocabulary import ARRAY_OPS, STEP_OPS
 
 OURS = ("schemas",)  # packages whose functions count as a view's own code
+NEEDS = {  # views that several datasets declare, and what the others lack
+    "joint": "its recorded commands are not of joints",
+    "bimanual14": "its recorded commands are not of two arms with six joints and a gripper each",
+    "openvla": "its declaration does not say how OpenVLA reads it",
+    "octo": "its declaration does not say how Octo reads it",
+}
 ROTATION_DIMS = {"euler_xyz": (3, "rad"), "rotvec": (3, "rad"), "quat_xyzw": (4, "1"), "quat_wxyz": (4, "1")}
 
 
@@ -76,13 +84,19 @@ class View:
 def view_names(spec: DatasetSpec) -> tuple[str, ...]:
     """List the views a dataset can give."""
     derived = () if isinstance(eef_delta_space(spec.action_space, spec.state_space), str) else ("eef_delta",)
-    return tuple(sorted({*spec.views, *derived}))
+    return tuple(sorted({*derived} - {*spec.views} | {name for name, v in spec.views.items() if not v.unavailable}))
 
 
 def view(spec: DatasetSpec, name: str) -> View:
-    """Find a view: declared with the dataset, or derived from its Spaces. A ViewError says why there is none."""
+    """Find a view: declared with the dataset, or derived from its Spaces. A ViewError says why there is none.
+
+    A "-" in its name may be written for "_".
+    """
+    name = name if name in spec.views else name.replace("-", "_")
     if name in spec.views:
         declared, space = spec.views[name], spec.view_space(name)
+        if declared.unavailable:
+            raise ViewError(f"{spec.name} cannot give the view '{name}': {declared.unavailable}")
         return View(
             name=name,
             space=space,
@@ -90,6 +104,8 @@ def view(spec: DatasetSpec, name: str) -> View:
             columns=_columns_of(declared),
             compute=lambda steps: _declared_view(steps, declared),
         )
+    if name in NEEDS:
+        raise ViewError(f"{spec.name} cannot give the view '{name}': {NEEDS[name]}")
     if name != "eef_delta":
         raise ViewError(f"{spec.name} has no view '{name}'{did_you_mean(name, view_names(spec))}")
     action, state = spec.action_space, spec.state_space
@@ -119,7 +135,7 @@ def _declared_view(steps: Steps, declared: ViewSpec) -> Viewed:
         steps = _step(steps, call)
     mask = np.zeros(stored, bool)
     mask[steps[ROW]] = True
-    return Viewed(steps["action"], mask)
+    return Viewed(Path("action").read(steps), mask)
 
 
 def _columns_of(declared: ViewSpec) -> frozenset[str]:
@@ -222,9 +238,13 @@ def _digest(declaration: Mapping[str, Any], *functions: Callable[..., Any]) -> s
             found[name] = inspect.getsource(function)
             named = {word: function.__globals__.get(word) for word in _words(function.__code__)}
             queue += [f for f in named.values() if inspect.isfunction(f) and f.__module__.split(".")[0] in OURS]
-            found |= {f"{name}: {k}": repr(v) for k, v in named.items() if isinstance(v, (str, int, float))}
+            found |= {f"{name}: {k}": repr(v) for k, v in named.items() if _is_constant(v)}
     content = json.dumps([declaration, sorted(found.items())])
     return hashlib.sha256(content.encode()).hexdigest()
+
+
+def _is_constant(value: object) -> bool:
+    return isinstance(value, str | int | float) or (isinstance(value, tuple) and all(map(_is_constant, value)))
 
 
 def _words(code: CodeType) -> set[str]:

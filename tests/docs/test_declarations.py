@@ -12,9 +12,20 @@ from pydantic import BaseModel
 from pipelines.convert import convert
 from pipelines.verify import verify
 from schemas import catalog, expr, spaces
-from schemas.ops import ARRAY_OPS, STEP_OPS
-from schemas.spec import DatasetSpec, DepthSpec, EmbodimentSpec, Part, SourceSpec, SpaceSpec, ViewSpec
+from schemas.spec import DatasetSpec
 from schemas.store import Dataset, open_dataset
+from schemas.tables import (
+    CameraSpec,
+    DepthSpec,
+    EmbodimentSpec,
+    FilterSpec,
+    Part,
+    SizeSpec,
+    SourceSpec,
+    SpaceSpec,
+    ViewSpec,
+)
+from schemas.vocabulary import ARRAY_OPS, DECODERS, STEP_OPS
 from tests.docs.toy import ROOT, blocks
 
 PAGE = "docs/declarations.md"
@@ -51,11 +62,25 @@ def test_every_whole_declaration_on_the_page_converts(number: int, recordings: P
 
 
 def test_the_view_on_the_page_is_the_shipped_one() -> None:
-    (view,) = (text for text in blocks(PAGE, "toml") if text.startswith("[views"))
+    (view,) = (text for text in blocks(PAGE, "toml") if text.startswith("[views.openvla]"))
     assert view in (ROOT / "schemas/datasets/bridge_dataset.toml").read_text()
 
 
-@pytest.mark.parametrize("model", [DatasetSpec, SourceSpec, DepthSpec, EmbodimentSpec, SpaceSpec, Part, ViewSpec])
+MODELS = (
+    DatasetSpec,
+    SourceSpec,
+    SizeSpec,
+    CameraSpec,
+    DepthSpec,
+    FilterSpec,
+    EmbodimentSpec,
+    SpaceSpec,
+    Part,
+    ViewSpec,
+)
+
+
+@pytest.mark.parametrize("model", MODELS)
 def test_every_key_is_on_the_page(model: type[BaseModel]) -> None:
     for key in model.model_fields:
         assert re.search(rf"`{key}`|[{{,] {key} = ", TEXT), f"{model.__name__}.{key}"
@@ -89,7 +114,7 @@ def test_the_grammar_on_the_page_is_the_parsers() -> None:
 
 
 def test_every_op_has_the_first_line_of_its_docstring_on_the_page() -> None:
-    rows = [_row(name, function) for ops in (ARRAY_OPS, STEP_OPS) for name, function in ops.items()]
+    rows = [_row(name, function) for ops in (ARRAY_OPS, STEP_OPS, DECODERS) for name, function in ops.items()]
     table = re.findall(
         r"^\| `\w+(?:\([^)]*\))?` \| [A-Z].*\.(?: .*)? \|$", TEXT[TEXT.index("Array ops") :], re.MULTILINE
     )
@@ -98,6 +123,7 @@ def test_every_op_has_the_first_line_of_its_docstring_on_the_page() -> None:
 
 def _row(name: str, function: object) -> str:
     parameters = list(inspect.signature(function).parameters.values())[1:]  # type: ignore[arg-type]
-    usage = f"({', '.join(str(p).split(':')[0] for p in parameters)})" if parameters else ""
+    words = [str(p).split(":")[0] if p.default is p.empty else f"[{p.name}]" for p in parameters]
+    usage = f"({', '.join(words)})" if parameters else ""
     sentence = (inspect.getdoc(function) or "").splitlines()[0].replace("|", "\\|")
     return f"| `{name}{usage}` | {sentence} |"

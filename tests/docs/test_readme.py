@@ -24,12 +24,12 @@ def test_the_commands_print_what_the_readme_shows_and_the_python_runs(tmp_path: 
         assert run.returncode == 0, run.stderr
         printed = [SECONDS.sub("", line.rstrip()) for line in run.stdout.splitlines()]
         assert [line for line in lines if SECONDS.sub("", line.rstrip()) not in printed] == []
-    (code,) = blocks("README.md", "python")
-    run = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert run.returncode == 0, run.stderr
-    printed = run.stdout.splitlines()
-    for comment in re.findall(r"^print\(.*\) +# (?!a )(.*)$", code, re.MULTILINE):
-        assert comment in printed
+    for code in blocks("README.md", "python"):
+        run = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert run.returncode == 0, run.stderr
+        printed = run.stdout.splitlines()
+        for comment in re.findall(r"^print\(.*\) +# (?!a )(.*)$", code, re.MULTILINE):
+            assert comment in printed
 
 
 def test_the_demo_prints_the_table_that_the_readme_shows(tmp_path: Path) -> None:

@@ -51,7 +51,7 @@ def _columns(seed: int, steps: int) -> list[tuple[Field, Column]]:
         _numbers("observation.rpy_deg", rng.normal(size=(steps, 3)).astype(np.float32) * 90),
         _numbers("observation.gripper_closed", rng.integers(0, 2, steps).astype(np.float32)),
         _numbers("observation.ticks", rng.integers(0, 9, (steps, 2, 3)).astype(np.int32)),
-        _numbers("command", rng.normal(size=(steps, 7)).astype(np.float32)),
+        _numbers("command", np.append(rng.normal(size=(steps, 6)), rng.random((steps, 1)), axis=1).astype(np.float32)),
         _numbers("reward", np.linspace(0, 1, steps, dtype=np.float32)),
         (Field(path="instruction", kind="text"), texts),
         (

@@ -128,3 +128,23 @@ def test_the_python_api_reads_what_the_command_wrote(toy: Toy) -> None:
     dataset = open_dataset(toy.out)
     assert (len(dataset), len(dataset.episode(1)), dataset.episode(1).instruction) == (3, 3, "task 1 ☂")
     assert len(dataset.episode(1, "late")) == 2
+
+
+def test_datasets_list_and_show_print_what_is_declared() -> None:
+    listed = oxe("datasets", "list", "--json")
+    rows = {row["name"]: row for row in listed.json()["datasets"]}
+    assert rows["taco_play"] == {
+        "name": "taco_play",
+        "robot": "Franka Panda",
+        "control_hz": 15.0,
+        "episodes": 3603,
+        "cameras": ["primary", "wrist"],
+        "views": ["octo", "openvla"],
+    }
+    shown = oxe("datasets", "show", "rt1", "--json").json()
+    assert shown["name"] == shown["spec"]["name"] == "fractal20220817_data"
+    assert {name for name, view in shown["views"].items() if "space" in view} == {"eef_delta", "octo", "openvla"}
+    assert "cannot give: octo: Octo has no transform for it" in oxe("datasets", "show", "droid").out
+    wrong = oxe("datasets", "show", "drod")
+    assert wrong.code == 2
+    assert "unknown dataset 'drod'; did you mean 'droid'?" in wrong.err

@@ -15,6 +15,7 @@ def test_the_public_names_are_these() -> None:
         "Statistics",
         "load_norm_stats",
         "open_dataset",
+        "standardize",
         "stats",
     ]
     assert oxe_tools.__all__ == sorted(oxe_tools.__all__, key=lambda name: (name[0].islower(), name))

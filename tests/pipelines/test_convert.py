@@ -163,7 +163,7 @@ def test_a_dry_run_plans_and_writes_nothing(bridge: Path, tmp_path: Path) -> Non
     assert (planned["episodes"], planned["files"], planned["missing_files"]) == (50, 2, [])
     assert planned["action"][0] == "x [m, delta]"
     assert planned["cameras"][:2] == ["image_0 (primary)", "image_1 (secondary)"]
-    assert planned["views"] == ["eef_delta", "openvla"]
+    assert planned["views"] == ["eef_delta", "octo", "openvla"]
     assert "nothing was written" in oxe(*arguments).out
     assert not (tmp_path / "o").exists()
 

@@ -110,3 +110,65 @@ def test_a_wrong_file_is_named_by_the_path_that_was_given(tmp_path: Path) -> Non
     with pytest.raises(SpecError) as error:
         catalog.dataset(str(path))
     assert str(error.value).startswith(f"{path}: control_hz: must be")
+
+
+def test_a_declaration_like_another_takes_all_that_it_does_not_say(tmp_path: Path) -> None:
+    (tmp_path / "toy.toml").write_text(TOY)
+    (tmp_path / "faster.toml").write_text(
+        'name = "faster"\nlike = "toy.toml"\ncontrol_hz = 10\n[cameras]\nwrist = "observation.wrist"\n'
+    )
+    (tmp_path / "renamed.toml").write_text('name = "renamed"\nlike = "faster.toml"\nlanguage = "task"\n')
+    faster, renamed = (catalog.dataset(str(tmp_path / f"{name}.toml")) for name in ("faster", "renamed"))
+    assert (faster.name, faster.control_hz, faster.language) == ("faster", 10, "language_instruction")
+    assert {role: camera.key for role, camera in faster.cameras.items()} == {
+        "primary": "observation.image",
+        "wrist": "observation.wrist",
+    }
+    assert renamed == faster.model_copy(update={"name": "renamed", "language": "task"})
+
+
+def test_a_name_is_meant_from_the_folder_of_the_declaration_that_says_it(tmp_path: Path) -> None:
+    (tmp_path / "lab").mkdir()
+    (tmp_path / "lab/toy.toml").write_text(TOY)
+    (tmp_path / "lab/faster.toml").write_text('name = "faster"\nlike = "toy.toml"\ncontrol_hz = 10\n')
+    (tmp_path / "mine.toml").write_text('name = "mine"\nlike = "lab/faster.toml"\n')
+    assert catalog.dataset(str(tmp_path / "mine.toml")).control_hz == 10
+
+
+def test_a_declaration_may_be_like_a_shipped_one(tmp_path: Path) -> None:
+    (tmp_path / "my.toml").write_text('name = "my"\nlike = "bridge_orig"\n')
+    shipped = catalog.dataset("bridge_dataset")
+    found = catalog.dataset(str(tmp_path / "my.toml"))
+    assert found.views == shipped.views
+    assert found.embodiment == shipped.embodiment
+
+
+@pytest.mark.parametrize(
+    ("like", "why"),
+    [
+        ("bridge_datset", "no such declaration; did you mean 'bridge_dataset'?"),
+        ("none.toml", "no such declaration"),
+        ("my.toml", "leads back to itself"),
+    ],
+)
+def test_a_declaration_like_nothing_says_why(like: str, why: str, tmp_path: Path) -> None:
+    (tmp_path / "my.toml").write_text(f'name = "my"\nlike = "{like}"\n')
+    with pytest.raises(SpecError) as error:
+        catalog.dataset(str(tmp_path / "my.toml"))
+    assert f"my.toml: like: '{like}': {why}" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("other", "name"),
+    [("rt1", "fractal20220817_data"), ("fmb", "fmb_dataset"), ("robo_set", "roboset"), ("bridge", "bridge_oxe")],
+)
+def test_a_shipped_declaration_is_found_by_its_other_names(other: str, name: str) -> None:
+    assert catalog.dataset(other).name == name
+    assert catalog.source_of(other, catalog.dataset(other)) == catalog.dataset(name).source.uri
+
+
+def test_a_folder_wins_over_another_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "rt1").mkdir()
+    (tmp_path / "rt1" / catalog.DECLARATION).write_text(tomli_w.dumps(load(TOY).to_json()))
+    monkeypatch.chdir(tmp_path)
+    assert catalog.dataset("rt1").name == "toy"

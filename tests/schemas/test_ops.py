@@ -5,24 +5,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
+from scipy.spatial.transform import Rotation
 
-from schemas.errors import SourceError
-from schemas.ops import ARRAY_OPS, ROW, STEP_OPS, binarize_gripper, drop_first, drop_last, relabel_achieved_delta
+from schemas.ops import ROW, drop_first, drop_last, relabel_achieved_delta
 from schemas.source import Array
+from schemas.vocabulary import ARRAY_OPS, STEP_OPS
 
 # As OpenVLA's and Octo's own functions answered; rounded to float32.
-BINARIZED = [
-    ([1, 1, 0.6, 0.3, 0, 0], [1, 1, 0, 0, 0, 0]),
-    ([0, 0, 0.4, 0.9, 1], [0, 0, 1, 1, 1]),
-    ([1, 0.5, 0.5], [1, 0.5, 0.5]),
-    ([0.5, 0.5, 0.5], [0.5, 0.5, 0.5]),
-    ([0.5, 1, 0.5, 0, 0.7], [1, 1, 0, 0, 0.7]),
-    ([0.95, 0.05, 0.96, 0.04], [1, 1, 1, 0]),
-    ([0], [0]),
-    ([0.3], [0.3]),
-    ([1, 0.5, 0, 0.5, 1, 0.2], [1, 0, 0, 1, 1, 0.2]),
-    ([], []),
-]
 EULER_OF_QUATERNION = [
     ([0, 0, 0, 1], [0, 0, 0]),
     ([0.14943813, 0, 0, 0.98877108], [0.3, 0, 0]),
@@ -34,42 +23,7 @@ EULER_OF_QUATERNION = [
     ([0, 0, 0, 2], [0, 0, 0]),
     ([1, 0, 0, 0], [np.pi, 0, 0]),
 ]
-EDGES = np.float32([0, 0.05, 0.95, 1, 0.5, np.nan, -1, 2])
-GRIPPERS = npst.arrays(
-    np.float32,
-    npst.array_shapes(min_dims=2, max_dims=2, min_side=0, max_side=12),
-    elements=st.sampled_from(
-        EDGES.tolist() + [np.nextafter(e, d).item() for e in EDGES[1:3] for d in np.float32([0, 1])]
-    )
-    | st.floats(0, 1, width=32),
-)
 VECTORS = npst.arrays(np.float32, (5, 4), elements=st.floats(-10, 10, width=32))
-
-
-def binarized(x: Array) -> Array:
-    """Walk backwards as the two projects do: what lies in between takes the value that comes after it."""
-    out = x.copy()
-    for column in range(x.shape[1]):
-        carry = x[-1, column] if len(x) else None
-        for i in reversed(range(len(x))):
-            value = x[i, column]
-            if value > np.float32(0.95) or value < np.float32(0.05):
-                carry = np.float32(value > np.float32(0.95))
-            out[i, column] = carry
-    return out
-
-
-@given(GRIPPERS)
-def test_binarize_gripper_is_the_backward_walk_in_every_column(x: Array) -> None:
-    out = binarize_gripper(x)
-    assert out.dtype == np.float32
-    np.testing.assert_array_equal(out, binarized(x))
-
-
-@pytest.mark.parametrize(("x", "expected"), BINARIZED)
-def test_binarize_gripper_answers_as_openvla(x: list[float], expected: list[float]) -> None:
-    out = binarize_gripper(np.array(x, np.float32).reshape(-1, 1))
-    np.testing.assert_array_equal(out[:, 0], np.array(expected, np.float32))
 
 
 @pytest.mark.parametrize(("quaternion", "euler"), EULER_OF_QUATERNION)
@@ -84,9 +38,47 @@ def test_quat_xyzw_to_euler_finds_the_pole(sign: int) -> None:
     np.testing.assert_allclose(out[0, 1], sign * np.pi / 2, atol=1e-3)
 
 
-def test_a_quaternion_of_length_zero_is_refused_where_upstream_makes_zeros() -> None:
-    with pytest.raises(SourceError, match="length zero"):
-        ARRAY_OPS["quat_xyzw_to_euler"](np.zeros((1, 4), np.float32))
+def test_a_quaternion_longer_than_one_gets_the_nearest_pitch_where_upstream_makes_nan() -> None:
+    out = ARRAY_OPS["quat_xyzw_to_euler"](np.float32([[0, 1, 0, 1]]))
+    np.testing.assert_allclose(out, [[0, np.pi / 2, 0]], atol=1e-6)
+
+
+@given(npst.arrays(np.float32, (5, 4), elements=st.floats(-1, 1, width=32)))
+def test_quat_xyzw_to_euler_of_rotations_is_scipys(quaternions: Array) -> None:
+    length = np.linalg.norm(quaternions, axis=1, keepdims=True)
+    unit = np.where(length > 0.1, quaternions / np.maximum(length, 0.1), [0, 0, 0, 1]).astype(np.float32)
+    angles = Rotation.from_quat(unit).as_euler("xyz", suppress_warnings=True)
+    is_plain = np.abs(np.sin(angles[:, 1])) < 0.99
+    found = Rotation.from_euler("xyz", ARRAY_OPS["quat_xyzw_to_euler"](unit)[is_plain])
+    assert (found * Rotation.from_quat(unit[is_plain]).inv()).magnitude().max(initial=0) < 1e-5
+
+
+@given(npst.arrays(np.float32, (6, 3), elements=st.floats(-3, 3, width=32)))
+def test_targets_and_poses_become_the_turns_between_them(angles: Array) -> None:
+    poses = np.concatenate([angles[:, ::-1], angles, angles[:, :1]], axis=1)
+    rotations = Rotation.from_euler("xyz", angles.astype(np.float64))
+    for op, kept in (("abs_to_delta", poses[1:, 6]), ("achieved_delta", poses[:-1, 6])):
+        found = STEP_OPS[op]({"action": poses})["action"]
+        np.testing.assert_array_equal(found[:, :3], poses[1:, :3] - poses[:-1, :3])
+        turned = Rotation.from_euler("xyz", found[:, 3:6].astype(np.float64)) * rotations[:-1]
+        assert (turned * rotations[1:].inv()).magnitude().max() < 2e-3  # float32 angles near the pole
+        np.testing.assert_array_equal(found[:, 6], kept)
+
+
+@given(npst.arrays(np.float32, st.tuples(st.integers(0, 9), st.just(2)), elements=st.sampled_from([0.0, 1.0])))
+def test_still_steps_are_those_that_the_loop_leaves_out(action: Array) -> None:
+    kept: list[int] = []
+    for i, row in enumerate(action):
+        if abs(row[0]) >= 1e-4 or (kept and row[1] != action[kept[-1], 1]):
+            kept.append(i)
+    np.testing.assert_array_equal(STEP_OPS["drop_noops"]({"action": action})["action"], action[kept])
+
+
+@given(st.floats(-20, 20, width=32))
+def test_wrapped_angles_point_the_same_way(angle: float) -> None:
+    wrapped = float(ARRAY_OPS["wrap_pi"](np.float32([[angle]]))[0, 0])
+    assert -np.pi - 1e-5 <= wrapped <= np.pi + 1e-5
+    np.testing.assert_allclose([np.cos(wrapped), np.sin(wrapped)], [np.cos(angle), np.sin(angle)], atol=1e-5)
 
 
 @given(npst.arrays(np.float32, (4, 3), elements=st.floats(-0.75, 0.75, width=32)))
@@ -154,9 +146,21 @@ def test_drops_take_every_column_from_its_end(steps: int, count: int) -> None:
 
 def test_no_op_changes_what_it_is_given() -> None:
     x = np.float32([[0.5, 1, 0.2, 0.3]])
-    args = {"clip": (0, 1), "scale": (2,), "shift": (2,), "permute": (3, 2, 1, 0)}
+    x = np.concatenate([x, np.eye(3, dtype=np.float32).reshape(1, 9)], axis=1)
+    args = {
+        "clip": (0, 1),
+        "scale": (2,),
+        "shift": (2,),
+        "permute": (3, 2, 1, 0),
+        "constant": (0, 2),
+        "added_rotvec_to_euler": (x[:, :3],),
+        "pose_to_delta": (x[:, :6],),
+        "to_wrist_frame": (x[:, :6],),
+    }
+    widths = {"quat": slice(4), "rotvec": slice(3), "added": slice(3), "euler": slice(3), "matrix": slice(4, 13)}
+    widths |= {"pose": slice(6), "to": slice(6)}
     for name, op in ARRAY_OPS.items():
-        before = x[:, :3].copy() if name.startswith("rotvec") else x.copy()
+        before = x[:, widths.get(name.partition("_")[0], slice(None))].copy()
         given_x = before.copy()
         op(given_x, *args.get(name, ()))
         np.testing.assert_array_equal(given_x, before)

@@ -28,7 +28,7 @@ def test_dimensions_of_one_kind_are_found_in_order() -> None:
     [
         ({"frame": "bse"}, "space action: unknown word 'bse'; did you mean 'base'?"),
         ({"rotation": "euler"}, "space action: unknown word 'euler'; did you mean 'euler_xyz'?"),
-        ({"gripper": "closed_is_1"}, "space action: unknown word 'closed_is_1'"),
+        ({"gripper": "closed"}, "space action: unknown word 'closed'; did you mean 'closed_is_1'?"),
         ({"origin": "measured"}, "space action: unknown word 'measured'"),
         ({"unit": "mm"}, "space action: unknown word 'mm'; did you mean 'm'?"),
         ({"mode": "relative"}, "space action: unknown word 'relative'"),

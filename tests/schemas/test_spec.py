@@ -9,7 +9,9 @@ from hypothesis import strategies as st
 from schemas import catalog, spec
 from schemas.errors import SpecError
 from schemas.spaces import Dim, Space
-from schemas.spec import DatasetSpec, SpaceSpec
+from schemas.spec import DatasetSpec
+from schemas.tables import SpaceSpec
+from schemas.vocabulary import ARRAY_OPS
 from tests.schemas.makers import TOY, load, make_space
 
 NAMES = catalog.dataset_names()
@@ -63,18 +65,21 @@ WRONG = {
     "an unknown key": (
         changed("control_hz", "control_hx"),
         (
-            "toy.toml: unknown key 'control_hx'; did you mean 'control_hz'? (known: action, cameras, citation, "
-            "control_hz, depth, description, embodiment, errata, homepage, id, language, license, name, raw, source, "
-            "state, timestamp, views)"
+            "toy.toml: unknown key 'control_hx'; did you mean 'control_hz'? (known: action, aliases, cameras, "
+            "citation, control_hz, decode, depth, description, embodiment, errata, fields, filters, homepage, id, "
+            "language, license, name, raw, size, source, state, tfds_name, timestamp, views)"
         ),
     ),
     "an unknown key of a view": (
         changed("before =", "befor ="),
-        "toy.toml: views.openvla: unknown key 'befor'; did you mean 'before'? (known: action, after, before, space)",
+        (
+            "toy.toml: views.openvla: unknown key 'befor'; did you mean 'before'? (known: action, after, before, "
+            "space, unavailable)"
+        ),
     ),
     "an unknown key of a source": (
         'source = { format = "rlds", url = "x" }\n' + TOY,
-        "toy.toml: source: unknown key 'url'; did you mean 'uri'? (known: format, uri, version)",
+        "toy.toml: source: unknown key 'url'; did you mean 'uri'? (known: format, mirror, uri, version)",
     ),
     "a missing name": (changed('name       = "toy"', ""), "toy.toml: name: Field required"),
     "a name that is a path": (
@@ -96,8 +101,8 @@ WRONG = {
     "a bad expression": (
         changed("binarize_gripper", "binarise_gripper"),
         (
-            "toy.toml: action.gripper: unknown op 'binarise_gripper'; did you mean 'binarize_gripper'? (known: "
-            "binarize_gripper, clip, deg2rad, invert, permute, quat_xyzw_to_euler, rotvec_to_euler, scale, shift)"
+            "toy.toml: action.gripper: unknown op 'binarise_gripper'; did you mean 'binarize_gripper'? "
+            f"(known: {', '.join(sorted(ARRAY_OPS))})"
         ),
     ),
     "an expression that is no text": (changed('"action[:3]"', "3"), "toy.toml: action.xyz: an expression is a string"),
@@ -112,7 +117,8 @@ WRONG = {
         changed("widowx_eef_delta", "widowx_eef"),
         (
             "toy.toml: embodiment: unknown embodiment 'widowx_eef'; did you mean 'widowx_eef_delta'? (known: "
-            "franka_eef_pose, ur5_tool_delta, widowx_eef_delta)"
+            "aloha_joint_position, droid_cartesian_velocity, franka_eef_pose, franka_osc_delta_joint, ur5_tool_delta, "
+            "widowx_eef_delta)"
         ),
     ),
     "a word that a view's space does not know": (
@@ -176,7 +182,11 @@ xyz = { kind = "position", dims = ["x", "y", "z"], unit = "m", mode = "delta" }
             '"mm"',
             "action.parts.xyz.unit: Input should be 'm', 'rad', 'm/s', 'rad/s', 's', '1', 'controller' or 'unknown'",
         ),
-        ('"delta" }', '"relative" }', "action.parts.xyz.mode: Input should be 'delta', 'absolute' or 'velocity'"),
+        (
+            '"delta" }',
+            '"relative" }',
+            "action.parts.xyz.mode: Input should be 'delta', 'absolute', 'velocity' or 'unknown'",
+        ),
         ('kind = "position", ', "", "action.parts.xyz.kind: Field required"),
         (
             "unit =",
@@ -241,3 +251,42 @@ def test_the_shipped_spaces_can_be_described_and_built_again(name: str) -> None:
     declared = catalog.dataset(name)
     spaces: list[Space | None] = [declared.action_space, declared.state_space]
     assert all(SpaceSpec.of(space).space(space.name) == space for space in spaces if space)
+
+
+# Short forms
+
+
+def test_a_view_may_be_the_stored_action_or_another_view() -> None:
+    views = load(TOY + '\n[views]\nplain = "action"\nocto = "openvla"\nagain = "octo"\n').views
+    assert views["octo"] == views["again"] == views["openvla"]
+    assert views["plain"].model_dump(exclude_defaults=True) == {}
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ('octo = "opnvla"', "views.octo: 'opnvla' is neither 'action' nor another view"),
+        ('a = "b"\nb = "a"', "views.a: 'b' is neither 'action' nor another view"),
+    ],
+)
+def test_a_view_named_after_nothing_is_refused(line: str, message: str) -> None:
+    with pytest.raises(SpecError, match=message):
+        load(TOY + f"\n[views]\n{line}\n")
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        ('[decode]\n"x" = "zlib"', "decode.x: unknown decoder 'zlib'. .known: code_points, zlib_float32"),
+        ('[decode]\n"x" = "zlib_float32"', "decode.x: say in .fields. what it holds then"),
+    ],
+)
+def test_a_decoder_must_be_known_and_its_result_described(table: str, message: str) -> None:
+    with pytest.raises(SpecError, match=message):
+        load(f"{TOY}\n{table}\n")
+
+
+@pytest.mark.parametrize("name", catalog.dataset_names())
+def test_a_shipped_declaration_survives_its_json(name: str) -> None:
+    declared = catalog.dataset(name)
+    assert spec.from_json(json.loads(json.dumps(declared.to_json())), where="test") == declared

@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 from scipy.spatial.transform import Rotation
 
-from schemas import catalog, ops, rotations, views
+from schemas import catalog, ops, rotations, views, vocabulary
 from schemas.errors import ViewError
 from schemas.expr import Path as Column
+from schemas.hooks import droid as hook
 from schemas.source import Array
 from schemas.spaces import Dim, Space
 from schemas.spec import DatasetSpec
@@ -201,7 +202,10 @@ def test_a_view_that_cannot_be_derived_is_refused_with_the_reason() -> None:
 def test_an_unknown_view_gets_the_closest() -> None:
     with pytest.raises(ViewError) as error:
         view(load(), "octo")
-    assert str(error.value) == "toy has no view 'octo'. (known: eef_delta, openvla)"
+    assert str(error.value) == "toy cannot give the view 'octo': its declaration does not say how Octo reads it"
+    with pytest.raises(ViewError) as error:
+        view(load(), "x")
+    assert str(error.value) == "toy has no view 'x'. (known: eef_delta, openvla)"
     with pytest.raises(ViewError, match=r"'open_vla'; did you mean 'openvla'\? \(known: eef_delta, openvla\)"):
         view(load(), "open_vla")
 
@@ -287,8 +291,8 @@ def test_the_digest_is_the_same_in_another_process() -> None:
 
 def test_the_digest_stays_when_nothing_that_the_view_runs_changes(monkeypatch: pytest.MonkeyPatch) -> None:
     before = toy_digest(), toy_digest(name="eef_delta")
-    monkeypatch.setitem(ops.ARRAY_OPS, "deg2rad", ops.invert)
-    monkeypatch.setitem(ops.STEP_OPS, "drop_all", ops.drop_last)
+    monkeypatch.setitem(vocabulary.ARRAY_OPS, "deg2rad", ops.invert)
+    monkeypatch.setitem(vocabulary.STEP_OPS, "drop_all", ops.drop_last)
     assert (toy_digest(), toy_digest(name="eef_delta")) == before
     assert toy_digest("# comment\n" + TOY.replace("control_hz = 5", "control_hz = 6")) == before[0]
 
@@ -313,7 +317,7 @@ def other_op(steps: ops.Steps, count: int) -> ops.Steps:
 
 def test_the_digest_changes_with_the_code_of_an_op(monkeypatch: pytest.MonkeyPatch) -> None:
     before = toy_digest()
-    monkeypatch.setitem(ops.STEP_OPS, "drop_first", other_op)
+    monkeypatch.setitem(vocabulary.STEP_OPS, "drop_first", other_op)
     assert toy_digest() != before
 
 
@@ -346,7 +350,7 @@ def other_helper(count: int) -> bool:
 
 def test_the_digest_finds_a_helper_inside_a_comprehension(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(views, "OURS", ("schemas", "tests"))
-    monkeypatch.setitem(ops.STEP_OPS, "drop_first", in_a_comprehension)
+    monkeypatch.setitem(vocabulary.STEP_OPS, "drop_first", in_a_comprehension)
     before = toy_digest()
     monkeypatch.setitem(in_a_comprehension.__globals__, "helper", other_helper)
     assert toy_digest() != before
@@ -356,6 +360,13 @@ def test_the_digest_changes_with_a_constant_that_a_helper_uses(monkeypatch: pyte
     before = toy_digest(name="eef_delta")
     monkeypatch.setattr(rotations, "EULER", "ZYX")
     assert toy_digest(name="eef_delta") != before
+
+
+def test_the_digest_changes_with_a_table_of_constants(monkeypatch: pytest.MonkeyPatch) -> None:
+    droid = catalog.dataset("droid")
+    before = view(droid, "openvla_filtered").digest
+    monkeypatch.setattr(hook, "Q99", (*hook.Q99[:-1], 0.5))
+    assert view(droid, "openvla_filtered").digest != before
 
 
 def test_the_digest_changes_with_how_columns_are_read(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,230 @@
+"""`standardize`: one raw episode in memory, without files, in the unified schema or as a view shows it."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import numpy as np
+
+from pipelines.standardize import FLAGS, decoded, texts_of
+from schemas import catalog
+from schemas.episode import Episode, take
+from schemas.errors import SourceError, SpecError, did_you_mean
+from schemas.expr import Expr
+from schemas.ops import ROW
+from schemas.source import Array, Bytes, Ragged
+from schemas.spaces import Space
+from schemas.spec import DatasetSpec
+from schemas.tables import CameraSpec
+from schemas.views import View, view
+
+PER_EPISODE = ("episode_metadata.", "traj_metadata.")  # whatever lies below has no steps
+
+
+@dataclass(frozen=True, slots=True)
+class Vector:
+    """How a stored vector is computed."""
+
+    parts: Sequence[Expr]
+    paths: frozenset[str]
+
+    @classmethod
+    def of(cls, parts: Sequence[Expr]) -> "Vector":
+        """Prepare the parts of a state or an action."""
+        return cls(parts, frozenset[str]().union(*(expr.paths() for expr in parts)))
+
+    def __call__(self, columns: Mapping[str, Any]) -> Array | None:
+        """Compute it; None where it has no parts or a column is missing."""
+        if not self.parts or not self.paths <= columns.keys():
+            return None
+        return np.concatenate([expr(columns) for expr in self.parts], axis=1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Standard:
+    """A declaration with everything that is the same for each of its episodes."""
+
+    spec: DatasetSpec
+    action: Vector
+    state: Vector
+    action_space: Space
+    state_space: Space | None
+    paths: Mapping[str, str]  # "/" read as "." -> the path as it is declared
+    views: dict[str, View]
+
+    @classmethod
+    def of(cls, spec: DatasetSpec) -> "Standard":
+        """Prepare a declaration."""
+        declared = {*spec.read_paths(), *spec.fields, *spec.decode}
+        return cls(
+            spec=spec,
+            action=Vector.of(spec.action_parts),
+            state=Vector.of(spec.state_parts),
+            action_space=spec.action_space,
+            state_space=spec.state_space,
+            paths={path.replace("/", "."): path for path in declared},
+            views={},
+        )
+
+    def view(self, name: str) -> View:
+        """Find a view; the same one each time."""
+        if name not in self.views:
+            self.views[name] = view(self.spec, name)
+        return self.views[name]
+
+
+@cache
+def _names() -> frozenset[str]:
+    return frozenset(catalog.dataset_names())
+
+
+@cache
+def _shipped(name: str) -> Standard:
+    return Standard.of(catalog.dataset(name))
+
+
+def standardize(name: str, steps: Mapping[str, Any], view: str | None = None) -> Episode:
+    """Turn one raw episode into the unified schema, or into what a view of it shows.
+
+    `name` is whatever `oxe convert` takes; declarations in files are read anew in each call. `steps` has T values under
+    each key of the source: a nested or a flat dict (`observation.state` or `observation/state`) of arrays [T, ...],
+    lists of texts, or lists of encoded images; a text may be given once. Keys that are missing or None leave the state,
+    the images and the instructions empty. Decoded images stay in `raw`. Raises SpecError where the result needs a key
+    that is missing, SourceError where the numbers cannot be used, ViewError where there is no such view.
+
+    >>> steps = {"action": {"rel_actions_world": np.ones((2, 7))}}
+    >>> standardize("taco_play", steps, view="openvla").action.shape
+    (2, 7)
+    """
+    standard = _shipped(name) if name in _names() else Standard.of(catalog.dataset(name))
+    spec, chosen = standard.spec, None if view is None else standard.view(view)
+    given, metadata = _split((standard.paths.get(path, path), value) for path, value in _flat(steps))
+    columns = decoded(spec, given)
+    length = _length(spec, columns)
+    action, state = standard.action(columns), standard.state(columns)
+    if action is None and _reads_action(spec, view):
+        missing = min(standard.action.paths - columns.keys())
+        raise SpecError(f"{spec.name}: the action needs '{missing}'{did_you_mean(missing, columns)}")
+    stored = {**_stored(spec, columns, metadata), "state": state, "state_space": standard.state_space}
+    if chosen is None:
+        return Episode(**{**stored, "action": action}, action_space=standard.action_space)
+    seen = {f"raw.{path}": column for path, column in columns.items() if isinstance(column, np.ndarray)}
+    seen |= {} if action is None else {"action": action}
+    seen |= {} if state is None else {"observation.state": state}
+    viewed = chosen.of_columns({**seen, ROW: np.arange(length)})
+    rows = None if viewed.mask.all() else np.flatnonzero(viewed.mask)
+    kept = stored if rows is None else {key: _taken(key, value, rows) for key, value in stored.items()}
+    ends = _ends(len(viewed.action))
+    return Episode(**{**kept, **ends}, action=viewed.action, action_space=chosen.space)
+
+
+def _reads_action(spec: DatasetSpec, view: str | None) -> bool:
+    """Say whether a result is made from the stored action, and not from the source's own columns alone."""
+    declared = spec.views.get(view) if view else None
+    return declared is None or not declared.action or any("action" in expr.paths() for expr in declared.action)
+
+
+def _stored(spec: DatasetSpec, columns: Mapping[str, Any], metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """Make everything of an episode but its vectors."""
+    length = _length(spec, columns)
+    texts, index = _instructions(spec.language_keys, columns, metadata)
+    types = {flag: np.float32 if flag == "reward" else bool for flag in FLAGS if flag in columns}
+    frames = {"images": _encoded(spec.cameras, columns), "depth": _encoded(spec.depth, columns)}
+    taken = {*spec.language_keys[:1], *frames["images"], *frames["depth"]}
+    return {
+        "id": f"{spec.name}-000000",
+        "dataset": spec.name,
+        "embodiment": spec.embodiment.name,
+        "instructions": texts,
+        "instruction_index": index,
+        "control_hz": spec.control_hz,
+        "timestamp": _timestamp(spec, columns, length),
+        "raw": {path: column for path, column in columns.items() if path not in taken},
+        "metadata": {path: value for path, value in metadata.items() if path not in spec.language_keys},
+        **_ends(length),
+        **{flag: np.asarray(columns[flag], kind) for flag, kind in types.items()},
+        **{what: {path.rpartition(".")[2]: found[path] for path in found} for what, found in frames.items()},
+    }
+
+
+def _encoded(cameras: Mapping[str, CameraSpec], columns: Mapping[str, Any]) -> dict[str, list[Bytes | None]]:
+    """Take the declared cameras' encoded frames; an empty byte string is a missing frame."""
+    paths = [camera.key for camera in cameras.values() if isinstance(columns.get(camera.key), list)]
+    return {path: [frame or None for frame in columns[path]] for path in paths}
+
+
+def _timestamp(spec: DatasetSpec, columns: Mapping[str, Any], length: int) -> Array | None:
+    if spec.timestamp:
+        return np.asarray(columns[spec.timestamp], np.float64) if spec.timestamp in columns else None
+    return np.arange(length) / spec.control_hz if spec.control_hz else None
+
+
+def _instructions(
+    language: Sequence[str], columns: Mapping[str, Any], metadata: Mapping[str, Any]
+) -> tuple[tuple[str, ...], Array | None]:
+    """List the distinct instructions, and say which one each step has."""
+    length = len(next(iter(columns.values())))
+    texts: dict[str, None] = {}
+    index = None
+    for path in language:
+        words = columns[path] if path in columns else [metadata[path]] * length if path in metadata else None
+        if words is not None:
+            found, one = texts_of([word.encode() if isinstance(word, str) else word for word in words], path)
+            index = one if index is None else index
+            texts |= dict.fromkeys(found)
+    return tuple(texts), index
+
+
+def _ends(length: int) -> dict[str, Array]:
+    step = np.arange(length)
+    return {"is_first": step == 0, "is_last": step == length - 1}
+
+
+def _taken(name: str, value: Any, rows: Array) -> Any:
+    """Take some steps of one of an episode's fields, if it has steps."""
+    if name in {"images", "depth", "raw"}:
+        return {key: take(column, rows) for key, column in value.items()}
+    return value[rows] if isinstance(value, np.ndarray) else value
+
+
+def _flat(steps: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """List the values of a nested dict, "/" in keys read as "."; None is no value."""
+    for key, value in steps.items():
+        path = f"{prefix}{key}".replace("/", ".")
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{path}.")
+        elif value is not None:
+            yield path, value
+
+
+def _split(values: Iterable[tuple[str, Any]]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Tell columns from values of the whole episode; lists of numbers become arrays, arrays of texts lists."""
+    columns: dict[str, Any] = {}
+    metadata: dict[str, Any] = {}
+    for path, value in values:
+        if path.startswith(PER_EPISODE) or isinstance(value, str | bytes):
+            metadata[path] = value
+        elif isinstance(value, Ragged) or (isinstance(value, list) and _is_encoded(value)):
+            columns[path] = value
+        else:
+            column = value if isinstance(value, np.ndarray) else np.asarray(value)
+            is_text = column.dtype.kind in "OSU"
+            (columns if column.ndim else metadata)[path] = column.tolist() if is_text else column
+    return columns, metadata
+
+
+def _is_encoded(values: Sequence[Any]) -> bool:
+    """Say whether a list holds texts or images."""
+    return bool(values) and isinstance(values[0], str | bytes | memoryview)
+
+
+def _length(spec: DatasetSpec, columns: Mapping[str, Any]) -> int:
+    lengths = {path: len(column) for path, column in columns.items()}
+    if not lengths:
+        raise SourceError(f"{spec.name}: an episode without a single column")
+    shortest, longest = min(lengths, key=lengths.__getitem__), max(lengths, key=lengths.__getitem__)
+    if lengths[shortest] != lengths[longest]:
+        unequal = f"{longest} has {lengths[longest]} steps, {shortest} has {lengths[shortest]}"
+        raise SourceError(f"{spec.name}: columns of unequal length: {unequal}", reason="unequal_lengths")
+    return lengths[shortest]

@@ -1,0 +1,32 @@
+"""Kuka (QT-Opt): state vectors that some readers hand over as zlib-compressed bytes."""
+
+import zlib
+
+import numpy as np
+
+from schemas.errors import SourceError
+from schemas.source import Bytes, Column, Ragged
+
+LIMIT = 1 << 16  # bytes of one inflated vector; the largest in use has 28
+
+
+def zlib_float32(column: Column) -> Column:
+    """Inflate T byte strings of little-endian float32 into [T, k]; numbers, which a reader has inflated, pass.
+
+    >>> zlib_float32([zlib.compress(np.float32([1, 2]).tobytes())]).tolist()
+    [[1.0, 2.0]]
+    """
+    if isinstance(column, Ragged) or (isinstance(column, np.ndarray) and column.dtype.kind in "fiub"):
+        return column
+    try:
+        rows = [np.frombuffer(_inflated(item), "<f4") for item in column]
+        return np.stack(rows).astype(np.float32) if rows else np.zeros((0, 0), np.float32)
+    except (zlib.error, ValueError, TypeError) as error:
+        raise SourceError(f"a zlib vector cannot be read ({error})", reason="contradicts_features") from error
+
+
+def _inflated(item: Bytes) -> bytes:
+    data = zlib.decompressobj().decompress(item, LIMIT + 1)
+    if len(data) > LIMIT:
+        raise SourceError(f"a zlib vector inflates to more than {LIMIT} bytes", reason="too_large")
+    return data

@@ -1,0 +1,22 @@
+"""docs/datasets.md is what the declarations say; `UPDATE_GOLDEN=1 pytest tests/docs` writes it anew."""
+
+import os
+
+from oxe_tools.datasets import page
+from schemas import catalog
+from tests.docs.toy import ROOT
+
+PAGE = ROOT / "docs/datasets.md"
+
+
+def test_the_page_is_what_the_declarations_say() -> None:
+    if os.environ.get("UPDATE_GOLDEN"):
+        PAGE.write_text(page())
+    assert PAGE.read_text() == page(), "UPDATE_GOLDEN=1 pytest tests/docs"
+
+
+def test_every_dataset_has_a_row_and_a_section() -> None:
+    text = PAGE.read_text()
+    for name in catalog.dataset_names():
+        assert f"\n## {name}\n" in text
+        assert f"[{name}](#{name.lower()})" in text

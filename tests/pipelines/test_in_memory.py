@@ -1,0 +1,123 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from oxe_tools import standardize
+from schemas.errors import SourceError, SpecError, ViewError
+from tests.schemas.makers import TOY, make_jpeg
+
+STEPS = {"action": np.ones((4, 7)), "observation": {"state": np.ones((4, 7))}}
+
+
+def test_without_a_view_it_is_what_would_be_stored() -> None:
+    episode = standardize("bridge_dataset", {**STEPS, "language_instruction": "open the drawer"})
+    assert (episode.id, episode.dataset, episode.control_hz) == ("bridge_dataset-000000", "bridge_dataset", 5)
+    assert episode.instructions == ("open the drawer",)
+    assert episode.state is not None
+    assert episode.state.dtype == episode.action.dtype == np.float32
+    assert episode.timestamp is not None
+    assert episode.timestamp.tolist() == [0, 0.2, 0.4, 0.6]
+    assert (episode.images, episode.depth) == ({}, {})
+    assert set(episode.raw) == {"action", "observation.state"}
+
+
+def test_what_is_missing_stays_empty() -> None:
+    episode = standardize("bridge_dataset", {"action": np.ones((4, 7)), "observation": {"state": None}})
+    assert (episode.state, episode.instructions, episode.instruction_index) == (None, (), None)
+
+
+def test_a_view_cuts_every_column_to_its_steps() -> None:
+    frames = [make_jpeg(seed=i) for i in range(4)]
+    texts = ["open it", "open it", "close it", "close it"]
+    steps = {**STEPS, "observation": {**STEPS["observation"], "image_0": frames}, "language_instruction": texts}
+    episode = standardize("bridge_dataset", steps, view="openvla")
+    assert len(episode) == 2
+    assert episode.images == {"image_0": frames[1:3]}
+    assert episode.instruction_index is not None
+    assert [episode.instructions[i] for i in episode.instruction_index] == texts[1:3]
+    assert episode.is_last is not None
+    assert episode.is_last.tolist() == [False, True]
+    assert episode.raw["action"].shape == (2, 7)  # type: ignore[union-attr]
+
+
+def test_texts_may_be_bytes_or_numpys_and_each_distinct_one_is_listed_once() -> None:
+    for texts in ([b"a", b"a", b"b", b"a"], np.array(["a", "a", "b", "a"]), np.array([b"a", b"a", b"b", b"a"], object)):
+        episode = standardize("bridge_dataset", {**STEPS, "language_instruction": texts})
+        assert episode.instructions == ("a", "b")
+
+
+def test_further_instructions_are_listed_after_the_first() -> None:
+    steps = {"action_dict": {"cartesian_velocity": np.zeros((1, 6)), "gripper_position": np.zeros((1, 1))}}
+    steps |= {"language_instruction": ["a"], "language_instruction_2": ["b"], "language_instruction_3": [""]}  # type: ignore[dict-item]
+    assert standardize("droid", steps).instructions == ("a", "b", "")
+
+
+def test_decoded_images_stay_raw() -> None:
+    pixels = np.zeros((4, 8, 8, 3), np.uint8)
+    episode = standardize("bridge_dataset", {**STEPS, "observation": {"image_0": pixels}})
+    assert episode.images == {}
+    assert episode.raw["observation.image_0"] is pixels
+
+
+def test_flags_and_rewards_of_the_source_are_kept() -> None:
+    steps = {**STEPS, "is_terminal": [False, False, False, True], "reward": [0, 0, 0, 1]}
+    episode = standardize("bridge_dataset", steps)
+    assert episode.is_terminal is not None
+    assert episode.is_terminal.tolist() == [False, False, False, True]
+    assert episode.reward is not None
+    assert episode.reward.tolist() == [0, 0, 0, 1]
+
+
+def test_an_alias_and_a_file_name_a_declaration_too(tmp_path: Path) -> None:
+    assert standardize("fmb", {"action": np.ones((2, 7))}).dataset == "fmb_dataset"
+    (tmp_path / "toy.toml").write_text(TOY)
+    assert standardize(str(tmp_path / "toy.toml"), STEPS).dataset == "toy"
+    (tmp_path / "toy.toml").write_text(TOY.replace('"toy"', '"other"'))
+    assert standardize(str(tmp_path / "toy.toml"), STEPS).dataset == "other"
+
+
+def test_a_nan_that_the_view_replaces_does_no_harm_and_one_that_stays_is_refused() -> None:
+    action = np.zeros((3, 7))
+    action[0, 6] = np.nan  # in between: takes the next settled value
+    assert standardize("ppgm", {"action": action}, view="openvla").action[:, 6].tolist() == [0, 0, 0]
+    action[2, 6] = np.nan
+    with pytest.raises(SourceError, match="action is nan at step 2, dimension 'gripper'"):
+        standardize("ppgm", {"action": action}, view="openvla")
+    with pytest.raises(SourceError, match="action is nan at step 0"):
+        standardize("ppgm", {"action": action})
+
+
+def test_what_is_needed_and_missing_is_named() -> None:
+    with pytest.raises(SpecError, match=r"taco_play: the action needs 'action.rel_actions_world'; did you mean"):
+        standardize("taco_play", {"action": {"rel_action_world": np.ones((2, 7))}}, view="openvla")
+    with pytest.raises(ViewError, match=r"view 'octo': unknown key 'raw.observation.yaw'"):
+        standardize(
+            "gnm_dataset", {"action": np.ones((9, 2)), "observation": {"position": np.ones((9, 2))}}, view="octo"
+        )
+    with pytest.raises(SourceError, match="an episode without a single column"):
+        standardize("taco_play", {})
+    with pytest.raises(ViewError, match="gnm_dataset cannot give the view 'openvla': OpenVLA reads GNM's data as"):
+        standardize("gnm_dataset", {"action": np.ones((2, 2))}, view="openvla")
+
+
+def test_columns_of_unequal_length_are_refused() -> None:
+    with pytest.raises(SourceError, match=r"unequal length: action has 4 steps, observation.state has 3") as error:
+        standardize("bridge_dataset", {"action": np.ones((4, 7)), "observation": {"state": np.ones((3, 7))}})
+    assert error.value.reason == "unequal_lengths"
+
+
+def test_nothing_that_is_given_is_changed() -> None:
+    steps = {"action": np.float32([[0, 0, 0, 0, 0, 0, 0.5]] * 3)}
+    before = steps["action"].copy()
+    standardize("ppgm", steps, view="openvla")
+    np.testing.assert_array_equal(steps["action"], before)
+
+
+def test_values_of_the_whole_episode_are_neither_counted_nor_cut() -> None:
+    whole = {"episode_metadata": {"file_path": "/a/b", "scores": np.ones(9)}, "success": True, "note": np.array("x")}
+    episode = standardize("bridge_dataset", {**STEPS, **whole}, view="openvla")
+    assert len(episode) == 2
+    assert episode.metadata["episode_metadata.file_path"] == "/a/b"
+    assert len(episode.metadata["episode_metadata.scores"]) == 9
+    assert (bool(episode.metadata["success"]), episode.metadata["note"]) == (True, "x")
