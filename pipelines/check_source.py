@@ -113,7 +113,7 @@ def _compare_episodes(binding: Binding, episodes: Iterable[RawEpisode | Unreadab
 
 
 def _raw(reader: Reader, count: int) -> Iterator[RawEpisode | Unreadable]:
-    for ref in plan(reader, limit=count):
+    for ref in plan(reader.files(), limit=count):
         yield from reader.read(ref)
 
 
