@@ -18,7 +18,7 @@ from pydantic import AfterValidator, Field, StringConstraints, model_validator
 
 from schemas import catalog
 from schemas.errors import SpecError, ViewError, did_you_mean
-from schemas.spec import _validated
+from schemas.spec import validated
 from schemas.tables import Model
 from schemas.views import view
 
@@ -111,7 +111,7 @@ def load(text: str, *, where: str) -> MixtureSpec:
         data = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise SpecError(f"{where}: not TOML ({error}){_given_twice(text)}") from error
-    return _validated(MixtureSpec, data, where)
+    return validated(MixtureSpec, data, where)
 
 
 def _given_twice(text: str) -> str:

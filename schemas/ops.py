@@ -7,9 +7,8 @@ stand in a view's `before` and `after`. To add one, write the function and enter
 from collections.abc import Mapping
 
 import numpy as np
-from scipy.spatial.transform import Rotation
 
-from schemas.rotations import matrices, to_euler, to_rotation
+from schemas.rotations import from_euler, matrices, to_euler, to_rotation
 from schemas.source import Array
 
 Steps = Mapping[str, Array]  # path -> T values; ROW says which stored step each one came from
@@ -140,7 +139,7 @@ def euler_zxy_to_euler(x: Array) -> Array:
     >>> euler_zxy_to_euler(np.float32([[0, 0.1, 0.2]])).round(4).tolist()
     [[0.10000000149011612, 0.20000000298023224, 0.0]]
     """
-    return to_euler(Rotation.from_euler("zxy", np.asarray(x, np.float64)))
+    return to_euler(from_euler(x, "zxy"))
 
 
 def added_rotvec_to_euler(x: Array, at: Array) -> Array:

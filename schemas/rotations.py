@@ -1,38 +1,52 @@
 """Rotations, all through scipy, in the conventions the Spaces name. Every function keeps the leading axis T."""
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-from scipy.spatial.transform import Rotation
 
 from schemas.errors import SourceError
 from schemas.source import Array
 
+if TYPE_CHECKING:
+    from scipy.spatial.transform import Rotation
+
 EULER: Literal["xyz"] = "xyz"  # scipy's lower case: about fixed axes, roll then pitch then yaw
 
 
-def to_rotation(x: Array, representation: str) -> Rotation:
+def _scipy() -> "type[Rotation]":
+    """Import scipy's rotations with the first of them: that takes a third of what `oxe --help` does."""
+    from scipy.spatial.transform import Rotation  # noqa: PLC0415
+
+    return Rotation
+
+
+def to_rotation(x: Array, representation: str) -> "Rotation":
     """Read [T, k] numbers as rotations; quaternions of length zero are a SourceError."""
     values = np.asarray(x, np.float64)
     if representation == "euler_xyz":
-        return Rotation.from_euler(EULER, values)
+        return from_euler(values, EULER)
     if representation == "rotvec":
-        return Rotation.from_rotvec(values)
+        return _scipy().from_rotvec(values)
     if representation in {"quat_xyzw", "quat_wxyz"}:
         if not np.linalg.norm(values, axis=-1).all():
             raise SourceError("a quaternion of length zero", reason="bad_rotation")
-        return Rotation.from_quat(values, scalar_first=representation == "quat_wxyz")
+        return _scipy().from_quat(values, scalar_first=representation == "quat_wxyz")
     raise ValueError(representation)
 
 
-def matrices(x: Array) -> Rotation:
+def from_euler(x: Array, order: str) -> "Rotation":
+    """Read [T, 3] angles about the axes that `order` names, in scipy's spelling, as rotations."""
+    return _scipy().from_euler(order, np.asarray(x, np.float64))
+
+
+def matrices(x: Array) -> "Rotation":
     """Read [T, 3, 3] numbers as rotation matrices; what is none is a SourceError."""
     try:
-        return Rotation.from_matrix(np.asarray(x, np.float64))
+        return _scipy().from_matrix(np.asarray(x, np.float64))
     except ValueError as error:
         raise SourceError(f"not a rotation matrix ({error})".replace("\n", ""), reason="bad_rotation") from error
 
 
-def to_euler(rotation: Rotation) -> Array:
+def to_euler(rotation: "Rotation") -> Array:
     """Give [T, 3] roll, pitch, yaw in radians, float32."""
     return np.asarray(rotation.as_euler(EULER, suppress_warnings=True), np.float32)

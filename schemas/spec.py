@@ -183,7 +183,7 @@ def load(
             data["embodiment"] = embodiment(data["embodiment"]).model_dump()
         except SpecError as error:
             raise SpecError(f"{where}: embodiment: {error}") from error
-    return _validated(DatasetSpec, data, where)
+    return validated(DatasetSpec, data, where)
 
 
 def merged(text: str, *, where: str, like: Callable[[str], dict[str, Any]] | None) -> dict[str, Any]:
@@ -202,12 +202,12 @@ def merged(text: str, *, where: str, like: Callable[[str], dict[str, Any]] | Non
 
 def load_embodiment(text: str, *, where: str) -> EmbodimentSpec:
     """Read an embodiment's declaration."""
-    return _validated(EmbodimentSpec, _toml(text, where), where)
+    return validated(EmbodimentSpec, _toml(text, where), where)
 
 
 def from_json(data: Mapping[str, Any], *, where: str) -> DatasetSpec:
     """Read `DatasetSpec.to_json` back."""
-    return _validated(DatasetSpec, dict(data), where)
+    return validated(DatasetSpec, dict(data), where)
 
 
 def _toml(text: str, where: str) -> dict[str, Any]:
@@ -220,7 +220,8 @@ def _toml(text: str, where: str) -> dict[str, Any]:
 M = TypeVar("M", bound=Model)
 
 
-def _validated(model: type[M], data: dict[str, Any], where: str) -> M:
+def validated(model: type[M], data: dict[str, Any], where: str) -> M:
+    """Make a model of parsed TOML; what does not fit is a SpecError that names `where` and the key."""
     try:
         return model.model_validate(data)
     except ValidationError as error:
