@@ -1,6 +1,6 @@
 """The numbers that statistics are made of: a dataset's vectors, read from its numeric columns alone."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TypeAlias
@@ -36,15 +36,27 @@ class Selection:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Span:
+    """Some episodes of one data file."""
+
+    file: str
+    starts: Array  # [E] first rows, ascending
+    lengths: Array  # [E]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Part:
-    """Some episodes of one data file; picklable."""
+    """A large data file's episodes, or those of several small ones; picklable."""
 
     member: int
     folder: Folder
     manifest: str  # its digest
-    file: str
-    starts: Array  # [E] first rows, ascending
-    lengths: Array  # [E]
+    spans: tuple[Span, ...]
+
+    @property
+    def episodes(self) -> int:
+        """Count them."""
+        return sum(len(span.starts) for span in self.spans)
 
 
 def parts_of(dataset: Dataset, selection: Selection, *, member: int = 0) -> list[Part]:
@@ -65,17 +77,19 @@ def parts_of(dataset: Dataset, selection: Selection, *, member: int = 0) -> list
         which = f"of split '{selection.split}' " if selection.split else ""
         raise UsageError(f"{dataset.uri}: no episode {which}meets '{selection.filters or 'length > 0'}'")
     groups = table.filter(kept).sort("file", "row").group_by("file", maintain_order=True)
-    return [
-        Part(
-            member=member,
-            folder=dataset.folder.absolute(),
-            manifest=dataset.manifest["xxh3_128"],
-            file=str(file),
-            starts=rows["row"].to_numpy(),
-            lengths=rows["length"].to_numpy(),
-        )
+    spans = [
+        Span(file=str(file), starts=rows["row"].to_numpy(), lengths=rows["length"].to_numpy())
         for (file,), rows in groups
     ]
+    folder, manifest = dataset.folder.absolute(), dataset.manifest["xxh3_128"]
+    return [Part(member=member, folder=folder, manifest=manifest, spans=group) for group in _grouped(spans)]
+
+
+def _grouped(spans: Sequence[Span]) -> list[tuple[Span, ...]]:
+    """Put small files together: what a part costs besides its numbers is the same for any size."""
+    ends = np.cumsum([span.lengths.sum() for span in spans])
+    cuts = np.flatnonzero(np.diff(ends // ROWS)) + 1
+    return [tuple(spans[i] for i in group) for group in np.split(np.arange(len(spans)), cuts)]
 
 
 def spaces(dataset: Dataset, selection: Selection) -> dict[str, Space]:
@@ -108,11 +122,21 @@ def vectors(part: Part, selection: Selection) -> Iterator[dict[str, Array]]:
     dataset = _opened(part.folder, part.manifest)
     columns = dataset.view(selection.view).columns if selection.view else frozenset({"action"})
     wanted = sorted(columns | ({STATE} if dataset.columns.state else set()))
-    with _parquet(dataset, part.file) as file:
-        for steps, starts, lengths in _runs(
-            dataset, file, part=part, columns=wanted, rows=max(1, ROWS // (selection.chunk or 1))
-        ):
-            yield _finite(_selected(selection, dataset, steps=steps, starts=starts, lengths=lengths), part)
+    rows = max(1, ROWS // (selection.chunk or 1))
+    read: list[Found] = []
+    for span in part.spans:
+        for steps, starts, lengths in _runs(dataset, span, columns=wanted, rows=rows):
+            found = _selected(selection, dataset, steps=steps, starts=starts, lengths=lengths)
+            read.append(_finite(found, dataset.folder.place(span.file)))
+            if sum(len(found["action"]) for found in read) >= rows:
+                yield _joined(read)
+                read = []
+    if read:
+        yield _joined(read)
+
+
+def _joined(read: Sequence[Found]) -> Found:
+    return {name: np.concatenate([found[name] for found in read]) for name in read[0]}
 
 
 @lru_cache(maxsize=8)
@@ -136,21 +160,22 @@ def _parquet(dataset: Dataset, file: str) -> pq.ParquetFile:
 
 
 def _runs(
-    dataset: Dataset, file: pq.ParquetFile, *, part: Part, columns: list[str], rows: int
+    dataset: Dataset, span: Span, *, columns: list[str], rows: int
 ) -> Iterator[tuple[dict[str, Array], Array, Array]]:
     """Read neighbouring episodes together: their columns, and where in them each begins and how long it is."""
-    metadata = file.metadata
-    bounds = np.cumsum([0, *(metadata.row_group(i).num_rows for i in range(metadata.num_row_groups))])
-    number = (part.starts + part.lengths - part.starts[0]) // rows
-    for episodes in np.split(np.arange(len(number)), np.flatnonzero(np.diff(number)) + 1):
-        starts, lengths = part.starts[episodes], part.lengths[episodes]
-        first = int(np.searchsorted(bounds, starts[0], "right")) - 1
-        last = int(np.searchsorted(bounds, starts[-1] + lengths[-1], "left"))
-        try:
-            table = file.read_row_groups(list(range(first, last)), columns=columns, use_threads=False).combine_chunks()
-        except (OSError, ValueError) as error:
-            raise DatasetError(f"{dataset.folder.place(part.file)}: cannot be read ({error})") from error
-        yield _arrays(dataset, table), starts - bounds[first], lengths
+    number = (span.starts + span.lengths - span.starts[0]) // rows
+    with _parquet(dataset, span.file) as file:
+        metadata = file.metadata
+        bounds = np.cumsum([0, *(metadata.row_group(i).num_rows for i in range(metadata.num_row_groups))])
+        for episodes in np.split(np.arange(len(number)), np.flatnonzero(np.diff(number)) + 1):
+            starts, lengths = span.starts[episodes], span.lengths[episodes]
+            first = int(np.searchsorted(bounds, starts[0], "right")) - 1
+            last = int(np.searchsorted(bounds, starts[-1] + lengths[-1], "left"))
+            try:
+                table = file.read_row_groups(list(range(first, last)), columns=columns, use_threads=False)
+            except (OSError, ValueError) as error:
+                raise DatasetError(f"{dataset.folder.place(span.file)}: cannot be read ({error})") from error
+            yield _arrays(dataset, table.combine_chunks()), starts - bounds[first], lengths
 
 
 def _arrays(dataset: Dataset, table: pa.Table) -> dict[str, Array]:
@@ -213,8 +238,8 @@ def _chunks(selection: Selection, dataset: Dataset, *, action: Array, state: Arr
     return found
 
 
-def _finite(found: Found, part: Part) -> Found:
+def _finite(found: Found, place: str) -> Found:
     for name, values in found.items():
         if not np.isfinite(values).all():
-            raise ViewError(f"{part.folder.uri}: {part.file}: {name} is not finite everywhere")
+            raise ViewError(f"{place}: {name} is not finite everywhere")
     return found

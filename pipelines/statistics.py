@@ -89,7 +89,7 @@ def _computed(datasets: Sequence[Dataset], selection: Selection, engine: Engine)
         for name, space in meaning.items()
     }
     counts = [
-        (sum(len(part.starts) for part in parts if part.member == i), total.count)
+        (sum(part.episodes for part in parts if part.member == i), total.count)
         for i, total in enumerate(moments["action"])
     ]
     return _record(datasets, selection, summaries=summaries, counts=counts)

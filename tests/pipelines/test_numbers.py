@@ -23,10 +23,18 @@ def test_the_numbers_are_read_a_few_episodes_at_a_time(dataset: Dataset, monkeyp
     whole = statistics(dataset, recompute=True)
     monkeypatch.setattr(numbers, "ROWS", 50)
     (part, _) = parts_of(dataset, Selection())
-    assert len(list(vectors(part, Selection()))) > 2
+    assert [len(found["action"]) for found in vectors(part, Selection())] == [3 + 40 + 200, 7]
     assert statistics(dataset, recompute=True).to_json() == whole.to_json()
-    (sparse, _) = parts_of(dataset, Selection(filters="length < 8"))  # with 240 steps in between that are left out
-    assert [len(found["action"]) for found in vectors(sparse, Selection())] == [3, 7]
+    (sparse, *_) = parts_of(dataset, Selection(filters="length < 8"))  # with 240 steps in between that are left out
+    assert next(len(found["action"]) for found in vectors(sparse, Selection())) == 3 + 7
+
+
+def test_small_files_are_read_together(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = [span.file for span in parts_of(dataset, Selection())[0].spans]
+    assert files == [file["path"] for file in dataset.manifest["files"]]
+    assert len(files) == 2
+    monkeypatch.setattr(numbers, "ROWS", 50)
+    assert [[span.file for span in part.spans] for part in parts_of(dataset, Selection())] == [[name] for name in files]
 
 
 def test_only_the_columns_that_a_view_reads_are_read(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
