@@ -122,7 +122,7 @@ def convert(
             out,
             source=source,
             options=options,
-            engine=Engine(workers=workers, runner=runner, options=tuple(shlex.split(beam_options))),
+            engine=Engine(workers=workers, runner=runner, options=_words(beam_options)),
             max_quarantine=0 if strict else max_quarantine,
             append=append,
             overwrite=overwrite,
@@ -211,7 +211,7 @@ def stats(
     _check_together(modes)
     _check_together({"--diff": diff, "--against": against, "--merge": merge, "--from": source})
     selection = Selection(view=view, split=split, filters=filters, chunk=chunk)
-    engine = Engine(workers=workers, runner=runner, options=tuple(shlex.split(beam_options)))
+    engine = Engine(workers=workers, runner=runner, options=_words(beam_options))
     if diff or against:
         found = work.beside(target, diff or against or "", selection=selection, engine=engine)
         (show.as_json if as_json else show.comparison)(found.to_json())
@@ -224,6 +224,9 @@ def stats(
         show.as_json({"published": name, "uri": publish}) if as_json else typer.echo(f"{publish}: {name}")
     elif form or out:
         work.write(record, form or "native", out=out, overwrite=overwrite)
+        if out:
+            told = {"out": str(out), "format": form or "native", "name": record.name}
+            show.as_json(told) if as_json else typer.echo(f"{out}: {told['format']} statistics of {record.name}")
     elif as_json:
         show.as_json(record.to_json())
     else:
@@ -352,6 +355,14 @@ def demo(
         )
     else:
         show.labs(labs, out, step=SHOWN_STEP, view=VIEW)
+
+
+def _words(beam_options: str) -> tuple[str, ...]:
+    """Split the text of --beam-options as a shell would."""
+    try:
+        return tuple(shlex.split(beam_options))
+    except ValueError as error:
+        raise UsageError(f"--beam-options: {error}: {beam_options}") from error
 
 
 def _check_together(options: Mapping[str, object]) -> None:

@@ -70,10 +70,7 @@ def conversion(report: dict[str, Any]) -> None:
 def unknowns(name: str, spaces: Sequence[Space | None]) -> None:
     """Say which conventions the declaration does not know."""
     for space in filter(None, spaces):
-        words = [word for word in ("frame", "rotation", "gripper") if getattr(space, word) == "unknown"]
-        for what in ("unit", "mode"):
-            words += [f"the {what} of {dim.name}" for dim in space.dims if getattr(dim, what) == "unknown"]
-        if words:
+        if words := space.unknowns():
             typer.echo(f"{name}: {space.name}: not known: {', '.join(words)}", err=True)
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from schemas.errors import UsageError, did_you_mean
 from schemas.folder import LocalFolder, open_folder
 from stats.compare import Finding, Outside, compare
-from stats.formats import Form, encode, load
+from stats.formats import Form, encode, label, load
 from stats.norm import NormStats
 from stats.record import Statistics
 
@@ -119,15 +119,15 @@ def beside(directory: str, other: str, *, selection: "Selection", engine: "Engin
 
     dataset = open_dataset(directory)
     if open_folder(other).size(layout.MANIFEST) is not None:
-        theirs = _norms(statistics(open_dataset(other), selection=selection, engine=engine))
+        named, theirs = other, _norms(statistics(open_dataset(other), selection=selection, engine=engine))
     else:
-        theirs = _chosen(other, dataset.manifest["dataset"])
+        named, theirs = _chosen(other, dataset.manifest["dataset"], selection)
     ours = _norms(statistics(dataset, selection=selection, engine=engine))
     sizes = {name: len(norm.names) for name, norm in ours.items()}
     found = outside(dataset, theirs, selection=selection, sizes=sizes, engine=engine)
     return Comparison(
         ours=directory,
-        theirs=other,
+        theirs=named,
         names={name: norm.names for name, norm in ours.items()},
         outside=found,
         findings=compare(ours, theirs, found),
@@ -138,15 +138,16 @@ def _norms(found: Statistics) -> dict[str, NormStats]:
     return {name: found.norm(name) for name in ("action", "state") if name in found.vectors}
 
 
-def _chosen(other: str, dataset: str) -> dict[str, NormStats]:
-    """Take the statistics of one dataset out of a file."""
-    path, _, name = other.partition("#")
-    known = load(Path(path))
+def _chosen(other: str, dataset: str, selection: "Selection") -> tuple[str, dict[str, NormStats]]:
+    """Take the statistics of one dataset out of a file, and say which: of the same view, split and condition if any."""
+    path, _, name = other.partition("#") if not Path(other).exists() else (other, "", "")
+    known = load(path)
+    like_ours = label(dataset, view=selection.view, split=selection.split, filters=selection.filters)
     if name and name not in known:
         raise UsageError(f"{path}: no statistics of '{name}'{did_you_mean(name, known)}")
+    name = name or next((word for word in (like_ours, dataset) if word in known), "")
     if not name and len(known) > 1:
-        name = dataset
-    if name and name not in known:
         choice = f"name one: {path}#NAME ({', '.join(known)})"
         raise UsageError(f"{path}: statistics of {len(known)} datasets, none of '{dataset}'; {choice}")
-    return known[name] if name else next(iter(known.values()))
+    name = name or next(iter(known))
+    return f"{path}#{name}" if name else path, known[name]

@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -148,7 +148,8 @@ def _run(work: Conversion, ledger: Ledger, *, engine: Engine, max_quarantine: in
     """Do the shards that are not done; those that fail for good are one error that names the first."""
     done = ledger.read(ref.name for ref in work.refs)
     todo = [ref for ref in work.refs if ref.name not in done]
-    check_allowance([problem for record in done.values() for problem in record.quarantined], max_quarantine)
+    unreadable = [problem for record in done.values() for problem in record.quarantined]
+    check_allowance(unreadable, max_quarantine)
     if not todo:
         return
     if engine.runner is None and engine.workers > 1:
@@ -163,7 +164,8 @@ def _run(work: Conversion, ledger: Ledger, *, engine: Engine, max_quarantine: in
         max_quarantine=max_quarantine,
     )
     every = POLL if ledger.out.local else POLL_REMOTE
-    with watched(ledger.finished, todo, progress, workers=engine.workers, every=every):
+    finished = _counting(ledger, unreadable, done=set(done), allowed=max_quarantine)
+    with watched(finished, todo, progress, workers=engine.workers, every=every):
         run(job, todo, engine=engine)
     stopped, failures = ledger.stopped(), ledger.failures()
     if failures:
@@ -171,6 +173,27 @@ def _run(work: Conversion, ledger: Ledger, *, engine: Engine, max_quarantine: in
         raise UsageError(f"{len(failures)} of {len(todo)} shards failed; run again to go on. {name}: {message}")
     if stopped:
         raise TooManyQuarantinedError(stopped)
+
+
+def _counting(
+    ledger: Ledger, unreadable: list[Unreadable], *, done: set[str], allowed: int | None
+) -> Callable[[], set[str]]:
+    """Give what names the finished shards, and stops the run where all workers together quarantine too many."""
+    counted = set(done)
+
+    def finished() -> set[str]:
+        names = ledger.finished()
+        if allowed is not None:
+            for record in ledger.read(names - counted).values():
+                unreadable.extend(record.quarantined)
+            counted.update(names)
+            try:
+                check_allowance(unreadable, allowed)
+            except TooManyQuarantinedError as error:
+                ledger.stop(str(error))
+        return names
+
+    return finished
 
 
 def _count(out: Folder) -> None:

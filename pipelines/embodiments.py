@@ -4,7 +4,6 @@ from collections.abc import Sequence
 
 from pipelines.numbers import Selection, spaces
 from schemas.errors import UsageError
-from schemas.spaces import Space
 from schemas.store import Dataset
 from stats.compare import meaning
 
@@ -14,7 +13,7 @@ def check_mergeable(datasets: Sequence[Dataset], selection: Selection) -> None:
     first, *others = datasets
     facts = _facts(first)
     for what, value in facts.items():
-        if value is None:
+        if value in {None, "unknown"}:
             raise UsageError(f"{first.uri}: its {what} is not known, so it cannot be merged with others")
     for other in others:
         for what, value in _facts(other).items():
@@ -38,14 +37,8 @@ def _check_spaces(first: Dataset, other: Dataset, selection: Selection) -> None:
     for name, space in ours.items():
         if words := meaning(space, theirs[name]):
             raise _refused(first, other, f"{name}: {words}")
-        if unknown := _unknown(space):
-            raise _refused(first, other, f"{name}: {unknown} is not known, so it may differ")
-
-
-def _unknown(space: Space) -> str | None:
-    words = [word for word in ("frame", "rotation", "gripper") if getattr(space, word) == "unknown"]
-    words += [f"the unit of {dim.name}" for dim in space.dims if dim.unit == "unknown"]
-    return ", ".join(words) or None
+        if unknown := space.unknowns():
+            raise _refused(first, other, f"{name}: {', '.join(unknown)} is not known, so it may differ")
 
 
 def _refused(first: Dataset, other: Dataset, why: str) -> UsageError:

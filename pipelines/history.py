@@ -78,12 +78,14 @@ class History:
         before = {file.key: file for file in then.files}
         now = {file.key: file for file in self.files}
         gone = {key for key, file in before.items() if file.bytes is not None and not _is_there(now.get(key))}
-        both = before.keys() & now.keys() - gone
+        arrived = {key for key, file in before.items() if file.bytes is None and _is_there(now.get(key))}
+        both = before.keys() & now.keys() - gone - arrived
         return Changes(
             vanished=tuple(now.get(key, file).path for key, file in before.items() if key in gone or key not in now),
             changed=tuple(
                 file.path for key, file in now.items() if key in both and file.content != before[key].content
             ),
+            arrived=tuple(now[key].path for key in before if key in arrived),
             added=tuple(file.path for key, file in now.items() if key not in before),
         )
 
@@ -125,20 +127,26 @@ class Changes:
 
     vanished: tuple[str, ...]
     changed: tuple[str, ...]
+    arrived: tuple[str, ...]  # missing then
     added: tuple[str, ...]
 
     def __bool__(self) -> bool:
         """Say whether anything differs."""
-        return bool(self.vanished or self.changed or self.added)
+        return bool(self.vanished or self.changed or self.arrived or self.added)
 
     @property
     def only_added(self) -> bool:
         """Say whether an append would take them in."""
-        return bool(self.added) and not self.vanished and not self.changed
+        return bool(self.added) and not (self.vanished or self.changed or self.arrived)
 
     def lines(self) -> list[str]:
         """Say it, a line for each kind."""
-        kinds = {"vanished": self.vanished, "changed": self.changed, "new": self.added}
+        kinds = {
+            "vanished": self.vanished,
+            "changed": self.changed,
+            "missing then, there now": self.arrived,
+            "new": self.added,
+        }
         return [f"{kind}: {_some(names)}" for kind, names in kinds.items() if names]
 
 
@@ -149,6 +157,6 @@ def _some(names: Sequence[str], most: int = 5) -> str:
 
 def check_only_added(changes: Changes, out: str) -> None:
     """Refuse to append to a dataset whose source is no longer what it holds."""
-    if changes.vanished or changes.changed:
+    if changes.vanished or changes.changed or changes.arrived:
         told = "; ".join(replace(changes, added=()).lines())
         raise UsageError(f"{out}: --append adds files, but some of those it holds are not as they were: {told}")

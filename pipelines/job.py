@@ -50,6 +50,7 @@ class Work:
     reader: Reader
     binding: Binding
     ledger: Ledger = field(repr=False)
+    unreadable: list[Unreadable] = field(default_factory=list, repr=False)  # of the shards that it did
 
     def shard(self, ref: ShardRef) -> str | None:
         """Convert one shard and enter it in the ledger; say what went wrong, or None.
@@ -63,6 +64,7 @@ class Work:
             try:
                 record = convert_shard(self, ref)
                 self.ledger.write(ref.name, record)
+                self.unreadable.extend(record.quarantined)
             except TooManyQuarantinedError as error:
                 self.ledger.stop(str(error))
                 return None
@@ -103,7 +105,7 @@ def convert_shard(work: Work, ref: ShardRef) -> ShardRecord:
                     shard.add(work.binding.episode(raw))
             except SourceError as error:
                 quarantined.append(Unreadable.of(error, index=raw.index, split=raw.split, file=raw.file))
-            check_allowance(quarantined, work.job.max_quarantine)
+            check_allowance([*work.unreadable, *quarantined], work.job.max_quarantine)
         record = shard.finish(ref.split)
     except OSError as error:
         raise UsageError(f"{out.uri}: cannot be written ({error})") from error

@@ -15,7 +15,7 @@ def kept(dataset: Dataset, selection: Selection) -> Statistics | None:
     """Find statistics in `meta/stats.json`: those of this very content and view, or None."""
     digest = dataset.view(selection.view).digest if selection.view else None
     key = (selection.view or "", selection.split or "", selection.filters or "", selection.chunk)
-    for found in read_kept(dataset):
+    for found in _usable(dataset):
         member = found.members[0]
         is_current = (member.manifest, member.view_digest) == (dataset.manifest["xxh3_128"], digest)
         if is_current and found.key == key:
@@ -36,13 +36,23 @@ def read_kept(dataset: Dataset) -> list[Statistics]:
     return [Statistics.from_json(entry, where=where) for entry in entries]
 
 
+def _usable(dataset: Dataset) -> list[Statistics]:
+    """Read what can be read: a damaged cache is computed again, and `oxe verify` says that it was damaged."""
+    try:
+        return read_kept(dataset)
+    except StatsError:
+        return []
+
+
 def keep(dataset: Dataset, computed: Statistics) -> None:
     """Add statistics to `meta/stats.json`, where it can be written; those of an earlier content go."""
     here = dataset.folder.local
     if here and not os.access(here / layout.META, os.W_OK):
         return
     current = dataset.manifest["xxh3_128"]
-    found = {other.key: other for other in read_kept(dataset) if other.members[0].manifest == current}
+    if Dataset(dataset.folder).manifest["xxh3_128"] != current:
+        return  # something was appended while this was counted
+    found = {other.key: other for other in _usable(dataset) if other.members[0].manifest == current}
     found[computed.key] = computed
     entries = [found[key].to_json() for key in sorted(found)]
     with suppress(UnreachableError):  # a store that one may only read

@@ -73,6 +73,8 @@ def parts_of(dataset: Dataset, selection: Selection, *, member: int = 0) -> list
         kept &= (table["split"] == selection.split).to_numpy()
     if condition:
         kept &= condition.mask({name: table[name].to_list() if name in asked else [] for name in columns})
+    if not dataset.manifest["steps"]:
+        raise UsageError(f"{dataset.uri}: the dataset has no steps")
     if not table.filter(kept)["length"].sum():
         which = f"of split '{selection.split}' " if selection.split else ""
         raise UsageError(f"{dataset.uri}: no episode {which}meets '{selection.filters or 'length > 0'}'")

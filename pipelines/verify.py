@@ -124,7 +124,7 @@ def _check_files(dataset: Dataset, out: Verification) -> None:
     for below in (layout.DATA, layout.INDEX, layout.META):
         for leaf in dataset.folder.names(below):
             name = f"{below}/{leaf}"
-            if name not in expected and name not in known:
+            if name not in expected and name not in known and not leaf.startswith(layout.SCRATCH):
                 out.differs(f"{name}: the manifest does not know this file")
 
 

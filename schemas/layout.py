@@ -12,6 +12,7 @@ LOCK = "meta/lock"  # held while a conversion writes
 LEDGER = "meta/ledger"  # of a conversion that is not finished
 IDENTITY = "meta/ledger/identity.json"
 VERIFICATION = "meta/verification.json"
+SCRATCH = "scratch-"  # how a folder in meta begins through which other machines hand over what they counted
 
 OURS = r"data/[^/]+\.parquet|index/[^/]+\.idx|meta/[^/]+\.(parquet|json|jsonl)|(data|index|meta)/tmp-[0-9a-f]+"
 DATA_FILE = re.compile(rf"{DATA}/[^/\\]+\.parquet")

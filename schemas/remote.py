@@ -256,7 +256,8 @@ class RemoteFolder:
             held = self.read_many([name]).get(name)
             if held is not None and not _is_gone(held):
                 raise BlockingIOError(errno.EWOULDBLOCK, f"{self.place(name)} is held by {_holder(held)}")
-            self.remove(name)
+            if held is not None:
+                self.remove(name)
             try:
                 self._patiently(name, lambda: self._create(name, mine))
             except FileExistsError as error:
@@ -270,12 +271,16 @@ class RemoteFolder:
             yield
         except BaseException:
             with suppress(UnreachableError):  # what went wrong first is worth telling
-                self.remove(name)
+                self._release(name, mine)
             raise
         else:
-            self.remove(name)
+            self._release(name, mine)
         finally:
             _mine.discard(mine)
+
+    def _release(self, name: str, mine: bytes) -> None:
+        if self.read_many([name]).get(name) == mine:  # or somebody was told that this process is no more
+            self.remove(name)
 
     def _create(self, name: str, content: bytes) -> None:
         try:

@@ -74,6 +74,13 @@ class Space:
         meaning = {key: value for key, value in self.to_json().items() if key != "name"}
         return hashlib.sha256(json.dumps(meaning, sort_keys=True).encode()).hexdigest()
 
+    def unknowns(self) -> list[str]:
+        """Name the conventions that are not known."""
+        words = [word for word in ("frame", "rotation", "gripper") if getattr(self, word) == "unknown"]
+        for what in ("unit", "mode"):
+            words += [f"the {what} of {dim.name}" for dim in self.dims if getattr(dim, what) == "unknown"]
+        return words
+
     def indices(self, kind: Kind) -> list[int]:
         """Find the dimensions of one kind."""
         return [i for i, dim in enumerate(self.dims) if dim.kind == kind]

@@ -186,7 +186,9 @@ class Dataset:
         """The episode table, for filters: `ds.episodes.filter(pl.col("length") > 20)`."""
         import polars as pl  # noqa: PLC0415 - reading frames needs none of it
 
-        return pl.read_parquet(self._read(layout.EPISODES)).lazy()
+        return (
+            pl.read_parquet(self._read(layout.EPISODES)).head(self._kept).lazy()
+        )  # behind them, what is being appended
 
     @cached_property
     def _table(self) -> dict[str, Any]:
@@ -194,7 +196,7 @@ class Dataset:
             table = pq.read_table(pa.py_buffer(self._read(layout.EPISODES)), use_threads=False)
         except ValueError as error:
             raise DatasetError(f"{self.folder.place(layout.EPISODES)}: cannot be read ({error})") from error
-        return {name: table[name] for name in table.column_names}
+        return {name: table[name].slice(0, self._kept) for name in table.column_names}
 
     def _read(self, name: str) -> bytes:
         try:

@@ -12,10 +12,11 @@ from schemas.source import Array
 from schemas.spaces import Space
 from stats.norm import NormStats
 
-OUTSIDE = 0.05  # share of the values out of range that matters; q01 to q99 of the same data leave out 0.02
+OUTSIDE = 0.05  # share of the values out of range that matters, if they are not too few to tell
+USUAL = 0.02  # share that q01 to q99 of the same data leave out
 SHIFT = 1.0  # standard deviations between the means
 SPREAD = 3.0  # times the other's standard deviation
-Q99 = "q01 to q99"
+Q99, EXTREMES = "q01 to q99", "min to max"
 UNITS = {1000.0: "millimetres for metres", 100.0: "centimetres for metres", 180 / pi: "degrees for radians"}
 LIKE = 1.25  # a ratio this near to one of UNITS looks like it
 
@@ -58,6 +59,12 @@ class Outside:
         return (self.below + self.above) / max(1, self.count)
 
     @property
+    def matters(self) -> Array:
+        """Say where more lies outside than chance and the quantiles explain, [D] bool."""
+        expected = USUAL * self.count
+        return np.asarray((self.share > OUTSIDE) & (self.share * self.count > expected + 3 * np.sqrt(expected)))
+
+    @property
     def farthest(self) -> Array:
         """The value farthest out, where the bounds are -1 and 1, [D]; NaN where these are equal."""
         span = np.where(self.high > self.low, self.high - self.low, np.nan)
@@ -88,12 +95,12 @@ class Finding:
     matters: bool
 
 
-def bounds(norm: NormStats) -> tuple[str, Array, Array]:
-    """Give the range that data should lie in, and its name: q01 to q99, or min to max where a file has only that."""
-    for name, low, high in ((Q99, norm.q01, norm.q99), ("min to max", norm.min, norm.max)):
-        if low is not None and high is not None and low.ndim == 1:
+def bounds(norm: NormStats, *, kinds: tuple[str, ...] = (Q99, EXTREMES)) -> tuple[str, Array, Array]:
+    """Give the range that data should lie in, and its kind: q01 to q99, or min to max where a file has only that."""
+    for name, low, high in ((Q99, norm.q01, norm.q99), (EXTREMES, norm.min, norm.max)):
+        if name in kinds and low is not None and high is not None and low.ndim == 1:
             return name, low, high
-    raise StatsError("statistics without a range: neither q01 and q99 nor min and max")
+    raise StatsError(f"statistics without a range: no {' and no '.join(kinds)}")
 
 
 def compare(
@@ -153,13 +160,15 @@ def _dimension(
 ) -> Iterator[tuple[str, str, bool]]:
     """Compare one dimension: what, detail, whether it matters."""
     label, low, high = bounds(theirs)
-    _, first, last = bounds(ours)
+    _, first, last = bounds(ours, kinds=(label,))
     span, reference = last[i] - first[i], high[i] - low[i]
     if reference == 0:
-        if span:
-            yield "constant", f"always {low[i]:.4g} there; here {first[i]:.4g} .. {last[i]:.4g}", True
+        if not np.allclose((first[i], last[i]), (low[i], high[i]), rtol=1e-5):
+            varies = theirs.min is not None and theirs.max is not None and theirs.min[i] != theirs.max[i]
+            there = f"{label} is {low[i]:.4g} there" if varies else f"always {low[i]:.4g} there"
+            yield "constant", f"{there}; here {first[i]:.4g} .. {last[i]:.4g}", True
         return
-    if outside is not None and outside.share[i] > OUTSIDE:
+    if outside is not None and outside.matters[i]:
         share = f"{outside.share[i]:.1%} of the values lie outside {low[i]:.4g} .. {high[i]:.4g} ({label})"
         yield "range", f"{share}; the farthest would be {outside.farthest[i]:.4g} when normalized", True
     if refused := theirs.degenerate("bounds_q99" if label == Q99 else "bounds").get(theirs.names[i]):
@@ -192,8 +201,8 @@ def _suspicions(i: int, ours: NormStats, theirs: NormStats, *, ratio: float) -> 
 
 def _mirrored(i: int, ours: NormStats, theirs: NormStats) -> bool:
     """Say whether one distribution looks like the other mirrored, about the middle of a gripper's range or about 0."""
-    _, low, high = bounds(theirs)
-    _, first, last = bounds(ours)
+    label, low, high = bounds(theirs)
+    _, first, last = bounds(ours, kinds=(label,))
     span = high[i] - low[i]
     if ours.mean is None or theirs.mean is None:
         return False

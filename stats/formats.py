@@ -1,13 +1,15 @@
 """Statistics in the files that trainers read, ours, OpenVLA's, LeRobot's and openpi's, each known by its content."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
 from schemas.errors import StatsError
+from schemas.folder import Folder, open_folder
 from schemas.source import Array
 from stats.norm import KNOWN, NormStats
 from stats.record import FORMAT, Statistics
@@ -80,29 +82,41 @@ def encode(found: Statistics, form: Form) -> bytes:
 # Reading
 
 
-def load(path: Path) -> Norms:
-    """Read a file of any of the forms, or find one in a checkpoint's folder; what is none of them is a StatsError."""
-    if path.is_dir():
-        files = [file for pattern in CHECKPOINT for file in sorted(path.glob(pattern))]
-        found = [norms for file in files if (norms := _read(file, optional=True))]
-        if not found:
-            raise StatsError(f"{path}: holds no statistics that are known here ({', '.join(CHECKPOINT)})")
-        return found[0]
-    return _read(path, optional=False)
+def load(path: str | Path) -> Norms:
+    """Read a file of any of the forms, or find one in a checkpoint's folder; both may be behind an fsspec URI.
+
+    What is none of them is a StatsError.
+    """
+    text = str(path).rstrip("/")
+    above, _, name = text.rpartition("/")
+    if name.endswith(".json"):
+        return _read(open_folder(above or "."), name)
+    folder = open_folder(text)
+    for place in _candidates(folder):
+        with suppress(StatsError):
+            return _read(folder, place)
+    raise StatsError(f"{text}: holds no statistics that are known here ({', '.join(CHECKPOINT)})")
 
 
-def _read(path: Path, *, optional: bool) -> Norms:
+def _candidates(folder: Folder) -> Iterator[str]:
+    """Name the files of a folder that may be statistics, the likeliest first."""
+    for pattern in CHECKPOINT:
+        above, _, name = pattern.rpartition("/")
+        places = [""]
+        for part in filter(None, above.split("/")):
+            places = [
+                f"{place}{leaf}/" for place in places for leaf in (folder.names(place) if part == "*" else [part])
+            ]
+        yield from (f"{place}{name}" for place in places if folder.size(f"{place}{name}") is not None)
+
+
+def _read(folder: Folder, name: str) -> Norms:
+    where = folder.place(name)
     try:
-        data = json.loads(path.read_bytes())
+        data = json.loads(folder.read(name))
     except (OSError, ValueError) as error:
-        raise StatsError(f"{path}: cannot be read as statistics ({error})") from error
-    try:
-        found = norms(data, where=str(path))
-    except StatsError:
-        if optional:
-            return {}
-        raise
-    return found
+        raise StatsError(f"{where}: cannot be read as statistics ({error})") from error
+    return norms(data, where=where)
 
 
 def norms(data: Any, *, where: str) -> Norms:
@@ -112,7 +126,12 @@ def norms(data: Any, *, where: str) -> Norms:
     if data.get("format") == FORMAT:
         entries = data.get("statistics", [data])
         read = [Statistics.from_json(entry, where=where) for entry in entries]
-        return {_label(one): {name: NormStats.of(summary) for name, summary in one.vectors.items()} for one in read}
+        return {
+            label(one.name, view=one.view, split=one.split, filters=one.filters): {
+                name: NormStats.of(summary) for name, summary in one.vectors.items()
+            }
+            for one in read
+        }
     if isinstance(data.get("norm_stats"), dict):  # openpi's file, or the config.json of an OpenVLA checkpoint
         data = data["norm_stats"]
     if _figures(data.get("actions")) or _figures(data.get("action")):
@@ -128,9 +147,14 @@ def norms(data: Any, *, where: str) -> Norms:
     return {name: _vectors(entry, OPENVLA, f"{where}: {name}") for name, entry in datasets.items()}
 
 
-def _label(one: Statistics) -> str:
-    words = [f"view {one.view}" if one.view else "", f"split {one.split}" if one.split else "", one.filters or ""]
-    return ", ".join([one.name, *filter(None, words)])
+def label(name: str, *, view: str | None, split: str | None, filters: str | None) -> str:
+    """Name one record of several.
+
+    >>> label("kitchen", view="eef_delta", split=None, filters=None)
+    'kitchen, view eef_delta'
+    """
+    words = [f"view {view}" if view else "", f"split {split}" if split else "", filters or ""]
+    return ", ".join([name, *filter(None, words)])
 
 
 def _figures(entry: Any) -> bool:

@@ -10,7 +10,7 @@ from typing import Any
 
 from schemas.errors import StatsError, UsageError, did_you_mean
 from schemas.folder import open_folder
-from stats.formats import encode
+from stats.formats import encode, label
 from stats.record import Statistics
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
@@ -52,19 +52,30 @@ def fetch(target: str, uri: str) -> Statistics:
     """
     name, _, wanted = target.partition("@")
     known = listing(uri)
+    if not known:
+        raise UsageError(f"{uri}: no registry, or an empty one")
     if name not in known:
         raise UsageError(f"{uri}: no statistics of '{name}'{did_you_mean(name, known)}")
     digests = [digest for digest in known[name] if digest.startswith(wanted)]
     if len(digests) != 1:
-        choice = ", ".join(f"{name}@{digest[:12]}" for digest in known[name])
-        raise UsageError(f"{uri}: {len(digests)} records are '{target}'; name one of {choice}")
-    registry, place = open_folder(uri), _place(name, digests[0])
+        choice = "; ".join(_told(_read(uri, name, digest), digest) for digest in known[name])
+        raise UsageError(f"{uri}: {len(digests)} records are '{target}'; name one of: {choice}")
+    return _read(uri, name, digests[0])
+
+
+def _told(found: Statistics, digest: str) -> str:
+    about = label(f"{found.name}@{digest[:12]}", view=found.view, split=found.split, filters=found.filters)
+    return f"{about}, {found.steps} steps"
+
+
+def _read(uri: str, name: str, digest: str) -> Statistics:
+    registry, place = open_folder(uri), _place(name, digest)
     where = registry.place(place)
     try:
         found = Statistics.from_json(_parsed(registry.read(place), where), where=where)
     except OSError as error:
         raise UsageError(f"{uri}: cannot be read ({error})") from error
-    if found.digest() != digests[0]:
+    if found.digest() != digest:
         raise StatsError(f"{where}: its content has the digest {found.digest()}, not that of its name")
     return found
 

@@ -15,7 +15,7 @@ from stats.quantiles import ALL, DIMENSION, FIRST, Histogram, numbers
 QUANTILES = {"q01": 0.01, "q02": 0.02, "q10": 0.1, "q50": 0.5, "q90": 0.9, "q98": 0.98, "q99": 0.99}
 FIGURES = ("mean", "std", "min", "max", *QUANTILES)
 BINS = 12  # of the sketch
-NARROW = 1e-3  # a range of this part of the values is nearly none: openpi#814 had 0.001 about 1.6, and 0 became -3200
+NARROW = 1e-2  # a range of this part of the values is nearly none: openpi#814 had 0.001 about 1.6, and 0 became -3200
 Flag: TypeAlias = Literal["constant", "narrow"]
 
 

@@ -72,7 +72,9 @@ def _scratch(shared: Folder | None) -> Iterator[Folder]:
             with tempfile.TemporaryDirectory(prefix="oxe-tools-") as here:
                 yield open_folder(here)
             return
-        inside = open_folder(f"{absolute(shared.uri)}/{layout.META}", for_writing=True).child(f"tmp-{uuid.uuid4().hex}")
+        inside = open_folder(f"{absolute(shared.uri)}/{layout.META}", for_writing=True).child(
+            f"{layout.SCRATCH}{uuid.uuid4().hex}"
+        )
         try:
             yield inside
         finally:

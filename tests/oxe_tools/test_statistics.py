@@ -71,14 +71,15 @@ def test_json_is_the_native_record(toy: Toy) -> None:
 @pytest.mark.parametrize("form", ["native", "openvla", "lerobot", "openpi"])
 def test_each_form_is_printed_or_written_and_read_back(toy: Toy, form: str, tmp_path: Path) -> None:
     out = tmp_path / "file.json"
-    assert run(toy.out, "--format", form, "--out", out).out == ""
+    assert run(toy.out, "--format", form, "--out", out).out == f"{out}: {form} statistics of toy\n"
     assert run(toy.out, "--format", form).out == out.read_text()
-    (norms,) = load_norm_stats(out).values()
+    (norms,) = load_norm_stats(str(out)).values()
     ours = stats(toy.out).norm("action")
     assert norms["action"].q99 is not None
     assert np.array_equal(norms["action"].q99, ours.q99)  # type: ignore[arg-type]
     assert oxe("stats", toy.out, "--out", out).code == 2
-    assert run(toy.out, "--format", form, "--out", out, "--overwrite").code == 0
+    told = run(toy.out, "--format", form, "--out", out, "--overwrite", "--json").json()
+    assert told == {"out": str(out), "format": form, "name": "toy"}
 
 
 def test_diff_says_what_differs_and_whether_it_matters(toy: Toy, other: Toy, tmp_path: Path) -> None:
@@ -100,13 +101,29 @@ def test_against_a_checkpoint_tells_the_share_that_falls_outside(toy: Toy, other
     checkpoint = tmp_path / "run"
     checkpoint.mkdir()
     run(toy.out, "--format", "openvla", "--out", checkpoint / "dataset_statistics.json")
-    assert run(toy.out, "--against", checkpoint).out.startswith(f"{toy.out} beside {checkpoint}\naction: share outside")
+    assert run(toy.out, "--against", checkpoint).out.startswith(
+        f"{toy.out} beside {checkpoint}#toy\naction: share outside"
+    )
     found = oxe("stats", other.out, "--against", checkpoint, "--json")
     assert found.code == 1
     norm = stats(toy.out).norm("action")
     x = np.concatenate([episode.action for episode in open_dataset(other.out)]).astype(np.float64)
     share = ((x < norm.q01) | (x > norm.q99)).mean(axis=0)
     assert list(found.json()["outside"]["action"].values()) == share.tolist()
+
+
+def test_a_checkpoint_may_lie_anywhere_and_hold_other_json(toy: Toy, other: Toy, tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/config.json").write_text("{")
+    run(toy.out, "--format", "openvla", "--out", tmp_path / "run/dataset_statistics.json")
+    for place in (f"file://{tmp_path}/run", f"file://{tmp_path}/run/dataset_statistics.json"):
+        assert oxe("stats", other.out, "--against", place, "--json").json()["theirs"] == f"{place}#toy"
+
+
+def test_statistics_of_the_same_view_are_taken_where_a_file_has_several(toy: Toy, tmp_path: Path) -> None:
+    run(toy.out, "--view", "late")
+    found = run(toy.out, "--view", "late", "--against", toy.out / "meta/stats.json", "--json").json()
+    assert (found["theirs"], found["findings"]) == (f"{toy.out}/meta/stats.json#toy, view late", [])
 
 
 def test_one_of_several_datasets_in_a_file_is_named(toy: Toy, tmp_path: Path) -> None:
@@ -156,6 +173,13 @@ def test_options_that_do_not_go_together_are_refused(toy: Toy, words: list[str],
     found = oxe("stats", toy.out, *words)
     assert (found.code, found.out) == (2, "")
     assert said in found.err
+
+
+@pytest.mark.parametrize("command", ["stats", "convert"])
+def test_options_that_cannot_be_split_are_one_line(toy: Toy, command: str) -> None:
+    words = [toy.out] if command == "stats" else [toy.spec, "--source", toy.source, "--out", toy.out]
+    done = oxe(command, *words, "--beam-options", "'")
+    assert (done.code, done.err) == (2, "oxe: --beam-options: No closing quotation: '\n")
 
 
 def test_a_folder_that_is_no_dataset_is_an_error(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ import pytest
 
 from pipelines.history import History
 from pipelines.readers.rlds import RldsReader
+from pipelines.statistics import statistics
 from schemas.store import open_dataset
 from tests.pipelines.test_crash import KILL_AT, Forks, forks, published
 from tests.pipelines.toy import FIELDS, Toy, columns, files, make_toy, write_source, write_spec
@@ -200,6 +201,16 @@ def test_another_count_of_episodes_is_a_change(grown: Toy) -> None:
     assert (done.code, "changed: toy-train.tfrecord-00000-of-00003" in done.err) == (2, True)
 
 
+def test_a_file_that_was_missing_and_is_there_now_is_named(grown: Toy) -> None:
+    new = next(grown.source.glob("*train*-00002-of*"))
+    content = new.read_bytes()
+    new.unlink()
+    assert grown.convert("--append").code == 1
+    new.write_bytes(content)
+    done = grown.convert("--append")
+    assert (done.code, f"missing then, there now: {new.name}" in done.err) == (2, True)
+
+
 def test_without_append_a_grown_source_asks_for_it(grown: Toy) -> None:
     done = grown.convert()
     assert done.code == 2
@@ -296,6 +307,8 @@ def test_killed_at_any_step_the_dataset_can_be_read_and_the_append_goes_on(
     now = open_dataset(grown.out)
     for i, before in enumerate(old):
         np.testing.assert_array_equal(before, now.episode(i).action)
+    assert now.episodes.collect().height == len(now)
+    assert statistics(now, recompute=True).steps == now.manifest["steps"]
     recorded = {path.stem for path in grown.out.glob("meta/ledger/*-of-*.parquet")}
     done = {path: stamp for path, stamp in stamps(grown).items() if path.stem in recorded}
     assert grown.convert("--append").code == 0

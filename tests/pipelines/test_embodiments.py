@@ -47,6 +47,11 @@ def test_what_differs_is_not_merged_and_said(tmp_path: Path, replace: dict[str, 
     ("replace", "said"),
     [
         ({"control_hz = 10\n": ""}, "its control_hz is not known"),
+        ({'robot      = "toy"': 'robot      = "unknown"'}, "its robot is not known"),
+        (
+            {'["x", "y", "z"], unit = "m", mode = "delta"': '["x", "y", "z"], unit = "m", mode = "unknown"'},
+            "action: the mode of x, the mode of y, the mode of z is not known",
+        ),
         ({'gripper = "open_is_1"': 'gripper = "unknown"'}, "action: gripper is not known, so it may differ"),
     ],
 )

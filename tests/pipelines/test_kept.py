@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.kept import read_kept
+from pipelines.kept import keep, read_kept
 from pipelines.numbers import Selection
 from pipelines.statistics import statistics
 from schemas.errors import StatsError
@@ -67,15 +67,27 @@ def test_those_of_an_earlier_content_are_not_used_and_go(tmp_path: Path) -> None
     assert toy.verify().code == 0
 
 
-def test_a_damaged_file_of_statistics_is_found(tmp_path: Path) -> None:
+def test_a_damaged_file_of_statistics_is_found_and_counted_again(tmp_path: Path) -> None:
     toy = make_counted(tmp_path)
-    statistics(open_dataset(toy.out))
     path = toy.out / "meta/stats.json"
-    for damage in ("{", "[]", path.read_text().replace('"steps": 341', '"steps": 342')):
+    whole = path.read_bytes()
+    for damage in ("{", "[]", whole.decode().replace('"steps": 341', '"steps": 342')):
         path.write_text(damage)
         with pytest.raises(StatsError, match=r"meta/stats.json: .*(cannot be read|does not have the digest)"):
-            statistics(open_dataset(toy.out))
+            read_kept(open_dataset(toy.out))
         assert toy.verify().code == 1
+        assert toy.convert().code == 0  # a finished conversion
+        assert path.read_bytes() == whole
+
+
+def test_statistics_of_what_was_replaced_meanwhile_are_not_kept(tmp_path: Path) -> None:
+    toy = make_counted(tmp_path)
+    before = open_dataset(toy.out)
+    toy.spec.write_text(toy.spec.read_text().replace("control_hz = 10", "control_hz = 20"))
+    assert toy.convert("--overwrite").code == 0
+    new = (toy.out / "meta/stats.json").read_bytes()
+    keep(before, read_kept(open_dataset(toy.out))[0])
+    assert (toy.out / "meta/stats.json").read_bytes() == new
 
 
 def test_a_dataset_that_cannot_be_written_has_statistics_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -178,6 +178,13 @@ def test_sweeping_takes_what_was_being_written_and_no_split_called_tmp(ledger: L
     assert ledger.read(["tmp-a-00000-of-00001"])
 
 
+def test_a_folder_for_results_of_other_machines_is_no_hindrance(ledger: Ledger) -> None:
+    (path_of(ledger) / layout.META / f"{layout.SCRATCH}{32 * '0'}").mkdir()
+    sweep(ledger.out)
+    finish(path_of(ledger))
+    assert begin(ledger.out, IDENTITY)
+
+
 def test_closing_leaves_no_ledger(ledger: Ledger) -> None:
     ledger.write(NAME, make_record(path_of(ledger)))
     ledger.close()

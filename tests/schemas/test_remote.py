@@ -19,6 +19,7 @@ from fsspec.registry import _registry
 from schemas import network, remote
 from schemas.errors import MissingExtraError, UnreachableError
 from schemas.folder import open_folder
+from schemas.remote import RemoteFolder
 from schemas.store import Fetched
 from tests.servers import Bucket, Fault, Server
 
@@ -333,6 +334,34 @@ def test_the_lock_of_anybody_else_is_respected(bucket: Bucket, holder: str) -> N
     with pytest.raises(BlockingIOError, match=r"out/lock is held by process"), folder.exclusive("lock"):
         pass
     assert folder.names() == ("lock",)
+
+
+def test_a_lock_that_another_takes_after_our_look_is_left_to_it(
+    bucket: Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder: Any = open_folder(bucket.uri("out"), for_writing=True)
+    look = RemoteFolder.read_many
+
+    def late(self: RemoteFolder, names: Any) -> dict[str, bytes]:
+        seen = look(self, names)
+        if not seen:
+            bucket.put("out/lock", b"elsewhere 1 abc")
+        return seen
+
+    monkeypatch.setattr(RemoteFolder, "read_many", late)
+    with (
+        pytest.raises(BlockingIOError, match="has just been taken by process 1 of elsewhere"),
+        folder.exclusive("lock"),
+    ):
+        pass
+    assert folder.read("lock") == b"elsewhere 1 abc"
+
+
+def test_a_lock_that_somebody_took_from_us_is_left_to_him(bucket: Bucket) -> None:
+    folder = open_folder(bucket.uri("out"), for_writing=True)
+    with folder.exclusive("lock"):
+        bucket.put("out/lock", b"elsewhere 1 abc")
+    assert folder.read("lock") == b"elsewhere 1 abc"
 
 
 def test_a_lock_whose_answer_got_lost_is_ours(bucket: Bucket) -> None:

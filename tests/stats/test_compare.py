@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -122,3 +124,24 @@ def test_counting_outside_is_exact_and_merges(x: Array, cut: int) -> None:
     assert found.to_json() == Outside.of(x, low=low, high=high).to_json()
     extremes = np.stack([2 * (x.min(axis=0) - low) / (high - low) - 1, 2 * (x.max(axis=0) - low) / (high - low) - 1])
     assert np.abs(found.farthest).tolist() == np.abs(extremes).max(axis=0).tolist()
+
+
+def test_a_constant_here_and_another_one_there_matters() -> None:
+    stuck = make_numbers(0)
+    stuck[:, 0] = 0.5
+    turned = stuck.copy()
+    turned[:, 0] = 100
+    assert what(findings(stuck, turned))["x0", "constant"]
+    assert findings(stuck, stuck) == []
+
+
+def test_a_few_numbers_do_not_differ_from_themselves() -> None:
+    few = make_numbers(0, rows=20)
+    assert findings(few, few) == []
+
+
+def test_outliers_raise_no_suspicion_where_the_other_file_has_no_quantiles() -> None:
+    x = make_numbers(0, rows=2000)
+    x[:4, 0] = 200  # 57 times the usual range
+    ours = NormStats.of(make_summary(x))
+    assert compare({"action": ours}, {"action": replace(ours, q01=None, q99=None)}, {}) == []
