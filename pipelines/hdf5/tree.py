@@ -6,13 +6,10 @@ from contextlib import ExitStack, contextmanager
 from fnmatch import fnmatchcase
 from typing import Any
 
-from pipelines.readers.folder import LFS_MARK, SourceFolder, lfs_pointer
-from schemas.errors import MissingExtraError, SourceError
+import h5py
 
-try:
-    import h5py
-except ImportError as missing:
-    raise MissingExtraError("h5py", extra="hdf5") from missing
+from pipelines.readers.folder import LFS_MARK, SourceFolder, lfs_pointer
+from schemas.errors import SourceError
 
 MAX_NODES = 10_000  # groups and datasets of one episode
 LOOKED_AT = 100  # groups, for a guess

@@ -4,20 +4,28 @@ from importlib import import_module
 
 from pipelines.readers.folder import SourceFolder
 from pipelines.readers.source import Reader
+from schemas.errors import MissingExtraError
 from schemas.tables import SourceSpec
 
 READERS = {
     "rlds": "pipelines.readers.rlds:RldsReader",
     "hdf5": "pipelines.readers.hdf5:Hdf5Reader",
 }
+EXTRAS = {"h5py": "hdf5"}  # packages that only one format needs
 HDF5_NAMES = (".hdf5", ".h5", ".hdf")
 
 
 def open_source(uri: str, told: SourceSpec | None = None) -> Reader:
     """Open a source as its declaration tells; without one, format and layout are guessed from what lies there."""
     form, layout = (told.format, told.layout()) if told else (_guess(uri), {})
-    module, _, cls = READERS[form].partition(":")
-    reader: Reader = getattr(import_module(module), cls)(uri, **layout)
+    name, _, cls = READERS[form].partition(":")
+    try:
+        module = import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name not in EXTRAS:
+            raise
+        raise MissingExtraError(error.name, extra=EXTRAS[error.name]) from error
+    reader: Reader = getattr(module, cls)(uri, **layout)
     return reader
 
 
