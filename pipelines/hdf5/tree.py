@@ -12,6 +12,7 @@ from pipelines.readers.folder import LFS_MARK, SourceFolder, lfs_pointer
 from schemas.errors import SourceError
 
 MAX_NODES = 10_000  # groups and datasets of one episode
+DETAILS = re.compile(r": time = .*", re.DOTALL)  # clocks, addresses and paths, different in every run
 LOOKED_AT = 100  # groups, for a guess
 
 
@@ -23,7 +24,7 @@ def reading(path: str) -> Iterator[None]:
     except FileNotFoundError as error:
         raise SourceError("no such file", reason="missing_file", file=path) from error
     except (OSError, LookupError, RuntimeError, ValueError, TypeError) as error:
-        why = str(error).replace(path, "").strip("'\"")
+        why = DETAILS.sub("", str(error)).replace(path, "").strip("'\"")
         if "truncated file" in why:
             message = "the file is shorter than it says: it was not written or not copied to its end"
             raise SourceError(message, reason="truncated", file=path) from error

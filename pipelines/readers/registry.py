@@ -30,7 +30,7 @@ def open_source(uri: str, told: SourceSpec | None = None) -> Reader:
 
 
 def _guess(uri: str) -> str:
-    is_hdf5 = uri.rstrip("/").endswith(HDF5_NAMES) or any(
-        name.endswith(HDF5_NAMES) for name in SourceFolder.at(uri).names()
-    )
-    return "hdf5" if is_hdf5 else "rlds"
+    if uri.rstrip("/").endswith(HDF5_NAMES):
+        return "hdf5"
+    names = SourceFolder.at(uri).names()
+    return "hdf5" if "features.json" not in names and any(name.endswith(HDF5_NAMES) for name in names) else "rlds"
