@@ -52,9 +52,9 @@ $(VENV)/.core: $(DECLARED) | $(BIN)/python
 	@touch $@
 
 $(VENV)/.dev: $(DECLARED) | $(BIN)/python
-	$(PIP_INSTALL) -e ".[dev,rlds,dask,s3,gs]"
+	$(PIP_INSTALL) -e ".[dev,rlds,dask,s3,gs,hdf5]"
 	@touch $(VENV)/.core $@
 
 $(VENV)/.bench: $(DECLARED) | $(BIN)/python
-	$(PIP_INSTALL) -e ".[dev,rlds,dask,s3,gs,bench]"
+	$(PIP_INSTALL) -e ".[dev,rlds,dask,s3,gs,hdf5,bench]"
 	@touch $(VENV)/.core $(VENV)/.dev $@

@@ -46,6 +46,8 @@ def inspection(found: dict[str, Any]) -> None:
         shape = "x".join("?" if d is None else str(d) for d in field["shape"])
         table.add_row(path, field["dtype"], shape, limits, field["encoding"] or "", sample)
     _print(table)
+    if "episodes_at" in found["source"]:
+        typer.echo(f'Each episode is at "{found["source"]["episodes_at"]}": declare that as source.episodes.')
     if found["declaration"]:
         typer.echo("It carries its own declaration (oxe_spec.toml): 'oxe convert DIR --out ...' will find it.")
 

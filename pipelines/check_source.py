@@ -47,7 +47,7 @@ def check(spec: DatasetSpec, source: str, *, episodes: int = 3) -> Check:
 
     Reads at most `episodes` of them. Raises UsageError or SourceError where the source as a whole cannot be read.
     """
-    reader = open_source(source, spec.source.format)
+    reader = open_source(source, spec.source)
     out = Check(dataset=spec.name, source=source)
     steps = {field.path: decoded_field(spec, field) for field in reader.fields if field.per_step}
     metadata = {field.path: field for field in reader.fields if not field.per_step}

@@ -130,7 +130,7 @@ class Conversion:
             raise UsageError(f"{spec.name}: its declaration names no source; give --source")
         if len(set(options.materialize)) < len(options.materialize):
             raise UsageError(f"--materialize names a view twice: {', '.join(options.materialize)}")
-        reader = open_source(uri, spec.source.format)
+        reader = open_source(uri, spec.source)
         if options.split is not None and options.split not in reader.files():
             raise UsageError(f"{uri}: no split '{options.split}'{did_you_mean(options.split, reader.files())}")
         binding = bind(spec, reader.fields, keep_raw=options.keep_raw, materialize=options.materialize)

@@ -83,12 +83,13 @@ def inspect(uri: str, *, limit: int | None = None, progress: Progress = silent) 
     declared = {name: sum(part.count for part in parts) for name, parts in reader.files().items()}
     steps = dict.fromkeys(declared, 0)
     unreadable: dict[str, int] = {}
+    first_unreadable = None
     read = 0
     for ref in plan(reader.files(), limit=limit):
         for raw in reader.read(ref):
             try:
                 if isinstance(raw, Unreadable):
-                    raise SourceError(raw.detail, reason=raw.reason)
+                    raise SourceError(raw.detail, reason=raw.reason, file=raw.file, offset=raw.offset)
                 count = raw.n_steps()
                 for path, column in raw.steps.items():
                     summaries[path].add(column)
@@ -98,16 +99,19 @@ def inspect(uri: str, *, limit: int | None = None, progress: Progress = silent) 
                 read += 1
             except SourceError as error:
                 unreadable[error.reason] = unreadable.get(error.reason, 0) + 1
+                first_unreadable = first_unreadable or f"episode {raw.index}: {error}"
             progress(1, 0)
         progress(0, sum(part.size or 0 for part in ref.parts))
     return {
         "format": reader.format,
+        "source": reader.description(),
         "splits": {name: {"episodes": count, "steps": steps[name]} for name, count in declared.items()},
         "episodes": sum(declared.values()),
         "steps": sum(steps.values()),
         "features": {path: summary.to_json() for path, summary in summaries.items()},
         "read": read,
         "unreadable": unreadable,
+        "first_unreadable": first_unreadable,
         "declaration": reader.declaration() is not None,
     }
 

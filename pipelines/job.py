@@ -36,7 +36,7 @@ class Job:
     def open(self) -> "Work":
         """Open source and output on this worker."""
         declared = spec.from_json(self.declaration, where="job")
-        reader = open_source(self.source, declared.source.format)
+        reader = open_source(self.source, declared.source)
         binding = bind(declared, reader.fields, keep_raw=self.options.keep_raw, materialize=self.options.materialize)
         ledger = Ledger(open_folder(self.out, for_writing=True), episodes_schema(binding.layout))
         return Work(job=self, reader=reader, binding=binding, ledger=ledger)

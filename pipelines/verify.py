@@ -218,7 +218,7 @@ def _from_source(dataset: Dataset, uri: str, out: Verification) -> Iterator[Epis
     """Read the source as the conversion did; its fingerprint, drops and quarantine are compared on the way."""
     manifest = dataset.manifest
     options = Options(**{**manifest["options"], "materialize": tuple(manifest["options"]["materialize"])})
-    reader = open_source(uri, dataset.spec.source.format)
+    reader = open_source(uri, dataset.spec.source)
     binding = bind(dataset.spec, reader.fields, keep_raw=options.keep_raw, materialize=options.materialize)
     then, now = History.from_json(manifest["source"]), History.of(reader)
     for key, value in reader.description().items():

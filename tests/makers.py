@@ -57,6 +57,23 @@ def write_rlds(
     return folder
 
 
+def write_hdf5(
+    file: Path, groups: Mapping[str, Mapping[str, Any]], attrs: Mapping[str, Mapping[str, Any]] | None = None
+) -> Path:
+    """Write an HDF5 file with h5py: groups by path, each with its datasets, and attributes of any path."""
+    import h5py
+
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with h5py.File(file, "w") as made:
+        for path, held in groups.items():
+            group = made.require_group(path)
+            for name, values in held.items():
+                group[name] = values
+        for path, named in (attrs or {}).items():
+            made[path].attrs.update(named)
+    return file
+
+
 def nested(column: Column) -> list[Any]:
     """List one value a step; of ragged columns, nested lists."""
     if not isinstance(column, Ragged):

@@ -70,6 +70,11 @@ class SourceFolder:
         with self._reading("opened", name):
             return self.files.open(name)
 
+    def open_parts(self, name: str) -> IO[bytes]:
+        """Open a file for reading small parts of it."""
+        with self._reading("opened", name):
+            return self.files.open_parts(name)
+
     def read(self, name: str) -> bytes:
         """Read a whole small file."""
         with self._reading("opened", name):
@@ -78,10 +83,10 @@ class SourceFolder:
             raise lfs_pointer(self.path(name))
         return content
 
-    def names(self) -> tuple[str, ...]:
-        """List what lies directly in the folder, sorted; nothing where listing is not possible."""
-        with self._reading("listed"):
-            return self.files.names()
+    def names(self, below: str = "") -> tuple[str, ...]:
+        """List what lies directly in the folder or in one below it, sorted; nothing where listing is not possible."""
+        with self._reading("listed", below):
+            return self.files.names(below)
 
     @contextmanager
     def _reading(self, verb: str, name: str = "") -> Iterator[None]:

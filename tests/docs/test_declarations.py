@@ -27,6 +27,7 @@ from schemas.tables import (
 )
 from schemas.vocabulary import ARRAY_OPS, DECODERS, STEP_OPS
 from tests.docs.toy import ROOT, blocks
+from tests.makers import write_hdf5
 
 PAGE = "docs/declarations.md"
 TEXT = (ROOT / PAGE).read_text()
@@ -59,6 +60,23 @@ def test_every_whole_declaration_on_the_page_converts(number: int, recordings: P
     file.write_text(EXAMPLES[number])
     report = convert(catalog.dataset(str(file)), tmp_path / "out", source=str(recordings))
     assert report.kept == len(open_dataset(tmp_path / "out")) == 3
+
+
+def test_the_hdf5_example_converts_a_file_as_robomimic_lays_it_out(tmp_path: Path) -> None:
+    pytest.importorskip("h5py", reason="the extra 'hdf5'")
+    (text,) = (text for text in blocks(PAGE, "toml") if text.startswith("source"))
+    (tmp_path / "lift.toml").write_text(text)
+    frames = np.arange(4 * 8 * 8 * 3, dtype=np.uint8).reshape(4, 8, 8, 3)
+    cameras = {"obs/agentview_image": frames, "obs/robot0_eye_in_hand_image": frames[::-1]}
+    held = {"actions": np.tile([0.1, 0, 0, 0, 0, 0, -1.0], (4, 1)), **cameras, "next_obs/x": np.zeros(3)}
+    write_hdf5(tmp_path / "data/lift/demo.hdf5", {f"data/demo_{i}": held for i in range(2)})
+    declared = catalog.dataset(str(tmp_path / "lift.toml"))
+    source = catalog.source_of(str(tmp_path / "lift.toml"), declared)
+    assert convert(declared, tmp_path / "out", source=source).kept == 2
+    episode = open_dataset(tmp_path / "out").episode(1)
+    assert episode.action[0].tolist() == np.float32([0.1, 0, 0, 0, 0, 0, 1]).tolist()
+    assert [camera.role for camera in open_dataset(tmp_path / "out").columns.cameras] == ["primary", "wrist"]
+    assert episode.raw.keys() == {"actions"}
 
 
 def test_the_view_on_the_page_is_the_shipped_one() -> None:

@@ -40,7 +40,7 @@ def ds(out: Path) -> Dataset:
 
 def from_source(source: Path, text: str = TOY) -> Iterator[Episode]:
     """Standardize the source's episodes again, without storing them."""
-    reader = open_source(str(source), "rlds")
+    reader = open_source(str(source))
     binding: Binding = bind(load(text), reader.fields)
     for ref in plan(reader.files(), split=None, limit=None):
         for raw in reader.read(ref, binding.columns):

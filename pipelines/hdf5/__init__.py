@@ -1,0 +1,1 @@
+"""HDF5 in small pieces: files and groups, and the columns inside them."""
