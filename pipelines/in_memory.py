@@ -18,7 +18,7 @@ from schemas.source import Array, Bytes
 from schemas.spaces import Space
 from schemas.spec import DatasetSpec
 from schemas.tables import CameraSpec
-from schemas.views import View, view
+from schemas.views import View, declared_name, view
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +111,7 @@ def standardize(name: str, steps: Mapping[str, Any], view: str | None = None) ->
         raise SpecError(f"{spec.name}: the action needs '{missing}'{did_you_mean(missing, columns)}")
     needed = chosen is None or "observation.state" in chosen.columns
     state = standard.state(columns) if needed else _state_if_sound(standard, columns)
-    stored = _stored(spec, columns, {**metadata, **whole}, length)
+    stored = _stored(spec, columns, {**metadata, **whole}, length=length)
     stored |= {"state": state, "state_space": standard.state_space}
     if chosen is None:
         return Episode(**{**stored, "action": action}, action_space=standard.action_space)
@@ -128,7 +128,7 @@ def standardize(name: str, steps: Mapping[str, Any], view: str | None = None) ->
 
 def _reads_action(spec: DatasetSpec, view: str | None) -> bool:
     """Say whether a result is made from the stored action, and not from the source's own columns alone."""
-    declared = spec.views.get(view) if view else None
+    declared = spec.views.get(declared_name(spec, view)) if view else None
     return declared is None or not declared.action or any("action" in expr.paths() for expr in declared.action)
 
 
@@ -138,8 +138,9 @@ def _state_if_sound(standard: Standard, columns: Mapping[str, Any]) -> Array | N
         state = standard.state(columns)
     except (SpecError, SourceError):
         return None
-    fits = state is not None and standard.state_space is not None and state.shape[1] == len(standard.state_space)
-    return state if fits and np.isfinite(state).all() else None
+    if state is None or state.shape[1] != len(standard.state_space or ()):
+        return None
+    return state if np.isfinite(state).all() else None
 
 
 def _under(spec: DatasetSpec, columns: Mapping[str, Any]) -> dict[str, Any]:
@@ -148,9 +149,11 @@ def _under(spec: DatasetSpec, columns: Mapping[str, Any]) -> dict[str, Any]:
     return {path.removeprefix(prefix): column for path, column in columns.items() if path.startswith(prefix)}
 
 
-def _stored(spec: DatasetSpec, columns: Mapping[str, Any], metadata: Mapping[str, Any], length: int) -> dict[str, Any]:
+def _stored(
+    spec: DatasetSpec, columns: Mapping[str, Any], metadata: Mapping[str, Any], *, length: int
+) -> dict[str, Any]:
     """Make everything of an episode but its vectors."""
-    texts, index = _instructions(spec.language_keys, columns, metadata, length)
+    texts, index = _instructions(spec.language_keys, columns, metadata, length=length)
     types = {flag: np.float32 if flag == "reward" else bool for flag in FLAGS if flag in columns}
     frames = {"images": _encoded(spec.cameras, columns), "depth": _encoded(spec.depth, columns)}
     taken = {*spec.language_keys[:1], *frames["images"], *frames["depth"]}
@@ -183,7 +186,7 @@ def _timestamp(spec: DatasetSpec, columns: Mapping[str, Any], length: int) -> Ar
 
 
 def _instructions(
-    language: Sequence[str], columns: Mapping[str, Any], metadata: Mapping[str, Any], length: int
+    language: Sequence[str], columns: Mapping[str, Any], metadata: Mapping[str, Any], *, length: int
 ) -> tuple[tuple[str, ...], Array | None]:
     """List the distinct instructions, and say which one each step has."""
     texts: dict[str, None] = {}

@@ -1,6 +1,7 @@
 """The declarations that ship with the package, and how a name, a file or a folder is turned into one."""
 
 from functools import cache
+from os.path import relpath
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ def dataset(target: str) -> DatasetSpec:
     if target in dataset_names():  # also where a folder, perhaps this dataset's own, has the same name
         return _shipped(target)
     path = Path(target)
-    if not path.exists() and target in _aliases():
+    if _is_alias(target):
         return _shipped(_aliases()[target])
     if path.is_dir():
         below = sorted(path.glob(f"*/{DECLARATION}"))
@@ -37,6 +38,19 @@ def dataset(target: str) -> DatasetSpec:
     elif not path.is_file():
         raise SpecError(f"{target}: no such declaration")
     return _loaded(path)
+
+
+def name_of(word: str) -> str | None:
+    """Name the shipped declaration that a name or an alias means, if there is one."""
+    return word if word in dataset_names() else _aliases().get(word)
+
+
+def _is_alias(target: str) -> bool:
+    """Say whether a word is an alias, also where a folder without a declaration has the same name."""
+    path = Path(target)
+    return target in _aliases() and not any(
+        (path.is_file(), (path / DECLARATION).is_file(), *path.glob(f"*/{DECLARATION}"))
+    )
 
 
 @cache
@@ -71,21 +85,34 @@ def _tables(name: str, beside: Path, *, seen: tuple[Path, ...]) -> dict[str, Any
         raise SpecError(f"{seen[0]}: like: '{name}': leads back to itself")
     if path.suffix != ".toml" or not path.is_file():
         raise SpecError(f"{seen[0]}: like: '{name}': no such declaration{did_you_mean(name, dataset_names())}")
-    return spec.merged(
+    tables = spec.merged(
         _text(path),
         where=str(path),
         like=lambda other: _tables(other, path.parent, seen=(*seen, path.resolve())),
     )
+    return tables if name in dataset_names() else _seen_from(beside, tables, path.parent)
+
+
+def _seen_from(beside: Path, tables: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """Rewrite the files that tables name relative to `folder`, so that they are found from `beside`."""
+    moved, source = dict(tables), tables.get("source")
+    named = tables.get("embodiment")
+    if isinstance(named, str) and named not in _embodiments():
+        moved["embodiment"] = relpath(folder / named, beside)
+    uri = source.get("uri") if isinstance(source, dict) else None
+    if isinstance(uri, str) and "://" not in uri and not Path(uri).is_absolute():
+        moved["source"] = {**tables["source"], "uri": relpath(folder / uri, beside)}
+    return moved
+
+
+def _embodiments() -> list[str]:
+    return sorted(path.stem for path in (HERE / "embodiments").glob("*.toml"))
 
 
 def source_of(target: str, declared: DatasetSpec) -> str | None:
     """Say where the recordings of `dataset(target)` are; a relative `uri` is meant from the declaration's folder."""
     path, uri = Path(target), declared.source.uri
-    if (
-        target in dataset_names()
-        or (not path.exists() and target in _aliases())
-        or (uri and ("://" in uri or Path(uri).is_absolute()))
-    ):
+    if target in dataset_names() or _is_alias(target) or (uri and ("://" in uri or Path(uri).is_absolute())):
         return uri
     folder = path if path.is_dir() else path.parent
     return str(folder / uri) if uri else target if path.is_dir() else None
@@ -93,7 +120,7 @@ def source_of(target: str, declared: DatasetSpec) -> str | None:
 
 def embodiment(name: str, *, beside: Path = HERE) -> EmbodimentSpec:
     """Load an embodiment: one declared here by its name, or a TOML file by its path from the folder `beside`."""
-    known = sorted(path.stem for path in (HERE / "embodiments").glob("*.toml"))
+    known = _embodiments()
     path = HERE / "embodiments" / f"{name}.toml" if name in known else beside / name
     if name not in known and (path.suffix != ".toml" or not path.is_file()):
         raise SpecError(f"unknown embodiment '{name}'{did_you_mean(name, known)}")

@@ -132,7 +132,7 @@ def test_a_column_without_values_is_as_good_as_missing(nothing: object, view: st
     given = {"observation": {"robot_obs": nothing, "rgb_static": nothing, "natural_language_instruction": nothing}}
     episode = standardize("taco_play", {"action": {"rel_actions_world": np.ones((4, 7))}, **given}, view)
     assert (episode.state, episode.images, episode.instructions) == (None, {}, ())
-    with pytest.raises(SpecError, match="the action needs 'action.rel_actions_world'"):
+    with pytest.raises(SpecError, match=r"the action needs 'action.rel_actions_world'"):
         standardize("taco_play", {"action": {"rel_actions_world": nothing}, "reward": np.ones(4)}, view)
 
 
@@ -203,7 +203,7 @@ def test_code_points_may_be_whole_floats_and_nothing_else() -> None:
 
 
 def test_a_ragged_list_is_named() -> None:
-    with pytest.raises(SourceError, match="observation.foo: neither numbers nor texts of one shape"):
+    with pytest.raises(SourceError, match=r"observation.foo: neither numbers nor texts of one shape"):
         standardize("bridge_dataset", {**STEPS, "observation": {"foo": [[1], [2, 3], [1], [1]]}})
 
 
