@@ -12,6 +12,11 @@ from schemas.tables import EmbodimentSpec
 
 HERE = Path(__file__).parent
 DECLARATION = "oxe_spec.toml"  # what an exported dataset calls its own
+UNDECLARED = (  # of Open X-Embodiment; nobody has published how to read their actions
+    *("bridge_data_msr", "conq_hose_manipulation", "eth_agent_affordances", "io_ai_tech", "mimic_play"),
+    *("plex_robosuite", "robo_ai_u_r5e", "spoc", "tidybot", "usc_cloth_sim_converted_externally_to_rlds"),
+    *("utokyo_saytap_converted_externally_to_rlds", "vima_converted_externally_to_rlds"),
+)
 
 
 def dataset_names() -> tuple[str, ...]:
@@ -25,7 +30,7 @@ def dataset(target: str) -> DatasetSpec:
         return _shipped(target)
     path = Path(target)
     if _is_alias(target):
-        return _shipped(_aliases()[target])
+        return _shipped(str(name_of(target)))
     if path.is_dir():
         below = sorted(path.glob(f"*/{DECLARATION}"))
         path = below[0] if len(below) == 1 and not (path / DECLARATION).is_file() else path / DECLARATION
@@ -34,6 +39,9 @@ def dataset(target: str) -> DatasetSpec:
     elif path.suffix != ".toml":
         if path.is_file():
             raise SpecError(f"{target}: a declaration is a .toml file")
+        if target in UNDECLARED:
+            how = "nobody has published how to read its actions; write a declaration (docs/add-a-dataset.md)"
+            raise SpecError(f"'{target}' is of Open X-Embodiment, but not declared: {how}")
         raise SpecError(f"unknown dataset '{target}'{did_you_mean(target, dataset_names())}")
     elif not path.is_file():
         raise SpecError(f"{target}: no such declaration")
@@ -41,14 +49,20 @@ def dataset(target: str) -> DatasetSpec:
 
 
 def name_of(word: str) -> str | None:
-    """Name the shipped declaration that a name or an alias means, if there is one."""
-    return word if word in dataset_names() else _aliases().get(word)
+    """Name the shipped declaration that a name or an alias means, however it is punctuated, if there is one.
+
+    >>> name_of("QT-Opt")
+    'kuka'
+    """
+    if "/" in word:  # a path
+        return None
+    return word if word in dataset_names() else _aliases().get(_plain(word))
 
 
 def _is_alias(target: str) -> bool:
     """Say whether a word is an alias, also where a folder without a declaration has the same name."""
     path = Path(target)
-    return target in _aliases() and not any(
+    return name_of(target) is not None and not any(
         (path.is_file(), (path / DECLARATION).is_file(), *path.glob(f"*/{DECLARATION}"))
     )
 
@@ -64,9 +78,14 @@ def _aliases() -> dict[str, str]:
     found: dict[str, list[str]] = {}
     for name in dataset_names():
         declared = _shipped(name)
-        for other in {declared.tfds_name or name, *declared.aliases} - {name}:
+        for other in {_plain(other) for other in (name, declared.tfds_name or name, *declared.aliases)}:
             found.setdefault(other, []).append(name)
+    found |= {_plain(name): [name] for name in dataset_names()}
     return {other: names[0] for other, names in found.items() if len(names) == 1}
+
+
+def _plain(word: str) -> str:
+    return "".join(filter(str.isalnum, word.casefold()))
 
 
 def _loaded(path: Path) -> DatasetSpec:

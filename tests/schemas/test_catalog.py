@@ -214,3 +214,32 @@ def test_no_space_contradicts_itself(name: str) -> None:
         assert (space.rotation != "none") == bool(space.indices("rotation")), space
         if space.gripper in {"open_is_1", "closed_is_1"}:
             assert all(dim.mode != "unknown" for dim in grippers), space
+
+
+@pytest.mark.parametrize(
+    ("word", "name"),
+    [
+        ("QT-Opt", "kuka"),
+        ("BC-Z", "bc_z"),
+        ("VINN", "nyu_door_opening_surprising_effectiveness"),
+        ("Dobb-E", "dobbe"),
+        ("Bridge Dataset", "bridge_dataset"),
+    ],
+)
+def test_a_name_may_be_punctuated_as_in_papers(word: str, name: str) -> None:
+    assert catalog.dataset(word).name == name
+
+
+@pytest.mark.parametrize("path", ["./kuka", "kuka/", "lab/kuka"])
+def test_a_path_is_never_an_alias(path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / path).mkdir(parents=True)
+    with pytest.raises(SpecError, match=r"no oxe_spec.toml in this folder"):
+        catalog.dataset(path)
+
+
+def test_a_known_set_without_a_published_transform_says_so() -> None:
+    assert len(catalog.UNDECLARED) == 12
+    assert not set(catalog.UNDECLARED) & set(catalog.dataset_names())
+    with pytest.raises(SpecError, match="'tidybot' is of Open X-Embodiment, but not declared: nobody has published"):
+        catalog.dataset("tidybot")
