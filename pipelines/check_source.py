@@ -78,7 +78,7 @@ def _compare_fields(spec: DatasetSpec, known: Mapping[str, Field], out: Check) -
             if (found or (1,)) != (told.shape or (1,)):  # one number a step is a vector of one
                 message = f"'{path}' holds {list(found)} numbers a step, declared are {list(told.shape)}"
                 (out.problems if path in needed else out.notes).append(message)
-    if out.problems:
+    if needed - known.keys():
         out.notes.append(f"the source has: {', '.join(sorted(known))}")
     unread = known.keys() - needed - spec.fields.keys()
     if unread:

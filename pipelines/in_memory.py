@@ -94,8 +94,8 @@ def standardize(name: str, steps: Mapping[str, Any], view: str | None = None) ->
     lists of texts, or lists of encoded images; a text may be given once. Keys that are missing, None or without values
     leave the state, the images and the instructions empty, and so does a state that cannot be made where the view does
     not read it. A key that is not declared and has no T values is the whole episode's, and goes to `metadata`. Decoded
-    images stay in `raw`. Raises SpecError where the result needs a key
-    that is missing, SourceError where the numbers cannot be used, ViewError where there is no such view.
+    images stay in `raw`. Raises SpecError where the result needs a key that is missing, SourceError where the numbers
+    cannot be used, ViewError where there is no such view.
 
     >>> steps = {"action": {"rel_actions_world": np.ones((2, 7))}}
     >>> standardize("taco_play", steps, view="openvla").action.shape
