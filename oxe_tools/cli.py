@@ -270,9 +270,8 @@ def datasets_list(*, as_json: Json = False) -> None:
     Example: oxe datasets list
     """
     from oxe_tools import datasets
-    from schemas import catalog
 
-    rows = [datasets.row(catalog.dataset(name)) for name in catalog.dataset_names()]
+    rows = [datasets.row(declared) for declared in datasets.listed()]
     if as_json:
         show.as_json({"datasets": rows})
     else:

@@ -11,7 +11,7 @@ from pipelines.readers.registry import open_source
 from pipelines.readers.source import Reader, plan
 from pipelines.standardize import Binding, bind, decoded_field
 from schemas.episode import Episode
-from schemas.errors import SourceError, SpecError, did_you_mean
+from schemas.errors import SourceError, SpecError, closest
 from schemas.images import sniff
 from schemas.source import Array, Field, RawEpisode, Unreadable
 from schemas.spaces import Space
@@ -70,7 +70,7 @@ def _compare_fields(spec: DatasetSpec, known: Mapping[str, Field], out: Check) -
         if path not in known:
             message = f"the source has no '{path}'"
             if path in needed:
-                out.problems.append(message + did_you_mean(path, known))
+                out.problems.append(message + closest(path, known))
             else:
                 out.notes.append(f"{message}, which the declaration describes but does not read")
         elif told and told.shape is not None and told.dtype != "text" and known[path].kind == "number":
@@ -78,6 +78,8 @@ def _compare_fields(spec: DatasetSpec, known: Mapping[str, Field], out: Check) -
             if (found or (1,)) != (told.shape or (1,)):  # one number a step is a vector of one
                 message = f"'{path}' holds {list(found)} numbers a step, declared are {list(told.shape)}"
                 (out.problems if path in needed else out.notes).append(message)
+    if needed - known.keys():
+        out.notes.append(f"the source has: {', '.join(sorted(known))}")
     unread = known.keys() - needed - spec.fields.keys()
     if unread:
         out.notes.append(f"not in the declaration, kept as they are: {', '.join(sorted(unread))}")

@@ -1,25 +1,24 @@
 """`standardize`: one raw episode in memory, without files, in the unified schema or as a view shows it."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
 import numpy as np
 
-from pipelines.standardize import FLAGS, decoded, texts_of
+from pipelines.given import aligned, columns_and_metadata
+from pipelines.standardize import FLAGS, decoded, listed_texts, texts_of
 from schemas import catalog
 from schemas.episode import Episode, take
 from schemas.errors import SourceError, SpecError, did_you_mean
 from schemas.expr import Expr
 from schemas.ops import ROW
-from schemas.source import Array, Bytes, Ragged
+from schemas.source import Array, Bytes
 from schemas.spaces import Space
 from schemas.spec import DatasetSpec
 from schemas.tables import CameraSpec
-from schemas.views import View, view
-
-PER_EPISODE = ("episode_metadata.", "traj_metadata.")  # whatever lies below has no steps
+from schemas.views import View, declared_name, view
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,12 +50,14 @@ class Standard:
     action_space: Space
     state_space: Space | None
     paths: Mapping[str, str]  # "/" read as "." -> the path as it is declared
+    read: frozenset[str]  # columns that must have as many values as there are steps
     views: dict[str, View]
 
     @classmethod
     def of(cls, spec: DatasetSpec) -> "Standard":
         """Prepare a declaration."""
         declared = {*spec.read_paths(), *spec.fields, *spec.decode}
+        whole = {condition.key for condition in spec.filters.values()} | ({spec.id} if spec.id else set())
         return cls(
             spec=spec,
             action=Vector.of(spec.action_parts),
@@ -64,6 +65,7 @@ class Standard:
             action_space=spec.action_space,
             state_space=spec.state_space,
             paths={path.replace("/", "."): path for path in declared},
+            read=frozenset({*spec.read_paths(), *FLAGS}) - whole,
             views={},
         )
 
@@ -89,9 +91,11 @@ def standardize(name: str, steps: Mapping[str, Any], view: str | None = None) ->
 
     `name` is whatever `oxe convert` takes; declarations in files are read anew in each call. `steps` has T values under
     each key of the source: a nested or a flat dict (`observation.state` or `observation/state`) of arrays [T, ...],
-    lists of texts, or lists of encoded images; a text may be given once. Keys that are missing or None leave the state,
-    the images and the instructions empty. Decoded images stay in `raw`. Raises SpecError where the result needs a key
-    that is missing, SourceError where the numbers cannot be used, ViewError where there is no such view.
+    lists of texts, or lists of encoded images; a text may be given once. Keys that are missing, None or without values
+    leave the state, the images and the instructions empty, and so does a state that cannot be made where the view does
+    not read it. A key that is not declared and has no T values is the whole episode's, and goes to `metadata`. Decoded
+    images stay in `raw`. Raises SpecError where the result needs a key that is missing, SourceError where the numbers
+    cannot be used, ViewError where there is no such view.
 
     >>> steps = {"action": {"rel_actions_world": np.ones((2, 7))}}
     >>> standardize("taco_play", steps, view="openvla").action.shape
@@ -99,17 +103,20 @@ def standardize(name: str, steps: Mapping[str, Any], view: str | None = None) ->
     """
     standard = _shipped(name) if name in _names() else Standard.of(catalog.dataset(name))
     spec, chosen = standard.spec, None if view is None else standard.view(view)
-    given, metadata = _split((standard.paths.get(path, path), value) for path, value in _flat(steps))
-    columns = decoded(spec, given)
-    length = _length(spec, columns)
-    action, state = standard.action(columns), standard.state(columns)
+    given, metadata = columns_and_metadata(steps, standard.paths)
+    columns, whole, length = aligned(spec, decoded(spec, given), standard.read)
+    action = standard.action(columns)
     if action is None and _reads_action(spec, view):
         missing = min(standard.action.paths - columns.keys())
         raise SpecError(f"{spec.name}: the action needs '{missing}'{did_you_mean(missing, columns)}")
-    stored = {**_stored(spec, columns, metadata), "state": state, "state_space": standard.state_space}
+    needed = chosen is None or "observation.state" in chosen.columns
+    state = standard.state(columns) if needed else _state_if_sound(standard, columns)
+    stored = _stored(spec, columns, {**metadata, **whole}, length=length)
+    stored |= {"state": state, "state_space": standard.state_space}
     if chosen is None:
         return Episode(**{**stored, "action": action}, action_space=standard.action_space)
-    seen = {f"raw.{path}": column for path, column in columns.items() if isinstance(column, np.ndarray)}
+    own = _under(spec, columns)
+    seen = {f"raw.{path}": column for path, column in own.items() if isinstance(column, np.ndarray)}
     seen |= {} if action is None else {"action": action}
     seen |= {} if state is None else {"observation.state": state}
     viewed = chosen.of_columns({**seen, ROW: np.arange(length)})
@@ -121,14 +128,32 @@ def standardize(name: str, steps: Mapping[str, Any], view: str | None = None) ->
 
 def _reads_action(spec: DatasetSpec, view: str | None) -> bool:
     """Say whether a result is made from the stored action, and not from the source's own columns alone."""
-    declared = spec.views.get(view) if view else None
+    declared = spec.views.get(declared_name(spec, view)) if view else None
     return declared is None or not declared.action or any("action" in expr.paths() for expr in declared.action)
 
 
-def _stored(spec: DatasetSpec, columns: Mapping[str, Any], metadata: Mapping[str, Any]) -> dict[str, Any]:
+def _state_if_sound(standard: Standard, columns: Mapping[str, Any]) -> Array | None:
+    """Compute a state that nothing depends on; None where it cannot be made of these numbers."""
+    try:
+        state = standard.state(columns)
+    except (SpecError, SourceError):
+        return None
+    if state is None or state.shape[1] != len(standard.state_space or ()):
+        return None
+    return state if np.isfinite(state).all() else None
+
+
+def _under(spec: DatasetSpec, columns: Mapping[str, Any]) -> dict[str, Any]:
+    """Take the columns that `raw.*` has, under the names they have there."""
+    prefix = f"{spec.raw}." if spec.raw else ""
+    return {path.removeprefix(prefix): column for path, column in columns.items() if path.startswith(prefix)}
+
+
+def _stored(
+    spec: DatasetSpec, columns: Mapping[str, Any], metadata: Mapping[str, Any], *, length: int
+) -> dict[str, Any]:
     """Make everything of an episode but its vectors."""
-    length = _length(spec, columns)
-    texts, index = _instructions(spec.language_keys, columns, metadata)
+    texts, index = _instructions(spec.language_keys, columns, metadata, length=length)
     types = {flag: np.float32 if flag == "reward" else bool for flag in FLAGS if flag in columns}
     frames = {"images": _encoded(spec.cameras, columns), "depth": _encoded(spec.depth, columns)}
     taken = {*spec.language_keys[:1], *frames["images"], *frames["depth"]}
@@ -140,7 +165,7 @@ def _stored(spec: DatasetSpec, columns: Mapping[str, Any], metadata: Mapping[str
         "instruction_index": index,
         "control_hz": spec.control_hz,
         "timestamp": _timestamp(spec, columns, length),
-        "raw": {path: column for path, column in columns.items() if path not in taken},
+        "raw": _under(spec, {path: column for path, column in columns.items() if path not in taken}),
         "metadata": {path: value for path, value in metadata.items() if path not in spec.language_keys},
         **_ends(length),
         **{flag: np.asarray(columns[flag], kind) for flag, kind in types.items()},
@@ -161,18 +186,17 @@ def _timestamp(spec: DatasetSpec, columns: Mapping[str, Any], length: int) -> Ar
 
 
 def _instructions(
-    language: Sequence[str], columns: Mapping[str, Any], metadata: Mapping[str, Any]
+    language: Sequence[str], columns: Mapping[str, Any], metadata: Mapping[str, Any], *, length: int
 ) -> tuple[tuple[str, ...], Array | None]:
     """List the distinct instructions, and say which one each step has."""
-    length = len(next(iter(columns.values())))
     texts: dict[str, None] = {}
     index = None
     for path in language:
-        words = columns[path] if path in columns else [metadata[path]] * length if path in metadata else None
-        if words is not None:
-            found, one = texts_of([word.encode() if isinstance(word, str) else word for word in words], path)
-            index = one if index is None else index
-            texts |= dict.fromkeys(found)
+        if path in columns or path in metadata:
+            words = columns[path] if path in columns else listed_texts(metadata[path])
+            found, one = texts_of(words if path in columns else [*words[:1]] * length, path)
+            index = one if index is None and found else index
+            texts |= dict.fromkeys(found) | dict.fromkeys(texts_of(words, path)[0] if path in metadata else ())
     return tuple(texts), index
 
 
@@ -186,45 +210,3 @@ def _taken(name: str, value: Any, rows: Array) -> Any:
     if name in {"images", "depth", "raw"}:
         return {key: take(column, rows) for key, column in value.items()}
     return value[rows] if isinstance(value, np.ndarray) else value
-
-
-def _flat(steps: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """List the values of a nested dict, "/" in keys read as "."; None is no value."""
-    for key, value in steps.items():
-        path = f"{prefix}{key}".replace("/", ".")
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{path}.")
-        elif value is not None:
-            yield path, value
-
-
-def _split(values: Iterable[tuple[str, Any]]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Tell columns from values of the whole episode; lists of numbers become arrays, arrays of texts lists."""
-    columns: dict[str, Any] = {}
-    metadata: dict[str, Any] = {}
-    for path, value in values:
-        if path.startswith(PER_EPISODE) or isinstance(value, str | bytes):
-            metadata[path] = value
-        elif isinstance(value, Ragged) or (isinstance(value, list) and _is_encoded(value)):
-            columns[path] = value
-        else:
-            column = value if isinstance(value, np.ndarray) else np.asarray(value)
-            is_text = column.dtype.kind in "OSU"
-            (columns if column.ndim else metadata)[path] = column.tolist() if is_text else column
-    return columns, metadata
-
-
-def _is_encoded(values: Sequence[Any]) -> bool:
-    """Say whether a list holds texts or images."""
-    return bool(values) and isinstance(values[0], str | bytes | memoryview)
-
-
-def _length(spec: DatasetSpec, columns: Mapping[str, Any]) -> int:
-    lengths = {path: len(column) for path, column in columns.items()}
-    if not lengths:
-        raise SourceError(f"{spec.name}: an episode without a single column")
-    shortest, longest = min(lengths, key=lengths.__getitem__), max(lengths, key=lengths.__getitem__)
-    if lengths[shortest] != lengths[longest]:
-        unequal = f"{longest} has {lengths[longest]} steps, {shortest} has {lengths[shortest]}"
-        raise SourceError(f"{spec.name}: columns of unequal length: {unequal}", reason="unequal_lengths")
-    return lengths[shortest]

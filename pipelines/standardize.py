@@ -86,12 +86,12 @@ class Binding:
         if not self.language:
             return (), None
         first, *others = self.language
-        listed = [] if first in raw.steps else _encoded(raw.metadata[first])
+        listed = [] if first in raw.steps else listed_texts(raw.metadata[first])
         column = raw.steps[first] if first in raw.steps else (listed[:1] or [b""]) * n_steps
         texts, index = texts_of(column, first)
         texts += [text for text in texts_of(listed, first)[0] if text not in texts]
         for path in others:
-            column = raw.steps[path] if path in raw.steps else _encoded(raw.metadata[path])
+            column = raw.steps[path] if path in raw.steps else listed_texts(raw.metadata[path])
             texts += [text for text in texts_of(column, path)[0] if text not in texts]
         return tuple(texts), index
 
@@ -215,16 +215,16 @@ def _raw_column(field: Field, column: Column) -> Column:
     return column
 
 
-def _encoded(texts: Any) -> list[bytes]:
+def listed_texts(texts: Any) -> list[Any]:
     """Take the instructions of a whole episode: one text or a list of them."""
-    listed = [texts] if isinstance(texts, str | bytes) else texts or []
-    return [text.encode() if isinstance(text, str) else text for text in listed]
+    return list(texts) if isinstance(texts, list | tuple) else [texts]
 
 
 def texts_of(column: Any, path: str) -> tuple[list[str], Array]:
     """Decode the distinct texts of a column, and say which one each step has."""
     known: dict[bytes, int] = {}
-    index = np.fromiter((known.setdefault(bytes(item), len(known)) for item in column), np.int32, len(column))
+    encoded = (_bytes(item, path) for item in column)
+    index = np.fromiter((known.setdefault(item, len(known)) for item in encoded), np.int32, len(column))
     try:
         return [item.decode() for item in known], index
     except UnicodeDecodeError as error:
@@ -232,3 +232,12 @@ def texts_of(column: Any, path: str) -> tuple[list[str], Array]:
         raise SourceError(
             f"{path}: step {step} is not UTF-8 (byte {error.start} of {error.object[:40]!r})", reason="bad_utf8"
         ) from error
+
+
+def _bytes(item: Any, path: str) -> bytes:
+    """Encode one text; `bytes` would take numbers and arrays too."""
+    if isinstance(item, str):
+        return item.encode(errors="surrogatepass")  # which is no UTF-8, and is refused as such
+    if not isinstance(item, bytes | memoryview):
+        raise SourceError(f"{path}: a text is needed, got {type(item).__name__}", reason="bad_utf8")
+    return bytes(item)

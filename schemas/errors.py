@@ -78,6 +78,16 @@ class MissingExtraError(OxeError):
         super().__init__(f"this needs the package '{package}': pip install 'oxe-tools[{extra}]'")
 
 
+def closest(word: str, known: Iterable[str]) -> str:
+    """Name the closest known word, if one is close.
+
+    >>> closest("invrt", ["clip", "invert"])
+    "; did you mean 'invert'?"
+    """
+    close = get_close_matches(word, sorted(known), n=1)
+    return f"; did you mean '{close[0]}'?" if close else ""
+
+
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """Name the closest known word and list the others.
 
@@ -85,7 +95,6 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     "; did you mean 'invert'? (known: clip, invert)"
     """
     words = sorted(known)
-    close = get_close_matches(word, words, n=1)
-    hint = f"; did you mean '{close[0]}'?" if close else "."
+    hint = closest(word, words) or "."
     listed = words if len(words) <= LISTED else [*words[:LISTED], f"and {len(words) - LISTED} more"]
     return f"{hint} (known: {', '.join(listed) or 'none'})"

@@ -185,13 +185,14 @@ def _absent(spec: MixtureSpec, steps: Mapping[str, int]) -> dict[str, str]:
 
 def _why_not(spec: MixtureSpec, source: str, steps: Mapping[str, int]) -> str | None:
     """Say why a source cannot take part: it is unknown, without the view, or without steps."""
-    dataset, declared = spec.dataset_of(source), catalog.dataset_names()
-    if dataset not in declared and source not in steps:
-        close = get_close_matches(dataset, declared, n=1)
+    dataset = spec.dataset_of(source)
+    name = catalog.name_of(dataset)
+    if name is None and (spec.view or source not in steps):
+        close = get_close_matches(dataset, catalog.dataset_names(), n=1)
         return "unknown dataset" + (f", did you mean '{close[0]}'?" if close else "")
-    if spec.view and dataset in declared:
+    if spec.view and name:
         try:
-            view(catalog.dataset(dataset), spec.view)
+            view(catalog.dataset(name), spec.view)
         except ViewError as error:
             return str(error)
     if source not in steps:

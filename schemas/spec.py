@@ -111,11 +111,12 @@ class DatasetSpec(Model):
 
     def read_paths(self) -> frozenset[str]:
         """Name every field of the source that the declaration reads, its views included."""
+        prefix = f"{self.raw}." if self.raw else ""
         read = set[str]().union(*(expr.paths() for expr in (*self.action.values(), *self.state.values())))
         for declared in self.views.values():
             words = [expr.paths() for expr in declared.action]
             words += [call.paths() for call in (*declared.before, *declared.after)]
-            read |= {path.removeprefix("raw.") for paths in words for path in paths if path.startswith("raw.")}
+            read |= {prefix + path.removeprefix("raw.") for paths in words for path in paths if path.startswith("raw.")}
         read |= {camera.key for camera in (*self.cameras.values(), *self.depth.values())}
         read |= {condition.key for condition in self.filters.values()}
         return frozenset(read | {*self.language_keys, *filter(None, (self.timestamp, self.id))})

@@ -87,12 +87,18 @@ def view_names(spec: DatasetSpec) -> tuple[str, ...]:
     return tuple(sorted({*derived} - {*spec.views} | {name for name, v in spec.views.items() if not v.unavailable}))
 
 
+def declared_name(spec: DatasetSpec, name: str) -> str:
+    """Say which view a name means: OpenVLA-OFT reads what it does not declare itself as OpenVLA does."""
+    name = name if name in spec.views else name.replace("-", "_")
+    return "openvla" if name == "openvla_oft" and name not in spec.views else name
+
+
 def view(spec: DatasetSpec, name: str) -> View:
     """Find a view: declared with the dataset, or derived from its Spaces. A ViewError says why there is none.
 
-    A "-" in its name may be written for "_".
+    A "-" in its name may be written for "_"; `openvla_oft` is `openvla` where it is not declared.
     """
-    name = name if name in spec.views else name.replace("-", "_")
+    name = declared_name(spec, name)
     if name in spec.views:
         declared, space = spec.views[name], spec.view_space(name)
         if declared.unavailable:

@@ -1,5 +1,7 @@
 """Language Table: instructions stored as code points."""
 
+import sys
+
 import numpy as np
 
 from schemas.errors import SourceError
@@ -12,8 +14,12 @@ def code_points(column: Column) -> Column:
     >>> code_points(np.int32([[112, 117, 115, 104, 0, 0], [112, 105, 99, 107, 0, 0]]))
     [b'push', b'pick']
     """
-    if not isinstance(column, np.ndarray) or column.dtype.kind not in "iu":
+    if not isinstance(column, np.ndarray) or column.dtype.kind not in "iuf":
         return column  # texts already
+    if column.dtype.kind == "f":  # as some readers hand numbers over
+        if not (column == np.clip(np.floor(column), 0, sys.maxunicode)).all():
+            raise SourceError("an instruction is not code points, which are whole numbers", reason="bad_utf8")
+        column = column.astype(np.int32)
     rows = column.reshape(len(column), column[:1].size if len(column) else 0)
     starts = np.flatnonzero(np.concatenate([[True], (rows[1:] != rows[:-1]).any(axis=1)])[: len(rows)])
     ends = np.append(starts[1:], len(rows))

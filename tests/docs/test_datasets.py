@@ -2,7 +2,7 @@
 
 import os
 
-from oxe_tools.datasets import page
+from oxe_tools.datasets import listed, page
 from schemas import catalog
 from tests.docs.toy import ROOT
 
@@ -20,3 +20,9 @@ def test_every_dataset_has_a_row_and_a_section() -> None:
     for name in catalog.dataset_names():
         assert f"\n## {name}\n" in text
         assert f"[{name}](#{name.lower()})" in text
+
+
+def test_the_demos_are_listed_last() -> None:
+    names = [declared.name for declared in listed()]
+    assert names[-3:] == ["demo_bench", "demo_cell", "demo_kitchen"]
+    assert sorted(names) == list(catalog.dataset_names())

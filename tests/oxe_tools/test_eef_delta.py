@@ -142,7 +142,6 @@ RECORDED: dict[str, Callable[[Motion], dict[str, Any]]] = {
     "cmu_play_fusion": lambda m: {"action": row(m.dp, m.dr.as_quat(), m.grip, zeros(m, 1))},
     "cmu_stretch": lambda m: {"action": row(plain(m)["action"], zeros(m, 1))},
     "dlr_edan_shared_control" + N: lambda m: {"action": row(m.dp, m.dr.as_euler("zxy"), 1 - m.grip)},
-    "dobbe": plain,
     "droid": droid,
     "droid_wipe": droid,
     "fractal20220817_data": rtx,

@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from oxe_tools import Dataset, Episode, open_dataset
+from oxe_tools import Dataset, Episode, open_dataset, standardize
 from schemas.source import Field, Ragged
 from tests.makers import nested, write_rlds
 from tests.pipelines.rlds.test_features import METADATA, STEPS, Node, plain, tree, written
@@ -469,3 +469,23 @@ def test_the_sources_own_oxe_id_is_kept(toy: Toy, tmp_path: Path) -> None:
     assert oxe("convert", tmp_path / "rlds2", "--out", tmp_path / "twice").code == 0
     assert_same_datasets(first, open_dataset(tmp_path / "twice"))
     assert first.episode(0).metadata["episode_metadata.oxe_id"] == "toy-000000"
+
+
+def test_an_episode_of_an_export_in_memory_has_the_views_of_its_dataset(tmp_path: Path) -> None:
+    """The declaration of an export keeps the source's columns below `raw`, where its views look for them."""
+    doubled = [columns(seed, action=2 * columns(seed)["action"]) for seed in range(2)]  # type: ignore[operator]
+    toy = make_toy(tmp_path, doubled)
+    scaled = {'gripper = "action[3:]"': 'gripper = "action[3:] | scale(1/2)"'}
+    write_spec(toy.folder, replace=scaled, extra='[views.own]\naction = ["raw.action"]\n')
+    dataset = converted(toy.folder / "toy.toml", toy.source, tmp_path / "out")
+    assert oxe("export", "rlds", dataset.path, "--out", tmp_path / "rlds").code == 0
+    theirs = dataset.episode(1, "own")
+    steps = {
+        "action": dataset.episode(1).action,
+        "observation": {"state": dataset.episode(1).state},
+        "raw": dataset.episode(1).raw,
+    }
+    mine = standardize(str(tmp_path / "rlds"), steps, view="own")
+    np.testing.assert_array_equal(mine.action, doubled[1]["action"])
+    np.testing.assert_array_equal(mine.action, theirs.action)
+    assert set(mine.raw) == set(dataset.episode(1).raw)

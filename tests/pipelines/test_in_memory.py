@@ -121,3 +121,109 @@ def test_values_of_the_whole_episode_are_neither_counted_nor_cut() -> None:
     assert episode.metadata["episode_metadata.file_path"] == "/a/b"
     assert len(episode.metadata["episode_metadata.scores"]) == 9
     assert (bool(episode.metadata["success"]), episode.metadata["note"]) == (True, "x")
+
+
+NOTHING = ([], (), np.zeros(0), np.zeros((0, 7)), np.zeros((4, 0)), [None] * 4, np.full(4, None))
+
+
+@pytest.mark.parametrize("nothing", NOTHING, ids=repr)
+@pytest.mark.parametrize("view", [None, "openvla"])
+def test_a_column_without_values_is_as_good_as_missing(nothing: object, view: str | None) -> None:
+    given = {"observation": {"robot_obs": nothing, "rgb_static": nothing, "natural_language_instruction": nothing}}
+    episode = standardize("taco_play", {"action": {"rel_actions_world": np.ones((4, 7))}, **given}, view)
+    assert (episode.state, episode.images, episode.instructions) == (None, {}, ())
+    with pytest.raises(SpecError, match=r"the action needs 'action.rel_actions_world'"):
+        standardize("taco_play", {"action": {"rel_actions_world": nothing}, "reward": np.ones(4)}, view)
+
+
+def test_kukas_compressed_state_may_be_empty_too() -> None:
+    vectors = {"world_vector": np.ones((4, 3)), "rotation_delta": np.ones((4, 3))}
+    state = {"clip_function_input/base_pose_tool_reached": [], "gripper_closed": []}
+    steps = {"action": {**vectors, "gripper_closedness_action": np.ones((4, 1))}, "observation": state}
+    assert standardize("kuka", steps, view="octo").state is None
+
+
+def test_an_episode_without_steps_is_one() -> None:
+    assert len(standardize("bridge_dataset", {"action": np.zeros((0, 7)), "observation.state": np.zeros((0, 7))})) == 0
+
+
+def test_a_state_that_the_view_does_not_read_cannot_fail_it() -> None:
+    hydra = "stanford_hydra_dataset_converted_externally_to_rlds"
+    for state in (np.full((4, 27), np.nan), np.ones((4, 8)), np.full((4, 27), None), ["x"] * 4):
+        steps = {"action": np.ones((4, 7)), "observation": {"state": state}}
+        assert standardize(hydra, steps, view="openvla").state is None
+        with pytest.raises((SourceError, SpecError)):
+            standardize(hydra, steps)
+    pose = {"action": np.ones((4, 3)), "observation": {"state": np.ones((4, 4))}}
+    assert standardize("uiuc_d3field", pose, view="openvla").state is None
+    wide = {"action": np.ones((4, 7)), "observation": {"state": np.ones((4, 8))}}
+    assert standardize("bridge_dataset", wide, view="openvla").state is not None
+    with pytest.raises(ViewError, match=r"unknown key 'observation.state'"):
+        standardize("bridge_dataset", {"action": np.ones((4, 7))}, view="openvla")
+
+
+@pytest.mark.parametrize("words", [np.arange(4), np.ones((4, 5), np.uint8), ["a", None, "a", "a"], [["a", "b"]] * 4])
+def test_what_is_not_a_text_is_not_read_as_one(words: object) -> None:
+    with pytest.raises(SourceError, match="language_instruction: a text is needed, got"):
+        standardize("bridge_dataset", {**STEPS, "language_instruction": words})
+
+
+def test_a_broken_text_is_refused() -> None:
+    with pytest.raises(SourceError, match="step 1 is not UTF-8"):
+        standardize("bridge_dataset", {**STEPS, "language_instruction": ["a", "\ud800", "a", "a"]})
+
+
+@pytest.mark.parametrize(
+    "text", [np.array("hi"), np.array(b"hi"), "hi", ["hi"], np.array(["hi"]), np.full((4, 1), "hi")]
+)
+def test_a_text_may_be_given_once_or_in_a_column_of_one(text: object) -> None:
+    episode = standardize("bridge_dataset", {**STEPS, "language_instruction": text}, view="openvla")
+    assert episode.instructions == ("hi",)
+    assert episode.instruction_index is not None
+    assert episode.instruction_index.tolist() == [0, 0]
+
+
+@pytest.mark.parametrize("texts", [["a", "b"], np.array(["a", "b"]), np.array([b"a", b"b"], object)])
+def test_several_texts_of_an_episode_are_all_listed_and_its_steps_have_the_first(tmp_path: Path, texts: object) -> None:
+    (tmp_path / "toy.toml").write_text(TOY.replace('"language_instruction"', '"episode_metadata.prompt"'))
+    episode = standardize(str(tmp_path / "toy.toml"), {**STEPS, "episode_metadata": {"prompt": texts}})
+    assert episode.instructions == ("a", "b")
+    assert episode.instruction_index is not None
+    assert episode.instruction_index.tolist() == [0] * 4
+
+
+def test_code_points_may_be_whole_floats_and_nothing_else() -> None:
+    row = np.zeros((4, 512))
+    row[:, :2] = [104, 105]
+    steps = {"action": np.ones((4, 2))}
+    assert standardize("language_table", {**steps, "observation": {"instruction": row}}).instructions == ("hi",)
+    for wrong in (row + 0.5, row * np.nan, -row, row * 1e9):
+        with pytest.raises(SourceError, match="not code points"):
+            standardize("language_table", {**steps, "observation": {"instruction": wrong}})
+
+
+def test_a_ragged_list_is_named() -> None:
+    with pytest.raises(SourceError, match=r"observation.foo: neither numbers nor texts of one shape"):
+        standardize("bridge_dataset", {**STEPS, "observation": {"foo": [[1], [2, 3], [1], [1]]}})
+
+
+def test_a_column_of_another_length_that_is_not_read_belongs_to_the_whole_episode() -> None:
+    whole = {"success": np.array([True]), "intrinsics": np.eye(3)}
+    episode = standardize("bridge_dataset", {**STEPS, **whole}, view="openvla")
+    np.testing.assert_array_equal(episode.metadata["intrinsics"], np.eye(3))
+    assert episode.metadata["success"].tolist() == [True]
+    with pytest.raises(SourceError, match="unequal length: action has 4 steps, reward has 3"):
+        standardize("bridge_dataset", {**STEPS, "reward": np.ones(3)})
+    with pytest.raises(SourceError, match="unequal length"):
+        standardize("bridge_dataset", {**STEPS, "language_instruction": ["a", "b"]})
+
+
+def test_kukas_success_is_of_the_whole_episode() -> None:
+    vectors = {"world_vector": np.ones((4, 3)), "rotation_delta": np.ones((4, 3))}
+    steps = {"action": {**vectors, "gripper_closedness_action": np.ones((4, 1))}, "success": np.array([True])}
+    assert standardize("kuka", steps, view="octo").metadata["success"].tolist() == [True]
+
+
+def test_keys_that_are_not_declared_keep_their_spelling() -> None:
+    steps = {"action": np.ones((4, 7)), "observation/state": np.ones((4, 7)), "observation": {"my/extra": np.ones(4)}}
+    assert set(standardize("bridge_dataset", steps).raw) == {"action", "observation.state", "observation.my/extra"}

@@ -172,3 +172,74 @@ def test_a_folder_wins_over_another_name(tmp_path: Path, monkeypatch: pytest.Mon
     (tmp_path / "rt1" / catalog.DECLARATION).write_text(tomli_w.dumps(load(TOY).to_json()))
     monkeypatch.chdir(tmp_path)
     assert catalog.dataset("rt1").name == "toy"
+
+
+def test_what_a_base_in_another_folder_names_is_found_from_there(tmp_path: Path) -> None:
+    (tmp_path / "lab/arms").mkdir(parents=True)
+    (tmp_path / "lab/more").mkdir()
+    arm = catalog.HERE / "embodiments/widowx_eef_delta.toml"
+    (tmp_path / "lab/arms/arm.toml").write_text(arm.read_text())
+    text = TOY.replace('"widowx_eef_delta"', '"arms/arm.toml"').replace(
+        "[cameras]", '[source]\nuri = "rlds"\n[cameras]'
+    )
+    (tmp_path / "lab/toy.toml").write_text(text)
+    (tmp_path / "lab/more/faster.toml").write_text('name = "faster"\nlike = "../toy.toml"\n')
+    (tmp_path / "mine.toml").write_text('name = "mine"\nlike = "lab/more/faster.toml"\n')
+    for name in ("mine.toml", "lab/more/faster.toml", "lab/toy.toml"):
+        declared = catalog.dataset(str(tmp_path / name))
+        assert declared.embodiment == load(TOY).embodiment
+        found = catalog.source_of(str(tmp_path / name), declared)
+        assert found is not None
+        assert Path(found).resolve() == tmp_path / "lab/rlds"
+
+
+def test_an_alias_wins_over_a_folder_without_a_declaration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "fmb").mkdir()
+    assert catalog.dataset("fmb").name == "fmb_dataset"
+    assert catalog.source_of("fmb", catalog.dataset("fmb")) == catalog.dataset("fmb_dataset").source.uri
+    (tmp_path / "fmb" / catalog.DECLARATION).write_text(tomli_w.dumps(load(TOY).to_json()))
+    assert catalog.dataset("fmb").name == "toy"
+
+
+@pytest.mark.parametrize("name", catalog.dataset_names())
+def test_no_space_contradicts_itself(name: str) -> None:
+    """A convention is told of dimensions that are there, and of each kind that is there."""
+    declared = catalog.dataset(name)
+    spaces = [declared.action_space, *filter(None, [declared.state_space])]
+    spaces += [declared.view_space(view) for view, given in declared.views.items() if not given.unavailable]
+    for space in spaces:
+        grippers = [space.dims[i] for i in space.indices("gripper")]
+        assert (space.gripper != "none") == bool(grippers), space
+        assert (space.rotation != "none") == bool(space.indices("rotation")), space
+        if space.gripper in {"open_is_1", "closed_is_1"}:
+            assert all(dim.mode != "unknown" for dim in grippers), space
+
+
+@pytest.mark.parametrize(
+    ("word", "name"),
+    [
+        ("QT-Opt", "kuka"),
+        ("BC-Z", "bc_z"),
+        ("VINN", "nyu_door_opening_surprising_effectiveness"),
+        ("Dobb-E", "dobbe"),
+        ("Bridge Dataset", "bridge_dataset"),
+    ],
+)
+def test_a_name_may_be_punctuated_as_in_papers(word: str, name: str) -> None:
+    assert catalog.dataset(word).name == name
+
+
+@pytest.mark.parametrize("path", ["./kuka", "kuka/", "lab/kuka"])
+def test_a_path_is_never_an_alias(path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / path).mkdir(parents=True)
+    with pytest.raises(SpecError, match=r"no oxe_spec.toml in this folder"):
+        catalog.dataset(path)
+
+
+def test_a_known_set_without_a_published_transform_says_so() -> None:
+    assert len(catalog.UNDECLARED) == 12
+    assert not set(catalog.UNDECLARED) & set(catalog.dataset_names())
+    with pytest.raises(SpecError, match="'tidybot' is of Open X-Embodiment, but not declared: nobody has published"):
+        catalog.dataset("tidybot")

@@ -173,9 +173,17 @@ def test_sources_that_cannot_take_part_are_an_error_that_names_all_of_them() -> 
 def test_a_dataset_that_cannot_give_the_view_says_why() -> None:
     with pytest.raises(SpecError) as error:
         shares(toy(weighting='view = "x"\nweighting', two="bridge_dataset"), {"one": 5, "bridge_dataset": 5})
+    assert "one (unknown dataset)" in str(error.value)
     with pytest.raises(ViewError) as why:
         view(catalog.dataset("bridge_dataset"), "x")
-    assert str(error.value).startswith(f"toy: 1 of 2 cannot take part: bridge_dataset ({why.value})")
+    assert f"; bridge_dataset ({why.value})" in str(error.value)
+
+
+def test_a_dataset_may_be_named_by_its_alias() -> None:
+    spec = toy(weighting='view = "openvla"\nweighting', one="fmb", two="bridge_dataset")
+    assert set(shares(spec, {"fmb": 5, "bridge_dataset": 5}).sources) == {"fmb", "bridge_dataset"}
+    with pytest.raises(SpecError, match="fmb \\(its number of steps is not given"):
+        shares(spec, {"bridge_dataset": 5})
 
 
 def test_a_declared_dataset_without_steps_says_so() -> None:

@@ -378,3 +378,12 @@ def test_the_digest_changes_with_how_columns_are_read(monkeypatch: pytest.Monkey
 
     monkeypatch.setattr(views, "DECLARED_CODE", (*views.DECLARED_CODE[:-1], read_twice))
     assert toy_digest() != before
+
+
+def test_openvla_oft_is_openvla_where_it_is_not_declared() -> None:
+    bridge, libero = (catalog.dataset(name) for name in ("bridge_dataset", "libero_10_no_noops"))
+    for name in ("openvla_oft", "openvla-oft"):
+        assert view(bridge, name).digest == view(bridge, "openvla").digest
+        assert view(libero, name).name == "openvla_oft"
+    with pytest.raises(ViewError, match="cannot give the view 'openvla'"):
+        view(catalog.dataset("gnm_dataset"), "openvla_oft")
