@@ -92,6 +92,8 @@ def convert(
     with locked(folder):
         if overwrite:
             clear(folder)
+        if append and published(folder) != work.stored:
+            raise UsageError(f"{folder.uri}: another run has just appended to it; run again")
         if (begin_append if append else begin)(folder, work.identity):
             manifest = json.loads(folder.read(layout.MANIFEST))
             _count(folder)
@@ -118,6 +120,7 @@ class Conversion:
     reader: Reader
     binding: Binding
     identity: dict[str, Any]
+    stored: dict[str, Any] | None  # the identity of what was published when this was planned
     refs: tuple[ShardRef, ...]
 
     @classmethod
@@ -141,7 +144,7 @@ class Conversion:
             history = history.after(then)
         *_, refs = history.plan(reader.files(), split=options.split, limit=options.limit)
         identity = identity_of(binding, reader, options=options, history=history)
-        return cls(reader=reader, binding=binding, identity=identity, refs=refs)
+        return cls(reader=reader, binding=binding, identity=identity, stored=stored, refs=refs)
 
 
 def _run(work: Conversion, ledger: Ledger, *, engine: Engine, max_quarantine: int | None, progress: Progress) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from pipelines import convert
 from pipelines.history import History
 from pipelines.readers.rlds import RldsReader
 from pipelines.statistics import statistics
@@ -22,7 +23,11 @@ __all__ = ["forks"]
 
 BEFORE = {"train": (2, 1), "val": (1,)}
 AFTER = {"train": (2, 1, 2), "val": (1, 1), "test": (1,)}
-SEEDS = {"train": [(0, 1), (2,), (10, 11)], "val": [(3,), (12,)], "test": [(13,)]}  # of the episodes of each shard
+SEEDS = {
+    "train": [(0, 1), (2,), (10, 11), (14,)],
+    "val": [(3,), (12,)],
+    "test": [(13,)],
+}  # of the episodes of each shard
 
 
 def grow(toy: Toy, splits: Mapping[str, Sequence[int]] = AFTER) -> None:
@@ -161,6 +166,23 @@ def test_a_split_that_was_chosen_stays_chosen(tmp_path: Path) -> None:
     assert toy.convert("--split", "train", "--append").code == 0
     assert set(seeds(toy).values()) == {0, 1, 2, 10, 11}
     assert toy.verify().code == 0
+
+
+def test_an_append_that_another_one_overtakes_adds_nothing_twice(grown: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
+    check_apart = convert.check_apart  # it is called when the append is planned and not yet begun
+
+    def overtaken(out: str, source: str | None) -> None:
+        monkeypatch.setattr(convert, "check_apart", check_apart)
+        assert grown.convert("--append").code == 0
+        grow(grown, {**AFTER, "train": (2, 1, 2, 1)})
+        check_apart(out, source)
+
+    monkeypatch.setattr(convert, "check_apart", overtaken)
+    done = grown.convert("--append")
+    assert (done.code, done.err.endswith("another run has just appended to it; run again\n")) == (2, True)
+    assert grown.convert("--append").code == 0
+    assert grown.verify().code == 0
+    assert sorted(seeds(grown).values()) == [0, 1, 2, 3, 10, 11, 12, 13, 14]
 
 
 # --- what it refuses ---
