@@ -4,6 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 DECLARED := pyproject.toml constraints.txt
+DEV := dev,rlds,dask,s3,gs,hdf5,lerobot,zarr,mcap,finetune
 JOBS ?= 2
 SLOW ?= 0
 TESTS ?=
@@ -52,9 +53,9 @@ $(VENV)/.core: $(DECLARED) | $(BIN)/python
 	@touch $@
 
 $(VENV)/.dev: $(DECLARED) | $(BIN)/python
-	$(PIP_INSTALL) -e ".[dev,rlds,dask,s3,gs,hdf5]"
+	$(PIP_INSTALL) -e ".[$(DEV)]"
 	@touch $(VENV)/.core $@
 
 $(VENV)/.bench: $(DECLARED) | $(BIN)/python
-	$(PIP_INSTALL) -e ".[dev,rlds,dask,s3,gs,hdf5,bench]"
+	$(PIP_INSTALL) -e ".[$(DEV),bench]"
 	@touch $(VENV)/.core $(VENV)/.dev $@

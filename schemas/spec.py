@@ -14,6 +14,7 @@ from pydantic import Field, StringConstraints, ValidationError, model_validator
 
 from schemas import expr
 from schemas.errors import SpecError, did_you_mean
+from schemas.formats import OURS, PLUGIN, AnySource, RldsSource, check_format
 from schemas.spaces import Space
 from schemas.tables import (
     CameraSpec,
@@ -24,7 +25,6 @@ from schemas.tables import (
     FilterSpec,
     Model,
     SizeSpec,
-    SourceSpec,
     SpaceSpec,
     ViewSpec,
 )
@@ -40,7 +40,7 @@ class DatasetSpec(Model):
     aliases: tuple[str, ...] = ()
     tfds_name: str | None = None
     description: str = ""
-    source: SourceSpec = SourceSpec()
+    source: AnySource = RldsSource()
     size: SizeSpec = SizeSpec()
     embodiment: EmbodimentSpec
     control_hz: float | None = None
@@ -164,7 +164,10 @@ def _check_parts(which: str, given: Mapping[str, object], declared: SpaceSpec | 
 def _explain(error: ValidationError) -> str:
     lines = []
     for item in error.errors(include_url=False):
-        place = ".".join(str(word) for word in item["loc"])
+        words = [str(word) for word in item["loc"]]
+        if words[:1] == ["source"] and words[1:2] and words[1] in {*OURS, PLUGIN}:
+            del words[1]  # pydantic names the class that it chose
+        place = ".".join(words)
         message = item["msg"].removeprefix("Value error, ")
         lines.append(f"{place}: {message}" if place else message)
     return "; ".join(lines)
@@ -184,7 +187,9 @@ def load(
             data["embodiment"] = embodiment(data["embodiment"]).model_dump()
         except SpecError as error:
             raise SpecError(f"{where}: embodiment: {error}") from error
-    return validated(DatasetSpec, data, where)
+    declared = validated(DatasetSpec, data, where)
+    check_format(declared.source.format, where=where)
+    return declared
 
 
 def merged(text: str, *, where: str, like: Callable[[str], dict[str, Any]] | None) -> dict[str, Any]:

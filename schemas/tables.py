@@ -1,4 +1,4 @@
-"""The tables of a declaration: what a vector means, where the recordings are, cameras, filters, fields, views."""
+"""The tables of a declaration: what a vector means, cameras, filters, fields, views. `formats.py` has `source`."""
 
 import re
 from collections.abc import Callable
@@ -9,7 +9,6 @@ from pydantic import (
     ConfigDict,
     PlainSerializer,
     PlainValidator,
-    StringConstraints,
     model_serializer,
     model_validator,
 )
@@ -118,37 +117,6 @@ class EmbodimentSpec(Model):
     morphology: str = "single_arm"
     state: SpaceSpec | None = None
     action: SpaceSpec
-
-
-HDF5_LAYOUT = {"episodes", "files", "ignore", "per_episode", "drop_last", "images"}
-
-
-class SourceSpec(Model):
-    """Where the recordings are, and in which format; the second group of keys is the layout of HDF5."""
-
-    format: Literal["rlds", "hdf5"] = "rlds"
-    uri: str | None = None
-    version: str | None = None
-    mirror: str | None = None  # another place that holds the same
-
-    episodes: str | None = None  # a pattern of groups; "/": each file is one episode
-    files: str | None = None  # a pattern of files below `uri`
-    ignore: tuple[str, ...] = ()  # paths that are not read
-    per_episode: tuple[str, ...] = ()  # paths without a step axis
-    drop_last: tuple[str, ...] = ()  # paths that have one step more than the others
-    images: Annotated[str, StringConstraints(pattern=r"^(png|jpeg ([1-9][0-9]?|100))$")] = "png"  # for raw frames
-
-    @model_validator(mode="after")
-    def _layout_fits(self) -> Self:
-        if self.format != "hdf5" and (given := sorted(HDF5_LAYOUT & self.model_fields_set)):
-            raise ValueError(f"{given[0]}: is of HDF5 alone; say format = 'hdf5', or leave it out")
-        if self.format == "hdf5" and self.episodes is None:
-            raise ValueError("episodes: missing; such as 'data/demo_*', or '/' where each file is one episode")
-        return self
-
-    def layout(self) -> dict[str, Any]:
-        """Give what the format's reader must know besides the place."""
-        return self.model_dump(include=HDF5_LAYOUT) if self.format == "hdf5" else {}
 
 
 class SizeSpec(Model):

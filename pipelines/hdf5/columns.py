@@ -1,6 +1,5 @@
 """Datasets and attributes of HDF5 as columns and values: never an object, never more than fits."""
 
-import io
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from math import prod
@@ -8,9 +7,8 @@ from typing import Any, Literal, TypeAlias
 
 import h5py
 import numpy as np
-import simplejpeg
-from PIL import Image
 
+from pipelines.frames import encode
 from pipelines.hdf5.tree import covers
 from schemas.errors import SourceError
 from schemas.images import PNG
@@ -136,18 +134,6 @@ def _blocks(dataset: h5py.Dataset, rows: int) -> Iterator[Array]:
     count = max(1, BLOCK // (max(row, 1 << 14) * chunk)) * chunk
     for start in range(0, rows, count):
         yield dataset[start : min(start + count, rows)]
-
-
-def encode(frame: Array, images: str) -> bytes:
-    """Encode one frame [H, W, C] uint8, C 1 or 3: `png` loses nothing, `jpeg 95` is a tenth of the size."""
-    form, _, quality = images.partition(" ")
-    if form == "jpeg":
-        space = "RGB" if frame.shape[-1] == 3 else "GRAY"
-        encoded: bytes = simplejpeg.encode_jpeg(np.ascontiguousarray(frame), quality=int(quality), colorspace=space)
-        return encoded
-    out = io.BytesIO()
-    Image.fromarray(frame if frame.shape[-1] == 3 else frame[..., 0]).save(out, "PNG", compress_level=1)
-    return out.getvalue()
 
 
 def value(field: Field, held: Any) -> Any:

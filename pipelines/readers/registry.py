@@ -1,36 +1,58 @@
 """Formats and where their readers are; a reader's module is imported only when it is used."""
 
+from collections.abc import Callable
 from importlib import import_module
+from importlib.metadata import entry_points
 
 from pipelines.readers.folder import SourceFolder
 from pipelines.readers.source import Reader
-from schemas.errors import MissingExtraError
-from schemas.tables import SourceSpec
+from schemas.errors import MissingExtraError, SpecError, UsageError, did_you_mean
+from schemas.formats import GROUP, SourceSpec
 
 READERS = {
     "rlds": "pipelines.readers.rlds:RldsReader",
     "hdf5": "pipelines.readers.hdf5:Hdf5Reader",
 }
-EXTRAS = {"h5py": "hdf5"}  # packages that only one format needs
+EXTRAS = {"h5py": "hdf5", "av": "lerobot"}  # packages that only some formats need, and the extra that brings them
 HDF5_NAMES = (".hdf5", ".h5", ".hdf")
 
 
 def open_source(uri: str, told: SourceSpec | None = None) -> Reader:
     """Open a source as its declaration tells; without one, format and layout are guessed from what lies there."""
-    form, layout = (told.format, told.layout()) if told else (_guess(uri), {})
+    form, layout = (told.format, told.layout()) if told else (guess(uri), {})
+    try:
+        return _reader(form)(uri, **layout)
+    except TypeError as error:
+        if form in READERS:
+            raise
+        raise UsageError(f"{uri}: the reader of '{form}' does not take these source.options ({error})") from error
+
+
+def _reader(form: str) -> Callable[..., Reader]:
+    """Import a reader: ours, or the one that another package gives as an entry point."""
+    if form not in READERS:
+        plugins = entry_points(group=GROUP)
+        if form not in plugins.names:
+            raise SpecError(f"unknown format '{form}'{did_you_mean(form, {*READERS, *plugins.names})}")
+        plugin: Callable[..., Reader] = plugins[form].load()
+        return plugin
     name, _, cls = READERS[form].partition(":")
     try:
-        module = import_module(name)
+        ours: Callable[..., Reader] = getattr(import_module(name), cls)
     except ModuleNotFoundError as error:
         if error.name not in EXTRAS:
             raise
         raise MissingExtraError(error.name, extra=EXTRAS[error.name]) from error
-    reader: Reader = getattr(module, cls)(uri, **layout)
-    return reader
+    return ours
 
 
-def _guess(uri: str) -> str:
+def guess(uri: str) -> str:
+    """Say which format lies at `uri`, told by the names of its files; RLDS where they tell nothing."""
     if uri.rstrip("/").endswith(HDF5_NAMES):
         return "hdf5"
     names = SourceFolder.at(uri).names()
-    return "hdf5" if "features.json" not in names and any(name.endswith(HDF5_NAMES) for name in names) else "rlds"
+    looks = {
+        "rlds": "features.json" in names,
+        "hdf5": any(name.endswith(HDF5_NAMES) for name in names),
+    }
+    return next((form for form, fits in looks.items() if fits), "rlds")

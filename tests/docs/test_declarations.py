@@ -12,6 +12,7 @@ from pydantic import BaseModel
 from pipelines.convert import convert
 from pipelines.verify import verify
 from schemas import catalog, expr, spaces
+from schemas.formats import OURS, PluginSource
 from schemas.spec import DatasetSpec
 from schemas.store import Dataset, open_dataset
 from schemas.tables import (
@@ -21,15 +22,14 @@ from schemas.tables import (
     FilterSpec,
     Part,
     SizeSpec,
-    SourceSpec,
     SpaceSpec,
     ViewSpec,
 )
 from schemas.vocabulary import ARRAY_OPS, DECODERS, STEP_OPS
 from tests.docs.toy import ROOT, blocks
-from tests.makers import write_hdf5
 
 PAGE = "docs/declarations.md"
+SOURCES = "docs/sources.md"
 TEXT = (ROOT / PAGE).read_text()
 EXAMPLES = [text for text in blocks(PAGE, "toml") if text.startswith("name")]
 
@@ -62,23 +62,6 @@ def test_every_whole_declaration_on_the_page_converts(number: int, recordings: P
     assert report.kept == len(open_dataset(tmp_path / "out")) == 3
 
 
-def test_the_hdf5_example_converts_a_file_as_robomimic_lays_it_out(tmp_path: Path) -> None:
-    pytest.importorskip("h5py", reason="the extra 'hdf5'")
-    (text,) = (text for text in blocks(PAGE, "toml") if text.startswith("source"))
-    (tmp_path / "lift.toml").write_text(text)
-    frames = np.arange(4 * 8 * 8 * 3, dtype=np.uint8).reshape(4, 8, 8, 3)
-    cameras = {"obs/agentview_image": frames, "obs/robot0_eye_in_hand_image": frames[::-1]}
-    held = {"actions": np.tile([0.1, 0, 0, 0, 0, 0, -1.0], (4, 1)), **cameras, "next_obs/x": np.zeros(3)}
-    write_hdf5(tmp_path / "data/lift/demo.hdf5", {f"data/demo_{i}": held for i in range(2)})
-    declared = catalog.dataset(str(tmp_path / "lift.toml"))
-    source = catalog.source_of(str(tmp_path / "lift.toml"), declared)
-    assert convert(declared, tmp_path / "out", source=source).kept == 2
-    episode = open_dataset(tmp_path / "out").episode(1)
-    assert episode.action[0].tolist() == np.float32([0.1, 0, 0, 0, 0, 0, 1]).tolist()
-    assert [camera.role for camera in open_dataset(tmp_path / "out").columns.cameras] == ["primary", "wrist"]
-    assert episode.raw.keys() == {"actions"}
-
-
 def test_the_view_on_the_page_is_the_shipped_one() -> None:
     (view,) = (text for text in blocks(PAGE, "toml") if text.startswith("[views.openvla]"))
     assert view in (ROOT / "schemas/datasets/bridge_dataset.toml").read_text()
@@ -86,7 +69,8 @@ def test_the_view_on_the_page_is_the_shipped_one() -> None:
 
 MODELS = (
     DatasetSpec,
-    SourceSpec,
+    *OURS.values(),
+    PluginSource,
     SizeSpec,
     CameraSpec,
     DepthSpec,
@@ -101,7 +85,7 @@ MODELS = (
 @pytest.mark.parametrize("model", MODELS)
 def test_every_key_is_on_the_page(model: type[BaseModel]) -> None:
     for key in model.model_fields:
-        assert re.search(rf"`{key}`|[{{,] {key} = ", TEXT), f"{model.__name__}.{key}"
+        assert re.search(rf"`{key}`|[{{,] {key} = ", TEXT + (ROOT / SOURCES).read_text()), f"{model.__name__}.{key}"
 
 
 def test_every_word_of_the_vocabulary_is_in_its_table_for_its_key() -> None:

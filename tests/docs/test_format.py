@@ -91,7 +91,7 @@ def reasons() -> set[str]:
         if isinstance(node, ast.Call):
             place = helpers.get(getattr(node.func, "attr", getattr(node.func, "id", "")))
             values += node.args[place : place + 1] if place is not None else []
-    words = {ast.unparse(v).strip("f'") for v in values if isinstance(v, ast.Constant | ast.JoinedStr)}
+    words = {ast.unparse(v).removeprefix("f").strip("'") for v in values if isinstance(v, ast.Constant | ast.JoinedStr)}
     return words - {"non_finite_{name}"} | {"non_finite_action", "non_finite_state", "zero_steps"}
 
 

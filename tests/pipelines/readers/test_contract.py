@@ -11,8 +11,8 @@ from pipelines.history import History
 from pipelines.readers import source
 from pipelines.readers.registry import open_source
 from pipelines.readers.source import Reader, plan
+from schemas.formats import Hdf5Source, RldsSource, SourceSpec
 from schemas.source import Column, RawEpisode, Unreadable
-from schemas.tables import SourceSpec
 from tests.makers import nested, write_hdf5
 from tests.pipelines.toy import FIELDS, columns, write_source
 
@@ -22,20 +22,20 @@ LANGUAGE = "language_instruction"
 
 def write_rlds(folder: Path) -> SourceSpec:
     write_source(folder, EPISODES, splits={"train": [3, 2]})
-    return SourceSpec()
+    return RldsSource()
 
 
 def write_groups(folder: Path) -> SourceSpec:
     for file, (first, end) in {"a_9.hdf5": (0, 3), "a_10.hdf5": (3, 5)}.items():
         named = {f"data/demo_{i + 8}": EPISODES[i] for i in range(first, end)}
         write_hdf5(folder / file, {path: datasets(made) for path, made in named.items()})
-    return SourceSpec(format="hdf5", episodes="data/demo_*")
+    return Hdf5Source(format="hdf5", episodes="data/demo_*")
 
 
 def write_files(folder: Path) -> SourceSpec:
     for i, made in enumerate(EPISODES):
         write_hdf5(folder / f"episode_{i + 8}.h5", {"/": datasets(made)})
-    return SourceSpec(format="hdf5", episodes="/", files="episode_*.h5")
+    return Hdf5Source(format="hdf5", episodes="/", files="episode_*.h5")
 
 
 def datasets(made: Mapping[str, Any]) -> dict[str, Any]:
