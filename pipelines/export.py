@@ -272,6 +272,7 @@ def _declaration(dataset: Dataset, *, view: str | None, space: Space) -> Mapping
         "filters": {},
         "state": embodiment.state.slices("observation.state") if embodiment.state else {},
         "action": embodiment.action.slices("action"),
+        "last_action": "recorded" if view or spec.has_last_action else "placeholder",
         "id": id_path,
         "raw": "raw",
     }

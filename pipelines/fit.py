@@ -10,6 +10,11 @@ from schemas.source import Array, Field
 from schemas.spec import DatasetSpec
 from schemas.views import view
 
+NOT_RECORDED = (
+    "; if no actions were recorded, declare how the state gives them: "
+    "action = { derive = 'next_state' } or { derive = 'achieved_delta' }"
+)
+
 
 def check_fit(spec: DatasetSpec, steps: Mapping[str, Field], episodes: Mapping[str, Field]) -> None:
     """Check a declaration against the fields that a source has per step and per episode.
@@ -18,7 +23,7 @@ def check_fit(spec: DatasetSpec, steps: Mapping[str, Field], episodes: Mapping[s
     """
     anywhere = {**steps, **episodes}
     wanted: list[tuple[str, set[str], Mapping[str, Field]]] = [
-        *((f"action.{part}", set(expr.paths()), steps) for part, expr in spec.action.items()),
+        *((f"action.{part}", set(expr.paths()), steps) for part, expr in spec.expressions.items()),
         *((f"state.{part}", set(expr.paths()), steps) for part, expr in spec.state.items()),
         *((f"cameras.{role}", {camera.key}, steps) for role, camera in spec.cameras.items()),
         *((f"depth.{role}", {depth.key}, steps) for role, depth in spec.depth.items()),
@@ -30,7 +35,8 @@ def check_fit(spec: DatasetSpec, steps: Mapping[str, Field], episodes: Mapping[s
     for place, paths, known in wanted:
         for path in sorted(paths):
             if path not in known:
-                raise SpecError(f"{spec.name}: {place}: the source has no '{path}'{did_you_mean(path, known)}")
+                hint = NOT_RECORDED if place.startswith("action.") and not any("action" in p for p in known) else ""
+                raise SpecError(f"{spec.name}: {place}: the source has no '{path}'{did_you_mean(path, known)}{hint}")
             if needed := misfit(place.partition(".")[0], known[path]):
                 found = f"{'sequences of ' if known[path].ragged else ''}{known[path].kind}s of {known[path].dtype}"
                 shape = list(known[path].shape)
@@ -62,7 +68,7 @@ def misfit(use: str, field: Field) -> str | None:
 
 def _check_widths(spec: DatasetSpec, steps: Mapping[str, Field]) -> None:
     """Try each expression on a step of ones: it must give as many numbers as its part has dimensions."""
-    spaces = ((spec.action, spec.embodiment.action), (spec.state, spec.embodiment.state))
+    spaces = ((spec.expressions, spec.embodiment.action), (spec.state, spec.embodiment.state))
     for which, (exprs, space) in zip(("action", "state"), spaces, strict=True):
         for part, expr in exprs.items():
             ones = {path: np.ones([1, *map(int, filter(None, steps[path].shape))]) for path in expr.paths()}

@@ -10,6 +10,7 @@ import numpy as np
 from pipelines.given import aligned, columns_and_metadata
 from pipelines.standardize import FLAGS, decoded, listed_texts, texts_of
 from schemas import catalog
+from schemas.derive import derived_action
 from schemas.episode import Episode, take
 from schemas.errors import SourceError, SpecError, did_you_mean
 from schemas.expr import Expr
@@ -18,7 +19,7 @@ from schemas.source import Array, Bytes
 from schemas.spaces import Space
 from schemas.spec import DatasetSpec
 from schemas.tables import CameraSpec
-from schemas.views import View, declared_name, view
+from schemas.views import View, declared_name, reads_action, view
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,12 +106,16 @@ def standardize(name: str, steps: Mapping[str, Any], view: str | None = None) ->
     spec, chosen = standard.spec, None if view is None else standard.view(view)
     given, metadata = columns_and_metadata(steps, standard.paths)
     columns, whole, length = aligned(spec, decoded(spec, given), standard.read)
-    action = standard.action(columns)
-    if action is None and _reads_action(spec, view):
-        missing = min(standard.action.paths - columns.keys())
-        raise SpecError(f"{spec.name}: the action needs '{missing}'{did_you_mean(missing, columns)}")
-    needed = chosen is None or "observation.state" in chosen.columns
+    from_action = _reads_action(spec, view)
+    needed = chosen is None or "observation.state" in chosen.columns or (from_action and bool(spec.derived))
     state = standard.state(columns) if needed else _state_if_sound(standard, columns)
+    action = standard.action(columns)
+    if spec.derived and state is not None and standard.state_space:
+        action = derived_action(spec.derived, state, standard.state_space)
+    if action is None and from_action:
+        made_of = standard.state if spec.derived else standard.action
+        missing = min(made_of.paths - columns.keys())
+        raise SpecError(f"{spec.name}: the action needs '{missing}'{did_you_mean(missing, columns)}")
     stored = _stored(spec, columns, {**metadata, **whole}, length=length)
     stored |= {"state": state, "state_space": standard.state_space}
     if chosen is None:
@@ -129,7 +134,7 @@ def standardize(name: str, steps: Mapping[str, Any], view: str | None = None) ->
 def _reads_action(spec: DatasetSpec, view: str | None) -> bool:
     """Say whether a result is made from the stored action, and not from the source's own columns alone."""
     declared = spec.views.get(declared_name(spec, view)) if view else None
-    return declared is None or not declared.action or any("action" in expr.paths() for expr in declared.action)
+    return declared is None or reads_action(declared)
 
 
 def _state_if_sound(standard: Standard, columns: Mapping[str, Any]) -> Array | None:

@@ -8,6 +8,7 @@ import numpy as np
 
 from pipelines.fit import check_fit, misfit
 from schemas.arrow import Camera, Layout, MaterializedView
+from schemas.derive import derived_action
 from schemas.episode import Episode, Frames
 from schemas.errors import SourceError
 from schemas.expr import Expr
@@ -53,6 +54,7 @@ class Binding:
         instructions, instruction_index = self._instructions(raw, n_steps)
         flags = {flag: raw.steps[flag] for flag in FLAGS if layout.origins.get(flag)}
         prefix = f"{spec.raw}." if spec.raw else ""
+        state = _vector(spec.state_parts, raw.steps) if layout.state else None
         return Episode(
             id=name,
             dataset=spec.name,
@@ -60,9 +62,9 @@ class Binding:
             instructions=instructions,
             instruction_index=instruction_index,
             control_hz=spec.control_hz,
-            action=_vector(spec.action_parts, raw.steps),
+            action=action_of(spec, raw.steps, state),
             action_space=layout.action,
-            state=_vector(spec.state_parts, raw.steps) if layout.state else None,
+            state=state,
             state_space=layout.state,
             images={c.leaf: _frames(c, raw.steps[c.path]) for c in layout.cameras if not c.is_depth},
             depth={c.leaf: _frames(c, raw.steps[c.path]) for c in layout.cameras if c.is_depth},
@@ -117,6 +119,8 @@ def bind(
     origins: dict[str, str | None] = {flag: flag if flag in flags else None for flag in FLAGS}
     origins["instruction"] = language[0] if language else None
     origins["timestamp"] = spec.timestamp or ("control_hz" if spec.control_hz else None)
+    if spec.derived:
+        origins["action"] = f"{spec.derived}(observation.state)"
     told = {spec.id, *language[:1], *(path for path in language if path in episodes and episodes[path].ragged)}
     layout = Layout(
         dataset=spec.name,
@@ -186,6 +190,13 @@ def _leaves(paths: Sequence[str]) -> list[str]:
             leaf += "_"
         leaves.append(leaf)
     return leaves
+
+
+def action_of(spec: DatasetSpec, steps: Mapping[str, Any], state: Array | None) -> Array:
+    """Make the action [T, A]: of the source's columns or, where that is declared, of the state."""
+    if spec.derived and state is not None and spec.state_space:
+        return derived_action(spec.derived, state, spec.state_space)
+    return _vector(spec.action_parts, steps)
 
 
 def _vector(parts: Sequence[Expr], steps: Mapping[str, Any]) -> Array:

@@ -104,7 +104,7 @@ class Layout:
                 if self.state
                 else []
             ),
-            _field("action", vector, space=self.action.to_json()),
+            _field("action", vector, space=self.action.to_json(), source=self.origins.get("action")),
             *(
                 _field(view.column, pa.list_(pa.float32()), space=view.space.to_json(), digest=view.digest)
                 for view in self.views
