@@ -27,6 +27,7 @@ def check_fit(spec: DatasetSpec, steps: Mapping[str, Field], episodes: Mapping[s
         *((f"state.{part}", set(expr.paths()), steps) for part, expr in spec.state.items()),
         *((f"cameras.{role}", {camera.key}, steps) for role, camera in spec.cameras.items()),
         *((f"depth.{role}", {depth.key}, steps) for role, depth in spec.depth.items()),
+        ("success", {spec.success.key} if spec.success else set(), anywhere),
         ("language", set(spec.language_keys), anywhere),
         ("timestamp", {spec.timestamp} if spec.timestamp else set(), steps),
         ("id", {spec.id} if spec.id else set(), episodes),
@@ -41,6 +42,7 @@ def check_fit(spec: DatasetSpec, steps: Mapping[str, Field], episodes: Mapping[s
                 found = f"{'sequences of ' if known[path].ragged else ''}{known[path].kind}s of {known[path].dtype}"
                 shape = list(known[path].shape)
                 raise SpecError(f"{spec.name}: {place}: '{path}' holds {found} {shape}; needed: {needed}")
+    _check_success(spec, anywhere)
     _check_widths(spec, steps)
     _check_views(spec, steps)
 
@@ -59,11 +61,22 @@ def misfit(use: str, field: Field) -> str | None:
         "language": ("texts", text and scalar and (single or listed)),
         "id": ("one value", scalar and single),
         "filters": ("one value", scalar and single),
+        "success": ("one value", field.shape in {(), (1,)} and single and (text or number)),
         "action": ("numbers of fixed shape", number and single and None not in field.shape),
         "flag": ("one number per step", number and single and scalar),
     }
     needed, does = fits[{"state": "action", "timestamp": "flag"}.get(use, use)]
     return None if does else needed
+
+
+def _check_success(spec: DatasetSpec, fields: Mapping[str, Field]) -> None:
+    """Refuse a condition on texts where the field holds numbers, and the other way round: it would never be met."""
+    if spec.success and spec.success.takes:
+        found = "number" if fields[spec.success.key].kind == "number" else "text"
+        if found != spec.success.takes:
+            raise SpecError(
+                f"{spec.name}: success: '{spec.success.key}' holds {found}s; its condition is for {spec.success.takes}s"
+            )
 
 
 def _check_widths(spec: DatasetSpec, steps: Mapping[str, Field]) -> None:

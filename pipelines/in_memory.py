@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from pipelines.given import aligned, columns_and_metadata
-from pipelines.standardize import FLAGS, decoded, listed_texts, texts_of
+from pipelines.standardize import FLAGS, decoded, listed_texts, outcome_of, texts_of
 from schemas import catalog
 from schemas.derive import derived_action
 from schemas.episode import Episode, take
@@ -58,7 +58,8 @@ class Standard:
     def of(cls, spec: DatasetSpec) -> "Standard":
         """Prepare a declaration."""
         declared = {*spec.read_paths(), *spec.fields, *spec.decode}
-        whole = {condition.key for condition in spec.filters.values()} | ({spec.id} if spec.id else set())
+        whole = {condition.key for condition in spec.filters.values()} | {spec.id}
+        whole |= {spec.success.key} if spec.success else set()
         return cls(
             spec=spec,
             action=Vector.of(spec.action_parts),
@@ -169,6 +170,7 @@ def _stored(
         "instructions": texts,
         "instruction_index": index,
         "control_hz": spec.control_hz,
+        "outcome": outcome_of(spec, columns, metadata),
         "timestamp": _timestamp(spec, columns, length),
         "raw": _under(spec, {path: column for path, column in columns.items() if path not in taken}),
         "metadata": {path: value for path, value in metadata.items() if path not in spec.language_keys},

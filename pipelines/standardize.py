@@ -15,6 +15,7 @@ from schemas.expr import Expr
 from schemas.images import Sniffer
 from schemas.source import Array, Bytes, Column, Field, Ragged, RawEpisode
 from schemas.spec import DatasetSpec
+from schemas.success import Outcome
 from schemas.views import View, view
 from schemas.vocabulary import DECODERS
 
@@ -72,6 +73,7 @@ class Binding:
             raw={field.path: _raw_column(field, raw.steps[prefix + field.path]) for field in layout.raw},
             index=raw.index,
             split=raw.split,
+            outcome=outcome_of(spec, raw.steps, raw.metadata),
             is_first=np.asarray(flags.get("is_first", np.arange(n_steps) == 0), bool),
             is_last=np.asarray(flags.get("is_last", np.arange(n_steps) == n_steps - 1), bool),
             is_terminal=np.asarray(flags["is_terminal"], bool) if "is_terminal" in flags else None,
@@ -118,10 +120,13 @@ def bind(
     views = tuple(view(spec, name) for name in materialize)
     origins: dict[str, str | None] = {flag: flag if flag in flags else None for flag in FLAGS}
     origins["instruction"] = language[0] if language else None
+    origins["outcome"] = spec.success.key if spec.success else None
     origins["timestamp"] = spec.timestamp or ("control_hz" if spec.control_hz else None)
     if spec.derived:
         origins["action"] = f"{spec.derived}(observation.state)"
     told = {spec.id, *language[:1], *(path for path in language if path in episodes and episodes[path].ragged)}
+    if spec.success and spec.success.is_plain and spec.success.key in episodes:
+        told |= {spec.success.key} if episodes[spec.success.key].kind == "text" else set()  # the words of `outcome`
     layout = Layout(
         dataset=spec.name,
         action=spec.action_space,
@@ -134,7 +139,7 @@ def bind(
     )
     used = _paths(spec.action_parts) | _paths(spec.state_parts) | {field.path for field in kept}
     used |= {camera.path for camera in cameras} | {*language, *flags, *episodes}
-    used |= {spec.timestamp} if spec.timestamp else set()
+    used |= {*filter(None, (spec.timestamp, origins["outcome"]))}
     return Binding(spec=spec, layout=layout, views=views, language=language, columns=frozenset(used))
 
 
@@ -197,6 +202,15 @@ def action_of(spec: DatasetSpec, steps: Mapping[str, Any], state: Array | None) 
     if spec.derived and state is not None and spec.state_space:
         return derived_action(spec.derived, state, spec.state_space)
     return _vector(spec.action_parts, steps)
+
+
+def outcome_of(spec: DatasetSpec, steps: Mapping[str, Any], metadata: Mapping[str, Any]) -> Outcome:
+    """Say how an episode ended, as far as its source tells."""
+    if not spec.success:
+        return "unknown"
+    if spec.success.key in steps:
+        return spec.success.of_steps(steps[spec.success.key])
+    return spec.success.of_value(metadata.get(spec.success.key))
 
 
 def _vector(parts: Sequence[Expr], steps: Mapping[str, Any]) -> Array:

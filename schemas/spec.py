@@ -17,6 +17,7 @@ from schemas.derive import Derivation, derived_space
 from schemas.errors import SpecError, did_you_mean
 from schemas.formats import OURS, PLUGIN, AnySource, RldsSource, check_format
 from schemas.spaces import Space
+from schemas.success import SuccessSpec
 from schemas.tables import (
     CameraSpec,
     DepthSpec,
@@ -58,6 +59,7 @@ class DatasetSpec(Model):
     fields: dict[str, FieldSpec] = EMPTY  # what the source's other fields hold
     decode: dict[str, str] = EMPTY  # a path to the decoder that its values need first
     filters: dict[str, FilterSpec] = EMPTY  # episodes that fail one are dropped under its name
+    success: SuccessSpec | None = None  # what makes an episode's outcome
     state: dict[str, Expression] = EMPTY
     action: Annotated[
         Annotated[dict[str, Expression], Tag("expressions")] | Annotated[Derived, Tag("derived")],
@@ -159,7 +161,13 @@ class DatasetSpec(Model):
             read |= {prefix + path.removeprefix("raw.") for paths in words for path in paths if path.startswith("raw.")}
         read |= {camera.key for camera in (*self.cameras.values(), *self.depth.values())}
         read |= {condition.key for condition in self.filters.values()}
-        return frozenset(read | {*self.language_keys, *filter(None, (self.timestamp, self.id))})
+        return frozenset(
+            read
+            | {
+                *self.language_keys,
+                *filter(None, (self.timestamp, self.id, self.success.key if self.success else None)),
+            }
+        )
 
     def view_space(self, name: str) -> Space:
         """Say what a declared view's action means."""
