@@ -1,6 +1,6 @@
 """From a raw episode to the unified schema: a declaration, bound to the fields of one source, is a pure function."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -35,7 +35,7 @@ class Binding:
     def episode(self, raw: RawEpisode) -> Episode:
         """Make the unified episode; one that cannot be made is a SourceError with the reason it is counted under."""
         try:
-            return self._episode(raw, raw.n_steps())
+            return self._episode(raw, self._n_steps(raw))
         except SourceError as error:
             if error.file:
                 raise
@@ -46,7 +46,18 @@ class Binding:
         for name, condition in self.spec.filters.items():
             if not condition.keeps(raw.metadata[condition.key]):
                 return f"filter_{name}"
-        return None if raw.n_steps() else "zero_steps"
+        return None if self._n_steps(raw) else "zero_steps"
+
+    def _n_steps(self, raw: RawEpisode) -> int:
+        """Count the steps; where observations go on after the last action, the error names the key that says so."""
+        try:
+            return raw.n_steps()
+        except SourceError as error:
+            longer = one_longer(raw.steps, _paths([*self.spec.expressions.values()]))
+            if not longer or "drop_last" not in type(self.spec.source).model_fields:
+                raise
+            fix = f"; an observation after the last action? source.drop_last = {longer} leaves it out"
+            raise SourceError(error.message + fix, reason=error.reason, file=error.file, offset=error.offset) from error
 
     def _episode(self, raw: RawEpisode, n_steps: int) -> Episode:
         spec, layout = self.spec, self.layout
@@ -141,6 +152,17 @@ def bind(
     used |= {camera.path for camera in cameras} | {*language, *flags, *episodes}
     used |= {*filter(None, (spec.timestamp, origins["outcome"]))}
     return Binding(spec=spec, layout=layout, views=views, language=language, columns=frozenset(used))
+
+
+def one_longer(steps: Mapping[str, Column], action: Collection[str]) -> list[str]:
+    """Name the columns with one step more than the action's, where the others have as many; or the folders of them."""
+    counts = {len(steps[path]) for path in action if path in steps}
+    lengths = {path: len(column) - min(counts, default=0) for path, column in steps.items()}
+    if len(counts) != 1 or not {*lengths.values()} <= {0, 1}:
+        return []
+    shared = {path.partition(".")[0] for path, more in lengths.items() if not more}
+    longer = [path for path, more in lengths.items() if more]
+    return sorted({path if (folder := path.partition(".")[0]) in shared else folder for path in longer})
 
 
 def decoded(spec: DatasetSpec, steps: Mapping[str, Column]) -> Mapping[str, Column]:
