@@ -283,6 +283,7 @@ def _declaration(dataset: Dataset, *, view: str | None, space: Space) -> Mapping
         declared["timestamp"] = "timestamp"
     if view:
         declared.pop("views", None)
+        declared["control_hz"] = dataset.view(view).control_hz or spec.control_hz
     return DatasetSpec.model_validate(declared).to_json()
 
 

@@ -108,6 +108,7 @@ def _check_views(spec: DatasetSpec, steps: Mapping[str, Field]) -> None:
         if field.kind == "number" and not field.ragged and path.startswith(prefix)
     }
     blank |= {"action": np.ones([3, len(spec.action_space)], np.float32), ROW: np.arange(3)}
+    blank["timestamp"] = np.zeros(3)
     if spec.state_space:
         blank["observation.state"] = np.ones([3, len(spec.state_space)], np.float32)
     for name in (name for name, declared in spec.views.items() if not declared.unavailable):

@@ -15,6 +15,7 @@ from schemas.episode import Episode, take
 from schemas.errors import SourceError, SpecError, did_you_mean
 from schemas.expr import Expr
 from schemas.ops import ROW
+from schemas.resample import TIMES
 from schemas.source import Array, Bytes
 from schemas.spaces import Space
 from schemas.spec import DatasetSpec
@@ -123,12 +124,14 @@ def standardize(name: str, steps: Mapping[str, Any], view: str | None = None) ->
         return Episode(**{**stored, "action": action}, action_space=standard.action_space)
     own = _under(spec, columns)
     seen = {f"raw.{path}": column for path, column in own.items() if isinstance(column, np.ndarray)}
+    seen |= {TIMES: stored[TIMES]} if TIMES in chosen.columns and stored[TIMES] is not None else {}
     seen |= {} if action is None else {"action": action}
     seen |= {} if state is None else {"observation.state": state}
     viewed = chosen.of_columns({**seen, ROW: np.arange(length)})
     rows = None if viewed.mask.all() else np.flatnonzero(viewed.mask)
     kept = stored if rows is None else {key: _taken(key, value, rows) for key, value in stored.items()}
     ends = _ends(len(viewed.action))
+    ends |= chosen.rate(viewed.mask, reward=stored.get("reward"), is_terminal=stored.get("is_terminal"))
     return Episode(**{**kept, **ends}, action=viewed.action, action_space=chosen.space)
 
 

@@ -8,7 +8,7 @@ import json
 import tomllib
 from collections.abc import Callable, Mapping
 from math import inf
-from typing import Annotated, Any, Literal, Self, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar, get_args
 
 from pydantic import Discriminator, Field, StringConstraints, Tag, ValidationError, model_validator
 
@@ -88,8 +88,8 @@ class DatasetSpec(Model):
     def _derived_space(cls, data: Any) -> Any:
         """Give a derived action the Space that follows from the state's, whatever the embodiment's commands are."""
         match data:
-            case {"action": {"derive": "next_state" | "achieved_delta" as derivation}, "embodiment": dict(embodiment)}:
-                action = _derived(derivation, embodiment.get("state"))
+            case {"action": {"derive": word}, "embodiment": dict(embodiment)} if word in get_args(Derivation):
+                action = _derived(word, embodiment.get("state"))
                 return {**data, "embodiment": {**embodiment, "action": action}} if action else data
             case dict() if "action" not in data:
                 raise ValueError(NO_ACTION)
@@ -107,8 +107,10 @@ class DatasetSpec(Model):
         _check_parts("state", self.state, self.embodiment.state)
         if self.control_hz is not None and not 0 < self.control_hz < inf:
             raise ValueError("control_hz: must be a number above 0; leave it out if it is unknown")
-        for name in self.views:
+        for name, declared in self.views.items():
             self.view_space(name)
+            if declared.control_hz:
+                _check_rate(f"views.{name}.control_hz", declared.control_hz, self)
         return self
 
     @property
@@ -217,6 +219,16 @@ def _same_as(given: Any, name: str, views: Mapping[str, Any]) -> Any:
     if given not in views:
         raise ValueError(f"views.{name}: '{given}' is neither 'action' nor another view")
     return views[given]
+
+
+def _check_rate(place: str, hz: float, spec: DatasetSpec) -> None:
+    if spec.control_hz is None and spec.timestamp is None:
+        raise ValueError(f"{place}: the stored rate is not known; declare control_hz or timestamp")
+    if spec.control_hz is not None and hz > spec.control_hz:
+        raise ValueError(
+            f"{place}: {hz:g} is more than the {spec.control_hz:g} that are recorded, and what was not recorded is not "
+            "made up; give a lower one, and let the controller interpolate"
+        )
 
 
 def _check_parts(which: str, given: Mapping[str, object], declared: SpaceSpec | None) -> None:

@@ -15,6 +15,7 @@ from schemas.episode import Episode
 from schemas.errors import SpecError, ViewError, did_you_mean
 from schemas.expr import Call, Expr, Path
 from schemas.ops import ROW, Steps, drop_last
+from schemas.resample import TIMES, not_combined, over_intervals, resampled
 from schemas.source import Array
 from schemas.spaces import Space
 from schemas.spec import DatasetSpec
@@ -47,12 +48,15 @@ class View:
     digest: str  # of its declaration and of all code it runs
     columns: frozenset[str]  # the stored columns that it reads
     compute: Callable[[Steps], Viewed]
+    control_hz: float | None = None  # of what it shows; None: as stored
 
     def of(self, episode: Episode) -> Viewed:
         """Compute the view of a stored episode; a column that was not stored is a ViewError."""
         steps: dict[str, Array] = {"action": episode.action, ROW: np.arange(len(episode))}
         if episode.state is not None:
             steps["observation.state"] = episode.state
+        if TIMES in self.columns and episode.timestamp is not None:
+            steps[TIMES] = episode.timestamp
         steps |= {f"raw.{path}": column for path, column in episode.raw.items() if isinstance(column, np.ndarray)}
         return self.of_columns(steps)
 
@@ -77,7 +81,14 @@ class View:
             action_space=self.space,
             is_first=step == 0,
             is_last=step == len(step) - 1,
+            **self.rate(viewed.mask, reward=episode.reward, is_terminal=episode.is_terminal),
         )
+
+    def rate(self, mask: Array, *, reward: Array | None, is_terminal: Array | None) -> dict[str, Any]:
+        """Give the fields of an episode that a view of another rate changes, besides those of every view."""
+        if self.control_hz is None:
+            return {}
+        return {"control_hz": self.control_hz, **over_intervals(mask, reward, is_terminal)}
 
 
 def view_names(spec: DatasetSpec) -> tuple[str, ...]:
@@ -102,13 +113,16 @@ def view(spec: DatasetSpec, name: str) -> View:
         declared, space = spec.views[name], spec.view_space(name)
         if declared.unavailable:
             raise ViewError(f"{spec.name} cannot give the view '{name}': {declared.unavailable}")
+        if declared.control_hz and (why := not_combined(space)):
+            raise ViewError(f"{spec.name} cannot give the view '{name}' at {declared.control_hz:g} Hz: {why}")
         cut = not spec.has_last_action and reads_action(declared)
         return View(
             name=name,
             space=space,
-            digest=_digest(_view_json(declared, space, cut=cut), *DECLARED_CODE, *_ops_of(declared)),
+            digest=_digest(_view_json(declared, space, cut=cut), *DECLARED_CODE, *_code_of(declared)),
             columns=_columns_of(declared),
-            compute=lambda steps: _viewed(steps, lambda these: _declared_view(these, declared), cut=cut),
+            compute=lambda steps: _viewed(steps, lambda these: _declared_view(these, declared, space), cut=cut),
+            control_hz=declared.control_hz,
         )
     if name in NEEDS:
         raise ViewError(f"{spec.name} cannot give the view '{name}': {NEEDS[name]}")
@@ -138,14 +152,14 @@ def _viewed(steps: Steps, make: Callable[[Steps], Steps], *, cut: bool) -> Viewe
     return Viewed(Path("action").read(made), mask)
 
 
-def _declared_view(steps: Steps, declared: ViewSpec) -> Steps:
+def _declared_view(steps: Steps, declared: ViewSpec, space: Space) -> Steps:
     for call in declared.before:
         steps = _step(steps, call)
     if declared.action:
         steps = {**steps, "action": np.concatenate([expr(steps) for expr in declared.action], axis=1)}
     for call in declared.after:
         steps = _step(steps, call)
-    return steps
+    return resampled(steps, declared.control_hz, space) if declared.control_hz else steps
 
 
 def reads_action(declared: ViewSpec) -> bool:
@@ -155,7 +169,8 @@ def reads_action(declared: ViewSpec) -> bool:
 
 def _columns_of(declared: ViewSpec) -> frozenset[str]:
     calls = (*declared.before, *declared.after)
-    return frozenset({"action"}).union(*(call.paths() for call in calls), *(expr.paths() for expr in declared.action))
+    read = {"action", TIMES} if declared.control_hz else {"action"}
+    return frozenset(read).union(*(call.paths() for call in calls), *(expr.paths() for expr in declared.action))
 
 
 def _step(steps: Steps, call: Call) -> Steps:
@@ -169,9 +184,11 @@ def _view_json(declared: ViewSpec, space: Space, *, cut: bool) -> dict[str, Any]
     return {**declared.model_dump(mode="json"), "space": space.to_json(), "cut": cut}
 
 
-def _ops_of(declared: ViewSpec) -> list[Callable[..., Any]]:
+def _code_of(declared: ViewSpec) -> list[Callable[..., Any]]:
     array_ops = [ARRAY_OPS[call.op] for expr in declared.action for call in expr.ops]
-    return array_ops + [STEP_OPS[call.op] for call in (*declared.before, *declared.after)]
+    step_ops = [STEP_OPS[call.op] for call in (*declared.before, *declared.after)]
+    of_rate: list[Callable[..., Any]] = [resampled, Space.indices] if declared.control_hz else []
+    return [*array_ops, *step_ops, *of_rate]
 
 
 def _digest(declaration: Mapping[str, Any], *functions: Callable[..., Any]) -> str:

@@ -74,7 +74,7 @@ WRONG = {
         changed("before =", "befor ="),
         (
             "toy.toml: views.openvla: unknown key 'befor'; did you mean 'before'? (known: action, after, before, "
-            "space, unavailable)"
+            "control_hz, space, unavailable)"
         ),
     ),
     "an unknown key of a source": (
