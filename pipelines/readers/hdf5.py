@@ -44,7 +44,7 @@ class Hdf5Reader:
         images: str = "png",
     ) -> None:
         """Read the structure of the first episode."""
-        self.uri = uri
+        self.uri, self.pattern = uri, files
         self.ignore, self.per_episode, self.drop_last, self.images = ignore, per_episode, drop_last, images
         above, _, name = uri.rstrip("/").rpartition("/")
         is_file = files is None and name.endswith(HDF5_NAMES)
@@ -132,6 +132,13 @@ class Hdf5Reader:
     def tails(self, names: Iterable[str], count: int) -> dict[str, bytes]:
         """Read the last bytes of files."""
         return self.folder.tails(names, count)
+
+    def layout(self) -> dict[str, Any]:
+        """Give where the episodes are, as told or guessed, and what else was told."""
+        told = {"files": self.pattern, "ignore": self.ignore, "per_episode": self.per_episode}
+        told |= {"drop_last": self.drop_last, "images": None if self.images == "png" else self.images}
+        kept = {key: value if isinstance(value, str) else list(value) for key, value in told.items() if value}
+        return {"episodes": self.episodes, **kept}
 
     def declaration(self) -> str | None:
         """Give nothing: no HDF5 file carries one."""
