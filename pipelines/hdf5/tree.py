@@ -39,7 +39,8 @@ def opened(folder: SourceFolder, name: str) -> Iterator[h5py.File]:
         with reading(path):
             file = str(here / name) if here else stack.enter_context(folder.open_parts(name))
             try:
-                held = stack.enter_context(h5py.File(file, "r"))
+                # Every chunk is read once and whole: a cache of chunks would only be one more copy.
+                held = stack.enter_context(h5py.File(file, "r", rdcc_nbytes=0))
             except OSError as error:
                 if "signature not found" in str(error):
                     raise _no_hdf5(folder, name) from error
