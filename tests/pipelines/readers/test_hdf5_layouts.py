@@ -93,8 +93,9 @@ def test_maniskill_has_one_observation_more_than_actions_and_a_file_of_json_besi
         episodes(tmp_path, **{**told, "drop_last": ["obs"]})[0].n_steps()
 
 
-@pytest.mark.parametrize("is_packed", [False, True])
-def test_aloha_has_raw_images_or_padded_jpegs_whose_lengths_stand_beside(tmp_path: Path, is_packed: bool) -> None:
+@pytest.mark.parametrize("form", ["raw", "compressed"])
+def test_aloha_has_raw_images_or_padded_jpegs_whose_lengths_stand_beside(tmp_path: Path, form: str) -> None:
+    is_packed = form == "compressed"
     made: dict[str, Any] = {"action": np.zeros((3, 14)), "observations/qpos": np.ones((3, 14))}
     images = [jpeg(seed) for seed in range(3)]
     raw = np.random.default_rng(0).integers(0, 256, (3, 8, 8, 3), np.uint8)
