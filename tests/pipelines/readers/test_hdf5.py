@@ -18,12 +18,10 @@ from pipelines.readers.source import plan
 from pipelines.verify import verify
 from schemas import catalog
 from schemas.errors import SourceError, SpecError, UsageError
-from schemas.source import Array
 from schemas.store import open_dataset
 from tests.makers import write_hdf5
 from tests.pipelines.readers.demos import (
     DEMOS,
-    SPEC,
     converted,
     declare,
     decoded,
@@ -499,58 +497,3 @@ main(["inspect", {str(tmp_path)!r}])
     assert (done.returncode, done.stdout) == (2, "")
     assert "pip install 'oxe-tools[hdf5]'" in done.stderr
     assert "Traceback" not in done.stderr
-
-
-# --- real recordings ---
-
-
-def truth(file: Path, path: str) -> Array:
-    with h5py.File(file) as opened:
-        values: Array = opened[path][()]
-        return values
-
-
-REAL = SPEC.replace("joint a b,", "joint a b c d e f g,")
-
-
-@pytest.mark.realdata
-@pytest.mark.parametrize(
-    ("name", "lengths"), [("v1.0.1/lift/panda", {1: 412}), ("v1.4.1/lift", {1: 482, 2: 510, 3: 392})]
-)
-def test_lift_is_stored_as_it_is(realdata: Path, tmp_path: Path, name: str, lengths: dict[int, int]) -> None:
-    """Idle steps and actions far outside of [-1, 1] included."""
-    file = realdata / "hdf5_robosuite" / name / "demo.hdf5"
-    (tmp_path / "toy.toml").write_text(f'source = {{ format = "hdf5", episodes = "data/demo_*" }}\n{REAL}')
-    convert(catalog.dataset(str(tmp_path / "toy.toml")), tmp_path / "out", source=str(file.parent))
-    dataset = open_dataset(tmp_path / "out")
-    assert [len(dataset.episode(i)) for i in range(len(dataset))] == list(lengths.values())
-    for i, number in enumerate(lengths):
-        episode, at = dataset.episode(i), f"data/demo_{number}"
-        assert np.array_equal(episode.action, truth(file, f"{at}/actions").astype(np.float32))
-        for path in ("actions", "states"):
-            assert np.array_equal(np.asarray(episode.raw[path]), truth(file, f"{at}/{path}"))
-    assert verify(dataset, source=str(file.parent)).first == []
-
-
-@pytest.mark.realdata
-def test_the_handover_is_quarantined_until_its_other_clocks_are_left_out(realdata: Path, tmp_path: Path) -> None:
-    file = realdata / "hdf5_robosuite/v1.4.1/handover/panda_panda/demo.hdf5"
-    fourteen = "joint " + " ".join(f"j{i}" for i in range(14)) + ","
-    told = '{ format = "hdf5", episodes = "data/demo_*"%s }'
-    ignored = ', ignore = ["user_info", "controller_info"]'
-    reports = []
-    for name, more in (("whole", ""), ("part", ignored)):
-        (tmp_path / f"{name}.toml").write_text(f"source = {told % more}\n" + SPEC.replace("joint a b,", fourteen))
-        reports.append(convert(catalog.dataset(str(tmp_path / f"{name}.toml")), tmp_path / name, source=str(file)))
-    assert [(r.kept, r.quarantined, r.steps) for r in reports] == [(0, {"unequal_lengths": 7}, 0), (7, {}, 2775)]
-    dataset = open_dataset(tmp_path / "part")
-    table = dataset.episodes.collect()
-    assert table["length"].to_list() == table["metadata.attrs.num_samples"].to_list()
-    assert np.array_equal(np.asarray(dataset.episode(6).raw["actions"]), truth(file, "data/demo_6/actions"))
-
-
-@pytest.mark.realdata
-def test_every_real_file_is_inspected(realdata: Path) -> None:
-    found = oxe("inspect", realdata / "hdf5_robosuite/v1.0.1/wipe/panda/demo.hdf5", "--json").json()
-    assert found["features"]["actions"]["shape"] == [6]
-    assert found["features"]["actions"]["range"][0] == pytest.approx(-1.24, abs=0.01)
