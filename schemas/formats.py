@@ -11,6 +11,9 @@ from schemas.tables import Model
 GROUP = "oxe_tools.readers"  # of entry points: a format's name -> the class that reads it
 
 Images = Annotated[str, StringConstraints(pattern=r"^(png|jpeg ([1-9][0-9]?|100))$")]  # how pixels are encoded
+Frames = Annotated[str, StringConstraints(pattern=r"^(hwc|chw)( rgba)?( 0\.\.(1|255))?$")]  # axes, alpha, range
+Mask = Annotated[str, StringConstraints(pattern=r"^([^/]+/)*[A-Za-z0-9_][A-Za-z0-9_.-]*$")]  # its last word is a split
+EMPTY: Any = Field(default_factory=dict)
 
 
 class SourceSpec(Model):
@@ -41,12 +44,20 @@ class Hdf5Source(SourceSpec):
     ignore: tuple[str, ...] = ()  # paths that are not read
     per_episode: tuple[str, ...] = ()  # paths without a step axis
     drop_last: tuple[str, ...] = ()  # paths that have one step more than the others
-    images: Images = "png"  # for raw frames
+    splits: tuple[Mask, ...] = ()  # lists of episodes inside the files
+    frames: dict[str, Frames] = EMPTY  # how datasets hold images, where that is not plain uint8 [T, H, W, C]
+    beside: dict[str, str] = EMPTY  # a per-episode field -> a pattern of a text file beside the HDF5 file
+    in_json: tuple[str, ...] = ()  # paths into texts of JSON, which become per-episode fields
+    videos: dict[str, str] = EMPTY  # a camera -> a pattern of a video beside the HDF5 file
+    images: Images | None = None  # for raw frames ("png" unless said) and videos ("jpeg 95")
 
     @model_validator(mode="after")
     def _says_where(self) -> Self:
         if self.episodes is None:
             raise ValueError("episodes: missing; such as 'data/demo_*', or '/' where each file is one episode")
+        names = [mask.rpartition("/")[2] for mask in self.splits]
+        if names and (not self.episodes.strip("/") or len({*names, "rest"}) <= len(names)):
+            raise ValueError("splits: lists of groups with different names at their ends, none of them 'rest'")
         return self
 
 

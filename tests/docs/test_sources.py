@@ -1,5 +1,6 @@
 """docs/sources.md: every format has its section, and its examples convert recordings."""
 
+import tomllib
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 
 from pipelines.convert import convert
 from schemas import catalog
-from schemas.formats import OURS
+from schemas.formats import OURS, Hdf5Source
 from schemas.store import open_dataset
 from tests.docs.toy import ROOT, blocks
 from tests.makers import write_hdf5
@@ -24,6 +25,12 @@ def example(form: str) -> str:
 @pytest.mark.parametrize("form", OURS)
 def test_every_format_is_on_the_page(form: str) -> None:
     assert f"| `{form}` |" in (text := (ROOT / PAGE).read_text()) or f"| [`{form}`](" in text
+
+
+def test_the_droid_example_is_a_source() -> None:
+    (text,) = (text for text in blocks(PAGE, "toml") if "[source.videos]" in text)
+    told = Hdf5Source(**tomllib.loads(text)["source"])
+    assert [*told.videos] == ["camera.wrist", "camera.ext1", "camera.ext2"]
 
 
 def test_the_hdf5_example_converts_a_file_as_robomimic_lays_it_out(tmp_path: Path) -> None:

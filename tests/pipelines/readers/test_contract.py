@@ -11,7 +11,7 @@ from pipelines.history import History
 from pipelines.readers import source
 from pipelines.readers.registry import open_source
 from pipelines.readers.source import Reader, plan
-from schemas.formats import Hdf5Source, RldsSource, SourceSpec
+from schemas.formats import OURS, Hdf5Source, RldsSource, SourceSpec
 from schemas.source import Column, RawEpisode, Unreadable
 from tests.makers import nested, write_hdf5
 from tests.pipelines.toy import FIELDS, columns, write_source
@@ -123,3 +123,9 @@ def test_a_file_that_vanished_loses_what_it_held(opened: Reader, tmp_path: Path)
 def test_the_history_is_the_same_every_time(opened: Reader) -> None:
     assert History.of(opened) == History.of(opened)
     assert all(file.tail_xxh3_64 and file.bytes for file in History.of(opened).files)
+
+
+def test_the_layout_that_a_reader_names_opens_the_source_the_same_way(opened: Reader) -> None:
+    told = OURS[opened.format](format=opened.format, **opened.layout())
+    again = open_source(opened.uri, told)
+    assert (again.fields, again.files(), again.layout()) == (opened.fields, opened.files(), opened.layout())
