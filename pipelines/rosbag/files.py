@@ -108,9 +108,10 @@ class McapFile:
     def __init__(self, file: IO[bytes]) -> None:
         """Read the summary; where there is none, the whole file."""
         self.file = Bounded(file)
-        self.file.seek(-len(MCAP), os.SEEK_END)
+        self.file.seek(max(self.file.seek(0, os.SEEK_END) - len(MCAP), 0))
         if self.file.read(len(MCAP)) != MCAP:
             raise EndOfFile
+        self.file.seek(0)
         summary = make_reader(self.file, validate_crcs=True).get_summary()  # type: ignore[arg-type]
         if summary and summary.statistics and (summary.channels or not summary.statistics.message_count):
             counts = summary.statistics.channel_message_counts

@@ -155,7 +155,7 @@ def _stream(name: str, channel: Channel, message: Any, *, types: Types, told: To
         wrong = "holds images: 'nearest' and 'hold' are for them"
     if wrong and name != told.clock:
         raise SpecError(f"source.topics: {channel.topic} = '{policy}', but it {wrong}")
-    is_once = policy == "once"
+    is_once = policy == "once" or not (made or name == told.clock)  # without a field it takes no part
     return Stream(name, channel.topic, is_once, "nearest" if is_once else policy, made)
 
 

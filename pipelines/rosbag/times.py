@@ -18,12 +18,13 @@ from schemas.errors import SourceError
 from schemas.source import Array, Field
 
 MAX_STEPS = 10_000_000
+TIMESTAMP = "timestamp"
 TIMES = ("clock.start_ns", "clock.cut_start", "clock.cut_end")
 
 
 def fields(streams: Sequence[Stream], told: Told) -> Iterator[Field]:
     """Describe what is known of an episode's times."""
-    yield Field(path="timestamp", kind="number", dtype="float64", doc="seconds since the first step")
+    yield Field(path=TIMESTAMP, kind="number", dtype="float64", doc="seconds since the first step")
     for path in TIMES:
         yield Field(path=path, kind="number", dtype="int64", per_step=False)
     for stream in streams:

@@ -8,6 +8,7 @@ import numpy as np
 
 from pipelines import clock
 from pipelines.clock import NS, Choice
+from pipelines.rosbag import times
 from pipelines.rosbag.bag import Bag
 from pipelines.rosbag.leaves import Leaf
 from pipelines.rosbag.storage import Channel
@@ -42,7 +43,9 @@ def episode(
             held = wanted.get(name)
             if held and (held is whole or held.takes()):
                 held.add(part)
-    made: dict[str, Column] = {"timestamp": (steps - steps[0]) / NS}
+    made: dict[str, Column] = {}
+    if columns is None or times.TIMESTAMP in columns:
+        made[times.TIMESTAMP] = (steps - steps[0]) / NS
     for held in wanted.values():
         held.give(made, metadata)
     return made, metadata
@@ -91,7 +94,7 @@ class Collected:
             value = leaf.value(message, self.images)
             if not self.plan and self.seen > 1 and not np.array_equal(self.values[leaf.path][0], value):
                 raise SourceError(
-                    f"{leaf.path} is not the same in every message, as source.topics says of {self.stream.name} with 'once'; "
+                    f"{leaf.path} is not the same in every message, as '{self.stream.name}' = 'once' says; "
                     "'hold' is for values that change",
                     reason="not_once",
                 )
