@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterable, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,17 +22,22 @@ class Said(NamedTuple):
 
 
 def types(more: Mapping[str, str] | None = None) -> Any:
+    return _types(tuple((more or {}).items()))
+
+
+@cache
+def _types(more: tuple[tuple[str, str], ...]) -> Any:
     from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
     store = get_typestore(Stores.ROS2_HUMBLE)
-    for name, text in {**TOY, **(more or {})}.items():
+    for name, text in (*TOY.items(), *more):
         store.register(get_types_from_msg(text, name))
     return store
 
 
-def msg(name: str, *, ms: float | None = None, more: Mapping[str, str] | None = None, **fields: Any) -> Any:
+def msg(kind: str, /, *, ms: float | None = None, more: Mapping[str, str] | None = None, **fields: Any) -> Any:
     """Make a message; with `ms`, one with a header whose stamp lies that long after `START`."""
-    made = types(more).types[name.replace("/", "/msg/") if "/msg/" not in name else name]
+    made = types(more).types[kind.replace("/", "/msg/")]
     return made(**({"header": header(ms)} if ms is not None else {}), **fields)
 
 
@@ -171,6 +177,7 @@ def write_bag1(file: Path, said: Iterable[Said], *, compression: str = "") -> Pa
     from rosbags.rosbag1 import Writer
 
     store = types()
+    file.parent.mkdir(parents=True, exist_ok=True)
     writer = Writer(file)
     if compression:
         writer.set_compression(Writer.CompressionFormat[compression.upper()])

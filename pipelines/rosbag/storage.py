@@ -27,6 +27,7 @@ DAMAGE = (
     McapError,
     MemoryError,
     OSError,
+    OverflowError,
     RuntimeError,
     TypeError,
     ValueError,

@@ -17,6 +17,7 @@ from pipelines.rosbag.types import Types
 from schemas.errors import SourceError
 from schemas.source import Array, Field
 
+FAR = 1 << 62  # nanoseconds, 146 years: differences of stamps must not overflow
 MAX_STEPS = 10_000_000
 TIMESTAMP = "timestamp"
 TIMES = ("clock.start_ns", "clock.cut_start", "clock.cut_end")
@@ -93,6 +94,8 @@ def plans_of(
             metadata |= _lag(stream.path, np.frombuffer(track.lags, np.int64))
         if stream.is_once:
             continue
+        if (np.abs(told_stamps) > FAR).any():
+            raise SourceError(f"{stream.name}: a stamp {FAR} ns or more from 1970", reason="bad_timestamps")
         try:
             orders[stream.name] = clock.in_order(told_stamps, told.disorder)
         except SourceError as error:

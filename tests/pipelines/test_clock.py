@@ -95,7 +95,10 @@ def test_sorted_stamps_increase_and_of_equal_ones_the_last_counts(held: list[int
 
 @pytest.mark.parametrize(
     ("stamps", "words"),
-    [([1, 2, 2, 3], "message 2 has the same stamp as the one before it"), ([10, 30, 20], "message 2 is 1e-08 s earlier")],
+    [
+        ([1, 2, 2, 3], "message 2 has the same stamp as the one before it"),
+        ([10, 30, 20], "message 2 is 1e-08 s earlier"),
+    ],
 )
 def test_stamps_that_go_back_or_repeat_are_refused(stamps: list[int], words: str) -> None:
     with pytest.raises(SourceError, match=words) as caught:
