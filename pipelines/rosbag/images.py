@@ -18,13 +18,13 @@ TYPES = {
     RAW: ("height", "width", "encoding", "is_bigendian", "step", "data"),
     **dict.fromkeys(ENCODED, ("data",)),
 }
-PIXELS = {  # encoding -> dtype, channels, the order of those that are kept
-    "rgb8": ("uint8", 3, (0, 1, 2)),
-    "bgr8": ("uint8", 3, (2, 1, 0)),
-    "mono8": ("uint8", 1, (0,)),
-    "8UC1": ("uint8", 1, (0,)),
-    "mono16": ("uint16", 1, (0,)),
-    "16UC1": ("uint16", 1, (0,)),
+PIXELS = {  # encoding -> dtype and channels
+    "rgb8": ("uint8", 3),
+    "bgr8": ("uint8", 3),
+    "mono8": ("uint8", 1),
+    "8UC1": ("uint8", 1),
+    "mono16": ("uint16", 1),
+    "16UC1": ("uint16", 1),
 }
 DEPTH_HEADER = 12  # bytes before the PNG of the transport compressedDepth
 SIDE = 1 << 14  # pixels
@@ -48,8 +48,7 @@ def look(message: Any, path: str) -> Look:
                 f"leave them out with source.ignore = ['{path}']",
                 reason="unsupported_image",
             )
-        dtype, _, order = PIXELS[message.encoding]
-        return Look(dtype, len(order), "raw")
+        return Look(*PIXELS[message.encoding], "raw")
     data = _bytes(message, path)
     if data.startswith((PNG, JPEG)):
         is_deep = data.startswith(PNG) and data[24:25] == b"\x10"  # the bits of a channel
@@ -83,7 +82,7 @@ def _bytes(message: Any, path: str) -> bytes:
 
 def _pixels(message: Any, path: str) -> Array:
     """Give an image as [H, W, C], red first; one whose size is not what its header says is a SourceError."""
-    name, channels, order = PIXELS[message.encoding]
+    name, channels = PIXELS[message.encoding]
     dtype = np.dtype(name).newbyteorder(">" if message.is_bigendian else "<")
     height, width, step = message.height, message.width, message.step
     row = width * channels * dtype.itemsize
@@ -92,4 +91,4 @@ def _pixels(message: Any, path: str) -> Array:
         raise SourceError(f"{path}: an image of {says} holds {len(message.data)} bytes", reason="bad_image")
     rows = np.frombuffer(message.data, np.uint8).reshape(height, step)[:, :row]
     frame = np.ascontiguousarray(rows).view(dtype).reshape(height, width, channels)
-    return np.ascontiguousarray(frame[..., order]).astype(name, copy=False)
+    return np.ascontiguousarray(frame[..., ::-1] if message.encoding == "bgr8" else frame).astype(name, copy=False)

@@ -99,6 +99,9 @@ def types_of(channels: tuple[Channel, ...], ros: str | None) -> Types:
             )
     schemas = [channel for channel in channels if channel.encoding == "json"]
     ours = [channel for channel in channels if channel.encoding != "json"]
+    for name in sorted({type_name(channel) for channel in ours}):
+        if not TYPE_NAME.fullmatch(name):
+            raise SourceError(f"messages of the type {name!r}, which is no name", reason="no_definition")
     told = tuple(sorted({(type_name(c), c.definition.form, c.definition.text) for c in ours}))
     store = _store(told, ros)
     if missing := {type_name(channel) for channel in ours} - store.fielddefs.keys():

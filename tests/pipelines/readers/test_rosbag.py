@@ -486,6 +486,56 @@ def test_several_connections_of_a_topic_may_not_differ_in_type(tmp_path: Path) -
         RosbagReader(str(bags.write_bag(tmp_path / "x", said)), clock=JOINTS)
 
 
+@pytest.mark.parametrize("kind", ["plain", "mcap"])
+def test_mcaps_own_decoder_reads_the_same_numbers(tmp_path: Path, kind: str) -> None:
+    from mcap.reader import make_reader
+    from mcap_ros2.decoder import DecoderFactory
+
+    path = KINDS[kind](tmp_path / "x", arm(9))
+    file = path if path.is_file() else path / "x.mcap"
+    with file.open("rb") as held:
+        told = [
+            message.decoded_message
+            for message in make_reader(held, decoder_factories=[DecoderFactory()]).iter_decoded_messages(JOINTS)
+        ]
+    value = episode(path, only=[JOINTS])
+    assert numbers(value, "joint_states.position") == [list(message.position) for message in told]
+    assert numbers(value, "joint_states.header.stamp.nanosec") == [message.header.stamp.nanosec for message in told]
+
+
+@pytest.mark.parametrize("order", ["little", "big"])
+def test_either_byte_order(tmp_path: Path, order: str) -> None:
+    from mcap.writer import Writer
+
+    store = bags.types()
+    definition, _ = store.generate_msgdef("sensor_msgs/msg/JointState", ros_version=2)
+    data = store.serialize_cdr(
+        bags.joints(0, [0.25, -3]), "sensor_msgs/msg/JointState", little_endian=order == "little"
+    )
+    with (tmp_path / "x.mcap").open("wb") as out:
+        writer = Writer(out)
+        writer.start()
+        schema = writer.register_schema("sensor_msgs/msg/JointState", "ros2msg", definition.encode())
+        writer.add_message(writer.register_channel(JOINTS, "cdr", schema), START, bytes(data), START)
+        writer.finish()
+    assert numbers(episode(tmp_path / "x.mcap"), "joint_states.position") == [[0.25, -3]]
+
+
+def test_types_in_idl(tmp_path: Path) -> None:
+    from mcap.writer import Writer
+
+    idl = "module lab_msgs { module msg { struct Pair { double left; sequence<float> right; }; }; };"
+    data = b"\0\1\0\0" + np.float64(1.5).tobytes() + np.uint32(2).tobytes() + np.float32([7, 8]).tobytes()
+    with (tmp_path / "x.mcap").open("wb") as out:
+        writer = Writer(out)
+        writer.start()
+        schema = writer.register_schema("lab_msgs/msg/Pair", "ros2idl", idl.encode())
+        writer.add_message(writer.register_channel("/pair", "cdr", schema), START, data, START)
+        writer.finish()
+    value = episode(tmp_path / "x.mcap", clock="/pair")
+    assert (numbers(value, "pair.left"), numbers(value, "pair.right")) == ([1.5], [[7, 8]])
+
+
 # --- definitions ---
 
 
@@ -515,6 +565,7 @@ def test_types_without_definition_need_the_name_of_a_distribution(tmp_path: Path
         "x" * (2 << 20),
         "lab_msgs/Odd x",
         "float32 import os",
+        f"float32 x\n{'=' * 80}\nMSG: a/b c\nfloat32 y",
     ],
 )
 def test_a_definition_that_is_none_is_refused(tmp_path: Path, text: str) -> None:
