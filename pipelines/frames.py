@@ -16,7 +16,10 @@ NEAR = {2: 0.25, 4: 0.01, 8: 0.01}  # of 255, by the bytes of a float: how far a
 
 
 def encode(frame: Array, images: str) -> bytes:
-    """Encode one frame [H, W, C] uint8, C 1 or 3: `png` loses nothing, `jpeg 95` is a tenth of the size."""
+    """Encode one frame [H, W, C] uint8, C 1 or 3: `png` loses nothing, `jpeg 95` is a tenth of the size.
+
+    As `png` it may also be uint16, C 1.
+    """
     form, _, quality = images.partition(" ")
     if form == "jpeg":
         space = "RGB" if frame.shape[-1] == 3 else "GRAY"

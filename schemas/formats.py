@@ -61,6 +61,32 @@ class Hdf5Source(SourceSpec):
         return self
 
 
+Stamp = Literal["log", "header"]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+class RosbagSource(SourceSpec):
+    """Bags of ROS messages and MCAP files: one bag is one episode, its topics resampled to one clock."""
+
+    format: Literal["rosbag"]
+    clock: str | Positive | None = None  # a topic, or ticks in a second
+    topics: dict[str, Literal["nearest", "hold", "linear", "slerp", "once"]] = Field(default_factory=dict)
+    stamp: Stamp | dict[str, Stamp] = "log"  # which time a message has; of topics not named, that of its logging
+    max_skew: Positive | None = None  # seconds
+    disorder: Literal["refuse", "sort"] = "refuse"  # times that go back or repeat
+    only: tuple[str, ...] = ()  # topics or paths: nothing else is read
+    ignore: tuple[str, ...] = ()  # topics or paths that are not read
+    ros: str | None = None  # a distribution, where the bags do not define their messages
+    files: str | None = None  # a pattern of files below `uri`, each of which is a bag
+    images: Images = "png"  # for raw frames
+
+    @model_validator(mode="after")
+    def _says_when(self) -> Self:
+        if self.clock is None:
+            raise ValueError("clock: missing; a topic such as '/joint_states', each message of which is a step, or Hz")
+        return self
+
+
 class PluginSource(SourceSpec):
     """A format that another package reads: an entry point of `GROUP` has the format's name."""
 
@@ -71,7 +97,7 @@ class PluginSource(SourceSpec):
         return self.options
 
 
-OURS: dict[str, type[SourceSpec]] = {"rlds": RldsSource, "hdf5": Hdf5Source}
+OURS: dict[str, type[SourceSpec]] = {"rlds": RldsSource, "hdf5": Hdf5Source, "rosbag": RosbagSource}
 PLUGIN = "plugin"
 
 
@@ -81,7 +107,10 @@ def _tag(data: Any) -> str:
 
 
 AnySource: TypeAlias = Annotated[
-    Annotated[RldsSource, Tag("rlds")] | Annotated[Hdf5Source, Tag("hdf5")] | Annotated[PluginSource, Tag(PLUGIN)],
+    Annotated[RldsSource, Tag("rlds")]
+    | Annotated[Hdf5Source, Tag("hdf5")]
+    | Annotated[RosbagSource, Tag("rosbag")]
+    | Annotated[PluginSource, Tag(PLUGIN)],
     Discriminator(_tag),
 ]
 
