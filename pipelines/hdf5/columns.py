@@ -1,42 +1,18 @@
 """Datasets and attributes of HDF5 as columns and values: never an object, never more than fits."""
 
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass
 from math import prod
-from typing import Any, Literal, TypeAlias
+from typing import Any
 
 import h5py
 import numpy as np
 
 from pipelines.frames import encode
-from pipelines.hdf5.tree import covers
+from pipelines.readers.leaves import BLOCK, LIMIT, NUMBERS, VALUE_LIMIT, Leaf, check_size, encoded_leaf
+from pipelines.readers.names import covers
 from schemas.errors import SourceError
 from schemas.images import PNG
 from schemas.source import Array, Column, Field
-
-NUMBERS = {
-    "bool",
-    "float16",
-    "float32",
-    "float64",
-    *(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)),
-}
-STARTS = (b"\xff\xd8\xff", PNG)  # of a JPEG and of a PNG
-LIMIT = 1 << 30  # bytes of one column of an episode, and of one chunk
-FRAMES_LIMIT = 1 << 35  # bytes of one camera's raw frames in an episode; they are encoded one block after the other
-VALUE_LIMIT = 16 << 20  # bytes of what an episode has once
-BLOCK = 2 << 20  # bytes that are read at a time: they stay in the cache
-MAX_STEPS = 10_000_000
-
-Form: TypeAlias = Literal["numbers", "texts", "frames", "padded", "blobs", "value"]
-
-
-@dataclass(frozen=True, slots=True)
-class Leaf:
-    """A field, and the form in which the file holds it."""
-
-    field: Field
-    form: Form  # frames: raw pixels; padded, blobs: encoded images in rows of one length, or each of its own
 
 
 def leaf_of(path: str, dataset: h5py.Dataset, per_episode: Collection[str]) -> Leaf:
@@ -58,10 +34,8 @@ def leaf_of(path: str, dataset: h5py.Dataset, per_episode: Collection[str]) -> L
     is_blob = not rest and (h5py.check_string_dtype(kind) or h5py.check_vlen_dtype(kind) == np.uint8)
     if is_blob or (name == "uint8" and len(rest) == 1):
         start = _bytes(dataset[0, : len(PNG)] if rest else dataset[0]) if shape[0] and 0 not in rest else b""
-        if start.startswith(STARTS):
-            encoding = "png" if start.startswith(PNG) else "jpeg"
-            field = Field(path=path, kind="image", dtype="uint8", shape=(None, None, 3), encoding=encoding)
-            return Leaf(field, "padded" if rest else "blobs")
+        if encoded := encoded_leaf(path, start, "padded" if rest else "blobs"):
+            return encoded
     if name in NUMBERS:
         return Leaf(Field(path=path, kind="number", dtype=name, shape=rest), "numbers")
     if h5py.check_string_dtype(kind) and not rest:
@@ -87,32 +61,10 @@ def _unsupported(path: str, kind: Any) -> SourceError:
     )
 
 
-def check_same(wanted: Leaf, found: Leaf) -> None:
-    """Refuse a field that is not in every episode what it is in the first one; narrower numbers are widened."""
-    ours, theirs = wanted.field, found.field
-    kinds = np.dtype(ours.dtype), np.dtype(theirs.dtype)
-    narrower = kinds[0].kind == kinds[1].kind and np.can_cast(kinds[1], kinds[0], "safe")
-    shapes = (len(ours.shape), len(theirs.shape)) if ours.per_step is False else (ours.shape, theirs.shape)
-    if (
-        wanted.form != found.form
-        or ours.kind != theirs.kind
-        or not narrower
-        or shapes[0] != shapes[1]
-        or ours.ragged != theirs.ragged
-    ):
-        says = [f"{leaf.form} {leaf.field.dtype} {list(leaf.field.shape)}" for leaf in (found, wanted)]
-        raise SourceError(
-            f"{ours.path} is {says[0]} here and {says[1]} in the first episode", reason="contradicts_fields"
-        )
-
-
 def column(leaf: Leaf, dataset: h5py.Dataset, *, rows: int, images: str) -> Column:
     """Read the first `rows` rows; raw frames are encoded as `images` says: `png`, or `jpeg` and a quality."""
     size = dataset.dtype.itemsize * rows * prod(dataset.shape[1:])
-    limit = FRAMES_LIMIT if leaf.form == "frames" else LIMIT
-    if size > limit or rows > MAX_STEPS:
-        message = f"{leaf.field.path}: {rows} steps of {size} bytes together; the limit is {MAX_STEPS} and {limit}"
-        raise SourceError(message, reason="too_large")
+    check_size(leaf, rows=rows, size=size)
     if leaf.form == "numbers":
         return _native(dataset[:rows], leaf.field.dtype)
     if leaf.form == "frames":

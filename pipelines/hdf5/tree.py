@@ -9,6 +9,7 @@ from typing import Any
 import h5py
 
 from pipelines.readers.folder import LFS_MARK, SourceFolder, lfs_pointer
+from pipelines.readers.names import covers, natural
 from schemas.errors import SourceError
 
 MAX_NODES = 10_000  # groups and datasets of one episode
@@ -90,15 +91,6 @@ def groups(file: h5py.File, pattern: str) -> list[str]:
     return ["/"]
 
 
-def natural(name: str) -> tuple[list[str | int], str]:
-    """Give the key that sorts numbers inside names by their value.
-
-    >>> sorted(["demo_10", "demo_2"], key=natural)
-    ['demo_2', 'demo_10']
-    """
-    return [int(word) if i % 2 else word for i, word in enumerate(re.split(r"([0-9]+)", name))], name
-
-
 def group_at(file: h5py.File, path: str) -> h5py.Group:
     """Go to a group that `groups` named."""
     node = file["/"]
@@ -137,15 +129,6 @@ def datasets(episode: h5py.Group, ignore: Collection[str]) -> dict[str, h5py.Dat
 
 def _address(group: h5py.Group) -> int:
     return int(h5py.h5o.get_info(group.id).addr)
-
-
-def covers(prefixes: Collection[str], path: str) -> bool:
-    """Say whether a dotted path is one of `prefixes`, or below one.
-
-    >>> covers(["obs"], "obs.image"), covers(["obs"], "observation")
-    (True, False)
-    """
-    return any(path == prefix or path.startswith(f"{prefix}.") for prefix in prefixes)
 
 
 def guess(file: h5py.File) -> str:

@@ -1,18 +1,16 @@
 """HDF5 in any layout that a declaration names: groups of one file as episodes, or a file for each."""
 
-import hashlib
-import json
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict
-from fnmatch import fnmatchcase
 from functools import cached_property
 from typing import Any
 
 import h5py
 
 from pipelines.hdf5 import tree
-from pipelines.hdf5.columns import Leaf, check_same, column, leaf_of, value, value_field
+from pipelines.hdf5.columns import column, leaf_of, value, value_field
 from pipelines.readers.folder import SourceFolder
+from pipelines.readers.leaves import Leaf, check_same, digest
+from pipelines.readers.names import covers, matching, natural
 from pipelines.readers.registry import HDF5_NAMES
 from pipelines.readers.source import FilePart, ShardRef
 from schemas.errors import SourceError, UsageError
@@ -91,7 +89,7 @@ class Hdf5Reader:
     def _attributes(self, group: h5py.Group) -> dict[str, tuple[h5py.Group, str]]:
         holders = {OWN: group} if group.name == "/" else {OWN: group, PARENT: group.parent}
         named = {f"{prefix}.{name}": (held, name) for prefix, held in holders.items() for name in held.attrs}
-        return {path: place for path, place in named.items() if not tree.covers(self.ignore, path)}
+        return {path: place for path, place in named.items() if not covers(self.ignore, path)}
 
     def files(self) -> Mapping[str, tuple[FilePart, ...]]:
         """Name the files, in the order of the numbers in their names, with the episodes that each holds."""
@@ -122,12 +120,7 @@ class Hdf5Reader:
 
     def description(self) -> dict[str, Any]:
         """Name the layout, and the fields by their digest."""
-        fields = json.dumps([asdict(field) for field in self.fields])
-        return {
-            "format": self.format,
-            "episodes_at": self.episodes,
-            "fields_sha256": hashlib.sha256(fields.encode()).hexdigest(),
-        }
+        return {"format": self.format, "episodes_at": self.episodes, "fields_sha256": digest(self.fields)}
 
     def tails(self, names: Iterable[str], count: int) -> dict[str, bytes]:
         """Read the last bytes of files."""
@@ -202,7 +195,7 @@ class Hdf5Reader:
     def _column(self, leaf: Leaf, dataset: h5py.Dataset) -> Any:
         path = leaf.field.path
         found = leaf_of(path, dataset, self.per_episode)
-        rows = dataset.shape[0] - tree.covers(self.drop_last, path) if dataset.shape else 0
+        rows = dataset.shape[0] - covers(self.drop_last, path) if dataset.shape else 0
         if found.form == "value" or dataset.shape[0]:  # a camera without a frame cannot show how it is encoded
             check_same(leaf, found)
         return column(leaf, dataset, rows=max(rows, 0), images=self.images)
@@ -210,7 +203,7 @@ class Hdf5Reader:
     def _check(self, found: Collection[str]) -> None:
         """Refuse an episode that lacks a dataset of the first one, or holds more: that would be lost."""
         known = {path for path in self.leaves if path != PLACE}
-        optional = {path for path in known if tree.covers([OWN, PARENT], path)}
+        optional = {path for path in known if covers([OWN, PARENT], path)}
         missing, more = sorted(known - optional - {*found}), sorted({*found} - known)
         if missing:
             raise SourceError(f"there is no '{missing[0]}', which the first episode has", reason="contradicts_fields")
@@ -230,11 +223,7 @@ def _nothing(pattern: str, path: str) -> SourceError:
 
 
 def _found(folder: SourceFolder, pattern: str | None) -> tuple[str, ...]:
-    """List the files that a pattern such as `*/demo.hdf5` names, or those directly in the folder."""
+    """List the files that a pattern names, or those directly in the folder."""
     if pattern is None:
-        return tuple(sorted((name for name in folder.names() if name.endswith(HDF5_NAMES)), key=tree.natural))
-    found = [""]
-    for depth, word in enumerate(pattern.split("/")):
-        bases = [(base, f"{base}/" if depth else "") for base in found]
-        found = [f"{stem}{name}" for base, stem in bases for name in folder.names(base) if fnmatchcase(name, word)]
-    return tuple(sorted(found, key=tree.natural))
+        return tuple(sorted((name for name in folder.names() if name.endswith(HDF5_NAMES)), key=natural))
+    return matching(folder, pattern)
