@@ -19,6 +19,7 @@ TABLE_LIMIT = 64 << 20  # bytes of one file
 EXACT = 1 << 53  # whole numbers up to here are exact as float64
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?|[+-]?(nan|inf|infinity)", re.IGNORECASE | re.ASCII)
 WHOLE = re.compile(r"[+-]?\d+", re.ASCII)
+WORDS = {int: "numbers", float: "numbers", str: "texts", bool: "truth values", type(None): "null", dict: "objects"}
 BOOLS = {"true": True, "false": False}
 NUMBERED = re.compile(r"(?P<base>.+?)(_|\.|\[)(?P<number>\d+)\]?")  # `joint_0`, `joint.0`, `joint[0]`
 
@@ -133,9 +134,10 @@ def _typed(path: str, items: Sequence[Any]) -> Array | list[str]:
         return list(items)
     if kinds == {bool}:
         return np.array(items)
-    if not kinds <= {int, float}:
-        words = ", ".join(sorted({"NoneType": "nothing"}.get(kind.__name__, kind.__name__) for kind in kinds))
-        raise SourceError(f"{path} holds {words} together, or lists of texts", reason="bad_table")
+    if not kinds or not kinds <= {int, float}:
+        words = ", ".join(sorted({WORDS.get(kind, kind.__name__) for kind in kinds}))
+        message = f"{path} holds {words or 'empty lists'}: neither numbers of one shape, nor texts, nor truth values"
+        raise SourceError(message, reason="bad_table")
     try:
         exact = np.array(items, np.int64) if kinds == {int} else None
         made = np.array(items, np.float64)

@@ -61,7 +61,11 @@ class EpisodeFilesReader:
         self.episodes = episodes or (name if is_file else guess(self.folder))
         self.names = matching(self.folder, self.episodes)
         if not self.names:
-            raise UsageError(f"{uri}: nothing here is called '{self.episodes}', as source.episodes says")
+            raise UsageError(
+                f"{uri}: no such file"
+                if is_file
+                else f"{uri}: nothing here is called '{self.episodes}', as source.episodes says"
+            )
         self.leaves = self._first()
         self.fields: tuple[Field, ...] = tuple(leaf.field for leaf in self.leaves.values())
 

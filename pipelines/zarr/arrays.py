@@ -17,6 +17,7 @@ from schemas.source import Array, Column, Field
 
 MAX_NODES, MAX_DEPTH = 10_000, 8
 KEPT = 256 << 20  # bytes of the last block that an array keeps for the next episode
+SHARD_LIMIT = 8 << 30  # bytes of a shard, of which single chunks are read
 NEAR = 0.01  # of 255: how far a pixel may be from a whole number
 
 
@@ -24,7 +25,11 @@ def arrays_of(store: SourceStore, is_ignored: Callable[[str], bool]) -> dict[str
     """Open every array of a store by its path; what lies there and is neither an array nor a group is a SourceError."""
     register_image_codecs()
     listable = bool(store.files.names(""))
-    root: Any = zarr.open_group(store, mode="r", use_consolidated=False if listable else None)
+    try:
+        root: Any = zarr.open_group(store, mode="r", use_consolidated=False if listable else None)
+    except FileNotFoundError as error:
+        message = "no Zarr group is here: neither zarr.json nor .zgroup"
+        raise SourceError(message, reason="no_episodes") from error
     found: dict[str, Any] = {}
     stack: list[tuple[str, Any]] = [("", root)]
     while stack:
@@ -103,7 +108,7 @@ class Rows:
         padded = array.dtype.itemsize * prod(
             -(-s // c) * c for s, c in zip(self.shape[1:], array.chunks[1:], strict=True)
         )
-        if chunk * padded > LIMIT or prod(array.shards or array.chunks) * array.dtype.itemsize > LIMIT * 8:
+        if chunk * padded > LIMIT or prod(array.shards or ()) * array.dtype.itemsize > SHARD_LIMIT:
             raise SourceError(f"{path}: chunks of more than {LIMIT} bytes", reason="too_large")
         self.rows = chunk * max(1, BLOCK // max(chunk * row, 1 << 14))
         held = array.async_array

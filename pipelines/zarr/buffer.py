@@ -60,6 +60,9 @@ class Buffer:
             path = told.path_of(place)
             if path in rows:
                 raise SourceError(f"two arrays are called {path}", reason="unsupported_field")
+            if covers(told.fill, path) and array.metadata.fill_value is None:
+                message = f"source.fill: {path} has no fill value, so what its missing chunks held is not known"
+                raise SourceError(message, reason="unsupported_field")
             rows[path] = Rows(array, path, told.frames.get(path))
             is_value = not told.is_step(place)
             if is_value and rows[path].count != len(ends):

@@ -36,14 +36,13 @@ IMAGES = {f"imagecodecs_{form}" for form in ("jpegxl", "jpeg2k", "jpeg", "jpegls
 
 
 @lru_cache(maxsize=1)
-def register_image_codecs() -> bool:
+def register_image_codecs() -> None:
     """Let Zarr find the image codecs that UMI's recordings use, where the package that has them is installed."""
     try:
         from imagecodecs.numcodecs import register_codecs  # noqa: PLC0415 - nobody needs it who has no such recordings
     except ImportError:
-        return False
+        return
     register_codecs(verbose=False)
-    return True
 
 
 def bounded(metadata: Any, path: str) -> Any:

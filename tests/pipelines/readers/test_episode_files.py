@@ -2,6 +2,8 @@
 
 import io
 import json
+import subprocess
+import sys
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -247,10 +249,12 @@ def test_episodes_may_lie_deeper_and_bridge_is_read_without_its_pickles(tmp_path
         ("csv", "a\n1.5\n9007199254740993\n", "mixes fractions and whole numbers above 2**53"),
         ("csv", "a\n99999999999999999999\n", "more than 64 bits"),
         ("jsonl", '{"a": 1}\n{"b": 1}\n', "row 1: 'a' is not in every row"),
-        ("jsonl", '{"a": 1}\n{"a": null}\n', "a holds int, nothing together"),
-        ("jsonl", '{"a": 1}\n{"a": "x"}\n', "a holds int, str together"),
+        ("jsonl", '{"a": 1}\n{"a": null}\n', "a holds null, numbers: neither"),
+        ("jsonl", '{"a": 1}\n{"a": "x"}\n', "a holds numbers, texts: neither"),
         ("jsonl", '{"a": [1, 2]}\n{"a": [1]}\n', "lists of unequal length"),
         ("jsonl", '{"a": 1}\n{"a": tru\n', "row 1 is not JSON"),
+        ("jsonl", '{"a": ["x"]}\n', "a holds texts: neither"),
+        ("jsonl", '{"a": []}\n', "a holds empty lists: neither"),
         ("jsonl", "[1]\n", "row 0 is no JSON object"),
         ("jsonl", "[" * 100_000 + "\n", "row 0 is not JSON"),
         ("jsonl", "\n", "holds no rows"),
@@ -406,6 +410,27 @@ def test_folders_that_are_too_deep_or_go_round_end(source: Path) -> None:
     assert outcome(source) == ["ok", "missing_file", "ok"]
 
 
+def test_large_arrays_of_frames_take_the_memory_of_some_frames(tmp_path: Path) -> None:
+    """One episode of 450 MB of raw frames: the encoded ones are all that is kept."""
+    np.savez(tmp_path / "0.npz", img=np.full((300, 700, 700, 3), 7, np.uint8))
+    code = """
+import resource, sys
+from pipelines.readers.episode_files import EpisodeFilesReader
+from pipelines.readers.source import plan
+reader = EpisodeFilesReader(sys.argv[1], images="jpeg 90")
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+(episode,) = [episode for ref in plan(reader.files()) for episode in reader.read(ref)]
+print(episode.n_steps(), (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) >> 10)
+"""
+    root = Path(__file__).parents[3]
+    words = [sys.executable, "-c", code, str(tmp_path)]
+    count, megabytes = map(
+        int, subprocess.run(words, capture_output=True, text=True, cwd=root, check=True).stdout.split()
+    )
+    assert count == 300
+    assert megabytes < 100
+
+
 # --- declarations and commands ---
 
 
@@ -414,6 +439,8 @@ def test_a_wrong_declaration_says_so(tmp_path: Path) -> None:
         catalog.dataset(str(declare(tmp_path, '{ format = "folder" }')))
     with pytest.raises(UsageError, match=r"nothing here is called 'x\*'"):
         EpisodeFilesReader(str(tmp_path), episodes="x*")
+    with pytest.raises(UsageError, match=r"x\.npz: no such file"):
+        EpisodeFilesReader(str(tmp_path / "x.npz"))
     with pytest.raises(UsageError, match="no episodes here"):
         EpisodeFilesReader(str(tmp_path))
 

@@ -217,6 +217,14 @@ def test_texts_are_read_per_step_and_per_episode(tmp_path: Path) -> None:
     assert [e.metadata["meta.task"] for e in found] == list("abcde")
 
 
+def test_texts_of_any_length_are_read(tmp_path: Path) -> None:
+    store = write(tmp_path / "x.zarr", zarr_format=3)
+    words = zarr.open_group(store, mode="a").create_array("data/words", shape=(ROWS,), chunks=(5,), dtype=str)
+    words[:] = np.array([f"{'long ' * i}☂" for i in range(ROWS)], object)
+    found = [bytes(x).decode() for e in episodes(store) for x in e.steps["words"]]
+    assert found == [f"{'long ' * i}☂" for i in range(ROWS)]
+
+
 def test_a_chunk_is_read_once_for_all_episodes_in_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = write(tmp_path / "x.zarr", chunks={"data/obs/pos": (ROWS, 3)})
     asked: list[str] = []
@@ -338,6 +346,18 @@ def test_a_lost_chunk_is_noticed_and_loses_its_episodes_alone(tmp_path: Path, za
     filled = episodes(store, fill=["img"])
     assert decoded(filled[1].steps["img"][0]).max() == 0
     assert ZarrReader(str(store), fill=["img"]).layout() == {"fill": ["img"]}
+
+
+def test_missing_chunks_without_a_fill_value_are_not_filled(tmp_path: Path) -> None:
+    store = write(tmp_path / "x.zarr")
+    edit_json(store / "data/img/.zarray", fill_value=None)
+    assert "has no fill value" in str(refused(store, fill=["img"]))
+
+
+def test_what_is_no_store_is_refused(tmp_path: Path) -> None:
+    assert "no Zarr group is here" in str(refused(tmp_path / "x.zarr"))
+    (tmp_path / "x.zip").write_bytes(b"PK\x05\x06" + bytes(18))
+    assert "no Zarr group is here" in str(refused(tmp_path / "x.zip"))
 
 
 def test_an_array_without_its_description_is_noticed(tmp_path: Path) -> None:
