@@ -4,7 +4,7 @@ import csv
 import io
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -12,6 +12,7 @@ import numpy as np
 
 from pipelines.loose.piece import Piece
 from pipelines.readers.leaves import MAX_STEPS, Leaf
+from pipelines.readers.names import covers
 from schemas.errors import SourceError
 from schemas.source import Array, Field
 
@@ -24,19 +25,24 @@ BOOLS = {"true": True, "false": False}
 NUMBERED = re.compile(r"(?P<base>.+?)(_|\.|\[)(?P<number>\d+)\]?")  # `joint_0`, `joint.0`, `joint[0]`
 
 
-def table(data: bytes, name: str, prefix: str) -> dict[str, Piece]:
-    """Read the columns of a CSV or JSON Lines file."""
-    columns = _csv(data) if name.endswith(".csv") else _json_lines(data)
+def table(data: bytes, name: str, *, prefix: str = "", ignore: Collection[str] = ()) -> dict[str, Piece]:
+    """Read the columns of a CSV or JSON Lines file, but for those whose paths are in `ignore`."""
+
+    def is_read(path: str) -> bool:
+        return not covers(ignore, f"{prefix}{path}")
+
+    columns = _csv(data, is_read) if name.endswith(".csv") else _json_lines(data, is_read)
     if not any(columns.values()):
         raise SourceError("holds no rows, so what its columns are cannot be seen", reason="bad_table")
     pieces = {path: _column(path, cells) for path, cells in columns.items()}
     return {f"{prefix}{path}": _named(piece, f"{prefix}{path}") for path, piece in _vectors(pieces).items()}
 
 
-def values(data: bytes, prefix: str) -> dict[str, Piece]:
-    """Read the values of a JSON file, which are those of the whole episode."""
-    held = flat(_object(_text(data), where="the file"))
-    return {f"{prefix}{path}": _value(f"{prefix}{path}", value) for path, value in held}
+def values(data: bytes, *, prefix: str, ignore: Collection[str]) -> dict[str, Piece]:
+    """Read the values of a JSON file, which are those of the whole episode; null is no value."""
+    held = _flat(_text(data), where="the file")
+    named = {f"{prefix}{path}": value for path, value in held.items() if value is not None}
+    return {path: _value(path, value) for path, value in named.items() if not covers(ignore, path)}
 
 
 def _value(path: str, value: Any) -> Piece:
@@ -47,7 +53,7 @@ def _value(path: str, value: Any) -> Piece:
     return Piece(leaf=Leaf(field, "value"), read=lambda _: made[0].tolist())
 
 
-def _csv(data: bytes) -> dict[str, list[str]]:
+def _csv(data: bytes, is_read: Callable[[str], bool]) -> dict[str, list[str]]:
     rows = csv.reader(io.StringIO(_text(data), newline=""), strict=True)
     try:
         header = [name.strip() or "index" for name in next(rows, [])]
@@ -60,16 +66,16 @@ def _csv(data: bytes) -> dict[str, list[str]]:
         if len(row) != len(header):
             message = f"row {number}: {len(row)} cells, and the first line names {len(header)} columns"
             raise SourceError(message, reason="bad_table")
-    return {name: [row[i].strip() for row in lines] for i, name in enumerate(header)}
+    return {name: [row[i] for row in lines] for i, name in enumerate(header) if is_read(name)}
 
 
-def _json_lines(data: bytes) -> dict[str, list[Any]]:
+def _json_lines(data: bytes, is_read: Callable[[str], bool]) -> dict[str, list[Any]]:
     columns: dict[str, list[Any]] = {}
-    lines = [line for line in _text(data).splitlines() if line.strip()]
+    lines = [line for line in _text(data).split("\n") if line.strip()]
     for number, line in enumerate(lines):
-        held = dict(flat(_object(line, where=f"row {number}")))
+        held = {path: value for path, value in _flat(line, where=f"row {number}").items() if is_read(path)}
         if number and held.keys() != columns.keys():
-            (other,) = sorted(held.keys() ^ columns.keys())[:1]
+            other = min(held.keys() ^ columns.keys())
             raise SourceError(f"row {number}: '{other}' is not in every row", reason="bad_table")
         for path, value in held.items():
             columns.setdefault(path, []).append(value)
@@ -83,21 +89,28 @@ def _text(data: bytes) -> str:
         raise SourceError("not UTF-8", reason="bad_utf8") from error
 
 
-def _object(text: str, *, where: str) -> dict[str, Any]:
+def _flat(text: str, *, where: str) -> dict[str, Any]:
+    """Read a JSON object; what lies in nested ones is named by dotted paths, none of them twice."""
     try:
-        held = json.loads(text)
+        held = json.loads(text, object_pairs_hook=_unique)
+        if isinstance(held, dict):
+            return _unique(list(_named_values(held)))
     except (ValueError, RecursionError) as error:
         raise SourceError(f"{where} is not JSON ({error})", reason="bad_table") from error
-    if not isinstance(held, dict):
-        raise SourceError(f"{where} is no JSON object", reason="bad_table")
+    raise SourceError(f"{where} is no JSON object", reason="bad_table")
+
+
+def _unique(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    held = dict(pairs)
+    if len(held) < len(pairs):
+        raise ValueError("a key stands there twice")
     return held
 
 
-def flat(held: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Name what lies in nested objects by dotted paths."""
+def _named_values(held: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     for name, value in held.items():
         if isinstance(value, dict):
-            yield from flat(value, f"{prefix}{name}.")
+            yield from _named_values(value, f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}", value
 
@@ -115,8 +128,9 @@ def _column(path: str, cells: Sequence[Any]) -> Piece:
     return Piece(leaf=Leaf(field, "numbers"), count=len(cells), read=lambda rows: made[:rows], cells=texts)
 
 
-def _parsed(path: str, cells: Sequence[str]) -> Sequence[Any]:
+def _parsed(path: str, texts: Sequence[str]) -> Sequence[Any]:
     """Read cells of text as numbers or truth values, where all of them are."""
+    cells = [text.strip() for text in texts]
     if cells and all(cell.lower() in BOOLS for cell in cells):
         return [BOOLS[cell.lower()] for cell in cells]
     are = [bool(NUMBER.fullmatch(cell)) for cell in cells]
@@ -124,7 +138,7 @@ def _parsed(path: str, cells: Sequence[str]) -> Sequence[Any]:
         return [int(cell) if WHOLE.fullmatch(cell) else float(cell) for cell in cells]
     if any(are) and all(number or not cell for number, cell in zip(are, cells, strict=True)):
         raise SourceError(f"{path}: row {are.index(False)} has no value", reason="bad_table")
-    return cells
+    return texts
 
 
 def _typed(path: str, items: Sequence[Any]) -> Array | list[str]:

@@ -116,9 +116,9 @@ def _file(folder: SourceFolder, name: str, told: Told, *, path: str) -> dict[str
             path = path or "values"
             return {path: npy_piece(folder, name, path, **arrays)}
         if kind.endswith(TABLES):
-            return tables.table(read_file(folder, name, tables.TABLE_LIMIT), kind, prefix)
+            return tables.table(read_file(folder, name, tables.TABLE_LIMIT), kind, prefix=prefix, ignore=told.ignore)
         if kind.endswith(".json"):
-            return tables.values(read_file(folder, name, tables.TABLE_LIMIT), prefix)
+            return tables.values(read_file(folder, name, tables.TABLE_LIMIT), prefix=prefix, ignore=told.ignore)
         if kind.endswith(".txt"):
             return {path: texts_piece(folder, name, path, ignore_lines=told.ignore_lines)}
         if kind.endswith(VIDEOS):

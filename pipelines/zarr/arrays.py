@@ -90,7 +90,7 @@ class Pixels:
         whole = np.rint(scaled)
         near = NEAR if block.dtype != np.float16 else 25 * NEAR
         if not (np.abs(scaled - whole) <= near).all() or whole.min() < 0 or whole.max() > 255:
-            message = f"{path}: pixels that are no whole numbers of 0..255 when 255 is {self.white:g}"
+            message = f"{path}: pixels that are no whole numbers of 0..255, or not in 0..{self.white:g}"
             raise SourceError(message, reason="bad_image")
         return whole.astype(np.uint8)
 

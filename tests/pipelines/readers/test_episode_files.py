@@ -255,6 +255,8 @@ def test_episodes_may_lie_deeper_and_bridge_is_read_without_its_pickles(tmp_path
         ("jsonl", '{"a": 1}\n{"a": tru\n', "row 1 is not JSON"),
         ("jsonl", '{"a": ["x"]}\n', "a holds texts: neither"),
         ("jsonl", '{"a": []}\n', "a holds empty lists: neither"),
+        ("jsonl", '{"a": 1, "a": 2}\n', "a key stands there twice"),
+        ("jsonl", '{"a.b": 1, "a": {"b": 2}}\n', "a key stands there twice"),
         ("jsonl", "[1]\n", "row 0 is no JSON object"),
         ("jsonl", "[" * 100_000 + "\n", "row 0 is not JSON"),
         ("jsonl", "\n", "holds no rows"),
@@ -285,18 +287,28 @@ def test_cells_that_are_no_numbers_make_a_column_of_texts(tmp_path: Path) -> Non
     assert np.isnan(np.asarray(fourth.steps["a"])).all()
 
 
+def test_columns_and_keys_that_are_ignored_may_hold_anything(tmp_path: Path) -> None:
+    (tmp_path / "e_0").mkdir()
+    (tmp_path / "e_0/a.csv").write_text("x,y\n1,1\n2,\n")
+    (tmp_path / "e_0/b.jsonl").write_text('{"x": " \u2028", "y": null}\n{"x": "b", "z": [1, "c"]}\n')
+    (tmp_path / "e_0/c.json").write_text('{"x": 1, "y": ["tag"], "z": null}')
+    (episode,) = episodes(tmp_path, ignore=["a.y", "b.y", "b.z", "c.y"])
+    assert {*episode.steps, *episode.metadata} == {"a.x", "b.x", "c.x", "episode_path"}
+    assert [bytes(x).decode() for x in episode.steps["b.x"]] == [" \u2028", "b"]
+
+
 @given(st.lists(st.floats(allow_nan=False) | st.integers(-(2**53), 2**53), min_size=1))
 def test_a_number_comes_back_as_it_was_written(numbers: list[float]) -> None:
     rows = "".join(f"{number!r}\n" for number in numbers)
-    piece = tables.table(f"x\n{rows}".encode(), "t.csv", "")["x"]
+    piece = tables.table(f"x\n{rows}".encode(), "t.csv")["x"]
     assert piece.read(len(numbers)).tolist() == [float(number) for number in numbers]
     lines = "".join(json.dumps({"x": number}) + "\n" for number in numbers)
-    assert tables.table(lines.encode(), "t.jsonl", "")["x"].read(len(numbers)).tolist() == [float(n) for n in numbers]
+    assert tables.table(lines.encode(), "t.jsonl")["x"].read(len(numbers)).tolist() == [float(n) for n in numbers]
 
 
 @given(st.lists(st.integers(-(2**63), 2**63 - 1), min_size=1).filter(lambda held: max(map(abs, held)) > 2**53))
 def test_whole_numbers_that_a_float_cannot_hold_stay_whole(numbers: list[int]) -> None:
-    piece = tables.table("\n".join(["x", *map(str, numbers)]).encode(), "t.csv", "")["x"]
+    piece = tables.table("\n".join(["x", *map(str, numbers)]).encode(), "t.csv")["x"]
     assert piece.read(len(numbers)).tolist() == numbers
     assert piece.leaf.field.dtype == "int64"
 
