@@ -40,7 +40,8 @@ def opened(folder: SourceFolder, name: str) -> Iterator[h5py.File]:
         with reading(path):
             file = str(here / name) if here else stack.enter_context(folder.open_parts(name))
             try:
-                held = stack.enter_context(h5py.File(file, "r"))
+                # Every chunk is read once and whole: a cache of chunks would only be one more copy.
+                held = stack.enter_context(h5py.File(file, "r", rdcc_nbytes=0))
             except OSError as error:
                 if "signature not found" in str(error):
                     raise _no_hdf5(folder, name) from error
@@ -58,6 +59,8 @@ def _no_hdf5(folder: SourceFolder, name: str) -> SourceError:
 def child(group: h5py.Group, name: str) -> Any:
     """Go one link down, to a group or dataset of the same file; a link to elsewhere is a SourceError."""
     link = group.get(name, getlink=True)
+    if link is None:
+        raise SourceError(f"{group.name} has no '{name}'", reason="missing_record")
     if isinstance(link, h5py.ExternalLink):
         raise SourceError(f"{group.name}: '{name}' is a link into another file: refused", reason="unsafe_link")
     if isinstance(link, h5py.SoftLink):
@@ -91,11 +94,19 @@ def groups(file: h5py.File, pattern: str) -> list[str]:
     return ["/"]
 
 
-def group_at(file: h5py.File, path: str) -> h5py.Group:
-    """Go to a group that `groups` named."""
+def node_at(file: h5py.File, path: str) -> Any:
+    """Go to a group or dataset."""
     node = file["/"]
     for word in filter(None, path.split("/")):
+        if not isinstance(node, h5py.Group):
+            raise SourceError(f"{node.name} is no group", reason="contradicts_fields")
         node = child(node, word)
+    return node
+
+
+def group_at(file: h5py.File, path: str) -> h5py.Group:
+    """Go to a group that `groups` named."""
+    node = node_at(file, path)
     if not isinstance(node, h5py.Group):
         raise SourceError("an episode is a group, this is a dataset", reason="contradicts_fields")
     return node

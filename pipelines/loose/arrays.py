@@ -10,7 +10,7 @@ from typing import IO, Any
 import numpy as np
 from numpy.lib import format as npy
 
-from pipelines.frames import encode
+from pipelines.frames import encode, gathered
 from pipelines.loose.piece import Piece
 from pipelines.readers.folder import SourceFolder
 from pipelines.readers.leaves import BLOCK, LIMIT, Leaf, array_leaf, check_size
@@ -122,7 +122,8 @@ def _read(stream: IO[bytes], header: Header, leaf: Leaf, *, rows: int, images: s
     else:
         blocks = _blocks(stream, header, rows)
     if leaf.form == "frames":
-        return [encode(np.ascontiguousarray(frame), images) for block in blocks for frame in block]
+        encoded = (encode(np.ascontiguousarray(frame), images) for block in blocks for frame in block)
+        return gathered(encoded, leaf.field.path, limit=LIMIT)
     if leaf.form == "texts":
         return [item.encode() if isinstance(item, str) else item for block in blocks for item in block.tolist()]
     parts = [block.astype(leaf.field.dtype, copy=False) for block in blocks]

@@ -1,11 +1,15 @@
 """Images, videos and texts of an episode as files: a frame that is lost is an error, never a gap."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from fnmatch import fnmatchcase
 from itertools import pairwise
+from typing import Any
 
+from pipelines.frames import gathered
 from pipelines.loose.piece import Piece
+from pipelines.readers.beside import video_type
 from pipelines.readers.folder import LFS_MARK, SourceFolder, lfs_pointer
 from pipelines.readers.leaves import LIMIT, MAX_STEPS, VALUE_LIMIT, Leaf
 from pipelines.readers.names import natural
@@ -43,17 +47,14 @@ def images_piece(folder: SourceFolder, below: str, path: str, *, names: Sequence
     if len(ordered) > MAX_STEPS:
         raise SourceError(f"{path}: more than {MAX_STEPS} images", reason="too_large")
 
+    def image(name: str) -> bytes:
+        data = read_file(folder, f"{below}/{name}", LIMIT)
+        if not data:
+            raise SourceError(f"{path}: {name} is empty", reason="bad_image")
+        return data
+
     def read(rows: int) -> list[bytes]:
-        images: list[bytes] = []
-        held = 0
-        for name in ordered[:rows]:
-            images.append(read_file(folder, f"{below}/{name}", LIMIT))
-            held += len(images[-1])
-            if held > LIMIT:
-                raise SourceError(f"{path}: more than {LIMIT} bytes in one episode", reason="too_large")
-            if not images[-1]:
-                raise SourceError(f"{path}: {name} is empty", reason="bad_image")
-        return images
+        return gathered(map(image, ordered[:rows]), path, limit=LIMIT)
 
     encoding = "png" if ordered[0].lower().endswith("png") else "jpeg"
     field = Field(path=path, kind="image", dtype="uint8", shape=(None, None, 3), encoding=encoding)
@@ -73,25 +74,22 @@ def _check_numbers(names: Sequence[str], path: str) -> None:
 
 def video_piece(folder: SourceFolder, name: str, path: str, *, images: str) -> Piece:
     """Take the frames of a video, encoded as `images` says."""
-    from pipelines.video import Video  # noqa: PLC0415 - only who has videos needs its library
+    kind, here = video_type(), folder.files.local
 
-    here = folder.files.local
-
-    def opened() -> Video:
-        return Video(str(here / name) if here else folder.open_parts(name), where=folder.path(name))
+    @contextmanager
+    def opened() -> Iterator[Any]:
+        with ExitStack() as stack:
+            file = str(here / name) if here else stack.enter_context(folder.open_parts(name))
+            video = kind(file, where=folder.path(name))
+            stack.callback(video.close)
+            yield video
 
     def read(rows: int) -> list[bytes]:
-        video = opened()
-        try:
-            return list(video.read(0, rows, images=images))
-        finally:
-            video.close()
+        with opened() as video:
+            return gathered(video.read(0, rows, images=images), path, limit=LIMIT)
 
-    video = opened()
-    try:
+    with opened() as video:
         count = video.count()
-    finally:
-        video.close()
     encoding = "png" if images == "png" else "jpeg"
     field = Field(path=path, kind="image", dtype="uint8", shape=(None, None, 3), encoding=encoding)
     return Piece(leaf=Leaf(field, "video"), count=count, read=read)

@@ -23,7 +23,7 @@ STARTS = (b"\xff\xd8\xff", PNG)  # of a JPEG and of a PNG
 LIMIT = 1 << 30  # bytes of one column of an episode, and of one chunk
 FRAMES_LIMIT = 1 << 35  # bytes of one camera's raw frames in an episode; they are encoded one block after the other
 VALUE_LIMIT = 16 << 20  # bytes of what an episode has once
-BLOCK = 2 << 20  # bytes that are read at a time: they stay in the cache
+BLOCK = 1 << 19  # bytes that are read at a time: they stay in the cache of a core
 MAX_STEPS = 10_000_000
 
 Form: TypeAlias = Literal["numbers", "texts", "frames", "padded", "blobs", "video", "value"]

@@ -1,14 +1,13 @@
 """Arrays of a Zarr store: found without missing one, and read in blocks of whole chunks."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from math import prod
 from typing import Any
 
 import numpy as np
 import zarr
 
-from pipelines.frames import encode
+from pipelines.frames import Pixels, encode, gathered
 from pipelines.readers.leaves import BLOCK, LIMIT, Leaf, array_leaf, check_size, encoded_leaf
 from pipelines.zarr.codecs import bounded, register_image_codecs
 from pipelines.zarr.store import DAMAGE, METADATA, SourceStore
@@ -18,7 +17,6 @@ from schemas.source import Array, Column, Field
 MAX_NODES, MAX_DEPTH = 10_000, 8
 KEPT = 256 << 20  # bytes of the last block that an array keeps for the next episode
 SHARD_LIMIT = 8 << 30  # bytes of a shard, of which single chunks are read
-NEAR = 0.01  # of 255: how far a pixel may be from a whole number
 
 
 def arrays_of(store: SourceStore, is_ignored: Callable[[str], bool]) -> dict[str, Any]:
@@ -68,39 +66,12 @@ def _node(group: Any, name: str, path: str) -> Any:
         raise
 
 
-@dataclass(frozen=True, slots=True)
-class Pixels:
-    """How a declared image array holds its frames."""
-
-    is_channels_first: bool
-    white: float | None  # of float pixels; None: bytes
-
-    @classmethod
-    def of(cls, words: str | None) -> "Pixels":
-        """Read `hwc`, `chw`, `hwc 0..1`, `chw 0..255`; nothing is `hwc`."""
-        axes, _, limits = (words or "hwc").partition(" ")
-        return cls(axes == "chw", float(limits.rpartition("..")[2]) if limits else None)
-
-    def __call__(self, block: Array, path: str) -> Array:
-        """Give frames [T, H, W, C] uint8; float pixels that are no bytes are a SourceError."""
-        frames = np.moveaxis(block, 1, -1) if self.is_channels_first else block
-        if self.white is None:
-            return frames
-        scaled = frames.astype(np.float64) * (255 / self.white)
-        whole = np.rint(scaled)
-        near = NEAR if block.dtype != np.float16 else 25 * NEAR
-        if not (np.abs(scaled - whole) <= near).all() or whole.min() < 0 or whole.max() > 255:
-            message = f"{path}: pixels that are no whole numbers of 0..255, or not in 0..{self.white:g}"
-            raise SourceError(message, reason="bad_image")
-        return whole.astype(np.uint8)
-
-
 class Rows:
     """One array, row by row: blocks of whole chunks are read, and the last one is kept for who goes on there."""
 
     def __init__(self, array: Any, path: str, pixels: str | None = None) -> None:
         """Check what a chunk needs; nothing is read."""
-        self.path, self.pixels = path, Pixels.of(pixels)
+        self.path, self.pixels = path, Pixels.of(pixels or "hwc")
         self.count = array.shape[0] if array.shape else 0
         self.shape, self.dtype = tuple(array.shape), array.dtype
         row = array.dtype.itemsize * prod(array.shape[1:])
@@ -122,24 +93,15 @@ class Rows:
             (first,) = self.blocks(0, 1)
             if encoded := encoded_leaf(self.path, first.tobytes(), "padded"):
                 return encoded
-        if not is_declared:
-            return array_leaf(
-                self.path, self.dtype, self.shape[is_value:] if is_value else self.shape, is_value=is_value
-            )
-        channels = self.shape[1 if self.pixels.is_channels_first else -1] if len(self.shape) == 4 else 0
-        is_float = self.dtype.kind == "f"
-        if (
-            channels not in {1, 3}
-            or is_value
-            or is_float != (self.pixels.white is not None)
-            or not (is_float or self.dtype == np.uint8)
-        ):
+        if not is_value and (channels := self.pixels.channels(self.dtype, self.shape)):
+            field = Field(path=self.path, kind="image", dtype="uint8", shape=(None, None, channels), encoding="raw")
+            return Leaf(field, "frames")
+        if is_declared:
             raise SpecError(
                 f"source.frames: {self.path} is {self.dtype.name} {list(self.shape)}; images are uint8, or floats with "
-                "their range such as 'hwc 0..1', with 1 or 3 channels"
+                "their range such as 'hwc 0..1', with 1 or 3 channels, or 4 as 'hwc rgba'"
             )
-        field = Field(path=self.path, kind="image", dtype="uint8", shape=(None, None, channels), encoding="raw")
-        return Leaf(field, "frames")
+        return array_leaf(self.path, self.dtype, self.shape[is_value:], is_value=is_value)
 
     def blocks(self, start: int, end: int) -> Iterator[Array]:
         """Read rows `start` to `end` in pieces."""
@@ -161,19 +123,17 @@ class Rows:
         """Read one episode's rows."""
         size = self.dtype.itemsize * (end - start) * prod(self.shape[1:])
         check_size(leaf, rows=end - start, size=size)
+        blocks = self.blocks(start, end)
         if leaf.form == "frames":
-            return [
-                encode(np.ascontiguousarray(frame), images)
-                for block in self.blocks(start, end)
-                for frame in self.pixels(block, self.path)
-            ]
+            encoded = (encode(frame, images) for block in blocks for frame in self.pixels(block, self.path))
+            return gathered(encoded, self.path, limit=LIMIT)
         if leaf.form == "padded":
-            return [row.tobytes().rstrip(b"\0") for block in self.blocks(start, end) for row in block]
+            return [row.tobytes().rstrip(b"\0") for block in blocks for row in block]
         if leaf.form == "texts":
-            return [as_bytes(item) for block in self.blocks(start, end) for item in block.tolist()]
+            return gathered((as_bytes(item) for block in blocks for item in block.tolist()), self.path, limit=LIMIT)
         whole = np.empty((end - start, *self.shape[1:]), leaf.field.dtype)
         at = 0
-        for block in self.blocks(start, end):
+        for block in blocks:
             whole[at : at + len(block)] = block
             at += len(block)
         return whole
