@@ -9,13 +9,11 @@ import numpy as np
 
 from pipelines.frames import Pixels, encode, gathered
 from pipelines.hdf5.chunks import check_chunks
-from pipelines.readers.leaves import BLOCK, LIMIT, NUMBERS, VALUE_LIMIT, Leaf, check_size
+from pipelines.readers.leaves import BLOCK, LIMIT, NUMBERS, VALUE_LIMIT, Leaf, check_size, encoded_leaf
 from pipelines.readers.names import covers
 from schemas.errors import SourceError, SpecError
 from schemas.images import PNG
 from schemas.source import Array, Column, Field
-
-STARTS = (b"\xff\xd8\xff", PNG)  # of a JPEG and of a PNG
 
 
 def leaf_of(path: str, dataset: h5py.Dataset, per_episode: Collection[str], *, frames: Mapping[str, str]) -> Leaf:
@@ -38,10 +36,8 @@ def leaf_of(path: str, dataset: h5py.Dataset, per_episode: Collection[str], *, f
     is_blob = not rest and (h5py.check_string_dtype(kind) or h5py.check_vlen_dtype(kind) == np.uint8)
     if is_blob or (name == "uint8" and len(rest) == 1):
         start = _bytes(dataset[0, : len(PNG)] if rest else dataset[0]) if shape[0] and 0 not in rest else b""
-        if start.startswith(STARTS):
-            encoding = "png" if start.startswith(PNG) else "jpeg"
-            field = Field(path=path, kind="image", dtype="uint8", shape=(None, None, 3), encoding=encoding)
-            return Leaf(field, "padded" if rest else "blobs")
+        if encoded := encoded_leaf(path, start, "padded" if rest else "blobs"):
+            return encoded
     if name in NUMBERS:
         return Leaf(Field(path=path, kind="number", dtype=name, shape=rest), "numbers")
     if h5py.check_string_dtype(kind) and not rest:
