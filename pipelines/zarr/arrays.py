@@ -1,6 +1,7 @@
 """Arrays of a Zarr store: found without missing one, and read in blocks of whole chunks."""
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from math import prod
 from typing import Any
 
@@ -11,7 +12,7 @@ from pipelines.frames import Pixels, encode, gathered
 from pipelines.readers.leaves import BLOCK, LIMIT, Leaf, array_leaf, check_size, encoded_leaf
 from pipelines.zarr.codecs import bounded, register_image_codecs
 from pipelines.zarr.store import DAMAGE, METADATA, SourceStore
-from schemas.errors import SourceError, SpecError
+from schemas.errors import SourceError
 from schemas.source import Array, Column, Field
 
 MAX_NODES, MAX_DEPTH = 10_000, 8
@@ -93,14 +94,11 @@ class Rows:
             (first,) = self.blocks(0, 1)
             if encoded := encoded_leaf(self.path, first.tobytes(), "padded"):
                 return encoded
-        if not is_value and (channels := self.pixels.channels(self.dtype, self.shape)):
+        shape = () if is_value else self.shape
+        find = partial(self.pixels.declared_channels, path=self.path) if is_declared else self.pixels.channels
+        if channels := find(self.dtype, shape):
             field = Field(path=self.path, kind="image", dtype="uint8", shape=(None, None, channels), encoding="raw")
             return Leaf(field, "frames")
-        if is_declared:
-            raise SpecError(
-                f"source.frames: {self.path} is {self.dtype.name} {list(self.shape)}; images are uint8, or floats with "
-                "their range such as 'hwc 0..1', with 1 or 3 channels, or 4 as 'hwc rgba'"
-            )
         return array_leaf(self.path, self.dtype, self.shape[is_value:], is_value=is_value)
 
     def blocks(self, start: int, end: int) -> Iterator[Array]:
