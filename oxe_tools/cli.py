@@ -44,7 +44,7 @@ def oxe(
 
 @app.command()
 def inspect(
-    source: Annotated[str, typer.Argument(help="A source: a folder, an HDF5 file, or an fsspec URI.")],
+    source: Annotated[str, typer.Argument(help="A source: a folder, a file, or an fsspec URI.")],
     *,
     limit: Annotated[int | None, typer.Option(min=1, help="Read only the first N episodes.")] = None,
     as_json: Json = False,
