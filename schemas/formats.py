@@ -95,9 +95,7 @@ class ZarrSource(SourceSpec):
     steps: str = "data"  # the group whose arrays have a row for each step
     files: str | None = None  # a pattern of stores below `uri`
     ignore: tuple[str, ...] = ()  # paths that are not read
-    frames: dict[str, Frames] = Field(
-        default_factory=dict
-    )  # how arrays hold images, where that is not plain uint8 [N, H, W, C]
+    frames: dict[str, Frames] = EMPTY  # how arrays hold images, where that is not plain uint8 [N, H, W, C]
     fill: tuple[str, ...] = ()  # paths whose chunks may be missing: they hold the fill value
     images: Images = "png"
 

@@ -117,15 +117,15 @@ def write_jsonl(file: Path, columns: Mapping[str, Any]) -> Path:
     return file
 
 
-def write_video(file: Path, *, frames: int, rate: int = 10) -> Path:
-    """Write a small H.264 video of plain frames, each one lighter than the one before."""
+def write_video(file: Path, *, frames: int, rate: int = 10, first: int = 0) -> Path:
+    """Write a small H.264 video of plain frames, each one lighter than the one before; that of number 0 is black."""
     import av
 
     file.parent.mkdir(parents=True, exist_ok=True)
     with av.open(file, "w") as made:
         stream: Any = made.add_stream("libx264", rate=rate)
         stream.width, stream.height, stream.pix_fmt = 32, 32, "yuv420p"
-        for number in range(frames):
+        for number in range(first, first + frames):
             frame = av.VideoFrame.from_ndarray(np.full((32, 32, 3), 5 * number, np.uint8), format="rgb24")
             made.mux(stream.encode(frame))
         made.mux(stream.encode())

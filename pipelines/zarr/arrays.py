@@ -11,7 +11,7 @@ from pipelines.frames import Pixels, encode, gathered
 from pipelines.readers.leaves import BLOCK, LIMIT, Leaf, array_leaf, check_size, encoded_leaf
 from pipelines.zarr.codecs import bounded, register_image_codecs
 from pipelines.zarr.store import DAMAGE, METADATA, SourceStore
-from schemas.errors import SourceError, SpecError
+from schemas.errors import SourceError
 from schemas.source import Array, Column, Field
 
 MAX_NODES, MAX_DEPTH = 10_000, 8
@@ -93,15 +93,13 @@ class Rows:
             (first,) = self.blocks(0, 1)
             if encoded := encoded_leaf(self.path, first.tobytes(), "padded"):
                 return encoded
-        if not is_value and (channels := self.pixels.channels(self.dtype, self.shape)):
-            field = Field(path=self.path, kind="image", dtype="uint8", shape=(None, None, channels), encoding="raw")
-            return Leaf(field, "frames")
-        if is_declared:
-            raise SpecError(
-                f"source.frames: {self.path} is {self.dtype.name} {list(self.shape)}; images are uint8, or floats with "
-                "their range such as 'hwc 0..1', with 1 or 3 channels, or 4 as 'hwc rgba'"
+        if not is_declared:
+            return array_leaf(
+                self.path, self.dtype, self.shape[is_value:] if is_value else self.shape, is_value=is_value
             )
-        return array_leaf(self.path, self.dtype, self.shape[is_value:], is_value=is_value)
+        channels = self.pixels.declared_channels(self.dtype, () if is_value else self.shape, path=self.path)
+        field = Field(path=self.path, kind="image", dtype="uint8", shape=(None, None, channels), encoding="raw")
+        return Leaf(field, "frames")
 
     def blocks(self, start: int, end: int) -> Iterator[Array]:
         """Read rows `start` to `end` in pieces."""
