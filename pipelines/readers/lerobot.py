@@ -166,8 +166,7 @@ class LerobotReader:
                         read, metadata = steps.read(held, row, runs.pop(self.places.indices[row], None))
                         yield RawEpisode(index=index, split=split, steps=read, metadata=metadata, file=path)
                     except SourceError as error:
-                        told = SourceError(f"episode {self.places.indices[row]}: {error.message}", reason=error.reason)
-                        yield Unreadable.of(told, index=index, split=split, file=error.file or path)
+                        yield Unreadable.of(error, index=index, split=split, file=path)
                     done += 1
             if part.is_tail:
                 yield from self._undeclared(runs, part, split)

@@ -467,7 +467,7 @@ def test_a_video_with_other_frames_than_rows_is_quarantined(tmp_path: Path, fram
     write_video(min(folder.rglob("*.mp4")), drawn(frames))
     assert outcome(folder) == [reason, "ok"]
     if reason != "ok":
-        assert details(folder).startswith(f"episode 0: {FRONT}: ")
+        assert details(folder).startswith(f"{FRONT}: ")
 
 
 def test_a_video_of_several_episodes_that_ends_early_loses_the_last(tmp_path: Path) -> None:
@@ -670,12 +670,45 @@ def test_a_dataset_converts_and_verifies(tmp_path: Path, version: str) -> None:
     assert found.manifest["source"]["fps"] == FPS
 
 
+def test_a_file_that_two_splits_share_converts_and_takes_an_append(tmp_path: Path) -> None:
+    made = [make_episode(i, steps=4 + i) for i in range(5)]
+    shared = {"info": {"splits": {"train": "0:2", "val": "2:3"}}}
+    found = converted(tmp_path, write(tmp_path, episodes=made[:3], per_file=3, **shared))
+    assert [(e["split"], e["length"]) for e in found.episodes.collect().to_dicts()] == [
+        ("train", 4),
+        ("train", 5),
+        ("val", 6),
+    ]
+    grown = {"info": {"splits": {"train": "0:2", "val": "2:3", "late": "3:5"}}}
+    write(tmp_path / "more", episodes=made, per_file=3, **grown)
+    (tmp_path / "source").rename(tmp_path / "old")
+    (tmp_path / "more/source").rename(tmp_path / "source")
+    report = convert(
+        catalog.dataset(str(tmp_path / "toy.toml")), tmp_path / "out", source=str(tmp_path / "source"), append=True
+    )
+    assert (report.kept, report.added) == (5, 2)
+    assert verify(open_dataset(tmp_path / "out"), source=str(tmp_path / "source")).first == []
+
+
 def test_check_compares_the_clock_with_that_of_the_source(tmp_path: Path) -> None:
     folder = write(tmp_path, 1, info={"total_episodes": 9})
     found = check(catalog.dataset(str(declare(tmp_path, replace={"control_hz = 10": "control_hz = 20"}))), str(folder))
     assert found.problems == ["control_hz is 20, the source says 10 frames per second"]
     assert "total_episodes is 9, the episodes that are listed have 1" in found.notes
     assert check(catalog.dataset(str(declare(tmp_path))), str(folder)).ok
+
+
+def test_quarantined_episodes_name_their_video_relative_to_the_source(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = write(tmp_path, version="v2.1")
+    lost = min(folder.rglob("*.mp4"))
+    lost.unlink()
+    monkeypatch.chdir(tmp_path)
+    report = convert(catalog.dataset(str(declare(tmp_path))), tmp_path / "out", source="source")
+    assert report.quarantined == {"missing_video": 1}
+    (row,) = pq.read_table(tmp_path / "out/meta/quarantine.parquet").to_pylist()
+    assert (row["file"], row["detail"]) == (str(lost.relative_to(folder)), f"{FRONT}: no such video")
 
 
 def test_a_key_that_this_format_does_not_have_is_refused(tmp_path: Path) -> None:
