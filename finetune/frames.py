@@ -37,6 +37,7 @@ class FrameDataset(data.Dataset[Item]):
         table: StepTable,
         *,
         action_space: Space,
+        control_hz: float | None,
         images: Images,
         statistics: Callable[[], Statistics],
         delta_timestamps: Deltas,
@@ -44,8 +45,7 @@ class FrameDataset(data.Dataset[Item]):
     ) -> None:
         """Check that `delta_timestamps` can be given; what is not there is a UsageError."""
         self.uri, self.tasks = dataset.uri, table.tasks
-        shown_hz = dataset.view(view).control_hz if view else None
-        self.fps = deltas.frame_rate(table, control_hz=shown_hz or dataset.spec.control_hz)
+        self.fps = deltas.frame_rate(table, control_hz=control_hz)
         known = [key for key in ("action", STATE) if key in table.columns] + list(images.chosen)
         for key in delta_timestamps:
             if key not in known:

@@ -47,6 +47,7 @@ def torch_dataset(
         dataset,
         read(dataset, view=view, split=split, episodes=episodes),
         action_space=dataset.view(view).space if view else dataset.columns.action,
+        control_hz=(dataset.view(view).control_hz if view else None) or dataset.spec.control_hz,
         images=Images(
             dataset,
             names=cameras,
