@@ -5,6 +5,7 @@ from collections.abc import Callable, Collection
 from importlib import import_module
 from importlib.metadata import entry_points
 
+from pipelines.lerobot import info as lerobot
 from pipelines.readers.folder import SourceFolder, pickle_refused
 from pipelines.readers.source import Reader
 from schemas.errors import MissingExtraError, SpecError, UsageError, did_you_mean
@@ -13,6 +14,7 @@ from schemas.formats import GROUP, SourceSpec
 READERS = {
     "rlds": "pipelines.readers.rlds:RldsReader",
     "hdf5": "pipelines.readers.hdf5:Hdf5Reader",
+    "lerobot": "pipelines.readers.lerobot:LerobotReader",
     "zarr": "pipelines.readers.zarr:ZarrReader",
     "rosbag": "pipelines.readers.rosbag:RosbagReader",
     "folder": "pipelines.readers.episode_files:EpisodeFilesReader",
@@ -80,6 +82,7 @@ def guess(uri: str) -> str:
     looks = {
         "rlds": "features.json" in names,
         "hdf5": any(name.endswith(HDF5_NAMES) for name in names),
+        "lerobot": bool(lerobot.roots(folder)),
         "zarr": any(name in {".zgroup", ".zmetadata", "zarr.json"} or name.endswith(ZARR_NAMES) for name in names),
         "rosbag": _holds_bag(names) or any(_holds_bag(folder.names(name)) for name in names if "." not in name),
         "folder": any(name.endswith((*EPISODE_NAMES, *PICKLES)) or EPISODE_FOLDER.fullmatch(name) for name in names),
