@@ -137,6 +137,16 @@ def vectors(part: Part, selection: Selection) -> Iterator[dict[str, Array]]:
         yield _joined(read)
 
 
+def episodes(part: Part, columns: Sequence[str]) -> Iterator[tuple[str, int, Steps]]:
+    """Read a part's episodes one by one: file, first row, and those of `columns` that hold numbers of one shape."""
+    dataset = _opened(part.folder, part.manifest)
+    for span in part.spans:
+        rows = iter(span.starts.tolist())
+        for steps, starts, lengths in _runs(dataset, span, columns=sorted(columns), rows=ROWS):
+            for start, length in zip(starts, lengths, strict=True):
+                yield span.file, next(rows), {name: column[start : start + length] for name, column in steps.items()}
+
+
 def _joined(read: Sequence[Found]) -> Found:
     return {name: np.concatenate([found[name] for found in read]) for name in read[0]}
 

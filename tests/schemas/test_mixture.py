@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 
 from schemas import catalog
 from schemas.errors import SpecError, ViewError
-from schemas.mixture import HERE, MixtureSource, MixtureSpec, load, mixture, mixture_names, shares
+from schemas.mixture import HERE, MixtureSource, MixtureSpec, load, mixture, mixture_names
+from schemas.shares import shares
 from schemas.views import view, view_names
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -228,7 +229,7 @@ def test_a_mixture_of_which_nothing_remains_is_an_error() -> None:
         ("0.5", "1\n[sources]\ntwo = {dataset = 'one', scenes = ['b']}", "weights.one: is given whole and in scenes"),
         ("0.5", "1\n[sources]\ntwo = {dataset = 'a', scenes = []}", "sources.two.scenes: Tuple should have at least 1"),
         ("0.5", "1\n[sources]\ntwo = {dataset = 'a', scenes = ['b', 'b']}", "sources: scene 'b' of a is in 2 sources"),
-        ('"relative"', '"relativ"', "weighting: Input should be 'relative' or 'share'"),
+        ('"relative"', '"relativ"', "weighting: Input should be 'relative', 'share' or 'temperature'"),
         ('"toy"', '"../toy"', "name: String should match pattern"),
         ("weighting", "wieghting", "unknown key 'wieghting'; did you mean 'weighting'?"),
     ],
