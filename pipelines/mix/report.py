@@ -10,6 +10,7 @@ from scipy.stats import chisquare
 
 from schemas.lock import TRAIN, VALIDATION, Lock
 from schemas.sampling import BLOCK
+from schemas.source import Array
 
 FEWEST = 5  # expected draws of a stratum in the test; rarer ones are counted together
 UNLIKELY = 1e-6  # a sample that only one in a million right ones is like
@@ -79,10 +80,7 @@ def sample(lock: Lock, draws: int, *, seed: int | None = None) -> dict[str, Any]
     counts = np.zeros(len(law.names), np.int64)
     for start in range(0, draws, BLOCK):
         counts += np.bincount(law.sources(start, min(draws, start + BLOCK)), minlength=len(counts))
-    expected = np.array(law.shares) / sum(law.shares) * draws
-    often = expected >= FEWEST
-    found, wanted = (np.append(x[often], x[~often].sum())[: often.sum() + (~often).any()] for x in (counts, expected))
-    p = float(chisquare(found, wanted).pvalue) if len(found) > 1 and wanted.min() > 0 else 1.0
+    p = likelihood(counts, np.array(law.shares))
     by_source: Counter[str] = Counter()
     for (source, _), count in zip(lock.strata, counts.tolist(), strict=True):
         by_source[source] += count
@@ -96,3 +94,12 @@ def sample(lock: Lock, draws: int, *, seed: int | None = None) -> dict[str, Any]
             for name, source in lock.sources.items()
         },
     }
+
+
+def likelihood(counts: Array, shares: Array) -> float:
+    """Say how likely counts at least so far from the shares are (chi-squared); rare strata are counted together."""
+    expected = shares / shares.sum() * counts.sum()
+    often = expected >= FEWEST
+    groups = int(often.sum() + (~often).any())
+    found, wanted = (np.append(x[often], x[~often].sum())[:groups] for x in (counts, expected))
+    return float(chisquare(found, wanted).pvalue) if groups > 1 else 1.0

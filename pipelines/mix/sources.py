@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from os.path import relpath
+from os.path import normpath, relpath
 from pathlib import Path
 from typing import Any
 
@@ -104,7 +104,7 @@ def located(spec: MixtureSpec, name: str, *, beside: Path, data: str | None) -> 
 
 def place(uri: str, beside: Path) -> str:
     """Follow a URI from the folder that it is relative to."""
-    return str(beside / uri) if is_local(uri) else uri
+    return normpath(beside / uri) if is_local(uri) else uri
 
 
 def _is_of(folder: Path, names: set[str]) -> bool:
