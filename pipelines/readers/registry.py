@@ -1,6 +1,6 @@
 """Formats and where their readers are; a reader's module is imported only when it is used."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from importlib import import_module
 from importlib.metadata import entry_points
 
@@ -12,9 +12,17 @@ from schemas.formats import GROUP, SourceSpec
 READERS = {
     "rlds": "pipelines.readers.rlds:RldsReader",
     "hdf5": "pipelines.readers.hdf5:Hdf5Reader",
+    "rosbag": "pipelines.readers.rosbag:RosbagReader",
 }
-EXTRAS = {"h5py": "hdf5", "av": "lerobot"}  # packages that only some formats need, and the extra that brings them
+# Packages that only some formats need, and the extra that brings them.
+EXTRAS = {
+    "h5py": "hdf5",
+    "av": "lerobot",
+    **dict.fromkeys(("apsw", "lz4", "mcap", "rosbags", "ruamel", "zstandard"), "mcap"),
+}
 HDF5_NAMES = (".hdf5", ".h5", ".hdf")
+ROSBAG_NAMES = (".mcap", ".db3", ".bag")
+ROSBAG_METADATA = "metadata.yaml"
 
 
 def open_source(uri: str, told: SourceSpec | None = None) -> Reader:
@@ -50,9 +58,17 @@ def guess(uri: str) -> str:
     """Say which format lies at `uri`, told by the names of its files; RLDS where they tell nothing."""
     if uri.rstrip("/").endswith(HDF5_NAMES):
         return "hdf5"
-    names = SourceFolder.at(uri).names()
+    if uri.rstrip("/").endswith((*ROSBAG_NAMES, ROSBAG_METADATA)):
+        return "rosbag"
+    folder = SourceFolder.at(uri)
+    names = folder.names()
     looks = {
         "rlds": "features.json" in names,
         "hdf5": any(name.endswith(HDF5_NAMES) for name in names),
+        "rosbag": _holds_bag(names) or any(_holds_bag(folder.names(name)) for name in names if "." not in name),
     }
     return next((form for form, fits in looks.items() if fits), "rlds")
+
+
+def _holds_bag(names: Collection[str]) -> bool:
+    return any(name == ROSBAG_METADATA or name.endswith(ROSBAG_NAMES) for name in names)

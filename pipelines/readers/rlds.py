@@ -145,6 +145,10 @@ class RldsReader:
         """Read the last bytes of shards: the last record's checksum is among them."""
         return self.folder.tails(names, count)
 
+    def layout(self) -> dict[str, Any]:
+        """Give nothing: RLDS describes itself."""
+        return {}
+
     def declaration(self) -> str | None:
         """Give the `oxe_spec.toml` that our exports carry."""
         return None if self.folder.size(DECLARATION) is None else self.folder.read(DECLARATION).decode()

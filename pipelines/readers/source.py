@@ -64,6 +64,9 @@ class Reader(Protocol):
     def tails(self, names: Iterable[str], count: int) -> dict[str, bytes]:
         """Read the last `count` bytes of files; those that are not there are left out."""
 
+    def layout(self) -> dict[str, Any]:
+        """Give the keys of the declaration's `source` that open it the same way, without format, uri and defaults."""
+
     def declaration(self) -> str | None:
         """Give the text of the declaration that lies inside the source, if one does."""
 
@@ -115,5 +118,5 @@ def _pieces(part: FilePart, target: int) -> Iterator[FilePart]:
             first=part.first + start,
             skip=part.skip + start,
             count=end - start,
-            is_tail=end == part.count,
+            is_tail=part.is_tail and end == part.count,
         )

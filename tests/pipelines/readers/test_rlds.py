@@ -283,7 +283,7 @@ def test_columns_of_unequal_length_are_refused_when_counted(toy: Path) -> None:
     (toy / TRAIN.format(0)).write_bytes(record + record)
     episode = read(toy)[1]
     assert isinstance(episode, RawEpisode)
-    with pytest.raises(SourceError, match=r"unequal length: .* has 3 steps, observation.state has 2 steps") as caught:
+    with pytest.raises(SourceError, match=r"unequal length: .* have 3 steps, observation.state has 2 steps") as caught:
         episode.n_steps()
     assert (caught.value.reason, caught.value.offset) == ("unequal_lengths", len(record))
 
