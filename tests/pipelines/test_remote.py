@@ -34,7 +34,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(remote, "BLOCK", 1000)
     monkeypatch.setattr(remote, "PATIENCE", 0.5)
     monkeypatch.setattr(progress, "POLL_REMOTE", 0.1)
-    monkeypatch.setattr("pipelines.job.PAUSES", (0.001, 0.001))
+    monkeypatch.setattr("pipelines.shards.PAUSES", (0.001, 0.001))
 
 
 @pytest.fixture
