@@ -28,21 +28,22 @@ IDENTITY_KEYS = ("schema_version", "spec_digest", "source", "options")
 
 
 @contextmanager
-def locked(out: Folder) -> Iterator[None]:
+def locked(out: Folder, lock: str = layout.LOCK) -> Iterator[None]:
     """Hold the right to write at `out`; while another process does, this is a UsageError."""
+    below = lock.rpartition("/")[0]
     is_new = out.local is not None and not out.local.exists()
     try:
         try:
-            with out.exclusive(layout.LOCK):
+            with out.exclusive(lock):
                 yield
         finally:
-            if out.local and not out.names(layout.META):  # refused: the folder is left as it was
-                out.remove(layout.META)
+            if out.local and not out.names(below):  # refused: the folder is left as it was
+                out.remove(below)
             if is_new and not out.names():
                 out.remove("")
     except BlockingIOError as error:
         told = f" ({error.strerror}; remove it if that process is no more)" if error.strerror and not out.local else ""
-        raise UsageError(f"{out.uri}: another conversion is writing here{told}") from error
+        raise UsageError(f"{out.uri}: another process is writing here{told}") from error
     except OSError as error:
         raise UsageError(f"{out.uri}: cannot be written ({error})") from error
 

@@ -137,6 +137,20 @@ def vectors(part: Part, selection: Selection) -> Iterator[dict[str, Array]]:
         yield _joined(read)
 
 
+def kept_steps(dataset: Dataset, view: str) -> dict[tuple[str, int], int]:
+    """Count the steps that a view keeps of each episode, by its file and its first row there."""
+    shown = dataset.view(view)
+    found: dict[tuple[str, int], int] = {}
+    for span in (span for part in parts_of(dataset, Selection()) for span in part.spans):
+        counts = [
+            len(shown.of_columns({**{k: v[a : a + n] for k, v in steps.items()}, ROW: np.arange(n)}).action)
+            for steps, starts, lengths in _runs(dataset, span, columns=sorted(shown.columns), rows=ROWS)
+            for a, n in zip(starts, lengths, strict=True)
+        ]
+        found |= {(span.file, int(row)): count for row, count in zip(span.starts, counts, strict=True)}
+    return found
+
+
 def _joined(read: Sequence[Found]) -> Found:
     return {name: np.concatenate([found[name] for found in read]) for name in read[0]}
 
