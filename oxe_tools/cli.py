@@ -162,15 +162,23 @@ def verify(
 ) -> None:
     """Read a dataset and its source again and compare every number, image byte, count, digest and index entry.
 
+    Of an export, the source is the dataset that it was made from.
+
     \b
     Example: oxe verify bridge
     """
+    from pipelines.export.ledger import RECORD
+    from pipelines.export.verify import verify_export
     from pipelines.verify import verify as run
     from schemas.store import open_dataset
 
-    dataset = open_dataset(directory)
-    with progress(len(dataset)) as bar:
-        found = run(dataset, source=source, progress=bar)
+    with progress() as bar:
+        if (Path(directory) / RECORD).is_file():
+            found = verify_export(Path(directory), source=source, progress=bar)
+        else:
+            dataset = open_dataset(directory)
+            bar.expect(len(dataset))
+            found = run(dataset, source=source, progress=bar)
     if as_json:
         show.as_json(found.to_json())
     else:

@@ -1,7 +1,8 @@
 """`export lerobot`: a published dataset as a LeRobotDataset, v3.0 or v2.1, with videos or encoded images."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from fractions import Fraction
 from functools import cached_property
 from math import inf, isfinite
@@ -15,7 +16,7 @@ from pipelines.export.cameras import kept_cameras
 from pipelines.export.declaration import Paths, declaration, free_name
 from pipelines.export.lerobot_features import INDEX, TIMES, features, has_times
 from pipelines.export.lerobot_meta import (
-    Episode,
+    Row,
     Totals,
     table_schema,
     write_info,
@@ -25,15 +26,20 @@ from pipelines.export.lerobot_meta import (
 )
 from pipelines.export.lerobot_places import HOLDS, STATS
 from pipelines.export.lerobot_shard import Written, write_shard
-from pipelines.export.plan import Asked, ExportRef, exported_lengths, shards_of_size
+from pipelines.export.lerobot_verify import check_descriptions, check_video
+from pipelines.export.plan import Asked, ExportRef, exported_lengths, in_order_of_steps, shards_of_size
 from pipelines.export.report import Report
 from pipelines.numbers import Selection
 from pipelines.records import Engine
+from pipelines.standardize import Binding
 from pipelines.statistics import statistics
+from pipelines.verify import Verification
 from pipelines.writers.video import Codec
-from schemas.arrow import metadata_schema
+from schemas.arrow import RAW, metadata_schema
+from schemas.episode import Episode, Frames
 from schemas.errors import DatasetError, UsageError
 from schemas.folder import LocalFolder
+from schemas.source import Column
 from schemas.store import Dataset
 from stats.formats import LEROBOT
 from stats.formats import lerobot as figures_of
@@ -57,7 +63,7 @@ class LeRobotExport:
         self.codec = Codec.of(asked.video, crf=asked.crf, gop=asked.gop)
         self.cameras, without = kept_cameras(dataset, asked.video)
         self.features, self.raw, left_out = features(dataset, self.space, self.cameras, view=asked.view)
-        self.metadata, lacking = _metadata(dataset)
+        self.metadata, lacking = _metadata(dataset, [feature.name for feature in self.features])
         self.left_out = {**without, **left_out, **lacking}
 
     @cached_property
@@ -89,7 +95,7 @@ class LeRobotExport:
         """Write everything below `meta/`."""
         version = self.asked.version
         written = Written(self.cameras)
-        shards = ((ref, self._episodes(ref, written.add(record))) for ref, record in zip(refs, records, strict=True))
+        shards = ((ref, self.rows(ref, written.add(record))) for ref, record in zip(refs, records, strict=True))
         if version == "3.0":
             vectors = [name for name in (*LEROBOT.values(), *INDEX) if any(f.name == name for f in self.features)]
             images = [kept.key for kept in self.cameras]
@@ -137,17 +143,17 @@ class LeRobotExport:
             left_out=self.left_out,
         )
 
-    def _episodes(self, ref: ExportRef, stats: Sequence[Mapping[str, Any]]) -> list[Episode]:
-        """List the rows of one shard's episodes."""
+    def rows(self, ref: ExportRef, stats: Sequence[Mapping[str, Any]]) -> list[Row]:
+        """Say of a shard's episodes what the table of episodes does."""
         starts = ref.first_step + np.cumsum([0, *ref.lengths])
-        rows = self._about[list(ref.positions)].to_dicts()
+        about = self._about[list(ref.positions)].to_dicts()
         return [
-            Episode(
+            Row(
                 number=ref.first_episode + k,
                 length=length,
                 first=int(starts[k]),
-                tasks=rows[k]["instructions"] or [""],
-                about={name: rows[k][column] for name, column in self._about_columns.items()},
+                tasks=about[k]["instructions"] or [""],
+                about={name: about[k][column] for name, column in self._about_columns.items()},
                 stats=stats[k],
             )
             for k, length in enumerate(ref.lengths)
@@ -178,14 +184,51 @@ class LeRobotExport:
         )
         return declaration(self.dataset, paths, view=self.asked.view, space=self.space)
 
-    def mapping(self) -> Mapping[str, Any]:
-        """Say what a comparison with the dataset must know."""
+    def settings(self) -> Mapping[str, Any]:
+        """Say for the record how the dataset's columns are named and its images compressed."""
         return {
             "codec": self.codec.to_json() if self.videos else None,
             "cameras": {kept.camera.column: kept.key for kept in self.cameras},
             "raw": self.raw,
             "metadata": self.metadata,
         }
+
+    def read_back(self, episode: Episode, binding: Binding) -> Episode:
+        """Give the episode with LeRobot's names and shapes, without what is left out and without the videos."""
+        leaves = {camera.path: camera.leaf for camera in binding.layout.cameras}
+        images, depth = dict[str, Frames](), dict[str, Frames]()
+        for kept in self.cameras:
+            if not kept.is_video:
+                held, read = (episode.depth, depth) if kept.camera.is_depth else (episode.images, images)
+                read[leaves[kept.key]] = held[kept.camera.leaf]
+        raw = {name.removeprefix(RAW): _scalars(episode.raw[path]) for name, path in self.raw.items()}
+        about = {name: _simple(episode.metadata[path]) for name, path in self.metadata.items()}
+        return in_order_of_steps(replace(episode, images=images, depth=depth, raw=raw, metadata=about))
+
+    def comparable(self, episode: Episode) -> Episode:
+        """Leave out what LeRobot's table of episodes has besides ours."""
+        return replace(episode, metadata={name: episode.metadata.get(name) for name in self.metadata})
+
+    def check(self, record: Mapping[str, Any], out: Verification) -> None:
+        """Compare the descriptions and the videos."""
+        check_descriptions(self, out)
+        bounds = record["report"]["cameras"]
+        for kept in self.cameras:
+            if kept.is_video:
+                check_video(self, kept, out, bound=bounds[kept.key]["psnr"])
+
+
+def _scalars(column: Column) -> Column:
+    """Give one number a step as LeRobot has it, without an axis of its own."""
+    is_one = isinstance(column, np.ndarray) and column.shape[1:] == (1,)
+    return column.reshape(-1) if is_one else column  # type: ignore[union-attr]
+
+
+def _simple(value: Any) -> Any:
+    """Give what a table of episodes is read as: numbers, texts, lists of texts, and others as JSON."""
+    if not isinstance(value, list) or all(isinstance(item, str) for item in value):
+        return value
+    return json.dumps(value)
 
 
 def _fps(dataset: Dataset, asked: Asked) -> float:
@@ -204,13 +247,14 @@ def _fps(dataset: Dataset, asked: Asked) -> float:
     return fps
 
 
-def _metadata(dataset: Dataset) -> tuple[dict[str, str], dict[str, str]]:
+def _metadata(dataset: Dataset, names: Iterable[str]) -> tuple[dict[str, str], dict[str, str]]:
     """Name the columns for what the source says of whole episodes; second come those that are left out."""
     found, left_out = dict[str, str](), dict[str, str]()
+    taken = OWN.union(names)
     for field in dataset.columns.metadata:
         if field.kind in {"number", "text"}:
             name = f"source.{field.path}" if field.path.startswith(RESERVED) else field.path
-            found[free_name(name, OWN | found.keys())] = field.path
+            found[free_name(name, taken | found.keys())] = field.path
         else:
             left_out[f"metadata.{field.path}"] = f"LeRobot's table of episodes has no {field.kind}"
     return found, left_out

@@ -40,7 +40,7 @@ def _pandas(name: str, kind: str, numpy: str) -> dict[str, Any]:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Episode:
+class Row:
     """One row of the table of episodes."""
 
     number: int
@@ -55,7 +55,7 @@ class Episode:
         return {"episode_index": self.number, "tasks": self.tasks, "length": self.length, **self.about}
 
 
-def write_lines(out: Folder, episodes: Iterable[Episode]) -> None:
+def write_lines(out: Folder, episodes: Iterable[Row]) -> None:
     """Write v2.1's two files."""
     rows, figures = list[str](), list[str]()
     for episode in episodes:
@@ -71,7 +71,7 @@ def write_lines(out: Folder, episodes: Iterable[Episode]) -> None:
 
 def write_table(
     out: Folder,
-    shards: Iterable[tuple[ExportRef, Sequence[Episode]]],
+    shards: Iterable[tuple[ExportRef, Sequence[Row]]],
     *,
     schema: pa.Schema,
     videos: Sequence[str],
@@ -89,18 +89,25 @@ def write_table(
         out.drop(tmp)
 
 
-def _row(ref: ExportRef, episode: Episode, *, videos: Sequence[str], fps: float) -> dict[str, Any]:
+def _row(ref: ExportRef, episode: Row, *, videos: Sequence[str], fps: float) -> dict[str, Any]:
+    return {
+        **episode.json(),
+        **place_of(ref, episode, videos=videos, fps=fps),
+        **{f"stats/{name}/{key}": value for name, found in episode.stats.items() for key, value in found.items()},
+    }
+
+
+def place_of(ref: ExportRef, episode: Row, *, videos: Sequence[str], fps: float) -> dict[str, Any]:
+    """Say in which files an episode lies, and where in them."""
     places = Places(version="3.0", shard=ref.number, episode=episode.number)
     place = {"chunk_index": places.chunk, "file_index": places.file}
     start = episode.first - ref.first_step
     times = {"from_timestamp": start / fps, "to_timestamp": (start + episode.length) / fps}
     return {
-        **episode.json(),
         "dataset_from_index": episode.first,
         "dataset_to_index": episode.first + episode.length,
         **{f"data/{name}": value for name, value in place.items()},
         **{f"videos/{key}/{name}": value for key in videos for name, value in (place | times).items()},
-        **{f"stats/{name}/{key}": value for name, found in episode.stats.items() for key, value in found.items()},
         "meta/episodes/chunk_index": 0,
         "meta/episodes/file_index": 0,
     }

@@ -16,6 +16,7 @@ from PIL import Image
 
 from pipelines.export.cameras import Kept
 from pipelines.export.lerobot_features import INDEX, Feature, Placed
+from pipelines.export.lerobot_meta import Row
 from pipelines.export.lerobot_places import Places
 from pipelines.export.lerobot_stats import Figures, every, merged, of_pixels, of_values, sampled
 from pipelines.export.plan import Asked, ExportRef, checked
@@ -47,6 +48,16 @@ class Export(Protocol):
     def tasks(self) -> Mapping[str, int]:
         """Number the instructions."""
 
+    @property
+    def videos(self) -> Sequence[str]:
+        """Name the cameras that become videos."""
+
+    def refs(self) -> Sequence[ExportRef]:
+        """Plan the shards."""
+
+    def rows(self, ref: ExportRef, stats: Sequence[Mapping[str, Any]]) -> Sequence[Row]:
+        """Say of a shard's episodes what the table of episodes does."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Part:
@@ -73,10 +84,10 @@ class Shard:
 def write_shard(export: Export, ref: ExportRef) -> tuple[list[str], dict[str, Any]]:
     """Write the files of some episodes; gives their names, and what `Written` adds up."""
     shard = Shard(export, ref, [], [], {}, {}, {}, {})
-    names = [_write_data(shard, part) for part in _parts(export, ref)]
+    names = [_write_data(shard, part) for part in parts_of(export, ref)]
     for kept in export.cameras:
         if kept.is_video:
-            names += [_write_video(shard, part, kept) for part in _parts(export, ref)]
+            names += [_write_video(shard, part, kept) for part in parts_of(export, ref)]
     return names, {
         "stats": shard.stats,
         "levels": {key: [levels.to_json() for levels in channels] for key, channels in shard.levels.items()},
@@ -86,7 +97,8 @@ def write_shard(export: Export, ref: ExportRef) -> tuple[list[str], dict[str, An
     }
 
 
-def _parts(export: Export, ref: ExportRef) -> Iterator[Part]:
+def parts_of(export: Export, ref: ExportRef) -> Iterator[Part]:
+    """Say which episodes of a shard share files."""
     version = export.asked.version
     if version == "3.0":
         yield Part(places=Places(version=version, shard=ref.number, episode=0), numbers=range(ref.episodes))
@@ -183,7 +195,6 @@ def unit_of(kept: Kept) -> float:
 def _write_video(shard: Shard, part: Part, kept: Kept) -> str:
     """Write one camera's video; no more than one frame is decoded at a time, but for what the encoder holds."""
     export, name = shard.export, part.places.video(kept.key)
-    number = export.dataset.columns.cameras.index(kept.camera)
     pictures = Pictures(is_bgr=kept.camera.channels == "bgr")
     tmp = export.out.staged(name.rpartition("/")[0])
     size = kept.header.height, kept.header.width
@@ -191,11 +202,11 @@ def _write_video(shard: Shard, part: Part, kept: Kept) -> str:
     try:
         with closing(VideoFile(tmp, export.codec, fps=export.rate, size=size)) as video:
             for k in part.numbers:
-                path, row, _ = export.dataset.where(shard.ref.positions[k])
-                file, wanted, seen = export.dataset.file(path), sampled(len(shard.rows[k])), list[Array]()
-                for t, stored in enumerate(shard.rows[k].tolist()):
+                rows = shard.rows[k]
+                wanted, seen = sampled(len(rows)), list[Array]()
+                for t, image in enumerate(stored_images(export, kept, shard.ref.positions[k], rows=rows)):
                     where = f"{kept.key}: episode {shard.ref.first_episode + k}: step {t}"
-                    frame = pictures.decoded(file.image(row + stored, number) or b"", where=where)
+                    frame = pictures.decoded(image, where=where)
                     if (frame.height, frame.width) != size:
                         raise _another_size(where, frame, size)
                     video.add(pictures.planes(frame), is_first=t == 0)
@@ -208,6 +219,20 @@ def _write_video(shard: Shard, part: Part, kept: Kept) -> str:
     finally:
         export.out.drop(tmp)
     return name
+
+
+def kept_rows(export: Export, i: int) -> Array:
+    """Say which steps of an episode are exported."""
+    stored = export.dataset.episode(i)
+    view = export.dataset.view(export.asked.view) if export.asked.view else None
+    return np.flatnonzero(view.of(stored).mask) if view else np.arange(len(stored))
+
+
+def stored_images(export: Export, kept: Kept, i: int, *, rows: Array) -> Iterator[bytes]:
+    """Read the encoded images of one camera at some steps of an episode."""
+    path, start, _ = export.dataset.where(i)
+    file, number = export.dataset.file(path), export.dataset.columns.cameras.index(kept.camera)
+    return (file.image(start + row, number) or b"" for row in rows.tolist())
 
 
 def _another_size(where: str, frame: Any, size: tuple[int, int]) -> DatasetError:

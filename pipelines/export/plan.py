@@ -1,7 +1,7 @@
 """What an export is asked for, and its shards: some episodes of one split each."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from pipelines.numbers import kept_steps
@@ -139,3 +139,16 @@ def checked(dataset: Dataset, i: int, view: str | None) -> Episode:
     if stored.content_hash() != dataset.content_hash(i):
         raise DatasetError(f"{dataset.uri}: episode {i} is damaged; 'oxe verify' tells more")
     return dataset.view(view).apply(stored) if view else stored
+
+
+def in_order_of_steps(episode: Episode) -> Episode:
+    """Put instructions in the order in which steps have them, as reading them back does; others follow."""
+    if episode.instruction_index is None:
+        return episode
+    steps = dict.fromkeys(episode.instruction_index.tolist())
+    order = [*steps, *(i for i in range(len(episode.instructions)) if i not in steps)]
+    place = {old: new for new, old in enumerate(order)}
+    index = episode.instruction_index.copy()
+    for new, old in enumerate(episode.instruction_index.tolist()):
+        index[new] = place[old]
+    return replace(episode, instructions=tuple(episode.instructions[i] for i in order), instruction_index=index)

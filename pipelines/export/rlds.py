@@ -10,10 +10,12 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from pipelines.export.declaration import Paths, declaration
-from pipelines.export.plan import Asked, ExportRef, checked, shards_of_files
+from pipelines.export.plan import Asked, ExportRef, checked, in_order_of_steps, shards_of_files
 from pipelines.export.report import Report
 from pipelines.readers.rlds import FEATURES, INFO
 from pipelines.records import Engine
+from pipelines.standardize import Binding
+from pipelines.verify import Verification
 from pipelines.writers.rlds import Feature, Shard, features_json, info_json, metadata_column
 from schemas.arrow import Camera
 from schemas.episode import Episode
@@ -102,9 +104,25 @@ class RldsExport:
         )
         return declaration(self.dataset, paths, view=self.asked.view, space=self.space)
 
-    def mapping(self) -> Mapping[str, Any]:
-        """Say what the format cannot keep."""
+    @property
+    def videos(self) -> Sequence[str]:
+        """Name none: all images are kept as they are."""
+        return ()
+
+    def settings(self) -> Mapping[str, Any]:
+        """Say nothing: the declaration says it all."""
         return {}
+
+    def read_back(self, episode: Episode, binding: Binding) -> Episode:  # noqa: ARG002 - cameras keep their names
+        """Give the episode as it is; a view leaves out the source's own numbers."""
+        return in_order_of_steps(replace(episode, raw={}) if self.asked.view else episode)
+
+    def comparable(self, episode: Episode) -> Episode:
+        """Give it as it is."""
+        return episode
+
+    def check(self, record: Mapping[str, Any], out: Verification) -> None:
+        """Do nothing: there is nothing but episodes."""
 
 
 def _columns(dataset: Dataset, *, view: str | None, space: Space) -> dict[Feature, Fill]:

@@ -22,6 +22,9 @@ from pipelines.readers.registry import EXTRAS
 from pipelines.readers.rlds import DECLARATION
 from pipelines.records import Engine
 from pipelines.shards import attempted
+from pipelines.standardize import Binding
+from pipelines.verify import Verification
+from schemas.episode import Episode
 from schemas.errors import DatasetError, MissingExtraError, UsageError
 from schemas.folder import LocalFolder, absolute
 from schemas.store import Dataset, open_dataset
@@ -32,6 +35,9 @@ TARGETS = {"rlds": "pipelines.export.rlds:RldsExport", "lerobot": "pipelines.exp
 class Target(Protocol):
     """One format, and the export that is written in it."""
 
+    dataset: Dataset
+    out: LocalFolder
+    asked: Asked
     holds: str  # a regular expression of the relative paths that the format has
 
     def refs(self) -> tuple[ExportRef, ...]:
@@ -46,8 +52,21 @@ class Target(Protocol):
     def declaration(self) -> Mapping[str, Any]:
         """Give the declaration that reads the export back."""
 
-    def mapping(self) -> Mapping[str, Any]:
-        """Say what a comparison with the dataset must know: names and values that the format cannot keep."""
+    @property
+    def videos(self) -> Sequence[str]:
+        """Name the cameras whose images are not those of the dataset."""
+
+    def settings(self) -> Mapping[str, Any]:
+        """Say for the record how the dataset's columns are kept, as far as the declaration does not."""
+
+    def read_back(self, episode: Episode, binding: Binding) -> Episode:
+        """Say what an exported episode is when the export is read, without the videos."""
+
+    def comparable(self, episode: Episode) -> Episode:
+        """Leave out of an episode that was read what the format adds."""
+
+    def check(self, record: Mapping[str, Any], out: Verification) -> None:
+        """Compare what is no episode, and the videos."""
 
 
 def export(
@@ -85,7 +104,7 @@ def export(
         folder.write(DECLARATION, tomli_w.dumps(target.declaration()).encode())
         _log_run(folder, dataset)
         told = {name: value for name, value in report.to_json().items() if name != "out"}
-        finish(folder, {"format": asked.format, "identity": identity, "mapping": target.mapping(), "report": told})
+        finish(folder, {"format": asked.format, "identity": identity, "settings": target.settings(), "report": told})
     return report
 
 
