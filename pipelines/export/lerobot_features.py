@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from pipelines.export.cameras import Kept
 from pipelines.export.declaration import free_name
-from schemas.arrow import IMAGE, RAW, frames_to_arrow, hugging_feature, to_arrow
+from schemas.arrow import IMAGE, RAW, frames_to_arrow, to_arrow
 from schemas.episode import Episode
 from schemas.source import Array, Field
 from schemas.spaces import Space
@@ -51,6 +51,7 @@ class Feature:
     shape: tuple[int, ...]
     names: tuple[str, ...] | None
     fill: Fill
+    is_depth: bool = False
 
     @property
     def kind(self) -> pa.DataType:
@@ -68,13 +69,9 @@ class Feature:
 
     def info(self) -> dict[str, Any]:
         """Give what `info.json` says."""
-        return {"dtype": self.dtype, "shape": list(self.shape), "names": list(self.names) if self.names else None}
-
-    def hugging(self) -> dict[str, Any]:
-        """Describe the column as the `datasets` library does."""
-        if self.dtype != "image" and len(self.shape) > 1:
-            return {"shape": list(self.shape), "dtype": self.dtype, "_type": f"Array{len(self.shape)}D"}
-        return hugging_feature(self.kind)
+        about = {"info": {"is_depth_map": True}} if self.is_depth else {}
+        names = list(self.names) if self.names else None
+        return {"dtype": self.dtype, "shape": list(self.shape), "names": names, **about}
 
     def array(self, placed: Placed) -> pa.Array:
         """Fill the column for one episode."""
@@ -120,7 +117,14 @@ def _images(kept: Kept) -> Feature:
         episode, leaf = placed.episode, kept.camera.leaf
         return frames_to_arrow(episode.depth[leaf] if kept.camera.is_depth else episode.images[leaf])
 
-    return Feature(name=kept.key, dtype="image", shape=kept.shape, names=("height", "width", "channels"), fill=fill)
+    return Feature(
+        name=kept.key,
+        dtype="image",
+        shape=kept.shape,
+        names=("height", "width", "channels"),
+        fill=fill,
+        is_depth=kept.camera.is_depth,
+    )
 
 
 def _told(dataset: Dataset, view: str | None) -> list[Feature]:

@@ -22,6 +22,7 @@ from pipelines.export.lerobot_stats import Figures, every, merged, of_pixels, of
 from pipelines.export.plan import Asked, ExportRef, checked
 from pipelines.writers.parquet import ROW_GROUP
 from pipelines.writers.video import BEST, Codec, Pictures, VideoFile
+from schemas.arrow import hugging_feature
 from schemas.errors import DatasetError
 from schemas.folder import LocalFolder
 from schemas.source import Array, Bytes
@@ -111,7 +112,7 @@ def parts_of(export: Export, ref: ExportRef) -> Iterator[Part]:
 def _write_data(shard: Shard, part: Part) -> str:
     """Write one Parquet file, episode by episode."""
     out, features = shard.export.out, shard.export.features
-    about = {"info": {"features": {feature.name: feature.hugging() for feature in features}}}
+    about = {"info": {"features": {feature.name: hugging_feature(feature.kind) for feature in features}}}
     schema = pa.schema([(f.name, f.kind) for f in features], metadata={"huggingface": json.dumps(about)})
     name = part.places.data()
     tmp = out.staged(name.rpartition("/")[0])
