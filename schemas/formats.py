@@ -50,6 +50,16 @@ class Hdf5Source(SourceSpec):
         return self
 
 
+class LerobotSource(SourceSpec):
+    """A LeRobotDataset, v2.0 to v3.0; it describes itself, but not always rightly."""
+
+    format: Literal["lerobot"]
+    ignore: tuple[str, ...] = ()  # features that are not read
+    data_path: str | None = None  # where info.json has it wrong
+    video_path: str | None = None
+    images: Images = "jpeg 95"  # for frames of videos
+
+
 class PluginSource(SourceSpec):
     """A format that another package reads: an entry point of `GROUP` has the format's name."""
 
@@ -60,7 +70,7 @@ class PluginSource(SourceSpec):
         return self.options
 
 
-OURS: dict[str, type[SourceSpec]] = {"rlds": RldsSource, "hdf5": Hdf5Source}
+OURS: dict[str, type[SourceSpec]] = {"rlds": RldsSource, "hdf5": Hdf5Source, "lerobot": LerobotSource}
 PLUGIN = "plugin"
 
 
@@ -70,7 +80,10 @@ def _tag(data: Any) -> str:
 
 
 AnySource: TypeAlias = Annotated[
-    Annotated[RldsSource, Tag("rlds")] | Annotated[Hdf5Source, Tag("hdf5")] | Annotated[PluginSource, Tag(PLUGIN)],
+    Annotated[RldsSource, Tag("rlds")]
+    | Annotated[Hdf5Source, Tag("hdf5")]
+    | Annotated[LerobotSource, Tag("lerobot")]
+    | Annotated[PluginSource, Tag(PLUGIN)],
     Discriminator(_tag),
 ]
 

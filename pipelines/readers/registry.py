@@ -4,6 +4,7 @@ from collections.abc import Callable
 from importlib import import_module
 from importlib.metadata import entry_points
 
+from pipelines.lerobot import info as lerobot
 from pipelines.readers.folder import SourceFolder
 from pipelines.readers.source import Reader
 from schemas.errors import MissingExtraError, SpecError, UsageError, did_you_mean
@@ -12,6 +13,7 @@ from schemas.formats import GROUP, SourceSpec
 READERS = {
     "rlds": "pipelines.readers.rlds:RldsReader",
     "hdf5": "pipelines.readers.hdf5:Hdf5Reader",
+    "lerobot": "pipelines.readers.lerobot:LerobotReader",
 }
 EXTRAS = {"h5py": "hdf5", "av": "lerobot"}  # packages that only some formats need, and the extra that brings them
 HDF5_NAMES = (".hdf5", ".h5", ".hdf")
@@ -50,9 +52,11 @@ def guess(uri: str) -> str:
     """Say which format lies at `uri`, told by the names of its files; RLDS where they tell nothing."""
     if uri.rstrip("/").endswith(HDF5_NAMES):
         return "hdf5"
-    names = SourceFolder.at(uri).names()
+    folder = SourceFolder.at(uri)
+    names = folder.names()
     looks = {
         "rlds": "features.json" in names,
         "hdf5": any(name.endswith(HDF5_NAMES) for name in names),
+        "lerobot": bool(lerobot.roots(folder)),
     }
     return next((form for form, fits in looks.items() if fits), "rlds")

@@ -11,8 +11,9 @@ from pipelines.history import History
 from pipelines.readers import source
 from pipelines.readers.registry import open_source
 from pipelines.readers.source import Reader, plan
-from schemas.formats import Hdf5Source, RldsSource, SourceSpec
+from schemas.formats import Hdf5Source, LerobotSource, RldsSource, SourceSpec
 from schemas.source import Column, RawEpisode, Unreadable
+from tests.lerobot import write_lerobot
 from tests.makers import nested, write_hdf5
 from tests.pipelines.toy import FIELDS, columns, write_source
 
@@ -38,6 +39,25 @@ def write_files(folder: Path) -> SourceSpec:
     return Hdf5Source(format="hdf5", episodes="/", files="episode_*.h5")
 
 
+def write_lerobot_v21(folder: Path) -> SourceSpec:
+    return lerobot(folder, version="v2.1")
+
+
+def write_lerobot_v30(folder: Path) -> SourceSpec:
+    return lerobot(folder, version="v3.0", per_file=3)
+
+
+def lerobot(folder: Path, **how: Any) -> SourceSpec:
+    told = [{"episode_metadata.file_path": made["episode_metadata.file_path"][0].decode()} for made in EPISODES]
+    episodes = [
+        {path: made[path] for path in made if not path.startswith("episode_metadata")}
+        | {name: [text.decode() for text in made[LANGUAGE]] for name in (LANGUAGE, "task")}
+        for made in EPISODES
+    ]
+    write_lerobot(folder, episodes, metadata=told, **how)
+    return LerobotSource(format="lerobot")
+
+
 def datasets(made: Mapping[str, Any]) -> dict[str, Any]:
     """Name an episode's columns as HDF5 does: images in rows of one length, padded."""
     images = made["observation.image"]
@@ -50,7 +70,7 @@ def datasets(made: Mapping[str, Any]) -> dict[str, Any]:
     return {path.replace(".", "/"): value for path, value in {**made, **changed}.items()}
 
 
-@pytest.fixture(params=[write_rlds, write_groups, write_files])
+@pytest.fixture(params=[write_rlds, write_groups, write_files, write_lerobot_v21, write_lerobot_v30])
 def opened(request: pytest.FixtureRequest, tmp_path: Path) -> Reader:
     write: Callable[[Path], SourceSpec] = request.param
     return open_source(str(tmp_path / "source"), write(tmp_path / "source"))
@@ -123,3 +143,7 @@ def test_a_file_that_vanished_loses_what_it_held(opened: Reader, tmp_path: Path)
 def test_the_history_is_the_same_every_time(opened: Reader) -> None:
     assert History.of(opened) == History.of(opened)
     assert all(file.tail_xxh3_64 and file.bytes for file in History.of(opened).files)
+
+
+def test_a_sound_source_has_nothing_to_note(opened: Reader) -> None:
+    assert list(opened.notes()) == []
