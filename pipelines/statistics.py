@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from functools import reduce
 from typing import Any
 
-from pipelines.embodiments import check_mergeable
+from pipelines.embodiments import check_mergeable, rate
 from pipelines.kept import keep, kept
 from pipelines.numbers import Part, Selection, parts_of, spaces, vectors
 from pipelines.records import Engine
@@ -145,6 +145,6 @@ def _record(
         filters=selection.filters,
         robot=embodiment.robot,
         controller=embodiment.controller,
-        control_hz=datasets[0].spec.control_hz,
+        control_hz=rate(datasets[0], selection),
         vectors=summaries,
     )

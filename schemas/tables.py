@@ -2,11 +2,13 @@
 
 import re
 from collections.abc import Callable
+from math import inf
 from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import (
     BaseModel,
     ConfigDict,
+    Field,
     PlainSerializer,
     PlainValidator,
     model_serializer,
@@ -190,7 +192,7 @@ class FieldSpec(Model):
 
 
 class ViewSpec(Model):
-    """A view over the stored columns: step ops before, the action's columns, step ops after.
+    """A view over the stored columns: step ops before, the action's columns, step ops after, and its rate.
 
     `space` changes what the stored action's Space says: any of its keys, or new `parts`. A view that the dataset cannot
     give says why in `unavailable`.
@@ -200,4 +202,5 @@ class ViewSpec(Model):
     action: tuple[Expression, ...] = ()
     after: tuple[StepOp, ...] = ()
     space: dict[str, Any] = {}
+    control_hz: Annotated[float, Field(gt=0, lt=inf)] | None = None  # steps per second, fewer than are stored
     unavailable: str = ""

@@ -18,6 +18,7 @@ class Paths:
     source: Mapping[str, Any]  # the table of that name
     language: tuple[str, ...]
     id: str
+    outcome: str
     timestamp: str | None
     cameras: Mapping[str, str]  # a camera's column in the dataset -> its path in the export
     rgb: frozenset[str] = frozenset()  # columns whose colours were brought into this order
@@ -44,6 +45,8 @@ def declaration(dataset: Dataset, paths: Paths, *, view: str | None, space: Spac
         "filters": {},
         "state": embodiment.state.slices("observation.state") if embodiment.state else {},
         "action": embodiment.action.slices("action"),
+        "last_action": "recorded" if view or spec.has_last_action else "placeholder",
+        "success": paths.outcome if columns.origins["outcome"] else None,
         "id": paths.id,
         "raw": "raw",
     }
@@ -52,6 +55,7 @@ def declaration(dataset: Dataset, paths: Paths, *, view: str | None, space: Spac
         declared.pop("timestamp", None)
     if view:
         declared.pop("views", None)
+        declared["control_hz"] = dataset.view(view).control_hz or spec.control_hz
     return DatasetSpec.model_validate(declared).to_json()
 
 

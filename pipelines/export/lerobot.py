@@ -45,7 +45,7 @@ from stats.formats import LEROBOT
 from stats.formats import lerobot as figures_of
 
 MAX_SECONDS = 1000  # of one video: LeRobot asks for frames by float32 seconds, which are too coarse from 1024 on
-OWN = {"episode_index", "tasks", "length", "task", "oxe_id", *INDEX}  # names that mean something in LeRobot's tables
+OWN = {"episode_index", "tasks", "length", "task", "oxe_id", "oxe_outcome", *INDEX}  # names that mean something in LeRobot's tables
 RESERVED = ("data/", "videos/", "meta/", "stats", "dataset_from_index", "dataset_to_index")
 
 
@@ -162,14 +162,15 @@ class LeRobotExport:
     @cached_property
     def _about_columns(self) -> dict[str, str]:
         """Name the columns of LeRobot's table that say what an episode is, and where the dataset has them."""
-        return {"oxe_id": "id"} | {name: f"metadata.{path}" for name, path in self.metadata.items()}
+        outcome = {"oxe_outcome": "outcome"} if self.dataset.columns.origins["outcome"] else {}
+        return {"oxe_id": "id"} | outcome | {name: f"metadata.{path}" for name, path in self.metadata.items()}
 
     @cached_property
     def _about(self) -> Any:
         return self.dataset.episodes.select("instructions", *self._about_columns.values()).collect()
 
     def _about_fields(self) -> list[pa.Field]:
-        kinds = {"id": pa.string()} | {field.name: field.type for field in metadata_schema(self.dataset.columns)}
+        kinds = {"id": pa.string(), "outcome": pa.string()} | {field.name: field.type for field in metadata_schema(self.dataset.columns)}
         return [pa.field(name, kinds[column]) for name, column in self._about_columns.items()]
 
     def declaration(self) -> Mapping[str, Any]:
@@ -178,6 +179,7 @@ class LeRobotExport:
             source={"format": "lerobot"},
             language=("task", "tasks"),
             id="oxe_id",
+            outcome="oxe_outcome",
             timestamp=TIMES if has_times(self.dataset, self.asked.view) else None,
             cameras={kept.camera.column: kept.key for kept in self.cameras},
             rgb=frozenset(kept.camera.column for kept in self.cameras if kept.is_video),
@@ -232,7 +234,7 @@ def _simple(value: Any) -> Any:
 
 
 def _fps(dataset: Dataset, asked: Asked) -> float:
-    known = dataset.spec.control_hz
+    known = (dataset.view(asked.view).control_hz if asked.view else None) or dataset.spec.control_hz
     if known is None and asked.fps is None:
         raise UsageError(
             f"{dataset.uri}: its control rate is not known; say with --fps how fast frames are to be shown"

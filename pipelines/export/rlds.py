@@ -94,11 +94,12 @@ class RldsExport:
 
     def declaration(self) -> Mapping[str, Any]:
         """Give the declaration that reads the export back."""
-        id_path, texts_path = _own_paths(self.dataset)
+        id_path, texts_path, outcome_path = _own_paths(self.dataset)
         paths = Paths(
             source={"format": "rlds", "version": VERSION},
             language=("language_instruction", texts_path),
             id=id_path,
+            outcome=outcome_path,
             timestamp="timestamp" if self.dataset.columns.origins["timestamp"] else None,
             cameras={camera.column: _camera_path(camera) for camera in self.dataset.columns.cameras},
         )
@@ -132,26 +133,28 @@ def _columns(dataset: Dataset, *, view: str | None, space: Space) -> dict[Featur
     if not view:
         fills |= {_raw_field(field): _raw_of(field.path) for field in dataset.columns.raw}
     fills |= {field: _metadata_of(field) for field in dataset.columns.metadata}
-    id_path, texts_path = _own_paths(dataset)
+    id_path, texts_path, outcome_path = _own_paths(dataset)
     fills[Field(path=id_path, kind="text", per_step=False)] = lambda e: [e.id.encode()]
     if dataset.columns.origins["instruction"]:
         texts = Field(path=texts_path, kind="text", ragged=1, per_step=False)
         fills[texts] = lambda e: [text.encode() for text in e.instructions]
+    if dataset.columns.origins["outcome"]:
+        fills[Field(path=outcome_path, kind="text", per_step=False)] = lambda e: [e.outcome.encode()]
     lacking = _sometimes_lacking(dataset)
     return {Feature(field, field in lacking): fill for field, fill in fills.items()}
 
 
-def _own_paths(dataset: Dataset) -> tuple[str, str]:
-    """Name the fields that carry ids and instructions: ones that the source does not have."""
+def _own_paths(dataset: Dataset) -> tuple[str, str, str]:
+    """Name the fields that carry ids, instructions and outcomes: ones that the source does not have."""
     taken = {field.path for field in dataset.columns.metadata}
     folder = "" if "episode_metadata" in taken else "episode_metadata."
     names = []
-    for word in ("oxe_id", "oxe_instructions"):
+    for word in ("oxe_id", "oxe_instructions", "oxe_outcome"):
         name = folder + word
         while name in taken:
             name += "_"
         names.append(name)
-    return names[0], names[1]
+    return names[0], names[1], names[2]
 
 
 def _sometimes_lacking(dataset: Dataset) -> set[Field]:

@@ -10,6 +10,7 @@ from typing import Any
 
 import fsspec
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
@@ -245,6 +246,11 @@ def test_columns_of_unequal_length_are_quarantined_or_read_as_declared(tmp_path:
     spec = catalog.dataset(str(declare(tmp_path, '{ format = "hdf5", episodes = "data/demo_*" }')))
     report = convert(spec, tmp_path / "plain", source=str(file))
     assert (report.kept, report.quarantined) == (0, {"unequal_lengths": 3})
+    detail = pq.read_table(tmp_path / "plain/meta/quarantine.parquet")["detail"][0].as_py()
+    assert detail == (
+        "columns of unequal length: obs.eef_pos has 5 steps, actions has 4 steps; "
+        "an observation after the last action? source.drop_last = ['obs.eef_pos'] leaves it out"
+    )
     dropped = converted(tmp_path, file, '{ format = "hdf5", episodes = "data/demo_*", drop_last = ["obs.eef_pos"] }')
     assert len(dropped) == 3
     assert np.asarray(dropped.episode(0).raw["obs.eef_pos"]).tolist() == np.arange(12.0).reshape(4, 3).tolist()
