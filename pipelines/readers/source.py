@@ -47,6 +47,11 @@ class ShardRef:
         """Count the declared episodes."""
         return sum(part.count for part in self.parts)
 
+    @property
+    def size(self) -> int:
+        """Tell the bytes of its files, as far as they are there."""
+        return sum(part.size or 0 for part in self.parts)
+
 
 class Reader(Protocol):
     """One opened source. Opening reads descriptions only, never episodes."""
