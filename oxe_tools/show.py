@@ -1,7 +1,7 @@
 """How results look to a person on a terminal."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -48,6 +48,8 @@ def inspection(found: dict[str, Any]) -> None:
     _print(table)
     if "episodes_at" in found["source"]:
         typer.echo(f'Each episode is at "{found["source"]["episodes_at"]}": declare that as source.episodes.')
+    for note in found["notes"]:
+        typer.echo(f"Note: {note}")
     if found["declaration"]:
         typer.echo("It carries its own declaration (oxe_spec.toml): 'oxe convert DIR --out ...' will find it.")
 
@@ -74,6 +76,14 @@ def unknowns(name: str, spaces: Sequence[Space | None]) -> None:
     for space in filter(None, spaces):
         if words := space.unknowns():
             typer.echo(f"{name}: {space.name}: not known: {', '.join(words)}", err=True)
+
+
+def exported(report: Mapping[str, Any]) -> None:
+    """Print what was exported, and how each camera is kept."""
+    typer.echo(f"{report['out']}: {report['episodes']} episodes, {report['steps']} steps in {files(report['files'])}")
+    for key, kept in report["cameras"].items():
+        how = f"{kept['as']}, PSNR of each frame at least {kept['psnr']} dB" if kept["psnr"] else kept["as"]
+        typer.echo(f"{key}: {how}{': ' + kept['why'] if kept['why'] else ''}")
 
 
 def files(count: int) -> str:

@@ -1,10 +1,12 @@
 """Formats and where their readers are; a reader's module is imported only when it is used."""
 
+import re
 from collections.abc import Callable, Collection
 from importlib import import_module
 from importlib.metadata import entry_points
 
-from pipelines.readers.folder import SourceFolder
+from pipelines.lerobot import info as lerobot
+from pipelines.readers.folder import SourceFolder, pickle_refused
 from pipelines.readers.source import Reader
 from schemas.errors import MissingExtraError, SpecError, UsageError, did_you_mean
 from schemas.formats import GROUP, SourceSpec
@@ -12,17 +14,25 @@ from schemas.formats import GROUP, SourceSpec
 READERS = {
     "rlds": "pipelines.readers.rlds:RldsReader",
     "hdf5": "pipelines.readers.hdf5:Hdf5Reader",
+    "lerobot": "pipelines.readers.lerobot:LerobotReader",
+    "zarr": "pipelines.readers.zarr:ZarrReader",
     "rosbag": "pipelines.readers.rosbag:RosbagReader",
+    "folder": "pipelines.readers.episode_files:EpisodeFilesReader",
 }
 # Packages that only some formats need, and the extra that brings them.
 EXTRAS = {
     "h5py": "hdf5",
+    "zarr": "zarr",
     "av": "lerobot",
     **dict.fromkeys(("apsw", "lz4", "mcap", "rosbags", "ruamel", "zstandard"), "mcap"),
 }
 HDF5_NAMES = (".hdf5", ".h5", ".hdf")
+ZARR_NAMES = (".zarr", ".zarr.zip")
 ROSBAG_NAMES = (".mcap", ".db3", ".bag")
 ROSBAG_METADATA = "metadata.yaml"
+EPISODE_NAMES = (".npz", ".npy", ".csv", ".jsonl")
+EPISODE_FOLDER = re.compile(r"[^.]*[A-Za-z_-][0-9]+|[0-9]{2,}")  # `episode_7`, `0007`; not `1.0.0`
+PICKLES = (".pkl", ".pickle")
 
 
 def open_source(uri: str, told: SourceSpec | None = None) -> Reader:
@@ -56,16 +66,26 @@ def _reader(form: str) -> Callable[..., Reader]:
 
 def guess(uri: str) -> str:
     """Say which format lies at `uri`, told by the names of its files; RLDS where they tell nothing."""
-    if uri.rstrip("/").endswith(HDF5_NAMES):
+    name = uri.rstrip("/")
+    if name.endswith(PICKLES):
+        raise pickle_refused(uri)
+    if name.endswith(HDF5_NAMES):
         return "hdf5"
-    if uri.rstrip("/").endswith((*ROSBAG_NAMES, ROSBAG_METADATA)):
+    if name.endswith((*ZARR_NAMES, ".zip")):
+        return "zarr"
+    if name.endswith((*ROSBAG_NAMES, ROSBAG_METADATA)):
         return "rosbag"
+    if name.endswith(EPISODE_NAMES):
+        return "folder"
     folder = SourceFolder.at(uri)
     names = folder.names()
     looks = {
         "rlds": "features.json" in names,
         "hdf5": any(name.endswith(HDF5_NAMES) for name in names),
+        "lerobot": bool(lerobot.roots(folder)),
+        "zarr": any(name in {".zgroup", ".zmetadata", "zarr.json"} or name.endswith(ZARR_NAMES) for name in names),
         "rosbag": _holds_bag(names) or any(_holds_bag(folder.names(name)) for name in names if "." not in name),
+        "folder": any(name.endswith((*EPISODE_NAMES, *PICKLES)) or EPISODE_FOLDER.fullmatch(name) for name in names),
     }
     return next((form for form, fits in looks.items() if fits), "rlds")
 

@@ -34,7 +34,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(remote, "BLOCK", 1000)
     monkeypatch.setattr(remote, "PATIENCE", 0.5)
     monkeypatch.setattr(progress, "POLL_REMOTE", 0.1)
-    monkeypatch.setattr("pipelines.job.PAUSES", (0.001, 0.001))
+    monkeypatch.setattr("pipelines.shards.PAUSES", (0.001, 0.001))
 
 
 @pytest.fixture
@@ -376,7 +376,7 @@ def test_a_second_conversion_into_one_output_is_refused(
         second = oxe("convert", toy.spec, "--source", toy.source, "--out", out)
         assert_one_line(
             second,
-            f"{out}: another conversion is writing here ({out}/meta/lock is held by process {process.pid} of "
+            f"{out}: another process is writing here ({out}/meta/lock is held by process {process.pid} of "
             f"{socket.gethostname()}; remove it if that process is no more)",
         )
         bucket.server.halt.set()

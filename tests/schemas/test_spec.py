@@ -134,7 +134,10 @@ WRONG = {
     ),
     "a format nobody reads": (
         'source = { format = "rldz" }\n' + TOY,
-        "toy.toml: source.format: unknown format 'rldz'; did you mean 'rlds'? (known: hdf5, rlds)",
+        (
+            "toy.toml: source.format: unknown format 'rldz'; did you mean 'rlds'? "
+            "(known: folder, hdf5, lerobot, rlds, rosbag, zarr)"
+        ),
     ),
 }
 
