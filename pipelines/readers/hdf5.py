@@ -12,8 +12,8 @@ import h5py
 
 from pipelines.hdf5 import tree
 from pipelines.hdf5.columns import Leaf, check_same, column, leaf_of, value, value_field
+from pipelines.readers.find import HDF5_NAMES
 from pipelines.readers.folder import SourceFolder
-from pipelines.readers.registry import HDF5_NAMES
 from pipelines.readers.source import FilePart, ShardRef
 from schemas.errors import SourceError, UsageError
 from schemas.source import Field, RawEpisode, Unreadable
