@@ -68,6 +68,8 @@ def inspect(
         rows = [{"format": found.format, "uri": found.uri} for found in listed]
         (show.as_json if as_json else show.sources)({"sources": rows})
         return
+    if listed and listed[0].uri.rstrip("/") != source.rstrip("/"):
+        typer.echo(f"the only source found below {source}: {listed[0].uri}", err=True)
     proposed = drafts.draft(source, draft, limit=limit, overwrite=overwrite) if draft else None
     if proposed and draft == "-" and not as_json:
         typer.echo(proposed.text(), nl=False)
@@ -124,11 +126,12 @@ def convert(
     \b
     Example: oxe convert bridge_dataset --source data/bridge_dataset/1.0.0 --out bridge
     """
+    from oxe_tools import drafts
     from pipelines import convert as work
     from pipelines.records import Engine, Options
     from schemas import catalog
 
-    spec = catalog.dataset(declaration)
+    spec = drafts.declared(declaration)
     source = source or catalog.source_of(declaration, spec)
     options = Options(split=split, limit=limit, keep_raw=keep_raw, materialize=tuple(materialize or ()))
     if dry_run:

@@ -16,8 +16,8 @@ from stats.record import Statistics
 from stats.summary import Summary
 
 if TYPE_CHECKING:
-    from pipelines.draft.write import Proposal
     from oxe_tools.demo import Lab  # it draws pictures, which takes libraries that no other command needs
+    from pipelines.draft.write import Proposal
 
 
 def as_json(value: Any) -> None:

@@ -1,8 +1,9 @@
 """Where sources lie, and in which format: told by the names of files alone, nothing is opened."""
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 
 from pipelines.readers.folder import SourceFolder
 from schemas.errors import UsageError
@@ -10,30 +11,9 @@ from schemas.errors import UsageError
 DEPTH, MAX_FOLDERS, LISTED = 3, 1000, 20  # levels below, folders looked into, sources that an error names
 HDF5_NAMES = (".hdf5", ".h5", ".hdf")
 FILE_NAME = re.compile(r".*\.[A-Za-z]\w{0,7}")  # where only a request would tell a file from a folder
-
-
-@dataclass(frozen=True, slots=True)
-class Look:
-    """How the sources of a format look: a folder with a file of that name, or with files that end so.
-
-    A file that ends so is a source by itself, too.
-    """
-
-    holds: tuple[str, ...] = ()  # relative to the folder
-    endings: tuple[str, ...] = ()
-
-    def fits(self, folder: SourceFolder, names: Iterable[str]) -> bool:
-        """Say whether a folder that holds `names` is a source of this format."""
-        names = set(names)
-        if any(name.endswith(self.endings) for name in names if self.endings):
-            return True
-        held = [path for path in self.holds if path.partition("/")[0] in names]
-        return any(path in names or ("/" in path and folder.size(path) is not None) for path in held)
-
-
-LOOKS: Mapping[str, Look] = {  # one row for each format of ours; the first that fits is taken
-    "rlds": Look(holds=("features.json",)),
-    "hdf5": Look(endings=HDF5_NAMES),
+LOOKS: Mapping[str, Sequence[str]] = {  # a folder with one of these is a source of the format; the first that fits
+    "rlds": ["features.json"],
+    "hdf5": [f"*{ending}" for ending in HDF5_NAMES],  # a file that such a pattern names is a source by itself, too
 }
 
 
@@ -45,15 +25,16 @@ class Found:
     uri: str
 
 
-def sources(uri: str, looks: Mapping[str, Look] = LOOKS) -> tuple[Found, ...]:
+def sources(uri: str, looks: Mapping[str, Sequence[str]] = LOOKS) -> tuple[Found, ...]:
     """Find the source at `uri`, or those up to three levels below it, sorted."""
-    for form, look in looks.items():
-        if look.endings and uri.rstrip("/").endswith(look.endings):
+    name = uri.rstrip("/").rpartition("/")[2]
+    for form, patterns in looks.items():
+        if any(pattern.startswith("*") and fnmatchcase(name, pattern) for pattern in patterns):
             return (Found(form, uri),)
     return tuple(sorted(_below(SourceFolder.at(uri), looks), key=lambda found: found.uri))
 
 
-def _below(top: SourceFolder, looks: Mapping[str, Look]) -> Iterator[Found]:
+def _below(top: SourceFolder, looks: Mapping[str, Sequence[str]]) -> Iterator[Found]:
     """Walk level by level into what is no source itself."""
     level, seen = [top], 0
     for depth in range(DEPTH + 1):
@@ -63,12 +44,22 @@ def _below(top: SourceFolder, looks: Mapping[str, Look]) -> Iterator[Found]:
             if seen > MAX_FOLDERS:
                 raise UsageError(f"{top.uri}: more than {MAX_FOLDERS} folders to look into; name one further down")
             names = folder.names()
-            form = next((form for form, look in looks.items() if look.fits(folder, names)), None)
+            form = next((form for form, look in looks.items() if any(_holds(folder, names, p) for p in look)), None)
             if form:
                 yield Found(form, folder.uri)
             elif depth < DEPTH:
                 deeper += [folder.child(name) for name in names if _may_be_folder(folder, name)]
         level = deeper
+
+
+def _holds(folder: SourceFolder, names: Iterable[str], pattern: str) -> bool:
+    """Say whether a folder with these names has what a pattern such as `meta/info.json` names."""
+    first, _, rest = pattern.partition("/")
+    found = [name for name in names if fnmatchcase(name, first)]
+    if not rest:
+        return bool(found)
+    inner = [folder.child(name) for name in found if _may_be_folder(folder, name)]
+    return any(_holds(below, below.names(), rest) for below in inner)
 
 
 def _may_be_folder(folder: SourceFolder, name: str) -> bool:

@@ -78,7 +78,9 @@ def test_convert_and_draft_name_them(shelf: Path) -> None:
 def test_a_single_one_further_down_is_opened_where_nothing_is_declared(shelf: Path) -> None:
     assert open_source(str(shelf.parent / "shelf/toy/1.0.0")).format == "rlds"
     (shelf / "toy/1.1.0").rename(shelf.parent / "away")
-    assert oxe("inspect", shelf / "toy", "--json").json()["episodes"] == 1
+    done = oxe("inspect", shelf / "toy", "--json")
+    assert done.json()["episodes"] == 1
+    assert done.err == f"the only source found below {shelf / 'toy'}: {shelf / 'toy/1.0.0'}\n"
 
 
 def test_a_declared_format_that_lies_elsewhere_or_is_another_says_what_is_there(shelf: Path) -> None:
@@ -87,3 +89,18 @@ def test_a_declared_format_that_lies_elsewhere_or_is_another_says_what_is_there(
         open_source(str(shelf / "deep"), told)
     with pytest.raises(UsageError, match="it looks like rlds"):
         open_source(str(shelf / "toy/1.0.0"), told)
+
+
+def test_convert_of_a_folder_without_a_declaration_says_what_is_there(shelf: Path) -> None:
+    done = oxe("convert", shelf, "--out", shelf.parent / "out")
+    assert (done.code, "holds several sources, name one: " in done.err) == (2, True)
+    one = oxe("convert", shelf / "deep", "--out", shelf.parent / "out")
+    assert f"to have one drafted: oxe inspect {shelf}/deep/er --draft my_dataset.toml" in one.err
+    assert "drafted" not in oxe("convert", "no_such_name", "--out", shelf.parent / "out").err
+
+
+def test_a_pattern_may_lead_into_a_folder(tmp_path: Path) -> None:
+    (tmp_path / "set/meta").mkdir(parents=True)
+    (tmp_path / "set/meta/info.json").touch()
+    assert sources(str(tmp_path), {"lerobot": ["meta/info.json"]}) == (Found("lerobot", str(tmp_path / "set")),)
+    assert sources(str(tmp_path), {"other": ["*/meta/info.json"]}) == (Found("other", str(tmp_path)),)
