@@ -143,12 +143,29 @@ class Arm:
             return Form(todo(f"its name says {named}, its numbers do not: {turns}"))
         code = str(shown or named) if shown or named else None
         if code not in WORDS:
-            return _open_form(segment, code, turns)
+            return self._open_form(segment, code, which)
         evidence = f"its name says {code}"
         if shown:
             evidence = turns or f"only {code} turns the commands into the motion"
         word, op = WORDS[code]
         return Form(Claim(word, "high" if shown else "medium", evidence), op, code)
+
+    def _open_form(self, segment: Segment, code: str | None, which: str) -> Form:
+        """Leave open how a rotation is written, with what speaks for which answer."""
+        told = self.readings.told()
+        if segment.width == 4:
+            return Form(todo(f"quat_xyzw or quat_wxyz? {told}".rstrip()))
+        if segment.width == 9:
+            columns = WORDS["columns"][1].removesuffix(WORDS["rows"][1])
+            how = f"euler_xyz, after '{columns}' before the last op if the matrix is stored column by column"
+            return Form(todo(f"{how}. {told}".rstrip()), WORDS["rows"][1])
+        if code:
+            how = "changes of the single angles" if code == "difference" else f"'{code}' in scipy's spelling"
+            return Form(todo(f"{how}, for which there is no word: {told}"))
+        ask = "euler_xyz or rotvec?"
+        if self.readings.refuted(which, "rotvec"):
+            ask = "euler_xyz? No rotation vector, but the same angles about other axes look alike:"
+        return Form(todo(f"{ask} {told}".rstrip()))
 
     def _shown_by_tool(self) -> str | None:
         """Read the measured form from commands in the tool's axes, which only the right form turns into the motion."""
@@ -225,14 +242,3 @@ def named_form(segment: Segment) -> str | None:
     joined = "".join(told)
     found = next((code for word, code in NAMED.items() if word in told or (len(word) > 4 and word in joined)), None)
     return found if found is None or (found in FORMS.get(segment.width, ())) else None
-
-
-def _open_form(segment: Segment, code: str | None, told: str) -> Form:
-    if segment.width == 4:
-        return Form(todo(f"quat_xyzw or quat_wxyz? {told}".rstrip()))
-    if segment.width == 9:
-        columns = WORDS["columns"][1].removesuffix(WORDS["rows"][1])
-        how = f"euler_xyz, after '{columns}' before the last op if the matrix is stored column by column"
-        return Form(todo(f"{how}. {told}".rstrip()), " | matrix_to_euler")
-    best = f"in scipy's spelling '{code}', for which there is no op" if code and code != "difference" else told
-    return Form(todo(f"euler_xyz or rotvec? {best}".rstrip()))

@@ -142,12 +142,12 @@ def _layout(reader: Reader, odd: Mapping[str, int]) -> tuple[dict[str, Any], lis
     others = [path for path in odd if path not in longer]
     notes = []
     for key, paths, why in (
-        ("drop_last", longer, "have one step more than the action: their last step is not read"),
-        ("ignore", others, "have another number of steps than the action: they are not read"),
+        ("drop_last", longer, "one step more than the action: their last step is not read"),
+        ("ignore", others, "another number of steps than the action: they are not read"),
     ):
         if paths and key in known:
             layout[key] = sorted({*layout.get(key, ()), *paths})
-            notes.append(f"source.{key}: {', '.join(paths)} {why}.")
+            notes.append(f"source.{key}: {len(paths)} fields have {why}.")
         elif paths:
             notes.append(f"{', '.join(paths)}: not as many steps as the action; such episodes are quarantined.")
     return layout, notes

@@ -71,7 +71,9 @@ class Hands:
         return grippers.alike(command, seen)
 
     def _sense(self, cut: Segment) -> Claim | None:
-        """Tell which end is open, by the name or by that of the counterpart."""
+        """Tell which end is open, by the controller, the name, or the name of the counterpart."""
+        if cut.controller:
+            return cut.controller.claim("closed")  # 1 closes, -1 opens
         named, other = _named_sense(cut), self._other(cut)
         theirs = _named_sense(other) if other else None
         if named and theirs:

@@ -4,11 +4,13 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
+from typing import cast
 
 import numpy as np
 
 from pipelines.draft.claims import Claim, todo
-from pipelines.draft.roles import GRIPPER, JOINT, Content, content, side, words
+from pipelines.draft.known import Controller, controller
+from pipelines.draft.roles import GRIPPER, JOINT, Content, content, role, side, words
 from pipelines.draft.sample import Sample
 from pipelines.draft.turns import form_at
 from schemas.source import Array, Field
@@ -33,6 +35,7 @@ class Segment:
     side: str = ""
     form: str | None = None  # quaternion, matrix, 6d: of rotations that show it
     names: tuple[str, ...] = ()  # of the numbers, where the source tells
+    controller: Controller | None = None  # that takes these numbers, where the source names one
 
     @property
     def width(self) -> int:
@@ -60,6 +63,9 @@ def segments(sample: Sample, path: str) -> list[Segment]:
         return []
     values = np.concatenate(columns)
     width = values.shape[1]
+    known = controller(sample) if role(sample.fields[path]) == "action" else None
+    if known and (each := known.arm_width(width)):
+        return list(_of_controller(path, width, each=each, known=known))
     names = dimension_names(sample.fields[path], width)
     told = content(path, width)
     if names:
@@ -84,6 +90,23 @@ def segments(sample: Sample, path: str) -> list[Segment]:
         )
         for start, stop, guess, kind in cuts
     ]
+
+
+def _of_controller(path: str, width: int, *, each: int, known: Controller) -> Iterator[Segment]:
+    """Cut an action as a known controller takes it."""
+    for start in range(0, width, each):
+        for first, end, kind in ((0, 3, "position"), (3, 6, "rotation"), (6, each, "gripper")):
+            if first < end:
+                yield Segment(
+                    path=path,
+                    start=start + first,
+                    stop=start + end,
+                    is_all=False,
+                    kind=known.claim(kind),
+                    guess=cast("Content", kind),
+                    side=f"arm{start // each}" if width > each else "",
+                    controller=known,
+                )
 
 
 Cut = tuple[int, int, Content, Claim]

@@ -129,7 +129,8 @@ class Spaces:
         """Say how a segment's rotation is written; a Space has one word for all of them."""
         if cut.guess != "rotation":
             return None
-        form = self.arms[cut.side].form(cut, is_command=is_command)
+        known = cut.controller
+        form = Form(known.claim("rotvec")) if known else self.arms[cut.side].form(cut, is_command=is_command)
         if space.rotation and space.rotation.value != form.word.value:
             space.rotation = todo(f"the rotations differ: {space.rotation.value} and {form.word.value}")
         else:
@@ -138,6 +139,8 @@ class Spaces:
 
     def _commanded(self, cut: Segment) -> tuple[Scaled, Claim]:
         """Tell unit and mode of a commanded segment."""
+        if cut.controller:
+            return Scaled(cut.controller.claim("controller")), cut.controller.claim("delta")
         known = self.units.get((cut.guess, cut.side))
         arm = self.arms[cut.side]
         if cut.guess == "position":

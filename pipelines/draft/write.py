@@ -5,6 +5,7 @@ import re
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
 from typing import Any
 
 from pipelines.draft.claims import Claim
@@ -121,8 +122,9 @@ def _cameras(told: Proposal) -> Iterator[str]:
 
 
 def _why(**claims: Claim) -> Iterator[str]:
-    for word, claim in claims.items():
-        yield f"# {word} {_plain(str(claim))}"
+    """Write the evidence of each word, together where it is the same."""
+    for told, words in groupby(claims, key=lambda word: str(claims[word])):
+        yield f"# {', '.join(words)} {_plain(told)}"
 
 
 def _line(key: str, value: str, claim: Claim) -> str:

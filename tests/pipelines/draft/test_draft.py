@@ -173,6 +173,20 @@ def test_one_step_more_and_other_clocks_are_declared_and_the_draft_converts(tele
     assert convert(spec, tmp_path / "out", source=str(teleop)).kept == 3
 
 
+def test_a_controller_that_the_recording_describes_is_known(tmp_path: Path) -> None:
+    pytest.importorskip("h5py", reason="the extra 'hdf5'")
+    told = {"robots": ["Panda", "Sawyer"], "control_freq": 20}
+    told |= {"controller_configs": {"type": "OSC_POSE", "control_delta": True}}
+    actions = np.sign(np.random.default_rng(0).normal(size=(40, 14)))
+    env = {"data": {"env_args": json.dumps({"env_kwargs": told})}}
+    source = write_hdf5(tmp_path / "lab/demo.hdf5", {"data/demo_0": {"actions": actions}}, env).parent
+    draft = tomllib.loads(drafted(source, tmp_path / "draft.toml"))
+    assert draft["embodiment"]["action"]["parts"]["arm1_xyz"] == "position arm1_x arm1_y arm1_z, controller, delta"
+    assert draft["action"]["arm1_gripper"] == "actions[13:14] | shift(1) | scale(1/2) | invert"
+    assert draft["embodiment"]["robot"] == "Panda and Sawyer"
+    assert todos(draft) == ["embodiment.action.frame"]
+
+
 def test_nothing_readable_is_an_error_of_one_line(tmp_path: Path) -> None:
     source = write_source(tmp_path / "toy", [])
     done = oxe("inspect", source, "--draft", "-")
