@@ -16,6 +16,7 @@ LONGEST_JSON, DEEPEST = 1 << 20, 8  # of texts that may hold a description
 UNITS = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9}
 SLOW, FAST = 1.0, 0.001  # seconds between steps: no teleoperation is slower or faster, so the unit is the one that fits
 AGREE = 0.02  # two rates that differ by less are one
+ROUND = 0.002  # a rate that is so near to a whole number is that
 STEADY = 1e-3  # of a step: a clock that varies less was computed, not read
 
 
@@ -48,7 +49,7 @@ def clock(sample: Sample, paths: Sequence[str]) -> Clock:
         rates[f"{path}: median step {step:.6g} {unit}, {note}"] = hz
         if unit == "s" and timestamp is None:
             timestamp = Claim(path, "high", f"never goes back; {note}; seconds, as steps of {step:.3g} can only be")
-    evidence = "; ".join([*rates, *filter(None, [broken])])
+    evidence = "; ".join(rates)
     if not rates:
         return Clock(
             hz=todo(f"steps per second; remove the line if nobody knows{broken and f' ({broken})'}"), timestamp=None
@@ -58,7 +59,7 @@ def clock(sample: Sample, paths: Sequence[str]) -> Clock:
         return Clock(hz=todo(f"these disagree: {evidence}"), timestamp=timestamp)
     hz = next(iter(rates.values()))
     nearest = round(hz)
-    hz = nearest if nearest and abs(hz / nearest - 1) < AGREE / 2 else round(hz, 3)
+    hz = nearest if nearest and abs(hz / nearest - 1) < ROUND else round(hz, 3)
     return Clock(hz=Claim(f"{hz:g}", "high" if told or usable else "medium", evidence), timestamp=timestamp)
 
 

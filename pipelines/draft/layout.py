@@ -1,7 +1,7 @@
 """What one vector holds, cut into segments: by the names of its numbers, its own name, and what only rotations do."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import cast
@@ -17,6 +17,7 @@ from schemas.source import Array, Field
 
 WIDTHS = {"quaternion": 4, "matrix": 9}
 ANGLES = {"roll", "pitch", "yaw", "rx", "ry", "rz", "qx", "qy", "qz", "qw", "rot", "euler", "axis"}
+WHOLE: Mapping[Content, Sequence[int]] = {"position": (3,), "rotation": (3, 4, 6, 9), "gripper": (1, 2)}
 ARM = (6, 8)  # numbers of a single arm without names: three of place, three of turn, perhaps a gripper
 ENDS = 0.1  # of its range: a gripper spends most of its time that near to one of its ends
 AT_ENDS = 0.7
@@ -126,32 +127,35 @@ def dimension_names(field: Field, width: int) -> tuple[str, ...]:
 
 
 def _by_names(names: Sequence[str]) -> Iterator[Cut]:
-    kinds = [(_kind_of(name), side(name)) for name in names]
+    """Cut where the names change their meaning; a position or rotation that is not whole is none."""
+    has_joints = any(_kind_of(name) == "joint" for name in names)
+    kinds = [(_kind_of(name, has_joints=has_joints), side(name)) for name in names]
     start = 0
-    for (guess, _), run in groupby(kinds):
+    for (kind, _), run in groupby(kinds):
         stop = start + len(list(run))
-        listed = ", ".join(names[start:stop])
+        listed = f"the source calls them {', '.join(names[start:stop])}"
+        guess: Content = kind if stop - start in WHOLE.get(kind, range(1, len(names) + 1)) else "unknown"
         if guess == "unknown":
-            yield (
-                start,
-                stop,
-                guess,
-                todo(f"position, rotation, gripper, joint, base or other? the source calls them {listed}"),
-            )
+            yield start, stop, guess, todo(f"position, rotation, gripper, joint, base or other? {listed}")
         else:
-            yield start, stop, guess, Claim(guess, "high", f"the source calls them {listed}")
+            yield start, stop, guess, Claim(guess, "high", listed)
         start = stop
 
 
-def _kind_of(name: str) -> Content:
+def _kind_of(name: str, *, has_joints: bool = False) -> Content:
+    """Read a number's name; beside joints, what turns a wrist is one. `motor_3` says nothing: converters write it."""
     told = words(name)
     last = name.lower().replace("_", ".").split(".")[-1]
     if {*told} & GRIPPER:
         return "gripper"
-    if {*told} & ANGLES or last in ANGLES:
-        return "rotation"
-    if {*told} & JOINT or re.fullmatch(r"j(oint)?_?\d+", name.lower()):
+    if (
+        {*told} & (JOINT - {"motor", "motors"})
+        or (has_joints and "wrist" in told)
+        or re.fullmatch(r"j(oint)?_?\d+", name.lower())
+    ):
         return "joint"
+    if last in ANGLES:
+        return "rotation"
     return "position" if last in {"x", "y", "z"} else "unknown"
 
 

@@ -23,6 +23,7 @@ NEVER = {  # neither a pose nor a command
     *("vel", "velocity", "velocities", "torque", "torques", "force", "forces", "effort", "efforts", "wrench", "qvel"),
     *("object", "goal", "mask", "counter", "counters", "valid", "enabled", "speed", "acceleration", "current", "next"),
     *("camera", "intrinsics", "extrinsics", "info", "policy", "user", "flag", "padding", "cos", "sin"),
+    *("annotation", "annotations", "description", "task", "id", "validity", "sec", "secs", "nanosec", "nanosecs"),
 }
 GRIPPER = {"gripper", "grippers", "finger", "fingers", "grip", "jaw", "aperture", "width", "opening", "openness"}
 JOINT = {"joint", "joints", "qpos", "motor", "motors", "shoulder", "elbow", "forearm", "waist", "ankle", "knee", "hip"}
@@ -64,11 +65,11 @@ def words(path: str) -> list[str]:
 def role(field: Field) -> Role:
     """Say what a per-step field of numbers is for."""
     told = words(field.path)
-    if {*told} & CLOCK and not field.shape:
-        return "clock"
     if {*told} & NEVER or field.dtype.startswith("complex"):
         return "other"
-    if {*told[:-1], *told} & ACTION:
+    if {*told} & CLOCK and not field.shape:
+        return "clock"
+    if {*told} & ACTION:
         return "action"
     return "state" if {*told} & (STATE | OBSERVED | GRIPPER | JOINT | POSE) else "other"
 

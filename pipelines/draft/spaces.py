@@ -6,7 +6,7 @@ from pipelines.draft import motion, units
 from pipelines.draft.arms import Arm, Form
 from pipelines.draft.claims import Claim, todo
 from pipelines.draft.hands import Hands
-from pipelines.draft.layout import Segment, segments
+from pipelines.draft.layout import Segment, dimension_names, segments
 from pipelines.draft.parts import FIRST_THE_KIND, Names, SpaceDraft, part
 from pipelines.draft.roles import content, role, words
 from pipelines.draft.sample import Sample
@@ -30,7 +30,7 @@ def chosen(sample: Sample, which: str) -> tuple[list[str], list[str]]:
     there is nothing else, and never of a state: it is kept as raw numbers anyway.
     """
     fields = [path for path in sorted(set().union(*sample.episodes)) if role(sample.fields[path]) == which]
-    vectors = [path for path in fields if _is_vector(sample, path)]
+    vectors = [path for path in fields if which == "action" or _is_vector(sample, path)]
     wholes = [path for path in vectors if words(path)[-1] in WHOLE]
     if which == "action" and wholes:
         kept = [min(wholes, key=lambda path: (path.count("."), path))]
@@ -40,16 +40,21 @@ def chosen(sample: Sample, which: str) -> tuple[list[str], list[str]]:
     for path in [*wholes, *(path for path in vectors if path not in wholes)]:
         held = {(cut.guess, cut.side) for cut in segments(sample, path)}
         plain = {told for told in held if told[0] != "unknown"}
-        if plain and not plain & taken:
+        if not plain & taken and (plain or _is_named(sample, path)):
             kept.append(path)
             taken |= held
     kept = kept or (vectors[:1] if which == "action" else [])
     return kept, [path for path in fields if path not in kept]
 
 
+def _is_named(sample: Sample, path: str) -> bool:
+    return bool(dimension_names(sample.fields[path], sample.columns(path)[0].shape[1]))
+
+
 def _is_vector(sample: Sample, path: str) -> bool:
-    width = next(len(column[0]) for column in sample.columns(path))
-    return width <= LARGEST or content(path, width) != "unknown"
+    """Say whether a field may be a state: not too wide, or with a name, or names, that tell what it holds."""
+    width = sample.columns(path)[0].shape[1]
+    return width <= LARGEST or content(path, width) != "unknown" or _is_named(sample, path)
 
 
 class Spaces:
@@ -149,7 +154,14 @@ class Spaces:
             return arm.turn_unit(known)
         if cut.guess == "joint" and not cut.kind.is_open:
             return self._joints(cut, known)
-        return ASK_UNIT, ASK_MODE
+        return ASK_UNIT, self._mode(cut) or ASK_MODE
+
+    def _mode(self, cut: Segment) -> Claim | None:
+        """Compare a vector of unknown meaning with the measured one that looks like it."""
+        measured = [c for c in self.measured if (c.guess, c.names, c.width) == (cut.guess, cut.names, cut.width)]
+        if len(measured) != 1:
+            return None
+        return motion.mode_of(motion.fits(cut.columns(self.sample), measured[0].columns(self.sample)))
 
     def _joints(self, cut: Segment, known: Scaled | None) -> tuple[Scaled, Claim]:
         same = (c for c in self.measured if (c.guess, c.side, c.width) == ("joint", cut.side, cut.width))

@@ -12,6 +12,7 @@ from schemas.source import Array
 REACH_M = (0.08, 2.5)  # the farthest point that an arm's tool reaches, seen from its base or the room's origin
 TURN_MAX = np.pi * 1.01
 TURNED = 0.3  # an arm that turns at all turns by more than 0.3 degrees: such a spread can only be radians
+PERCENT = 105  # some motors are told in parts of a hundred: what stays below may be that as well as degrees
 NEAR = 0.25  # how far a fitted factor may be from that of a unit
 MILLI, DEGREE = 1e-3, np.pi / 180
 
@@ -49,11 +50,11 @@ def angle(columns: Sequence[Array], *, limit: float = TURN_MAX) -> Scaled:
         return Scaled(todo("no numbers"))
     most, spread = float(np.abs(values).max()), float(np.ptp(values, axis=0).max())
     told = f"up to {most:.4g}, moving by {spread:.4g}"
-    if 100.5 < most <= 361 or (most > 2 * np.pi + 0.1 and most <= 361 and not np.isclose(most, 100, atol=0.5)):
-        return Scaled(Claim("rad", "high" if most > 100.5 else "medium", f"{told}: degrees"), " | deg2rad")
+    if PERCENT < most <= 361:
+        return Scaled(Claim("rad", "high", f"{told}: degrees"), " | deg2rad")
     if most <= limit and spread >= TURNED and not _normalized(values):
         return Scaled(Claim("rad", "high" if most > np.pi / 2 else "medium", f"{told}: radians"))
-    return Scaled(todo(f"rad? {told}: that may be radians, degrees or a normalized number"))
+    return Scaled(todo(f"rad, after '| deg2rad' if it is degrees? {told}, which may be either, or a normalized number"))
 
 
 def _normalized(values: Array) -> bool:

@@ -70,6 +70,36 @@ def test_the_names_of_numbers_cut_a_vector() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("names", "kinds"),
+    [
+        ("shoulder_pan.pos, elbow_flex.pos, wrist_flex.pos, wrist_roll.pos, gripper.pos", ["joint", "gripper"]),
+        ("motor_0, motor_1, motor_2", ["TODO"]),  # converters call anything so
+        ("x, y, yaw, gripper", ["TODO", "TODO", "gripper"]),  # no whole position, no whole rotation
+        ("x, y, z, qx, qy, qz, qw", ["position", "rotation"]),
+    ],
+)
+def test_names_count_only_where_they_are_whole(names: str, kinds: list[str]) -> None:
+    path, width = "observation.state", len(names.split(","))
+    values = np.random.default_rng(0).normal(size=(40, width))
+    cuts = segments(sampled({path: Field(path=path, kind="number", shape=(width,), doc=names)}, [{path: values}]), path)
+    assert [cut.kind.value for cut in cuts] == kinds
+
+
+def test_the_mode_of_a_vector_that_says_nothing_is_told_all_the_same() -> None:
+    rng = np.random.default_rng(0)
+    names = ", ".join(f"motor_{i}" for i in range(30))
+    episodes = []
+    for _ in range(3):
+        state = np.cumsum(rng.normal(size=(61, 30)), axis=0)
+        episodes.append({"observation.state": state[:-1], "action": state[1:]})
+    fields = {path: Field(path=path, kind="number", shape=(30,), doc=names) for path in episodes[0]}
+    spaces = drafted(sampled(fields, episodes))
+    assert spaces.action
+    (part,) = spaces.action.parts
+    assert (part.kind.value, part.mode.value) == ("TODO", "absolute")
+
+
 def test_seven_joints_without_names_are_not_taken_for_a_pose() -> None:
     rng = np.random.default_rng(0)
     episodes = []
