@@ -87,13 +87,14 @@ def _facts(spec: DatasetSpec) -> dict[str, str]:
         "robot": f"{spec.embodiment.robot}; {spec.embodiment.controller}; {spec.embodiment.morphology}; {rates}",
         "source": ", ".join(filter(None, (source.uri and f"`{source.uri}`", source.mirror and f"`{source.mirror}`"))),
         "size": ", ".join(form.format(count) for count, form in counts if count is not None),
-        "action": _told(spec.action_space),
+        "action": _told(spec.action_space) + (f"; derived: {spec.derived}" if spec.derived else ""),
         "state": _told(spec.state_space) if spec.state_space else "none",
         "cameras": ", ".join(
             f"{role} `{camera.key}`" + (" (BGR)" if camera.channels == "bgr" else "")
             for role, camera in cameras.items()
         ),
         "instruction": ", ".join(f"`{key}`" for key in spec.language_keys),
+        "outcome": f"`{spec.success.key}`" if spec.success else "",
         "filters": ", ".join(f"{name} (`{told.key}`)" for name, told in spec.filters.items()),
         "views": ", ".join(view_names(spec)),
         "cannot give": "; ".join(f"{name}: {why}" for name, why in missing.items()),

@@ -134,26 +134,28 @@ def _columns(dataset: Dataset, *, view: str | None, space: Space) -> dict[Featur
     if not view:
         fills |= {_raw_field(field): _raw_of(field.path) for field in dataset.columns.raw}
     fills |= {field: _metadata_of(field) for field in dataset.columns.metadata}
-    id_path, texts_path = _own_paths(dataset)
+    id_path, texts_path, outcome_path = _own_paths(dataset)
     fills[Field(path=id_path, kind="text", per_step=False)] = lambda e: [e.id.encode()]
     if dataset.columns.origins["instruction"]:
         texts = Field(path=texts_path, kind="text", ragged=1, per_step=False)
         fills[texts] = lambda e: [text.encode() for text in e.instructions]
+    if dataset.columns.origins["outcome"]:
+        fills[Field(path=outcome_path, kind="text", per_step=False)] = lambda e: [e.outcome.encode()]
     lacking = _sometimes_lacking(dataset)
     return {Feature(field, field in lacking): fill for field, fill in fills.items()}
 
 
-def _own_paths(dataset: Dataset) -> tuple[str, str]:
-    """Name the fields that carry ids and instructions: ones that the source does not have."""
+def _own_paths(dataset: Dataset) -> tuple[str, str, str]:
+    """Name the fields that carry ids, instructions and outcomes: ones that the source does not have."""
     taken = {field.path for field in dataset.columns.metadata}
     folder = "" if "episode_metadata" in taken else "episode_metadata."
     names = []
-    for word in ("oxe_id", "oxe_instructions"):
+    for word in ("oxe_id", "oxe_instructions", "oxe_outcome"):
         name = folder + word
         while name in taken:
             name += "_"
         names.append(name)
-    return names[0], names[1]
+    return names[0], names[1], names[2]
 
 
 def _sometimes_lacking(dataset: Dataset) -> set[Field]:
@@ -259,7 +261,7 @@ def _declaration(dataset: Dataset, *, view: str | None, space: Space) -> Mapping
     if not columns.state:
         embodiment = embodiment.model_copy(update={"state": None})
     roles = [camera for camera in columns.cameras if camera.role]
-    id_path, texts_path = _own_paths(dataset)
+    id_path, texts_path, outcome_path = _own_paths(dataset)
     declared = {
         **spec.to_json(),
         "source": {"format": "rlds", "version": VERSION},
@@ -272,6 +274,8 @@ def _declaration(dataset: Dataset, *, view: str | None, space: Space) -> Mapping
         "filters": {},
         "state": embodiment.state.slices("observation.state") if embodiment.state else {},
         "action": embodiment.action.slices("action"),
+        "last_action": "recorded" if view or spec.has_last_action else "placeholder",
+        "success": outcome_path if columns.origins["outcome"] else None,
         "id": id_path,
         "raw": "raw",
     }
@@ -279,6 +283,7 @@ def _declaration(dataset: Dataset, *, view: str | None, space: Space) -> Mapping
         declared["timestamp"] = "timestamp"
     if view:
         declared.pop("views", None)
+        declared["control_hz"] = dataset.view(view).control_hz or spec.control_hz
     return DatasetSpec.model_validate(declared).to_json()
 
 

@@ -10,6 +10,11 @@ from schemas.source import Array, Field
 from schemas.spec import DatasetSpec
 from schemas.views import view
 
+NOT_RECORDED = (
+    "; if no actions were recorded, declare how the state gives them: "
+    "action = { derive = 'next_state' } or { derive = 'achieved_delta' }"
+)
+
 
 def check_fit(spec: DatasetSpec, steps: Mapping[str, Field], episodes: Mapping[str, Field]) -> None:
     """Check a declaration against the fields that a source has per step and per episode.
@@ -18,10 +23,11 @@ def check_fit(spec: DatasetSpec, steps: Mapping[str, Field], episodes: Mapping[s
     """
     anywhere = {**steps, **episodes}
     wanted: list[tuple[str, set[str], Mapping[str, Field]]] = [
-        *((f"action.{part}", set(expr.paths()), steps) for part, expr in spec.action.items()),
+        *((f"action.{part}", set(expr.paths()), steps) for part, expr in spec.expressions.items()),
         *((f"state.{part}", set(expr.paths()), steps) for part, expr in spec.state.items()),
         *((f"cameras.{role}", {camera.key}, steps) for role, camera in spec.cameras.items()),
         *((f"depth.{role}", {depth.key}, steps) for role, depth in spec.depth.items()),
+        ("success", {spec.success.key} if spec.success else set(), anywhere),
         ("language", set(spec.language_keys), anywhere),
         ("timestamp", {spec.timestamp} if spec.timestamp else set(), steps),
         ("id", {spec.id} if spec.id else set(), episodes),
@@ -30,11 +36,13 @@ def check_fit(spec: DatasetSpec, steps: Mapping[str, Field], episodes: Mapping[s
     for place, paths, known in wanted:
         for path in sorted(paths):
             if path not in known:
-                raise SpecError(f"{spec.name}: {place}: the source has no '{path}'{did_you_mean(path, known)}")
+                hint = NOT_RECORDED if place.startswith("action.") and not any("action" in p for p in known) else ""
+                raise SpecError(f"{spec.name}: {place}: the source has no '{path}'{did_you_mean(path, known)}{hint}")
             if needed := misfit(place.partition(".")[0], known[path]):
                 found = f"{'sequences of ' if known[path].ragged else ''}{known[path].kind}s of {known[path].dtype}"
                 shape = list(known[path].shape)
                 raise SpecError(f"{spec.name}: {place}: '{path}' holds {found} {shape}; needed: {needed}")
+    _check_success(spec, anywhere)
     _check_widths(spec, steps)
     _check_views(spec, steps)
 
@@ -53,6 +61,7 @@ def misfit(use: str, field: Field) -> str | None:
         "language": ("texts", text and scalar and (single or listed)),
         "id": ("one value", scalar and single),
         "filters": ("one value", scalar and single),
+        "success": ("one value", field.shape in {(), (1,)} and single and (text or number)),
         "action": ("numbers of fixed shape", number and single and None not in field.shape),
         "flag": ("one number per step", number and single and scalar),
     }
@@ -60,9 +69,19 @@ def misfit(use: str, field: Field) -> str | None:
     return None if does else needed
 
 
+def _check_success(spec: DatasetSpec, fields: Mapping[str, Field]) -> None:
+    """Refuse a condition on texts where the field holds numbers, and the other way round: it would never be met."""
+    if spec.success and spec.success.takes:
+        found = "number" if fields[spec.success.key].kind == "number" else "text"
+        if found != spec.success.takes:
+            raise SpecError(
+                f"{spec.name}: success: '{spec.success.key}' holds {found}s; its condition is for {spec.success.takes}s"
+            )
+
+
 def _check_widths(spec: DatasetSpec, steps: Mapping[str, Field]) -> None:
     """Try each expression on a step of ones: it must give as many numbers as its part has dimensions."""
-    spaces = ((spec.action, spec.embodiment.action), (spec.state, spec.embodiment.state))
+    spaces = ((spec.expressions, spec.embodiment.action), (spec.state, spec.embodiment.state))
     for which, (exprs, space) in zip(("action", "state"), spaces, strict=True):
         for part, expr in exprs.items():
             ones = {path: np.ones([1, *map(int, filter(None, steps[path].shape))]) for path in expr.paths()}
@@ -89,6 +108,7 @@ def _check_views(spec: DatasetSpec, steps: Mapping[str, Field]) -> None:
         if field.kind == "number" and not field.ragged and path.startswith(prefix)
     }
     blank |= {"action": np.ones([3, len(spec.action_space)], np.float32), ROW: np.arange(3)}
+    blank["timestamp"] = np.zeros(3)
     if spec.state_space:
         blank["observation.state"] = np.ones([3, len(spec.state_space)], np.float32)
     for name in (name for name, declared in spec.views.items() if not declared.unavailable):

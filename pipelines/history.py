@@ -97,14 +97,14 @@ class History:
 
     def generations(self, files: Files) -> list[dict[str, list[FilePart]]]:
         """Give the parts of each generation by split; episodes are counted through all of them."""
-        parts = {part.name: part for parts in files.values() for part in parts}
+        parts = {(split, part.name): part for split, parts in files.items() for part in parts}
         first = 0
         out: list[dict[str, list[FilePart]]] = []
         for start, end in zip((0, *self.ends), self.ends, strict=False):
             generation: dict[str, list[FilePart]] = {}
             for file in self.files[start:end]:
                 missing = FilePart(name=file.path, size=None, first=first, count=file.episodes)
-                part = replace(parts.get(file.path, missing), first=first)
+                part = replace(parts.get((file.split, file.path), missing), first=first)
                 generation.setdefault(file.split, []).append(part)
                 first += file.episodes
             out.append(generation)

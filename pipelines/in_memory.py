@@ -8,17 +8,19 @@ from typing import Any
 import numpy as np
 
 from pipelines.given import aligned, columns_and_metadata
-from pipelines.standardize import FLAGS, decoded, listed_texts, texts_of
+from pipelines.standardize import FLAGS, decoded, listed_texts, outcome_of, texts_of
 from schemas import catalog
+from schemas.derive import derived_action
 from schemas.episode import Episode, take
 from schemas.errors import SourceError, SpecError, did_you_mean
 from schemas.expr import Expr
 from schemas.ops import ROW
+from schemas.resample import TIMES
 from schemas.source import Array, Bytes
 from schemas.spaces import Space
 from schemas.spec import DatasetSpec
 from schemas.tables import CameraSpec
-from schemas.views import View, declared_name, view
+from schemas.views import View, declared_name, reads_action, view
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +59,8 @@ class Standard:
     def of(cls, spec: DatasetSpec) -> "Standard":
         """Prepare a declaration."""
         declared = {*spec.read_paths(), *spec.fields, *spec.decode}
-        whole = {condition.key for condition in spec.filters.values()} | ({spec.id} if spec.id else set())
+        whole = {condition.key for condition in spec.filters.values()} | {spec.id}
+        whole |= {spec.success.key} if spec.success else set()
         return cls(
             spec=spec,
             action=Vector.of(spec.action_parts),
@@ -105,31 +108,37 @@ def standardize(name: str, steps: Mapping[str, Any], view: str | None = None) ->
     spec, chosen = standard.spec, None if view is None else standard.view(view)
     given, metadata = columns_and_metadata(steps, standard.paths)
     columns, whole, length = aligned(spec, decoded(spec, given), standard.read)
-    action = standard.action(columns)
-    if action is None and _reads_action(spec, view):
-        missing = min(standard.action.paths - columns.keys())
-        raise SpecError(f"{spec.name}: the action needs '{missing}'{did_you_mean(missing, columns)}")
-    needed = chosen is None or "observation.state" in chosen.columns
+    from_action = _reads_action(spec, view)
+    needed = chosen is None or "observation.state" in chosen.columns or (from_action and bool(spec.derived))
     state = standard.state(columns) if needed else _state_if_sound(standard, columns)
+    action = standard.action(columns)
+    if spec.derived and state is not None and standard.state_space:
+        action = derived_action(spec.derived, state, standard.state_space)
+    if action is None and from_action:
+        made_of = standard.state if spec.derived else standard.action
+        missing = min(made_of.paths - columns.keys())
+        raise SpecError(f"{spec.name}: the action needs '{missing}'{did_you_mean(missing, columns)}")
     stored = _stored(spec, columns, {**metadata, **whole}, length=length)
     stored |= {"state": state, "state_space": standard.state_space}
     if chosen is None:
         return Episode(**{**stored, "action": action}, action_space=standard.action_space)
     own = _under(spec, columns)
     seen = {f"raw.{path}": column for path, column in own.items() if isinstance(column, np.ndarray)}
+    seen |= {TIMES: stored[TIMES]} if TIMES in chosen.columns and stored[TIMES] is not None else {}
     seen |= {} if action is None else {"action": action}
     seen |= {} if state is None else {"observation.state": state}
     viewed = chosen.of_columns({**seen, ROW: np.arange(length)})
     rows = None if viewed.mask.all() else np.flatnonzero(viewed.mask)
     kept = stored if rows is None else {key: _taken(key, value, rows) for key, value in stored.items()}
     ends = _ends(len(viewed.action))
+    ends |= chosen.rate(viewed.mask, reward=stored.get("reward"), is_terminal=stored.get("is_terminal"))
     return Episode(**{**kept, **ends}, action=viewed.action, action_space=chosen.space)
 
 
 def _reads_action(spec: DatasetSpec, view: str | None) -> bool:
     """Say whether a result is made from the stored action, and not from the source's own columns alone."""
     declared = spec.views.get(declared_name(spec, view)) if view else None
-    return declared is None or not declared.action or any("action" in expr.paths() for expr in declared.action)
+    return declared is None or reads_action(declared)
 
 
 def _state_if_sound(standard: Standard, columns: Mapping[str, Any]) -> Array | None:
@@ -164,6 +173,7 @@ def _stored(
         "instructions": texts,
         "instruction_index": index,
         "control_hz": spec.control_hz,
+        "outcome": outcome_of(spec, columns, metadata),
         "timestamp": _timestamp(spec, columns, length),
         "raw": _under(spec, {path: column for path, column in columns.items() if path not in taken}),
         "metadata": {path: value for path, value in metadata.items() if path not in spec.language_keys},

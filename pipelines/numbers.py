@@ -14,6 +14,7 @@ from schemas.arrow import RAW
 from schemas.errors import DatasetError, UsageError, ViewError, did_you_mean
 from schemas.folder import Folder
 from schemas.ops import ROW, Steps
+from schemas.resample import TIMES
 from schemas.source import Array
 from schemas.spaces import Space
 from schemas.store import Dataset
@@ -187,7 +188,10 @@ def _arrays(dataset: Dataset, table: pa.Table) -> dict[str, Array]:
     out: dict[str, Array] = {}
     for name in table.column_names:
         column = table[name].chunk(0)
-        if name in sizes:
+        if name == TIMES:
+            if (times := arrow.optional_column(column)) is not None:
+                out[name] = times
+        elif name in sizes:
             out[name] = arrow.vectors(column, sizes[name])
         elif name in fields and isinstance(values := arrow.from_arrow(column, fields[name]), np.ndarray):
             out[name] = values

@@ -151,6 +151,7 @@ def episodes_schema(columns: Layout) -> pa.Schema:
         "id": pa.string(),
         "split": pa.string(),
         "instructions": pa.list_(pa.string()),
+        "outcome": pa.string(),
         "length": pa.int64(),
         "file": pa.string(),
         "row": pa.int64(),

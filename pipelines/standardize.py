@@ -1,6 +1,6 @@
 """From a raw episode to the unified schema: a declaration, bound to the fields of one source, is a pure function."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -8,12 +8,14 @@ import numpy as np
 
 from pipelines.fit import check_fit, misfit
 from schemas.arrow import Camera, Layout, MaterializedView
+from schemas.derive import derived_action
 from schemas.episode import Episode, Frames
 from schemas.errors import SourceError
 from schemas.expr import Expr
 from schemas.images import Sniffer
 from schemas.source import Array, Bytes, Column, Field, Ragged, RawEpisode
 from schemas.spec import DatasetSpec
+from schemas.success import Outcome
 from schemas.views import View, view
 from schemas.vocabulary import DECODERS
 
@@ -33,7 +35,7 @@ class Binding:
     def episode(self, raw: RawEpisode) -> Episode:
         """Make the unified episode; one that cannot be made is a SourceError with the reason it is counted under."""
         try:
-            return self._episode(raw, raw.n_steps())
+            return self._episode(raw, self._n_steps(raw))
         except SourceError as error:
             if error.file:
                 raise
@@ -44,7 +46,18 @@ class Binding:
         for name, condition in self.spec.filters.items():
             if not condition.keeps(raw.metadata[condition.key]):
                 return f"filter_{name}"
-        return None if raw.n_steps() else "zero_steps"
+        return None if self._n_steps(raw) else "zero_steps"
+
+    def _n_steps(self, raw: RawEpisode) -> int:
+        """Count the steps; where observations go on after the last action, the error names the key that says so."""
+        try:
+            return raw.n_steps()
+        except SourceError as error:
+            longer = one_longer(raw.steps, _paths([*self.spec.expressions.values()]))
+            if not longer or "drop_last" not in type(self.spec.source).model_fields:
+                raise
+            fix = f"; an observation after the last action? source.drop_last = {longer} leaves it out"
+            raise SourceError(error.message + fix, reason=error.reason, file=error.file, offset=error.offset) from error
 
     def _episode(self, raw: RawEpisode, n_steps: int) -> Episode:
         spec, layout = self.spec, self.layout
@@ -53,6 +66,7 @@ class Binding:
         instructions, instruction_index = self._instructions(raw, n_steps)
         flags = {flag: raw.steps[flag] for flag in FLAGS if layout.origins.get(flag)}
         prefix = f"{spec.raw}." if spec.raw else ""
+        state = _vector(spec.state_parts, raw.steps) if layout.state else None
         return Episode(
             id=name,
             dataset=spec.name,
@@ -60,9 +74,9 @@ class Binding:
             instructions=instructions,
             instruction_index=instruction_index,
             control_hz=spec.control_hz,
-            action=_vector(spec.action_parts, raw.steps),
+            action=action_of(spec, raw.steps, state),
             action_space=layout.action,
-            state=_vector(spec.state_parts, raw.steps) if layout.state else None,
+            state=state,
             state_space=layout.state,
             images={c.leaf: _frames(c, raw.steps[c.path]) for c in layout.cameras if not c.is_depth},
             depth={c.leaf: _frames(c, raw.steps[c.path]) for c in layout.cameras if c.is_depth},
@@ -70,6 +84,7 @@ class Binding:
             raw={field.path: _raw_column(field, raw.steps[prefix + field.path]) for field in layout.raw},
             index=raw.index,
             split=raw.split,
+            outcome=outcome_of(spec, raw.steps, raw.metadata),
             is_first=np.asarray(flags.get("is_first", np.arange(n_steps) == 0), bool),
             is_last=np.asarray(flags.get("is_last", np.arange(n_steps) == n_steps - 1), bool),
             is_terminal=np.asarray(flags["is_terminal"], bool) if "is_terminal" in flags else None,
@@ -116,8 +131,13 @@ def bind(
     views = tuple(view(spec, name) for name in materialize)
     origins: dict[str, str | None] = {flag: flag if flag in flags else None for flag in FLAGS}
     origins["instruction"] = language[0] if language else None
+    origins["outcome"] = spec.success.key if spec.success else None
     origins["timestamp"] = spec.timestamp or ("control_hz" if spec.control_hz else None)
+    if spec.derived:
+        origins["action"] = f"{spec.derived}(observation.state)"
     told = {spec.id, *language[:1], *(path for path in language if path in episodes and episodes[path].ragged)}
+    if spec.success and spec.success.is_plain and spec.success.key in episodes:
+        told |= {spec.success.key} if episodes[spec.success.key].kind == "text" else set()  # the words of `outcome`
     layout = Layout(
         dataset=spec.name,
         action=spec.action_space,
@@ -130,8 +150,19 @@ def bind(
     )
     used = _paths(spec.action_parts) | _paths(spec.state_parts) | {field.path for field in kept}
     used |= {camera.path for camera in cameras} | {*language, *flags, *episodes}
-    used |= {spec.timestamp} if spec.timestamp else set()
+    used |= {*filter(None, (spec.timestamp, origins["outcome"]))}
     return Binding(spec=spec, layout=layout, views=views, language=language, columns=frozenset(used))
+
+
+def one_longer(steps: Mapping[str, Column], action: Collection[str]) -> list[str]:
+    """Name the columns with one step more than the action's, where the others have as many; or the folders of them."""
+    counts = {len(steps[path]) for path in action if path in steps}
+    lengths = {path: len(column) - min(counts, default=0) for path, column in steps.items()}
+    if len(counts) != 1 or not {*lengths.values()} <= {0, 1}:
+        return []
+    shared = {path.partition(".")[0] for path, more in lengths.items() if not more}
+    longer = [path for path, more in lengths.items() if more]
+    return sorted({path if (folder := path.partition(".")[0]) in shared else folder for path in longer})
 
 
 def decoded(spec: DatasetSpec, steps: Mapping[str, Column]) -> Mapping[str, Column]:
@@ -186,6 +217,22 @@ def _leaves(paths: Sequence[str]) -> list[str]:
             leaf += "_"
         leaves.append(leaf)
     return leaves
+
+
+def action_of(spec: DatasetSpec, steps: Mapping[str, Any], state: Array | None) -> Array:
+    """Make the action [T, A]: of the source's columns or, where that is declared, of the state."""
+    if spec.derived and state is not None and spec.state_space:
+        return derived_action(spec.derived, state, spec.state_space)
+    return _vector(spec.action_parts, steps)
+
+
+def outcome_of(spec: DatasetSpec, steps: Mapping[str, Any], metadata: Mapping[str, Any]) -> Outcome:
+    """Say how an episode ended, as far as its source tells."""
+    if not spec.success:
+        return "unknown"
+    if spec.success.key in steps:
+        return spec.success.of_steps(steps[spec.success.key])
+    return spec.success.of_value(metadata.get(spec.success.key))
 
 
 def _vector(parts: Sequence[Expr], steps: Mapping[str, Any]) -> Array:

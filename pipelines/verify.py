@@ -304,7 +304,7 @@ def _check_views(dataset: Dataset, i: int, out: Verification, *, stored: Episode
 
 def compare(stored: Episode, wanted: Episode, out: Verification) -> None:
     """Compare two episodes, value by value; numbers are equal bit for bit."""
-    for name in ("id", "index", "split", "instructions", "control_hz", "metadata"):
+    for name in ("id", "index", "split", "instructions", "control_hz", "outcome", "metadata"):
         ours, theirs = repr(getattr(stored, name)), repr(getattr(wanted, name))
         if ours != theirs:
             out.differs(f"episode {wanted.id}: {name} is {ours}, the source gives {theirs}")

@@ -15,7 +15,7 @@ from schemas.source import Array, Bytes, Column, Field, Ragged
 from schemas.spaces import Space
 from schemas.views import Viewed
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 IMAGE = pa.struct([pa.field("bytes", pa.binary()), pa.field("path", pa.string())])
 META = b"oxe"  # the key of our metadata, on the schema and on every field
 IMAGES, DEPTH, RAW = "observation.images.", "observation.depth.", "raw."
@@ -104,7 +104,7 @@ class Layout:
                 if self.state
                 else []
             ),
-            _field("action", vector, space=self.action.to_json()),
+            _field("action", vector, space=self.action.to_json(), source=self.origins.get("action")),
             *(
                 _field(view.column, pa.list_(pa.float32()), space=view.space.to_json(), digest=view.digest)
                 for view in self.views

@@ -11,6 +11,7 @@ import xxhash
 from schemas.errors import SourceError
 from schemas.source import Array, Bytes, Column, Ragged
 from schemas.spaces import Space
+from schemas.success import OUTCOMES, Outcome
 
 Frames = Sequence[Bytes | None]  # T encoded images; None where the source has none
 
@@ -37,6 +38,7 @@ class Episode:
     raw: Mapping[str, Column] = field(default_factory=dict)
     index: int = 0  # ordinal in the source over all splits
     split: str = "train"
+    outcome: Outcome = "unknown"
     instruction_index: Array | None = None  # [T] int32: which instruction each step has
     is_first: Array | None = None  # [T] bool
     is_last: Array | None = None  # [T] bool
@@ -46,6 +48,8 @@ class Episode:
 
     def __post_init__(self) -> None:
         """Refuse vectors of the wrong shape, columns of unequal length and numbers that are not finite."""
+        if self.outcome not in OUTCOMES:
+            raise SourceError(f"episode {self.id}: outcome is '{self.outcome}'", reason="bad_success")
         self._check_vector("action", self.action, self.action_space)
         if self.state is not None and self.state_space is not None:
             self._check_vector("state", self.state, self.state_space)
@@ -124,6 +128,7 @@ class Episode:
             self.split,
             list(self.instructions),
             self.control_hz,
+            self.outcome,
             {k: repr(v) for k, v in self.metadata.items()},
         ]
         digest.update(json.dumps(header).encode())

@@ -9,17 +9,20 @@ import re
 import tomllib
 from collections.abc import Callable, Iterator, Mapping
 from math import inf
-from typing import Annotated, Any, Self, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar, get_args
 
-from pydantic import Field, StringConstraints, ValidationError, model_validator
+from pydantic import Discriminator, Field, StringConstraints, Tag, ValidationError, model_validator
 
 from schemas import expr
+from schemas.derive import Derivation, derived_space
 from schemas.errors import SpecError, did_you_mean
 from schemas.formats import OURS, PLUGIN, AnySource, RldsSource, check_format
 from schemas.spaces import Space
+from schemas.success import SuccessSpec
 from schemas.tables import (
     CameraSpec,
     DepthSpec,
+    Derived,
     EmbodimentSpec,
     Expression,
     FieldSpec,
@@ -34,6 +37,12 @@ from schemas.vocabulary import DECODERS
 EMPTY: Any = Field(default_factory=dict)
 TODO = "TODO"  # stands for a word that a draft leaves to a person
 FREE = frozenset({"description", "license", "citation", "homepage", "errata"})  # texts that may hold any word
+NO_ACTION = (
+    "action: missing; say where the commands are or, if none were recorded, how the state gives them: "
+    "action = { derive = 'next_state' } (the state of the next step) or "
+    "{ derive = 'achieved_delta' } (the change of the pose until the next step)"
+)
+ACTION_TAGS = ("expressions", "derived")
 
 
 class DatasetSpec(Model):
@@ -53,8 +62,13 @@ class DatasetSpec(Model):
     fields: dict[str, FieldSpec] = EMPTY  # what the source's other fields hold
     decode: dict[str, str] = EMPTY  # a path to the decoder that its values need first
     filters: dict[str, FilterSpec] = EMPTY  # episodes that fail one are dropped under its name
+    success: SuccessSpec | None = None  # what makes an episode's outcome
     state: dict[str, Expression] = EMPTY
-    action: dict[str, Expression]
+    action: Annotated[
+        Annotated[dict[str, Expression], Tag("expressions")] | Annotated[Derived, Tag("derived")],
+        Discriminator(lambda action: ACTION_TAGS[isinstance(action, Derived) or _is_derived(action)]),
+    ]
+    last_action: Literal["recorded", "placeholder"] = "recorded"  # the latter: views that read the action leave it out
     views: dict[str, ViewSpec] = EMPTY
     timestamp: str | None = None  # a per-step path, in seconds
     id: str | None = None  # a per-episode path that names each episode
@@ -72,6 +86,18 @@ class DatasetSpec(Model):
             return {**data, "views": {name: _same_as(given, name, views) for name, given in views.items()}}
         return data
 
+    @model_validator(mode="before")
+    @classmethod
+    def _derived_space(cls, data: Any) -> Any:
+        """Give a derived action the Space that follows from the state's, whatever the embodiment's commands are."""
+        match data:
+            case {"action": {"derive": word}, "embodiment": dict(embodiment)} if word in get_args(Derivation):
+                action = _derived(word, embodiment.get("state"))
+                return {**data, "embodiment": {**embodiment, "action": action}} if action else data
+            case dict() if "action" not in data:
+                raise ValueError(NO_ACTION)
+        return data
+
     @model_validator(mode="after")
     def _parts_match(self) -> Self:
         for path, decoder in self.decode.items():
@@ -79,18 +105,36 @@ class DatasetSpec(Model):
                 raise ValueError(f"decode.{path}: unknown decoder '{decoder}'{did_you_mean(decoder, DECODERS)}")
             if path not in self.fields or self.fields[path].shape is None:
                 raise ValueError(f"decode.{path}: say in [fields] what it holds then, such as 'float32 [7]' or 'text'")
-        _check_parts("action", self.action, self.embodiment.action)
+        if not self.derived:
+            _check_parts("action", self.expressions, self.embodiment.action)
         _check_parts("state", self.state, self.embodiment.state)
         if self.control_hz is not None and not 0 < self.control_hz < inf:
             raise ValueError("control_hz: must be a number above 0; leave it out if it is unknown")
-        for name in self.views:
+        for name, declared in self.views.items():
             self.view_space(name)
+            if declared.control_hz:
+                _check_rate(f"views.{name}.control_hz", declared.control_hz, self)
         return self
 
     @property
+    def derived(self) -> Derivation | None:
+        """Say how the state gives the action, where the source does not hold it."""
+        return self.action.derive if isinstance(self.action, Derived) else None
+
+    @property
+    def expressions(self) -> Mapping[str, expr.Expr]:
+        """Give the action's expressions by part; none where it is derived."""
+        return {} if isinstance(self.action, Derived) else self.action
+
+    @property
     def action_parts(self) -> list[expr.Expr]:
-        """Give the action's expressions in the order of its Space."""
-        return [self.action[part] for part in self.embodiment.action.parts]
+        """Give the action's expressions in the order of its Space; none where it is derived."""
+        return [self.expressions[part] for part in self.embodiment.action.parts] if self.expressions else []
+
+    @property
+    def has_last_action(self) -> bool:
+        """Say whether what is stored as an episode's last action is one."""
+        return not self.derived and self.last_action == "recorded"
 
     @property
     def state_parts(self) -> list[expr.Expr]:
@@ -115,14 +159,20 @@ class DatasetSpec(Model):
     def read_paths(self) -> frozenset[str]:
         """Name every field of the source that the declaration reads, its views included."""
         prefix = f"{self.raw}." if self.raw else ""
-        read = set[str]().union(*(expr.paths() for expr in (*self.action.values(), *self.state.values())))
+        read = set[str]().union(*(expr.paths() for expr in (*self.expressions.values(), *self.state.values())))
         for declared in self.views.values():
             words = [expr.paths() for expr in declared.action]
             words += [call.paths() for call in (*declared.before, *declared.after)]
             read |= {prefix + path.removeprefix("raw.") for paths in words for path in paths if path.startswith("raw.")}
         read |= {camera.key for camera in (*self.cameras.values(), *self.depth.values())}
         read |= {condition.key for condition in self.filters.values()}
-        return frozenset(read | {*self.language_keys, *filter(None, (self.timestamp, self.id))})
+        return frozenset(
+            read
+            | {
+                *self.language_keys,
+                *filter(None, (self.timestamp, self.id, self.success.key if self.success else None)),
+            }
+        )
 
     def view_space(self, name: str) -> Space:
         """Say what a declared view's action means."""
@@ -141,6 +191,26 @@ class DatasetSpec(Model):
         return hashlib.sha256(json.dumps(self.to_json()).encode()).hexdigest()
 
 
+def _is_derived(action: Any) -> bool:
+    return isinstance(action, dict) and "derive" in action
+
+
+def _derived(derivation: Derivation, state: Any) -> dict[str, Any] | None:
+    """Describe the Space of a derived action; None where the state's description is itself wrong."""
+    if not state:
+        raise ValueError(f"action.derive: '{derivation}' is made from the state, and the embodiment has none")
+    try:
+        declared = SpaceSpec.model_validate(state)
+    except ValidationError:
+        return None
+    if derivation == "next_state":  # in the state's own parts
+        return {**declared.model_dump(), "origin": "achieved"}
+    space = derived_space(derivation, declared.space("state"))
+    if isinstance(space, str):
+        raise ValueError(f"action.derive: {space}")  # noqa: TRY004 - pydantic reports ValueErrors
+    return SpaceSpec.of(space).model_dump()
+
+
 def _same_as(given: Any, name: str, views: Mapping[str, Any]) -> Any:
     """Resolve a view that is written as a word: `action`, the stored one as it is, or another view's name."""
     if not isinstance(given, str):
@@ -152,6 +222,16 @@ def _same_as(given: Any, name: str, views: Mapping[str, Any]) -> Any:
     if given not in views:
         raise ValueError(f"views.{name}: '{given}' is neither 'action' nor another view")
     return views[given]
+
+
+def _check_rate(place: str, hz: float, spec: DatasetSpec) -> None:
+    if spec.control_hz is None and spec.timestamp is None:
+        raise ValueError(f"{place}: the stored rate is not known; declare control_hz or timestamp")
+    if spec.control_hz is not None and hz > spec.control_hz:
+        raise ValueError(
+            f"{place}: {hz:g} is more than the {spec.control_hz:g} that are recorded, and what was not recorded is not "
+            "made up; give a lower one, and let the controller interpolate"
+        )
 
 
 def _check_parts(which: str, given: Mapping[str, object], declared: SpaceSpec | None) -> None:
@@ -168,7 +248,8 @@ def _explain(error: ValidationError) -> str:
     lines = []
     for item in error.errors(include_url=False):
         words = [str(word) for word in item["loc"]]
-        if words[:1] == ["source"] and words[1:2] and words[1] in {*OURS, PLUGIN}:
+        chosen = {"source": (*OURS, PLUGIN), "action": ACTION_TAGS}.get(words[0], ()) if words else ()
+        if words[1:2] and words[1] in chosen:
             del words[1]  # pydantic names the class that it chose
         place = ".".join(words)
         message = item["msg"].removeprefix("Value error, ")
@@ -205,7 +286,9 @@ def merged(text: str, *, where: str, like: Callable[[str], dict[str, Any]] | Non
     both = {
         key: {**base[key], **data[key]}
         for key in data
-        if isinstance(data[key], dict) and isinstance(base.get(key), dict)
+        if isinstance(data[key], dict)
+        and isinstance(base.get(key), dict)
+        and not (key == "action" and _is_derived({**base[key], **data[key]}))
     }
     return {**base, **data, **both}
 

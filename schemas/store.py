@@ -299,6 +299,7 @@ class Dataset:
             raw={field.path: arrow.from_arrow(array(RAW + field.path), field) for field in columns.raw},
             index=about["episode_index"][i].as_py(),
             split=about["split"][i].as_py(),
+            outcome=about["outcome"][i].as_py(),
             metadata={field.path: about[f"metadata.{field.path}"][i].as_py() for field in columns.metadata},
             **cast("Any", optional),
         )

@@ -2,11 +2,13 @@
 
 import re
 from collections.abc import Callable
+from math import inf
 from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import (
     BaseModel,
     ConfigDict,
+    Field,
     PlainSerializer,
     PlainValidator,
     model_serializer,
@@ -14,6 +16,7 @@ from pydantic import (
 )
 
 from schemas import expr
+from schemas.derive import Derivation
 from schemas.errors import SpecError, did_you_mean
 from schemas.spaces import Dim, Frame, Gripper, Kind, Mode, Origin, Rotation, Space, Unit
 
@@ -119,6 +122,12 @@ class EmbodimentSpec(Model):
     action: SpaceSpec
 
 
+class Derived(Model):
+    """An action that the source does not hold, in place of its expressions: how the state gives it."""
+
+    derive: Derivation
+
+
 class SizeSpec(Model):
     """How much there is, where it is known."""
 
@@ -190,7 +199,7 @@ class FieldSpec(Model):
 
 
 class ViewSpec(Model):
-    """A view over the stored columns: step ops before, the action's columns, step ops after.
+    """A view over the stored columns: step ops before, the action's columns, step ops after, and its rate.
 
     `space` changes what the stored action's Space says: any of its keys, or new `parts`. A view that the dataset cannot
     give says why in `unavailable`.
@@ -200,4 +209,5 @@ class ViewSpec(Model):
     action: tuple[Expression, ...] = ()
     after: tuple[StepOp, ...] = ()
     space: dict[str, Any] = {}
+    control_hz: Annotated[float, Field(gt=0, lt=inf)] | None = None  # steps per second, fewer than are stored
     unavailable: str = ""

@@ -10,13 +10,14 @@ from typing import Any
 
 import numpy as np
 
+from schemas.eef import eef_delta, eef_delta_space
 from schemas.episode import Episode
 from schemas.errors import SpecError, ViewError, did_you_mean
 from schemas.expr import Call, Expr, Path
-from schemas.ops import ROW, Steps
-from schemas.rotations import to_euler, to_rotation
+from schemas.ops import ROW, Steps, drop_last
+from schemas.resample import TIMES, not_combined, over_intervals, resampled
 from schemas.source import Array
-from schemas.spaces import Dim, Space
+from schemas.spaces import Space
 from schemas.spec import DatasetSpec
 from schemas.tables import ViewSpec
 from schemas.vocabulary import ARRAY_OPS, STEP_OPS
@@ -28,7 +29,6 @@ NEEDS = {  # views that several datasets declare, and what the others lack
     "openvla": "its declaration does not say how OpenVLA reads it",
     "octo": "its declaration does not say how Octo reads it",
 }
-ROTATION_DIMS = {"euler_xyz": (3, "rad"), "rotvec": (3, "rad"), "quat_xyzw": (4, "1"), "quat_wxyz": (4, "1")}
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,12 +48,15 @@ class View:
     digest: str  # of its declaration and of all code it runs
     columns: frozenset[str]  # the stored columns that it reads
     compute: Callable[[Steps], Viewed]
+    control_hz: float | None = None  # of what it shows; None: as stored
 
     def of(self, episode: Episode) -> Viewed:
         """Compute the view of a stored episode; a column that was not stored is a ViewError."""
         steps: dict[str, Array] = {"action": episode.action, ROW: np.arange(len(episode))}
         if episode.state is not None:
             steps["observation.state"] = episode.state
+        if TIMES in self.columns and episode.timestamp is not None:
+            steps[TIMES] = episode.timestamp
         steps |= {f"raw.{path}": column for path, column in episode.raw.items() if isinstance(column, np.ndarray)}
         return self.of_columns(steps)
 
@@ -78,7 +81,14 @@ class View:
             action_space=self.space,
             is_first=step == 0,
             is_last=step == len(step) - 1,
+            **self.rate(viewed.mask, reward=episode.reward, is_terminal=episode.is_terminal),
         )
+
+    def rate(self, mask: Array, *, reward: Array | None, is_terminal: Array | None) -> dict[str, Any]:
+        """Give the fields of an episode that a view of another rate changes, besides those of every view."""
+        if self.control_hz is None:
+            return {}
+        return {"control_hz": self.control_hz, **over_intervals(mask, reward, is_terminal)}
 
 
 def view_names(spec: DatasetSpec) -> tuple[str, ...]:
@@ -103,134 +113,82 @@ def view(spec: DatasetSpec, name: str) -> View:
         declared, space = spec.views[name], spec.view_space(name)
         if declared.unavailable:
             raise ViewError(f"{spec.name} cannot give the view '{name}': {declared.unavailable}")
+        if declared.control_hz and (why := not_combined(space)):
+            raise ViewError(f"{spec.name} cannot give the view '{name}' at {declared.control_hz:g} Hz: {why}")
+        cut = not spec.has_last_action and reads_action(declared)
         return View(
             name=name,
             space=space,
-            digest=_digest(_view_json(declared, space), *DECLARED_CODE, *_ops_of(declared)),
+            digest=_digest(_view_json(declared, space, cut=cut), *DECLARED_CODE, *_code_of(declared)),
             columns=_columns_of(declared),
-            compute=lambda steps: _declared_view(steps, declared),
+            compute=lambda steps: _viewed(steps, lambda these: _declared_view(these, declared, space), cut=cut),
+            control_hz=declared.control_hz,
         )
     if name in NEEDS:
         raise ViewError(f"{spec.name} cannot give the view '{name}': {NEEDS[name]}")
     if name != "eef_delta":
         raise ViewError(f"{spec.name} has no view '{name}'{did_you_mean(name, view_names(spec))}")
-    action, state = spec.action_space, spec.state_space
+    action, state, cut = spec.action_space, spec.state_space, not spec.has_last_action
     derived = eef_delta_space(action, state)
     if isinstance(derived, str):
         raise ViewError(f"{spec.name} cannot give the view 'eef_delta': {derived}")
-    meaning = {"action": action.to_json(), "state": state.to_json() if state else None}
+    meaning = {"action": action.to_json(), "state": state.to_json() if state else None, "cut": cut}
     return View(
         name=name,
         space=derived,
-        digest=_digest(meaning, eef_delta, Space.indices, Path.read),
+        digest=_digest(meaning, _viewed, eef_delta, Space.indices, Path.read),
         columns=frozenset({"action", "observation.state"} if state else {"action"}),
-        compute=lambda steps: eef_delta(steps, action, state),
+        compute=lambda steps: _viewed(
+            steps, lambda these: {**these, "action": eef_delta(these, action, state)}, cut=cut
+        ),
     )
 
 
-# Declared views
+def _viewed(steps: Steps, make: Callable[[Steps], Steps], *, cut: bool) -> Viewed:
+    """Compute a view; `cut`: the last step, whose stored action is none, is left out."""
+    mask = np.zeros(len(steps[ROW]), bool)
+    made = make(drop_last(steps, 1) if cut else steps)
+    mask[made[ROW]] = True
+    return Viewed(Path("action").read(made), mask)
 
 
-def _declared_view(steps: Steps, declared: ViewSpec) -> Viewed:
-    stored = len(steps[ROW])
+def _declared_view(steps: Steps, declared: ViewSpec, space: Space) -> Steps:
     for call in declared.before:
         steps = _step(steps, call)
     if declared.action:
         steps = {**steps, "action": np.concatenate([expr(steps) for expr in declared.action], axis=1)}
     for call in declared.after:
         steps = _step(steps, call)
-    mask = np.zeros(stored, bool)
-    mask[steps[ROW]] = True
-    return Viewed(Path("action").read(steps), mask)
+    return resampled(steps, declared.control_hz, space) if declared.control_hz else steps
+
+
+def reads_action(declared: ViewSpec) -> bool:
+    """Say whether a view is made from the stored action, and not from the source's own columns alone."""
+    return not declared.action or any("action" in expr.paths() for expr in declared.action)
 
 
 def _columns_of(declared: ViewSpec) -> frozenset[str]:
     calls = (*declared.before, *declared.after)
-    return frozenset({"action"}).union(*(call.paths() for call in calls), *(expr.paths() for expr in declared.action))
+    read = {"action", TIMES} if declared.control_hz else {"action"}
+    return frozenset(read).union(*(call.paths() for call in calls), *(expr.paths() for expr in declared.action))
 
 
 def _step(steps: Steps, call: Call) -> Steps:
     return STEP_OPS[call.op](steps, *call.values(steps))
 
 
-DECLARED_CODE = (_declared_view, Expr.__call__, Call.values, Path.read)
+DECLARED_CODE = (_viewed, _declared_view, Expr.__call__, Call.values, Path.read)
 
 
-# eef_delta: seven numbers that mean the same on every arm
+def _view_json(declared: ViewSpec, space: Space, *, cut: bool) -> dict[str, Any]:
+    return {**declared.model_dump(mode="json"), "space": space.to_json(), "cut": cut}
 
 
-def eef_delta_space(action: Space, state: Space | None) -> Space | str:
-    """Say what `eef_delta` means for these Spaces, or why they cannot give it."""
-    if problem := _no_arm(action, {"delta", "absolute"}):
-        return f"its action {problem}"
-    if len(action.indices("gripper")) != 1 or action.gripper != "open_is_1":
-        return f"its action has {len(action.indices('gripper'))} gripper dimensions, with gripper '{action.gripper}'"
-    is_absolute = action.dims[action.indices("position")[0]].mode == "absolute"
-    if is_absolute or action.frame == "tool":
-        if state is None:
-            return "that takes a state with a pose"
-        if problem := _no_arm(state, {"absolute"}):
-            return f"that takes a state with a pose, and its state {problem}"
-        if state.frame == "tool" or (is_absolute and state.frame != action.frame):
-            return f"its action is in frame '{action.frame}', its state in '{state.frame}'"
-    dims = (
-        *(Dim(name, "m", "delta", "position") for name in ("x", "y", "z")),
-        *(Dim(name, "rad", "delta", "rotation") for name in ("roll", "pitch", "yaw")),
-        Dim("gripper", "1", "absolute", "gripper"),
-    )
-    frame = state.frame if action.frame == "tool" and state else action.frame
-    return Space(
-        name="eef_delta", dims=dims, frame=frame, rotation="euler_xyz", gripper="open_is_1", origin=action.origin
-    )
-
-
-def _no_arm(space: Space, modes: set[str]) -> str | None:
-    """Say why a vector does not hold a position and a rotation in metres and radians, in a known frame and mode."""
-    position, rotation = ([space.dims[i] for i in space.indices(kind)] for kind in ("position", "rotation"))
-    size, unit = ROTATION_DIMS.get(space.rotation, (0, ""))
-    if len(position) != 3 or not size or len(rotation) != size:
-        return f"has {len(position)} position and {len(rotation)} rotation dimensions, with rotation '{space.rotation}'"
-    if {dim.unit for dim in position} != {"m"} or {dim.unit for dim in rotation} != {unit}:
-        return f"is in {', '.join(sorted({dim.unit for dim in position + rotation}))}, not in metres and radians"
-    found = {dim.mode for dim in position + rotation}
-    if len(found) > 1 or not found <= modes:
-        return f"is {', '.join(sorted(found))}"
-    return None if space.frame in {"base", "tool", "world"} else f"is in frame '{space.frame}'"
-
-
-def eef_delta(steps: Steps, action_space: Space, state_space: Space | None) -> Viewed:
-    """Make metres and radians in a fixed frame: p' = p + dp, R' = dR R, dR as roll, pitch, yaw; gripper 1 = open.
-
-    Absolute targets are taken relative to the measured pose of the same step; tool-frame deltas are turned by it.
-    Recorded base-frame deltas in roll, pitch, yaw pass unchanged.
-    """
-    action = steps["action"]
-    position, turn = action[:, action_space.indices("position")], action[:, action_space.indices("rotation")]
-    gripper = action[:, action_space.indices("gripper")]
-    mode = action_space.dims[action_space.indices("position")[0]].mode
-    if mode == "absolute" or action_space.frame == "tool" or action_space.rotation != "euler_xyz":
-        rotation = to_rotation(turn, action_space.rotation)
-        if state_space is not None and (mode == "absolute" or action_space.frame == "tool"):
-            state = Path("observation.state").read(steps)
-            at = to_rotation(state[:, state_space.indices("rotation")], state_space.rotation)
-            if mode == "absolute":
-                position, rotation = position - state[:, state_space.indices("position")], rotation * at.inv()
-            else:
-                position, rotation = at.apply(position), at * rotation * at.inv()
-        turn = to_euler(rotation)
-    return Viewed(np.concatenate([position, turn, gripper], axis=1).astype(np.float32), np.ones(len(action), bool))
-
-
-# Digests
-
-
-def _view_json(declared: ViewSpec, space: Space) -> dict[str, Any]:
-    return {**declared.model_dump(mode="json"), "space": space.to_json()}
-
-
-def _ops_of(declared: ViewSpec) -> list[Callable[..., Any]]:
+def _code_of(declared: ViewSpec) -> list[Callable[..., Any]]:
     array_ops = [ARRAY_OPS[call.op] for expr in declared.action for call in expr.ops]
-    return array_ops + [STEP_OPS[call.op] for call in (*declared.before, *declared.after)]
+    step_ops = [STEP_OPS[call.op] for call in (*declared.before, *declared.after)]
+    of_rate: list[Callable[..., Any]] = [resampled, Space.indices] if declared.control_hz else []
+    return [*array_ops, *step_ops, *of_rate]
 
 
 def _digest(declaration: Mapping[str, Any], *functions: Callable[..., Any]) -> str:

@@ -20,6 +20,7 @@ from schemas.spec import DatasetSpec
 ROBOT = ("robot_type", "robot", "robots", "robot_name")
 CONTROLLER = ("controller", "controller_type", "control_mode", "controller_configs")
 SHIPPED = 3  # declarations that are named
+SUCCESS = {"success", "is_success", "successful", "succeeded"}
 NAMES = {
     "episode_path": 0,
     "file_path": 1,
@@ -61,6 +62,7 @@ def draft(reader: Reader, uri: str, *, limit: int | None = None) -> Proposal:
         action=spaces.action,
         language=_language(texts, seen),
         id=_id(seen),
+        success=_success(seen),
         cameras=shown,
         depth=depth,
         shipped=_shipped(reader),
@@ -105,6 +107,15 @@ def _id(seen: Sample) -> Claim | None:
                 "high",
                 "where each episode lies" if is_place else f"{len(values)} different values in all episodes",
             )
+    return None
+
+
+def _success(seen: Sample) -> Claim | None:
+    """Take a per-episode field that is called success, where it is true or false throughout."""
+    for path in seen.fields:
+        values = [episode.get(path) for episode in seen.metadata]
+        if path.rpartition(".")[2] in SUCCESS and values and all(value in {0, 1} for value in values):
+            return Claim(path, "high", f"its name; true of {sum(map(bool, values))} of {len(values)} episodes")
     return None
 
 

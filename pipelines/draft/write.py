@@ -38,6 +38,7 @@ class Proposal:
     action: SpaceDraft | None
     language: Claim | None = None
     id: Claim | None = None
+    success: Claim | None = None
     cameras: Mapping[str, tuple[str, Claim]] = field(default_factory=dict)
     depth: Mapping[str, str] = field(default_factory=dict)
     shipped: Sequence[str] = ()
@@ -105,7 +106,8 @@ def _top(told: Proposal) -> Iterator[str]:
     yield f"source     = {_value(told.source)}"
     hz = told.clock.hz
     yield _line("control_hz", _quoted(hz.value) if hz.is_open else hz.value, hz)
-    for key, claim in (("timestamp", told.clock.timestamp), ("language", told.language), ("id", told.id)):
+    single = {"timestamp": told.clock.timestamp, "language": told.language, "id": told.id, "success": told.success}
+    for key, claim in single.items():
         if claim:
             yield _line(key, _quoted(claim.value), claim)
     if told.action is None:

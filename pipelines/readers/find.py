@@ -10,10 +10,13 @@ from schemas.errors import UsageError
 
 DEPTH, MAX_FOLDERS, LISTED = 3, 1000, 20  # levels below, folders looked into, sources that an error names
 HDF5_NAMES = (".hdf5", ".h5", ".hdf")
+ROSBAG_NAMES = (".mcap", ".db3", ".bag")
 FILE_NAME = re.compile(r".*\.[A-Za-z]\w{0,7}")  # where only a request would tell a file from a folder
+BAGS = ["metadata.yaml", *(f"*{ending}" for ending in ROSBAG_NAMES)]
 LOOKS: Mapping[str, Sequence[str]] = {  # a folder with one of these is a source of the format; the first that fits
     "rlds": ["features.json"],
     "hdf5": [f"*{ending}" for ending in HDF5_NAMES],  # a file that such a pattern names is a source by itself, too
+    "rosbag": [*BAGS, *(f"*/{pattern}" for pattern in BAGS)],  # each bag is an episode: a folder of bags is one source
 }
 
 
@@ -29,7 +32,7 @@ def sources(uri: str, looks: Mapping[str, Sequence[str]] = LOOKS) -> tuple[Found
     """Find the source at `uri`, or those up to three levels below it, sorted."""
     name = uri.rstrip("/").rpartition("/")[2]
     for form, patterns in looks.items():
-        if any(pattern.startswith("*") and fnmatchcase(name, pattern) for pattern in patterns):
+        if any(fnmatchcase(name, pattern) for pattern in patterns if "/" not in pattern):
             return (Found(form, uri),)
     return tuple(sorted(_below(SourceFolder.at(uri), looks), key=lambda found: found.uri))
 
@@ -44,12 +47,25 @@ def _below(top: SourceFolder, looks: Mapping[str, Sequence[str]]) -> Iterator[Fo
             if seen > MAX_FOLDERS:
                 raise UsageError(f"{top.uri}: more than {MAX_FOLDERS} folders to look into; name one further down")
             names = folder.names()
-            form = next((form for form, look in looks.items() if any(_holds(folder, names, p) for p in look)), None)
-            if form:
+            form = next((form for form, look in looks.items() if _fits(folder, names, look)), None)
+            if form and not _is_mixed(folder, names, form=form, looks=looks):
                 yield Found(form, folder.uri)
             elif depth < DEPTH:
                 deeper += [folder.child(name) for name in names if _may_be_folder(folder, name)]
         level = deeper
+
+
+def _fits(folder: SourceFolder, names: Iterable[str], look: Iterable[str]) -> bool:
+    return any(_holds(folder, names, pattern) for pattern in look)
+
+
+def _is_mixed(folder: SourceFolder, names: Sequence[str], *, form: str, looks: Mapping[str, Sequence[str]]) -> bool:
+    """Say whether a folder is a source by what lies below it alone, with those of other formats beside that."""
+    if _fits(folder, names, [pattern for pattern in looks[form] if not pattern.startswith("*/")]):
+        return False
+    below = [folder.child(name) for name in names if _may_be_folder(folder, name)]
+    others = [look for other, look in looks.items() if other != form]
+    return any(_fits(inner, inner.names(), look) for inner in below for look in others)
 
 
 def _holds(folder: SourceFolder, names: Iterable[str], pattern: str) -> bool:

@@ -12,8 +12,14 @@ from schemas.formats import GROUP, SourceSpec
 READERS = {
     "rlds": "pipelines.readers.rlds:RldsReader",
     "hdf5": "pipelines.readers.hdf5:Hdf5Reader",
+    "rosbag": "pipelines.readers.rosbag:RosbagReader",
 }
-EXTRAS = {"h5py": "hdf5", "av": "lerobot"}  # packages that only some formats need, and the extra that brings them
+# Packages that only some formats need, and the extra that brings them.
+EXTRAS = {
+    "h5py": "hdf5",
+    "av": "lerobot",
+    **dict.fromkeys(("apsw", "lz4", "mcap", "rosbags", "ruamel", "zstandard"), "mcap"),
+}
 
 
 def open_source(uri: str, told: SourceSpec | None = None) -> Reader:

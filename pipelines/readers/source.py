@@ -118,5 +118,5 @@ def _pieces(part: FilePart, target: int) -> Iterator[FilePart]:
             first=part.first + start,
             skip=part.skip + start,
             count=end - start,
-            is_tail=end == part.count,
+            is_tail=part.is_tail and end == part.count,
         )

@@ -79,6 +79,7 @@ class ParquetShard:
             "id": episode.id,
             "split": episode.split,
             "instructions": list(episode.instructions),
+            "outcome": episode.outcome,
             "length": len(episode),
             "file": self.path,
             "row": self.rows,

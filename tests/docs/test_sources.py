@@ -1,5 +1,6 @@
 """docs/sources.md: every format has its section, and its examples convert recordings."""
 
+import tomllib
 from pathlib import Path
 
 import numpy as np
@@ -7,8 +8,10 @@ import pytest
 
 from pipelines.convert import convert
 from schemas import catalog
-from schemas.formats import OURS
+from schemas.formats import OURS, Hdf5Source
 from schemas.store import open_dataset
+from tests import bags
+from tests.bags import Said
 from tests.docs.toy import ROOT, blocks
 from tests.makers import write_hdf5
 
@@ -26,6 +29,12 @@ def test_every_format_is_on_the_page(form: str) -> None:
     assert f"| `{form}` |" in (text := (ROOT / PAGE).read_text()) or f"| [`{form}`](" in text
 
 
+def test_the_droid_example_is_a_source() -> None:
+    (text,) = (text for text in blocks(PAGE, "toml") if "[source.videos]" in text)
+    told = Hdf5Source(**tomllib.loads(text)["source"])
+    assert [*told.videos] == ["camera.wrist", "camera.ext1", "camera.ext2"]
+
+
 def test_the_hdf5_example_converts_a_file_as_robomimic_lays_it_out(tmp_path: Path) -> None:
     pytest.importorskip("h5py", reason="the extra 'hdf5'")
     (tmp_path / "lift.toml").write_text(example("hdf5"))
@@ -40,3 +49,27 @@ def test_the_hdf5_example_converts_a_file_as_robomimic_lays_it_out(tmp_path: Pat
     assert episode.action[0].tolist() == np.float32([0.1, 0, 0, 0, 0, 0, 1]).tolist()
     assert [camera.role for camera in open_dataset(tmp_path / "out").columns.cameras] == ["primary", "wrist"]
     assert episode.raw.keys() == {"actions"}
+
+
+def test_the_rosbag_example_converts_a_bag_with_a_camera_joints_commands_and_a_task(tmp_path: Path) -> None:
+    pytest.importorskip("rosbags", reason="the extra 'mcap'")
+    (tmp_path / "pick.toml").write_text(example("rosbag"))
+    said = [Said("/task", bags.text("pick the cup"), 0), Said("/joint_command", bags.joints(0, range(6), "abcdef"), 0)]
+    for i in range(10):
+        said.append(Said("/joint_states", bags.joints(10 * i, [i] * 6, "abcdef"), 10 * i))
+        if i in {2, 5, 8}:
+            frame = np.full((8, 8, 3), i, np.uint8)
+            said.append(Said("/camera/color/image_raw", bags.image(10 * i, frame, "rgb8"), 10 * i + 5))
+    bags.write_bag(tmp_path / "data/pick/pick_7", said)
+    declared = catalog.dataset(str(tmp_path / "pick.toml"))
+    source = catalog.source_of(str(tmp_path / "pick.toml"), declared)
+    assert convert(declared, tmp_path / "out", source=source).kept == 0  # the last command is 85 ms old
+    looser = (tmp_path / "pick.toml").read_text().replace("max_skew = 0.05", "max_skew = 0.1")
+    (tmp_path / "looser.toml").write_text(looser)
+    assert convert(catalog.dataset(str(tmp_path / "looser.toml")), tmp_path / "kept", source=source).kept == 1
+    dataset = open_dataset(tmp_path / "kept")
+    episode = dataset.episode(0)
+    assert (episode.id, episode.instructions) == ("pick_7", ("pick the cup",))
+    assert episode.state is not None
+    assert episode.state[:, 0].tolist() == [2.5, 5.5, 8.5]
+    assert episode.action.tolist() == [[0, 1, 2, 3, 4, 5]] * 3

@@ -23,7 +23,8 @@ def numbers(spec: DatasetSpec) -> dict[str, tuple[str, tuple[int, ...]]]:
     images = {camera.key for camera in (*spec.cameras.values(), *spec.depth.values())}
     names = (spec.read_paths() | {path for path, field in spec.fields.items() if field.shape}) - images
     found = {}
-    for path in sorted(names - {*spec.language_keys} - {key.key for key in spec.filters.values()}):
+    whole = {key.key for key in spec.filters.values()} | ({spec.success.key} if spec.success else set())
+    for path in sorted(names - {*spec.language_keys} - whole):
         field = spec.fields.get(path)
         if not path.startswith("episode_metadata") and (field is None or field.dtype != "text"):
             told = field.shape if field else None
@@ -70,7 +71,12 @@ def write(spec: DatasetSpec, folder: Path, *, lengths: tuple[int, ...]) -> Path:
         shape = (8, 8)
         image = features.Image(shape=(8, 8, 1), dtype=np.uint16, encoding_format="png")
         told[depth.key] = image if is_image else features.Tensor(shape=shape, dtype=np.float32)
-    filters = {key.key: features.Scalar(np.bool_) for key in spec.filters.values()}
+    whole = {key.key: (features.Scalar(np.bool_), [True, False]) for key in spec.filters.values()}
+    if spec.success:
+        texts = [spec.success.contains or "", spec.success.failure or ""]
+        whole |= {
+            spec.success.key: (features.Text(), texts) if texts[0] else (features.Scalar(np.bool_), [True, False])
+        }
     episodes = []
     for seed, steps in enumerate(lengths):
         values = {path: _coded(spec, path, column) for path, column in episode(spec, steps, seed=seed).items()}
@@ -82,8 +88,9 @@ def write(spec: DatasetSpec, folder: Path, *, lengths: tuple[int, ...]) -> Path:
                 (steps, *shape), np.uint16 if depth.metres_per_unit is not None else np.float32
             )
         rows = [nested({path: column[i] for path, column in values.items()}) for i in range(steps)]
-        episodes.append({"steps": rows, **dict.fromkeys(filters, seed % 2 == 0)})
-    return write_rlds(folder, episodes, {"steps": features.Dataset(nested(told)), **filters}, name="recordings")
+        episodes.append({"steps": rows, **nested({path: ends[seed % 2] for path, (_, ends) in whole.items()})})
+    about = nested({path: feature for path, (feature, _) in whole.items()})
+    return write_rlds(folder, episodes, {"steps": features.Dataset(nested(told)), **about}, name="recordings")
 
 
 def _coded(spec: DatasetSpec, path: str, column: Any) -> Any:

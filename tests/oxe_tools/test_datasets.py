@@ -98,6 +98,8 @@ def test_recordings_of_its_declared_features_convert_verify_and_give_its_views(n
     dropped = {"filter_success": 1} if declared.filters else {}
     assert (report.kept, report.dropped, report.quarantined) == (3 - len(dropped), dropped, {})
     dataset = open_dataset(tmp_path / "out")
+    ends = ["success"] * 3 if declared.filters else ["success", "failure", "success"]
+    assert [one.outcome for one in dataset] == (ends if declared.success else ["unknown"] * 3)[: len(dataset)]
     verified = verify(dataset, source=str(source))
     assert (verified.first, verified.source) == ([], "compared")
     assert dataset.views == view_names(declared)

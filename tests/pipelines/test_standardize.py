@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipelines.standardize import Binding, bind
+from pipelines.standardize import Binding, bind, one_longer
 from schemas import catalog
 from schemas.errors import SourceError, SpecError
 from schemas.source import Column, Field, Ragged, RawEpisode
@@ -153,6 +153,21 @@ def test_text_below_raw_must_be_utf8(tmp_path: Path) -> None:
     raw = raw_episode()
     with pytest.raises(SourceError, match="notes: step 1 is not UTF-8"):
         bound(tmp_path, notes).episode(replace(raw, steps={**raw.steps, "notes": column}))
+
+
+@pytest.mark.parametrize(
+    ("lengths", "named"),
+    [
+        ({"action": 3, "obs.a": 4, "obs.b": 4}, ["obs"]),
+        ({"action": 3, "obs.a": 4, "obs.b": 3, "image": 4}, ["image", "obs.a"]),
+        ({"action": 3, "obs.a": 5}, []),
+        ({"action": 3, "obs.a": 4, "torque": 2}, []),
+        ({"action": 3, "obs.a": 3}, []),
+        ({"obs.a": 4}, []),
+    ],
+)
+def test_what_is_one_longer_than_the_action_is_named(lengths: dict[str, int], named: list[str]) -> None:
+    assert one_longer({path: np.zeros(n) for path, n in lengths.items()}, {"action"}) == named
 
 
 # --- what is kept, and under which name ---

@@ -67,14 +67,14 @@ WRONG = {
         (
             "toy.toml: unknown key 'control_hx'; did you mean 'control_hz'? (known: action, aliases, cameras, "
             "citation, control_hz, decode, depth, description, embodiment, errata, fields, filters, homepage, id, "
-            "language, license, name, raw, size, source, state, tfds_name, timestamp, views)"
+            "language, last_action, license, name, raw, size, source, state, success, tfds_name, and 2 more)"
         ),
     ),
     "an unknown key of a view": (
         changed("before =", "befor ="),
         (
             "toy.toml: views.openvla: unknown key 'befor'; did you mean 'before'? (known: action, after, before, "
-            "space, unavailable)"
+            "control_hz, space, unavailable)"
         ),
     ),
     "an unknown key of a source": (
@@ -134,7 +134,7 @@ WRONG = {
     ),
     "a format nobody reads": (
         'source = { format = "rldz" }\n' + TOY,
-        "toy.toml: source.format: unknown format 'rldz'; did you mean 'rlds'? (known: hdf5, rlds)",
+        "toy.toml: source.format: unknown format 'rldz'; did you mean 'rlds'? (known: hdf5, rlds, rosbag)",
     ),
 }
 

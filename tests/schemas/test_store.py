@@ -242,7 +242,7 @@ def test_without_a_manifest_it_is_no_dataset(copy: Path) -> None:
 def test_another_schema_version_is_refused_with_what_to_do(copy: Path, version: int | None) -> None:
     change_manifest(copy, schema_version=version)
     name = copy / "meta/manifest.json"
-    assert refused(copy) == f"{name}: schema version {version}, this oxe-tools reads 1: convert it again"
+    assert refused(copy) == f"{name}: schema version {version}, this oxe-tools reads 2: convert it again"
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe"])

@@ -116,13 +116,35 @@ def test_json_has_every_claim_with_its_confidence_and_evidence(tmp_path: Path) -
     assert told["state"]["parts"]["xyz"]["expression"] == "observation.tcp_pose[0:3] | scale(1/1000)"
 
 
-def test_a_source_without_actions_says_how_they_can_be_derived(tmp_path: Path) -> None:
+@pytest.mark.parametrize("how", ["next_state", "achieved_delta"])
+def test_a_source_without_actions_offers_to_derive_them_and_converts_then(how: str, tmp_path: Path) -> None:
     fields = [field for field in FIELDS if field.path != "action"]
-    source = write_source(tmp_path / "toy", [columns(0, steps=40)], fields=fields)
+    fields = [*fields, Field(path="observation.tcp_pose", kind="number", dtype="float32", shape=(7,))]
+    turns = np.random.default_rng(0).normal(size=(40, 4))
+    pose = np.concatenate(
+        [np.linspace(0.1, 0.5, 120).reshape(40, 3), turns / np.linalg.norm(turns, axis=1)[:, None]], 1
+    )
+    source = write_source(
+        tmp_path / "toy",
+        [columns(0, steps=40) | {"observation.tcp_pose": pose.astype(np.float32)}],
+        fields=[field for field in fields if field.path != "observation.state"],
+    )
     text = drafted(source, tmp_path / "draft.toml")
     assert tomllib.loads(text)["action"] == {"derive": "TODO"}
-    assert "next_state" in text
-    assert "achieved_delta" in text
+    assert all(word in text for word in ("next_state", "achieved_delta"))
+    done = filled(text, {**WORDS, "rotation": '"quat_xyzw"'}).replace('"unknown" }', f'"{how}" }}')
+    (tmp_path / "draft.toml").write_text(done)
+    spec = catalog.dataset(str(tmp_path / "draft.toml"))
+    assert convert(spec, tmp_path / "out", source=str(source)).kept == 1
+    assert len(open_dataset(tmp_path / "out").episode(0).action_space) == {"next_state": 7, "achieved_delta": 6}[how]
+
+
+def test_a_field_that_is_called_success_is_the_outcome_where_it_is_true_or_false(tmp_path: Path) -> None:
+    for dtype, found in (("bool", "episode_metadata.success"), ("float32", None)):
+        field = Field(path="episode_metadata.success", kind="number", dtype=dtype, per_step=False)
+        made = [columns(i, steps=9) | {field.path: np.array([i / 2]).astype(dtype)} for i in range(3)]
+        source = write_source(tmp_path / dtype, made, fields=[*FIELDS, field])
+        assert tomllib.loads(drafted(source, tmp_path / f"{dtype}.toml")).get("success") == found
 
 
 def test_texts_of_the_source_cannot_break_out_of_a_comment(tmp_path: Path) -> None:

@@ -11,8 +11,10 @@ from pipelines.history import History
 from pipelines.readers import source
 from pipelines.readers.registry import open_source
 from pipelines.readers.source import Reader, plan
-from schemas.formats import OURS, Hdf5Source, RldsSource, SourceSpec
+from schemas.formats import OURS, Hdf5Source, RldsSource, RosbagSource, SourceSpec
 from schemas.source import Column, RawEpisode, Unreadable
+from tests import bags
+from tests.bags import Said
 from tests.makers import nested, write_hdf5
 from tests.pipelines.toy import FIELDS, columns, write_source
 
@@ -50,7 +52,40 @@ def datasets(made: Mapping[str, Any]) -> dict[str, Any]:
     return {path.replace(".", "/"): value for path, value in {**made, **changed}.items()}
 
 
-@pytest.fixture(params=[write_rlds, write_groups, write_files])
+def write_bags(folder: Path) -> SourceSpec:
+    for i, made in enumerate(EPISODES):
+        bags.write_bag(folder / f"bag_{i + 8}", said(made), storage="sqlite3")
+    return told_of_bags()
+
+
+def write_mcaps(folder: Path) -> SourceSpec:
+    for i, made in enumerate(EPISODES):
+        bags.write_mcap(folder / f"take_{i + 8}.mcap", said(made))
+    return told_of_bags()
+
+
+def said(made: Mapping[str, Any]) -> list[Said]:
+    """Say an episode's columns as messages that hold nothing but `data`, each on a topic of its own."""
+    messages: dict[str, Callable[[int], Any]] = {
+        "action": lambda i: bags.msg("toy_msgs/Floats", data=made["action"][i]),
+        "observation.state": lambda i: bags.msg("toy_msgs/Floats", data=made["observation.state"][i]),
+        "observation.torque": lambda i: bags.msg("toy_msgs/Doubles", data=made["observation.torque"][i]),
+        "observation.image": lambda i: bags.compressed(i, made["observation.image"][i]),
+        "language_instruction": lambda i: bags.text(made["language_instruction"][i].decode()),
+        "is_first": lambda i: bags.msg("std_msgs/Bool", data=bool(made["is_first"][i])),
+        "is_last": lambda i: bags.msg("std_msgs/Bool", data=bool(made["is_last"][i])),
+    }
+    path = bags.text(made["episode_metadata.file_path"][0].decode())
+    first = [Said("/episode_metadata/file_path", path, 0)]
+    steps = range(len(made["action"]))
+    return first + [Said(f"/{at.replace('.', '/')}", of(i), 10 * i) for i in steps for at, of in messages.items()]
+
+
+def told_of_bags() -> SourceSpec:
+    return RosbagSource(format="rosbag", clock="/action", topics={"/episode_metadata/file_path": "once"})
+
+
+@pytest.fixture(params=[write_rlds, write_groups, write_files, write_bags, write_mcaps])
 def opened(request: pytest.FixtureRequest, tmp_path: Path) -> Reader:
     write: Callable[[Path], SourceSpec] = request.param
     return open_source(str(tmp_path / "source"), write(tmp_path / "source"))
