@@ -68,7 +68,7 @@ def inspect(
         rows = [{"format": found.format, "uri": found.uri} for found in listed]
         (show.as_json if as_json else show.sources)({"sources": rows})
         return
-    if listed and listed[0].uri.rstrip("/") != source.rstrip("/"):
+    if len(listed) == 1 and listed[0].uri.rstrip("/") != source.rstrip("/"):
         typer.echo(f"the only source found below {source}: {listed[0].uri}", err=True)
     proposed = drafts.draft(source, draft, limit=limit, overwrite=overwrite) if draft else None
     if proposed and draft == "-" and not as_json:

@@ -12,11 +12,10 @@ DEPTH, MAX_FOLDERS, LISTED = 3, 1000, 20  # levels below, folders looked into, s
 HDF5_NAMES = (".hdf5", ".h5", ".hdf")
 ROSBAG_NAMES = (".mcap", ".db3", ".bag")
 FILE_NAME = re.compile(r".*\.[A-Za-z]\w{0,7}")  # where only a request would tell a file from a folder
-BAGS = ["metadata.yaml", *(f"*{ending}" for ending in ROSBAG_NAMES)]
 LOOKS: Mapping[str, Sequence[str]] = {  # a folder with one of these is a source of the format; the first that fits
     "rlds": ["features.json"],
     "hdf5": [f"*{ending}" for ending in HDF5_NAMES],  # a file that such a pattern names is a source by itself, too
-    "rosbag": [*BAGS, *(f"*/{pattern}" for pattern in BAGS)],  # each bag is an episode: a folder of bags is one source
+    "rosbag": ["metadata.yaml", *(f"*{ending}" for ending in ROSBAG_NAMES), "*/metadata.yaml"],  # a bag is an episode
 }
 
 
