@@ -3,16 +3,14 @@
 import shlex
 import sys
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated
 
 import typer
-from tqdm import tqdm
 
 from oxe_tools import show
-from pipelines.progress import Progress
+from oxe_tools.console import FAILURES, INTERRUPTED, USAGE, Json, Overwrite, fail, progress
 from schemas.errors import OxeError, UsageError
 from stats.formats import Form
 
@@ -22,10 +20,6 @@ app.add_typer(export_app, name="export")
 datasets_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Look up the declared datasets.")
 app.add_typer(datasets_app, name="datasets")
 
-FAILURES, USAGE, INTERRUPTED = 1, 2, 130  # exit codes: the work ran and found failures; usage or input error; Ctrl-C
-
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what this command wrote there before.")]
 Declaration = Annotated[
     str, typer.Argument(metavar="NAME|SPEC.toml|DIR", help="A shipped declaration, a file, or an exported dataset.")
 ]
@@ -407,39 +401,3 @@ def main(arguments: list[str] | None = None) -> None:
         if end.code == INTERRUPTED:  # what typer makes of Ctrl-C, without a word
             fail("interrupted", INTERRUPTED)
         raise
-
-
-def fail(message: str, code: int) -> None:
-    """Print one message on stderr and exit."""
-    typer.echo(f"oxe: {message}", err=True)
-    raise SystemExit(code)
-
-
-class Bar(Progress):
-    """Progress as a bar on stderr."""
-
-    def __init__(self, bar: "tqdm[NoReturn]") -> None:
-        """Draw on `bar`."""
-        self.bar = bar
-        self.size = 0
-
-    def expect(self, episodes: int, *, workers: int = 1) -> None:
-        """Give the bar its end, and so a time when it will be reached."""
-        self.bar.reset(total=episodes)
-        if workers > 1:
-            self.bar.set_description_str(f"{workers} workers")
-
-    def __call__(self, episodes: int, size: int) -> None:
-        """Move on."""
-        self.size += size
-        seconds = self.bar.format_dict["elapsed"]
-        if self.size and seconds:
-            self.bar.set_postfix_str(f"{self.size / seconds / 1e6:.0f} MB/s", refresh=False)
-        self.bar.update(episodes)
-
-
-@contextmanager
-def progress(total: int | None = None) -> Iterator[Bar]:
-    """Show a bar of episodes on stderr, if that is a terminal."""
-    with tqdm(total=total, unit=" episodes", disable=None, file=sys.stderr) as bar:
-        yield Bar(bar)

@@ -9,7 +9,7 @@ import numpy as np
 import simplejpeg
 from PIL import Image
 
-from schemas.errors import SourceError
+from schemas.errors import SourceError, SpecError
 from schemas.source import Array
 
 NEAR = {2: 0.25, 4: 0.01, 8: 0.01}  # of 255, by the bytes of a float: how far a pixel may be from a whole number
@@ -70,6 +70,15 @@ class Pixels:
         if self.has_alpha:
             return 3 if held == 4 else None
         return held if held in {1, 3} else None
+
+    def declared_channels(self, kind: Any, shape: tuple[int, ...], *, path: str) -> int:
+        """Do what `channels` does for a field that a declaration names; one that holds no images is a SpecError."""
+        if (found := self.channels(kind, shape)) is None:
+            raise SpecError(
+                f"source.frames: {path} is {np.dtype(kind).name} {list(shape)}, which does not fit; images are uint8, "
+                "or floats with their range such as 'hwc 0..1', with 1 or 3 channels, or with 4 as 'hwc rgba'"
+            )
+        return found
 
     def __call__(self, block: Array, path: str) -> Array:
         """Give frames [T, H, W, C] uint8; float pixels that are no bytes are a SourceError."""

@@ -87,6 +87,32 @@ class RosbagSource(SourceSpec):
         return self
 
 
+class ZarrSource(SourceSpec):
+    """Zarr stores with the steps of all episodes one after the other, and where each episode ends."""
+
+    format: Literal["zarr"]
+    episode_ends: str = "meta/episode_ends"  # an array
+    steps: str = "data"  # the group whose arrays have a row for each step
+    files: str | None = None  # a pattern of stores below `uri`
+    ignore: tuple[str, ...] = ()  # paths that are not read
+    frames: dict[str, Frames] = EMPTY  # how arrays hold images, where that is not plain uint8 [N, H, W, C]
+    fill: tuple[str, ...] = ()  # paths whose chunks may be missing: they hold the fill value
+    images: Images = "png"
+
+
+class FolderSource(SourceSpec):
+    """A folder, or a file, for each episode."""
+
+    format: Literal["folder"]
+    episodes: str = Field(min_length=1)  # a pattern of folders or files
+    ignore: tuple[str, ...] = ()  # paths that are not read
+    per_episode: tuple[str, ...] = ()  # paths without a step axis
+    drop_last: tuple[str, ...] = ()  # paths that have one step more than the others
+    unnumbered: tuple[str, ...] = ()  # image folders in whose names a gap between numbers is no lost frame
+    ignore_lines: str | None = None  # a pattern of lines of text files
+    images: Images | None = None  # for raw frames ("png" unless said) and videos ("jpeg 95")
+
+
 class PluginSource(SourceSpec):
     """A format that another package reads: an entry point of `GROUP` has the format's name."""
 
@@ -97,7 +123,13 @@ class PluginSource(SourceSpec):
         return self.options
 
 
-OURS: dict[str, type[SourceSpec]] = {"rlds": RldsSource, "hdf5": Hdf5Source, "rosbag": RosbagSource}
+OURS: dict[str, type[SourceSpec]] = {
+    "rlds": RldsSource,
+    "hdf5": Hdf5Source,
+    "zarr": ZarrSource,
+    "rosbag": RosbagSource,
+    "folder": FolderSource,
+}
 PLUGIN = "plugin"
 
 
@@ -109,6 +141,8 @@ def _tag(data: Any) -> str:
 AnySource: TypeAlias = Annotated[
     Annotated[RldsSource, Tag("rlds")]
     | Annotated[Hdf5Source, Tag("hdf5")]
+    | Annotated[ZarrSource, Tag("zarr")]
+    | Annotated[FolderSource, Tag("folder")]
     | Annotated[RosbagSource, Tag("rosbag")]
     | Annotated[PluginSource, Tag(PLUGIN)],
     Discriminator(_tag),

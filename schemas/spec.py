@@ -9,12 +9,13 @@ import re
 import tomllib
 from collections.abc import Callable, Iterator, Mapping
 from math import inf
-from typing import Annotated, Any, Literal, Self, TypeVar, get_args
+from typing import Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import Discriminator, Field, StringConstraints, Tag, ValidationError, model_validator
+from pydantic import Field, StringConstraints, ValidationError, model_validator
 
 from schemas import expr
-from schemas.derive import Derivation, derived_space
+from schemas.actions import TAGS, Action, Derived, is_derived, with_derived_space
+from schemas.derive import Derivation
 from schemas.errors import SpecError, did_you_mean
 from schemas.formats import OURS, PLUGIN, AnySource, RldsSource, check_format
 from schemas.spaces import Space
@@ -22,7 +23,6 @@ from schemas.success import SuccessSpec
 from schemas.tables import (
     CameraSpec,
     DepthSpec,
-    Derived,
     EmbodimentSpec,
     Expression,
     FieldSpec,
@@ -37,12 +37,6 @@ from schemas.vocabulary import DECODERS
 EMPTY: Any = Field(default_factory=dict)
 TODO = "TODO"  # stands for a word that a draft leaves to a person
 FREE = frozenset({"description", "license", "citation", "homepage", "errata"})  # texts that may hold any word
-NO_ACTION = (
-    "action: missing; say where the commands are or, if none were recorded, how the state gives them: "
-    "action = { derive = 'next_state' } (the state of the next step) or "
-    "{ derive = 'achieved_delta' } (the change of the pose until the next step)"
-)
-ACTION_TAGS = ("expressions", "derived")
 
 
 class DatasetSpec(Model):
@@ -64,10 +58,7 @@ class DatasetSpec(Model):
     filters: dict[str, FilterSpec] = EMPTY  # episodes that fail one are dropped under its name
     success: SuccessSpec | None = None  # what makes an episode's outcome
     state: dict[str, Expression] = EMPTY
-    action: Annotated[
-        Annotated[dict[str, Expression], Tag("expressions")] | Annotated[Derived, Tag("derived")],
-        Discriminator(lambda action: ACTION_TAGS[isinstance(action, Derived) or _is_derived(action)]),
-    ]
+    action: Action
     last_action: Literal["recorded", "placeholder"] = "recorded"  # the latter: views that read the action leave it out
     views: dict[str, ViewSpec] = EMPTY
     timestamp: str | None = None  # a per-step path, in seconds
@@ -89,14 +80,7 @@ class DatasetSpec(Model):
     @model_validator(mode="before")
     @classmethod
     def _derived_space(cls, data: Any) -> Any:
-        """Give a derived action the Space that follows from the state's, whatever the embodiment's commands are."""
-        match data:
-            case {"action": {"derive": word}, "embodiment": dict(embodiment)} if word in get_args(Derivation):
-                action = _derived(word, embodiment.get("state"))
-                return {**data, "embodiment": {**embodiment, "action": action}} if action else data
-            case dict() if "action" not in data:
-                raise ValueError(NO_ACTION)
-        return data
+        return with_derived_space(data)
 
     @model_validator(mode="after")
     def _parts_match(self) -> Self:
@@ -191,26 +175,6 @@ class DatasetSpec(Model):
         return hashlib.sha256(json.dumps(self.to_json()).encode()).hexdigest()
 
 
-def _is_derived(action: Any) -> bool:
-    return isinstance(action, dict) and "derive" in action
-
-
-def _derived(derivation: Derivation, state: Any) -> dict[str, Any] | None:
-    """Describe the Space of a derived action; None where the state's description is itself wrong."""
-    if not state:
-        raise ValueError(f"action.derive: '{derivation}' is made from the state, and the embodiment has none")
-    try:
-        declared = SpaceSpec.model_validate(state)
-    except ValidationError:
-        return None
-    if derivation == "next_state":  # in the state's own parts
-        return {**declared.model_dump(), "origin": "achieved"}
-    space = derived_space(derivation, declared.space("state"))
-    if isinstance(space, str):
-        raise ValueError(f"action.derive: {space}")  # noqa: TRY004 - pydantic reports ValueErrors
-    return SpaceSpec.of(space).model_dump()
-
-
 def _same_as(given: Any, name: str, views: Mapping[str, Any]) -> Any:
     """Resolve a view that is written as a word: `action`, the stored one as it is, or another view's name."""
     if not isinstance(given, str):
@@ -248,7 +212,7 @@ def _explain(error: ValidationError) -> str:
     lines = []
     for item in error.errors(include_url=False):
         words = [str(word) for word in item["loc"]]
-        chosen = {"source": (*OURS, PLUGIN), "action": ACTION_TAGS}.get(words[0], ()) if words else ()
+        chosen = {"source": (*OURS, PLUGIN), "action": TAGS}.get(words[0], ()) if words else ()
         if words[1:2] and words[1] in chosen:
             del words[1]  # pydantic names the class that it chose
         place = ".".join(words)
@@ -288,7 +252,7 @@ def merged(text: str, *, where: str, like: Callable[[str], dict[str, Any]] | Non
         for key in data
         if isinstance(data[key], dict)
         and isinstance(base.get(key), dict)
-        and not (key == "action" and _is_derived({**base[key], **data[key]}))
+        and not (key == "action" and is_derived({**base[key], **data[key]}))
     }
     return {**base, **data, **both}
 

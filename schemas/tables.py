@@ -16,7 +16,6 @@ from pydantic import (
 )
 
 from schemas import expr
-from schemas.derive import Derivation
 from schemas.errors import SpecError, did_you_mean
 from schemas.spaces import Dim, Frame, Gripper, Kind, Mode, Origin, Rotation, Space, Unit
 
@@ -120,12 +119,6 @@ class EmbodimentSpec(Model):
     morphology: str = "single_arm"
     state: SpaceSpec | None = None
     action: SpaceSpec
-
-
-class Derived(Model):
-    """An action that the source does not hold, in place of its expressions: how the state gives it."""
-
-    derive: Derivation
 
 
 class SizeSpec(Model):

@@ -113,7 +113,7 @@ def view(spec: DatasetSpec, name: str) -> View:
         declared, space = spec.views[name], spec.view_space(name)
         if declared.unavailable:
             raise ViewError(f"{spec.name} cannot give the view '{name}': {declared.unavailable}")
-        if declared.control_hz and (why := not_combined(space)):
+        if declared.control_hz and (why := _no_rate(declared, space)):
             raise ViewError(f"{spec.name} cannot give the view '{name}' at {declared.control_hz:g} Hz: {why}")
         cut = not spec.has_last_action and reads_action(declared)
         return View(
@@ -165,6 +165,13 @@ def _declared_view(steps: Steps, declared: ViewSpec, space: Space) -> Steps:
 def reads_action(declared: ViewSpec) -> bool:
     """Say whether a view is made from the stored action, and not from the source's own columns alone."""
     return not declared.action or any("action" in expr.paths() for expr in declared.action)
+
+
+def _no_rate(declared: ViewSpec, space: Space) -> str | None:
+    """Say why a view cannot have a lower rate, or None if it can."""
+    if any(call.op == "pose_to_delta" for expr in declared.action for call in expr.ops):
+        return "pose_to_delta takes each target from the pose of its own step; such ways overlap and have no sum"
+    return not_combined(space)
 
 
 def _columns_of(declared: ViewSpec) -> frozenset[str]:

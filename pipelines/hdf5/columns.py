@@ -9,13 +9,11 @@ import numpy as np
 
 from pipelines.frames import Pixels, encode, gathered
 from pipelines.hdf5.chunks import check_chunks
-from pipelines.readers.leaves import BLOCK, LIMIT, NUMBERS, VALUE_LIMIT, Leaf, check_size
+from pipelines.readers.leaves import BLOCK, LIMIT, NUMBERS, VALUE_LIMIT, Leaf, check_size, encoded_leaf
 from pipelines.readers.names import covers
-from schemas.errors import SourceError, SpecError
+from schemas.errors import SourceError
 from schemas.images import PNG
 from schemas.source import Array, Column, Field
-
-STARTS = (b"\xff\xd8\xff", PNG)  # of a JPEG and of a PNG
 
 
 def leaf_of(path: str, dataset: h5py.Dataset, per_episode: Collection[str], *, frames: Mapping[str, str]) -> Leaf:
@@ -25,28 +23,30 @@ def leaf_of(path: str, dataset: h5py.Dataset, per_episode: Collection[str], *, f
     """
     shape, kind = dataset.shape, dataset.dtype
     check_storage(path, dataset)
-    if not shape or covers(per_episode, path):
+    if (not shape or covers(per_episode, path)) and path not in frames:
         if kind.itemsize * prod(shape or ()) > VALUE_LIMIT:
             raise SourceError(f"{path}: more than {VALUE_LIMIT} bytes for one value of an episode", reason="too_large")
         return Leaf(value_field(path, kind, shape), "value")
     name, rest = kind.name, shape[1:]
-    if channels := Pixels.of(frames.get(path, "hwc")).channels(kind, shape):
+    if channels := _channels(path, dataset, frames.get(path)):
         field = Field(path=path, kind="image", dtype="uint8", shape=(None, None, channels), encoding="raw")
         return Leaf(field, "frames")
-    if path in frames:
-        raise SpecError(f"source.frames: {path} is {name} {list(shape)}, which is not '{frames[path]}'")
     is_blob = not rest and (h5py.check_string_dtype(kind) or h5py.check_vlen_dtype(kind) == np.uint8)
     if is_blob or (name == "uint8" and len(rest) == 1):
         start = _bytes(dataset[0, : len(PNG)] if rest else dataset[0]) if shape[0] and 0 not in rest else b""
-        if start.startswith(STARTS):
-            encoding = "png" if start.startswith(PNG) else "jpeg"
-            field = Field(path=path, kind="image", dtype="uint8", shape=(None, None, 3), encoding=encoding)
-            return Leaf(field, "padded" if rest else "blobs")
+        if encoded := encoded_leaf(path, start, "padded" if rest else "blobs"):
+            return encoded
     if name in NUMBERS:
         return Leaf(Field(path=path, kind="number", dtype=name, shape=rest), "numbers")
     if h5py.check_string_dtype(kind) and not rest:
         return Leaf(Field(path=path, kind="text"), "texts")
     raise _unsupported(path, kind)
+
+
+def _channels(path: str, dataset: h5py.Dataset, words: str | None) -> int | None:
+    if words is None:
+        return Pixels.of().channels(dataset.dtype, dataset.shape)
+    return Pixels.of(words).declared_channels(dataset.dtype, dataset.shape, path=path)
 
 
 def check_storage(path: str, dataset: h5py.Dataset) -> None:

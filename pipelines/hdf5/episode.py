@@ -76,13 +76,16 @@ class Held:
         return named
 
     def _check_told(self) -> None:
-        for key in ("per_episode", "drop_last", "frames"):
-            for path in getattr(self.told, key):
-                if not any(covers([path], known) for known in (*self.datasets, *self.told.videos)):
-                    raise SpecError(f"source.{key}: there is no '{path}'{did_you_mean(path, self.datasets)}")
-        known = [*self._values, *self.attributes, *self.told.beside, *self.told.in_json]
-        for key in ("beside", "videos"):
-            for pattern in getattr(self.told, key).values():
+        """Refuse keys that name what the episode does not have."""
+        told, paths = self.told, [*self.datasets, *self.told.videos]
+        missing = [("frames", path) for path in told.frames if path not in self.datasets]
+        for key, prefixes in (("per_episode", told.per_episode), ("drop_last", told.drop_last)):
+            missing += [(key, prefix) for prefix in prefixes if not any(covers([prefix], path) for path in paths)]
+        for key, path in missing:
+            raise SpecError(f"source.{key}: there is no '{path}'{did_you_mean(path, paths)}")
+        known = [*self._values, *self.attributes, *told.beside, *told.in_json]
+        for key, patterns in (("beside", told.beside), ("videos", told.videos)):
+            for pattern in patterns.values():
                 for path in PLACEHOLDER.findall(pattern):
                     if path not in {*known, *self.datasets}:
                         raise SpecError(f"source.{key}: '{{{path}}}' is no value{did_you_mean(path, known)}")
@@ -102,7 +105,7 @@ class Held:
             name = self.beside.find(told.beside[path], self._word, missing="missing_file")
             return _text(path), self.beside.text(name)
         if path in self.datasets:
-            leaf = told.leaf_of(path, self.datasets[path])
+            leaf = self._leaf(path)
             return leaf, value(leaf.field, self.datasets[path][()]) if leaf.form == "value" else None
         if path not in self.attributes:
             return None, None
@@ -179,10 +182,17 @@ class Held:
         shape = self.datasets[path].shape
         return max(0, shape[0] - covers(self.told.drop_last, path)) if shape else 0
 
+    def _leaf(self, path: str) -> Leaf:
+        """Describe a dataset; what does not fit the declaration is wrong with this episode, not with that."""
+        try:
+            return self.told.leaf_of(path, self.datasets[path])
+        except SpecError as error:
+            raise SourceError(str(error), reason="contradicts_fields") from error
+
     def _column(self, leaf: Leaf) -> Column:
         path = leaf.field.path
         dataset = self.datasets[path]
-        found = self.told.leaf_of(path, dataset)
+        found = self._leaf(path)
         if found.form == "value" or dataset.shape[0]:  # a camera without a frame cannot show how it is encoded
             check_same(leaf, found)
         images = self.told.images or "png"

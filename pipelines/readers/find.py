@@ -1,21 +1,32 @@
 """Where sources lie, and in which format: told by the names of files alone, nothing is opened."""
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from typing import TypeAlias
 
 from pipelines.readers.folder import SourceFolder
 from schemas.errors import UsageError
 
-DEPTH, MAX_FOLDERS, LISTED = 3, 1000, 20  # levels below, folders looked into, sources that an error names
+DEPTH, MAX_FOLDERS, LISTED = 3, 300, 20  # levels below, folders looked into, sources that an error names
 HDF5_NAMES = (".hdf5", ".h5", ".hdf")
+ZARR_NAMES = (".zarr", ".zarr.zip")
 ROSBAG_NAMES = (".mcap", ".db3", ".bag")
+EPISODE_NAMES = (".npz", ".npy", ".csv", ".jsonl")
+EPISODE_FOLDER = re.compile(r"[^.]*[A-Za-z_-][0-9]+|[0-9]{2,}")  # `episode_7`, `0007`; not `1.0.0`
+PICKLES = (".pkl", ".pickle")
 FILE_NAME = re.compile(r".*\.[A-Za-z]\w{0,7}")  # where only a request would tell a file from a folder
-LOOKS: Mapping[str, Sequence[str]] = {  # a folder with one of these is a source of the format; the first that fits
+Pattern: TypeAlias = str | re.Pattern[str]  # of names, as a shell's, into folders with "/"; or a regular expression
+Looks: TypeAlias = Mapping[str, Sequence[Pattern]]
+LOOKS: Looks = {  # a folder with one of these is a source of the format; the first that fits
     "rlds": ["features.json"],
     "hdf5": [f"*{ending}" for ending in HDF5_NAMES],  # a file that such a pattern names is a source by itself, too
+    "zarr": [".zgroup", ".zmetadata", "zarr.json", *(f"*{ending}" for ending in ZARR_NAMES)],
     "rosbag": ["metadata.yaml", *(f"*{ending}" for ending in ROSBAG_NAMES), "*/metadata.yaml"],  # a bag is an episode
+}
+LOOSE: Looks = {  # only where nothing of the above lies at or below a place: many folders hold a table
+    "folder": [*(f"*{ending}" for ending in (*EPISODE_NAMES, *PICKLES)), EPISODE_FOLDER],
 }
 
 
@@ -27,48 +38,62 @@ class Found:
     uri: str
 
 
-def sources(uri: str, looks: Mapping[str, Sequence[str]] = LOOKS) -> tuple[Found, ...]:
+def sources(uri: str, looks: Looks | None = None) -> tuple[Found, ...]:
     """Find the source at `uri`, or those up to three levels below it, sorted."""
     name = uri.rstrip("/").rpartition("/")[2]
-    for form, patterns in looks.items():
-        if any(fnmatchcase(name, pattern) for pattern in patterns if "/" not in pattern):
-            return (Found(form, uri),)
-    return tuple(sorted(_below(SourceFolder.at(uri), looks), key=lambda found: found.uri))
+    if looks is None and name.endswith(".zip"):  # Zarr's, by whatever name; in a folder, zip files may be anything
+        return (Found("zarr", uri),)
+    for table in (LOOKS, LOOSE) if looks is None else (looks,):
+        for form, patterns in table.items():
+            if any(isinstance(pattern, str) and fnmatchcase(name, pattern) for pattern in patterns):
+                return (Found(form, uri),)
+    for table in (LOOKS, LOOSE) if looks is None else (looks,):
+        found, is_whole = _below(SourceFolder.at(uri), table)
+        if found and is_whole:
+            return tuple(sorted(found, key=lambda one: one.uri))
+        if found:
+            break
+    if not is_whole:
+        raise UsageError(f"{uri}: more than {MAX_FOLDERS} folders to look into; name one further down")
+    return ()
 
 
-def _below(top: SourceFolder, looks: Mapping[str, Sequence[str]]) -> Iterator[Found]:
-    """Walk level by level into what is no source itself."""
-    level, seen = [top], 0
+def _below(top: SourceFolder, looks: Looks) -> tuple[list[Found], bool]:
+    """Walk level by level into what is no source itself; say whether all of it was seen."""
+    level, seen, found = [top], 0, list[Found]()
     for depth in range(DEPTH + 1):
         deeper: list[SourceFolder] = []
         for folder in level:
             seen += 1
             if seen > MAX_FOLDERS:
-                raise UsageError(f"{top.uri}: more than {MAX_FOLDERS} folders to look into; name one further down")
+                return found, False
             names = folder.names()
             form = next((form for form, look in looks.items() if _fits(folder, names, look)), None)
             if form and not _is_mixed(folder, names, form=form, looks=looks):
-                yield Found(form, folder.uri)
+                found.append(Found(form, folder.uri))
             elif depth < DEPTH:
                 deeper += [folder.child(name) for name in names if _may_be_folder(folder, name)]
         level = deeper
+    return found, True
 
 
-def _fits(folder: SourceFolder, names: Iterable[str], look: Iterable[str]) -> bool:
+def _fits(folder: SourceFolder, names: Iterable[str], look: Iterable[Pattern]) -> bool:
     return any(_holds(folder, names, pattern) for pattern in look)
 
 
-def _is_mixed(folder: SourceFolder, names: Sequence[str], *, form: str, looks: Mapping[str, Sequence[str]]) -> bool:
+def _is_mixed(folder: SourceFolder, names: Sequence[str], *, form: str, looks: Looks) -> bool:
     """Say whether a folder is a source by what lies below it alone, with those of other formats beside that."""
-    if _fits(folder, names, [pattern for pattern in looks[form] if not pattern.startswith("*/")]):
+    if _fits(folder, names, [pattern for pattern in looks[form] if not str(pattern).startswith("*/")]):
         return False
     below = [folder.child(name) for name in names if _may_be_folder(folder, name)]
     others = [look for other, look in looks.items() if other != form]
     return any(_fits(inner, inner.names(), look) for inner in below for look in others)
 
 
-def _holds(folder: SourceFolder, names: Iterable[str], pattern: str) -> bool:
+def _holds(folder: SourceFolder, names: Iterable[str], pattern: Pattern) -> bool:
     """Say whether a folder with these names has what a pattern such as `meta/info.json` names."""
+    if isinstance(pattern, re.Pattern):
+        return any(pattern.fullmatch(name) and _may_be_folder(folder, name) for name in names)
     first, _, rest = pattern.partition("/")
     found = [name for name in names if fnmatchcase(name, first)]
     if not rest:

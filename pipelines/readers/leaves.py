@@ -9,6 +9,7 @@ from typing import Literal, TypeAlias
 import numpy as np
 
 from schemas.errors import SourceError
+from schemas.images import PNG
 from schemas.source import Field
 
 NUMBERS = {
@@ -18,6 +19,7 @@ NUMBERS = {
     "float64",
     *(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)),
 }
+STARTS = (b"\xff\xd8\xff", PNG)  # of a JPEG and of a PNG
 LIMIT = 1 << 30  # bytes of one column of an episode, and of one chunk
 FRAMES_LIMIT = 1 << 35  # bytes of one camera's raw frames in an episode; they are encoded one block after the other
 VALUE_LIMIT = 16 << 20  # bytes of what an episode has once
@@ -33,6 +35,14 @@ class Leaf:
 
     field: Field
     form: Form  # frames: raw pixels; padded, blobs: encoded images in rows of one length, or each of its own
+
+
+def encoded_leaf(path: str, start: bytes, form: Form) -> Leaf | None:
+    """Describe encoded images, if what the first one starts with says that it is one."""
+    if not start.startswith(STARTS):
+        return None
+    encoding = "png" if start.startswith(PNG) else "jpeg"
+    return Leaf(Field(path=path, kind="image", dtype="uint8", shape=(None, None, 3), encoding=encoding), form)
 
 
 def array_leaf(path: str, kind: np.dtype, shape: tuple[int, ...], *, is_value: bool) -> Leaf:

@@ -4,7 +4,8 @@ from collections.abc import Callable
 from importlib import import_module
 from importlib.metadata import entry_points
 
-from pipelines.readers.find import several, sources
+from pipelines.readers.find import PICKLES, several, sources
+from pipelines.readers.folder import pickle_refused
 from pipelines.readers.source import Reader
 from schemas.errors import MissingExtraError, SpecError, UsageError, did_you_mean
 from schemas.formats import GROUP, SourceSpec
@@ -12,11 +13,14 @@ from schemas.formats import GROUP, SourceSpec
 READERS = {
     "rlds": "pipelines.readers.rlds:RldsReader",
     "hdf5": "pipelines.readers.hdf5:Hdf5Reader",
+    "zarr": "pipelines.readers.zarr:ZarrReader",
     "rosbag": "pipelines.readers.rosbag:RosbagReader",
+    "folder": "pipelines.readers.episode_files:EpisodeFilesReader",
 }
 # Packages that only some formats need, and the extra that brings them.
 EXTRAS = {
     "h5py": "hdf5",
+    "zarr": "zarr",
     "av": "lerobot",
     **dict.fromkeys(("apsw", "lz4", "mcap", "rosbags", "ruamel", "zstandard"), "mcap"),
 }
@@ -71,6 +75,8 @@ def _reader(form: str) -> Callable[..., Reader]:
 
 def guess(uri: str) -> tuple[str, str]:
     """Say which format lies at `uri` or below, and where; RLDS where nothing does: its reader says what is missing."""
+    if uri.rstrip("/").endswith(PICKLES):
+        raise pickle_refused(uri)
     found = sources(uri)
     if len(found) > 1:
         raise several(uri, found)

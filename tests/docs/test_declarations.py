@@ -12,9 +12,11 @@ from pydantic import BaseModel
 from pipelines.convert import convert
 from pipelines.verify import verify
 from schemas import catalog, expr, spaces
+from schemas.actions import Derived
 from schemas.formats import OURS, PluginSource
 from schemas.spec import DatasetSpec
 from schemas.store import Dataset, open_dataset
+from schemas.success import SuccessSpec
 from schemas.tables import (
     CameraSpec,
     DepthSpec,
@@ -69,6 +71,8 @@ def test_the_view_on_the_page_is_the_shipped_one() -> None:
 
 MODELS = (
     DatasetSpec,
+    Derived,
+    SuccessSpec,
     *OURS.values(),
     PluginSource,
     SizeSpec,

@@ -1,19 +1,22 @@
 """docs/sources.md: every format has its section, and its examples convert recordings."""
 
+import io
 import tomllib
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from pipelines.convert import convert
 from schemas import catalog
 from schemas.formats import OURS, Hdf5Source
-from schemas.store import open_dataset
+from schemas.store import Dataset, open_dataset
 from tests import bags
 from tests.bags import Said
 from tests.docs.toy import ROOT, blocks
-from tests.makers import write_hdf5
+from tests.makers import write_csv, write_hdf5, write_video, write_zarr
+from tests.pipelines.toy import jpeg
 
 PAGE = "docs/sources.md"
 
@@ -73,3 +76,47 @@ def test_the_rosbag_example_converts_a_bag_with_a_camera_joints_commands_and_a_t
     assert episode.state is not None
     assert episode.state[:, 0].tolist() == [2.5, 5.5, 8.5]
     assert episode.action.tolist() == [[0, 1, 2, 3, 4, 5]] * 3
+
+
+def converted(tmp_path: Path, form: str) -> Dataset:
+    """Convert recordings with the example of a format."""
+    (tmp_path / "example.toml").write_text(example(form))
+    declared = catalog.dataset(str(tmp_path / "example.toml"))
+    source = catalog.source_of(str(tmp_path / "example.toml"), declared)
+    assert convert(declared, tmp_path / "out", source=source).kept == 2
+    return open_dataset(tmp_path / "out")
+
+
+def test_the_zarr_example_converts_a_store_as_push_t_is_laid_out(tmp_path: Path) -> None:
+    pytest.importorskip("zarr", reason="the extra 'zarr'")
+    held = {
+        "data/action": np.arange(14, dtype=np.float32).reshape(7, 2),
+        "data/state": np.ones((7, 5), np.float32),
+        "data/img": np.random.default_rng(0).integers(0, 256, (7, 8, 8, 3)).astype(np.float32),
+        "meta/episode_ends": np.array([3, 7]),
+    }
+    write_zarr(tmp_path / "data/pusht_cchi_v7_replay.zarr", held)
+    episode = converted(tmp_path, "zarr").episode(1)
+    assert (episode.id, episode.action[0].tolist()) == ("episode_1", [6, 7])
+    pixels = [np.asarray(Image.open(io.BytesIO(image))) for image in episode.images["img"] if image]
+    assert np.array_equal(pixels, held["data/img"][3:])
+    assert episode.raw.keys() == {"action", "state"}
+
+
+def test_the_folder_example_converts_episodes_with_tables_images_and_a_video(tmp_path: Path) -> None:
+    pytest.importorskip("av", reason="the extra 'lerobot'")
+    for number in (2, 10):
+        folder = tmp_path / f"data/teleop/episode_{number}"
+        joints = {f"joint_{i}": [number + i / 10] * 4 for i in range(6)}
+        write_csv(folder / "steps.csv", {**joints, "gripper": [0, 0, 1, 1]})
+        write_video(folder / "wrist.mp4", frames=4)
+        (folder / "front").mkdir()
+        for i in range(4):
+            (folder / f"front/{i:06d}.jpg").write_bytes(jpeg(i))
+        (folder / "lang.txt").write_text(f"pick {number}\n")
+    dataset = converted(tmp_path, "folder")
+    episode = dataset.episode(1)
+    assert (episode.id, episode.instructions) == ("episode_10", ("pick 10",))
+    assert episode.action[2].tolist() == np.float32([10, 10.1, 10.2, 10.3, 10.4, 10.5, 1]).tolist()
+    assert list(episode.images["front"]) == [jpeg(i) for i in range(4)]
+    assert [camera.role for camera in dataset.columns.cameras] == ["primary", "wrist"]

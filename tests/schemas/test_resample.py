@@ -293,6 +293,12 @@ def test_a_space_that_cannot_be_combined_is_a_view_error() -> None:
     assert str(error.value) == "toy cannot give the view 'slow' at 2 Hz: its changes are in frame 'unknown'"
 
 
+def test_ways_from_the_measured_pose_to_a_target_overlap_and_are_refused() -> None:
+    text = SLOW + 'action = ["action[:6] | pose_to_delta(observation.state[:6])", "action[6:]"]\n'
+    with pytest.raises(ViewError, match="at 2 Hz: pose_to_delta takes each target from the pose of its own step"):
+        view(load(text), "slow")
+
+
 @pytest.mark.parametrize("changes", [{"timestamp": None}, {"timestamp": np.arange(3) * -1.0}])
 def test_an_episode_without_a_clock_is_a_view_error(changes: dict[str, Any]) -> None:
     with pytest.raises(ViewError, match=r"view 'slow': .*timestamps"):

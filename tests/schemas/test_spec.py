@@ -134,7 +134,8 @@ WRONG = {
     ),
     "a format nobody reads": (
         'source = { format = "rldz" }\n' + TOY,
-        "toy.toml: source.format: unknown format 'rldz'; did you mean 'rlds'? (known: hdf5, rlds, rosbag)",
+        "toy.toml: source.format: unknown format 'rldz'; did you mean 'rlds'?"
+        " (known: folder, hdf5, rlds, rosbag, zarr)",
     ),
 }
 

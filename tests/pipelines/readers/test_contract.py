@@ -1,8 +1,8 @@
 """What every reader promises, whatever the format: the same episodes, written in each of them."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -11,11 +11,11 @@ from pipelines.history import History
 from pipelines.readers import source
 from pipelines.readers.registry import open_source
 from pipelines.readers.source import Reader, plan
-from schemas.formats import OURS, Hdf5Source, RldsSource, RosbagSource, SourceSpec
+from schemas.formats import OURS, FolderSource, Hdf5Source, RldsSource, RosbagSource, SourceSpec, ZarrSource
 from schemas.source import Column, RawEpisode, Unreadable
 from tests import bags
 from tests.bags import Said
-from tests.makers import nested, write_hdf5
+from tests.makers import nested, write_hdf5, write_zarr
 from tests.pipelines.toy import FIELDS, columns, write_source
 
 EPISODES = [columns(seed, steps=steps) for seed, steps in enumerate((3, 1, 4, 2, 5))]
@@ -40,13 +40,57 @@ def write_files(folder: Path) -> SourceSpec:
     return Hdf5Source(format="hdf5", episodes="/", files="episode_*.h5")
 
 
+def write_buffer(zarr_format: Literal[2, 3]) -> Callable[[Path], SourceSpec]:
+    def write(folder: Path) -> SourceSpec:
+        pytest.importorskip("zarr", reason="the extra 'zarr'")
+        held = {path: np.concatenate([np.asarray(made[path]) for made in EPISODES]) for path in EPISODES[0]}
+        images = [image for made in EPISODES for image in made["observation.image"]]
+        texts = ["language_instruction", "episode_metadata.file_path"]
+        decoded = {path: np.array([bytes(item).decode() for item in held[path]]) for path in texts}
+        place = {path: path.replace(".", "/") for path in held}
+        write_zarr(
+            folder,
+            {
+                **{f"data/{place[path]}": values for path, values in {**held, **decoded}.items() if path != texts[1]},
+                "data/observation/image": padded(images),
+                place[texts[1]]: decoded[texts[1]],
+                "meta/episode_ends": np.cumsum([len(made["action"]) for made in EPISODES]),
+            },
+            zarr_format=zarr_format,
+            chunks={"data/action": (4, 4)},
+        )
+        return ZarrSource(format="zarr")
+
+    return write
+
+
+def write_folders(folder: Path) -> SourceSpec:
+    for i, made in enumerate(EPISODES):
+        for path, values in made.items():
+            place = folder / f"episode_{i + 8}" / path.replace(".", "/")
+            place.parent.mkdir(parents=True, exist_ok=True)
+            if path == "observation.image":
+                place.mkdir()
+                for number, image in enumerate(values):
+                    (place / f"{number + 8}.jpg").write_bytes(image)
+            elif isinstance(values, np.ndarray):
+                np.save(place.with_suffix(".npy"), values)
+            else:
+                texts = np.array([bytes(item).decode() for item in values])
+                np.save(place.with_suffix(".npy"), texts if path == LANGUAGE else texts[0])
+    return FolderSource(format="folder", episodes="episode_*")
+
+
+def padded(images: Sequence[bytes]) -> Any:
+    """Put encoded images in rows of one length."""
+    longest = max(map(len, images))
+    return np.stack([np.frombuffer(image.ljust(longest, b"\0"), np.uint8) for image in images])
+
+
 def datasets(made: Mapping[str, Any]) -> dict[str, Any]:
     """Name an episode's columns as HDF5 does: images in rows of one length, padded."""
-    images = made["observation.image"]
-    longest = max(map(len, images))
-    padded = [np.frombuffer(image.ljust(longest, b"\0"), np.uint8) for image in images]
     changed = {
-        "observation.image": np.stack(padded),
+        "observation.image": padded(made["observation.image"]),
         "episode_metadata.file_path": made["episode_metadata.file_path"][0],
     }
     return {path.replace(".", "/"): value for path, value in {**made, **changed}.items()}
@@ -85,7 +129,18 @@ def told_of_bags() -> SourceSpec:
     return RosbagSource(format="rosbag", clock="/action", topics={"/episode_metadata/file_path": "once"})
 
 
-@pytest.fixture(params=[write_rlds, write_groups, write_files, write_bags, write_mcaps])
+@pytest.fixture(
+    params=[
+        write_rlds,
+        write_groups,
+        write_files,
+        write_buffer(2),
+        write_buffer(3),
+        write_folders,
+        write_bags,
+        write_mcaps,
+    ]
+)
 def opened(request: pytest.FixtureRequest, tmp_path: Path) -> Reader:
     write: Callable[[Path], SourceSpec] = request.param
     return open_source(str(tmp_path / "source"), write(tmp_path / "source"))

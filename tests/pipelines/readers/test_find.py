@@ -49,6 +49,27 @@ def test_it_looks_three_levels_down_and_into_so_many_folders(shelf: Path, monkey
         sources(str(shelf))
 
 
+def test_loose_files_are_a_source_only_where_there_is_no_other(shelf: Path) -> None:
+    (shelf / "files.csv").touch()
+    assert len(sources(str(shelf))) == 3
+    for i in range(400):  # more than are looked into
+        (shelf / f"loose/episode_{i}").mkdir(parents=True)
+    assert sources(str(shelf / "loose")) == (Found("folder", str(shelf / "loose")),)
+
+
+def test_a_folder_of_bags_is_one_source_unless_others_lie_beside_them(tmp_path: Path) -> None:
+    for name in ("monday", "tuesday"):
+        (tmp_path / "bags" / name).mkdir(parents=True)
+        (tmp_path / "bags" / name / "metadata.yaml").touch()
+    assert sources(str(tmp_path / "bags")) == (Found("rosbag", str(tmp_path / "bags")),)
+    write_source(tmp_path / "bags/toy", [columns(0)])
+    assert [(found.format, Path(found.uri).name) for found in sources(str(tmp_path / "bags"))] == [
+        ("rosbag", "monday"),
+        ("rlds", "toy"),
+        ("rosbag", "tuesday"),
+    ]
+
+
 def test_a_loop_of_links_ends(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     (tmp_path / "a/b").symlink_to(tmp_path)

@@ -13,9 +13,9 @@ import pytest
 from pipelines.readers.source import FilePart, plan
 from schemas import catalog
 from schemas.errors import MissingExtraError, SourceError, SpecError
-from schemas.source import Array, RawEpisode, Unreadable
+from schemas.source import RawEpisode, Unreadable
 from schemas.store import open_dataset
-from tests.makers import write_hdf5
+from tests.makers import write_hdf5, write_video
 from tests.pipelines.readers.demos import (
     DEMOS,
     SPEC,
@@ -53,8 +53,8 @@ def test_frames_are_read_as_declared_and_come_out_the_same(tmp_path: Path, words
 @pytest.mark.parametrize(
     ("frames", "words"),
     [
-        ({"obs.agentview_image": "chw"}, r"obs\.agentview_image is uint8 \[4, 8, 6, 3\], which is not 'chw'"),
-        ({"obs.eef_pos": "hwc"}, r"obs\.eef_pos is float32 \[4, 3\], which is not 'hwc'"),
+        ({"obs.agentview_image": "chw"}, r"obs\.agentview_image is uint8 \[4, 8, 6, 3\], which does not fit"),
+        ({"obs.eef_pos": "hwc"}, r"obs\.eef_pos is float32 \[4, 3\], which does not fit"),
         ({"obs.agentview": "hwc"}, r"source\.frames: there is no 'obs\.agentview'; did you mean"),
     ],
 )
@@ -63,6 +63,16 @@ def test_frames_that_are_not_as_declared_are_refused_at_once(
 ) -> None:
     with pytest.raises(SpecError, match=words):
         opened(write_demos(tmp_path / "x.hdf5", 1), frames=frames)
+
+
+def test_frames_that_are_not_as_declared_in_a_later_episode_are_counted(tmp_path: Path) -> None:
+    frames = {"obs.agentview_image": "hwc"}
+    file = write_demos(tmp_path / "x.hdf5")
+    edit(file, lambda f: f["data/demo_9/obs"].__delitem__("agentview_image"))
+    edit(file, lambda f: f.create_dataset("data/demo_9/obs/agentview_image", data=np.zeros((4, 8, 6, 2), np.uint8)))
+    assert outcome(file, frames=frames) == ["ok", "contradicts_fields", "ok"]
+    with pytest.raises(SpecError, match=r"source\.frames: gain is float32 \[\]"):
+        opened(write_demos(tmp_path / "y.hdf5", gain=np.float32(1)), frames={"gain": "hwc"})
 
 
 def test_maniskill_has_one_observation_more_than_actions_and_a_file_of_json_beside_it(tmp_path: Path) -> None:
@@ -298,21 +308,9 @@ DROID: dict[str, Any] = {
 }
 
 
-def frames_of(number: int, count: int) -> Array:
-    """Draw frames whose mean brightness tells them apart, through any codec."""
-    return np.stack([np.full((32, 48, 3), 20 * step + 10 * number, np.uint8) for step in range(count)])
-
-
-def write_video(file: Path, frames: Array) -> None:
-    import av
-
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with av.open(str(file), "w") as container:
-        stream = container.add_stream("libx264", rate=15)
-        stream.height, stream.width, stream.pix_fmt = frames.shape[1], frames.shape[2], "yuv420p"
-        for frame in frames:
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
-        container.mux(stream.encode(None))
+def lightness(first: int, count: int) -> list[int]:
+    """Give the lightness of the frames that `write_video` draws."""
+    return [5 * number for number in range(first, first + count)]
 
 
 def write_droid(folder: Path, number: int = 0, *, steps: int = 5, **changes: Any) -> Path:
@@ -330,7 +328,7 @@ def write_droid(folder: Path, number: int = 0, *, steps: int = 5, **changes: Any
     told |= {f"{name}_cam_serial": f"{serial}{number}" for name, serial in SERIALS.items()}
     (episode / f"metadata_TRI+{number}.json").write_text(json.dumps({**told, **changes}))
     for i, serial in enumerate(SERIALS.values()):
-        write_video(episode / f"recordings/MP4/{serial}{number}.mp4", frames_of(number + i, steps))
+        write_video(episode / f"recordings/MP4/{serial}{number}.mp4", frames=steps, first=10 * number + 5 * i)
         (episode / f"recordings/MP4/{serial}{number}-stereo.mp4").write_bytes(b"stereo")
     return episode
 
@@ -349,8 +347,8 @@ def test_droids_videos_are_found_through_its_metadata_and_matched_by_number(tmp_
         assert json.loads(episode.metadata["metadata"])["uuid"] == f"TRI+{number}"
         assert episode.metadata["attrs.building"] == "TRI"
         for i, name in enumerate(SERIALS):
-            wanted = frames_of(number + i, 5).mean(axis=(1, 2, 3))
-            assert brightness(episode, f"camera.{name}") == pytest.approx(wanted, abs=3)
+            wanted = lightness(10 * number + 5 * i, 5)
+            assert brightness(episode, f"camera.{name}") == pytest.approx(wanted, abs=2)
             assert bytes(episode.steps[f"camera.{name}"][0][:2]) == b"\xff\xd8"
 
 
@@ -394,9 +392,9 @@ def damaged_droid(tmp_path: Path, damage: str) -> None:
     if damage == "gone":
         video.unlink()
     elif damage == "short":
-        write_video(video, frames_of(0, 4))
+        write_video(video, frames=4)
     elif damage == "long":
-        write_video(video, frames_of(0, 6))
+        write_video(video, frames=6)
     elif damage == "broken":
         video.write_bytes(b"no video" * 100)
     elif damage == "pointer":
@@ -434,11 +432,11 @@ def test_one_file_of_many_demos_has_a_video_for_each(tmp_path: Path) -> None:
     pytest.importorskip("av", reason="the extra 'lerobot'")
     write_demos(tmp_path / "x.hdf5", 2)
     for number in (8, 9):
-        write_video(tmp_path / f"videos/x_demo_{number}.mp4", frames_of(number - 8, 5))
+        write_video(tmp_path / f"videos/x_demo_{number}.mp4", frames=5, first=number)
     videos = {"front": "videos/{file}_{episode}*.mp4"}
     found = episodes(tmp_path, videos=videos, drop_last=["front"], images="png")
-    for number, episode in enumerate(found):
-        assert brightness(episode, "front") == pytest.approx(frames_of(number, 4).mean(axis=(1, 2, 3)), abs=3)
+    for number, episode in enumerate(found, 8):
+        assert brightness(episode, "front") == pytest.approx(lightness(number, 4), abs=2)
     assert outcome(tmp_path, videos=videos) == ["frame_count"] * 2
     reader = opened(tmp_path, videos=videos, drop_last=["front"])
     alone = [value for ref in plan(reader.files()) for value in reader.read(ref, {"front"})]
