@@ -49,6 +49,8 @@ def inspection(found: dict[str, Any]) -> None:
     _print(table)
     if "episodes_at" in found["source"]:
         typer.echo(f'Each episode is at "{found["source"]["episodes_at"]}": declare that as source.episodes.')
+    for note in found["notes"]:
+        typer.echo(f"Note: {note}")
     if found["declaration"]:
         typer.echo("It carries its own declaration (oxe_spec.toml): 'oxe convert DIR --out ...' will find it.")
 

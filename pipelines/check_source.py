@@ -48,7 +48,10 @@ def check(spec: DatasetSpec, source: str, *, episodes: int = 3) -> Check:
     Reads at most `episodes` of them. Raises UsageError or SourceError where the source as a whole cannot be read.
     """
     reader = open_source(source, spec.source)
-    out = Check(dataset=spec.name, source=source)
+    out = Check(dataset=spec.name, source=source, notes=list(reader.notes()))
+    fps = reader.description().get("fps")
+    if fps and spec.control_hz and fps != spec.control_hz:
+        out.problems.append(f"control_hz is {spec.control_hz:g}, the source says {fps:g} frames per second")
     steps = {field.path: decoded_field(spec, field) for field in reader.fields if field.per_step}
     metadata = {field.path: field for field in reader.fields if not field.per_step}
     _compare_fields(spec, {**metadata, **steps}, out)

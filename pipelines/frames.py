@@ -15,15 +15,19 @@ from schemas.source import Array
 NEAR = {2: 0.25, 4: 0.01, 8: 0.01}  # of 255, by the bytes of a float: how far a pixel may be from a whole number
 
 
-def encode(frame: Array, images: str) -> bytes:
+def encode(frame: Array, images: str, *, subsampling: str = "444") -> bytes:
     """Encode one frame [H, W, C] uint8, C 1 or 3: `png` loses nothing, `jpeg 95` is a tenth of the size.
+
+    `subsampling` is that of a JPEG's colours; more than the frame ever had would only take space.
 
     As `png` it may also be uint16, C 1.
     """
     form, _, quality = images.partition(" ")
     if form == "jpeg":
         space = "RGB" if frame.shape[-1] == 3 else "GRAY"
-        encoded: bytes = simplejpeg.encode_jpeg(np.ascontiguousarray(frame), quality=int(quality), colorspace=space)
+        encoded: bytes = simplejpeg.encode_jpeg(
+            np.ascontiguousarray(frame), quality=int(quality), colorspace=space, colorsubsampling=subsampling
+        )
         return encoded
     out = io.BytesIO()
     Image.fromarray(frame if frame.shape[-1] == 3 else frame[..., 0]).save(out, "PNG", compress_level=1)

@@ -113,6 +113,7 @@ def inspect(uri: str, *, limit: int | None = None, progress: Progress = silent) 
         "unreadable": unreadable,
         "first_unreadable": first_unreadable,
         "declaration": reader.declaration() is not None,
+        "notes": list(reader.notes()),
     }
 
 

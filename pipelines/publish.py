@@ -17,7 +17,7 @@ from pipelines.standardize import Binding
 from schemas import layout
 from schemas.arrow import SCHEMA_VERSION, Layout, metadata_schema
 from schemas.errors import SpecError, UsageError
-from schemas.folder import Folder
+from schemas.folder import Folder, absolute
 from schemas.source import Unreadable
 
 
@@ -162,12 +162,14 @@ def episodes_schema(columns: Layout) -> pa.Schema:
 
 def _relative(problems: Iterable[Unreadable], reader: Reader) -> list[dict[str, Any]]:
     """Name files relative to the source: meta/ holds no host or path."""
-    names = {reader.place(part.name): part.name for parts in reader.files().values() for part in parts}
+    name = next((part.name for parts in reader.files().values() for part in parts), "")
+    root = reader.place(name).removesuffix(name)
+    roots = (root, f"{absolute(root)}/")  # workers open the source by its absolute place
     return [
         {
             "episode_index": problem.index,
             "split": problem.split,
-            "file": names.get(problem.file, ""),
+            "file": next((problem.file.removeprefix(r) for r in roots if r and problem.file.startswith(r)), ""),
             "offset": problem.offset,
             "reason": problem.reason,
             "detail": problem.detail,

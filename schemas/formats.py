@@ -61,6 +61,16 @@ class Hdf5Source(SourceSpec):
         return self
 
 
+class LerobotSource(SourceSpec):
+    """A LeRobotDataset, v2.0 to v3.0; it describes itself, but not always rightly."""
+
+    format: Literal["lerobot"]
+    ignore: tuple[str, ...] = ()  # features that are not read
+    data_path: str | None = None  # where info.json has it wrong
+    video_path: str | None = None
+    images: Images = "jpeg 95"  # for frames of videos
+
+
 Stamp = Literal["log", "header"]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
@@ -126,6 +136,7 @@ class PluginSource(SourceSpec):
 OURS: dict[str, type[SourceSpec]] = {
     "rlds": RldsSource,
     "hdf5": Hdf5Source,
+    "lerobot": LerobotSource,
     "zarr": ZarrSource,
     "rosbag": RosbagSource,
     "folder": FolderSource,
@@ -141,6 +152,7 @@ def _tag(data: Any) -> str:
 AnySource: TypeAlias = Annotated[
     Annotated[RldsSource, Tag("rlds")]
     | Annotated[Hdf5Source, Tag("hdf5")]
+    | Annotated[LerobotSource, Tag("lerobot")]
     | Annotated[ZarrSource, Tag("zarr")]
     | Annotated[FolderSource, Tag("folder")]
     | Annotated[RosbagSource, Tag("rosbag")]

@@ -22,6 +22,7 @@ Looks: TypeAlias = Mapping[str, Sequence[Pattern]]
 LOOKS: Looks = {  # a folder with one of these is a source of the format; the first that fits
     "rlds": ["features.json"],
     "hdf5": [f"*{ending}" for ending in HDF5_NAMES],  # a file that such a pattern names is a source by itself, too
+    "lerobot": ["meta/info.json"],
     "zarr": [".zgroup", ".zmetadata", "zarr.json", *(f"*{ending}" for ending in ZARR_NAMES)],
     "rosbag": ["metadata.yaml", *(f"*{ending}" for ending in ROSBAG_NAMES), "*/metadata.yaml"],  # a bag is an episode
 }
@@ -77,7 +78,7 @@ def _below(top: SourceFolder, looks: Looks) -> tuple[list[Found], bool]:
     return found, True
 
 
-def _fits(folder: SourceFolder, names: Iterable[str], look: Iterable[Pattern]) -> bool:
+def _fits(folder: SourceFolder, names: Sequence[str], look: Iterable[Pattern]) -> bool:
     return any(_holds(folder, names, pattern) for pattern in look)
 
 
@@ -90,10 +91,12 @@ def _is_mixed(folder: SourceFolder, names: Sequence[str], *, form: str, looks: L
     return any(_fits(inner, inner.names(), look) for inner in below for look in others)
 
 
-def _holds(folder: SourceFolder, names: Iterable[str], pattern: Pattern) -> bool:
+def _holds(folder: SourceFolder, names: Sequence[str], pattern: Pattern) -> bool:
     """Say whether a folder with these names has what a pattern such as `meta/info.json` names."""
     if isinstance(pattern, re.Pattern):
         return any(pattern.fullmatch(name) and _may_be_folder(folder, name) for name in names)
+    if not names and folder.files.local is None and "*" not in pattern:  # many web servers list nothing
+        return folder.size(pattern) is not None
     first, _, rest = pattern.partition("/")
     found = [name for name in names if fnmatchcase(name, first)]
     if not rest:

@@ -13,6 +13,7 @@ from schemas.formats import GROUP, SourceSpec
 READERS = {
     "rlds": "pipelines.readers.rlds:RldsReader",
     "hdf5": "pipelines.readers.hdf5:Hdf5Reader",
+    "lerobot": "pipelines.readers.lerobot:LerobotReader",
     "zarr": "pipelines.readers.zarr:ZarrReader",
     "rosbag": "pipelines.readers.rosbag:RosbagReader",
     "folder": "pipelines.readers.episode_files:EpisodeFilesReader",

@@ -154,6 +154,10 @@ class RldsReader:
         """Give the `oxe_spec.toml` that our exports carry."""
         return None if self.folder.size(DECLARATION) is None else self.folder.read(DECLARATION).decode()
 
+    def notes(self) -> tuple[str, ...]:
+        """Give nothing: what does not agree is an error, or an episode that cannot be read."""
+        return ()
+
     def read(self, ref: ShardRef, columns: Collection[str] | None = None) -> Iterator[RawEpisode | Unreadable]:
         """Yield one value per episode of `ref`, in order; what cannot be read comes as an `Unreadable`."""
         leaves = [leaf for leaf in self.leaves if columns is None or leaf.field.path in columns]

@@ -20,6 +20,12 @@ class FilePart:
     count: int  # episodes, as declared
     skip: int = 0  # episodes of this file before the run
     is_tail: bool = True  # the run ends where the file should end
+    becomes: int | None = None  # bytes of the run with its videos as images; None: about its size
+
+    @property
+    def work(self) -> int:
+        """Give what counts when shards are cut."""
+        return self.size or 0 if self.becomes is None else self.becomes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,6 +76,9 @@ class Reader(Protocol):
     def declaration(self) -> str | None:
         """Give the text of the declaration that lies inside the source, if one does."""
 
+    def notes(self) -> Sequence[str]:
+        """Say where the source's description does not agree with its files, and how it was read."""
+
 
 Files: TypeAlias = Mapping[str, Sequence[FilePart]]  # by split, in order
 
@@ -82,19 +91,22 @@ def plan(
     The plan depends on the arguments alone.
     """
     chosen = {name: parts for name, parts in files.items() if split in {None, name}}
-    target = min(LARGE, max(SMALL, sum(part.size or 0 for parts in chosen.values() for part in parts) // PARTS))
+    target = min(LARGE, max(SMALL, sum(part.work for parts in chosen.values() for part in parts) // PARTS))
     refs = []
     for name, parts in chosen.items():
         groups: list[list[FilePart]] = []
+        filled = 0  # of the last group
         for part in (piece for whole in parts for piece in _pieces(whole, target)):
             if limit == 0:
                 break
             kept = part if limit is None else _first(part, limit)
             limit = None if limit is None else limit - kept.count
-            if groups and sum(p.size or 0 for p in groups[-1]) + (kept.size or 0) <= target:
+            if groups and filled + kept.work <= target:
                 groups[-1].append(kept)
+                filled += kept.work
             else:
                 groups.append([kept])
+                filled = kept.work
         start = (before or {}).get(name, 0)
         refs += [
             ShardRef(split=name, number=number, of=start + len(groups), parts=tuple(group))
@@ -109,7 +121,7 @@ def _first(part: FilePart, limit: int) -> FilePart:
 
 def _pieces(part: FilePart, target: int) -> Iterator[FilePart]:
     """Split a large file into runs of episodes."""
-    pieces = min(max(1, round((part.size or 0) / target)), max(1, part.count))
+    pieces = min(max(1, round(part.work / target)), max(1, part.count))
     bounds = [part.count * i // pieces for i in range(pieces + 1)]
     for start, end in pairwise(bounds):
         yield replace(
@@ -119,4 +131,5 @@ def _pieces(part: FilePart, target: int) -> Iterator[FilePart]:
             skip=part.skip + start,
             count=end - start,
             is_tail=part.is_tail and end == part.count,
+            becomes=None if part.becomes is None else part.becomes // pieces,
         )

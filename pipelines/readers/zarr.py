@@ -141,6 +141,10 @@ class ZarrReader:
         """Give nothing: no Zarr store carries one."""
         return None
 
+    def notes(self) -> tuple[str, ...]:
+        """Give nothing: what does not agree is an error, or an episode that cannot be read."""
+        return ()
+
     def read(self, ref: ShardRef, columns: Collection[str] | None = None) -> Iterator[RawEpisode | Unreadable]:
         """Yield one value per episode of `ref`, in order; what cannot be read comes as an `Unreadable`."""
         for part in ref.parts:

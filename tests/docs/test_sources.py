@@ -15,6 +15,7 @@ from schemas.store import Dataset, open_dataset
 from tests import bags
 from tests.bags import Said
 from tests.docs.toy import ROOT, blocks
+from tests.lerobot import drawn, write_lerobot
 from tests.makers import write_csv, write_hdf5, write_video, write_zarr
 from tests.pipelines.toy import jpeg
 
@@ -120,3 +121,20 @@ def test_the_folder_example_converts_episodes_with_tables_images_and_a_video(tmp
     assert episode.action[2].tolist() == np.float32([10, 10.1, 10.2, 10.3, 10.4, 10.5, 1]).tolist()
     assert list(episode.images["front"]) == [jpeg(i) for i in range(4)]
     assert [camera.role for camera in dataset.columns.cameras] == ["primary", "wrist"]
+
+
+@pytest.mark.parametrize("version", ["v2.1", "v3.0"])
+def test_the_lerobot_example_converts_what_a_low_cost_arm_records(tmp_path: Path, version: str) -> None:
+    pytest.importorskip("av", reason="the extra 'lerobot'")
+    (tmp_path / "so101.toml").write_text(example("lerobot"))
+    degrees = np.tile(np.float32([90, 0, 0, 0, -180, 50]), (4, 1))
+    cameras = {f"observation.images.{name}": drawn(4) for name in ("front", "wrist")}
+    held = {"observation.state": degrees, "action": degrees, **cameras, "task": ["pick it up"] * 4}
+    write_lerobot(tmp_path / "data/so101_pick", [held, held], version=version, per_file=2)
+    declared = catalog.dataset(str(tmp_path / "so101.toml"))
+    source = catalog.source_of(str(tmp_path / "so101.toml"), declared)
+    assert convert(declared, tmp_path / "out", source=source).kept == 2
+    episode = open_dataset(tmp_path / "out").episode(1)
+    assert episode.action[0].tolist() == np.float32([np.pi / 2, 0, 0, 0, -np.pi, 0.5]).tolist()
+    assert episode.instructions == ("pick it up",)
+    assert [camera.role for camera in open_dataset(tmp_path / "out").columns.cameras] == ["primary", "wrist"]

@@ -135,8 +135,8 @@ WRONG = {
     "a format nobody reads": (
         'source = { format = "rldz" }\n' + TOY,
         (
-            "toy.toml: source.format: unknown format 'rldz'; did you mean 'rlds'?"
-            " (known: folder, hdf5, rlds, rosbag, zarr)"
+            "toy.toml: source.format: unknown format 'rldz'; did you mean 'rlds'? "
+            "(known: folder, hdf5, lerobot, rlds, rosbag, zarr)"
         ),
     ),
 }

@@ -244,3 +244,19 @@ def test_drafts_of_robosuite_convert_when_filled_in(realdata: Path, name: str, t
 def _written(path: Path, text: str) -> str:
     path.write_text(text)
     return str(path)
+
+
+@pytest.mark.realdata
+@pytest.mark.parametrize("name", ["lerobot_v30/rebot_devarm", "lerobot_v20/gr1_picknplace"])
+def test_drafts_of_lerobot_take_its_names_rate_and_robot_and_convert(realdata: Path, name: str, tmp_path: Path) -> None:
+    pytest.importorskip("av", reason="the extra 'lerobot'")
+    text = drafted(realdata / name, tmp_path / "draft.toml")
+    told = tomllib.loads(text)
+    assert told["embodiment"]["robot"] in {"seeed_b601_dm_follower", "GR1ArmsOnly"}
+    assert told["control_hz"] in {20, 30}
+    assert "embodiment.action.parts.joints" in todos(told) or "embodiment.action.parts.part" in todos(told)
+    (tmp_path / "draft.toml").write_text(filled(text, WORDS))
+    spec = catalog.dataset(str(tmp_path / "draft.toml"))
+    source = catalog.source_of(str(tmp_path / "draft.toml"), spec)
+    report = convert(spec, tmp_path / "out", source=source)
+    assert (report.kept, report.quarantined) == (report.source, {})

@@ -11,10 +11,20 @@ from pipelines.history import History
 from pipelines.readers import source
 from pipelines.readers.registry import open_source
 from pipelines.readers.source import Reader, plan
-from schemas.formats import OURS, FolderSource, Hdf5Source, RldsSource, RosbagSource, SourceSpec, ZarrSource
+from schemas.formats import (
+    OURS,
+    FolderSource,
+    Hdf5Source,
+    LerobotSource,
+    RldsSource,
+    RosbagSource,
+    SourceSpec,
+    ZarrSource,
+)
 from schemas.source import Column, RawEpisode, Unreadable
 from tests import bags
 from tests.bags import Said
+from tests.lerobot import write_lerobot
 from tests.makers import nested, write_hdf5, write_zarr
 from tests.pipelines.toy import FIELDS, columns, write_source
 
@@ -87,6 +97,25 @@ def padded(images: Sequence[bytes]) -> Any:
     return np.stack([np.frombuffer(image.ljust(longest, b"\0"), np.uint8) for image in images])
 
 
+def write_lerobot_v21(folder: Path) -> SourceSpec:
+    return lerobot(folder, version="v2.1")
+
+
+def write_lerobot_v30(folder: Path) -> SourceSpec:
+    return lerobot(folder, version="v3.0", per_file=3)
+
+
+def lerobot(folder: Path, **how: Any) -> SourceSpec:
+    told = [{"episode_metadata.file_path": made["episode_metadata.file_path"][0].decode()} for made in EPISODES]
+    episodes = [
+        {path: made[path] for path in made if not path.startswith("episode_metadata")}
+        | {name: [text.decode() for text in made[LANGUAGE]] for name in (LANGUAGE, "task")}
+        for made in EPISODES
+    ]
+    write_lerobot(folder, episodes, metadata=told, **how)
+    return LerobotSource(format="lerobot")
+
+
 def datasets(made: Mapping[str, Any]) -> dict[str, Any]:
     """Name an episode's columns as HDF5 does: images in rows of one length, padded."""
     changed = {
@@ -137,6 +166,8 @@ def told_of_bags() -> SourceSpec:
         write_buffer(2),
         write_buffer(3),
         write_folders,
+        write_lerobot_v21,
+        write_lerobot_v30,
         write_bags,
         write_mcaps,
     ]
@@ -219,3 +250,7 @@ def test_the_layout_that_a_reader_names_opens_the_source_the_same_way(opened: Re
     told = OURS[opened.format](format=opened.format, **opened.layout())
     again = open_source(opened.uri, told)
     assert (again.fields, again.files(), again.layout()) == (opened.fields, opened.files(), opened.layout())
+
+
+def test_a_sound_source_has_nothing_to_note(opened: Reader) -> None:
+    assert list(opened.notes()) == []

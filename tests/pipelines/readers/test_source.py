@@ -130,3 +130,14 @@ def test_a_limit_ends_inside_a_file_and_goes_on_behind_an_empty_one(limit: int) 
     refs = plan(make_reader(train=[(MB, 3), (MB, 0), (MB, 5)]).files(), limit=limit)
     assert [part.count for ref in refs for part in ref.parts if part.count] == [3, 1][: limit - 2]
     assert [part.is_tail for ref in refs for part in ref.parts if part.name == "train-2"] == [False] * (limit - 3)
+
+
+def test_shards_are_cut_by_what_videos_become() -> None:
+    parts = tuple(FilePart(name=f"{i}", size=MB, first=i, count=1, becomes=100 * MB) for i in range(10))
+    assert len(plan({"train": parts})) == 10
+    (part, *_) = parts
+    many = replace(part, count=10, becomes=1000 * MB, is_tail=False)
+    refs = plan({"train": (many,)})
+    assert sum(ref.episodes for ref in refs) == 10
+    assert len(refs) == 8
+    assert not any(piece.is_tail for ref in refs for piece in ref.parts)  # another split has the rest of the file

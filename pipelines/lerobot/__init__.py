@@ -1,0 +1,1 @@
+"""LeRobotDataset in small pieces: its description, its table of episodes, its columns."""
