@@ -34,7 +34,9 @@ def draft(reader: Reader, uri: str, *, limit: int | None = None) -> Proposal:
     """Propose a declaration of an opened source from its first episodes; `uri` is what the declaration shall say."""
     seen = sample(reader, limit=limit)
     if not seen.steps:
-        raise UsageError(f"{uri}: not one episode of the first ones can be read: nothing to draft from; 'oxe inspect' says why")
+        raise UsageError(
+            f"{uri}: none of the first episodes can be read, so nothing can be drafted; 'oxe inspect' says why"
+        )
     odd = _odd_lengths(seen)
     actions, other_actions = chosen(seen, "action")
     seen = _without(seen, {path for path, more in odd.items() if more != 1})

@@ -213,7 +213,7 @@ def test_nothing_readable_is_an_error_of_one_line(tmp_path: Path) -> None:
     source = write_source(tmp_path / "toy", [])
     done = oxe("inspect", source, "--draft", "-")
     assert (done.code, done.err.count("\n")) == (2, 1)
-    assert "nothing to draft from" in done.err
+    assert "nothing can be drafted" in done.err
 
 
 @pytest.mark.realdata
