@@ -52,21 +52,41 @@ def inspect(
     source: Annotated[str, typer.Argument(help="A source: a folder, a file, or an fsspec URI.")],
     *,
     limit: Annotated[int | None, typer.Option(min=1, help="Read only the first N episodes.")] = None,
+    draft: Annotated[
+        str | None, typer.Option(metavar="SPEC.toml", help="Write a declaration proposed from the data; - prints it.")
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file of --draft.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Show what a source holds: splits, counts, and every field's type, shape, range and first values.
+    """Show what a source holds, and draft its declaration; list the sources of a folder that holds several.
 
     \b
     Example: oxe inspect data/bridge_dataset/1.0.0
     """
+    from oxe_tools import drafts
+    from pipelines.draft.sample import EPISODES
     from pipelines.inspect import inspect as run
+    from pipelines.readers.find import sources
 
+    listed = sources(source)
+    if len(listed) > 1 and draft is None:
+        rows = [{"format": found.format, "uri": found.uri} for found in listed]
+        (show.as_json if as_json else show.sources)({"sources": rows})
+        return
+    if len(listed) == 1 and listed[0].uri.rstrip("/") != source.rstrip("/"):
+        typer.echo(f"the only source found below {source}: {listed[0].uri}", err=True)
+    proposed = drafts.draft(source, draft, limit=limit, overwrite=overwrite) if draft else None
+    if proposed and draft == "-" and not as_json:
+        typer.echo(proposed.text(), nl=False)
+        return
     with progress() as bar:
-        found = run(source, limit=limit, progress=bar)
+        found = run(source, limit=limit or (EPISODES if draft else None), progress=bar)
     if as_json:
-        show.as_json(found)
+        show.as_json({**found, "draft": proposed.to_json()} if proposed else found)
     else:
         show.inspection(found)
+    if proposed and not as_json:
+        show.draft(str(draft), proposed)
     if found["unreadable"]:
         counts = show.counted(found["unreadable"])
         fail(f"unreadable episodes: {counts}; the first one: {found['first_unreadable']}", FAILURES)
@@ -111,11 +131,12 @@ def convert(
     \b
     Example: oxe convert bridge_dataset --source data/bridge_dataset/1.0.0 --out bridge
     """
+    from oxe_tools import drafts
     from pipelines import convert as work
     from pipelines.records import Engine, Options
     from schemas import catalog
 
-    spec = catalog.dataset(declaration)
+    spec = drafts.declared(declaration)
     source = source or catalog.source_of(declaration, spec)
     options = Options(split=split, limit=limit, keep_raw=keep_raw, materialize=tuple(materialize or ()))
     if dry_run:

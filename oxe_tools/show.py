@@ -17,6 +17,7 @@ from stats.summary import Summary
 
 if TYPE_CHECKING:
     from oxe_tools.demo import Lab  # it draws pictures, which takes libraries that no other command needs
+    from pipelines.draft.write import Proposal
 
 
 def as_json(value: Any) -> None:
@@ -52,6 +53,25 @@ def inspection(found: dict[str, Any]) -> None:
         typer.echo(f"Note: {note}")
     if found["declaration"]:
         typer.echo("It carries its own declaration (oxe_spec.toml): 'oxe convert DIR --out ...' will find it.")
+
+
+def sources(found: dict[str, Any]) -> None:
+    """Show the sources that lie in a folder."""
+    table = Table("format", "source", box=None, pad_edge=False)
+    for row in found["sources"]:
+        table.add_row(row["format"], row["uri"])
+    _print(table)
+    typer.echo(f"{len(found['sources'])} sources: name one, such as: oxe inspect {found['sources'][0]['uri']}")
+
+
+def draft(file: str, proposed: "Proposal") -> None:
+    """Show what is left to do in a draft."""
+    left = proposed.todo()
+    typer.echo(f"\n{file}: a draft of {proposed.name}'s declaration from {proposed.episodes} episodes")
+    if proposed.shipped:
+        typer.echo(f"shipped declarations that fit these fields: {', '.join(proposed.shipped)}")
+    typer.echo(f"still to do: {', '.join(left)}" if left else "nothing is left open; read it before you use it")
+    typer.echo(f"then: oxe datasets check {file}")
 
 
 def datasets(rows: Sequence[dict[str, Any]]) -> None:

@@ -9,10 +9,10 @@ from typing import Any
 
 from pipelines.loose.piece import Piece
 from pipelines.loose.tree import Told, files_of, pieces_of, reading
+from pipelines.readers.find import EPISODE_FOLDER, EPISODE_NAMES, PICKLES
 from pipelines.readers.folder import SourceFolder, pickle_refused
 from pipelines.readers.leaves import Leaf, check_same, digest
 from pipelines.readers.names import covers, matching
-from pipelines.readers.registry import EPISODE_FOLDER, EPISODE_NAMES, PICKLES
 from pipelines.readers.source import FilePart, ShardRef
 from schemas.errors import SourceError, UsageError
 from schemas.formats import FolderSource, SourceSpec

@@ -11,10 +11,10 @@ from pipelines.hdf5 import tree
 from pipelines.hdf5.episode import Held, Told
 from pipelines.hdf5.splits import SPLIT, split_groups, split_name
 from pipelines.readers.beside import Beside, video_type
+from pipelines.readers.find import HDF5_NAMES
 from pipelines.readers.folder import SourceFolder
 from pipelines.readers.leaves import Leaf, digest
 from pipelines.readers.names import matching, natural
-from pipelines.readers.registry import HDF5_NAMES
 from pipelines.readers.source import FilePart, ShardRef
 from schemas.errors import SourceError, SpecError, UsageError
 from schemas.source import Field, RawEpisode, Unreadable

@@ -166,11 +166,12 @@ def told_of_bags() -> SourceSpec:
         write_buffer(2),
         write_buffer(3),
         write_folders,
+        write_lerobot_v21,
+        write_lerobot_v30,
         write_bags,
         write_mcaps,
     ]
 )
-@pytest.fixture(params=[write_rlds, write_groups, write_files, write_lerobot_v21, write_lerobot_v30])
 def opened(request: pytest.FixtureRequest, tmp_path: Path) -> Reader:
     write: Callable[[Path], SourceSpec] = request.param
     return open_source(str(tmp_path / "source"), write(tmp_path / "source"))

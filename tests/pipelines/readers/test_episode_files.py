@@ -146,7 +146,7 @@ def test_a_file_may_be_an_episode(tmp_path: Path, form: str) -> None:
             write_csv(tmp_path / f"{i + 9}.csv", {"x[0]": held[:, 0], "x[1]": held[:, 1]})
     ending = {"compressed": "npz"}.get(form, form)
     path = {"npz": "action", "npy": "values", "jsonl": "obs.x", "csv": "x"}[ending]
-    assert guess(str(tmp_path)) == "folder"
+    assert guess(str(tmp_path)) == ("folder", str(tmp_path))
     found = episodes(tmp_path)
     assert [np.asarray(e.steps[path]).tolist() for e in found] == values.tolist()
     assert [e.metadata["episode_path"] for e in found] == [f"{i}.{ending}" for i in (9, 10, 11)]
