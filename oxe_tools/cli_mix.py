@@ -87,8 +87,8 @@ def verify(
 
 @app.command()
 def diff(
-    first: Annotated[str, typer.Argument(metavar="LOCK")],
-    second: Annotated[str, typer.Argument(metavar="LOCK2")],
+    first: Annotated[str, typer.Argument(metavar="LOCK", help="A lock.")],
+    second: Annotated[str, typer.Argument(metavar="LOCK2", help="Another one.")],
     *,
     as_json: Json = False,
 ) -> None:

@@ -219,6 +219,40 @@ def comparison(found: dict[str, Any]) -> None:
         typer.echo("no difference that is worth a word")
 
 
+def mixture(found: dict[str, Any]) -> None:
+    """Show what a mixture is made of."""
+    size = f"{found['episodes']} episodes, {found['steps']} steps, {found['hours']:.3g} hours"
+    typer.echo(f"{found['name']}{': ' + found['lock'] if found['lock'] else ''}")
+    typer.echo(f"view {found['view'] or '(as stored)'}: {size}; an epoch has {found['epoch']} draws")
+    table = Table("source", "episodes", "steps", "hours", "nominal", "share", "repeats", "groups", "licence", box=None)
+    for name, row in found["sources"].items():
+        hours = "" if row["hours"] is None else f"{row['hours']:.3g}"
+        shares = f"{row['nominal']:.2%}", f"{row['share']:.2%}", f"{row['repeats']:.3g}"
+        counts = str(row["episodes"]), str(row["steps"]), hours
+        table.add_row(name, *counts, *shares, str(row["strata"]), row["license"] or "not stated")
+    _print(table)
+    typer.echo(f"as varied as {found['effective_sources']:.2f} sources of equal share")
+    for name, row in found["sources"].items():
+        if row["masked"]:
+            typer.echo(f"{name}: masked, for it has none: {', '.join(row['masked'])}")
+    for name, why in found["left_out"].items():
+        typer.echo(f"left out: {name}: {why}")
+    for line in found["differences"]:
+        typer.echo(f"the sources differ: {line}")
+    for what, count in found["leakage"].items():
+        if count and what != "validation_episodes":
+            typer.echo(f"leakage: {what.replace('_', ' ')}: {count} episodes")
+
+
+def draws(found: dict[str, Any]) -> None:
+    """Show a sample beside its shares."""
+    table = Table("source", "share", "expected", "drawn", box=None, pad_edge=False)
+    for name, row in found["sources"].items():
+        table.add_row(name, f"{row['share']:.3%}", f"{row['expected']:.1f}", str(row["draws"]))
+    _print(table)
+    typer.echo(f"{found['draws']} draws with seed {found['seed']}: p = {found['p']:.3g} (chi-squared)")
+
+
 def _numbers(values: Array) -> str:
     return " ".join(f"{x:.4g}" for x in np.atleast_1d(values))
 

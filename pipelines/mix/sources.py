@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from pipelines.numbers import STATE, Selection, episodes, parts_of
+from pipelines.numbers import Selection, episodes, parts_of
 from pipelines.progress import Progress
 from schemas import catalog
+from schemas.columns import STATE
 from schemas.errors import DatasetError, UsageError, did_you_mean
 from schemas.folder import is_local
 from schemas.lock import TRAIN, VALIDATION, Stage
