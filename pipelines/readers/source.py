@@ -7,6 +7,7 @@ from typing import Any, Protocol, TypeAlias
 
 from schemas.source import Field, RawEpisode, Unreadable
 
+FILMED = 10  # times: about what the frames of a video take as JPEG, where nobody has counted them
 LARGE, SMALL, PARTS = 256 << 20, 32 << 20, 8  # bytes, bytes, how many shards a small source becomes
 
 
