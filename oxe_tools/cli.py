@@ -5,24 +5,35 @@ import sys
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from oxe_tools import show
+from oxe_tools import cli_mix, show
 from oxe_tools.console import FAILURES, INTERRUPTED, USAGE, Json, Overwrite, fail, progress
 from schemas.errors import OxeError, UsageError
 from stats.formats import Form
+
+if TYPE_CHECKING:
+    from pipelines.export.plan import Asked
+    from pipelines.records import Engine
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 export_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Write a dataset in another format.")
 app.add_typer(export_app, name="export")
 datasets_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Look up the declared datasets.")
 app.add_typer(datasets_app, name="datasets")
+app.add_typer(cli_mix.app, name="mix")
 
 Declaration = Annotated[
     str, typer.Argument(metavar="NAME|SPEC.toml|DIR", help="A shipped declaration, a file, or an exported dataset.")
 ]
+ExportView = Annotated[
+    str | None, typer.Option("--view", help="Write this view's actions, without the steps it masks.")
+]
+Workers = Annotated[int, typer.Option("--workers", min=1, help="Processes on this machine.")]
+VideoForm = Literal["h264", "av1", "none"]
+LeRobotVersion = Literal["3.0", "2.1"]
 DatasetDir = Annotated[str, typer.Argument(metavar="DIR", help="A converted dataset: a folder or an fsspec URI.")]
 
 
@@ -41,21 +52,41 @@ def inspect(
     source: Annotated[str, typer.Argument(help="A source: a folder, a file, or an fsspec URI.")],
     *,
     limit: Annotated[int | None, typer.Option(min=1, help="Read only the first N episodes.")] = None,
+    draft: Annotated[
+        str | None, typer.Option(metavar="SPEC.toml", help="Write a declaration proposed from the data; - prints it.")
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file of --draft.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Show what a source holds: splits, counts, and every field's type, shape, range and first values.
+    """Show what a source holds, and draft its declaration; list the sources of a folder that holds several.
 
     \b
     Example: oxe inspect data/bridge_dataset/1.0.0
     """
+    from oxe_tools import drafts
+    from pipelines.draft.sample import EPISODES
     from pipelines.inspect import inspect as run
+    from pipelines.readers.find import sources
 
+    listed = sources(source)
+    if len(listed) > 1 and draft is None:
+        rows = [{"format": found.format, "uri": found.uri} for found in listed]
+        (show.as_json if as_json else show.sources)({"sources": rows})
+        return
+    if len(listed) == 1 and listed[0].uri.rstrip("/") != source.rstrip("/"):
+        typer.echo(f"the only source found below {source}: {listed[0].uri}", err=True)
+    proposed = drafts.draft(source, draft, limit=limit, overwrite=overwrite) if draft else None
+    if proposed and draft == "-" and not as_json:
+        typer.echo(proposed.text(), nl=False)
+        return
     with progress() as bar:
-        found = run(source, limit=limit, progress=bar)
+        found = run(source, limit=limit or (EPISODES if draft else None), progress=bar)
     if as_json:
-        show.as_json(found)
+        show.as_json({**found, "draft": proposed.to_json()} if proposed else found)
     else:
         show.inspection(found)
+    if proposed and not as_json:
+        show.draft(str(draft), proposed)
     if found["unreadable"]:
         counts = show.counted(found["unreadable"])
         fail(f"unreadable episodes: {counts}; the first one: {found['first_unreadable']}", FAILURES)
@@ -100,11 +131,12 @@ def convert(
     \b
     Example: oxe convert bridge_dataset --source data/bridge_dataset/1.0.0 --out bridge
     """
+    from oxe_tools import drafts
     from pipelines import convert as work
     from pipelines.records import Engine, Options
     from schemas import catalog
 
-    spec = catalog.dataset(declaration)
+    spec = drafts.declared(declaration)
     source = source or catalog.source_of(declaration, spec)
     options = Options(split=split, limit=limit, keep_raw=keep_raw, materialize=tuple(materialize or ()))
     if dry_run:
@@ -146,15 +178,23 @@ def verify(
 ) -> None:
     """Read a dataset and its source again and compare every number, image byte, count, digest and index entry.
 
+    Of an export, the source is the dataset that it was made from.
+
     \b
     Example: oxe verify bridge
     """
+    from pipelines.export.ledger import RECORD
+    from pipelines.export.verify import verify_export
     from pipelines.verify import verify as run
     from schemas.store import open_dataset
 
-    dataset = open_dataset(directory)
-    with progress(len(dataset)) as bar:
-        found = run(dataset, source=source, progress=bar)
+    with progress() as bar:
+        if (Path(directory) / RECORD).is_file():
+            found = verify_export(Path(directory), source=source, progress=bar)
+        else:
+            dataset = open_dataset(directory)
+            bar.expect(len(dataset))
+            found = run(dataset, source=source, progress=bar)
     if as_json:
         show.as_json(found.to_json())
     else:
@@ -233,7 +273,10 @@ def export_rlds(
     directory: DatasetDir,
     *,
     out: Annotated[Path, typer.Option(help="The folder of the RLDS dataset.")],
-    view: Annotated[str | None, typer.Option(help="Write this view's actions, without the steps it masks.")] = None,
+    view: ExportView = None,
+    workers: Workers = 1,
+    runner: Annotated[str | None, typer.Option(help="Another Beam runner, as for 'oxe convert'.")] = None,
+    beam_options: Annotated[str, typer.Option(help="Options for that runner, as one quoted text.")] = "",
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
@@ -242,18 +285,67 @@ def export_rlds(
     \b
     Example: oxe export rlds bridge --view openvla --out bridge_rlds/1.0.0
     """
-    from pipelines.export import export_rlds as run
+    from pipelines.export.plan import Asked
+    from pipelines.records import Engine
+
+    engine = Engine(workers=workers, runner=runner, options=_words(beam_options))
+    _export(
+        directory,
+        out,
+        Asked(format="rlds", version="1.0.0", view=view),
+        engine=engine,
+        overwrite=overwrite,
+        as_json=as_json,
+    )
+
+
+@export_app.command("lerobot")
+def export_lerobot(
+    directory: DatasetDir,
+    *,
+    out: Annotated[Path, typer.Option(help="The folder of the LeRobotDataset.")],
+    video: Annotated[
+        VideoForm, typer.Option(help="Colour images as videos, or as they are in image columns.")
+    ] = "h264",
+    view: ExportView = None,
+    version: Annotated[LeRobotVersion, typer.Option(help="The LeRobotDataset format.")] = "3.0",
+    fps: Annotated[
+        float | None, typer.Option(help="Frames a second, where the dataset does not know its control rate.")
+    ] = None,
+    crf: Annotated[int, typer.Option(min=0, max=63, help="How much a video may lose: 0 least.")] = 30,
+    gop: Annotated[int, typer.Option(min=1, help="Every n-th frame of a video is a key frame.")] = 2,
+    workers: Workers = 1,
+    runner: Annotated[str | None, typer.Option(help="Another Beam runner, as for 'oxe convert'.")] = None,
+    beam_options: Annotated[str, typer.Option(help="Options for that runner, as one quoted text.")] = "",
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+) -> None:
+    """Write a dataset as a LeRobotDataset, which 'oxe convert' reads back and 'oxe verify' compares.
+
+    \b
+    Example: oxe export lerobot bridge --video h264 --out bridge_lerobot
+    """
+    from pipelines.export.plan import Asked
+    from pipelines.records import Engine
+
+    asked = Asked(format="lerobot", version=version, view=view, fps=fps, video=video, crf=crf, gop=gop)
+    engine = Engine(workers=workers, runner=runner, options=_words(beam_options))
+    _export(directory, out, asked, engine=engine, overwrite=overwrite, as_json=as_json)
+
+
+def _export(directory: str, out: Path, asked: "Asked", *, engine: "Engine", overwrite: bool, as_json: bool) -> None:
+    """Export, and print what became of it."""
+    from pipelines.export.run import export
     from schemas.store import open_dataset
 
     dataset = open_dataset(directory)
     with progress(len(dataset)) as bar:
-        report = run(dataset, out, view=view, overwrite=overwrite, progress=bar)
-    if as_json:
-        show.as_json(report.to_json())
-    else:
-        typer.echo(f"{out}: {report.episodes} episodes, {report.steps} steps in {show.files(report.files)}")
+        report = export(dataset, out, asked, engine=engine, overwrite=overwrite, progress=bar)
+    (show.as_json if as_json else show.exported)(report.to_json())
     if report.without_steps:
         typer.echo(f"left out: {report.without_steps} episodes of which the view masks every step", err=True)
+    for column, why in report.left_out.items():
+        typer.echo(f"left out: {column}: {why}", err=True)
 
 
 @datasets_app.command("list")

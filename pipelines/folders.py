@@ -23,7 +23,9 @@ def make_output(out: Path, *, source: str | None, ours: Collection[str], holds: 
                 raise UsageError(f"{out}: is a file; name a folder")
             if not overwrite:
                 raise UsageError(f"{out}: exists; give --overwrite to replace it")
-            _check_ours(out, ours, holds)
+            if not set(ours) <= {path.name for path in out.iterdir()}:
+                raise UsageError(f"{out}: was not written by this command; --overwrite will not remove it")
+            check_ours(out, holds=holds)
             shutil.rmtree(out)
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -39,10 +41,8 @@ def check_apart(out: str, source: str | None) -> None:
         raise UsageError(f"{out}: the output and its source {source} lie inside one another")
 
 
-def _check_ours(out: Path, ours: Collection[str], holds: str) -> None:
-    """Refuse to remove a folder that something else wrote, or wrote into."""
-    if not set(ours) <= {path.name for path in out.iterdir()}:
-        raise UsageError(f"{out}: was not written by this command; --overwrite will not remove it")
+def check_ours(out: Path, *, holds: str) -> None:
+    """Refuse to remove a folder that something else wrote into: each file matches `holds`."""
     files = (path.relative_to(out).as_posix() for path in out.rglob("*") if not path.is_dir() or path.is_symlink())
     stranger = next((name for name in files if not re.fullmatch(holds, name)), None)
     if stranger:

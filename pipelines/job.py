@@ -1,9 +1,6 @@
 """One conversion as plain data that any worker can open, and the work on one shard."""
 
-import errno
-import time
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,15 +9,13 @@ from pipelines.publish import episodes_schema
 from pipelines.readers.registry import open_source
 from pipelines.readers.source import Reader, ShardRef
 from pipelines.records import Options, ShardRecord
+from pipelines.shards import attempted
 from pipelines.standardize import Binding, bind
 from pipelines.writers.parquet import ParquetShard
 from schemas import spec
-from schemas.errors import OxeError, SourceError, TooManyQuarantinedError, UnreachableError, UsageError
+from schemas.errors import SourceError, TooManyQuarantinedError, UsageError
 from schemas.folder import open_folder
 from schemas.source import Unreadable
-
-PAUSES = (0.1, 1.0)  # seconds before the second and the third try of a shard
-FULL = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}  # no other shard can be written either, now or in a second
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,39 +48,14 @@ class Work:
     unreadable: list[Unreadable] = field(default_factory=list, repr=False)  # of the shards that it did
 
     def shard(self, ref: ShardRef) -> str | None:
-        """Convert one shard and enter it in the ledger; say what went wrong, or None.
+        """Convert one shard and enter it in the ledger; say what went wrong, or None."""
 
-        A shard that fails is tried again; one that fails for good is a value, so that others go on. More quarantined
-        episodes than the job allows, or a full disk, stop the run: shards that have not begun are left.
-        """
-        if self.ledger.stopped():
-            return None
-        for pause in (*PAUSES, None):
-            try:
-                record = convert_shard(self, ref)
-                self.ledger.write(ref.name, record)
-                self.unreadable.extend(record.quarantined)
-            except TooManyQuarantinedError as error:
-                self.ledger.stop(str(error))
-                return None
-            except (OxeError, OSError, ValueError) as error:
-                message, full = str(error), _is_full(error)
-                final = full or isinstance(error, UnreachableError)  # of which each request was tried often enough
-            else:
-                return None
-            if final or pause is None:
-                break
-            time.sleep(pause)
-        with suppress(OSError, UnreachableError):  # where nothing can be written, the missing record says it
-            self.ledger.fail(ref.name, message)
-            if full:
-                self.ledger.stop(message)
-        return message
+        def work() -> None:
+            record = convert_shard(self, ref)
+            self.ledger.write(ref.name, record)
+            self.unreadable.extend(record.quarantined)
 
-
-def _is_full(error: Exception) -> bool:
-    cause = error.__cause__ or error
-    return isinstance(cause, OSError) and cause.errno in FULL
+        return attempted(self.ledger, ref.name, work)
 
 
 def convert_shard(work: Work, ref: ShardRef) -> ShardRecord:

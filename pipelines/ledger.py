@@ -15,43 +15,45 @@ import pyarrow.parquet as pq
 
 from pipelines.history import Changes, History, check_only_added
 from pipelines.records import ShardRecord
+from pipelines.shards import FAILURE, Marks, forgive
 from pipelines.writers.parquet import FileRecord
 from schemas import layout
 from schemas.errors import UsageError
 from schemas.folder import Folder
 from schemas.source import Unreadable
 
-RECORD, FAILURE, STOP = ".parquet", ".failed", "stopped"
 META = b"oxe"
 FOLDERS = (layout.DATA, layout.INDEX, layout.META, layout.LEDGER)
 IDENTITY_KEYS = ("schema_version", "spec_digest", "source", "options")
 
 
 @contextmanager
-def locked(out: Folder) -> Iterator[None]:
+def locked(out: Folder, lock: str = layout.LOCK) -> Iterator[None]:
     """Hold the right to write at `out`; while another process does, this is a UsageError."""
+    below = lock.rpartition("/")[0]
     is_new = out.local is not None and not out.local.exists()
     try:
         try:
-            with out.exclusive(layout.LOCK):
+            with out.exclusive(lock):
                 yield
         finally:
-            if out.local and not out.names(layout.META):  # refused: the folder is left as it was
-                out.remove(layout.META)
+            if out.local and not out.names(below):  # refused: the folder is left as it was
+                out.remove(below)
             if is_new and not out.names():
                 out.remove("")
     except BlockingIOError as error:
         told = f" ({error.strerror}; remove it if that process is no more)" if error.strerror and not out.local else ""
-        raise UsageError(f"{out.uri}: another conversion is writing here{told}") from error
+        raise UsageError(f"{out.uri}: another process is writing here{told}") from error
     except OSError as error:
         raise UsageError(f"{out.uri}: cannot be written ({error})") from error
 
 
 @dataclass(frozen=True, slots=True)
-class Ledger:
+class Ledger(Marks):
     """The records of one output; `schema` is that of the episode table."""
 
-    out: Folder
+    BELOW = layout.LEDGER
+    RECORD = ".parquet"
     schema: pa.Schema
 
     def write(self, name: str, record: ShardRecord) -> None:
@@ -65,13 +67,13 @@ class Ledger:
         table = pa.Table.from_pylist(list(record.episodes), self.schema)
         sink = pa.BufferOutputStream()
         pq.write_table(table.replace_schema_metadata({META: json.dumps(about)}), sink)
-        self.out.write(_place(name + RECORD), bytes(sink.getvalue()))
-        self.out.remove(_place(name + FAILURE))
+        self.out.write(self.place(name + self.RECORD), bytes(sink.getvalue()))
+        self.out.remove(self.place(name + FAILURE))
 
     def read(self, names: Iterable[str]) -> dict[str, ShardRecord]:
         """Give the records of those shards that are done and whose files are what their records say."""
-        stored = self.out.read_many(_place(name + RECORD) for name in names)
-        found = {_name(place): self._parse(content) for place, content in stored.items()}
+        stored = self.out.read_many(self.place(name + self.RECORD) for name in names)
+        found = {self.shard_of(place): self._parse(content) for place, content in stored.items()}
         files = [file.path for about, _ in filter(None, found.values()) if (file := about["file"])]
         sizes = self.out.sizes([path for file in files for path in (file, layout.index_file(file))])
         return {
@@ -90,39 +92,9 @@ class Ledger:
         about = json.loads(table.schema.metadata[META])
         return {**about, "file": FileRecord(**about["file"]) if about["file"] else None}, table
 
-    def fail(self, name: str, message: str) -> None:
-        """Say that a shard could not be done, and why."""
-        self.out.write(_place(name + FAILURE), message.encode())
-
-    def failures(self) -> dict[str, str]:
-        """Give the shards that could not be done."""
-        places = [_place(name) for name in self.out.names(layout.LEDGER) if name.endswith(FAILURE)]
-        return {_name(place): content.decode() for place, content in self.out.read_many(places).items()}
-
-    def stop(self, message: str) -> None:
-        """Ask every worker to begin no more shards, and say why."""
-        self.out.write(_place(STOP), message.encode())
-
-    def stopped(self) -> str | None:
-        """Say why the run was stopped, or None."""
-        content = self.out.read_many([_place(STOP)])
-        return content[_place(STOP)].decode() if content else None
-
-    def finished(self) -> set[str]:
-        """Name the shards that have a record, without reading them."""
-        return {_name(name) for name in self.out.names(layout.LEDGER) if name.endswith(RECORD)}
-
     def close(self) -> None:
         """Remove it: the manifest is written and says all that it said."""
         self.out.remove(layout.LEDGER)
-
-
-def _place(name: str) -> str:
-    return f"{layout.LEDGER}/{name}"
-
-
-def _name(place: str) -> str:
-    return place.rpartition("/")[2].removesuffix(RECORD).removesuffix(FAILURE)
 
 
 def _record(about: Mapping[str, Any], table: pa.Table) -> ShardRecord:
@@ -241,9 +213,7 @@ def _refuse_strangers(out: Folder) -> None:
 def sweep(out: Folder) -> None:
     """Remove what a killed process was writing, and what failed."""
     out.sweep(FOLDERS)
-    for name in out.names(layout.LEDGER):
-        if name == STOP or name.endswith(FAILURE):
-            out.remove(_place(name))
+    forgive(out, layout.LEDGER)
 
 
 def clear(out: Folder) -> None:

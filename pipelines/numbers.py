@@ -1,6 +1,6 @@
 """The numbers that statistics are made of: a dataset's vectors, read from its numeric columns alone."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TypeAlias
@@ -124,6 +124,27 @@ def vectors(part: Part, selection: Selection) -> Iterator[dict[str, Array]]:
                 read = []
     if read:
         yield _joined(read)
+
+
+def episodes(part: Part, wanted: Collection[str]) -> Iterator[tuple[str, int, Steps]]:
+    """Read a part's episodes one by one: file, first row, and those of the `wanted` columns that hold numbers."""
+    dataset = _opened(part.folder, part.manifest)
+    for span in part.spans:
+        rows = iter(span.starts.tolist())
+        for run in columns.runs(dataset, span, columns=sorted(wanted), rows=ROWS):
+            steps = columns.arrays(dataset, run.table)
+            for start, length in zip(run.starts, run.lengths, strict=True):
+                yield span.file, next(rows), {name: column[start : start + length] for name, column in steps.items()}
+
+
+def kept_steps(dataset: Dataset, view: str) -> dict[tuple[str, int], int]:
+    """Count the steps that a view keeps of each episode, by its file and its first row there."""
+    shown = dataset.view(view)
+    return {
+        (file, row): len(shown.of_columns({**steps, ROW: np.arange(len(steps["action"]))}).action)
+        for part in parts_of(dataset, Selection())
+        for file, row, steps in episodes(part, shown.columns)
+    }
 
 
 def _joined(read: Sequence[Found]) -> Found:

@@ -4,7 +4,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 
-from pipelines.readers.source import ShardRef
+from pipelines.shards import Shard
 from schemas.errors import UnreachableError
 
 
@@ -25,7 +25,7 @@ POLL, POLL_REMOTE = 0.2, 5.0  # seconds
 @contextmanager
 def watched(
     finished: Callable[[], set[str]],
-    refs: Sequence[ShardRef],
+    refs: Sequence[Shard],
     progress: Progress,
     *,
     workers: int = 1,
@@ -36,7 +36,7 @@ def watched(
     It is asked again after `every` seconds.
     """
     ended = threading.Event()
-    sizes = {ref.name: (ref.episodes, sum(part.size or 0 for part in ref.parts)) for ref in refs}
+    sizes = {ref.name: (ref.episodes, ref.size) for ref in refs}
     told: set[str] = set()
     progress.expect(sum(episodes for episodes, _ in sizes.values()), workers=workers)
 

@@ -1,7 +1,7 @@
 """`verify`: read a published dataset and its source again, and compare every number, image byte, count and digest."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import chain, zip_longest
@@ -69,16 +69,16 @@ def verify(dataset: Dataset, *, source: str | None = None, progress: Progress = 
     network that fails on the way is no difference but an UnreachableError.
     """
     out = Verification(source="compared")
-    with _damage(layout.MANIFEST, out):
+    with damage(layout.MANIFEST, out):
         _check_files(dataset, out)
-    with _damage(layout.META, out):
+    with damage(layout.META, out):
         _check_table(dataset, out)
-    with _damage(layout.STATS, out):
+    with damage(layout.STATS, out):
         _check_statistics(dataset, out)
-    with _damage(layout.MANIFEST, out):
+    with damage(layout.MANIFEST, out):
         _check_index(dataset, out)
     expected = _expected(dataset, source, out)
-    with _damage(layout.EPISODES, out):
+    with damage(layout.EPISODES, out):
         _check_episodes(dataset, expected, out, progress=progress)
     if dataset.folder.local:  # elsewhere one may have no right to write
         dataset.folder.write(layout.VERIFICATION, json.dumps(out.to_json(), indent=1).encode() + b"\n")
@@ -86,7 +86,7 @@ def verify(dataset: Dataset, *, source: str | None = None, progress: Progress = 
 
 
 @contextmanager
-def _damage(place: str, out: Verification) -> Iterator[None]:
+def damage(place: str, out: Verification) -> Iterator[None]:
     """Count as a difference whatever a damaged file makes JSON, Arrow or our own code raise."""
     try:
         yield
@@ -97,7 +97,7 @@ def _damage(place: str, out: Verification) -> Iterator[None]:
 
 
 def _last_source(dataset: Dataset, out: Verification) -> str | None:
-    with _damage(layout.RUNS, out):
+    with damage(layout.RUNS, out):
         log = dataset.folder.read_many([layout.RUNS]).get(layout.RUNS, b"")
         runs = [json.loads(line) for line in log.decode().splitlines()]
         return next((str(run["source"]) for run in reversed(runs) if "source" in run), None)
@@ -182,7 +182,7 @@ def _check_statistics(dataset: Dataset, out: Verification) -> None:
 def _check_index(dataset: Dataset, out: Verification) -> None:
     """Compare every image that pyarrow reads with the slice that the index gives."""
     for entry in dataset.manifest["files"]:
-        with _damage(entry["path"], out):
+        with damage(entry["path"], out):
             file = dataset.file(entry["path"])
             for number, camera in enumerate(dataset.columns.cameras):
                 row = 0
@@ -305,7 +305,7 @@ def _check_views(dataset: Dataset, i: int, out: Verification, *, stored: Episode
 def compare(stored: Episode, wanted: Episode, out: Verification) -> None:
     """Compare two episodes, value by value; numbers are equal bit for bit."""
     for name in ("id", "index", "split", "instructions", "control_hz", "outcome", "metadata"):
-        ours, theirs = repr(getattr(stored, name)), repr(getattr(wanted, name))
+        ours, theirs = (_told(getattr(episode, name)) for episode in (stored, wanted))
         if ours != theirs:
             out.differs(f"episode {wanted.id}: {name} is {ours}, the source gives {theirs}")
     here, there = stored.columns(), wanted.columns()
@@ -316,6 +316,11 @@ def compare(stored: Episode, wanted: Episode, out: Verification) -> None:
         place = first_difference(here[name], there[name])
         if place is not None:
             out.differs(f"episode {wanted.id}: {name}: {place}")
+
+
+def _told(value: Any) -> str:
+    """Write a value so that NaN equals itself; which entry of a table comes first means nothing."""
+    return repr(dict(sorted(value.items()))) if isinstance(value, Mapping) else repr(value)
 
 
 def first_difference(ours: Column | Frames, theirs: Column | Frames) -> str | None:

@@ -115,7 +115,7 @@ class Layout:
             ),
         ]
         ours = {"schema_version": SCHEMA_VERSION, "dataset": self.dataset}
-        features = {field.name: _feature(field.type) for field in fields}
+        features = {field.name: hugging_feature(field.type) for field in fields}
         hugging = {"info": {"features": features}}
         return pa.schema(fields, metadata={META: json.dumps(ours), b"huggingface": json.dumps(hugging)})
 
@@ -135,14 +135,14 @@ def _camera_field(camera: Camera) -> pa.Field:
     return _field(camera.column, IMAGE, source=camera.path, **meaning)
 
 
-def _feature(kind: pa.DataType) -> dict[str, Any]:
+def hugging_feature(kind: pa.DataType) -> dict[str, Any]:
     """Describe a type as the `datasets` library does."""
     if kind == IMAGE:
         return {"_type": "Image"}
     if pa.types.is_fixed_size_list(kind):
-        return {"feature": _feature(kind.value_type), "length": kind.list_size, "_type": "List"}
+        return {"feature": hugging_feature(kind.value_type), "length": kind.list_size, "_type": "List"}
     if pa.types.is_list(kind):
-        return {"feature": _feature(kind.value_type), "_type": "List"}
+        return {"feature": hugging_feature(kind.value_type), "_type": "List"}
     names = {"double": "float64", "float": "float32", "halffloat": "float16"}
     return {"dtype": names.get(str(kind), str(kind)), "_type": "Value"}
 

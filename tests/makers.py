@@ -11,6 +11,10 @@ import numpy as np
 
 from schemas.source import Column, Ragged
 
+# For programs that measure themselves: the most memory that they ever had, KiB. `ru_maxrss` would be that of their
+# parent, if it was larger.
+PEAK = """int(next(line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM")))"""
+
 
 def write_rlds(
     folder: Path,

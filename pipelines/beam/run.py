@@ -1,18 +1,17 @@
-"""The conversion's Beam graph: Create(shards) -> ParDo(convert one shard).
+"""The Beam graph of conversions and exports: Create(shards) -> ParDo(do one shard).
 
 Only the portable core of Beam is used, and only names and messages pass through it: a shard's outcome is the record it
-leaves in the ledger, on whatever engine it ran.
+leaves, on whatever engine it ran.
 """
 
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Protocol
+from typing import Any, Protocol
 
 from pipelines.beam.workers import METHOD
-from pipelines.job import Job, Work
-from pipelines.readers.source import ShardRef
 from pipelines.records import Engine
+from pipelines.shards import Job, Shard, Worker
 from schemas.errors import MissingExtraError, UsageError
 
 logging.disable(logging.WARNING)  # Beam warns of Google Cloud libraries that nobody asked for
@@ -25,30 +24,30 @@ logging.disable(logging.NOTSET)
 logging.getLogger("apache_beam.runners.common").setLevel(logging.CRITICAL)  # it logs what it raises
 
 
-class ConvertShard(beam.DoFn):
-    """Converts shards with one opened job per worker; yields each shard's name and what went wrong, if anything."""
+class DoShard(beam.DoFn):
+    """Does shards with one opened job per worker; yields each shard's name and what went wrong, if anything."""
 
     def __init__(self, job: Job) -> None:
         """Keep the job; it is opened on the worker."""
         self.job = job
-        self.work: Work | None = None
+        self.worker: Worker | None = None
 
     def setup(self) -> None:
-        """Open source and output, once per worker."""
-        self.work = self.job.open()
+        """Open what the job needs, once per worker."""
+        self.worker = self.job.open()
 
-    def process(self, ref: ShardRef) -> Iterator[tuple[str, str | None]]:
-        """Convert one shard."""
-        work = self.work or self.job.open()
-        yield ref.name, work.shard(ref)
+    def process(self, ref: Any) -> Iterator[tuple[str, str | None]]:
+        """Do one Shard; Beam checks annotations while it runs, and cannot check a protocol."""
+        worker = self.worker or self.job.open()
+        yield ref.name, worker.shard(ref)
 
 
-def run(job: Job, refs: Sequence[ShardRef], *, engine: Engine) -> None:
-    """Convert shards on an engine and wait for it; an engine that breaks down is a UsageError."""
+def run(job: Job, refs: Sequence[Shard], *, engine: Engine) -> None:
+    """Do shards on an engine and wait for it; an engine that breaks down is a UsageError."""
 
     def graph(pipeline: beam.Pipeline, *, spread: bool) -> None:
         shards = pipeline | "shards" >> beam.Create(list(refs), reshuffle=spread)
-        _ = shards | "convert" >> beam.ParDo(ConvertShard(job))
+        _ = shards | "work" >> beam.ParDo(DoShard(job))
 
     run_graph(graph, engine=engine, elements=len(refs))
 

@@ -1,7 +1,6 @@
 """Datasets and attributes of HDF5 as columns and values: never an object, never more than fits."""
 
 from collections.abc import Collection, Iterator, Mapping
-from functools import partial
 from math import prod
 from typing import Any
 
@@ -29,9 +28,7 @@ def leaf_of(path: str, dataset: h5py.Dataset, per_episode: Collection[str], *, f
             raise SourceError(f"{path}: more than {VALUE_LIMIT} bytes for one value of an episode", reason="too_large")
         return Leaf(value_field(path, kind, shape), "value")
     name, rest = kind.name, shape[1:]
-    pixels = Pixels.of(frames.get(path, "hwc"))
-    find = partial(pixels.declared_channels, path=path) if path in frames else pixels.channels
-    if channels := find(kind, shape):
+    if channels := _channels(path, dataset, frames.get(path)):
         field = Field(path=path, kind="image", dtype="uint8", shape=(None, None, channels), encoding="raw")
         return Leaf(field, "frames")
     is_blob = not rest and (h5py.check_string_dtype(kind) or h5py.check_vlen_dtype(kind) == np.uint8)
@@ -44,6 +41,12 @@ def leaf_of(path: str, dataset: h5py.Dataset, per_episode: Collection[str], *, f
     if h5py.check_string_dtype(kind) and not rest:
         return Leaf(Field(path=path, kind="text"), "texts")
     raise _unsupported(path, kind)
+
+
+def _channels(path: str, dataset: h5py.Dataset, words: str | None) -> int | None:
+    if words is None:
+        return Pixels.of().channels(dataset.dtype, dataset.shape)
+    return Pixels.of(words).declared_channels(dataset.dtype, dataset.shape, path=path)
 
 
 def check_storage(path: str, dataset: h5py.Dataset) -> None:

@@ -10,9 +10,9 @@ from pipelines.loose import tables
 from pipelines.loose.arrays import npy_piece, npz_pieces
 from pipelines.loose.media import images_piece, read_file, texts_piece, video_piece
 from pipelines.loose.piece import Piece
+from pipelines.readers.find import PICKLES
 from pipelines.readers.folder import SourceFolder, pickle_refused
 from pipelines.readers.names import covers, natural
-from pipelines.readers.registry import PICKLES
 from schemas.errors import SourceError
 
 IMAGES = (".jpg", ".jpeg", ".png")

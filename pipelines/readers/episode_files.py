@@ -8,12 +8,12 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from pipelines.loose.piece import Piece
-from pipelines.loose.tree import Told, files_of, pieces_of, reading
+from pipelines.loose.tree import VIDEOS, Told, files_of, pieces_of, reading
+from pipelines.readers.find import EPISODE_FOLDER, EPISODE_NAMES, PICKLES
 from pipelines.readers.folder import SourceFolder, pickle_refused
 from pipelines.readers.leaves import Leaf, check_same, digest
 from pipelines.readers.names import covers, matching
-from pipelines.readers.registry import EPISODE_FOLDER, EPISODE_NAMES, PICKLES
-from pipelines.readers.source import FilePart, ShardRef
+from pipelines.readers.source import FILMED, FilePart, ShardRef
 from schemas.errors import SourceError, UsageError
 from schemas.formats import FolderSource, SourceSpec
 from schemas.source import Field, RawEpisode, Unreadable
@@ -102,9 +102,12 @@ class EpisodeFilesReader:
         parts = []
         for index, name in enumerate(self.names):
             files = self._files_of(name)
-            sizes = self.folder.sizes(files).values()
-            size = sum(size or 0 for size in sizes) if files else None
-            parts.append(FilePart(name=files[0] if files else name, size=size, first=index, count=1))
+            sizes = self.folder.sizes(files)
+            size = sum(size or 0 for size in sizes.values()) if files else None
+            filmed = sum(sizes[file] or 0 for file in files if file.endswith(VIDEOS))
+            becomes = (size or 0) + (FILMED - 1) * filmed
+            part = FilePart(name=files[0] if files else name, size=size, first=index, count=1, becomes=becomes)
+            parts.append(part)
         return {SPLIT: tuple(parts)}
 
     def _files_of(self, name: str) -> list[str]:

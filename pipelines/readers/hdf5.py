@@ -11,11 +11,11 @@ from pipelines.hdf5 import tree
 from pipelines.hdf5.episode import Held, Told
 from pipelines.hdf5.splits import SPLIT, split_groups, split_name
 from pipelines.readers.beside import Beside, video_type
+from pipelines.readers.find import HDF5_NAMES
 from pipelines.readers.folder import SourceFolder
 from pipelines.readers.leaves import Leaf, digest
 from pipelines.readers.names import matching, natural
-from pipelines.readers.registry import HDF5_NAMES
-from pipelines.readers.source import FilePart, ShardRef
+from pipelines.readers.source import FILMED, FilePart, ShardRef
 from schemas.errors import SourceError, SpecError, UsageError
 from schemas.source import Field, RawEpisode, Unreadable
 
@@ -114,7 +114,8 @@ class Hdf5Reader:
         for split in splits:
             for name, held in counts.items():
                 if split in held:
-                    part = _part(name, split, held=held, size=sizes[name], first=first)
+                    filmed = bool(self.told.videos)
+                    part = _part(name, split, held=held, size=sizes[name], first=first, filmed=filmed)
                     parts[split].append(part)
                     first += part.count
         return {split: tuple(listed) for split, listed in parts.items()}
@@ -202,7 +203,7 @@ class Hdf5Reader:
             yield Unreadable.of(failure, index=index, split=split, file=path)
 
 
-def _part(name: str, split: str, *, held: Mapping[str, int], size: int | None, first: int) -> FilePart:
+def _part(name: str, split: str, *, held: Mapping[str, int], size: int | None, first: int, filmed: bool) -> FilePart:
     """Name a split's run of episodes in a file, whose splits come one after the other."""
     splits, count, total = [*held], held[split], sum(held.values())
     return FilePart(
@@ -212,6 +213,7 @@ def _part(name: str, split: str, *, held: Mapping[str, int], size: int | None, f
         count=count,
         skip=sum(held[other] for other in splits[: splits.index(split)]),
         is_tail=split == splits[-1],
+        becomes=FILMED * (size or 0) * count // total if filmed else None,
     )
 
 

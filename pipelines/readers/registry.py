@@ -1,12 +1,11 @@
 """Formats and where their readers are; a reader's module is imported only when it is used."""
 
-import re
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from importlib import import_module
 from importlib.metadata import entry_points
 
-from pipelines.lerobot import info as lerobot
-from pipelines.readers.folder import SourceFolder, pickle_refused
+from pipelines.readers.find import PICKLES, several, sources
+from pipelines.readers.folder import pickle_refused
 from pipelines.readers.source import Reader
 from schemas.errors import MissingExtraError, SpecError, UsageError, did_you_mean
 from schemas.formats import GROUP, SourceSpec
@@ -26,24 +25,35 @@ EXTRAS = {
     "av": "lerobot",
     **dict.fromkeys(("apsw", "lz4", "mcap", "rosbags", "ruamel", "zstandard"), "mcap"),
 }
-HDF5_NAMES = (".hdf5", ".h5", ".hdf")
-ZARR_NAMES = (".zarr", ".zarr.zip")
-ROSBAG_NAMES = (".mcap", ".db3", ".bag")
-ROSBAG_METADATA = "metadata.yaml"
-EPISODE_NAMES = (".npz", ".npy", ".csv", ".jsonl")
-EPISODE_FOLDER = re.compile(r"[^.]*[A-Za-z_-][0-9]+|[0-9]{2,}")  # `episode_7`, `0007`; not `1.0.0`
-PICKLES = (".pkl", ".pickle")
 
 
 def open_source(uri: str, told: SourceSpec | None = None) -> Reader:
-    """Open a source as its declaration tells; without one, format and layout are guessed from what lies there."""
-    form, layout = (told.format, told.layout()) if told else (guess(uri), {})
+    """Open a source as its declaration tells; without one, place, format and layout are guessed from what lies there.
+
+    A folder that holds several sources is a UsageError that names them.
+    """
+    if told is None:
+        form, place = guess(uri)
+        return _reader(form)(place)
     try:
-        return _reader(form)(uri, **layout)
+        return _reader(told.format)(uri, **told.layout())
+    except UsageError as error:
+        raise _elsewhere(uri, told.format, error) from error
     except TypeError as error:
-        if form in READERS:
+        if told.format in READERS:
             raise
-        raise UsageError(f"{uri}: the reader of '{form}' does not take these source.options ({error})") from error
+        raise UsageError(
+            f"{uri}: the reader of '{told.format}' does not take these source.options ({error})"
+        ) from error
+
+
+def _elsewhere(uri: str, form: str, error: UsageError) -> UsageError:
+    """Say what there is instead of a source of the declared format."""
+    found = sources(uri)
+    others = [one for one in found if one.uri.rstrip("/") != uri.rstrip("/")]
+    if others:
+        return several(uri, others)
+    return UsageError(f"{error}; it looks like {found[0].format}") if found and found[0].format != form else error
 
 
 def _reader(form: str) -> Callable[..., Reader]:
@@ -64,31 +74,11 @@ def _reader(form: str) -> Callable[..., Reader]:
     return ours
 
 
-def guess(uri: str) -> str:
-    """Say which format lies at `uri`, told by the names of its files; RLDS where they tell nothing."""
-    name = uri.rstrip("/")
-    if name.endswith(PICKLES):
+def guess(uri: str) -> tuple[str, str]:
+    """Say which format lies at `uri` or below, and where; RLDS where nothing does: its reader says what is missing."""
+    if uri.rstrip("/").endswith(PICKLES):
         raise pickle_refused(uri)
-    if name.endswith(HDF5_NAMES):
-        return "hdf5"
-    if name.endswith((*ZARR_NAMES, ".zip")):
-        return "zarr"
-    if name.endswith((*ROSBAG_NAMES, ROSBAG_METADATA)):
-        return "rosbag"
-    if name.endswith(EPISODE_NAMES):
-        return "folder"
-    folder = SourceFolder.at(uri)
-    names = folder.names()
-    looks = {
-        "rlds": "features.json" in names,
-        "hdf5": any(name.endswith(HDF5_NAMES) for name in names),
-        "lerobot": bool(lerobot.roots(folder)),
-        "zarr": any(name in {".zgroup", ".zmetadata", "zarr.json"} or name.endswith(ZARR_NAMES) for name in names),
-        "rosbag": _holds_bag(names) or any(_holds_bag(folder.names(name)) for name in names if "." not in name),
-        "folder": any(name.endswith((*EPISODE_NAMES, *PICKLES)) or EPISODE_FOLDER.fullmatch(name) for name in names),
-    }
-    return next((form for form, fits in looks.items() if fits), "rlds")
-
-
-def _holds_bag(names: Collection[str]) -> bool:
-    return any(name == ROSBAG_METADATA or name.endswith(ROSBAG_NAMES) for name in names)
+    found = sources(uri)
+    if len(found) > 1:
+        raise several(uri, found)
+    return (found[0].format, found[0].uri) if found else ("rlds", uri)

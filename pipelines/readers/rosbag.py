@@ -9,8 +9,8 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from pipelines.clock import Disorder
+from pipelines.readers.find import ROSBAG_NAMES
 from pipelines.readers.folder import SourceFolder
-from pipelines.readers.registry import ROSBAG_NAMES
 from pipelines.readers.source import FilePart, ShardRef
 from pipelines.rosbag import times
 from pipelines.rosbag.bag import METADATA, STORED, find, opened_bag, parts

@@ -7,6 +7,7 @@ from typing import Any, Protocol, TypeAlias
 
 from schemas.source import Field, RawEpisode, Unreadable
 
+FILMED = 10  # times: about what the frames of a video take as JPEG, where nobody has counted them
 LARGE, SMALL, PARTS = 256 << 20, 32 << 20, 8  # bytes, bytes, how many shards a small source becomes
 
 
@@ -46,6 +47,11 @@ class ShardRef:
     def episodes(self) -> int:
         """Count the declared episodes."""
         return sum(part.count for part in self.parts)
+
+    @property
+    def size(self) -> int:
+        """Tell the bytes of its files, as far as they are there."""
+        return sum(part.size or 0 for part in self.parts)
 
 
 class Reader(Protocol):

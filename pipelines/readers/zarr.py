@@ -5,10 +5,10 @@ from contextlib import contextmanager
 from functools import cached_property
 from typing import Any
 
+from pipelines.readers.find import ZARR_NAMES
 from pipelines.readers.folder import SourceFolder
 from pipelines.readers.leaves import Leaf, check_same, digest
 from pipelines.readers.names import matching, natural
-from pipelines.readers.registry import ZARR_NAMES
 from pipelines.readers.source import FilePart, ShardRef
 from pipelines.zarr.buffer import Buffer, Told
 from pipelines.zarr.store import METADATA, ZIP_NAMES, opened, reading

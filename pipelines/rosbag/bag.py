@@ -12,8 +12,8 @@ from typing import Any
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
+from pipelines.readers.find import ROSBAG_NAMES
 from pipelines.readers.folder import SourceFolder, inside
-from pipelines.readers.registry import ROSBAG_NAMES
 from pipelines.rosbag.files import opened
 from pipelines.rosbag.storage import Channel, Message, Storage, inflated, reading
 from schemas.errors import SourceError

@@ -8,7 +8,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Protocol
 
 import numpy as np
 
@@ -135,8 +135,24 @@ class Shard:
         self.episodes += 1
         self.bytes += len(record)
 
+    def close(self) -> None:
+        """Close the file."""
+        self.file.close()
 
-def info_json(name: str, splits: Mapping[str, Sequence[Shard]], *, version: str, description: str) -> str:
+
+class Sized(Protocol):
+    """What `dataset_info.json` says of one file."""
+
+    @property
+    def episodes(self) -> int:
+        """Count them."""
+
+    @property
+    def bytes(self) -> int:
+        """Add up the records, without their framing."""
+
+
+def info_json(name: str, splits: Mapping[str, Sequence[Sized]], *, version: str, description: str) -> str:
     """Write `dataset_info.json`."""
     info = {
         "name": name,

@@ -1,7 +1,6 @@
 """Arrays of a Zarr store: found without missing one, and read in blocks of whole chunks."""
 
 from collections.abc import Callable, Iterator
-from functools import partial
 from math import prod
 from typing import Any
 
@@ -94,12 +93,13 @@ class Rows:
             (first,) = self.blocks(0, 1)
             if encoded := encoded_leaf(self.path, first.tobytes(), "padded"):
                 return encoded
-        shape = () if is_value else self.shape
-        find = partial(self.pixels.declared_channels, path=self.path) if is_declared else self.pixels.channels
-        if channels := find(self.dtype, shape):
-            field = Field(path=self.path, kind="image", dtype="uint8", shape=(None, None, channels), encoding="raw")
-            return Leaf(field, "frames")
-        return array_leaf(self.path, self.dtype, self.shape[is_value:], is_value=is_value)
+        if not is_declared:
+            return array_leaf(
+                self.path, self.dtype, self.shape[is_value:] if is_value else self.shape, is_value=is_value
+            )
+        channels = self.pixels.declared_channels(self.dtype, () if is_value else self.shape, path=self.path)
+        field = Field(path=self.path, kind="image", dtype="uint8", shape=(None, None, channels), encoding="raw")
+        return Leaf(field, "frames")
 
     def blocks(self, start: int, end: int) -> Iterator[Array]:
         """Read rows `start` to `end` in pieces."""

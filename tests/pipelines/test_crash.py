@@ -290,7 +290,7 @@ def test_of_two_conversions_into_one_output_one_is_refused(toy: Toy, expected: d
     with start(toy) as first, start(toy) as second:
         said = {run.communicate(timeout=60)[1]: run.returncode for run in (first, second)}
     assert sorted(said.values()) == [1, 2]
-    assert said[f"oxe: {toy.out}: another conversion is writing here\n"] == 2
+    assert said[f"oxe: {toy.out}: another process is writing here\n"] == 2
     assert_same(toy, expected)
 
 

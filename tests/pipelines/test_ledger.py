@@ -295,7 +295,7 @@ def holder(tmp_path: Path) -> Iterator["subprocess.Popen[str]"]:
 
 
 def test_a_second_process_is_refused(tmp_path: Path, holder: "subprocess.Popen[str]") -> None:
-    with pytest.raises(UsageError, match="another conversion is writing here"), locked(LocalFolder(tmp_path / "out")):
+    with pytest.raises(UsageError, match="another process is writing here"), locked(LocalFolder(tmp_path / "out")):
         pass
     assert (tmp_path / "out" / layout.LOCK).exists()
 
@@ -316,7 +316,7 @@ def test_a_lock_that_its_holder_has_just_removed_is_no_lock(tmp_path: Path, monk
 
     flock = folder.fcntl.flock
     monkeypatch.setattr(folder.fcntl, "flock", slow)
-    with pytest.raises(UsageError, match="another conversion is writing here"), locked(LocalFolder(tmp_path)):
+    with pytest.raises(UsageError, match="another process is writing here"), locked(LocalFolder(tmp_path)):
         pass
     assert (tmp_path / layout.LOCK).exists()
 

@@ -34,7 +34,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(remote, "BLOCK", 1000)
     monkeypatch.setattr(remote, "PATIENCE", 0.5)
     monkeypatch.setattr(progress, "POLL_REMOTE", 0.1)
-    monkeypatch.setattr("pipelines.job.PAUSES", (0.001, 0.001))
+    monkeypatch.setattr("pipelines.shards.PAUSES", (0.001, 0.001))
 
 
 @pytest.fixture
@@ -133,7 +133,9 @@ def test_a_dataset_in_a_store_is_the_same_dataset(
     assert there.episodes.collect().equals(local.episodes.collect())
     for dataset, name in ((out, "exported"), (str(here), "exported from here")):
         assert oxe("export", "rlds", dataset, "--out", toy.folder / name).code == 0
-    assert files(toy.folder / "exported") == files(toy.folder / "exported from here")
+    exports = [files(toy.folder / name) for name in ("exported", "exported from here")]
+    assert [runs.pop("oxe_runs.jsonl") for runs in exports]  # which tell where and when
+    assert exports[0] == exports[1]
 
 
 def test_a_dataset_on_a_web_server_can_be_read(dataset: str, here: Path, tmp_path: Path) -> None:
@@ -376,7 +378,7 @@ def test_a_second_conversion_into_one_output_is_refused(
         second = oxe("convert", toy.spec, "--source", toy.source, "--out", out)
         assert_one_line(
             second,
-            f"{out}: another conversion is writing here ({out}/meta/lock is held by process {process.pid} of "
+            f"{out}: another process is writing here ({out}/meta/lock is held by process {process.pid} of "
             f"{socket.gethostname()}; remove it if that process is no more)",
         )
         bucket.server.halt.set()

@@ -25,7 +25,7 @@ from schemas import catalog
 from schemas.errors import SourceError, SpecError, UsageError
 from schemas.source import Array, RawEpisode, Unreadable
 from schemas.store import open_dataset
-from tests.makers import write_csv, write_jsonl, write_video
+from tests.makers import PEAK, write_csv, write_jsonl, write_video
 from tests.pipelines.toy import jpeg, oxe
 
 STEPS = 4
@@ -146,7 +146,7 @@ def test_a_file_may_be_an_episode(tmp_path: Path, form: str) -> None:
             write_csv(tmp_path / f"{i + 9}.csv", {"x[0]": held[:, 0], "x[1]": held[:, 1]})
     ending = {"compressed": "npz"}.get(form, form)
     path = {"npz": "action", "npy": "values", "jsonl": "obs.x", "csv": "x"}[ending]
-    assert guess(str(tmp_path)) == "folder"
+    assert guess(str(tmp_path)) == ("folder", str(tmp_path))
     found = episodes(tmp_path)
     assert [np.asarray(e.steps[path]).tolist() for e in found] == values.tolist()
     assert [e.metadata["episode_path"] for e in found] == [f"{i}.{ending}" for i in (9, 10, 11)]
@@ -425,14 +425,14 @@ def test_folders_that_are_too_deep_or_go_round_end(source: Path) -> None:
 def test_large_arrays_of_frames_take_the_memory_of_some_frames(tmp_path: Path) -> None:
     """One episode of 450 MB of raw frames: the encoded ones are all that is kept."""
     np.savez(tmp_path / "0.npz", img=np.full((300, 700, 700, 3), 7, np.uint8))
-    code = """
-import resource, sys
+    code = f"""
+import sys
 from pipelines.readers.episode_files import EpisodeFilesReader
 from pipelines.readers.source import plan
 reader = EpisodeFilesReader(sys.argv[1], images="jpeg 90")
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+before = {PEAK}
 (episode,) = [episode for ref in plan(reader.files()) for episode in reader.read(ref)]
-print(episode.n_steps(), (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) >> 10)
+print(episode.n_steps(), ({PEAK} - before) >> 10)
 """
     root = Path(__file__).parents[3]
     words = [sys.executable, "-c", code, str(tmp_path)]

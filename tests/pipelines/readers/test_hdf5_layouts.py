@@ -10,7 +10,7 @@ import fsspec
 import numpy as np
 import pytest
 
-from pipelines.readers.source import FilePart, plan
+from pipelines.readers.source import FILMED, FilePart, plan
 from schemas import catalog
 from schemas.errors import MissingExtraError, SourceError, SpecError
 from schemas.source import RawEpisode, Unreadable
@@ -356,11 +356,13 @@ def test_a_video_counts_with_its_size_where_work_is_shared_out(tmp_path: Path) -
     pytest.importorskip("av", reason="the extra 'lerobot'")
     episode = write_droid(tmp_path)
     (part,) = opened(tmp_path, **DROID).files()["train"]
+    size = sum(file.stat().st_size for file in [episode / "trajectory.h5", *episode.glob("recordings/MP4/*")])
     assert part == FilePart(
         name=str((episode / "trajectory.h5").relative_to(tmp_path)),
-        size=sum(file.stat().st_size for file in [episode / "trajectory.h5", *episode.glob("recordings/MP4/*")]),
+        size=size,
         first=0,
         count=1,
+        becomes=FILMED * size,
     )
 
 

@@ -9,18 +9,18 @@ import numpy as np
 import pytest
 
 from pipelines.readers import leaves
-from tests.makers import write_hdf5
+from tests.makers import PEAK, write_hdf5
 from tests.pipelines.readers.demos import declare, details, edit, outcome, write_demos
 
 h5py = pytest.importorskip("h5py", reason="the extra 'hdf5'")
 FRAME = (720, 1280, 3)
 FRAMES = (4 << 30) // int(np.prod(FRAME)) + 1
-MEASURED = """
-import resource, sys
+MEASURED = f"""
+import sys
 from pipelines.convert import convert
 from schemas import catalog
 report = convert(catalog.dataset(sys.argv[1]), sys.argv[2], source=sys.argv[3])
-print(report.kept, report.steps, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10)
+print(report.kept, report.steps, {PEAK} >> 10)
 """
 
 

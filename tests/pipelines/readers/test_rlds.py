@@ -424,7 +424,7 @@ def test_a_name_that_stays_inside_is_kept(name: str) -> None:
 def test_several_datasets_below_one_folder_must_be_told_apart(pristine: Path, tmp_path: Path) -> None:
     for version in ("1.0.0", "1.1.0"):
         shutil.copytree(pristine, tmp_path / "toy" / version)
-    with pytest.raises(UsageError, match=r"holds several datasets, name one: .*1\.0\.0, .*1\.1\.0"):
+    with pytest.raises(UsageError, match=r"holds several sources, name one: .*1\.0\.0 \(rlds\), .*1\.1\.0"):
         RldsReader(str(tmp_path))
 
 

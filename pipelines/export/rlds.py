@@ -1,130 +1,129 @@
 """`export rlds`: a published dataset as RLDS, with the declaration that reads it back."""
 
 import re
-import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from operator import attrgetter
-from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
-import tomli_w
 
-from pipelines.folders import make_output
-from pipelines.progress import Progress, silent
-from pipelines.readers.rlds import DECLARATION, FEATURES, INFO
+from pipelines.export.declaration import Paths, declaration
+from pipelines.export.plan import Asked, ExportRef, checked, in_order_of_steps, shards_of_files
+from pipelines.export.report import Report
+from pipelines.readers.rlds import FEATURES, INFO
+from pipelines.records import Engine
+from pipelines.standardize import Binding
+from pipelines.verify import Verification
 from pipelines.writers.rlds import Feature, Shard, features_json, info_json, metadata_column
 from schemas.arrow import Camera
 from schemas.episode import Episode
-from schemas.errors import DatasetError, UsageError
 from schemas.folder import LocalFolder
 from schemas.images import sniff
 from schemas.source import Column, Field
 from schemas.spaces import Space
-from schemas.spec import DatasetSpec
 from schemas.store import Dataset
-from schemas.tables import SpaceSpec
 
 VERSION = "1.0.0"
-OURS = r"[^/]+\.tfrecord-\d+-of-\d+|features\.json|dataset_info\.json|oxe_spec\.toml|tmp-[0-9a-f]+"
 TOLD = {"is_terminal": "bool", "reward": "float32", "timestamp": "float64"}  # only where the source has them
 
 Fill: TypeAlias = Callable[[Episode], Column | None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Report:
-    """What was written."""
+class Written:
+    """What became of one shard."""
 
-    out: str
     episodes: int
+    bytes: int
     steps: int
-    files: int
-    without_steps: int  # episodes left out because the view masks all their steps
-    view: str | None
-
-    def to_json(self) -> dict[str, Any]:
-        """Give the machine-readable form of `oxe export --json`."""
-        return {name: getattr(self, name) for name in self.__slots__}
 
 
-def export_rlds(
-    dataset: Dataset,
-    out: Path,
-    *,
-    view: str | None = None,
-    overwrite: bool = False,
-    progress: Progress = silent,
-) -> Report:
-    """Write `dataset` as RLDS that `tfds.builder_from_directory(out)` opens.
+class RldsExport:
+    """An export that `tfds.builder_from_directory` opens; each file of the dataset becomes one shard."""
 
-    Without a view everything stored is written, and converting `out` gives the same dataset again. With one, its
-    actions are, and the steps it masks are left out, as are episodes of which nothing remains. Raises ViewError where
-    the dataset cannot give it, DatasetError where it is damaged or has no episodes.
-    """
-    if not len(dataset):
-        raise DatasetError(f"{dataset.uri}: no episodes to export")
-    space = dataset.view(view).space if view else dataset.columns.action
-    make_output(out, source=dataset.uri, ours={FEATURES, DECLARATION}, holds=OURS, overwrite=overwrite)
-    folder = LocalFolder(out)
-    name = re.sub(r"\W", "_", dataset.spec.name)
-    columns = _columns(dataset, view=view, space=space)
-    features = features_json(list(columns))
-    splits: dict[str, list[Shard]] = {}
-    steps = 0
-    try:
-        for split, numbers in _shards(dataset).items():
-            for number, episodes in enumerate(numbers):
-                path = out / f"{name}-{split}.tfrecord-{number:05d}-of-{len(numbers):05d}"
-                shard = Shard(path)
-                splits.setdefault(split, []).append(shard)
-                with closing(shard.file):
-                    for i in episodes:
-                        episode = _checked(dataset, i, view)
-                        if len(episode):
-                            shard.add({feature: value(episode) for feature, value in columns.items()})
-                        steps += len(episode)
-                        progress(1, 0)
-        folder.write(FEATURES, features.encode())
-        folder.write(DECLARATION, tomli_w.dumps(_declaration(dataset, view=view, space=space)).encode())
-        info = info_json(name, splits, version=VERSION, description=dataset.spec.description)
-        folder.write(INFO, info.encode())
-    except BaseException as error:
-        shutil.rmtree(out, ignore_errors=True)  # half an export reads like a whole one
-        if isinstance(error, OSError):
-            raise UsageError(f"{out}: cannot be written ({error})") from error
-        raise
-    shards = [shard for written in splits.values() for shard in written]
-    exported = sum(shard.episodes for shard in shards)
-    return Report(
-        out=str(out),
-        episodes=exported,
-        steps=steps,
-        files=len(shards),
-        without_steps=len(dataset) - exported,
-        view=view,
-    )
+    holds = r"[^/]+\.tfrecord-\d+-of-\d+|features\.json|dataset_info\.json"
 
+    def __init__(self, dataset: Dataset, out: LocalFolder, asked: Asked) -> None:
+        """Say which features there are and what fills each."""
+        self.dataset, self.out, self.asked = dataset, out, asked
+        self.name = re.sub(r"\W", "_", dataset.spec.name)
+        self.space = dataset.view(asked.view).space if asked.view else dataset.columns.action
+        self.columns = _columns(dataset, view=asked.view, space=self.space)
+        self.features = features_json(list(self.columns))
 
-def _checked(dataset: Dataset, i: int, view: str | None) -> Episode:
-    """Read an episode that is what was stored: damage must not travel on."""
-    stored = dataset.episode(i)
-    if stored.content_hash() != dataset.content_hash(i):
-        raise DatasetError(f"{dataset.uri}: episode {i} is damaged; 'oxe verify' tells more")
-    return dataset.view(view).apply(stored) if view else stored
+    def refs(self) -> tuple[ExportRef, ...]:
+        """Plan a shard for each of the dataset's files."""
+        return shards_of_files(self.dataset)
 
+    def write(self, ref: ExportRef) -> tuple[Sequence[str], Mapping[str, Any]]:
+        """Write one TFRecord file."""
+        name = f"{self.name}-{ref.split}.tfrecord-{ref.number:05d}-of-{ref.of:05d}"
+        tmp, steps = self.out.staged(""), 0
+        try:
+            with closing(Shard(tmp)) as shard:
+                for i in ref.positions:
+                    episode = checked(self.dataset, i, self.asked.view)
+                    if len(episode):
+                        shard.add({feature: value(episode) for feature, value in self.columns.items()})
+                    steps += len(episode)
+            self.out.adopt(tmp, name)
+        finally:
+            self.out.drop(tmp)
+        return [name], {"episodes": shard.episodes, "bytes": shard.bytes, "steps": steps}
 
-def _shards(dataset: Dataset) -> dict[str, list[list[int]]]:
-    """Group episodes as the dataset's files do: split -> files -> positions."""
-    files: dict[str, list[int]] = {file["path"]: [] for file in dataset.manifest["files"]}
-    for i in range(len(dataset)):
-        files[dataset.where(i)[0]].append(i)
-    splits: dict[str, list[list[int]]] = {}
-    for file in dataset.manifest["files"]:
-        splits.setdefault(file["split"], []).append(files[file["path"]])
-    return splits
+    def describe(self, refs: Sequence[ExportRef], records: Iterator[Mapping[str, Any]], engine: Engine) -> Report:  # noqa: ARG002 - others count on it
+        """Write `features.json` and `dataset_info.json`."""
+        splits: dict[str, list[Written]] = {}
+        for ref, record in zip(refs, records, strict=True):
+            splits.setdefault(ref.split, []).append(Written(**record))
+        info = info_json(self.name, splits, version=VERSION, description=self.dataset.spec.description)
+        self.out.write(FEATURES, self.features.encode())
+        self.out.write(INFO, info.encode())
+        shards = [shard for written in splits.values() for shard in written]
+        episodes = sum(shard.episodes for shard in shards)
+        return Report(
+            out=self.out.uri,
+            episodes=episodes,
+            steps=sum(shard.steps for shard in shards),
+            files=len(shards),
+            without_steps=len(self.dataset) - episodes,
+            view=self.asked.view,
+        )
+
+    def declaration(self) -> Mapping[str, Any]:
+        """Give the declaration that reads the export back."""
+        id_path, texts_path, outcome_path = _own_paths(self.dataset)
+        paths = Paths(
+            source={"format": "rlds", "version": VERSION},
+            language=("language_instruction", texts_path),
+            id=id_path,
+            outcome=outcome_path,
+            timestamp="timestamp" if self.dataset.columns.origins["timestamp"] else None,
+            cameras={camera.column: _camera_path(camera) for camera in self.dataset.columns.cameras},
+        )
+        return declaration(self.dataset, paths, view=self.asked.view, space=self.space)
+
+    @property
+    def videos(self) -> Sequence[str]:
+        """Name none: all images are kept as they are."""
+        return ()
+
+    def settings(self) -> Mapping[str, Any]:
+        """Say nothing: the declaration says it all."""
+        return {}
+
+    def read_back(self, episode: Episode, binding: Binding) -> Episode:  # noqa: ARG002 - cameras keep their names
+        """Give the episode as it is; a view leaves out the source's own numbers."""
+        return in_order_of_steps(replace(episode, raw={}) if self.asked.view else episode)
+
+    def comparable(self, episode: Episode) -> Episode:
+        """Give it as it is."""
+        return episode
+
+    def check(self, record: Mapping[str, Any], out: Verification) -> None:
+        """Do nothing: there is nothing but episodes."""
 
 
 def _columns(dataset: Dataset, *, view: str | None, space: Space) -> dict[Feature, Fill]:
@@ -250,43 +249,3 @@ def _instructions(episode: Episode) -> list[bytes]:
         return [b""] * len(episode)
     texts = [text.encode() for text in episode.instructions]
     return [texts[i] for i in episode.instruction_index]
-
-
-def _declaration(dataset: Dataset, *, view: str | None, space: Space) -> Mapping[str, Any]:
-    """Write the declaration that fits the export: every vector is canonical already."""
-    spec, columns = dataset.spec, dataset.columns
-    embodiment = spec.embodiment
-    if view:
-        embodiment = embodiment.model_copy(update={"name": f"{embodiment.name}.{view}", "action": SpaceSpec.of(space)})
-    if not columns.state:
-        embodiment = embodiment.model_copy(update={"state": None})
-    roles = [camera for camera in columns.cameras if camera.role]
-    id_path, texts_path, outcome_path = _own_paths(dataset)
-    declared = {
-        **spec.to_json(),
-        "source": {"format": "rlds", "version": VERSION},
-        "embodiment": embodiment.model_dump(mode="json", exclude_none=True),
-        "language": ["language_instruction", texts_path] if columns.origins["instruction"] else [],
-        "cameras": {c.role: _camera(c) for c in roles if not c.is_depth},
-        "depth": {c.role: _camera(c) for c in roles if c.is_depth},
-        "fields": {},
-        "decode": {},
-        "filters": {},
-        "state": embodiment.state.slices("observation.state") if embodiment.state else {},
-        "action": embodiment.action.slices("action"),
-        "last_action": "recorded" if view or spec.has_last_action else "placeholder",
-        "success": outcome_path if columns.origins["outcome"] else None,
-        "id": id_path,
-        "raw": "raw",
-    }
-    if columns.origins["timestamp"]:
-        declared["timestamp"] = "timestamp"
-    if view:
-        declared.pop("views", None)
-        declared["control_hz"] = dataset.view(view).control_hz or spec.control_hz
-    return DatasetSpec.model_validate(declared).to_json()
-
-
-def _camera(camera: Camera) -> dict[str, Any]:
-    known = {"metres_per_unit": camera.metres_per_unit} if camera.metres_per_unit else {}
-    return {"key": _camera_path(camera), "channels": camera.channels, **known}
