@@ -93,8 +93,8 @@ class Binding:
         )
 
     def _timestamp(self, raw: RawEpisode, n_steps: int) -> Array | None:
-        if self.spec.timestamp:
-            return np.asarray(raw.steps[self.spec.timestamp], np.float64)
+        if path := self.spec.timestamp:
+            return _rising(np.asarray(raw.steps[path], np.float64), path)
         return np.arange(n_steps) / self.spec.control_hz if self.spec.control_hz else None
 
     def _instructions(self, raw: RawEpisode, n_steps: int) -> tuple[tuple[str, ...], Array | None]:
@@ -233,6 +233,20 @@ def outcome_of(spec: DatasetSpec, steps: Mapping[str, Any], metadata: Mapping[st
     if spec.success.key in steps:
         return spec.success.of_steps(steps[spec.success.key])
     return spec.success.of_value(metadata.get(spec.success.key))
+
+
+def _rising(times: Array, path: str) -> Array:
+    """Refuse times that stand still or go back: whoever asks for what happened when would get something else."""
+    wrong = np.flatnonzero(~(np.diff(times, prepend=-np.inf) > 0) | ~np.isfinite(times))
+    if len(wrong):
+        step = int(wrong[0])
+        before = f" after {times[step - 1]}" if step else ""
+        raise SourceError(
+            f"{path} is {times[step]}{before} at step {step}; without 'timestamp' in the declaration, time is counted "
+            "by control_hz and what was recorded is kept as it is",
+            reason="bad_timestamps",
+        )
+    return times
 
 
 def _vector(parts: Sequence[Expr], steps: Mapping[str, Any]) -> Array:

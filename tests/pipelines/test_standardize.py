@@ -81,6 +81,18 @@ def test_recorded_timestamps_stay_exact(tmp_path: Path, dtype: str) -> None:
     assert (episode.timestamp.dtype, episode.timestamp.tolist()) == (np.float64, times.tolist())
 
 
+@pytest.mark.parametrize(
+    ("times", "told"),
+    [([0, 2, 1], "1.0 after 2.0 at step 2"), ([0, 1, 1], "1.0 after 1.0"), ([np.nan, 1, 2], "nan at step 0")],
+)
+def test_times_that_go_back_or_stand_still_are_no_timestamps(tmp_path: Path, times: list[float], told: str) -> None:
+    binding = bound(tmp_path, number("clock", "float64"), extra="", replace={"control_hz = 10": 'timestamp = "clock"'})
+    raw = raw_episode()
+    with pytest.raises(SourceError, match=told) as error:
+        binding.episode(replace(raw, steps={**raw.steps, "clock": np.array(times)}))
+    assert error.value.reason == "bad_timestamps"
+
+
 def test_flags_come_from_the_source_where_it_has_them(tmp_path: Path) -> None:
     flags = {"is_first": np.array([1, 0, 0]), "is_terminal": np.array([0, 0, 1]), "reward": np.array([0, 0, 0.5])}
     more = [number("is_terminal", "int64"), number("reward", "float64")]
