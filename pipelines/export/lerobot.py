@@ -45,7 +45,15 @@ from stats.formats import LEROBOT
 from stats.formats import lerobot as figures_of
 
 MAX_SECONDS = 1000  # of one video: LeRobot asks for frames by float32 seconds, which are too coarse from 1024 on
-OWN = {"episode_index", "tasks", "length", "task", "oxe_id", "oxe_outcome", *INDEX}  # names that mean something in LeRobot's tables
+OWN = {
+    "episode_index",
+    "tasks",
+    "length",
+    "task",
+    "oxe_id",
+    "oxe_outcome",
+    *INDEX,
+}  # names that mean something in LeRobot's tables
 RESERVED = ("data/", "videos/", "meta/", "stats", "dataset_from_index", "dataset_to_index")
 
 
@@ -170,7 +178,9 @@ class LeRobotExport:
         return self.dataset.episodes.select("instructions", *self._about_columns.values()).collect()
 
     def _about_fields(self) -> list[pa.Field]:
-        kinds = {"id": pa.string(), "outcome": pa.string()} | {field.name: field.type for field in metadata_schema(self.dataset.columns)}
+        kinds = {"id": pa.string(), "outcome": pa.string()} | {
+            field.name: field.type for field in metadata_schema(self.dataset.columns)
+        }
         return [pa.field(name, kinds[column]) for name, column in self._about_columns.items()]
 
     def declaration(self) -> Mapping[str, Any]:
