@@ -21,7 +21,8 @@ def _check_neighbours() -> None:
 
 _check_neighbours()
 
-from oxe_tools.statistics import stats  # noqa: E402 - only once the neighbours are known to be ours
+from oxe_tools.frames import torch_dataset  # noqa: E402 - only once the neighbours are known to be ours
+from oxe_tools.statistics import stats  # noqa: E402
 from pipelines.in_memory import standardize  # noqa: E402
 from schemas.episode import Episode  # noqa: E402
 from schemas.errors import OxeError  # noqa: E402
@@ -43,4 +44,5 @@ __all__ = [
     "open_dataset",
     "standardize",
     "stats",
+    "torch_dataset",
 ]

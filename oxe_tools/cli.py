@@ -3,16 +3,14 @@
 import shlex
 import sys
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
-from tqdm import tqdm
 
-from oxe_tools import show
-from pipelines.progress import Progress
+from oxe_tools import cli_mix, show
+from oxe_tools.console import FAILURES, INTERRUPTED, USAGE, Json, Overwrite, fail, progress
 from schemas.errors import OxeError, UsageError
 from stats.formats import Form
 
@@ -25,11 +23,8 @@ export_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Writ
 app.add_typer(export_app, name="export")
 datasets_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Look up the declared datasets.")
 app.add_typer(datasets_app, name="datasets")
+app.add_typer(cli_mix.app, name="mix")
 
-FAILURES, USAGE, INTERRUPTED = 1, 2, 130  # exit codes: the work ran and found failures; usage or input error; Ctrl-C
-
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what this command wrote there before.")]
 Declaration = Annotated[
     str, typer.Argument(metavar="NAME|SPEC.toml|DIR", help="A shipped declaration, a file, or an exported dataset.")
 ]
@@ -54,24 +49,44 @@ def oxe(
 
 @app.command()
 def inspect(
-    source: Annotated[str, typer.Argument(help="A source: a folder, an HDF5 file, or an fsspec URI.")],
+    source: Annotated[str, typer.Argument(help="A source: a folder, a file, or an fsspec URI.")],
     *,
     limit: Annotated[int | None, typer.Option(min=1, help="Read only the first N episodes.")] = None,
+    draft: Annotated[
+        str | None, typer.Option(metavar="SPEC.toml", help="Write a declaration proposed from the data; - prints it.")
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file of --draft.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Show what a source holds: splits, counts, and every field's type, shape, range and first values.
+    """Show what a source holds, and draft its declaration; list the sources of a folder that holds several.
 
     \b
     Example: oxe inspect data/bridge_dataset/1.0.0
     """
+    from oxe_tools import drafts
+    from pipelines.draft.sample import EPISODES
     from pipelines.inspect import inspect as run
+    from pipelines.readers.find import sources
 
+    listed = sources(source)
+    if len(listed) > 1 and draft is None:
+        rows = [{"format": found.format, "uri": found.uri} for found in listed]
+        (show.as_json if as_json else show.sources)({"sources": rows})
+        return
+    if len(listed) == 1 and listed[0].uri.rstrip("/") != source.rstrip("/"):
+        typer.echo(f"the only source found below {source}: {listed[0].uri}", err=True)
+    proposed = drafts.draft(source, draft, limit=limit, overwrite=overwrite) if draft else None
+    if proposed and draft == "-" and not as_json:
+        typer.echo(proposed.text(), nl=False)
+        return
     with progress() as bar:
-        found = run(source, limit=limit, progress=bar)
+        found = run(source, limit=limit or (EPISODES if draft else None), progress=bar)
     if as_json:
-        show.as_json(found)
+        show.as_json({**found, "draft": proposed.to_json()} if proposed else found)
     else:
         show.inspection(found)
+    if proposed and not as_json:
+        show.draft(str(draft), proposed)
     if found["unreadable"]:
         counts = show.counted(found["unreadable"])
         fail(f"unreadable episodes: {counts}; the first one: {found['first_unreadable']}", FAILURES)
@@ -116,11 +131,12 @@ def convert(
     \b
     Example: oxe convert bridge_dataset --source data/bridge_dataset/1.0.0 --out bridge
     """
+    from oxe_tools import drafts
     from pipelines import convert as work
     from pipelines.records import Engine, Options
     from schemas import catalog
 
-    spec = catalog.dataset(declaration)
+    spec = drafts.declared(declaration)
     source = source or catalog.source_of(declaration, spec)
     options = Options(split=split, limit=limit, keep_raw=keep_raw, materialize=tuple(materialize or ()))
     if dry_run:
@@ -456,39 +472,3 @@ def main(arguments: list[str] | None = None) -> None:
         if end.code == INTERRUPTED:  # what typer makes of Ctrl-C, without a word
             fail("interrupted", INTERRUPTED)
         raise
-
-
-def fail(message: str, code: int) -> None:
-    """Print one message on stderr and exit."""
-    typer.echo(f"oxe: {message}", err=True)
-    raise SystemExit(code)
-
-
-class Bar(Progress):
-    """Progress as a bar on stderr."""
-
-    def __init__(self, bar: "tqdm[NoReturn]") -> None:
-        """Draw on `bar`."""
-        self.bar = bar
-        self.size = 0
-
-    def expect(self, episodes: int, *, workers: int = 1) -> None:
-        """Give the bar its end, and so a time when it will be reached."""
-        self.bar.reset(total=episodes)
-        if workers > 1:
-            self.bar.set_description_str(f"{workers} workers")
-
-    def __call__(self, episodes: int, size: int) -> None:
-        """Move on."""
-        self.size += size
-        seconds = self.bar.format_dict["elapsed"]
-        if self.size and seconds:
-            self.bar.set_postfix_str(f"{self.size / seconds / 1e6:.0f} MB/s", refresh=False)
-        self.bar.update(episodes)
-
-
-@contextmanager
-def progress(total: int | None = None) -> Iterator[Bar]:
-    """Show a bar of episodes on stderr, if that is a terminal."""
-    with tqdm(total=total, unit=" episodes", disable=None, file=sys.stderr) as bar:
-        yield Bar(bar)

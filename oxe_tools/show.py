@@ -17,6 +17,7 @@ from stats.summary import Summary
 
 if TYPE_CHECKING:
     from oxe_tools.demo import Lab  # it draws pictures, which takes libraries that no other command needs
+    from pipelines.draft.write import Proposal
 
 
 def as_json(value: Any) -> None:
@@ -52,6 +53,25 @@ def inspection(found: dict[str, Any]) -> None:
         typer.echo(f"Note: {note}")
     if found["declaration"]:
         typer.echo("It carries its own declaration (oxe_spec.toml): 'oxe convert DIR --out ...' will find it.")
+
+
+def sources(found: dict[str, Any]) -> None:
+    """Show the sources that lie in a folder."""
+    table = Table("format", "source", box=None, pad_edge=False)
+    for row in found["sources"]:
+        table.add_row(row["format"], row["uri"])
+    _print(table)
+    typer.echo(f"{len(found['sources'])} sources: name one, such as: oxe inspect {found['sources'][0]['uri']}")
+
+
+def draft(file: str, proposed: "Proposal") -> None:
+    """Show what is left to do in a draft."""
+    left = proposed.todo()
+    typer.echo(f"\n{file}: a draft of {proposed.name}'s declaration from {proposed.episodes} episodes")
+    if proposed.shipped:
+        typer.echo(f"shipped declarations that fit these fields: {', '.join(proposed.shipped)}")
+    typer.echo(f"still to do: {', '.join(left)}" if left else "nothing is left open; read it before you use it")
+    typer.echo(f"then: oxe datasets check {file}")
 
 
 def datasets(rows: Sequence[dict[str, Any]]) -> None:
@@ -197,6 +217,40 @@ def comparison(found: dict[str, Any]) -> None:
         typer.echo(f"{'MATTERS' if finding['matters'] else 'note'}: {place}: {finding['what']}: {finding['detail']}")
     if not found["findings"]:
         typer.echo("no difference that is worth a word")
+
+
+def mixture(found: dict[str, Any]) -> None:
+    """Show what a mixture is made of."""
+    size = f"{found['episodes']} episodes, {found['steps']} steps, {found['hours']:.3g} hours"
+    typer.echo(f"{found['name']}{': ' + found['lock'] if found['lock'] else ''}")
+    typer.echo(f"view {found['view'] or '(as stored)'}: {size}; an epoch has {found['epoch']} draws")
+    table = Table("source", "episodes", "steps", "hours", "nominal", "share", "repeats", "groups", "licence", box=None)
+    for name, row in found["sources"].items():
+        hours = "" if row["hours"] is None else f"{row['hours']:.3g}"
+        shares = f"{row['nominal']:.2%}", f"{row['share']:.2%}", f"{row['repeats']:.3g}"
+        counts = str(row["episodes"]), str(row["steps"]), hours
+        table.add_row(name, *counts, *shares, str(row["strata"]), row["license"] or "not stated")
+    _print(table)
+    typer.echo(f"as varied as {found['effective_sources']:.2f} sources of equal share")
+    for name, row in found["sources"].items():
+        if row["masked"]:
+            typer.echo(f"{name}: masked, for it has none: {', '.join(row['masked'])}")
+    for name, why in found["left_out"].items():
+        typer.echo(f"left out: {name}: {why}")
+    for line in found["differences"]:
+        typer.echo(f"the sources differ: {line}")
+    for what, count in found["leakage"].items():
+        if count and what != "validation_episodes":
+            typer.echo(f"leakage: {what.replace('_', ' ')}: {count} episodes")
+
+
+def draws(found: dict[str, Any]) -> None:
+    """Show a sample beside its shares."""
+    table = Table("source", "share", "expected", "drawn", box=None, pad_edge=False)
+    for name, row in found["sources"].items():
+        table.add_row(name, f"{row['share']:.3%}", f"{row['expected']:.1f}", str(row["draws"]))
+    _print(table)
+    typer.echo(f"{found['draws']} draws with seed {found['seed']}: p = {found['p']:.3g} (chi-squared)")
 
 
 def _numbers(values: Array) -> str:

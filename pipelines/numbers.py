@@ -1,26 +1,22 @@
 """The numbers that statistics are made of: a dataset's vectors, read from its numeric columns alone."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TypeAlias
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 
-from schemas import arrow, filters
-from schemas.arrow import RAW
+from schemas import columns, filters
+from schemas.columns import STATE, Span
 from schemas.errors import DatasetError, UsageError, ViewError, did_you_mean
 from schemas.folder import Folder
 from schemas.ops import ROW, Steps
-from schemas.resample import TIMES
 from schemas.source import Array
 from schemas.spaces import Space
 from schemas.store import Dataset
 
 ROWS = 1 << 17  # that are in memory at once
-STATE = "observation.state"
 VECTORS = {"action": "action", "state": STATE}
 Found: TypeAlias = dict[str, Array]  # vectors by name
 RELATIVE = {"position", "joint"}  # kinds of dimension whose plain difference to the state means something
@@ -34,15 +30,6 @@ class Selection:
     split: str | None = None  # None: all
     filters: str | None = None  # as schemas.filters spells it
     chunk: int = 0  # also take so many consecutive actions as one
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Span:
-    """Some episodes of one data file."""
-
-    file: str
-    starts: Array  # [E] first rows, ascending
-    lengths: Array  # [E]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,14 +53,14 @@ def parts_of(dataset: Dataset, selection: Selection, *, member: int = 0) -> list
     if selection.split is not None and selection.split not in splits:
         raise UsageError(f"{dataset.uri}: no split '{selection.split}'{did_you_mean(selection.split, splits)}")
     condition = filters.parse(selection.filters) if selection.filters else None
-    columns = dataset.episodes.collect_schema().names()
-    asked = condition.columns() & set(columns) if condition else set()
+    known = dataset.episodes.collect_schema().names()
+    asked = condition.columns() & set(known) if condition else set()
     table = dataset.episodes.select(sorted({"file", "row", "length", "split"} | asked)).collect()
     kept = np.ones(len(table), bool)
     if selection.split is not None:
         kept &= (table["split"] == selection.split).to_numpy()
     if condition:
-        kept &= condition.mask({name: table[name].to_list() if name in asked else [] for name in columns})
+        kept &= condition.mask({name: table[name].to_list() if name in asked else [] for name in known})
     if not dataset.manifest["steps"]:
         raise UsageError(f"{dataset.uri}: the dataset has no steps")
     if not table.filter(kept)["length"].sum():
@@ -123,13 +110,14 @@ def _pairs(action: Space, state: Space | None) -> dict[int, int]:
 def vectors(part: Part, selection: Selection) -> Iterator[dict[str, Array]]:
     """Read a part: by name as in `spaces`, [N, D] float32, a few episodes after the other; chunks are [N, H * D]."""
     dataset = _opened(part.folder, part.manifest)
-    columns = dataset.view(selection.view).columns if selection.view else frozenset({"action"})
-    wanted = sorted(columns | ({STATE} if dataset.columns.state else set()))
+    read_by = dataset.view(selection.view).columns if selection.view else frozenset({"action"})
+    wanted = sorted(read_by | ({STATE} if dataset.columns.state else set()))
     rows = max(1, ROWS // (selection.chunk or 1))
     read: list[Found] = []
     for span in part.spans:
-        for steps, starts, lengths in _runs(dataset, span, columns=wanted, rows=rows):
-            found = _selected(selection, dataset, steps=steps, starts=starts, lengths=lengths)
+        for run in columns.runs(dataset, span, columns=wanted, rows=rows):
+            steps = columns.arrays(dataset, run.table)
+            found = _selected(selection, dataset, steps=steps, starts=run.starts, lengths=run.lengths)
             read.append(_finite(found, dataset.folder.place(span.file)))
             if sum(len(found["action"]) for found in read) >= rows:
                 yield _joined(read)
@@ -138,18 +126,25 @@ def vectors(part: Part, selection: Selection) -> Iterator[dict[str, Array]]:
         yield _joined(read)
 
 
+def episodes(part: Part, wanted: Collection[str]) -> Iterator[tuple[str, int, Steps]]:
+    """Read a part's episodes one by one: file, first row, and those of the `wanted` columns that hold numbers."""
+    dataset = _opened(part.folder, part.manifest)
+    for span in part.spans:
+        rows = iter(span.starts.tolist())
+        for run in columns.runs(dataset, span, columns=sorted(wanted), rows=ROWS):
+            steps = columns.arrays(dataset, run.table)
+            for start, length in zip(run.starts, run.lengths, strict=True):
+                yield span.file, next(rows), {name: column[start : start + length] for name, column in steps.items()}
+
+
 def kept_steps(dataset: Dataset, view: str) -> dict[tuple[str, int], int]:
     """Count the steps that a view keeps of each episode, by its file and its first row there."""
     shown = dataset.view(view)
-    found: dict[tuple[str, int], int] = {}
-    for span in (span for part in parts_of(dataset, Selection()) for span in part.spans):
-        counts = [
-            len(shown.of_columns({**{k: v[a : a + n] for k, v in steps.items()}, ROW: np.arange(n)}).action)
-            for steps, starts, lengths in _runs(dataset, span, columns=sorted(shown.columns), rows=ROWS)
-            for a, n in zip(starts, lengths, strict=True)
-        ]
-        found |= {(span.file, int(row)): count for row, count in zip(span.starts, counts, strict=True)}
-    return found
+    return {
+        (file, row): len(shown.of_columns({**steps, ROW: np.arange(len(steps["action"]))}).action)
+        for part in parts_of(dataset, Selection())
+        for file, row, steps in episodes(part, shown.columns)
+    }
 
 
 def _joined(read: Sequence[Found]) -> Found:
@@ -163,53 +158,6 @@ def _opened(folder: Folder, manifest: str) -> Dataset:
     if dataset.manifest["xxh3_128"] != manifest:
         raise DatasetError(f"{folder.uri}: was replaced while its numbers were read")
     return dataset
-
-
-def _parquet(dataset: Dataset, file: str) -> pq.ParquetFile:
-    """Open a file for reading a few columns: no memory map, of which the kernel would read more than is asked for."""
-    try:
-        here = dataset.folder.local
-        if here is None:
-            return pq.ParquetFile(dataset.folder.open_parts(file), pre_buffer=True)
-        return pq.ParquetFile(here / file, memory_map=False, pre_buffer=False)
-    except (OSError, ValueError) as error:
-        raise DatasetError(f"{dataset.folder.place(file)}: cannot be read ({error})") from error
-
-
-def _runs(
-    dataset: Dataset, span: Span, *, columns: list[str], rows: int
-) -> Iterator[tuple[dict[str, Array], Array, Array]]:
-    """Read neighbouring episodes together: their columns, and where in them each begins and how long it is."""
-    number = (span.starts + span.lengths - span.starts[0]) // rows
-    with _parquet(dataset, span.file) as file:
-        metadata = file.metadata
-        bounds = np.cumsum([0, *(metadata.row_group(i).num_rows for i in range(metadata.num_row_groups))])
-        for episodes in np.split(np.arange(len(number)), np.flatnonzero(np.diff(number)) + 1):
-            starts, lengths = span.starts[episodes], span.lengths[episodes]
-            first = int(np.searchsorted(bounds, starts[0], "right")) - 1
-            last = int(np.searchsorted(bounds, starts[-1] + lengths[-1], "left"))
-            try:
-                table = file.read_row_groups(list(range(first, last)), columns=columns, use_threads=False)
-            except (OSError, ValueError) as error:
-                raise DatasetError(f"{dataset.folder.place(span.file)}: cannot be read ({error})") from error
-            yield _arrays(dataset, table.combine_chunks()), starts - bounds[first], lengths
-
-
-def _arrays(dataset: Dataset, table: pa.Table) -> dict[str, Array]:
-    """Take the columns out of Arrow; those that hold no numbers of one shape are left out, as in `View.of`."""
-    sizes = {"action": len(dataset.columns.action), STATE: len(dataset.columns.state or ())}
-    fields = {RAW + field.path: field for field in dataset.columns.raw}
-    out: dict[str, Array] = {}
-    for name in table.column_names:
-        column = table[name].chunk(0)
-        if name == TIMES:
-            if (times := arrow.optional_column(column)) is not None:
-                out[name] = times
-        elif name in sizes:
-            out[name] = arrow.vectors(column, sizes[name])
-        elif name in fields and isinstance(values := arrow.from_arrow(column, fields[name]), np.ndarray):
-            out[name] = values
-    return out
 
 
 def _selected(selection: Selection, dataset: Dataset, *, steps: Steps, starts: Array, lengths: Array) -> Found:

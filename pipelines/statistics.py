@@ -10,7 +10,7 @@ from pipelines.kept import keep, kept
 from pipelines.numbers import Part, Selection, parts_of, spaces, vectors
 from pipelines.records import Engine
 from schemas import filters
-from schemas.errors import UsageError
+from schemas.errors import OxeError, UsageError
 from schemas.source import Array
 from schemas.store import Dataset
 from stats.moments import Moments
@@ -62,14 +62,16 @@ def _spelled(selection: Selection) -> Selection:
 
 
 def _computed(datasets: Sequence[Dataset], selection: Selection, engine: Engine) -> Statistics:
-    from pipelines.beam.combine import combine  # noqa: PLC0415 - Beam takes seconds to import, kept statistics none
-
     parts = [part for i, dataset in enumerate(datasets) for part in parts_of(dataset, selection, member=i)]
     meaning = spaces(datasets[0], selection)
     sizes = {name: len(space) * (selection.chunk if name in CHUNKED else 1) for name, space in meaning.items()}
 
     def counted(searches: Mapping[str, Search]) -> dict[str, dict[str, Any]]:
         work = Count(selection=selection, searches=searches)
+        if len(parts) == 1 and engine == Engine():  # then there is nothing for an engine to share out
+            return _alone(work, parts[0])
+        from pipelines.beam.combine import combine  # noqa: PLC0415 - Beam takes seconds to import
+
         return combine(work, parts, engine=engine, shared=datasets[0].folder)
 
     first = counted({name: Search.of([], dims=size) for name, size in sizes.items()})
@@ -93,6 +95,17 @@ def _computed(datasets: Sequence[Dataset], selection: Selection, engine: Engine)
         for i, total in enumerate(moments["action"])
     ]
     return _record(datasets, selection, summaries=summaries, counts=counts)
+
+
+def _alone(work: Count, part: Part) -> dict[str, dict[str, Any]]:
+    """Do here what the graph does for many parts, errors included."""
+    totals: dict[str, Any] = {}
+    try:
+        for key, found in work(part):
+            totals[key] = totals[key].merge(found) if key in totals else found
+    except OxeError as error:
+        raise UsageError(str(error)) from error
+    return {key: total.to_json() for key, total in totals.items()}
 
 
 def _quantiles(

@@ -1,7 +1,7 @@
 """`verify`: read a published dataset and its source again, and compare every number, image byte, count and digest."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import chain, zip_longest
@@ -305,7 +305,7 @@ def _check_views(dataset: Dataset, i: int, out: Verification, *, stored: Episode
 def compare(stored: Episode, wanted: Episode, out: Verification) -> None:
     """Compare two episodes, value by value; numbers are equal bit for bit."""
     for name in ("id", "index", "split", "instructions", "control_hz", "outcome", "metadata"):
-        ours, theirs = repr(getattr(stored, name)), repr(getattr(wanted, name))
+        ours, theirs = (_told(getattr(episode, name)) for episode in (stored, wanted))
         if ours != theirs:
             out.differs(f"episode {wanted.id}: {name} is {ours}, the source gives {theirs}")
     here, there = stored.columns(), wanted.columns()
@@ -316,6 +316,11 @@ def compare(stored: Episode, wanted: Episode, out: Verification) -> None:
         place = first_difference(here[name], there[name])
         if place is not None:
             out.differs(f"episode {wanted.id}: {name}: {place}")
+
+
+def _told(value: Any) -> str:
+    """Write a value so that NaN equals itself; which entry of a table comes first means nothing."""
+    return repr(dict(sorted(value.items()))) if isinstance(value, Mapping) else repr(value)
 
 
 def first_difference(ours: Column | Frames, theirs: Column | Frames) -> str | None:

@@ -9,6 +9,7 @@ OxeError
 ├── DatasetError        a published dataset is damaged, or is not one
 ├── ViewError           a dataset cannot give this view
 ├── StatsError          statistics are damaged, or cannot be used as asked
+├── MixtureError        a locked mixture is damaged, or no longer what was locked
 └── MissingExtraError   an optional package is not installed
 """
 
@@ -68,6 +69,10 @@ class ViewError(OxeError):
 
 class StatsError(OxeError):
     """Statistics are damaged, do not fit, or cannot be used as asked."""
+
+
+class MixtureError(OxeError):
+    """A locked mixture is damaged, or is no longer what was locked."""
 
 
 class MissingExtraError(OxeError):

@@ -11,6 +11,9 @@ from schemas.tables import Model
 GROUP = "oxe_tools.readers"  # of entry points: a format's name -> the class that reads it
 
 Images = Annotated[str, StringConstraints(pattern=r"^(png|jpeg ([1-9][0-9]?|100))$")]  # how pixels are encoded
+Frames = Annotated[str, StringConstraints(pattern=r"^(hwc|chw)( rgba)?( 0\.\.(1|255))?$")]  # axes, alpha, range
+Mask = Annotated[str, StringConstraints(pattern=r"^([^/]+/)*[A-Za-z0-9_][A-Za-z0-9_.-]*$")]  # its last word is a split
+EMPTY: Any = Field(default_factory=dict)
 
 
 class SourceSpec(Model):
@@ -41,12 +44,20 @@ class Hdf5Source(SourceSpec):
     ignore: tuple[str, ...] = ()  # paths that are not read
     per_episode: tuple[str, ...] = ()  # paths without a step axis
     drop_last: tuple[str, ...] = ()  # paths that have one step more than the others
-    images: Images = "png"  # for raw frames
+    splits: tuple[Mask, ...] = ()  # lists of episodes inside the files
+    frames: dict[str, Frames] = EMPTY  # how datasets hold images, where that is not plain uint8 [T, H, W, C]
+    beside: dict[str, str] = EMPTY  # a per-episode field -> a pattern of a text file beside the HDF5 file
+    in_json: tuple[str, ...] = ()  # paths into texts of JSON, which become per-episode fields
+    videos: dict[str, str] = EMPTY  # a camera -> a pattern of a video beside the HDF5 file
+    images: Images | None = None  # for raw frames ("png" unless said) and videos ("jpeg 95")
 
     @model_validator(mode="after")
     def _says_where(self) -> Self:
         if self.episodes is None:
             raise ValueError("episodes: missing; such as 'data/demo_*', or '/' where each file is one episode")
+        names = [mask.rpartition("/")[2] for mask in self.splits]
+        if names and (not self.episodes.strip("/") or len({*names, "rest"}) <= len(names)):
+            raise ValueError("splits: lists of groups with different names at their ends, none of them 'rest'")
         return self
 
 
@@ -60,6 +71,58 @@ class LerobotSource(SourceSpec):
     images: Images = "jpeg 95"  # for frames of videos
 
 
+Stamp = Literal["log", "header"]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+class RosbagSource(SourceSpec):
+    """Bags of ROS messages and MCAP files: one bag is one episode, its topics resampled to one clock."""
+
+    format: Literal["rosbag"]
+    clock: str | Positive | None = None  # a topic, or ticks in a second
+    topics: dict[str, Literal["nearest", "hold", "linear", "slerp", "once"]] = Field(default_factory=dict)
+    stamp: Stamp | dict[str, Stamp] = "log"  # which time a message has; of topics not named, that of its logging
+    max_skew: Positive | None = None  # seconds
+    disorder: Literal["refuse", "sort"] = "refuse"  # times that go back or repeat
+    only: tuple[str, ...] = ()  # topics or paths: nothing else is read
+    ignore: tuple[str, ...] = ()  # topics or paths that are not read
+    ros: str | None = None  # a distribution, where the bags do not define their messages
+    files: str | None = None  # a pattern of files below `uri`, each of which is a bag
+    images: Images = "png"  # for raw frames
+
+    @model_validator(mode="after")
+    def _says_when(self) -> Self:
+        if self.clock is None:
+            raise ValueError("clock: missing; a topic such as '/joint_states', each message of which is a step, or Hz")
+        return self
+
+
+class ZarrSource(SourceSpec):
+    """Zarr stores with the steps of all episodes one after the other, and where each episode ends."""
+
+    format: Literal["zarr"]
+    episode_ends: str = "meta/episode_ends"  # an array
+    steps: str = "data"  # the group whose arrays have a row for each step
+    files: str | None = None  # a pattern of stores below `uri`
+    ignore: tuple[str, ...] = ()  # paths that are not read
+    frames: dict[str, Frames] = EMPTY  # how arrays hold images, where that is not plain uint8 [N, H, W, C]
+    fill: tuple[str, ...] = ()  # paths whose chunks may be missing: they hold the fill value
+    images: Images = "png"
+
+
+class FolderSource(SourceSpec):
+    """A folder, or a file, for each episode."""
+
+    format: Literal["folder"]
+    episodes: str = Field(min_length=1)  # a pattern of folders or files
+    ignore: tuple[str, ...] = ()  # paths that are not read
+    per_episode: tuple[str, ...] = ()  # paths without a step axis
+    drop_last: tuple[str, ...] = ()  # paths that have one step more than the others
+    unnumbered: tuple[str, ...] = ()  # image folders in whose names a gap between numbers is no lost frame
+    ignore_lines: str | None = None  # a pattern of lines of text files
+    images: Images | None = None  # for raw frames ("png" unless said) and videos ("jpeg 95")
+
+
 class PluginSource(SourceSpec):
     """A format that another package reads: an entry point of `GROUP` has the format's name."""
 
@@ -70,7 +133,14 @@ class PluginSource(SourceSpec):
         return self.options
 
 
-OURS: dict[str, type[SourceSpec]] = {"rlds": RldsSource, "hdf5": Hdf5Source, "lerobot": LerobotSource}
+OURS: dict[str, type[SourceSpec]] = {
+    "rlds": RldsSource,
+    "hdf5": Hdf5Source,
+    "lerobot": LerobotSource,
+    "zarr": ZarrSource,
+    "rosbag": RosbagSource,
+    "folder": FolderSource,
+}
 PLUGIN = "plugin"
 
 
@@ -83,6 +153,9 @@ AnySource: TypeAlias = Annotated[
     Annotated[RldsSource, Tag("rlds")]
     | Annotated[Hdf5Source, Tag("hdf5")]
     | Annotated[LerobotSource, Tag("lerobot")]
+    | Annotated[ZarrSource, Tag("zarr")]
+    | Annotated[FolderSource, Tag("folder")]
+    | Annotated[RosbagSource, Tag("rosbag")]
     | Annotated[PluginSource, Tag(PLUGIN)],
     Discriminator(_tag),
 ]

@@ -1,26 +1,22 @@
 """Mixtures: which datasets are trained on together, and how large each one's share of the draws is.
 
-One TOML file each; those of the Open X-Embodiment projects are in `schemas/mixtures/`. docs/mixtures.md explains them.
+One TOML file each; those of the Open X-Embodiment projects are in `schemas/mixtures/`. docs/mixtures.md explains them;
+`shares.py` turns the weights into shares, and `lock.py` has what a mixture was when it was locked.
 """
 
 import re
 import tomllib
 from collections import Counter
-from collections.abc import Mapping
-from dataclasses import dataclass
-from difflib import get_close_matches
-from fractions import Fraction
 from math import inf
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self, TypeAlias
 
 from pydantic import AfterValidator, Field, StringConstraints, model_validator
 
-from schemas import catalog
-from schemas.errors import SpecError, ViewError, did_you_mean
+from schemas import filters
+from schemas.errors import SpecError, UsageError, did_you_mean
 from schemas.spec import validated
 from schemas.tables import Model
-from schemas.views import view
 
 HERE = Path(__file__).parent / "mixtures"
 
@@ -31,14 +27,54 @@ def _above_zero(weight: float) -> float:
     return weight
 
 
+def _positive(number: float) -> float:
+    if not 0 < number < inf:
+        raise ValueError("must be a number above 0")
+    return number
+
+
+def _spelled(text: str) -> str:
+    try:
+        return str(filters.parse(text))
+    except UsageError as error:
+        raise ValueError(str(error)) from None
+
+
 Weight = Annotated[float, Field(strict=True), AfterValidator(_above_zero)]
+Positive = Annotated[float, Field(strict=True), AfterValidator(_positive)]
+Part = Annotated[float, Field(strict=True, gt=0, lt=1)]
+Condition = Annotated[str, AfterValidator(_spelled)]  # in its one spelling
+Convention: TypeAlias = Literal["frame", "rotation", "gripper", "origin"]
 
 
 class MixtureSource(Model):
-    """A source that is not a whole dataset: the episodes of one dataset that were recorded in these scenes."""
+    """Where a source comes from, if not from the whole dataset of its name, and which of its episodes belong to it."""
 
-    dataset: str
-    scenes: Annotated[tuple[str, ...], Field(min_length=1)]
+    dataset: str | None = None  # the source's own name, if it is not said
+    uri: str | None = None  # of the published dataset; a relative one from the folder of the TOML file
+    scenes: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
+    filter: Condition | None = None
+
+
+class Caps(Model):
+    """What no source may exceed; what is taken away goes to the others in proportion."""
+
+    share: Annotated[float, Field(strict=True, gt=0, le=1)] = 1  # of the draws
+    repeats: Positive | None = None  # expected draws of each step in an epoch
+
+
+class Holdout(Model):
+    """Episodes that are kept back for validation, in groups: those of one value of `by` stay together."""
+
+    by: str = "instruction"  # a column of the episode table
+    share: Part = 0.05  # of the groups
+
+
+class Normalize(Model):
+    """How actions are normalized: with the statistics of each dataset, or of all those of one embodiment."""
+
+    method: Literal["bounds_q99", "bounds", "normal"] = "bounds_q99"
+    per: Literal["dataset", "embodiment"] = "dataset"
 
 
 class MixtureSpec(Model):
@@ -47,21 +83,39 @@ class MixtureSpec(Model):
     name: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*(/[A-Za-z0-9][A-Za-z0-9_.-]*)*$")]
     citation: str | None = None
     view: str | None = None  # which view of each dataset; None is the stored action
-    weighting: Literal["relative", "share"]
+    seed: Annotated[int, Field(strict=True, ge=0, lt=2**63)] = 0
+    weighting: Literal["relative", "share", "temperature"]
+    temperature: Positive | None = None  # only with that weighting
     missing: Literal["error", "skip"] = "error"
+    filter: Condition | None = None  # on the episodes of every source
+    scene: str | None = None  # the column of the episode table that tells the scene
+    balance: str | None = None  # a column of the episode table: its values get equal parts of a source's draws
+    accept: tuple[Convention, ...] = ()  # what the sources' Spaces may differ in
+    dims: tuple[str, ...] = ()  # names of the action's dimensions; one that a source lacks is masked there
     weights: dict[str, Weight]
     sources: dict[str, MixtureSource] = Field(default_factory=dict)
     excluded: dict[str, str] = Field(default_factory=dict)  # source to reason
+    caps: Caps = Caps()
+    holdout: Holdout | None = None
+    normalize: Normalize = Normalize()
 
     @model_validator(mode="after")
-    def _sources_match(self) -> Self:
+    def _keys_fit(self) -> Self:
         for table, names in (("sources", self.sources), ("excluded", self.excluded)):
             for name in names:
                 if name not in self.weights:
                     raise ValueError(f"{table}.{name}: has no weight{did_you_mean(name, self.weights)}")
         if not self.weights.keys() - self.excluded.keys():
             raise ValueError("weights: the mixture is empty; name at least one dataset that is not excluded")
-        scenes = [(part.dataset, scene) for part in self.sources.values() for scene in part.scenes]
+        if (self.weighting == "temperature") != (self.temperature is not None):
+            raise ValueError('temperature: goes with weighting = "temperature", and is needed there')
+        if len(set(self.dims)) < len(self.dims):
+            raise ValueError("dims: a name is given twice")
+        return self
+
+    @model_validator(mode="after")
+    def _steps_count_once(self) -> Self:
+        scenes = [(self.dataset_of(name), scene) for name, part in self.sources.items() for scene in part.scenes or ()]
         for (dataset, scene), count in Counter(scenes).items():
             if count > 1:
                 raise ValueError(
@@ -73,7 +127,24 @@ class MixtureSpec(Model):
 
     def dataset_of(self, source: str) -> str:
         """Name the dataset that a source is taken from."""
-        return self.sources[source].dataset if source in self.sources else source
+        return (self.sources[source].dataset if source in self.sources else None) or source
+
+    def filter_of(self, source: str) -> str | None:
+        """Give the condition that a source's episodes meet: the mixture's, its own, and its scenes."""
+        own = self.sources.get(source, MixtureSource())
+        parts = [self.filter, own.filter]
+        if own.scenes:
+            if not self.scene:
+                raise SpecError(
+                    f'{self.name}: sources.{source}: has scenes; say which column tells them: scene = "..."'
+                )
+            parts.append(" or ".join(f'{self.scene} contains "{scene}"' for scene in own.scenes))
+        told = [part for part in parts if part]
+        return str(filters.parse(" and ".join(f"({part})" for part in told))) if told else None
+
+    def to_json(self) -> dict[str, Any]:
+        """Give the self-contained form that stands in a lock."""
+        return self.model_dump(mode="json", exclude_defaults=True)
 
 
 def mixture_names() -> tuple[str, ...]:
@@ -120,81 +191,3 @@ def _given_twice(text: str) -> str:
     counts = (Counter(re.findall(r"^\s*[\"']?([\w./-]+)[\"']?\s*=", table, re.MULTILINE)) for table in tables)
     twice = [key for count in counts for key, times in count.items() if times > 1]
     return f"; given twice: {', '.join(twice)}" if twice else ""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Share:
-    """What one source gets: its `steps`, its `share` of the draws, and how often an epoch `repeats` each step."""
-
-    steps: int
-    share: float
-    repeats: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Shares:
-    """What each source of a mixture gets; `epoch` is in draws, `left_out` gives a reason for each other source."""
-
-    sources: Mapping[str, Share]
-    epoch: int
-    left_out: Mapping[str, str]
-
-
-def shares(spec: MixtureSpec, steps: Mapping[str, int]) -> Shares:
-    """Turn weights into shares, given how many steps each source has in the mixture's view.
-
-    `relative` weights are multiplied by the steps, as in OpenVLA's loader; an epoch then draws each step of a source as
-    often as its weight says. A `share` weight is only divided by the sum of weights; an epoch then has as many draws
-    as there are steps. Computed in fractions and rounded once. A source that cannot take part is a SpecError, or is
-    left out if `missing` is `skip`; it is always one if nothing remains.
-
-    >>> steps = {"bridge_orig": 2_135_463, "fractal20220817_data": 3_786_400}
-    >>> shares(mixture("openvla/bridge_rt_1"), steps).sources["bridge_orig"]
-    Share(steps=2135463, share=0.3606066199099844, repeats=1.0)
-    """
-    left_out = {**_absent(spec, steps), **spec.excluded}
-    weights = {source: Fraction(weight) for source, weight in spec.weights.items() if source not in left_out}
-    sizes = {source: int(steps[source]) for source in weights}
-    relative = spec.weighting == "relative"
-    draws = {source: weight * sizes[source] if relative else weight for source, weight in weights.items()}
-    total = sum(draws.values(), Fraction())
-    epoch = total if relative else Fraction(sum(sizes.values()))
-    of_source = {
-        source: Share(
-            steps=sizes[source], share=float(part / total), repeats=float(part / total * epoch / sizes[source])
-        )
-        for source, part in draws.items()
-    }
-    return Shares(sources=of_source, epoch=int(epoch), left_out=left_out)
-
-
-def _absent(spec: MixtureSpec, steps: Mapping[str, int]) -> dict[str, str]:
-    """Say of each source that should take part and cannot why; refuse what `missing` does not allow."""
-    wanted = spec.weights.keys() - spec.excluded.keys()
-    absent = {source: why for source in spec.weights if source in wanted and (why := _why_not(spec, source, steps))}
-    told = "; ".join(f"{source} ({why})" for source, why in absent.items())
-    if absent and spec.missing == "error":
-        fix = 'name them under [excluded] or set missing = "skip"'
-        raise SpecError(
-            f"{spec.name}: {len(absent)} of {len(wanted)} cannot take part: {told}. To go on without, {fix}"
-        )
-    if len(absent) == len(wanted):
-        raise SpecError(f"{spec.name}: nothing is left to draw from: {told}")
-    return absent
-
-
-def _why_not(spec: MixtureSpec, source: str, steps: Mapping[str, int]) -> str | None:
-    """Say why a source cannot take part: it is unknown, without the view, or without steps."""
-    dataset = spec.dataset_of(source)
-    name = catalog.name_of(dataset)
-    if name is None and (spec.view or source not in steps):
-        close = get_close_matches(dataset, catalog.dataset_names(), n=1)
-        return "unknown dataset" + (f", did you mean '{close[0]}'?" if close else "")
-    if spec.view and name:
-        try:
-            view(catalog.dataset(name), spec.view)
-        except ViewError as error:
-            return str(error)
-    if source not in steps:
-        return "its number of steps is not given"
-    return None if steps[source] > 0 else "it has no steps"

@@ -59,3 +59,13 @@ def from_rotation(rotation: "Rotation", representation: str) -> Array:
 def to_euler(rotation: "Rotation") -> Array:
     """Give [T, 3] roll, pitch, yaw in radians, float32."""
     return np.asarray(rotation.as_euler(EULER, suppress_warnings=True), np.float32)
+
+
+def between(left: Array, right: Array, weight: Array) -> Array:
+    """Turn by a part `weight` [T] of the shorter way from quaternions `left` to `right` [T, 4], x y z w."""
+    for side in (left, right):
+        if not np.isfinite(side).all():
+            raise SourceError("a quaternion that is not finite", reason="bad_rotation")
+    start, end = to_rotation(left, "quat_xyzw"), to_rotation(right, "quat_xyzw")
+    way = (start.inv() * end).as_rotvec()
+    return np.asarray((start * _scipy().from_rotvec(way * weight[:, None])).as_quat(), np.float64)

@@ -64,15 +64,21 @@ class RawEpisode:
         """Count the steps; columns of unequal length are a SourceError."""
         lengths = {path: len(column) for path, column in self.steps.items()}
         if len(set(lengths.values())) > 1:
-            ordered = sorted(lengths, key=lambda path: lengths[path])
-            longest, shortest = (f"{path} has {lengths[path]} steps" for path in (ordered[-1], ordered[0]))
-            raise SourceError(
-                f"columns of unequal length: {longest}, {shortest}",
-                reason="unequal_lengths",
-                file=self.file,
-                offset=self.offset,
-            )
+            message = f"columns of unequal length: {_unequal(lengths)}"
+            raise SourceError(message, reason="unequal_lengths", file=self.file, offset=self.offset)
         return next(iter(lengths.values()), 0)
+
+
+def _unequal(lengths: Mapping[str, int], shown: int = 5) -> str:
+    """Say which columns have which length, the longest first, and of many columns the first one."""
+    named: dict[int, list[str]] = {}
+    for path in sorted(lengths, key=lambda path: -lengths[path]):
+        named.setdefault(lengths[path], []).append(path)
+    groups = [
+        f"{first} and {len(more)} more have {length} steps" if more else f"{first} has {length} steps"
+        for length, (first, *more) in named.items()
+    ]
+    return ", ".join([*groups[:shown], *(["..."] if len(groups) > shown else [])])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

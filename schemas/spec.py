@@ -5,8 +5,9 @@ Read and checked at load time; a wrong one is a SpecError that names file, key a
 
 import hashlib
 import json
+import re
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from math import inf
 from typing import Annotated, Any, Literal, Self, TypeVar
 
@@ -34,6 +35,8 @@ from schemas.tables import (
 from schemas.vocabulary import DECODERS
 
 EMPTY: Any = Field(default_factory=dict)
+TODO = "TODO"  # stands for a word that a draft leaves to a person
+FREE = frozenset({"description", "license", "citation", "homepage", "errata"})  # texts that may hold any word
 
 
 class DatasetSpec(Model):
@@ -227,6 +230,7 @@ def load(
 ) -> DatasetSpec:
     """Read a declaration; `where` names it in errors, `embodiment` and `like` find what it refers to by name."""
     data = merged(text, where=where, like=like)
+    _check_done(data, where)
     if isinstance(data.get("embodiment"), str):
         try:
             data["embodiment"] = embodiment(data["embodiment"]).model_dump()
@@ -255,7 +259,9 @@ def merged(text: str, *, where: str, like: Callable[[str], dict[str, Any]] | Non
 
 def load_embodiment(text: str, *, where: str) -> EmbodimentSpec:
     """Read an embodiment's declaration."""
-    return validated(EmbodimentSpec, _toml(text, where), where)
+    data = _toml(text, where)
+    _check_done(data, where)
+    return validated(EmbodimentSpec, data, where)
 
 
 def from_json(data: Mapping[str, Any], *, where: str) -> DatasetSpec:
@@ -279,3 +285,29 @@ def validated(model: type[M], data: dict[str, Any], where: str) -> M:
         return model.model_validate(data)
     except ValidationError as error:
         raise SpecError(f"{where}: {_explain(error)}") from None
+
+
+def todos(data: Mapping[str, Any]) -> list[str]:
+    """List the keys of parsed TOML whose values still hold the word TODO.
+
+    >>> todos({"name": "lab", "embodiment": {"robot": "TODO"}, "state": {"gripper": "width | scale(1/TODO)"}})
+    ['embodiment.robot', 'state.gripper']
+    """
+    return list(dict.fromkeys(place for key, value in data.items() if key not in FREE for place in _todos(value, key)))
+
+
+def _todos(value: Any, place: str) -> Iterator[str]:
+    if isinstance(value, Mapping):
+        for key, held in value.items():
+            yield from _todos(held, f"{place}.{key}")
+    elif isinstance(value, list):
+        for held in value:
+            yield from _todos(held, place)
+    elif isinstance(value, str) and re.search(rf"\b{TODO}\b", value):
+        yield place
+
+
+def _check_done(data: Mapping[str, Any], where: str) -> None:
+    if left := todos(data):
+        keys = f"{len(left)} key{'s' * (len(left) != 1)}"
+        raise SpecError(f"{where}: {TODO} still stands for {keys}: {', '.join(left)}; put what is true in its place")

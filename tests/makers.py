@@ -1,13 +1,19 @@
 """Small makers of test inputs."""
 
+import csv
+import json
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from schemas.source import Column, Ragged
+
+# For programs that measure themselves: the most memory that they ever had, KiB. `ru_maxrss` would be that of their
+# parent, if it was larger.
+PEAK = """int(next(line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM")))"""
 
 
 def write_rlds(
@@ -71,6 +77,62 @@ def write_hdf5(
                 group[name] = values
         for path, named in (attrs or {}).items():
             made[path].attrs.update(named)
+    return file
+
+
+def write_zarr(
+    folder: Path,
+    arrays: Mapping[str, Any],
+    *,
+    zarr_format: Literal[2, 3] = 2,
+    chunks: Mapping[str, tuple[int, ...]] | None = None,
+    compressors: Any = "auto",
+) -> Path:
+    """Write a Zarr store with its own library: arrays by path, each one chunk unless `chunks` says otherwise."""
+    import zarr
+
+    group = zarr.open_group(folder, mode="w", zarr_format=zarr_format)
+    for path, values in arrays.items():
+        held = np.asarray(values)
+        size = (chunks or {}).get(path) or tuple(max(1, side) for side in held.shape)
+        told = {"compressors": compressors, "config": {"write_empty_chunks": True}}
+        made = group.create_array(path, shape=held.shape, chunks=size, dtype=held.dtype, **told)
+        made[...] = held
+    return folder
+
+
+def write_csv(file: Path, columns: Mapping[str, Sequence[Any]]) -> Path:
+    """Write a table with a line for each row."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with file.open("w", newline="") as opened:
+        csv.writer(opened).writerows([columns, *zip(*columns.values(), strict=True)])
+    return file
+
+
+def write_jsonl(file: Path, columns: Mapping[str, Any]) -> Path:
+    """Write a JSON object for each row; columns may be nested."""
+
+    def row(held: Mapping[str, Any], i: int) -> dict[str, Any]:
+        return {name: row(column, i) if isinstance(column, Mapping) else column[i] for name, column in held.items()}
+
+    file.parent.mkdir(parents=True, exist_ok=True)
+    first = next(iter(columns.values()))
+    file.write_text("".join(json.dumps(row(columns, i)) + "\n" for i in range(len(first))))
+    return file
+
+
+def write_video(file: Path, *, frames: int, rate: int = 10, first: int = 0) -> Path:
+    """Write a small H.264 video of plain frames, each one lighter than the one before; that of number 0 is black."""
+    import av
+
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with av.open(file, "w") as made:
+        stream: Any = made.add_stream("libx264", rate=rate)
+        stream.width, stream.height, stream.pix_fmt = 32, 32, "yuv420p"
+        for number in range(first, first + frames):
+            frame = av.VideoFrame.from_ndarray(np.full((32, 32, 3), 5 * number, np.uint8), format="rgb24")
+            made.mux(stream.encode(frame))
+        made.mux(stream.encode())
     return file
 
 

@@ -1,72 +1,59 @@
 """Datasets and attributes of HDF5 as columns and values: never an object, never more than fits."""
 
-from collections.abc import Collection, Iterator
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping
 from math import prod
-from typing import Any, Literal, TypeAlias
+from typing import Any
 
 import h5py
 import numpy as np
 
-from pipelines.frames import encode
-from pipelines.hdf5.tree import covers
+from pipelines.frames import Pixels, encode, gathered
+from pipelines.hdf5.chunks import check_chunks
+from pipelines.readers.leaves import BLOCK, LIMIT, NUMBERS, VALUE_LIMIT, Leaf, check_size, encoded_leaf
+from pipelines.readers.names import covers
 from schemas.errors import SourceError
 from schemas.images import PNG
 from schemas.source import Array, Column, Field
 
-NUMBERS = {
-    "bool",
-    "float16",
-    "float32",
-    "float64",
-    *(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)),
-}
-STARTS = (b"\xff\xd8\xff", PNG)  # of a JPEG and of a PNG
-LIMIT = 1 << 30  # bytes of one column of an episode, and of one chunk
-FRAMES_LIMIT = 1 << 35  # bytes of one camera's raw frames in an episode; they are encoded one block after the other
-VALUE_LIMIT = 16 << 20  # bytes of what an episode has once
-BLOCK = 2 << 20  # bytes that are read at a time: they stay in the cache
-MAX_STEPS = 10_000_000
 
-Form: TypeAlias = Literal["numbers", "texts", "frames", "padded", "blobs", "value"]
+def leaf_of(path: str, dataset: h5py.Dataset, per_episode: Collection[str], *, frames: Mapping[str, str]) -> Leaf:
+    """Describe a dataset; one whose content is no numbers, texts or images is a SourceError.
 
-
-@dataclass(frozen=True, slots=True)
-class Leaf:
-    """A field, and the form in which the file holds it."""
-
-    field: Field
-    form: Form  # frames: raw pixels; padded, blobs: encoded images in rows of one length, or each of its own
-
-
-def leaf_of(path: str, dataset: h5py.Dataset, per_episode: Collection[str]) -> Leaf:
-    """Describe a dataset; one whose content is no numbers, texts or images is a SourceError."""
+    `frames` says how some datasets hold images; one that it names and that holds none is a SpecError.
+    """
     shape, kind = dataset.shape, dataset.dtype
-    if dataset.is_virtual or dataset.external:
-        raise SourceError(f"{path} keeps its values in other files: refused", reason="unsafe_link")
-    if dataset.chunks and prod(dataset.chunks) * kind.itemsize > LIMIT:
-        raise SourceError(f"{path}: chunks of more than {LIMIT} bytes", reason="too_large")
-    if not shape or covers(per_episode, path):
+    check_storage(path, dataset)
+    if (not shape or covers(per_episode, path)) and path not in frames:
         if kind.itemsize * prod(shape or ()) > VALUE_LIMIT:
             raise SourceError(f"{path}: more than {VALUE_LIMIT} bytes for one value of an episode", reason="too_large")
         return Leaf(value_field(path, kind, shape), "value")
     name, rest = kind.name, shape[1:]
-    if name == "uint8" and len(rest) == 3 and rest[-1] in {1, 3} and prod(rest):
-        return Leaf(
-            Field(path=path, kind="image", dtype="uint8", shape=(None, None, rest[-1]), encoding="raw"), "frames"
-        )
+    if channels := _channels(path, dataset, frames.get(path)):
+        field = Field(path=path, kind="image", dtype="uint8", shape=(None, None, channels), encoding="raw")
+        return Leaf(field, "frames")
     is_blob = not rest and (h5py.check_string_dtype(kind) or h5py.check_vlen_dtype(kind) == np.uint8)
     if is_blob or (name == "uint8" and len(rest) == 1):
         start = _bytes(dataset[0, : len(PNG)] if rest else dataset[0]) if shape[0] and 0 not in rest else b""
-        if start.startswith(STARTS):
-            encoding = "png" if start.startswith(PNG) else "jpeg"
-            field = Field(path=path, kind="image", dtype="uint8", shape=(None, None, 3), encoding=encoding)
-            return Leaf(field, "padded" if rest else "blobs")
+        if encoded := encoded_leaf(path, start, "padded" if rest else "blobs"):
+            return encoded
     if name in NUMBERS:
         return Leaf(Field(path=path, kind="number", dtype=name, shape=rest), "numbers")
     if h5py.check_string_dtype(kind) and not rest:
         return Leaf(Field(path=path, kind="text"), "texts")
     raise _unsupported(path, kind)
+
+
+def _channels(path: str, dataset: h5py.Dataset, words: str | None) -> int | None:
+    if words is None:
+        return Pixels.of().channels(dataset.dtype, dataset.shape)
+    return Pixels.of(words).declared_channels(dataset.dtype, dataset.shape, path=path)
+
+
+def check_storage(path: str, dataset: h5py.Dataset) -> None:
+    """Refuse values that lie in other files or would inflate without end."""
+    if dataset.is_virtual or dataset.external:
+        raise SourceError(f"{path} keeps its values in other files: refused", reason="unsafe_link")
+    check_chunks(path, dataset)
 
 
 def value_field(path: str, kind: Any, shape: tuple[int, ...] | None) -> Field:
@@ -87,44 +74,19 @@ def _unsupported(path: str, kind: Any) -> SourceError:
     )
 
 
-def check_same(wanted: Leaf, found: Leaf) -> None:
-    """Refuse a field that is not in every episode what it is in the first one; narrower numbers are widened."""
-    ours, theirs = wanted.field, found.field
-    kinds = np.dtype(ours.dtype), np.dtype(theirs.dtype)
-    narrower = kinds[0].kind == kinds[1].kind and np.can_cast(kinds[1], kinds[0], "safe")
-    shapes = (len(ours.shape), len(theirs.shape)) if ours.per_step is False else (ours.shape, theirs.shape)
-    if (
-        wanted.form != found.form
-        or ours.kind != theirs.kind
-        or not narrower
-        or shapes[0] != shapes[1]
-        or ours.ragged != theirs.ragged
-    ):
-        says = [f"{leaf.form} {leaf.field.dtype} {list(leaf.field.shape)}" for leaf in (found, wanted)]
-        raise SourceError(
-            f"{ours.path} is {says[0]} here and {says[1]} in the first episode", reason="contradicts_fields"
-        )
-
-
-def column(leaf: Leaf, dataset: h5py.Dataset, *, rows: int, images: str) -> Column:
+def column(leaf: Leaf, dataset: h5py.Dataset, *, rows: int, images: str, frames: Mapping[str, str]) -> Column:
     """Read the first `rows` rows; raw frames are encoded as `images` says: `png`, or `jpeg` and a quality."""
-    size = dataset.dtype.itemsize * rows * prod(dataset.shape[1:])
-    limit = FRAMES_LIMIT if leaf.form == "frames" else LIMIT
-    if size > limit or rows > MAX_STEPS:
-        message = f"{leaf.field.path}: {rows} steps of {size} bytes together; the limit is {MAX_STEPS} and {limit}"
-        raise SourceError(message, reason="too_large")
+    path = leaf.field.path
+    check_size(leaf, rows=rows, size=dataset.dtype.itemsize * rows * prod(dataset.shape[1:]))
     if leaf.form == "numbers":
         return _native(dataset[:rows], leaf.field.dtype)
+    blocks = _blocks(dataset, rows)
     if leaf.form == "frames":
-        return [encode(frame, images) for block in _blocks(dataset, rows) for frame in block]
-    items: list[bytes] = []
-    held = 0
-    for block in _blocks(dataset, rows):
-        items += [_bytes(item) for item in block]
-        held += sum(map(len, items[-len(block) :]))
-        if held > LIMIT:
-            raise SourceError(f"{leaf.field.path}: more than {LIMIT} bytes in one episode", reason="too_large")
-    return items if leaf.form == "texts" else [item.rstrip(b"\0") for item in items]
+        pixels = Pixels.of(frames.get(path, "hwc"))
+        encoded = (encode(frame, images) for block in blocks for frame in pixels(block, path))
+        return gathered(encoded, path, limit=LIMIT)
+    items = (_bytes(item) for block in blocks for item in block)
+    return gathered(items if leaf.form == "texts" else (item.rstrip(b"\0") for item in items), path, limit=LIMIT)
 
 
 def _blocks(dataset: h5py.Dataset, rows: int) -> Iterator[Array]:

@@ -9,6 +9,7 @@ from typing import Any
 import h5py
 
 from pipelines.readers.folder import LFS_MARK, SourceFolder, lfs_pointer
+from pipelines.readers.names import covers, natural
 from schemas.errors import SourceError
 
 MAX_NODES = 10_000  # groups and datasets of one episode
@@ -39,7 +40,8 @@ def opened(folder: SourceFolder, name: str) -> Iterator[h5py.File]:
         with reading(path):
             file = str(here / name) if here else stack.enter_context(folder.open_parts(name))
             try:
-                held = stack.enter_context(h5py.File(file, "r"))
+                # Every chunk is read once and whole: a cache of chunks would only be one more copy.
+                held = stack.enter_context(h5py.File(file, "r", rdcc_nbytes=0))
             except OSError as error:
                 if "signature not found" in str(error):
                     raise _no_hdf5(folder, name) from error
@@ -57,6 +59,8 @@ def _no_hdf5(folder: SourceFolder, name: str) -> SourceError:
 def child(group: h5py.Group, name: str) -> Any:
     """Go one link down, to a group or dataset of the same file; a link to elsewhere is a SourceError."""
     link = group.get(name, getlink=True)
+    if link is None:
+        raise SourceError(f"{group.name} has no '{name}'", reason="missing_record")
     if isinstance(link, h5py.ExternalLink):
         raise SourceError(f"{group.name}: '{name}' is a link into another file: refused", reason="unsafe_link")
     if isinstance(link, h5py.SoftLink):
@@ -90,20 +94,19 @@ def groups(file: h5py.File, pattern: str) -> list[str]:
     return ["/"]
 
 
-def natural(name: str) -> tuple[list[str | int], str]:
-    """Give the key that sorts numbers inside names by their value.
-
-    >>> sorted(["demo_10", "demo_2"], key=natural)
-    ['demo_2', 'demo_10']
-    """
-    return [int(word) if i % 2 else word for i, word in enumerate(re.split(r"([0-9]+)", name))], name
+def node_at(file: h5py.File, path: str) -> Any:
+    """Go to a group or dataset."""
+    node = file["/"]
+    for word in filter(None, path.split("/")):
+        if not isinstance(node, h5py.Group):
+            raise SourceError(f"{node.name} is no group", reason="contradicts_fields")
+        node = child(node, word)
+    return node
 
 
 def group_at(file: h5py.File, path: str) -> h5py.Group:
     """Go to a group that `groups` named."""
-    node = file["/"]
-    for word in filter(None, path.split("/")):
-        node = child(node, word)
+    node = node_at(file, path)
     if not isinstance(node, h5py.Group):
         raise SourceError("an episode is a group, this is a dataset", reason="contradicts_fields")
     return node
@@ -137,15 +140,6 @@ def datasets(episode: h5py.Group, ignore: Collection[str]) -> dict[str, h5py.Dat
 
 def _address(group: h5py.Group) -> int:
     return int(h5py.h5o.get_info(group.id).addr)
-
-
-def covers(prefixes: Collection[str], path: str) -> bool:
-    """Say whether a dotted path is one of `prefixes`, or below one.
-
-    >>> covers(["obs"], "obs.image"), covers(["obs"], "observation")
-    (True, False)
-    """
-    return any(path == prefix or path.startswith(f"{prefix}.") for prefix in prefixes)
 
 
 def guess(file: h5py.File) -> str:

@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from pipelines.readers.find import LOOKS, several, sources
 from pipelines.readers.folder import SourceFolder, inside
 from schemas.errors import SourceError, UsageError
 
 INFO = "meta/info.json"
 MAX_DESCRIPTION = 1 << 28  # bytes of one file of descriptions
-MAX_CANDIDATES = 1000  # folders that are looked into for a dataset
 V2 = {
     "data_path": "data/chunk-{episode_chunk:03d}/episode_{episode_index:06d}.parquet",
     "video_path": "videos/chunk-{episode_chunk:03d}/{video_key}/episode_{episode_index:06d}.mp4",
@@ -60,27 +60,14 @@ class Info:
         return V3 if self.is_v3 else V2
 
 
-def roots(folder: SourceFolder) -> list[SourceFolder]:
-    """Find the datasets at a place: the folder itself, or those up to two below it."""
-    if folder.size(INFO) is not None:
-        return [folder]
-    for found in (
-        [folder.child(name) for name in folder.names()[:MAX_CANDIDATES]],
-        [folder.child(name).child(below) for name in folder.names()[:MAX_CANDIDATES] for below in folder.names(name)],
-    ):
-        if with_info := [below for below in found[:MAX_CANDIDATES] if below.size(INFO) is not None]:
-            return with_info
-    return []
-
-
 def root(uri: str) -> SourceFolder:
-    """Find the one dataset at a place."""
-    found = roots(SourceFolder.at(uri))
+    """Find the one dataset at a place, or below it."""
+    found = sources(uri, {"lerobot": LOOKS["lerobot"]})
     if not found:
         raise UsageError(f"{uri}: no LeRobotDataset here (no {INFO})")
     if len(found) > 1:
-        raise UsageError(f"{uri} holds several datasets, name one: {', '.join(sorted(f.uri for f in found))}")
-    return found[0]
+        raise several(uri, found)
+    return SourceFolder.at(found[0].uri)
 
 
 def described(folder: SourceFolder, name: str) -> bytes:

@@ -19,6 +19,15 @@ def lfs_pointer(path: str) -> SourceError:
     return SourceError(message, reason="lfs_pointer", file=path)
 
 
+def pickle_refused(path: str) -> SourceError:
+    """Say why a pickle is not read, and what to do."""
+    message = (
+        "a pickle: reading one runs whatever code it holds, so none is ever read; where you trust it, load it yourself "
+        "and write its arrays with numpy.savez, which is read"
+    )
+    return SourceError(message, reason="unsupported_field", file=path)
+
+
 def inside(name: str, *, where: str) -> str:
     """Return `name` if it is a relative path that stays inside its folder; else a SourceError naming `where`."""
     if not INSIDE.fullmatch(name):

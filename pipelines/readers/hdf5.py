@@ -1,33 +1,31 @@
 """HDF5 in any layout that a declaration names: groups of one file as episodes, or a file for each."""
 
-import hashlib
-import json
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
-from fnmatch import fnmatchcase
 from functools import cached_property
 from typing import Any
 
 import h5py
 
 from pipelines.hdf5 import tree
-from pipelines.hdf5.columns import Leaf, check_same, column, leaf_of, value, value_field
+from pipelines.hdf5.episode import Held, Told
+from pipelines.hdf5.splits import SPLIT, split_groups, split_name
+from pipelines.readers.beside import Beside, video_type
+from pipelines.readers.find import HDF5_NAMES
 from pipelines.readers.folder import SourceFolder
-from pipelines.readers.registry import HDF5_NAMES
-from pipelines.readers.source import FilePart, ShardRef
-from schemas.errors import SourceError, UsageError
+from pipelines.readers.leaves import Leaf, digest
+from pipelines.readers.names import matching, natural
+from pipelines.readers.source import FILMED, FilePart, ShardRef
+from schemas.errors import SourceError, SpecError, UsageError
 from schemas.source import Field, RawEpisode, Unreadable
-
-SPLIT = "train"
-PLACE, OWN, PARENT = "episode_path", "attrs", "parent"  # per-episode fields that every source has, or may have
 
 
 class Hdf5Reader:
     """HDF5 files in a folder, or one of them.
 
     `episodes` is a pattern of groups (`data/demo_*`), or `/` where each file is one episode; None: guessed from the
-    first file. The fields are those of the first episode that can be read. Dotted paths in `ignore` are not read,
-    those in `per_episode` have no step axis, those in `drop_last` have one step more than the others.
+    first file. `splits` names datasets that list the episodes of a split. The fields are those of the first episode
+    that can be read; the other keys are those of `Told`, and stand in docs/sources.md.
     """
 
     format = "hdf5"
@@ -38,14 +36,30 @@ class Hdf5Reader:
         *,
         episodes: str | None = None,
         files: str | None = None,
+        splits: Sequence[str] = (),
         ignore: Sequence[str] = (),
         per_episode: Sequence[str] = (),
         drop_last: Sequence[str] = (),
-        images: str = "png",
+        frames: Mapping[str, str] | None = None,
+        in_json: Sequence[str] = (),
+        beside: Mapping[str, str] | None = None,
+        videos: Mapping[str, str] | None = None,
+        images: str | None = None,
     ) -> None:
         """Read the structure of the first episode."""
-        self.uri = uri
-        self.ignore, self.per_episode, self.drop_last, self.images = ignore, per_episode, drop_last, images
+        self.uri, self.pattern, self.splits = uri, files, splits
+        self.told = Told(
+            ignore=ignore,
+            per_episode=per_episode,
+            drop_last=drop_last,
+            frames=frames or {},
+            in_json=in_json,
+            beside=beside or {},
+            videos=videos or {},
+            images=images,
+        )
+        if videos:
+            video_type()  # now, not at the first frame
         above, _, name = uri.rstrip("/").rpartition("/")
         is_file = files is None and name.endswith(HDF5_NAMES)
         self.folder = SourceFolder.at((above or "/" if "/" in uri else ".") if is_file else uri)
@@ -63,9 +77,11 @@ class Hdf5Reader:
             try:
                 with tree.opened(self.folder, name) as file, tree.reading(path):
                     pattern = tree.guess(file) if episodes is None else episodes
-                    for group in tree.groups(file, pattern):
+                    for group in self._groups(file, pattern):
                         try:
-                            return pattern, self._leaves(tree.group_at(file, group))
+                            return pattern, self._held(file, group, name=name).leaves()
+                        except SpecError as error:
+                            raise SpecError(f"{path}: {group}: {error}") from error
                         except SourceError as error:
                             told = SourceError(f"{group}: {error.message}", reason=error.reason, file=path)
                             if error.reason == "unsupported_field":  # as in all others, most likely
@@ -78,43 +94,53 @@ class Hdf5Reader:
                 failure = failure or SourceError(error.message, reason=error.reason, file=error.file or path)
         raise failure or UsageError(f"{self.uri}: no HDF5 file")
 
-    def _leaves(self, group: h5py.Group) -> dict[str, Leaf]:
-        """Describe an episode: every dataset below it, its attributes and those of the group that it lies in."""
-        found = {PLACE: Leaf(Field(path=PLACE, kind="text", per_step=False), "value")}
-        for path, dataset in tree.datasets(group, self.ignore).items():
-            _add(found, leaf_of(path, dataset, self.per_episode))
-        for path, (holder, name) in self._attributes(group).items():
-            held = holder.attrs.get_id(name)
-            _add(found, Leaf(value_field(path, held.dtype, held.shape), "value"))
-        return found
+    def _held(self, file: h5py.File, group: str, *, name: str) -> Held:
+        return Held(file, group, folder=self.folder, file_name=name, told=self.told)
 
-    def _attributes(self, group: h5py.Group) -> dict[str, tuple[h5py.Group, str]]:
-        holders = {OWN: group} if group.name == "/" else {OWN: group, PARENT: group.parent}
-        named = {f"{prefix}.{name}": (held, name) for prefix, held in holders.items() for name in held.attrs}
-        return {path: place for path, place in named.items() if not tree.covers(self.ignore, path)}
+    def _groups(self, file: h5py.File, pattern: str) -> list[str]:
+        """Name a file's episodes, split after split."""
+        return [group for groups in split_groups(file, pattern, self.splits).values() for group in groups]
 
     def files(self) -> Mapping[str, tuple[FilePart, ...]]:
-        """Name the files, in the order of the numbers in their names, with the episodes that each holds."""
+        """Name the files of every split, in the order of the numbers in their names, with the episodes of each."""
         return self._files
 
     @cached_property
     def _files(self) -> dict[str, tuple[FilePart, ...]]:
-        first, parts = 0, []
-        sizes = self.folder.sizes(self.names)
-        for name in self.names:
-            parts.append(FilePart(name=name, size=sizes[name], first=first, count=self._count(name)))
-            first += parts[-1].count
-        return {SPLIT: tuple(parts)}
+        sizes = self._sizes()
+        counts = {name: self._counts(name) for name in self.names}
+        splits = dict.fromkeys([*map(split_name, self.splits), *(split for held in counts.values() for split in held)])
+        first, parts = 0, {split: list[FilePart]() for split in splits}
+        for split in splits:
+            for name, held in counts.items():
+                if split in held:
+                    filmed = bool(self.told.videos)
+                    part = _part(name, split, held=held, size=sizes[name], first=first, filmed=filmed)
+                    parts[split].append(part)
+                    first += part.count
+        return {split: tuple(listed) for split, listed in parts.items()}
 
-    def _count(self, name: str) -> int:
-        """Count the episodes of a file; one in which none can be found counts as one that cannot be read."""
+    def _counts(self, name: str) -> dict[str, int]:
+        """Count a file's episodes by split; one in which none can be found counts as one that cannot be read."""
+        split = split_name(self.splits[0]) if self.splits else SPLIT
         if not self.episodes.strip("/"):
-            return 1
+            return {split: 1}
         try:
             with tree.opened(self.folder, name) as file, tree.reading(self.folder.path(name)):
-                return len(tree.groups(file, self.episodes)) or 1
+                groups = split_groups(file, self.episodes, self.splits)
+                return {split: len(held) for split, held in groups.items() if held} or {split: 1}
         except SourceError:
-            return 1
+            return {split: 1}
+
+    def _sizes(self) -> dict[str, int | None]:
+        """Tell each file's size, with that of the videos beside it: they make up most of what is written."""
+        sizes = self.folder.sizes(self.names)
+        for name in self.names if self.told.videos else ():
+            beside = Beside(self.folder, name.rpartition("/")[0])
+            found = [beside.sizes(pattern) for pattern in self.told.videos.values()]
+            if (size := sizes[name]) is not None:
+                sizes[name] = size + sum({file: size for held in found for file, size in held.items()}.values())
+        return sizes
 
     def place(self, name: str) -> str:
         """Give a file's full path."""
@@ -122,16 +148,17 @@ class Hdf5Reader:
 
     def description(self) -> dict[str, Any]:
         """Name the layout, and the fields by their digest."""
-        fields = json.dumps([asdict(field) for field in self.fields])
-        return {
-            "format": self.format,
-            "episodes_at": self.episodes,
-            "fields_sha256": hashlib.sha256(fields.encode()).hexdigest(),
-        }
+        return {"format": self.format, "episodes_at": self.episodes, "fields_sha256": digest(self.fields)}
 
     def tails(self, names: Iterable[str], count: int) -> dict[str, bytes]:
         """Read the last bytes of files."""
         return self.folder.tails(names, count)
+
+    def layout(self) -> dict[str, Any]:
+        """Give where the episodes are, as told or guessed, and what else was told."""
+        told = {"files": self.pattern, "splits": self.splits, **asdict(self.told)}
+        kept = {key: list(value) if isinstance(value, tuple) else value for key, value in told.items() if value}
+        return {"episodes": self.episodes, **kept}
 
     def declaration(self) -> str | None:
         """Give nothing: no HDF5 file carries one."""
@@ -153,7 +180,7 @@ class Hdf5Reader:
         try:
             with tree.opened(self.folder, part.name) as file:
                 with tree.reading(path):
-                    names = tree.groups(file, self.episodes)
+                    names = self._groups(file, self.episodes)
                 if not names:
                     raise _nothing(self.episodes, path)
                 for name in names[part.skip : None if part.is_tail else part.skip + part.count]:
@@ -162,7 +189,7 @@ class Hdf5Reader:
                         if index is None:
                             raise SourceError("was added after the conversion was planned", reason="undeclared_record")
                         with tree.reading(path):
-                            steps, metadata = self._values(file, name, part=part, columns=columns)
+                            steps, metadata = self._held(file, name, name=part.name).read(self.leaves, columns)
                         yield RawEpisode(index=index, split=split, steps=steps, metadata=metadata, file=path)
                     except SourceError as error:
                         told = SourceError(f"{name}: {error.message}", reason=error.reason, file=path)
@@ -175,58 +202,19 @@ class Hdf5Reader:
         for index in range(part.first + done, part.first + part.count):
             yield Unreadable.of(failure, index=index, split=split, file=path)
 
-    def _values(
-        self, file: h5py.File, name: str, *, part: FilePart, columns: Collection[str] | None
-    ) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Read one episode: what it has per step, and what it has once."""
-        group = tree.group_at(file, name)
-        datasets, attributes = tree.datasets(group, self.ignore), self._attributes(group)
-        self._check({*datasets, *attributes})
-        steps: dict[str, Any] = {}
-        metadata: dict[str, Any] = {}
-        for path, leaf in self.leaves.items():
-            if columns is not None and path not in columns:
-                continue
-            if path == PLACE:
-                metadata[path] = f"{part.name}{name.rstrip('/')}"
-            elif path in attributes:
-                holder, attribute = attributes[path]
-                held = holder.attrs.get_id(attribute)
-                check_same(leaf, Leaf(value_field(path, held.dtype, held.shape), "value"))
-                metadata[path] = value(leaf.field, holder.attrs[attribute])
-            elif path not in datasets:  # an attribute that this episode does not have
-                metadata[path] = None
-            elif leaf.form == "value":
-                check_same(leaf, leaf_of(path, datasets[path], self.per_episode))
-                metadata[path] = value(leaf.field, datasets[path][()])
-            else:
-                steps[path] = self._column(leaf, datasets[path])
-        return steps, metadata
 
-    def _column(self, leaf: Leaf, dataset: h5py.Dataset) -> Any:
-        path = leaf.field.path
-        found = leaf_of(path, dataset, self.per_episode)
-        rows = dataset.shape[0] - tree.covers(self.drop_last, path) if dataset.shape else 0
-        if found.form == "value" or dataset.shape[0]:  # a camera without a frame cannot show how it is encoded
-            check_same(leaf, found)
-        return column(leaf, dataset, rows=max(rows, 0), images=self.images)
-
-    def _check(self, found: Collection[str]) -> None:
-        """Refuse an episode that lacks a dataset of the first one, or holds more: that would be lost."""
-        known = {path for path in self.leaves if path != PLACE}
-        optional = {path for path in known if tree.covers([OWN, PARENT], path)}
-        missing, more = sorted(known - optional - {*found}), sorted({*found} - known)
-        if missing:
-            raise SourceError(f"there is no '{missing[0]}', which the first episode has", reason="contradicts_fields")
-        if more:
-            message = f"'{more[0]}' is not in the first episode; leave it out with source.ignore = ['{more[0]}']"
-            raise SourceError(message, reason="contradicts_fields")
-
-
-def _add(found: dict[str, Leaf], leaf: Leaf) -> None:
-    if leaf.field.path in found:
-        raise SourceError(f"two fields are called {leaf.field.path}", reason="unsupported_field")
-    found[leaf.field.path] = leaf
+def _part(name: str, split: str, *, held: Mapping[str, int], size: int | None, first: int, filmed: bool) -> FilePart:
+    """Name a split's run of episodes in a file, whose splits come one after the other."""
+    splits, count, total = [*held], held[split], sum(held.values())
+    return FilePart(
+        name=name,
+        size=None if size is None else size * count // total,
+        first=first,
+        count=count,
+        skip=sum(held[other] for other in splits[: splits.index(split)]),
+        is_tail=split == splits[-1],
+        becomes=FILMED * (size or 0) * count // total if filmed else None,
+    )
 
 
 def _nothing(pattern: str, path: str) -> SourceError:
@@ -234,11 +222,7 @@ def _nothing(pattern: str, path: str) -> SourceError:
 
 
 def _found(folder: SourceFolder, pattern: str | None) -> tuple[str, ...]:
-    """List the files that a pattern such as `*/demo.hdf5` names, or those directly in the folder."""
+    """List the files that a pattern names, or those directly in the folder."""
     if pattern is None:
-        return tuple(sorted((name for name in folder.names() if name.endswith(HDF5_NAMES)), key=tree.natural))
-    found = [""]
-    for depth, word in enumerate(pattern.split("/")):
-        bases = [(base, f"{base}/" if depth else "") for base in found]
-        found = [f"{stem}{name}" for base, stem in bases for name in folder.names(base) if fnmatchcase(name, word)]
-    return tuple(sorted(found, key=tree.natural))
+        return tuple(sorted((name for name in folder.names() if name.endswith(HDF5_NAMES)), key=natural))
+    return matching(folder, pattern)

@@ -4,8 +4,8 @@ from collections.abc import Callable
 from importlib import import_module
 from importlib.metadata import entry_points
 
-from pipelines.lerobot import info as lerobot
-from pipelines.readers.folder import SourceFolder
+from pipelines.readers.find import PICKLES, several, sources
+from pipelines.readers.folder import pickle_refused
 from pipelines.readers.source import Reader
 from schemas.errors import MissingExtraError, SpecError, UsageError, did_you_mean
 from schemas.formats import GROUP, SourceSpec
@@ -14,20 +14,46 @@ READERS = {
     "rlds": "pipelines.readers.rlds:RldsReader",
     "hdf5": "pipelines.readers.hdf5:Hdf5Reader",
     "lerobot": "pipelines.readers.lerobot:LerobotReader",
+    "zarr": "pipelines.readers.zarr:ZarrReader",
+    "rosbag": "pipelines.readers.rosbag:RosbagReader",
+    "folder": "pipelines.readers.episode_files:EpisodeFilesReader",
 }
-EXTRAS = {"h5py": "hdf5", "av": "lerobot"}  # packages that only some formats need, and the extra that brings them
-HDF5_NAMES = (".hdf5", ".h5", ".hdf")
+# Packages that only some formats need, and the extra that brings them.
+EXTRAS = {
+    "h5py": "hdf5",
+    "zarr": "zarr",
+    "av": "lerobot",
+    **dict.fromkeys(("apsw", "lz4", "mcap", "rosbags", "ruamel", "zstandard"), "mcap"),
+}
 
 
 def open_source(uri: str, told: SourceSpec | None = None) -> Reader:
-    """Open a source as its declaration tells; without one, format and layout are guessed from what lies there."""
-    form, layout = (told.format, told.layout()) if told else (guess(uri), {})
+    """Open a source as its declaration tells; without one, place, format and layout are guessed from what lies there.
+
+    A folder that holds several sources is a UsageError that names them.
+    """
+    if told is None:
+        form, place = guess(uri)
+        return _reader(form)(place)
     try:
-        return _reader(form)(uri, **layout)
+        return _reader(told.format)(uri, **told.layout())
+    except UsageError as error:
+        raise _elsewhere(uri, told.format, error) from error
     except TypeError as error:
-        if form in READERS:
+        if told.format in READERS:
             raise
-        raise UsageError(f"{uri}: the reader of '{form}' does not take these source.options ({error})") from error
+        raise UsageError(
+            f"{uri}: the reader of '{told.format}' does not take these source.options ({error})"
+        ) from error
+
+
+def _elsewhere(uri: str, form: str, error: UsageError) -> UsageError:
+    """Say what there is instead of a source of the declared format."""
+    found = sources(uri)
+    others = [one for one in found if one.uri.rstrip("/") != uri.rstrip("/")]
+    if others:
+        return several(uri, others)
+    return UsageError(f"{error}; it looks like {found[0].format}") if found and found[0].format != form else error
 
 
 def _reader(form: str) -> Callable[..., Reader]:
@@ -48,15 +74,11 @@ def _reader(form: str) -> Callable[..., Reader]:
     return ours
 
 
-def guess(uri: str) -> str:
-    """Say which format lies at `uri`, told by the names of its files; RLDS where they tell nothing."""
-    if uri.rstrip("/").endswith(HDF5_NAMES):
-        return "hdf5"
-    folder = SourceFolder.at(uri)
-    names = folder.names()
-    looks = {
-        "rlds": "features.json" in names,
-        "hdf5": any(name.endswith(HDF5_NAMES) for name in names),
-        "lerobot": bool(lerobot.roots(folder)),
-    }
-    return next((form for form, fits in looks.items() if fits), "rlds")
+def guess(uri: str) -> tuple[str, str]:
+    """Say which format lies at `uri` or below, and where; RLDS where nothing does: its reader says what is missing."""
+    if uri.rstrip("/").endswith(PICKLES):
+        raise pickle_refused(uri)
+    found = sources(uri)
+    if len(found) > 1:
+        raise several(uri, found)
+    return (found[0].format, found[0].uri) if found else ("rlds", uri)

@@ -9,6 +9,7 @@ from functools import cached_property
 from itertools import count
 from typing import Any
 
+from pipelines.readers.find import LOOKS, several, sources
 from pipelines.readers.folder import SourceFolder, inside
 from pipelines.readers.source import FilePart, ShardRef
 from pipelines.rlds import example, features, tfrecord
@@ -145,6 +146,10 @@ class RldsReader:
         """Read the last bytes of shards: the last record's checksum is among them."""
         return self.folder.tails(names, count)
 
+    def layout(self) -> dict[str, Any]:
+        """Give nothing: RLDS describes itself."""
+        return {}
+
     def declaration(self) -> str | None:
         """Give the `oxe_spec.toml` that our exports carry."""
         return None if self.folder.size(DECLARATION) is None else self.folder.read(DECLARATION).decode()
@@ -240,19 +245,14 @@ def _expand(template: str, dataset: str, split: str, *, shard: int, of: int) -> 
 
 
 def find(folder: SourceFolder, uri: str) -> SourceFolder:
-    """Find the folder with `features.json`: this one, or the only one below it (dataset/version)."""
+    """Find the folder with `features.json`: this one, or the only one below it."""
     if folder.size(FEATURES) is not None:
         return folder
-    found = [
-        below
-        for child in _subfolders(folder)
-        for below in (child, *_subfolders(child))
-        if below.size(FEATURES) is not None
-    ]
+    found = sources(uri, {"rlds": LOOKS["rlds"]})
     if len(found) == 1:
-        return found[0]
+        return SourceFolder.at(found[0].uri)
     if found:
-        raise UsageError(f"{uri} holds several datasets, name one: {', '.join(sorted(f.uri for f in found))}")
+        raise several(uri, found)
     if any(SHARD_FILE.fullmatch(name) for name in folder.names()):
         raise SourceError(
             "features.json is missing: without it the shards have no types or shapes; "
@@ -261,7 +261,3 @@ def find(folder: SourceFolder, uri: str) -> SourceFolder:
             file=folder.path(FEATURES),
         )
     raise UsageError(f"{uri}: no RLDS dataset here (no features.json, no *.tfrecord-* shards)")
-
-
-def _subfolders(folder: SourceFolder) -> list[SourceFolder]:
-    return [folder.child(name) for name in folder.names() if "." not in name or re.fullmatch(r"\d+\.\d+\.\d+", name)]

@@ -7,6 +7,7 @@ from typing import Any, Protocol, TypeAlias
 
 from schemas.source import Field, RawEpisode, Unreadable
 
+FILMED = 10  # times: about what the frames of a video take as JPEG, where nobody has counted them
 LARGE, SMALL, PARTS = 256 << 20, 32 << 20, 8  # bytes, bytes, how many shards a small source becomes
 
 
@@ -74,6 +75,9 @@ class Reader(Protocol):
 
     def tails(self, names: Iterable[str], count: int) -> dict[str, bytes]:
         """Read the last `count` bytes of files; those that are not there are left out."""
+
+    def layout(self) -> dict[str, Any]:
+        """Give the keys of the declaration's `source` that open it the same way, without format, uri and defaults."""
 
     def declaration(self) -> str | None:
         """Give the text of the declaration that lies inside the source, if one does."""

@@ -105,13 +105,20 @@ def keys(value: Any) -> dict[str, Any]:
     }
 
 
+def several(recordings: Path, folder: Path) -> Path:
+    """Put two sources into one folder."""
+    for version in ("1.0.0", "1.1.0"):
+        shutil.copytree(recordings, folder / "several" / version)
+    return folder / "several"
+
+
 @pytest.mark.parametrize("name", ["inspect", "convert", "verify", "stats", "export rlds"])
 def test_the_json_in_the_docs_has_the_keys_that_are_printed(
     name: str, recordings: Path, converted: Dataset, tmp_path: Path
 ) -> None:
     out = ["--out", str(tmp_path / "out")]
     calls = {
-        "inspect": [[str(recordings)]],
+        "inspect": [[str(recordings)], [str(recordings), "--draft", "-"], [str(several(recordings, tmp_path))]],
         "convert": [["my_lab.toml", "--source", str(recordings), *out, *more] for more in ([], ["--dry-run"])],
         "verify": [[str(converted.path)]],
         "stats": [[str(converted.path), "--diff", str(converted.path)]],

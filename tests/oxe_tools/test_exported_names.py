@@ -17,6 +17,7 @@ def test_the_public_names_are_these() -> None:
         "open_dataset",
         "standardize",
         "stats",
+        "torch_dataset",
     ]
     assert oxe_tools.__all__ == sorted(oxe_tools.__all__, key=lambda name: (name[0].islower(), name))
 

@@ -9,6 +9,7 @@ import pytest
 from pipelines import numbers
 from pipelines.numbers import Selection, parts_of, vectors
 from pipelines.statistics import statistics
+from schemas import columns
 from schemas.source import Array
 from schemas.store import Dataset, open_dataset
 from tests.pipelines.counted import LENGTHS, episodes, make_counted
@@ -39,13 +40,13 @@ def test_small_files_are_read_together(dataset: Dataset, monkeypatch: pytest.Mon
 
 def test_only_the_columns_that_a_view_reads_are_read(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[str] = []
-    inner = numbers._arrays
+    inner = columns.arrays
 
     def spy(data: Dataset, table: Any) -> dict[str, Array]:
         read.extend(table.column_names)
         return inner(data, table)
 
-    monkeypatch.setattr(numbers, "_arrays", spy)
+    monkeypatch.setattr(columns, "arrays", spy)
     for selection, wanted in (
         (Selection(), {"action", "observation.state"}),
         (Selection(view="torque"), {"action", "observation.state", "raw.observation.torque"}),

@@ -133,7 +133,9 @@ def test_a_dataset_in_a_store_is_the_same_dataset(
     assert there.episodes.collect().equals(local.episodes.collect())
     for dataset, name in ((out, "exported"), (str(here), "exported from here")):
         assert oxe("export", "rlds", dataset, "--out", toy.folder / name).code == 0
-    assert files(toy.folder / "exported") == files(toy.folder / "exported from here")
+    exports = [files(toy.folder / name) for name in ("exported", "exported from here")]
+    assert [runs.pop("oxe_runs.jsonl") for runs in exports]  # which tell where and when
+    assert exports[0] == exports[1]
 
 
 def test_a_dataset_on_a_web_server_can_be_read(dataset: str, here: Path, tmp_path: Path) -> None:

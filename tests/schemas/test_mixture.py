@@ -16,7 +16,19 @@ from hypothesis import strategies as st
 
 from schemas import catalog
 from schemas.errors import SpecError, ViewError
-from schemas.mixture import HERE, MixtureSource, MixtureSpec, load, mixture, mixture_names, shares
+from schemas.mixture import (
+    HERE,
+    Caps,
+    Convention,
+    Holdout,
+    MixtureSource,
+    MixtureSpec,
+    Normalize,
+    load,
+    mixture,
+    mixture_names,
+)
+from schemas.shares import shares
 from schemas.views import view, view_names
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -228,7 +240,7 @@ def test_a_mixture_of_which_nothing_remains_is_an_error() -> None:
         ("0.5", "1\n[sources]\ntwo = {dataset = 'one', scenes = ['b']}", "weights.one: is given whole and in scenes"),
         ("0.5", "1\n[sources]\ntwo = {dataset = 'a', scenes = []}", "sources.two.scenes: Tuple should have at least 1"),
         ("0.5", "1\n[sources]\ntwo = {dataset = 'a', scenes = ['b', 'b']}", "sources: scene 'b' of a is in 2 sources"),
-        ('"relative"', '"relativ"', "weighting: Input should be 'relative' or 'share'"),
+        ('"relative"', '"relativ"', "weighting: Input should be 'relative', 'share' or 'temperature'"),
         ('"toy"', '"../toy"', "name: String should match pattern"),
         ("weighting", "wieghting", "unknown key 'wieghting'; did you mean 'weighting'?"),
     ],
@@ -272,10 +284,11 @@ def test_a_file_that_is_not_text_is_refused(tmp_path: Path) -> None:
 def test_the_page_names_every_key_and_word() -> None:
     text = PAGE.read_text()
     words = [word for key in ("weighting", "missing") for word in get_args(MixtureSpec.model_fields[key].annotation)]
+    words += [*get_args(Convention), *get_args(Normalize.model_fields["method"].annotation)]
     for word in (*MixtureSpec.model_fields, *words):
         assert f"`{word}`" in text
-    assert "{ dataset = NAME, scenes = [SCENE, ...] }" in text
-    assert list(MixtureSource.model_fields) == ["dataset", "scenes"]
+    for model in (MixtureSource, Caps, Holdout, Normalize):
+        assert all(f"{key} = " in text for key in model.model_fields)
 
 
 def test_the_examples_on_the_page_run(capsys: pytest.CaptureFixture[str]) -> None:

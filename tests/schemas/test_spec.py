@@ -134,7 +134,10 @@ WRONG = {
     ),
     "a format nobody reads": (
         'source = { format = "rldz" }\n' + TOY,
-        "toy.toml: source.format: unknown format 'rldz'; did you mean 'rlds'? (known: hdf5, rlds)",
+        (
+            "toy.toml: source.format: unknown format 'rldz'; did you mean 'rlds'? "
+            "(known: folder, hdf5, lerobot, rlds, rosbag, zarr)"
+        ),
     ),
 }
 
@@ -290,3 +293,19 @@ def test_a_decoder_must_be_known_and_its_result_described(table: str, message: s
 def test_a_shipped_declaration_survives_its_json(name: str) -> None:
     declared = catalog.dataset(name)
     assert spec.from_json(json.loads(json.dumps(declared.to_json())), where="test") == declared
+
+
+def test_every_key_that_is_still_to_do_is_named_at_once() -> None:
+    data = {"name": "lab", "description": "TODO: write more", "source": {"ignore": ["TODO", "a"]}, "control_hz": "TODO"}
+    assert spec.todos(data) == ["source.ignore", "control_hz"]
+    assert spec.todos({"embodiment": {"state": {"parts": {"xyz": "position x y z, TODO, TODO"}}}}) == [
+        "embodiment.state.parts.xyz"
+    ]
+    assert spec.todos({"name": "TODOS"}) == []
+
+
+def test_a_declaration_with_something_to_do_is_refused_before_anything_else() -> None:
+    with pytest.raises(SpecError, match=r"TODO still stands for 1 key: control_hz; put what is true in its place"):
+        spec.load('name = "lab"\ncontrol_hz = "TODO"\nnonsense = 1', where="lab.toml", embodiment=catalog.embodiment)
+    with pytest.raises(SpecError, match="TODO still stands for 1 key: robot"):
+        spec.load_embodiment('name = "arm"\nrobot = "TODO"', where="arm.toml")

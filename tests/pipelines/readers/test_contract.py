@@ -1,6 +1,5 @@
 """What every reader promises, whatever the format: the same episodes, written in each of them."""
 
-from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,69 +10,16 @@ from pipelines.history import History
 from pipelines.readers import source
 from pipelines.readers.registry import open_source
 from pipelines.readers.source import Reader, plan
-from schemas.formats import Hdf5Source, LerobotSource, RldsSource, SourceSpec
+from schemas.formats import OURS
 from schemas.source import Column, RawEpisode, Unreadable
-from tests.lerobot import write_lerobot
-from tests.makers import nested, write_hdf5
-from tests.pipelines.toy import FIELDS, columns, write_source
-
-EPISODES = [columns(seed, steps=steps) for seed, steps in enumerate((3, 1, 4, 2, 5))]
-LANGUAGE = "language_instruction"
+from tests.makers import nested
+from tests.pipelines.readers.writers import EPISODES, WRITERS
+from tests.pipelines.toy import FIELDS
 
 
-def write_rlds(folder: Path) -> SourceSpec:
-    write_source(folder, EPISODES, splits={"train": [3, 2]})
-    return RldsSource()
-
-
-def write_groups(folder: Path) -> SourceSpec:
-    for file, (first, end) in {"a_9.hdf5": (0, 3), "a_10.hdf5": (3, 5)}.items():
-        named = {f"data/demo_{i + 8}": EPISODES[i] for i in range(first, end)}
-        write_hdf5(folder / file, {path: datasets(made) for path, made in named.items()})
-    return Hdf5Source(format="hdf5", episodes="data/demo_*")
-
-
-def write_files(folder: Path) -> SourceSpec:
-    for i, made in enumerate(EPISODES):
-        write_hdf5(folder / f"episode_{i + 8}.h5", {"/": datasets(made)})
-    return Hdf5Source(format="hdf5", episodes="/", files="episode_*.h5")
-
-
-def write_lerobot_v21(folder: Path) -> SourceSpec:
-    return lerobot(folder, version="v2.1")
-
-
-def write_lerobot_v30(folder: Path) -> SourceSpec:
-    return lerobot(folder, version="v3.0", per_file=3)
-
-
-def lerobot(folder: Path, **how: Any) -> SourceSpec:
-    told = [{"episode_metadata.file_path": made["episode_metadata.file_path"][0].decode()} for made in EPISODES]
-    episodes = [
-        {path: made[path] for path in made if not path.startswith("episode_metadata")}
-        | {name: [text.decode() for text in made[LANGUAGE]] for name in (LANGUAGE, "task")}
-        for made in EPISODES
-    ]
-    write_lerobot(folder, episodes, metadata=told, **how)
-    return LerobotSource(format="lerobot")
-
-
-def datasets(made: Mapping[str, Any]) -> dict[str, Any]:
-    """Name an episode's columns as HDF5 does: images in rows of one length, padded."""
-    images = made["observation.image"]
-    longest = max(map(len, images))
-    padded = [np.frombuffer(image.ljust(longest, b"\0"), np.uint8) for image in images]
-    changed = {
-        "observation.image": np.stack(padded),
-        "episode_metadata.file_path": made["episode_metadata.file_path"][0],
-    }
-    return {path.replace(".", "/"): value for path, value in {**made, **changed}.items()}
-
-
-@pytest.fixture(params=[write_rlds, write_groups, write_files, write_lerobot_v21, write_lerobot_v30])
+@pytest.fixture(params=WRITERS)
 def opened(request: pytest.FixtureRequest, tmp_path: Path) -> Reader:
-    write: Callable[[Path], SourceSpec] = request.param
-    return open_source(str(tmp_path / "source"), write(tmp_path / "source"))
+    return open_source(str(tmp_path / "source"), WRITERS[request.param](tmp_path / "source"))
 
 
 def read(reader: Reader, wanted: set[str] | None = None, **arguments: Any) -> list[RawEpisode | Unreadable]:
@@ -143,6 +89,12 @@ def test_a_file_that_vanished_loses_what_it_held(opened: Reader, tmp_path: Path)
 def test_the_history_is_the_same_every_time(opened: Reader) -> None:
     assert History.of(opened) == History.of(opened)
     assert all(file.tail_xxh3_64 and file.bytes for file in History.of(opened).files)
+
+
+def test_the_layout_that_a_reader_names_opens_the_source_the_same_way(opened: Reader) -> None:
+    told = OURS[opened.format](format=opened.format, **opened.layout())
+    again = open_source(opened.uri, told)
+    assert (again.fields, again.files(), again.layout()) == (opened.fields, opened.files(), opened.layout())
 
 
 def test_a_sound_source_has_nothing_to_note(opened: Reader) -> None:

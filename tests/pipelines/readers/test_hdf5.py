@@ -1,10 +1,9 @@
 """HDF5 as labs write it, and as it should not be; whatever is damaged, every planned episode is one value."""
 
-import io
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,6 @@ import fsspec
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from PIL import Image
 
 from pipelines.convert import convert
 from pipelines.hdf5 import columns as hdf5_columns
@@ -21,91 +19,23 @@ from pipelines.readers.source import plan
 from pipelines.verify import verify
 from schemas import catalog
 from schemas.errors import SourceError, SpecError, UsageError
-from schemas.source import Array, RawEpisode, Unreadable
-from schemas.store import Dataset, open_dataset
+from schemas.store import open_dataset
 from tests.makers import write_hdf5
+from tests.pipelines.readers.demos import (
+    DEMOS,
+    converted,
+    declare,
+    decoded,
+    details,
+    edit,
+    episodes,
+    make_demo,
+    outcome,
+    write_demos,
+)
 from tests.pipelines.toy import jpeg, oxe
 
 h5py = pytest.importorskip("h5py", reason="the extra 'hdf5'")
-DEMOS = "data/demo_*"
-SPEC = """
-name       = "toy"
-control_hz = 20
-id         = "episode_path"
-
-[embodiment]
-name         = "arm"
-robot        = "arm"
-controller   = "joint_position"
-action       = { origin = "commanded", parts = { joints = "joint a b, rad, absolute" } }
-
-[action]
-joints = "actions"
-"""
-
-
-def make_demo(seed: int = 0, *, steps: int = 4, **more: Any) -> dict[str, Any]:
-    """Make one episode as robomimic lays it out."""
-    rng = np.random.default_rng(seed)
-    return {
-        "actions": rng.normal(size=(steps, 2)),
-        "obs/eef_pos": rng.normal(size=(steps, 3)).astype(np.float32),
-        "obs/agentview_image": rng.integers(0, 256, (steps, 8, 6, 3), np.uint8),
-        "dones": np.arange(steps) == steps - 1,
-        **more,
-    }
-
-
-def write_demos(file: Path, count: int = 3, **more: Any) -> Path:
-    demos = {f"data/demo_{i + 8}": make_demo(i, **more) for i in range(count)}
-    attrs = {"data": {"env_args": '{"env_name": "Lift"}'}, **{path: {"num_samples": 4} for path in demos}}
-    return write_hdf5(file, demos, attrs)
-
-
-def edit(file: Path, change: Callable[[Any], Any]) -> None:
-    with h5py.File(file, "a") as opened:
-        change(opened)
-
-
-def read(uri: Path | str, **layout: Any) -> list[RawEpisode | Unreadable]:
-    reader = Hdf5Reader(str(uri), **layout)
-    values = [value for ref in plan(reader.files()) for value in reader.read(ref)]
-    planned = sum(part.count for part in reader.files()["train"])
-    assert [value.index for value in values if value.index is not None] == list(range(planned))
-    return values
-
-
-def episodes(uri: Path | str, **layout: Any) -> list[RawEpisode]:
-    values = read(uri, **layout)
-    assert not [value for value in values if isinstance(value, Unreadable)]
-    return [value for value in values if isinstance(value, RawEpisode)]
-
-
-def outcome(uri: Path | str, **layout: Any) -> list[str]:
-    return [value.reason if isinstance(value, Unreadable) else "ok" for value in read(uri, **layout)]
-
-
-def details(uri: Path | str, **layout: Any) -> str:
-    return "; ".join(value.detail for value in read(uri, **layout) if isinstance(value, Unreadable))
-
-
-def decoded(image: Any) -> Array:
-    return np.asarray(Image.open(io.BytesIO(image)))
-
-
-def declare(folder: Path, source: str, *, replace: Mapping[str, str] | None = None) -> Path:
-    text = SPEC
-    for old, new in (replace or {}).items():
-        assert old in text
-        text = text.replace(old, new)
-    (folder / "toy.toml").write_text(f"source = {source}\n{text}")
-    return folder / "toy.toml"
-
-
-def converted(folder: Path, uri: Path, source: str, **arguments: Any) -> Dataset:
-    convert(catalog.dataset(str(declare(folder, source))), folder / "out", source=str(uri), **arguments)
-    assert verify(open_dataset(folder / "out"), source=str(uri)).first == []
-    return open_dataset(folder / "out")
 
 
 # --- layouts ---
@@ -248,7 +178,7 @@ def test_columns_of_unequal_length_are_quarantined_or_read_as_declared(tmp_path:
     assert (report.kept, report.quarantined) == (0, {"unequal_lengths": 3})
     detail = pq.read_table(tmp_path / "plain/meta/quarantine.parquet")["detail"][0].as_py()
     assert detail == (
-        "columns of unequal length: obs.eef_pos has 5 steps, actions has 4 steps; "
+        "columns of unequal length: obs.eef_pos has 5 steps, actions and 2 more have 4 steps; "
         "an observation after the last action? source.drop_last = ['obs.eef_pos'] leaves it out"
     )
     dropped = converted(tmp_path, file, '{ format = "hdf5", episodes = "data/demo_*", drop_last = ["obs.eef_pos"] }')
@@ -573,58 +503,3 @@ main(["inspect", {str(tmp_path)!r}])
     assert (done.returncode, done.stdout) == (2, "")
     assert "pip install 'oxe-tools[hdf5]'" in done.stderr
     assert "Traceback" not in done.stderr
-
-
-# --- real recordings ---
-
-
-def truth(file: Path, path: str) -> Array:
-    with h5py.File(file) as opened:
-        values: Array = opened[path][()]
-        return values
-
-
-REAL = SPEC.replace("joint a b,", "joint a b c d e f g,")
-
-
-@pytest.mark.realdata
-@pytest.mark.parametrize(
-    ("name", "lengths"), [("v1.0.1/lift/panda", {1: 412}), ("v1.4.1/lift", {1: 482, 2: 510, 3: 392})]
-)
-def test_lift_is_stored_as_it_is(realdata: Path, tmp_path: Path, name: str, lengths: dict[int, int]) -> None:
-    """Idle steps and actions far outside of [-1, 1] included."""
-    file = realdata / "hdf5_robosuite" / name / "demo.hdf5"
-    (tmp_path / "toy.toml").write_text(f'source = {{ format = "hdf5", episodes = "data/demo_*" }}\n{REAL}')
-    convert(catalog.dataset(str(tmp_path / "toy.toml")), tmp_path / "out", source=str(file.parent))
-    dataset = open_dataset(tmp_path / "out")
-    assert [len(dataset.episode(i)) for i in range(len(dataset))] == list(lengths.values())
-    for i, number in enumerate(lengths):
-        episode, at = dataset.episode(i), f"data/demo_{number}"
-        assert np.array_equal(episode.action, truth(file, f"{at}/actions").astype(np.float32))
-        for path in ("actions", "states"):
-            assert np.array_equal(np.asarray(episode.raw[path]), truth(file, f"{at}/{path}"))
-    assert verify(dataset, source=str(file.parent)).first == []
-
-
-@pytest.mark.realdata
-def test_the_handover_is_quarantined_until_its_other_clocks_are_left_out(realdata: Path, tmp_path: Path) -> None:
-    file = realdata / "hdf5_robosuite/v1.4.1/handover/panda_panda/demo.hdf5"
-    fourteen = "joint " + " ".join(f"j{i}" for i in range(14)) + ","
-    told = '{ format = "hdf5", episodes = "data/demo_*"%s }'
-    ignored = ', ignore = ["user_info", "controller_info"]'
-    reports = []
-    for name, more in (("whole", ""), ("part", ignored)):
-        (tmp_path / f"{name}.toml").write_text(f"source = {told % more}\n" + SPEC.replace("joint a b,", fourteen))
-        reports.append(convert(catalog.dataset(str(tmp_path / f"{name}.toml")), tmp_path / name, source=str(file)))
-    assert [(r.kept, r.quarantined, r.steps) for r in reports] == [(0, {"unequal_lengths": 7}, 0), (7, {}, 2775)]
-    dataset = open_dataset(tmp_path / "part")
-    table = dataset.episodes.collect()
-    assert table["length"].to_list() == table["metadata.attrs.num_samples"].to_list()
-    assert np.array_equal(np.asarray(dataset.episode(6).raw["actions"]), truth(file, "data/demo_6/actions"))
-
-
-@pytest.mark.realdata
-def test_every_real_file_is_inspected(realdata: Path) -> None:
-    found = oxe("inspect", realdata / "hdf5_robosuite/v1.0.1/wipe/panda/demo.hdf5", "--json").json()
-    assert found["features"]["actions"]["shape"] == [6]
-    assert found["features"]["actions"]["range"][0] == pytest.approx(-1.24, abs=0.01)

@@ -611,10 +611,10 @@ def test_a_table_of_episodes_that_makes_no_sense_is_an_error(tmp_path: Path, ver
 
 def test_the_only_dataset_below_a_folder_is_found_and_several_are_listed(tmp_path: Path) -> None:
     write(tmp_path / "lab/monday", 1)
-    assert guess(str(tmp_path / "lab")) == "lerobot"
+    assert guess(str(tmp_path / "lab")) == ("lerobot", str(tmp_path / "lab/monday/source"))
     assert len(episodes(tmp_path / "lab")) == 1
     write(tmp_path / "lab/tuesday", 1)
-    with pytest.raises(UsageError, match=r"several datasets, name one: .*monday/source, .*tuesday/source"):
+    with pytest.raises(UsageError, match=r"several sources, name one: .*monday/source \(lerobot\), .*tuesday/source"):
         LerobotReader(str(tmp_path / "lab"))
     with pytest.raises(UsageError, match="no LeRobotDataset here"):
         LerobotReader(str(tmp_path / "lab/monday/source/data"))

@@ -283,7 +283,7 @@ def test_columns_of_unequal_length_are_refused_when_counted(toy: Path) -> None:
     (toy / TRAIN.format(0)).write_bytes(record + record)
     episode = read(toy)[1]
     assert isinstance(episode, RawEpisode)
-    with pytest.raises(SourceError, match=r"unequal length: .* has 3 steps, observation.state has 2 steps") as caught:
+    with pytest.raises(SourceError, match=r"unequal length: .* have 3 steps, observation.state has 2 steps") as caught:
         episode.n_steps()
     assert (caught.value.reason, caught.value.offset) == ("unequal_lengths", len(record))
 
@@ -424,7 +424,7 @@ def test_a_name_that_stays_inside_is_kept(name: str) -> None:
 def test_several_datasets_below_one_folder_must_be_told_apart(pristine: Path, tmp_path: Path) -> None:
     for version in ("1.0.0", "1.1.0"):
         shutil.copytree(pristine, tmp_path / "toy" / version)
-    with pytest.raises(UsageError, match=r"holds several datasets, name one: .*1\.0\.0, .*1\.1\.0"):
+    with pytest.raises(UsageError, match=r"holds several sources, name one: .*1\.0\.0 \(rlds\), .*1\.1\.0"):
         RldsReader(str(tmp_path))
 
 

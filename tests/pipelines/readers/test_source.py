@@ -32,6 +32,9 @@ class FakeReader:
     def tails(self, names: Any, count: int) -> dict[str, bytes]:
         raise NotImplementedError
 
+    def layout(self) -> dict[str, Any]:
+        return {}
+
     def declaration(self) -> str | None:
         raise NotImplementedError
 

@@ -1,0 +1,179 @@
+"""JPEGs of 256x256 to augmented images of 224x224, OpenVLA's way: ours, TensorFlow's ops, and Pillow's resize."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from harness import Side, Trial, arguments, compare, publish, run_side, table
+
+COUNT, SIZE = 600, (224, 224)
+SET = "256"
+
+
+def _jpegs() -> list[bytes]:
+    """Draw a few scenes of about 25 kB each."""
+    import simplejpeg
+
+    from schemas.resize import resize
+
+    rng = np.random.default_rng(0)
+    scenes = (resize(rng.integers(0, 256, (24, 24, 3), np.uint8), (256, 256), method="bilinear") for _ in range(8))
+    grain = (np.clip(scene + rng.normal(0, 6, scene.shape), 0, 255).astype(np.uint8) for scene in scenes)
+    return [simplejpeg.encode_jpeg(image, quality=95) for image in grain]
+
+
+def _pixels() -> list[Any]:
+    from schemas.codec import decode
+
+    return [decode(jpeg, like_tensorflow=True) for jpeg in _jpegs()]
+
+
+def _trial(work: Callable[[Any, int], Any], inputs: Sequence[Any]) -> Trial:
+    """Do the work with one input after the other; the answer is roughly the sum of what came out."""
+
+    def run() -> int:
+        return round(sum(float(np.asarray(work(inputs[i % len(inputs)], i)).mean()) for i in range(COUNT)) / COUNT)
+
+    return Trial(work=run)
+
+
+def decode() -> Trial:
+    """Decode alone."""
+    from schemas.codec import decode as decoded
+
+    return _trial(lambda jpeg, _: decoded(jpeg, like_tensorflow=True), _jpegs())
+
+
+def resize() -> Trial:
+    """Resize with lanczos3 and round."""
+    from schemas.resize import resize as resized
+
+    return _trial(lambda image, _: resized(image, SIZE), _pixels())
+
+
+def resize_pillow() -> Trial:
+    """Resize with Pillow, whose pixels differ."""
+    from PIL import Image
+
+    lanczos = Image.Resampling.LANCZOS
+    return _trial(lambda image, _: Image.fromarray(image).resize(SIZE, lanczos), _pixels())
+
+
+def resize_tf() -> Trial:
+    """Resize with TensorFlow."""
+    shrink = _tf_resize()
+    return _trial(lambda image, _: shrink(image), _pixels())
+
+
+def augment() -> Trial:
+    """Draw and change images of 224x224."""
+    from schemas.augment import Recipe
+    from schemas.augment import augment as augmented
+    from schemas.resize import resize as resized
+
+    recipe, images = Recipe(), [resized(image, SIZE) for image in _pixels()]
+    return _trial(lambda image, i: augmented(image, recipe.draw(0, i)), images)
+
+
+def augment_tf() -> Trial:
+    """Draw and change images with TensorFlow, as dlimp does."""
+    from schemas.resize import resize as resized
+
+    change, seeds = _tf_augment(), _tf_seeds()
+    return _trial(lambda image, i: change(image, seeds[i]), [resized(image, SIZE) for image in _pixels()])
+
+
+def whole() -> Trial:
+    """Decode, resize, augment."""
+    from schemas.augment import Recipe
+    from schemas.augment import augment as augmented
+    from schemas.codec import decode as decoded
+    from schemas.resize import resize as resized
+
+    recipe = Recipe()
+    return _trial(
+        lambda jpeg, i: augmented(resized(decoded(jpeg, like_tensorflow=True), SIZE), recipe.draw(0, i)), _jpegs()
+    )
+
+
+def whole_tf() -> Trial:
+    """Decode, resize, augment in one traced function of TensorFlow."""
+    import tensorflow as tf
+
+    shrink, change, seeds = _tf_resize(), _tf_augment(), _tf_seeds()
+    run = tf.function(lambda jpeg, seed: change(shrink(tf.io.decode_jpeg(jpeg, channels=3)), seed))
+    return _trial(lambda jpeg, i: run(jpeg, seeds[i]), [tf.constant(jpeg) for jpeg in _jpegs()])
+
+
+def _tf_seeds() -> list[Any]:
+    """Make the seeds beforehand, as tensors: for a Python number TensorFlow would trace anew each time."""
+    import tensorflow as tf
+
+    return [tf.constant((0, i), tf.int32) for i in range(COUNT)]
+
+
+def _tf_resize() -> Any:
+    import tensorflow as tf
+
+    def shrink(image: Any) -> Any:
+        image = tf.image.resize(image, SIZE, method="lanczos3", antialias=True)
+        return tf.cast(tf.clip_by_value(tf.round(image), 0, 255), tf.uint8)
+
+    return tf.function(shrink)
+
+
+def _tf_augment() -> Any:
+    """Write dlimp's `augment_image` with OpenVLA's figures down again."""
+    import tensorflow as tf
+
+    random = tf.random.stateless_uniform
+
+    def change(image: Any, seed: Any) -> Any:
+        x = tf.image.convert_image_dtype(image, tf.float32)
+        side = tf.sqrt(0.9)
+        start = random((1,), seed, 0, 1 - side)
+        box = tf.stack([start, start, start + side, start + side], axis=1)
+        x = tf.clip_by_value(tf.image.crop_and_resize(x[None], box, [0], SIZE)[0], 0, 1)
+        x = tf.clip_by_value(tf.image.stateless_random_brightness(x, 0.2, seed), 0, 1)
+        x = tf.clip_by_value(tf.image.stateless_random_contrast(x, 0.8, 1.2, seed), 0, 1)
+        x = tf.clip_by_value(tf.image.stateless_random_saturation(x, 0.8, 1.2, seed), 0, 1)
+        x = tf.clip_by_value(tf.image.stateless_random_hue(x, 0.05, seed), 0, 1)
+        return tf.image.convert_image_dtype(x, tf.uint8, saturate=True)
+
+    return tf.function(change)
+
+
+def _side(make: Callable[[], Trial]) -> Side:
+    return lambda _data, _letter: make()
+
+
+MAKERS = (decode, resize, resize_pillow, resize_tf, augment, augment_tf, whole, whole_tf)
+SIDES: dict[str, Side] = {make.__name__: _side(make) for make in MAKERS}
+OURS = {"resize_pillow": "resize", "resize_tf": "resize", "augment_tf": "augment", "whole_tf": "whole"}
+
+
+def main() -> None:
+    """Compare, or be one side."""
+    args = arguments(__doc__ or "")
+    if args.side:
+        return run_side(args, SIDES)
+    costs = compare(__file__, args, SET, sides=list(SIDES))
+    rows = []
+    for side, cost in costs.items():
+        ratio = f"{cost.cpu_s / costs[OURS[side]].cpu_s:.1f}" if side in OURS else ""
+        rows.append((side, f"{cost.cpu_s / COUNT * 1e3:.3f}", f"{COUNT / cost.cpu_s:,.0f}", ratio))
+    publish(
+        "images",
+        args,
+        "# JPEGs of 256x256 to augmented images of 224x224, as OpenVLA makes them\n",
+        table(("side", "CPU ms", "images a CPU second", "CPU over ours"), rows),
+        "resize: lanczos3, antialiased, rounded to uint8; _pillow: LANCZOS, which rounds in between (a fifth of the\n"
+        "pixels differ). augment: crop, brightness, contrast, saturation, hue. whole: decode, resize, augment;\n"
+        "_tf: a traced function, without tf.data.\n",
+        packages=("numpy", "pillow", "simplejpeg", "tensorflow-cpu"),
+    )
+    return None
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Mixtures: their sources on disk, the lock, and what has drifted since."""

@@ -1,0 +1,130 @@
+"""`mix lock`: a mixture and the datasets that it names become one lock."""
+
+from collections.abc import Mapping, Sequence
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import xxhash
+
+from pipelines.mix.sources import Source, located, opened
+from pipelines.progress import Progress, silent
+from pipelines.records import Engine
+from pipelines.statistics import statistics
+from schemas import lock
+from schemas.errors import DatasetError, UnreachableError, UsageError, ViewError
+from schemas.lock import EPISODES, TRAIN, Lock, LockedSource, Stratum
+from schemas.mixture import MixtureSpec
+from schemas.shares import Share, filled, shares
+from schemas.unify import unified
+
+
+def make(
+    spec: MixtureSpec,
+    *,
+    beside: Path,
+    data: str | None = None,
+    located_by: Lock | None = None,
+    engine: Engine | None = None,
+    progress: Progress = silent,
+) -> tuple[Lock, pa.Table]:
+    """Lock a mixture: open its datasets, choose episodes and steps, count everything.
+
+    `beside` is the folder of the lock, from which relative URIs lead; sources without a URI are looked for below
+    `data`, or are where an older lock, `located_by`, has them. Raises SpecError where sources cannot take part and
+    the spec does not allow that, or do not mean the same.
+    """
+    sources: dict[str, Source] = {}
+    absent: dict[str, str] = {}
+    for name in sorted(spec.weights.keys() - spec.excluded.keys()):  # the order that a lock has
+        try:
+            known = located_by.sources.get(name) if located_by else None
+            uri = known.uri if known else located(spec, name, beside=beside, data=data)
+            sources[name] = opened(spec, name, uri=uri, beside=beside, progress=progress)
+        except (DatasetError, UsageError, ViewError, UnreachableError) as error:
+            absent[name] = str(error)
+    given = shares(spec, {name: source.stage(TRAIN).steps for name, source in sources.items()}, absent=absent)
+    taken = [source for source in sources.values() if source.name in given.sources]
+    dims, differences = unified(spec, {source.name: source.space for source in taken})
+    keys, records = _statistics(spec, taken, engine)
+    table = pa.Table.from_pylist([row for source in taken for row in source.rows], EPISODES)
+    made = Lock(
+        version=lock.VERSION,
+        name=spec.name,
+        spec=spec.to_json(),
+        spec_digest=lock.digest(spec.to_json()),
+        seed=spec.seed,
+        view=spec.view,
+        dims=dims,
+        method=spec.normalize.method,
+        epoch=given.epoch,
+        sources={
+            source.name: _locked(source, given.sources[source.name], spec=spec, epoch=given.epoch, key=key)
+            for source, key in zip(taken, keys, strict=True)
+        },
+        differences=tuple(differences),
+        left_out=dict(given.left_out),
+        statistics=records,
+        episodes=xxhash.xxh3_128_hexdigest(lock.encoded_table(table)),
+    )
+    return made, table
+
+
+def _statistics(
+    spec: MixtureSpec, taken: Sequence[Source], engine: Engine | None
+) -> tuple[list[str], dict[str, dict[str, Any]]]:
+    """Compute what each source is normalized with: the key of each, and the records."""
+    keys = [
+        source.dataset.spec.embodiment.name if spec.normalize.per == "embodiment" else source.name for source in taken
+    ]
+    records = {}
+    for key in dict.fromkeys(keys):
+        members = [source for source, other in zip(taken, keys, strict=True) if other == key]
+        datasets = [source.dataset for source in members]
+        selections = {source.selection for source in members}
+        if len(selections) > 1:
+            raise UsageError(f"{key}: sources of one embodiment with different filters cannot be counted as one")
+        records[key] = statistics(*datasets, selection=members[0].selection, engine=engine).to_json()
+    return keys, records
+
+
+def _locked(source: Source, share: Share, *, spec: MixtureSpec, epoch: int, key: str) -> LockedSource:
+    declared, manifest = source.dataset.spec, source.dataset.manifest
+    return LockedSource(
+        uri=source.uri,
+        dataset=manifest["dataset"],
+        manifest=manifest["xxh3_128"],
+        embodiment=declared.embodiment.name,
+        robot=declared.embodiment.robot,
+        controller=declared.embodiment.controller,
+        control_hz=declared.control_hz,
+        license=declared.license,
+        view_digest=source.dataset.view(spec.view).digest if spec.view else None,
+        space=source.space.to_json(),
+        filter=source.selection.filters,
+        stages=source.stages(),
+        nominal=share.nominal,
+        share=share.share,
+        repeats=share.repeats,
+        strata=_strata(source.strata(), share, spec=spec, epoch=epoch, where=f"{spec.name}: {source.name}"),
+        statistics=key,
+    )
+
+
+def _strata(steps: Mapping[str, int], share: Share, *, spec: MixtureSpec, epoch: int, where: str) -> dict[str, Stratum]:
+    """Share a source's draws out to its strata: equally, as far as `caps.repeats` allows."""
+    whole, one = Fraction(share.share), Fraction(1)
+    bounds = dict.fromkeys(steps, one)
+    if spec.caps.repeats is not None:  # the share is rounded already, so a little more must fit
+        most = Fraction(spec.caps.repeats) * Fraction(1 + 1e-9) / epoch / whole
+        bounds = {key: min(one, most * count) if len(steps) > 1 else one for key, count in steps.items()}
+    parts = filled(dict.fromkeys(steps, one), bounds, where=where)
+    return {
+        key: Stratum(
+            steps=steps[key],
+            share=float(part * whole),
+            repeats=float(part * whole * epoch / steps[key]),
+        )
+        for key, part in parts.items()
+    }

@@ -1,0 +1,174 @@
+"""A mixture's sources on disk: where they are, which of their episodes and steps belong to them."""
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from os.path import normpath, relpath
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipelines.numbers import Selection, episodes, parts_of
+from pipelines.progress import Progress
+from schemas import catalog
+from schemas.columns import STATE
+from schemas.errors import DatasetError, UsageError, did_you_mean
+from schemas.folder import is_local
+from schemas.lock import TRAIN, VALIDATION, Stage
+from schemas.mixture import Holdout, MixtureSpec
+from schemas.ops import ROW, Steps
+from schemas.source import Array
+from schemas.spaces import Space
+from schemas.store import Dataset, open_dataset
+
+ROUNDED = 1e6  # motions that differ by less than a millionth are the same
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Source:
+    """One source, opened, with its episodes as rows of the lock's table."""
+
+    name: str
+    uri: str  # as the lock says it
+    dataset: Dataset
+    space: Space
+    selection: Selection
+    rows: list[dict[str, Any]] = field(repr=False)
+
+    def stage(self, part: str | None = None) -> Stage:
+        """Count the episodes and steps that the view keeps, of one part or of all."""
+        steps = [row["steps"] for row in self.rows if part in {None, row["part"]} and row["steps"]]
+        return Stage(episodes=len(steps), steps=sum(steps))
+
+    def stages(self) -> dict[str, Stage]:
+        """Count at each stage: in the dataset, after the filter, in the view, and the two parts of that."""
+        return {
+            "source": Stage(episodes=len(self.dataset), steps=self.dataset.manifest["steps"]),
+            "filtered": Stage(episodes=len(self.rows), steps=sum(row["length"] for row in self.rows)),
+            "viewed": self.stage(),
+            TRAIN: self.stage(TRAIN),
+            VALIDATION: self.stage(VALIDATION),
+        }
+
+    def strata(self) -> dict[str, int]:
+        """Count the steps to train on in each stratum."""
+        found: dict[str, int] = {}
+        for row in self.rows:
+            if row["part"] == TRAIN and row["steps"]:
+                found[row["stratum"]] = found.get(row["stratum"], 0) + row["steps"]
+        return dict(sorted(found.items()))
+
+
+def opened(spec: MixtureSpec, name: str, *, uri: str, beside: Path, progress: Progress) -> Source:
+    """Open a source and read its numbers once, for the steps that the view keeps; one without any is a UsageError."""
+    dataset = open_dataset(place(uri, beside))
+    space = dataset.view(spec.view).space if spec.view else dataset.columns.action
+    selection = Selection(view=spec.view, filters=spec.filter_of(name))
+    rows = {(row["file"], row["row"]): row for row in _rows(spec, name, dataset)}
+    kept: dict[int, dict[str, Any]] = {}
+    columns = {"action", *([STATE] if dataset.columns.state else []), *_view_columns(dataset, spec.view)}
+    for part in parts_of(dataset, selection):
+        for file, row, steps in episodes(part, sorted(columns)):
+            about = rows[file, row]
+            mask = _mask(dataset, spec.view, steps)
+            ranges = _ranges(mask)
+            motion = _motion(steps)
+            kept[about["position"]] = {**about, "ranges": ranges, "steps": int(mask.sum()), "motion_hash": motion}
+            progress(1, 0)
+    return Source(
+        name=name,
+        uri=uri,
+        dataset=dataset,
+        space=space,
+        selection=selection,
+        rows=[kept[position] for position in sorted(kept)],
+    )
+
+
+def located(spec: MixtureSpec, name: str, *, beside: Path, data: str | None) -> str:
+    """Say where a source's dataset is, as a lock in the folder `beside` says it."""
+    told = spec.sources[name].uri if name in spec.sources else None
+    if told:
+        return told
+    wanted = spec.dataset_of(name)
+    if data is None:
+        raise UsageError(f"no uri; say sources.{name}.uri, or give --data, the folder that holds the datasets")
+    if not is_local(data):
+        return f"{data.rstrip('/')}/{wanted}"
+    known = {wanted, catalog.name_of(wanted) or wanted}
+    below = [path for path in sorted(Path(data).glob("*/")) if path.name in known or _is_of(path, known)]
+    if len(below) != 1:
+        raise UsageError(f"{len(below) or 'no'} dataset{'s' * (len(below) > 1)} of '{wanted}' in {data}")
+    return Path(relpath(below[0], beside)).as_posix()
+
+
+def place(uri: str, beside: Path) -> str:
+    """Follow a URI from the folder that it is relative to."""
+    return normpath(beside / uri) if is_local(uri) else uri
+
+
+def _is_of(folder: Path, names: set[str]) -> bool:
+    try:
+        return open_dataset(folder).manifest["dataset"] in names
+    except DatasetError:
+        return False
+
+
+def _view_columns(dataset: Dataset, view: str | None) -> frozenset[str]:
+    return dataset.view(view).columns if view else frozenset()
+
+
+def _rows(spec: MixtureSpec, name: str, dataset: Dataset) -> Iterator[dict[str, Any]]:
+    """Say of each episode of a dataset what the lock's table says, but for what only its numbers tell."""
+    table = dataset.episodes.with_row_index("position").collect()
+    table = table.with_columns(instruction=table["instructions"].list.first().fill_null(""))
+    for column in filter(None, (spec.balance, spec.holdout.by if spec.holdout else None)):
+        if column not in table.columns:
+            raise UsageError(f"{dataset.uri}: no column '{column}'{did_you_mean(column, table.columns)}")
+    for row in table.iter_rows(named=True):
+        yield {
+            "source": name,
+            "stratum": _said(row[spec.balance]) if spec.balance else "",
+            "part": _part(spec.holdout, row),
+            **{key: row[key] for key in ("position", "id", "split", "instruction", "content_hash", "length")},
+            "file": row["file"],
+            "row": row["row"],
+        }
+
+
+def _said(value: Any) -> str:
+    return "" if value is None else " | ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def _part(holdout: Holdout | None, row: dict[str, Any]) -> str:
+    """Choose by a hash of the group's value: whatever else the mixture holds, a group is always in the same part."""
+    if holdout is None:
+        return TRAIN
+    hashed = hashlib.sha256(f"{holdout.by}\0{_said(row[holdout.by])}".encode()).digest()
+    return VALIDATION if int.from_bytes(hashed[:8], "big") < holdout.share * 2**64 else TRAIN
+
+
+def _mask(dataset: Dataset, view: str | None, steps: Steps) -> Array:
+    count = len(steps["action"])
+    return dataset.view(view).of_columns({**steps, ROW: np.arange(count)}).mask if view else np.ones(count, bool)
+
+
+def _ranges(mask: Array) -> list[int]:
+    """List where runs of kept steps begin and end.
+
+    >>> _ranges(np.array([False, True, True, False, True]))
+    [1, 3, 4, 5]
+    """
+    edges = np.flatnonzero(np.diff(np.concatenate([[0], mask.astype(np.int8), [0]])))
+    return [int(edge) for edge in edges]
+
+
+def _motion(steps: Steps) -> str:
+    """Hash what was done, whatever it was called: action and state, rounded, with their shapes."""
+    digest = hashlib.sha256()
+    for name in ("action", STATE):
+        if name in steps:
+            digest.update(str(steps[name].shape).encode())
+            digest.update(np.round(steps[name].astype(np.float64) * ROUNDED).astype("<i8").tobytes())
+    return digest.hexdigest()[:32]

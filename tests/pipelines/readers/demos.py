@@ -1,0 +1,106 @@
+"""Robomimic's layout in small, and what a reader makes of HDF5 files."""
+
+import io
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from pipelines.convert import convert
+from pipelines.readers.source import Reader, plan
+from pipelines.verify import verify
+from schemas import catalog
+from schemas.source import Array, RawEpisode, Unreadable
+from schemas.store import Dataset, open_dataset
+from tests.makers import write_hdf5
+
+DEMOS = "data/demo_*"
+SPEC = """
+name       = "toy"
+control_hz = 20
+id         = "episode_path"
+
+[embodiment]
+name         = "arm"
+robot        = "arm"
+controller   = "joint_position"
+action       = { origin = "commanded", parts = { joints = "joint a b, rad, absolute" } }
+
+[action]
+joints = "actions"
+"""
+
+
+def make_demo(seed: int = 0, *, steps: int = 4, **more: Any) -> dict[str, Any]:
+    """Make one episode as robomimic lays it out."""
+    rng = np.random.default_rng(seed)
+    return {
+        "actions": rng.normal(size=(steps, 2)),
+        "obs/eef_pos": rng.normal(size=(steps, 3)).astype(np.float32),
+        "obs/agentview_image": rng.integers(0, 256, (steps, 8, 6, 3), np.uint8),
+        "dones": np.arange(steps) == steps - 1,
+        **more,
+    }
+
+
+def write_demos(file: Path, count: int = 3, **more: Any) -> Path:
+    demos = {f"data/demo_{i + 8}": make_demo(i, **more) for i in range(count)}
+    attrs = {"data": {"env_args": '{"env_name": "Lift"}'}, **{path: {"num_samples": 4} for path in demos}}
+    return write_hdf5(file, demos, attrs)
+
+
+def edit(file: Path, change: Callable[[Any], Any]) -> None:
+    import h5py
+
+    with h5py.File(file, "a") as opened:
+        change(opened)
+
+
+def opened(uri: Path | str, **layout: Any) -> Reader:
+    """Open a source; `layout` has the keys of a declaration."""
+    from pipelines.readers.hdf5 import Hdf5Reader
+
+    return Hdf5Reader(str(uri), **layout)
+
+
+def read(uri: Path | str, **layout: Any) -> list[RawEpisode | Unreadable]:
+    reader = opened(uri, **layout)
+    values = [value for ref in plan(reader.files()) for value in reader.read(ref)]
+    planned = sum(part.count for parts in reader.files().values() for part in parts)
+    assert [value.index for value in values if value.index is not None] == list(range(planned))
+    return values
+
+
+def episodes(uri: Path | str, **layout: Any) -> list[RawEpisode]:
+    values = read(uri, **layout)
+    assert not [value for value in values if isinstance(value, Unreadable)]
+    return [value for value in values if isinstance(value, RawEpisode)]
+
+
+def outcome(uri: Path | str, **layout: Any) -> list[str]:
+    return [value.reason if isinstance(value, Unreadable) else "ok" for value in read(uri, **layout)]
+
+
+def details(uri: Path | str, **layout: Any) -> str:
+    return "; ".join(value.detail for value in read(uri, **layout) if isinstance(value, Unreadable))
+
+
+def decoded(image: Any) -> Array:
+    return np.asarray(Image.open(io.BytesIO(image)))
+
+
+def declare(folder: Path, source: str, *, replace: Mapping[str, str] | None = None) -> Path:
+    text = SPEC
+    for old, new in (replace or {}).items():
+        assert old in text
+        text = text.replace(old, new)
+    (folder / "toy.toml").write_text(f"source = {source}\n{text}")
+    return folder / "toy.toml"
+
+
+def converted(folder: Path, uri: Path, source: str, **arguments: Any) -> Dataset:
+    convert(catalog.dataset(str(declare(folder, source))), folder / "out", source=str(uri), **arguments)
+    assert verify(open_dataset(folder / "out"), source=str(uri)).first == []
+    return open_dataset(folder / "out")
