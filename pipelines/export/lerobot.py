@@ -44,6 +44,7 @@ from schemas.store import Dataset
 from stats.formats import LEROBOT
 from stats.formats import lerobot as figures_of
 
+MAX_CRF = 51  # of H.264
 MAX_SECONDS = 1000  # of one video: LeRobot asks for frames by float32 seconds, which are too coarse from 1024 on
 OWN = {
     "episode_index",
@@ -65,6 +66,8 @@ class LeRobotExport:
     def __init__(self, dataset: Dataset, out: LocalFolder, asked: Asked) -> None:
         """Say which features there are and how each camera is kept."""
         self.dataset, self.out, self.asked = dataset, out, asked
+        if asked.video == "h264" and asked.crf > MAX_CRF:
+            raise UsageError(f"--crf {asked.crf}: H.264 has 0 to {MAX_CRF}")
         self.fps = _fps(dataset, asked)
         self.rate = Fraction(self.fps).limit_denominator(10_000)
         self.space = dataset.view(asked.view).space if asked.view else dataset.columns.action
