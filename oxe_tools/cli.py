@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from oxe_tools import show
+from oxe_tools import cli_predict, show
 from oxe_tools.console import FAILURES, INTERRUPTED, USAGE, Json, Overwrite, fail, progress
 from schemas.errors import OxeError, UsageError
 from stats.formats import Form
@@ -19,6 +19,7 @@ export_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Writ
 app.add_typer(export_app, name="export")
 datasets_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Look up the declared datasets.")
 app.add_typer(datasets_app, name="datasets")
+app.command()(cli_predict.predict)
 
 Declaration = Annotated[
     str, typer.Argument(metavar="NAME|SPEC.toml|DIR", help="A shipped declaration, a file, or an exported dataset.")

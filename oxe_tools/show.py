@@ -189,6 +189,12 @@ def comparison(found: dict[str, Any]) -> None:
         typer.echo("no difference that is worth a word")
 
 
+def action(values: Array, token_ids: Array) -> None:
+    """Show one predicted action, and the tokens that it was decoded from."""
+    typer.echo(f"action: {_numbers(values)}")
+    typer.echo(f"token ids: {' '.join(map(str, token_ids.tolist()))}")
+
+
 def _numbers(values: Array) -> str:
     return " ".join(f"{x:.4g}" for x in np.atleast_1d(values))
 

@@ -9,6 +9,7 @@ OxeError
 ├── DatasetError        a published dataset is damaged, or is not one
 ├── ViewError           a dataset cannot give this view
 ├── StatsError          statistics are damaged, or cannot be used as asked
+├── CheckpointError     a model's checkpoint is damaged, of another layout, or does not fit what it is used for
 └── MissingExtraError   an optional package is not installed
 """
 
@@ -68,6 +69,10 @@ class ViewError(OxeError):
 
 class StatsError(OxeError):
     """Statistics are damaged, do not fit, or cannot be used as asked."""
+
+
+class CheckpointError(OxeError):
+    """A model's checkpoint is damaged, of another layout, or does not fit what it is used for."""
 
 
 class MissingExtraError(OxeError):
