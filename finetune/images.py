@@ -67,7 +67,7 @@ class ImageTransform:
     def of(cls, told: Any, *, where: str = "preprocessor_config.json") -> Self:
         """Read what a checkpoint says; its `tvf_*` keys count more than `means` and `stds`, as in the original."""
         try:
-            return cls._of(dict(told))
+            return cls._of({**told})
         except (KeyError, TypeError, ValueError, IndexError) as error:
             raise CheckpointError(f"{where}: cannot be understood ({type(error).__name__}: {error})") from error
 

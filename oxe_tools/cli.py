@@ -19,7 +19,6 @@ export_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Writ
 app.add_typer(export_app, name="export")
 datasets_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Look up the declared datasets.")
 app.add_typer(datasets_app, name="datasets")
-app.command()(cli_predict.predict)
 
 Declaration = Annotated[
     str, typer.Argument(metavar="NAME|SPEC.toml|DIR", help="A shipped declaration, a file, or an exported dataset.")
@@ -350,6 +349,9 @@ def demo(
         )
     else:
         show.labs(labs, out, step=SHOWN_STEP, view=VIEW)
+
+
+app.command()(cli_predict.predict)
 
 
 def _words(beam_options: str) -> tuple[str, ...]:

@@ -1,10 +1,13 @@
 """What `config.json` of an OpenVLA checkpoint says, read from and written in its original form."""
 
-from typing import Any, ClassVar
+from pathlib import Path
+from typing import Any, ClassVar, Self
 
+from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoConfig, PreTrainedConfig
 from transformers.configuration_utils import SubConfigSpec
 
+from finetune.checkpoint import read_json
 from finetune.models.vit import VISION, ViTShape
 from schemas.errors import CheckpointError, did_you_mean
 
@@ -63,6 +66,19 @@ class OpenVLAConfig(PreTrainedConfig):
             known = did_you_mean(self.vision_backbone_id, [DINO_SIGLIP])
             raise CheckpointError(f"config.json: no vision backbone '{self.vision_backbone_id}'{known}")
 
+    @classmethod
+    def of(cls, folder: Path) -> Self:
+        """Read the config of a checkpoint."""
+        path = folder / "config.json"
+        told = read_json(path)
+        kind = told.get("model_type") if isinstance(told, dict) else None
+        if kind != cls.model_type:
+            raise CheckpointError(f"{path}: no OpenVLA: model_type is {kind}, not {cls.model_type}")
+        try:
+            return cls(**told, name_or_path=str(folder))
+        except (AttributeError, KeyError, TypeError, ValueError, StrictDataclassError) as error:
+            raise CheckpointError(f"{path}: cannot be understood ({error})") from error
+
     @property
     def action_vocab(self) -> int:
         """Count the tokenizer's words: the embedding is that many rows and a padding."""
@@ -84,6 +100,11 @@ class OpenVLAConfig(PreTrainedConfig):
             kept["action_prefix_id"] = self.action_prefix_id
         dtype = {"torch_dtype": str(self.dtype or "bfloat16").removeprefix("torch.")}
         return dict(sorted({**kept, **dtype, "text_config": {**self._original_text(), **dtype}}.items()))
+
+    def generation(self) -> dict[str, Any]:
+        """Give the content of `generation_config.json`."""
+        names = ("bos_token_id", "eos_token_id", "pad_token_id")
+        return {"_from_model_config": True, **{name: getattr(self.text_config, name) for name in names}}
 
     def _original_text(self) -> dict[str, Any]:
         """Give what the language model has other than Llama's defaults, in the words of transformers 4.40."""

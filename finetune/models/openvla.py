@@ -179,7 +179,7 @@ class OpenVLAForActionPrediction(PreTrainedModel):
         """
         unnorm_key, self_test = kwargs.pop("unnorm_key", None), kwargs.pop("self_test", True)
         folder = checkpoint.local_folder(pretrained_model_name_or_path, kwargs)
-        config = kwargs.pop("config", None) or OpenVLAConfig.from_pretrained(folder)
+        config = kwargs.pop("config", None) or OpenVLAConfig.of(folder)
         config.tiny_vision = checkpoint.tiny_vision(folder) or config.tiny_vision
         config.norm_stats = kwargs.pop("norm_stats", None) or checkpoint.statistics(folder) or config.norm_stats
         known = Statistics.of(config.norm_stats, where=str(folder))
@@ -203,7 +203,9 @@ class OpenVLAForActionPrediction(PreTrainedModel):
         """Write a checkpoint that the original code loads, with statistics and processor."""
         super().save_pretrained(save_directory, *args, **kwargs)
         folder = Path(save_directory)
-        checkpoint.write_json(folder / "config.json", {**self.config.original(), "transformers_version": "4.40.1"})
+        version = {"transformers_version": "4.40.1"}
+        checkpoint.write_json(folder / "config.json", {**self.config.original(), **version})
+        checkpoint.write_json(folder / "generation_config.json", {**self.config.generation(), **version})
         checkpoint.write_json(folder / checkpoint.STATISTICS, self.norm_stats)
         if self.config.tiny_vision is not None:
             checkpoint.write_json(folder / checkpoint.TINY_VISION, {"vision": self.config.tiny_vision})

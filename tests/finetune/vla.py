@@ -31,7 +31,9 @@ def reference() -> dict[str, Array]:
 
 
 def image(i: int) -> Image.Image:
-    return Image.open(DATA / f"io_base/image{i}.png")
+    with Image.open(DATA / f"io_base/image{i}.png") as file:
+        file.load()
+        return file
 
 
 def tensors_of_7b() -> dict[str, list[int]]:
