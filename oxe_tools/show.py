@@ -253,6 +253,12 @@ def draws(found: dict[str, Any]) -> None:
     typer.echo(f"{found['draws']} draws with seed {found['seed']}: p = {found['p']:.3g} (chi-squared)")
 
 
+def action(values: Array, token_ids: Array) -> None:
+    """Show one predicted action, and the tokens that it was decoded from."""
+    typer.echo(f"action: {_numbers(values)}")
+    typer.echo(f"token ids: {' '.join(map(str, token_ids.tolist()))}")
+
+
 def _numbers(values: Array) -> str:
     return " ".join(f"{x:.4g}" for x in np.atleast_1d(values))
 

@@ -10,6 +10,7 @@ OxeError
 ├── ViewError           a dataset cannot give this view
 ├── StatsError          statistics are damaged, or cannot be used as asked
 ├── MixtureError        a locked mixture is damaged, or no longer what was locked
+├── CheckpointError     a model's checkpoint is damaged, of another layout, or does not fit what it is used for
 └── MissingExtraError   an optional package is not installed
 """
 
@@ -73,6 +74,10 @@ class StatsError(OxeError):
 
 class MixtureError(OxeError):
     """A locked mixture is damaged, or is no longer what was locked."""
+
+
+class CheckpointError(OxeError):
+    """A model's checkpoint is damaged, of another layout, or does not fit what it is used for."""
 
 
 class MissingExtraError(OxeError):

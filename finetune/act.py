@@ -1,0 +1,80 @@
+"""One action from files: a checkpoint, an image and an instruction."""
+
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+import torch
+from PIL import Image, UnidentifiedImageError
+from transformers.utils.logging import disable_progress_bar
+
+from finetune.crop import as_evaluated
+from finetune.images import rgb
+from finetune.models.openvla import OpenVLAForActionPrediction
+from finetune.predict import Prediction
+from finetune.processor import PrismaticProcessor, prompt
+from schemas.errors import CheckpointError, UsageError
+
+Dtype: TypeAlias = Literal["float32", "bfloat16", "float16"]
+
+
+def act(
+    model: str,
+    images: Sequence[Path],
+    instruction: str,
+    *,
+    processor: str | None = None,
+    unnorm_key: str | None = None,
+    center_crop: bool = False,
+    dtype: Dtype = "float32",
+    device: str = "cpu",
+) -> Prediction:
+    """Load a checkpoint and predict; what is wrong with the inputs is said before any weight is read."""
+    if len(images) != 1:
+        raise UsageError(f"--image: this model sees 1 image, got {len(images)}")
+    asked, seen = prompt(instruction), rgb(_opened(images[0]))
+    place = _device(device)
+    own = PrismaticProcessor.from_pretrained(processor or model)
+    if not sys.stderr.isatty():
+        disable_progress_bar()
+    with _enough_memory(dtype):
+        vla = OpenVLAForActionPrediction.from_pretrained(model, unnorm_key=unnorm_key, dtype=getattr(torch, dtype))
+        own.check_fits(vla.config)
+        inputs = own(asked, as_evaluated(seen) if center_crop else seen)
+        vla.to(place)  # type: ignore[arg-type]  # transformers wraps it with a wrong signature
+        return vla.predictor(**inputs.to(place), unnorm_key=unnorm_key)
+
+
+def _opened(path: Path) -> Image.Image:
+    try:
+        with Image.open(path) as image:
+            image.load()
+            return image
+    except FileNotFoundError as error:
+        raise UsageError(f"{path}: no such image") from error
+    except UnidentifiedImageError as error:
+        raise UsageError(f"{path}: no image of a known format") from error
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise UsageError(f"{path}: an image that cannot be decoded ({error})") from error
+
+
+def _device(name: str) -> torch.device:
+    try:
+        return torch.empty(0, device=name).device
+    except (RuntimeError, AssertionError) as error:
+        raise UsageError(f"--device {name}: {str(error).splitlines()[0]}") from error
+
+
+@contextmanager
+def _enough_memory(dtype: Dtype) -> Iterator[None]:
+    """Say what to lower when the memory does not suffice."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:  # torch has an own class for the GPU alone
+        text = str(error)
+        if not isinstance(error, MemoryError | torch.OutOfMemoryError) and "allocate memory" not in text:
+            raise
+        fix = "use --dtype bfloat16, which takes half" if dtype == "float32" else "use a device with more memory"
+        raise CheckpointError(f"out of memory ({text.splitlines()[0] if text else 'MemoryError'}); {fix}") from error

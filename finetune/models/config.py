@@ -1,0 +1,122 @@
+"""What `config.json` of an OpenVLA checkpoint says, read from and written in its original form."""
+
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+from huggingface_hub.errors import StrictDataclassError
+from transformers import AutoConfig, PreTrainedConfig
+from transformers.configuration_utils import SubConfigSpec
+
+from finetune.checkpoint import read_json
+from finetune.models.vit import VISION, ViTShape
+from schemas.errors import CheckpointError, did_you_mean
+
+DINO_SIGLIP = "dinosiglip-vit-so-224px"
+SPACE_ID = 29871  # Llama's lone space, which the original puts between the prompt and the first action
+ORIGINAL = (
+    "arch_specifier",
+    "architectures",
+    "hf_llm_id",
+    "image_resize_strategy",
+    "image_sizes",
+    "llm_backbone_id",
+    "llm_max_length",
+    "model_type",
+    "n_action_bins",
+    "norm_stats",
+    "output_projector_states",
+    "pad_to_multiple_of",
+    "pad_token_id",
+    "timm_model_ids",
+    "timm_override_act_layers",
+    "use_fused_vision_backbone",
+    "vision_backbone_id",
+)
+
+
+class OpenVLAConfig(PreTrainedConfig):
+    """The keys of the original, and two of ours: `action_prefix_id` and `tiny_vision` (from `tiny_vision.json`)."""
+
+    model_type = "openvla"
+    sub_configs_defaults: ClassVar = {"text_config": SubConfigSpec(config_class=AutoConfig, model_type="llama")}
+
+    text_config: Any = None
+    vision_backbone_id: str = DINO_SIGLIP
+    llm_backbone_id: str = "llama2-7b-pure"
+    hf_llm_id: str = "meta-llama/Llama-2-7b-hf"
+    arch_specifier: str = "no-align+fused-gelu-mlp"
+    use_fused_vision_backbone: bool | None = True
+    image_resize_strategy: str = "resize-naive"
+    image_sizes: Any = (224, 224)
+    timm_model_ids: Any = tuple(VISION)
+    timm_override_act_layers: Any = (None, None)
+    llm_max_length: int = 2048
+    pad_token_id: int | None = 32000
+    pad_to_multiple_of: int = 64
+    n_action_bins: int = 256
+    output_projector_states: bool = False
+    norm_stats: Any = None
+    action_prefix_id: int | None = SPACE_ID  # the last token of a prompt; None adds none
+    tiny_vision: Any = None  # the ViTs' dims where they are not those of the real ones
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        """Refuse vision towers that are not built here."""
+        super().__post_init__(**kwargs)
+        if self.vision_backbone_id != DINO_SIGLIP or not self.use_fused_vision_backbone:
+            known = did_you_mean(self.vision_backbone_id, [DINO_SIGLIP])
+            raise CheckpointError(f"config.json: no vision backbone '{self.vision_backbone_id}'{known}")
+
+    @classmethod
+    def of(cls, folder: Path) -> Self:
+        """Read the config of a checkpoint."""
+        path = folder / "config.json"
+        told = read_json(path)
+        kind = told.get("model_type") if isinstance(told, dict) else None
+        if kind != cls.model_type:
+            raise CheckpointError(f"{path}: no OpenVLA: model_type is {kind}, not {cls.model_type}")
+        try:
+            return cls(**{**told, "name_or_path": str(folder)})
+        except (AttributeError, KeyError, TypeError, ValueError, StrictDataclassError) as error:
+            raise CheckpointError(f"{path}: cannot be understood ({error})") from error
+
+    @property
+    def action_vocab(self) -> int:
+        """Count the tokenizer's words: the embedding is that many rows and a padding."""
+        return int(self.text_config.vocab_size) - self.pad_to_multiple_of
+
+    def vision_shapes(self) -> list[ViTShape]:
+        """Give the two towers' dims, in the order of their features."""
+        shapes = list(VISION.values())
+        if self.tiny_vision is None:
+            return shapes
+        if len(self.tiny_vision) != len(shapes):
+            raise CheckpointError(f"tiny_vision.json: expected {len(shapes)} towers, got {len(self.tiny_vision)}")
+        return [shape.resized(told) for shape, told in zip(shapes, self.tiny_vision, strict=True)]
+
+    def original(self) -> dict[str, Any]:
+        """Give the content of `config.json` as transformers 4.40 and the original code read it."""
+        kept = {key: getattr(self, key) for key in ORIGINAL}
+        if self.action_prefix_id != SPACE_ID:
+            kept["action_prefix_id"] = self.action_prefix_id
+        dtype = {"torch_dtype": str(self.dtype or "bfloat16").removeprefix("torch.")}
+        return dict(sorted({**kept, **dtype, "text_config": {**self._original_text(), **dtype}}.items()))
+
+    def generation(self) -> dict[str, Any]:
+        """Give the content of `generation_config.json`."""
+        names = ("bos_token_id", "eos_token_id", "pad_token_id")
+        return {"_from_model_config": True, **{name: getattr(self.text_config, name) for name in names}}
+
+    def _original_text(self) -> dict[str, Any]:
+        """Give what the language model has other than Llama's defaults, in the words of transformers 4.40."""
+        told = {
+            key: value
+            for key, value in self.text_config.to_diff_dict().items()
+            if key not in {"_attn_implementation", "_name_or_path", "dtype", "transformers_version", "rope_parameters"}
+        }
+        rope = dict(self.text_config.rope_parameters or {})
+        theta, kind = rope.pop("rope_theta", 10000.0), rope.pop("rope_type", "default")
+        if theta != 10000.0:
+            told["rope_theta"] = theta
+        if kind != "default":
+            told["rope_scaling"] = {"type": kind, **rope}
+        return {"model_type": self.text_config.model_type, **told}

@@ -1,0 +1,179 @@
+"""The two vision transformers of OpenVLA, DINOv2 with registers and SigLIP, under their original parameter names."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+from schemas.errors import CheckpointError
+
+IMAGE, PATCH = 224, 14
+PATCHES = (IMAGE // PATCH) ** 2
+EPS = 1e-6
+TOLD = {"embed_dim": "dim", "depth": "depth", "num_heads": "heads", "mlp_ratio": "mlp_ratio"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ViTShape:
+    """The dims of one tower, and what only one of the two has."""
+
+    dim: int
+    depth: int
+    heads: int
+    mlp_ratio: float
+    registers: int | None = None  # None: neither registers nor a class token
+    layer_scale: bool = False
+    attention_pool: bool = False  # stored, never used
+
+    def __post_init__(self) -> None:
+        """Refuse dims that make no tower."""
+        if min(self.dim, self.depth - 1, self.heads) < 1 or self.dim % self.heads or not self.mlp_ratio > 0:
+            raise CheckpointError(f"no vision tower has {self.dim} dims, {self.depth} blocks, {self.heads} heads")
+
+    @property
+    def hidden(self) -> int:
+        """Give the width inside a block's MLP."""
+        return int(self.dim * self.mlp_ratio)
+
+    def resized(self, told: Mapping[str, Any]) -> Self:
+        """Take other dims, in timm's words."""
+        return replace(self, **{ours: told[theirs] for theirs, ours in TOLD.items() if theirs in told})
+
+
+VISION = {  # by their names in timm
+    "vit_large_patch14_reg4_dinov2.lvd142m": ViTShape(
+        dim=1024, depth=24, heads=16, mlp_ratio=4, registers=4, layer_scale=True
+    ),
+    "vit_so400m_patch14_siglip_224": ViTShape(dim=1152, depth=27, heads=16, mlp_ratio=3.7362, attention_pool=True),
+}
+
+
+class Attention(nn.Module):
+    """Self-attention of every token to every other, computed as transformers' own switch says."""
+
+    is_causal = False
+
+    def __init__(self, shape: ViTShape, config: Any) -> None:
+        super().__init__()
+        self.config, self.heads = config, shape.heads
+        self.qkv = nn.Linear(shape.dim, 3 * shape.dim)
+        self.proj = nn.Linear(shape.dim, shape.dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map [B, N, D] to the same."""
+        size, count, dim = x.shape
+        q, k, v = self.qkv(x).reshape(size, count, 3, self.heads, dim // self.heads).permute(2, 0, 3, 1, 4)
+        attend = ALL_ATTENTION_FUNCTIONS.get_interface(self.config._attn_implementation, eager)  # noqa: SLF001 - the switch has no public name
+        out, _ = attend(self, q, k, v, None, scaling=(dim // self.heads) ** -0.5, dropout=0.0, is_causal=False)
+        return self.proj(out.reshape(size, count, dim))
+
+
+def eager(_: nn.Module, q: Tensor, *keys_values: Any, scaling: float, **__: Any) -> tuple[Tensor, Tensor]:
+    """Attend step by step; the signature is that of transformers' attention functions."""
+    k, v, _mask = keys_values
+    weights = torch.softmax(q @ k.transpose(-2, -1) * scaling, dim=-1, dtype=torch.float32).to(q.dtype)
+    return (weights @ v).transpose(1, 2), weights
+
+
+class Mlp(nn.Module):
+    """Two layers with the exact GELU between them."""
+
+    def __init__(self, shape: ViTShape) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(shape.dim, shape.hidden)
+        self.act = nn.GELU()
+        self.fc2 = nn.Linear(shape.hidden, shape.dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map [..., D] to the same."""
+        return self.fc2(self.act(self.fc1(x)))
+
+
+class LayerScale(nn.Module):
+    """One factor for each dimension."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.scale_factor = nn.Parameter(torch.ones(dim))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map [..., D] to the same."""
+        return x * self.scale_factor
+
+
+class Block(GradientCheckpointingLayer):
+    """Attention and MLP, each added to what it reads."""
+
+    def __init__(self, shape: ViTShape, config: Any) -> None:
+        super().__init__()
+        scale = (lambda: LayerScale(shape.dim)) if shape.layer_scale else nn.Identity
+        self.norm1 = nn.LayerNorm(shape.dim, eps=EPS)
+        self.attn = Attention(shape, config)
+        self.ls1 = scale()
+        self.norm2 = nn.LayerNorm(shape.dim, eps=EPS)
+        self.mlp = Mlp(shape)
+        self.ls2 = scale()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map [B, N, D] to the same."""
+        x = x + self.ls1(self.attn(self.norm1(x)))
+        return x + self.ls2(self.mlp(self.norm2(x)))
+
+
+class AttentionPool(nn.Module):
+    """SigLIP's pooling: in every checkpoint, and without use here."""
+
+    def __init__(self, shape: ViTShape) -> None:
+        super().__init__()
+        self.latent = nn.Parameter(torch.zeros(1, 1, shape.dim))
+        self.q = nn.Linear(shape.dim, shape.dim)
+        self.kv = nn.Linear(shape.dim, 2 * shape.dim)
+        self.proj = nn.Linear(shape.dim, shape.dim)
+        self.norm = nn.LayerNorm(shape.dim, eps=EPS)
+        self.mlp = Mlp(shape)
+
+
+class PatchEmbed(nn.Module):
+    """Each patch of an image as one vector."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.proj = nn.Conv2d(3, dim, kernel_size=PATCH, stride=PATCH)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Map [B, 3, H, W] to [B, patches, D]."""
+        return self.proj(pixels).flatten(2).transpose(1, 2)
+
+
+class ViT(nn.Module):
+    """One tower: the patches' features after the second-to-last block, without a norm.
+
+    The last block, `norm` and `attn_pool` are in every checkpoint; they compute nothing and get no gradient.
+    """
+
+    def __init__(self, shape: ViTShape, config: Any) -> None:
+        super().__init__()
+        self.prefix = 0 if shape.registers is None else 1 + shape.registers
+        if shape.registers is not None:
+            self.cls_token = nn.Parameter(torch.zeros(1, 1, shape.dim))
+            self.reg_token = nn.Parameter(torch.zeros(1, shape.registers, shape.dim))
+        self.pos_embed = nn.Parameter(torch.zeros(1, PATCHES, shape.dim))
+        self.patch_embed = PatchEmbed(shape.dim)
+        self.blocks = nn.ModuleList(Block(shape, config) for _ in range(shape.depth))
+        self.norm = nn.LayerNorm(shape.dim, eps=EPS)
+        if shape.attention_pool:
+            self.attn_pool = AttentionPool(shape)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Map [B, 3, 224, 224] to [B, 256, D]."""
+        x = self.patch_embed(pixels) + self.pos_embed
+        if self.prefix:
+            tokens = torch.cat([self.cls_token, self.reg_token], dim=1)
+            x = torch.cat([tokens.expand(len(x), -1, -1), x], dim=1)
+        for block in self.blocks[:-1]:
+            x = block(x)
+        return x[:, self.prefix :]
