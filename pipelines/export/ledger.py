@@ -57,7 +57,8 @@ def begin(out: LocalFolder, identity: Mapping[str, Any], *, holds: str, overwrit
             f"{out.uri}: exists and is no export that could go on ({min(strangers)}); name an empty folder"
         )
     if found is not None and found != identity:
-        differing = [key for key in {**found, **identity} if found.get(key) != identity.get(key)]
+        here, there = ({**which, **which.get("asked", {})} for which in (found, identity))
+        differing = [key for key in {**here, **there} if key != "asked" and here.get(key) != there.get(key)]
         what = f"holds an export with another {', '.join(differing)}"
         raise UsageError(f"{out.uri}: {what}; give --overwrite or another --out")
     if not finished:
