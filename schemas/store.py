@@ -193,7 +193,8 @@ class Dataset:
     @cached_property
     def _table(self) -> dict[str, Any]:
         try:
-            table = pq.read_table(pa.py_buffer(self._read(layout.EPISODES)), use_threads=False)
+            # Not `read_table`: its threads may still let go of the bytes when Python ends, which aborts the process.
+            table = pq.ParquetFile(pa.py_buffer(self._read(layout.EPISODES))).read(use_threads=False)
         except ValueError as error:
             raise DatasetError(f"{self.folder.place(layout.EPISODES)}: cannot be read ({error})") from error
         return {name: table[name].slice(0, self._kept) for name in table.column_names}
