@@ -10,10 +10,11 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from pipelines.export.cameras import Kept
+from pipelines.export.lerobot_features import Placed
 from pipelines.export.lerobot_meta import place_of
 from pipelines.export.lerobot_places import EPISODES, INFO, STATS
 from pipelines.export.lerobot_shard import Export, kept_rows, parts_of, stored_images
-from pipelines.export.plan import ExportRef
+from pipelines.export.plan import ExportRef, checked
 from pipelines.numbers import Selection
 from pipelines.statistics import statistics
 from pipelines.verify import Verification, damage
@@ -41,6 +42,34 @@ def check_descriptions(export: Export, out: Verification) -> None:
         if found.get(name) != figures:
             out.differs(f"{STATS}: {name}: not the statistics of the dataset")
     _check_table(export, refs, out)
+    _check_columns(export, refs, out)
+
+
+def _check_columns(export: Export, refs: Sequence[ExportRef], out: Verification) -> None:
+    """Compare the columns that only LeRobot reads: the number of each step, and what is said twice."""
+    theirs = [feature for feature in export.features if feature.name.startswith("next.")]
+    first = 0
+    for ref in refs:
+        for part in parts_of(export, ref):
+            name = part.places.data()
+            with damage(name, out):
+                found = pq.read_table(export.out.root / name, columns=["index", *(f.name for f in theirs)])
+                wrong = [] if found["index"].to_pylist() == [*range(first, first + len(found))] else ["index"]
+                for feature in theirs:
+                    wanted = [
+                        value for k in part.numbers for value in feature.array(_placed(export, ref, k)).to_pylist()
+                    ]
+                    wrong += [] if found[feature.name].to_pylist() == wanted else [feature.name]
+                for word in wrong:
+                    out.differs(f"{name}: {word} is not as in the dataset")
+            first += sum(ref.lengths[k] for k in part.numbers)
+
+
+def _placed(export: Export, ref: ExportRef, k: int) -> Placed:
+    """Read the k-th episode of a shard as it was exported."""
+    episode = checked(export.dataset, ref.positions[k], export.asked.view)
+    number, first = ref.first_episode + k, ref.first_step + sum(ref.lengths[:k])
+    return Placed(episode=episode, number=number, first=first, fps=export.fps, tasks=export.tasks)
 
 
 def _check_table(export: Export, refs: Sequence[ExportRef], out: Verification) -> None:

@@ -131,6 +131,12 @@ def test_a_number_that_was_changed_is_found(copy: Callable[[str], Path], column:
     found(oxe("verify", out), f"episode toy-000001: {column}: [2")
 
 
+def test_a_column_that_only_lerobot_reads_is_compared_too(copy: Callable[[str], Path]) -> None:
+    out = copy("h264")
+    rewritten(out / DATA, lambda rows: rows[8].update(index=7))
+    found(oxe("verify", out), f"{DATA}: index is not as in the dataset")
+
+
 def test_an_image_that_was_changed_is_found(copy: Callable[[str], Path]) -> None:
     out = copy("none")
 
