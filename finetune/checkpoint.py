@@ -19,12 +19,9 @@ NAMED = 3  # keys that an error names of each kind
 Shape = tuple[int, ...]
 
 
-def local_folder(place: Any, told: dict[str, Any]) -> Path:
-    """Give the folder of a checkpoint; the name of one on the Hub is fetched, never with code.
-
-    What `told` says about fetching is taken out of it.
-    """
-    fetching = {key: told.pop(key) for key in FETCHING if key in told}
+def local_folder(place: Any, told: Mapping[str, Any]) -> Path:
+    """Give the folder of a checkpoint; the name of one on the Hub is fetched as `told` says, never with code."""
+    fetching = {key: told[key] for key in FETCHING if key in told}
     folder = Path(place)
     if folder.is_dir():
         return folder

@@ -95,11 +95,12 @@ def decode(
     """
     mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask.to(input_ids.dtype)
     input_ids, mask = with_prefix(input_ids, mask, prefix=model.config.action_prefix_id)
-    out = model(input_ids, pixel_values=pixel_values, attention_mask=mask, use_cache=True)
-    inserted = out.logits.shape[1] - input_ids.shape[1]
-    positions = mask.sum(1) + inserted  # of the next token, [B]
-    logits = out.logits[torch.arange(len(mask), device=mask.device), positions - 1]
-    mask = torch.cat([mask.new_ones(len(mask), inserted), mask], dim=1)
+    positions = mask.sum(1) + model.inserted  # of the next token, [B]
+    ends, which = (positions - 1).unique(return_inverse=True)  # logits of the whole prompt would take longer than it
+    told = {"attention_mask": mask, "use_cache": True, "logits_to_keep": ends}
+    out = model(input_ids, pixel_values=pixel_values, **told)
+    logits = out.logits[torch.arange(len(mask), device=mask.device), which]
+    mask = torch.cat([mask.new_ones(len(mask), model.inserted), mask], dim=1)
     taken = []
     for step in range(steps):
         taken.append((logits.argmax(-1), logits))

@@ -12,7 +12,7 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from finetune import checkpoint
 from finetune.models.config import OpenVLAConfig
-from finetune.models.vit import IMAGE, AttentionPool, LayerScale, ViT
+from finetune.models.vit import IMAGE, PATCHES, AttentionPool, LayerScale, ViT
 from finetune.predict import Predictor, Statistics, check_image_matters
 from finetune.processor import PrismaticProcessor
 from schemas.errors import CheckpointError, UsageError
@@ -66,6 +66,7 @@ class OpenVLAForActionPrediction(PreTrainedModel):
     _supports_flash_attn = True
     _supports_attention_backend = True
     processor: PrismaticProcessor | None = None
+    inserted = PATCHES  # tokens between the first word and the rest
 
     def __init__(self, config: OpenVLAConfig) -> None:
         super().__init__(config)
@@ -179,6 +180,7 @@ class OpenVLAForActionPrediction(PreTrainedModel):
         """
         unnorm_key, self_test = kwargs.pop("unnorm_key", None), kwargs.pop("self_test", True)
         folder = checkpoint.local_folder(pretrained_model_name_or_path, kwargs)
+        kwargs = {key: value for key, value in kwargs.items() if key not in checkpoint.FETCHING}
         config = kwargs.pop("config", None) or OpenVLAConfig.of(folder)
         config.tiny_vision = checkpoint.tiny_vision(folder) or config.tiny_vision
         config.norm_stats = kwargs.pop("norm_stats", None) or checkpoint.statistics(folder) or config.norm_stats
@@ -186,8 +188,10 @@ class OpenVLAForActionPrediction(PreTrainedModel):
         if unnorm_key is not None:
             known.named(unnorm_key)
         with torch.device("meta"):
-            expected = cls(config).state_dict()
-        checkpoint.check_layout(folder, {key: tuple(value.shape) for key, value in expected.items()})
+            expected = {key: tuple(value.shape) for key, value in cls(config).state_dict().items()}
+        if config.text_config.tie_word_embeddings:
+            del expected["language_model.lm_head.weight"]  # it is the embedding, stored once
+        checkpoint.check_layout(folder, expected)
         if "dtype" not in kwargs and "torch_dtype" not in kwargs:
             kwargs["dtype"] = torch.float32
         model = super().from_pretrained(folder, *model_args, config=config, use_safetensors=True, **kwargs)

@@ -15,6 +15,7 @@ torch = pytest.importorskip("torch", reason="the models need the extra finetune"
 
 from safetensors.torch import load_file, save_file  # noqa: E402 - only where torch is
 
+from finetune.models.config import OpenVLAConfig  # noqa: E402
 from finetune.models.openvla import OpenVLAForActionPrediction  # noqa: E402
 
 SHARDS = sorted(path.name for path in BASE.glob("*.safetensors"))
@@ -82,6 +83,17 @@ def test_another_rotary_base_survives_in_the_originals_words(tmp_path: Path) -> 
     vla.save_pretrained(tmp_path / "again")
     assert json.loads((tmp_path / "again/config.json").read_text())["text_config"]["rope_theta"] == 500000.0
     assert load(tmp_path / "again").config.text_config.rope_parameters["rope_theta"] == 500000.0
+
+
+def test_a_model_whose_head_is_its_embedding_is_written_and_read(tmp_path: Path) -> None:
+    text = {**json.loads((BASE / "config.json").read_text())["text_config"], "tie_word_embeddings": True}
+    told = {"text_config": text, "tiny_vision": load(BASE).config.tiny_vision, "norm_stats": load(BASE).norm_stats}
+    vla = OpenVLAForActionPrediction(OpenVLAConfig(**told)).eval()
+    vla.save_pretrained(tmp_path)
+    assert "language_model.lm_head.weight" not in tensors(tmp_path)
+    again = load(tmp_path)
+    assert again.language_model.lm_head.weight is again.language_model.model.embed_tokens.weight
+    assert all(torch.equal(value, again.state_dict()[key]) for key, value in vla.state_dict().items())
 
 
 # Statistics
