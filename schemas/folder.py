@@ -191,9 +191,11 @@ class LocalFolder:
         try:
             staged.write_bytes(content)
             self.adopt(staged, name)
-        except OSError as error:
+        except BaseException as error:  # Ctrl-C among them: nothing half written stays
             self.drop(staged)
-            raise OSError(error.errno, error.strerror, self.place(name)) from error
+            if isinstance(error, OSError):
+                raise OSError(error.errno, error.strerror, self.place(name)) from error
+            raise
 
     def staged(self, below: str) -> Path:
         """Name a file in the folder where it will appear: a rename is atomic only there."""
