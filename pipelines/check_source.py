@@ -17,6 +17,7 @@ from schemas.source import Array, Field, RawEpisode, Unreadable
 from schemas.spaces import Space
 from schemas.spec import DatasetSpec
 
+CLOCK = 0.02  # of the rate: how far recorded times may be from it
 FAR_M, TURN_RAD, SLACK = 10.0, 2 * np.pi + 0.1, 0.25  # beyond these, a unit or a sense is probably declared wrong
 
 
@@ -107,6 +108,7 @@ def _compare_episodes(binding: Binding, episodes: Iterable[RawEpisode | Unreadab
         if episode.state is not None:
             values["state"].append(episode.state)
         _compare_images(binding, episode, out)
+        _compare_clock(binding.spec, episode, out)
     if not out.read:
         out.notes.append("the source has no episodes")
     for name, space in (("action", binding.layout.action), ("state", binding.layout.state)):
@@ -115,6 +117,16 @@ def _compare_episodes(binding: Binding, episodes: Iterable[RawEpisode | Unreadab
             low, high = joined.min(axis=0).tolist(), joined.max(axis=0).tolist()
             out.ranges[name] = {dim.name: [low[i], high[i]] for i, dim in enumerate(space.dims)}
             out.problems += [f"{name}: {oddity}" for oddity in oddities(joined, space)]
+
+
+def _compare_clock(spec: DatasetSpec, episode: Episode, out: Check) -> None:
+    """Compare the declared rate with the recorded times of one episode, by their median step."""
+    if not (spec.timestamp and spec.control_hz) or episode.timestamp is None or len(episode) < 2:
+        return
+    found = 1 / float(np.median(np.diff(episode.timestamp)))
+    if abs(found / spec.control_hz - 1) > CLOCK:
+        says = f"control_hz is {spec.control_hz:g}, '{spec.timestamp}' has {found:.4g} steps a second"
+        out.problems.append(f"episode {episode.index}: {says}")
 
 
 def _raw(reader: Reader, count: int) -> Iterator[RawEpisode | Unreadable]:

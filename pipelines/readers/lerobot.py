@@ -177,11 +177,11 @@ class LerobotReader:
             yield Unreadable.of(failure, index=index, split=split, file=path)
 
     def _runs(self, held: parquet.Rows, name: str) -> dict[int, tuple[int, int]]:
-        """Find the rows of each episode: all of them, where a file holds one."""
+        """Find the rows of each episode by what they say; where they say nothing, a file of v2 is its one episode."""
         owned = self._owned.get(name, set())
-        if len(owned) == 1 and not self.info.is_v3:
-            return dict.fromkeys(owned, (0, held.file.metadata.num_rows))
         if EPISODE not in held.file.schema_arrow.names:
+            if len(owned) == 1 and not self.info.is_v3:
+                return dict.fromkeys(owned, (0, held.file.metadata.num_rows))
             message = f"holds several episodes, but no column '{EPISODE}'"
             raise SourceError(message, reason="bad_parquet", file=held.path)
         return held.runs(EPISODE)

@@ -27,6 +27,13 @@ def test_a_declaration_that_fits_has_no_problem_and_its_ranges_are_told(source: 
     assert check(load(), str(source), episodes=0).read == 0
 
 
+def test_a_rate_that_recorded_times_contradict_is_a_problem(source: Path) -> None:
+    told = TOY.replace("control_hz = 5", 'control_hz = 15\ntimestamp = "timestamp"')
+    found = check(load(told), str(source), episodes=1)
+    assert found.problems == ["episode 0: control_hz is 15, 'timestamp' has 5 steps a second"]
+    assert check(load(told.replace("15", "5")), str(source)).ok
+
+
 def test_every_missing_key_is_named_at_once(source: Path) -> None:
     text = TOY.replace('"observation.image"', '"observation.imag"').replace('"action[:3]"', '"actoin[:3]"')
     found = check(load(text), str(source))

@@ -580,6 +580,13 @@ def test_a_file_with_other_columns_is_quarantined(tmp_path: Path) -> None:
     assert outcome(folder)[3] == "contradicts_fields"
 
 
+def test_a_file_that_holds_the_rows_of_another_episode_is_not_taken_for_its_own(tmp_path: Path) -> None:
+    folder = write(tmp_path, 3, version="v2.1")
+    count = len(episodes(folder)[1].steps["action"])
+    rewrite(data_file(tmp_path, 1), episode_index=pa.array(np.zeros(count, np.int64)))
+    assert sorted(outcome(folder)) == ["missing_record", "ok", "ok", "undeclared_record"]
+
+
 def test_a_task_without_a_text_is_quarantined_and_without_tasks_there_are_numbers(tmp_path: Path) -> None:
     folder = write(tmp_path, 2, version="v2.1")
     (folder / "meta/tasks.jsonl").write_text('{"task_index": 1, "task": "lift"}\n')
