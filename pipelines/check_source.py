@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from pipelines.fit import check_fit
+from pipelines.rate import other_rate
 from pipelines.readers.registry import open_source
 from pipelines.readers.source import Reader, plan
 from pipelines.standardize import Binding, bind, decoded_field
@@ -17,7 +18,6 @@ from schemas.source import Array, Field, RawEpisode, Unreadable
 from schemas.spaces import Space
 from schemas.spec import DatasetSpec
 
-CLOCK = 0.02  # of the rate: how far recorded times may be from it
 FAR_M, TURN_RAD, SLACK = 10.0, 2 * np.pi + 0.1, 0.25  # beyond these, a unit or a sense is probably declared wrong
 
 
@@ -120,13 +120,8 @@ def _compare_episodes(binding: Binding, episodes: Iterable[RawEpisode | Unreadab
 
 
 def _compare_clock(spec: DatasetSpec, episode: Episode, out: Check) -> None:
-    """Compare the declared rate with the recorded times of one episode, by their median step."""
-    if not (spec.timestamp and spec.control_hz) or episode.timestamp is None or len(episode) < 2:
-        return
-    found = 1 / float(np.median(np.diff(episode.timestamp)))
-    if abs(found / spec.control_hz - 1) > CLOCK:
-        says = f"control_hz is {spec.control_hz:g}, '{spec.timestamp}' has {found:.4g} steps a second"
-        out.problems.append(f"episode {episode.index}: {says}")
+    if spec.timestamp and (problem := other_rate(spec.control_hz, episode.timestamp)):
+        out.problems.append(f"episode {episode.index}: {problem}")
 
 
 def _raw(reader: Reader, count: int) -> Iterator[RawEpisode | Unreadable]:

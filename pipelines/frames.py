@@ -1,7 +1,7 @@
 """Raw pixels become encoded images: the one place where a frame is compressed."""
 
 import io
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,6 +32,17 @@ def encode(frame: Array, images: str, *, subsampling: str = "444") -> bytes:
     out = io.BytesIO()
     Image.fromarray(frame if frame.shape[-1] == 3 else frame[..., 0]).save(out, "PNG", compress_level=1)
     return out.getvalue()
+
+
+def unpadded(rows: Iterable[bytes], path: str) -> Iterator[bytes]:
+    """Take the zeros behind encoded images; a row of nothing but zeros is a SourceError: nobody wrote its frame."""
+    for number, row in enumerate(rows):
+        image = row.rstrip(b"\0")
+        if not image:
+            raise SourceError(
+                f"{path}: row {number} holds zeros alone: its frame was never written", reason="bad_image"
+            )
+        yield image
 
 
 def gathered(frames: Iterable[bytes], path: str, *, limit: int) -> list[bytes]:

@@ -7,7 +7,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-from pipelines.frames import Pixels, encode, gathered
+from pipelines.frames import Pixels, encode, gathered, unpadded
 from pipelines.hdf5.chunks import check_chunks
 from pipelines.readers.leaves import BLOCK, LIMIT, NUMBERS, VALUE_LIMIT, Leaf, check_size, encoded_leaf
 from pipelines.readers.names import covers
@@ -85,8 +85,12 @@ def column(leaf: Leaf, dataset: h5py.Dataset, *, rows: int, images: str, frames:
         pixels = Pixels.of(frames.get(path, "hwc"))
         encoded = (encode(frame, images) for block in blocks for frame in pixels(block, path))
         return gathered(encoded, path, limit=LIMIT)
-    items = (_bytes(item) for block in blocks for item in block)
-    return gathered(items if leaf.form == "texts" else (item.rstrip(b"\0") for item in items), path, limit=LIMIT)
+    items: Iterator[bytes] = (_bytes(item) for block in blocks for item in block)
+    if leaf.form == "padded":
+        items = unpadded(items, path)
+    elif leaf.form == "blobs":
+        items = (item.rstrip(b"\0") for item in items)
+    return gathered(items, path, limit=LIMIT)
 
 
 def _blocks(dataset: h5py.Dataset, rows: int) -> Iterator[Array]:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import zarr
 
-from pipelines.frames import Pixels, encode, gathered
+from pipelines.frames import Pixels, encode, gathered, unpadded
 from pipelines.readers.leaves import BLOCK, LIMIT, Leaf, array_leaf, check_size, encoded_leaf
 from pipelines.zarr.codecs import bounded, register_image_codecs
 from pipelines.zarr.store import DAMAGE, METADATA, SourceStore
@@ -126,7 +126,8 @@ class Rows:
             encoded = (encode(frame, images) for block in blocks for frame in self.pixels(block, self.path))
             return gathered(encoded, self.path, limit=LIMIT)
         if leaf.form == "padded":
-            return [row.tobytes().rstrip(b"\0") for block in blocks for row in block]
+            rows = (row.tobytes() for block in blocks for row in block)
+            return gathered(unpadded(rows, self.path), self.path, limit=LIMIT)
         if leaf.form == "texts":
             return gathered((as_bytes(item) for block in blocks for item in block.tolist()), self.path, limit=LIMIT)
         whole = np.empty((end - start, *self.shape[1:]), leaf.field.dtype)

@@ -30,7 +30,7 @@ def test_a_declaration_that_fits_has_no_problem_and_its_ranges_are_told(source: 
 
 
 @pytest.mark.parametrize(
-    ("hz", "problems"), [(5, []), (15, ["episode 0: control_hz is 15, 'clock' has 5 steps a second"])]
+    ("hz", "problems"), [(5, []), (15, ["episode 0: control_hz is 15, the recorded times have 5 steps a second"])]
 )
 def test_a_rate_that_recorded_times_contradict_is_a_problem(tmp_path: Path, hz: int, problems: list[str]) -> None:
     clock = Field(path="clock", kind="number", dtype="float64")

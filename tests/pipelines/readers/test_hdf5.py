@@ -114,6 +114,16 @@ def test_encoded_images_pass_through_without_their_padding(tmp_path: Path, form:
     assert list(episode.steps["top"]) == images
 
 
+def test_a_row_of_zeros_among_encoded_images_is_a_frame_that_was_never_written(tmp_path: Path) -> None:
+    rows = np.stack([np.frombuffer(jpeg(0).ljust(2000, b"\0"), np.uint8)] * 3)
+    for number in range(2):
+        held = {"action": np.zeros((3, 2)), "top": rows * (np.arange(3)[:, None] != 2 * number).astype(np.uint8)}
+        write_hdf5(tmp_path / f"{number + 1}.hdf5", {"/": held})
+    write_hdf5(tmp_path / "0.hdf5", {"/": {"action": np.zeros((3, 2)), "top": rows}})
+    assert outcome(tmp_path, episodes="/") == ["ok", "contradicts_fields", "bad_image"]
+    assert "top: row 2 holds zeros alone: its frame was never written" in details(tmp_path, episodes="/")
+
+
 @pytest.mark.parametrize(
     ("groups", "pattern"),
     [
