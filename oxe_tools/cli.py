@@ -160,6 +160,7 @@ def convert(
     else:
         show.conversion(report.to_json())
     show.unknowns(spec.name, [spec.action_space, spec.state_space])
+    show.notes(report.notes)
     for problem in report.problems[:5]:
         typer.echo(
             f"quarantined: episode {problem.index}: {problem.reason}: {problem.detail} ({problem.file})", err=True
@@ -346,6 +347,7 @@ def _export(directory: str, out: Path, asked: "Asked", *, engine: "Engine", over
         typer.echo(f"left out: {report.without_steps} episodes of which the view masks every step", err=True)
     for column, why in report.left_out.items():
         typer.echo(f"left out: {column}: {why}", err=True)
+    show.notes(report.notes)
 
 
 @datasets_app.command("list")

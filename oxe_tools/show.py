@@ -98,6 +98,12 @@ def unknowns(name: str, spaces: Sequence[Space | None]) -> None:
             typer.echo(f"{name}: {space.name}: not known: {', '.join(words)}", err=True)
 
 
+def notes(found: Sequence[str]) -> None:
+    """Print on stderr what the user should know before using what was made."""
+    for note in found:
+        typer.echo(f"note: {note}", err=True)
+
+
 def exported(report: Mapping[str, Any]) -> None:
     """Print what was exported, and how each camera is kept."""
     typer.echo(f"{report['out']}: {report['episodes']} episodes, {report['steps']} steps in {files(report['files'])}")

@@ -16,6 +16,7 @@ from pipelines.job import Job, check_allowance
 from pipelines.ledger import Ledger, begin, begin_append, clear, is_finished, locked, ordered, published, sweep
 from pipelines.progress import POLL, POLL_REMOTE, Progress, silent, watched
 from pipelines.publish import episodes_schema, identity_of, publish
+from pipelines.rate import rate_note
 from pipelines.readers.registry import open_source
 from pipelines.readers.source import Reader, ShardRef
 from pipelines.records import Engine, Options
@@ -44,6 +45,7 @@ class Report:
     steps: int
     files: int
     seconds: float
+    notes: tuple[str, ...]  # what the user should know before using it
     problems: tuple[Unreadable, ...] = field(repr=False)
 
     def to_json(self) -> dict[str, Any]:
@@ -60,6 +62,7 @@ class Report:
             "steps": self.steps,
             "files": self.files,
             "seconds": round(self.seconds, 3),
+            "notes": list(self.notes),
         }
 
 
@@ -216,6 +219,7 @@ def _report(
         steps=manifest["steps"],
         files=len(manifest["files"]),
         seconds=seconds,
+        notes=tuple(filter(None, [rate_note(Dataset(out))])),
         problems=problems,
     )
 

@@ -30,6 +30,7 @@ from pipelines.export.lerobot_verify import check_descriptions, check_video
 from pipelines.export.plan import Asked, ExportRef, exported_lengths, in_order_of_steps, shards_of_size
 from pipelines.export.report import Report
 from pipelines.numbers import Selection
+from pipelines.rate import rate_note
 from pipelines.records import Engine
 from pipelines.standardize import Binding
 from pipelines.statistics import statistics
@@ -152,6 +153,7 @@ class LeRobotExport:
             view=self.asked.view,
             cameras=cameras,
             left_out=self.left_out,
+            notes=tuple(filter(None, [rate_note(self.dataset)])),
         )
 
     def rows(self, ref: ExportRef, stats: Sequence[Mapping[str, Any]]) -> list[Row]:

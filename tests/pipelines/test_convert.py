@@ -18,7 +18,7 @@ import polars as pl
 import pytest
 
 from oxe_tools import open_dataset
-from schemas.source import Array, Column
+from schemas.source import Array, Column, Field
 from tests.pipelines.toy import (
     FIELDS,
     Columns,
@@ -99,6 +99,7 @@ def test_the_real_set_converts_and_counts(bridge: Path, tmp_path: Path) -> None:
         "added": 50,
         "steps": 500,
         "files": 2,
+        "notes": [],
     }
 
 
@@ -620,3 +621,14 @@ def test_a_disk_that_fails_to_read_quarantines_what_it_holds(toy: Toy, monkeypat
     assert toy.convert().code == 1
     assert toy.balance()["quarantined"] == {"unreadable": 3}
     assert toy.quarantine()[0]["detail"] == "cannot be read (Input/output error)"
+
+
+def test_a_rate_that_recorded_times_contradict_is_said_by_convert_and_export(tmp_path: Path) -> None:
+    clock = Field(path="clock", kind="number", dtype="float64")
+    toy = make_toy(tmp_path, [{**columns(), "clock": np.arange(3) / 5}], fields=(*FIELDS, clock))
+    write_spec(tmp_path, replace={"control_hz = 10": 'control_hz = 15\ntimestamp = "clock"'})
+    note = "toy: episode 0: control_hz is 15, the recorded times have 5 steps a second"
+    done = toy.convert("--json")
+    assert (done.code, done.json()["notes"], f"note: {note}" in done.err) == (0, [note], True)
+    exported = oxe("export", "lerobot", toy.out, "--video", "none", "--out", tmp_path / "lerobot")
+    assert (exported.code, f"note: {note}" in exported.err) == (0, True)

@@ -124,6 +124,7 @@ def test_the_real_set_exported_with_a_view_holds_its_actions(bridge: Dataset, tm
         "view": "openvla",
         "cameras": {},
         "left_out": {},
+        "notes": [],
     }
     assert oxe("verify", rlds).code == 0
     assert oxe("convert", rlds, "--out", tmp_path / "back").code == 0
