@@ -17,6 +17,7 @@ from schemas.source import Field
 TABLE, TABLES = "meta/episodes.jsonl", "meta/episodes"
 TASKS = {False: "meta/tasks.jsonl", True: "meta/tasks.parquet"}  # by: is it v3?
 PLACES = ("data/", "videos/", "meta/", "stats/", "dataset_from_index", "dataset_to_index")  # where, not what
+COUNTS = {"episode_index", "length"}  # which the rows of an episode must agree with, and so say themselves
 MAX_STEPS = 10_000_000
 REST = "unassigned"  # the split of episodes that no declared split holds
 
@@ -46,7 +47,7 @@ class Episodes:
         return {
             column.name: _field(column)
             for column in self.table.schema
-            if not column.name.startswith(PLACES) and column.name != "episode_index"
+            if not column.name.startswith(PLACES) and column.name not in COUNTS
         }
 
 

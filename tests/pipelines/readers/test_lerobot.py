@@ -136,7 +136,7 @@ def test_every_version_gives_the_numbers_texts_and_frames_that_were_written(tmp_
         assert episode.steps["task"] == [f"task {seed}".encode()] * count
         assert np.array_equal(np.asarray(episode.steps["episode_index"]), [seed] * count)
         assert np.array_equal([decoded(image) for image in episode.steps[FRONT]], frames[:count])
-        assert episode.metadata == {"tasks": [f"task {seed}"], "length": count}
+        assert episode.metadata == {"tasks": [f"task {seed}"]}
         frames = frames[count:]
     assert not frames
 
@@ -155,7 +155,6 @@ def test_what_the_table_says_of_an_episode_is_kept_but_for_statistics_and_places
     first, second = episodes(write(tmp_path, 2, version=version, metadata=told))
     assert first.metadata == {
         "tasks": ["task 0"],
-        "length": 4,
         "success": False,
         "operator": "Ada",
         "grade": 0.0,
