@@ -13,7 +13,7 @@ from pipelines.readers.find import EPISODE_FOLDER, EPISODE_NAMES, PICKLES
 from pipelines.readers.folder import SourceFolder, pickle_refused
 from pipelines.readers.leaves import Leaf, check_same, digest
 from pipelines.readers.names import covers, matching
-from pipelines.readers.source import FILMED, FilePart, ShardRef
+from pipelines.readers.source import FILMED, FilePart, Reader, ShardRef
 from schemas.errors import SourceError, UsageError
 from schemas.formats import FolderSource, SourceSpec
 from schemas.source import Field, RawEpisode, Unreadable
@@ -23,7 +23,7 @@ PLACE = "episode_path"  # a per-episode field that every source has
 MEDIA = {"blobs", "video"}
 
 
-class EpisodeFilesReader:
+class EpisodeFilesReader(Reader):
     """A folder in which each episode is a folder or a file, as the pattern `episodes` names them.
 
     What an episode's files are called is what its fields are called. The fields are those of the first episode that
@@ -127,14 +127,6 @@ class EpisodeFilesReader:
     def tails(self, names: Iterable[str], count: int) -> dict[str, bytes]:
         """Read the last bytes of files: of each episode, of the one that names it."""
         return self.folder.tails(names, count)
-
-    def declaration(self) -> str | None:
-        """Give nothing: loose files carry none."""
-        return None
-
-    def notes(self) -> tuple[str, ...]:
-        """Give nothing: what does not agree is an error, or an episode that cannot be read."""
-        return ()
 
     def read(self, ref: ShardRef, columns: Collection[str] | None = None) -> Iterator[RawEpisode | Unreadable]:
         """Yield one value per episode of `ref`, in order; what cannot be read comes as an `Unreadable`."""

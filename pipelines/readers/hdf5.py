@@ -15,12 +15,12 @@ from pipelines.readers.find import HDF5_NAMES
 from pipelines.readers.folder import SourceFolder
 from pipelines.readers.leaves import Leaf, digest
 from pipelines.readers.names import matching, natural
-from pipelines.readers.source import FILMED, FilePart, ShardRef
+from pipelines.readers.source import FILMED, FilePart, Reader, ShardRef
 from schemas.errors import SourceError, SpecError, UsageError
 from schemas.source import Field, RawEpisode, Unreadable
 
 
-class Hdf5Reader:
+class Hdf5Reader(Reader):
     """HDF5 files in a folder, or one of them.
 
     `episodes` is a pattern of groups (`data/demo_*`), or `/` where each file is one episode; None: guessed from the
@@ -159,14 +159,6 @@ class Hdf5Reader:
         told = {"files": self.pattern, "splits": self.splits, **asdict(self.told)}
         kept = {key: list(value) if isinstance(value, tuple) else value for key, value in told.items() if value}
         return {"episodes": self.episodes, **kept}
-
-    def declaration(self) -> str | None:
-        """Give nothing: no HDF5 file carries one."""
-        return None
-
-    def notes(self) -> tuple[str, ...]:
-        """Give nothing: what does not agree is an error, or an episode that cannot be read."""
-        return ()
 
     def read(self, ref: ShardRef, columns: Collection[str] | None = None) -> Iterator[RawEpisode | Unreadable]:
         """Yield one value per episode of `ref`, in order; what cannot be read comes as an `Unreadable`."""

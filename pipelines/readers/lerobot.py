@@ -1,10 +1,7 @@
 """LeRobotDataset v2.0, v2.1 and v3.0: Parquet and videos or images, one episode a file or several."""
 
-import hashlib
-import json
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import asdict
 from functools import cached_property
 from math import prod
 from typing import Any
@@ -16,6 +13,7 @@ from pipelines.lerobot.cameras import Cameras
 from pipelines.lerobot.fields import features
 from pipelines.lerobot.places import compare
 from pipelines.lerobot.steps import Steps
+from pipelines.readers.leaves import digest
 from pipelines.readers.source import FilePart, ShardRef
 from schemas.errors import SourceError
 from schemas.source import Field, RawEpisode, Unreadable
@@ -114,13 +112,12 @@ class LerobotReader:
 
     def description(self) -> dict[str, Any]:
         """Name the version, the robot and its clock, and the fields by their digest."""
-        fields = json.dumps([asdict(field) for field in self.fields])
         return {
             "format": self.format,
             "codebase_version": self.info.version,
             "robot_type": self.info.robot,
             "fps": self.info.fps,
-            "fields_sha256": hashlib.sha256(fields.encode()).hexdigest(),
+            "fields_sha256": digest(self.fields),
         }
 
     def layout(self) -> dict[str, Any]:

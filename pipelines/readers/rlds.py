@@ -11,7 +11,7 @@ from typing import Any
 
 from pipelines.readers.find import LOOKS, several, sources
 from pipelines.readers.folder import SourceFolder, inside
-from pipelines.readers.source import FilePart, ShardRef
+from pipelines.readers.source import FilePart, Reader, ShardRef
 from pipelines.rlds import example, features, tfrecord
 from schemas.errors import SourceError, UsageError
 from schemas.source import Field, RawEpisode, Unreadable
@@ -22,7 +22,7 @@ SPLIT_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]*")
 SHARD_FILE = re.compile(r"(?P<dataset>.+)-(?P<split>[^-]+)\.tfrecord-(?P<shard>\d{5,})-of-(?P<of>\d{5,})")
 
 
-class RldsReader:
+class RldsReader(Reader):
     """One RLDS dataset: `features.json`, `dataset_info.json` and TFRecord shards.
 
     `uri` is the version folder, or one above it that holds a single dataset.
@@ -153,10 +153,6 @@ class RldsReader:
     def declaration(self) -> str | None:
         """Give the `oxe_spec.toml` that our exports carry."""
         return None if self.folder.size(DECLARATION) is None else self.folder.read(DECLARATION).decode()
-
-    def notes(self) -> tuple[str, ...]:
-        """Give nothing: what does not agree is an error, or an episode that cannot be read."""
-        return ()
 
     def read(self, ref: ShardRef, columns: Collection[str] | None = None) -> Iterator[RawEpisode | Unreadable]:
         """Yield one value per episode of `ref`, in order; what cannot be read comes as an `Unreadable`."""

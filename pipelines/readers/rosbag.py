@@ -1,7 +1,5 @@
 """ROS bags and MCAP files: one bag is one episode, its topics resampled to one clock as a declaration says."""
 
-import hashlib
-import json
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from functools import cached_property
@@ -11,7 +9,8 @@ from typing import Any
 from pipelines.clock import Disorder
 from pipelines.readers.find import ROSBAG_NAMES
 from pipelines.readers.folder import SourceFolder
-from pipelines.readers.source import FilePart, ShardRef
+from pipelines.readers.leaves import digest
+from pipelines.readers.source import FilePart, Reader, ShardRef
 from pipelines.rosbag import times
 from pipelines.rosbag.bag import METADATA, STORED, find, opened_bag, parts
 from pipelines.rosbag.guess import guessed
@@ -24,7 +23,7 @@ from schemas.source import Field, RawEpisode, Unreadable
 SPLIT, PLACE = "train", "episode_path"
 
 
-class RosbagReader:
+class RosbagReader(Reader):
     """Bags in a folder, or one of them; the keys are those of `RosbagSource`.
 
     Without a `clock`, the keys are guessed from the first bag. The fields are those of the first bag that can be read.
@@ -130,12 +129,7 @@ class RosbagReader:
 
     def description(self) -> dict[str, Any]:
         """Name the keys, and the fields by their digest."""
-        fields = json.dumps([asdict(field) for field in self.fields])
-        return {
-            "format": self.format,
-            **self.layout(),
-            "fields_sha256": hashlib.sha256(fields.encode()).hexdigest(),
-        }
+        return {"format": self.format, **self.layout(), "fields_sha256": digest(self.fields)}
 
     def tails(self, names: Iterable[str], count: int) -> dict[str, bytes]:
         """Read the last bytes of bags: of all the files that each has."""
@@ -145,14 +139,6 @@ class RosbagReader:
             if name in held:
                 found[name] = b"".join(held[file] for file in sorted(held))
         return found
-
-    def declaration(self) -> str | None:
-        """Give nothing: no bag carries one."""
-        return None
-
-    def notes(self) -> tuple[str, ...]:
-        """Give nothing: what does not agree is an error, or an episode that cannot be read."""
-        return ()
 
     def read(self, ref: ShardRef, columns: Collection[str] | None = None) -> Iterator[RawEpisode | Unreadable]:
         """Yield one value per bag of `ref`, in order; what cannot be read comes as an `Unreadable`."""

@@ -55,7 +55,10 @@ class ShardRef:
 
 
 class Reader(Protocol):
-    """One opened source. Opening reads descriptions only, never episodes."""
+    """One opened source. Opening reads descriptions only, never episodes.
+
+    A reader that inherits from this need not say that nothing lies inside its source, or that all of it agrees.
+    """
 
     format: str
     uri: str
@@ -81,9 +84,11 @@ class Reader(Protocol):
 
     def declaration(self) -> str | None:
         """Give the text of the declaration that lies inside the source, if one does."""
+        return None
 
     def notes(self) -> Sequence[str]:
         """Say where the source's description does not agree with its files, and how it was read."""
+        return ()
 
 
 Files: TypeAlias = Mapping[str, Sequence[FilePart]]  # by split, in order

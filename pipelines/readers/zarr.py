@@ -9,7 +9,7 @@ from pipelines.readers.find import ZARR_NAMES
 from pipelines.readers.folder import SourceFolder
 from pipelines.readers.leaves import Leaf, check_same, digest
 from pipelines.readers.names import matching, natural
-from pipelines.readers.source import FilePart, ShardRef
+from pipelines.readers.source import FilePart, Reader, ShardRef
 from pipelines.zarr.buffer import Buffer, Told
 from pipelines.zarr.store import METADATA, ZIP_NAMES, opened, reading
 from schemas.errors import SourceError, UsageError
@@ -21,7 +21,7 @@ PLACE = "episode_path"  # a per-episode field that every source has
 ENDS, STEPS = "meta/episode_ends", "data"
 
 
-class ZarrReader:
+class ZarrReader(Reader):
     """A Zarr store (a folder or a zip file), or several in a folder.
 
     The arrays below the group `steps` have a row for each step, all others one for each episode; the array
@@ -136,14 +136,6 @@ class ZarrReader:
     def tails(self, names: Iterable[str], count: int) -> dict[str, bytes]:
         """Read the last bytes of files: of a folder's, the last ends; of a zip's, its table of contents."""
         return self.folder.tails(names, count)
-
-    def declaration(self) -> str | None:
-        """Give nothing: no Zarr store carries one."""
-        return None
-
-    def notes(self) -> tuple[str, ...]:
-        """Give nothing: what does not agree is an error, or an episode that cannot be read."""
-        return ()
 
     def read(self, ref: ShardRef, columns: Collection[str] | None = None) -> Iterator[RawEpisode | Unreadable]:
         """Yield one value per episode of `ref`, in order; what cannot be read comes as an `Unreadable`."""
