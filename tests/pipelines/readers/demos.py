@@ -1,20 +1,18 @@
 """Robomimic's layout in small, and what a reader makes of HDF5 files."""
 
-import io
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from pipelines.convert import convert
-from pipelines.readers.source import Reader, plan
+from pipelines.readers.source import Reader
 from pipelines.verify import verify
 from schemas import catalog
-from schemas.source import Array, RawEpisode, Unreadable
 from schemas.store import Dataset, open_dataset
 from tests.makers import write_hdf5
+from tests.pipelines.readers.reading import Reading
 
 DEMOS = "data/demo_*"
 SPEC = """
@@ -65,30 +63,8 @@ def opened(uri: Path | str, **layout: Any) -> Reader:
     return Hdf5Reader(str(uri), **layout)
 
 
-def read(uri: Path | str, **layout: Any) -> list[RawEpisode | Unreadable]:
-    reader = opened(uri, **layout)
-    values = [value for ref in plan(reader.files()) for value in reader.read(ref)]
-    planned = sum(part.count for parts in reader.files().values() for part in parts)
-    assert [value.index for value in values if value.index is not None] == list(range(planned))
-    return values
-
-
-def episodes(uri: Path | str, **layout: Any) -> list[RawEpisode]:
-    values = read(uri, **layout)
-    assert not [value for value in values if isinstance(value, Unreadable)]
-    return [value for value in values if isinstance(value, RawEpisode)]
-
-
-def outcome(uri: Path | str, **layout: Any) -> list[str]:
-    return [value.reason if isinstance(value, Unreadable) else "ok" for value in read(uri, **layout)]
-
-
-def details(uri: Path | str, **layout: Any) -> str:
-    return "; ".join(value.detail for value in read(uri, **layout) if isinstance(value, Unreadable))
-
-
-def decoded(image: Any) -> Array:
-    return np.asarray(Image.open(io.BytesIO(image)))
+reading = Reading(opened)
+read, episodes, outcome, details = reading.read, reading.episodes, reading.outcome, reading.details
 
 
 def declare(folder: Path, source: str, *, replace: Mapping[str, str] | None = None) -> Path:

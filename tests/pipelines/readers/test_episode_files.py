@@ -23,9 +23,10 @@ from pipelines.readers.registry import guess
 from pipelines.readers.source import plan
 from schemas import catalog
 from schemas.errors import SourceError, SpecError, UsageError
-from schemas.source import Array, RawEpisode, Unreadable
+from schemas.source import RawEpisode
 from schemas.store import open_dataset
 from tests.makers import PEAK, write_csv, write_jsonl, write_video
+from tests.pipelines.readers.reading import Reading, decoded
 from tests.pipelines.toy import jpeg, oxe
 
 STEPS = 4
@@ -76,35 +77,14 @@ def source(tmp_path: Path) -> Path:
     return tmp_path / "source"
 
 
-def read(uri: Path | str, **layout: Any) -> list[RawEpisode | Unreadable]:
-    reader = EpisodeFilesReader(str(uri), **layout)
-    values = [value for ref in plan(reader.files()) for value in reader.read(ref)]
-    assert [value.index for value in values] == list(range(len(reader.files()["train"])))
-    return values
-
-
-def episodes(uri: Path | str, **layout: Any) -> list[RawEpisode]:
-    values = read(uri, **layout)
-    assert not [value for value in values if isinstance(value, Unreadable)]
-    return [value for value in values if isinstance(value, RawEpisode)]
-
-
-def outcome(uri: Path | str, **layout: Any) -> list[str]:
-    return [value.reason if isinstance(value, Unreadable) else "ok" for value in read(uri, **layout)]
-
-
-def details(uri: Path | str, **layout: Any) -> str:
-    return "; ".join(value.detail for value in read(uri, **layout) if isinstance(value, Unreadable))
+reading = Reading(EpisodeFilesReader)
+read, episodes, outcome, details = reading.read, reading.episodes, reading.outcome, reading.details
 
 
 def refused(uri: Path, **layout: Any) -> SourceError:
     with pytest.raises(SourceError) as caught:
         EpisodeFilesReader(str(uri), **layout)
     return caught.value
-
-
-def decoded(image: Any) -> Array:
-    return np.asarray(Image.open(io.BytesIO(image)))
 
 
 def declare(folder: Path, source: str) -> Path:

@@ -25,7 +25,6 @@ from tests.pipelines.readers.demos import (
     DEMOS,
     converted,
     declare,
-    decoded,
     details,
     edit,
     episodes,
@@ -33,6 +32,7 @@ from tests.pipelines.readers.demos import (
     outcome,
     write_demos,
 )
+from tests.pipelines.readers.reading import decoded
 from tests.pipelines.toy import jpeg, oxe
 
 h5py = pytest.importorskip("h5py", reason="the extra 'hdf5'")

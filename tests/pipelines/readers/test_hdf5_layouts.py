@@ -20,7 +20,6 @@ from tests.pipelines.readers.demos import (
     DEMOS,
     SPEC,
     declare,
-    decoded,
     details,
     edit,
     episodes,
@@ -30,6 +29,7 @@ from tests.pipelines.readers.demos import (
     read,
     write_demos,
 )
+from tests.pipelines.readers.reading import decoded
 from tests.pipelines.toy import jpeg, oxe
 
 h5py = pytest.importorskip("h5py", reason="the extra 'hdf5'")

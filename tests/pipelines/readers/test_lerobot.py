@@ -1,6 +1,5 @@
 """LeRobotDatasets as LeRobot writes them, and as they should not be; every planned episode is one value."""
 
-import io
 import json
 import re
 from collections.abc import Mapping
@@ -12,7 +11,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from PIL import Image
 
 from pipelines import video
 from pipelines.check_source import check
@@ -23,13 +21,14 @@ from pipelines.readers import source
 from pipelines.readers.folder import LFS_MARK
 from pipelines.readers.lerobot import LerobotReader
 from pipelines.readers.registry import guess, open_source
-from pipelines.readers.source import plan
+from pipelines.readers.source import Reader, plan
 from pipelines.verify import verify
 from schemas import catalog
 from schemas.errors import SourceError, SpecError, UsageError
-from schemas.source import Array, Ragged, RawEpisode, Unreadable
+from schemas.source import Array, Ragged, RawEpisode
 from schemas.store import Dataset, open_dataset
 from tests.lerobot import FPS, drawn, edit_info, write_lerobot, write_video
+from tests.pipelines.readers.reading import Reading, decoded
 from tests.pipelines.toy import jpeg, oxe
 
 av = pytest.importorskip("av", reason="the extra 'lerobot'")
@@ -71,36 +70,18 @@ def write(folder: Path, count: int = 3, *, version: str = "v3.0", **more: Any) -
     return write_lerobot(folder / "source", episodes, version=version, **{"per_file": 2, **more})
 
 
-def read(uri: Path | str, columns: set[str] | None = None, **layout: Any) -> list[RawEpisode | Unreadable]:
-    reader = LerobotReader(str(uri), **{"ignore": (), "images": "png", **layout})
-    values = [value for ref in plan(reader.files()) for value in reader.read(ref, columns)]
-    planned = sum(part.count for parts in reader.files().values() for part in parts)
-    assert [value.index for value in values if value.index is not None] == list(range(planned))
-    return values
+def opened(uri: str, **layout: Any) -> Reader:
+    return LerobotReader(uri, **{"ignore": (), "images": "png", **layout})
 
 
-def episodes(uri: Path | str, **layout: Any) -> list[RawEpisode]:
-    values = read(uri, **layout)
-    assert [value.detail for value in values if isinstance(value, Unreadable)] == []
-    return [value for value in values if isinstance(value, RawEpisode)]
-
-
-def outcome(uri: Path | str, columns: set[str] | None = None, **layout: Any) -> list[str]:
-    return [value.reason if isinstance(value, Unreadable) else "ok" for value in read(uri, columns, **layout)]
-
-
-def details(uri: Path | str, **layout: Any) -> str:
-    return "; ".join(value.detail for value in read(uri, **layout) if isinstance(value, Unreadable))
+reading = Reading(opened)
+read, episodes, outcome, details = reading.read, reading.episodes, reading.outcome, reading.details
 
 
 def refused(uri: Path | str, **layout: Any) -> SourceError:
     with pytest.raises(SourceError) as caught:
         read(uri, **layout)
     return caught.value
-
-
-def decoded(image: Any) -> Array:
-    return np.asarray(Image.open(io.BytesIO(image)))
 
 
 def filmed(file: Path) -> list[Array]:

@@ -1,6 +1,5 @@
 """Zarr replay buffers, versions 2 and 3, and as they should not be; whatever is damaged, every episode is one value."""
 
-import io
 import json
 import shutil
 import subprocess
@@ -13,7 +12,6 @@ from typing import Any
 import fsspec
 import numpy as np
 import pytest
-from PIL import Image
 
 from pipelines.convert import convert
 from pipelines.history import History
@@ -23,9 +21,10 @@ from pipelines.readers.source import plan
 from pipelines.verify import verify
 from schemas import catalog
 from schemas.errors import SourceError, SpecError
-from schemas.source import Array, RawEpisode, Unreadable
+from schemas.source import Array
 from schemas.store import open_dataset
 from tests.makers import PEAK, write_zarr
+from tests.pipelines.readers.reading import Reading, decoded
 from tests.pipelines.toy import oxe
 
 zarr = pytest.importorskip("zarr", reason="the extra 'zarr'")
@@ -67,30 +66,8 @@ def write(folder: Path, *, zarr_format: int = 2, chunks: Mapping[str, Any] | Non
     return write_zarr(folder, make_arrays(**more), zarr_format=zarr_format, chunks=told)
 
 
-def read(uri: Path | str, **layout: Any) -> list[RawEpisode | Unreadable]:
-    reader = ZarrReader(str(uri), **layout)
-    values = [value for ref in plan(reader.files()) for value in reader.read(ref)]
-    planned = sum(part.count for part in reader.files()["train"])
-    assert [value.index for value in values if value.index is not None] == list(range(planned))
-    return values
-
-
-def episodes(uri: Path | str, **layout: Any) -> list[RawEpisode]:
-    values = read(uri, **layout)
-    assert not [value for value in values if isinstance(value, Unreadable)]
-    return [value for value in values if isinstance(value, RawEpisode)]
-
-
-def outcome(uri: Path | str, **layout: Any) -> list[str]:
-    return [value.reason if isinstance(value, Unreadable) else "ok" for value in read(uri, **layout)]
-
-
-def details(uri: Path | str, **layout: Any) -> str:
-    return "; ".join(value.detail for value in read(uri, **layout) if isinstance(value, Unreadable))
-
-
-def decoded(image: Any) -> Array:
-    return np.asarray(Image.open(io.BytesIO(image)))
+reading = Reading(ZarrReader)
+read, episodes, outcome, details = reading.read, reading.episodes, reading.outcome, reading.details
 
 
 def declare(folder: Path, source: str) -> Path:

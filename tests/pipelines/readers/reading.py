@@ -1,0 +1,48 @@
+"""What a reader makes of a source, for the tests of all formats."""
+
+import io
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from pipelines.readers.source import Reader, plan
+from schemas.source import Array, RawEpisode, Unreadable
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """Reads whole sources of one format; `layout` has the keys of a declaration."""
+
+    opened: Callable[..., Reader]
+
+    def read(self, uri: Path | str, columns: set[str] | None = None, **layout: Any) -> list[RawEpisode | Unreadable]:
+        """Read everything; every planned episode is one value, in order."""
+        reader = self.opened(str(uri), **layout)
+        values = [value for ref in plan(reader.files()) for value in reader.read(ref, columns)]
+        planned = sum(part.count for parts in reader.files().values() for part in parts)
+        assert [value.index for value in values if value.index is not None] == list(range(planned))
+        return values
+
+    def episodes(self, uri: Path | str, **layout: Any) -> list[RawEpisode]:
+        """Read a source without a fault."""
+        values = self.read(uri, **layout)
+        assert [value.detail for value in values if isinstance(value, Unreadable)] == []
+        return [value for value in values if isinstance(value, RawEpisode)]
+
+    def outcome(self, uri: Path | str, columns: set[str] | None = None, **layout: Any) -> list[str]:
+        """Say of each value `ok`, or the reason why not."""
+        values = self.read(uri, columns, **layout)
+        return [value.reason if isinstance(value, Unreadable) else "ok" for value in values]
+
+    def details(self, uri: Path | str, **layout: Any) -> str:
+        """Join what is said of the faults."""
+        return "; ".join(value.detail for value in self.read(uri, **layout) if isinstance(value, Unreadable))
+
+
+def decoded(image: Any) -> Array:
+    """Decode with Pillow."""
+    return np.asarray(Image.open(io.BytesIO(image)))
