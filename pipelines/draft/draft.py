@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from pipelines.draft.claims import Claim, todo
@@ -51,6 +52,7 @@ def draft(reader: Reader, uri: str, *, limit: int | None = None) -> Proposal:
         *(f"Also looks like an action: {path}; kept as raw.{path}." for path in other_actions),
         *([f"Not part of the state, kept as raw.*: {', '.join(other_states)}."] if other_states else []),
         *lost,
+        *_pixels(seen),
     ]
     return Proposal(
         name=name,
@@ -130,19 +132,13 @@ def _odd_lengths(seen: Sample) -> dict[str, int]:
         counts = seen.lengths(path, first)
         if set(counts) != {0}:
             odd[path] = next(iter(counts)) if len(counts) == 1 else 0
-    return odd
+    steps = len(seen.episodes[0][first]) if first in seen.episodes[0] else None
+    return odd | {path: count - steps for path, count in seen.frames.items() if steps is not None and count != steps}
 
 
 def _without(seen: Sample, paths: set[str]) -> Sample:
     kept = tuple({p: column for p, column in episode.items() if p not in paths} for episode in seen.episodes)
-    return Sample(
-        fields=seen.fields,
-        episodes=kept,
-        texts=seen.texts,
-        metadata=seen.metadata,
-        description=seen.description,
-        is_whole=seen.is_whole,
-    )
+    return replace(seen, episodes=kept)
 
 
 def _layout(reader: Reader, odd: Mapping[str, int]) -> tuple[dict[str, Any], list[str]]:
@@ -164,6 +160,17 @@ def _layout(reader: Reader, odd: Mapping[str, int]) -> tuple[dict[str, Any], lis
         elif paths:
             notes.append(f"{', '.join(paths)}: not as many steps as the action; such episodes are quarantined.")
     return layout, notes
+
+
+def _pixels(seen: Sample) -> list[str]:
+    """Name columns of numbers that may be images, which only `frames` of a source can say."""
+    shapes = {p: f.shape for p, f in seen.fields.items() if f.kind == "number" and f.per_step and len(f.shape) == 3}
+    return [
+        f"{path}: {list(shape)} numbers a step may be an image: source.frames says how it is laid out, such as "
+        f"{{ {path} = '{'hwc' if shape[-1] in {1, 3, 4} else 'chw'} 0..255' }}; until then it is kept as raw.{path}."
+        for path, shape in shapes.items()
+        if {shape[0], shape[-1]} & {1, 3, 4}
+    ]
 
 
 def _shipped(reader: Reader) -> list[str]:

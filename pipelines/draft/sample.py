@@ -24,6 +24,7 @@ class Sample:
     metadata: tuple[Mapping[str, Any], ...]
     description: Mapping[str, Any]
     is_whole: bool  # no episode of the source is left out
+    frames: Mapping[str, int]  # how many each camera has in the first of the episodes
 
     @property
     def steps(self) -> int:
@@ -46,10 +47,12 @@ def sample(reader: Reader, *, limit: int | None = None) -> Sample:
     episodes: list[Mapping[str, Array]] = []
     metadata: list[Mapping[str, Any]] = []
     texts: dict[str, str] = {}
+    first: int | None = None
     steps, count = 0, sum(part.count for parts in reader.files().values() for part in parts)
     for ref in plan(reader.files(), limit=EPISODES if limit is None else limit):
         for raw in reader.read(ref, wanted):
             if isinstance(raw, RawEpisode) and steps < STEPS:
+                first = raw.index if first is None else first
                 episodes.append(_numbers(raw, fields))
                 metadata.append(raw.metadata)
                 steps += max(map(len, episodes[-1].values()), default=0)
@@ -63,7 +66,18 @@ def sample(reader: Reader, *, limit: int | None = None) -> Sample:
         metadata=tuple(metadata),
         description=reader.description(),
         is_whole=len(episodes) == count,
+        frames=_frames(reader, first),
     )
+
+
+def _frames(reader: Reader, index: int | None) -> dict[str, int]:
+    """Count the frames of each camera in one episode; none where they cannot be read."""
+    cameras = {field.path for field in reader.fields if field.kind == "image" and field.per_step}
+    for ref in plan(reader.files(), limit=(index or 0) + 1) if cameras and index is not None else ():
+        for raw in reader.read(ref, cameras):
+            if isinstance(raw, RawEpisode) and raw.index == index:
+                return {path: len(column) for path, column in raw.steps.items()}
+    return {}
 
 
 def _is_read(field: Field) -> bool:

@@ -3,11 +3,13 @@
 from collections.abc import Callable
 from importlib import import_module
 from importlib.metadata import entry_points
+from pathlib import Path
 
 from pipelines.readers.find import PICKLES, several, sources
 from pipelines.readers.folder import pickle_refused
 from pipelines.readers.source import Reader
 from schemas.errors import MissingExtraError, SpecError, UsageError, did_you_mean
+from schemas.folder import absolute, is_local
 from schemas.formats import GROUP, SourceSpec
 
 READERS = {
@@ -76,6 +78,8 @@ def _reader(form: str) -> Callable[..., Reader]:
 
 def guess(uri: str) -> tuple[str, str]:
     """Say which format lies at `uri` or below, and where; RLDS where nothing does: its reader says what is missing."""
+    if is_local(uri) and not Path(absolute(uri)).exists():
+        raise UsageError(f"{uri}: no such file or folder")
     if uri.rstrip("/").endswith(PICKLES):
         raise pickle_refused(uri)
     found = sources(uri)

@@ -113,9 +113,11 @@ def test_a_missing_camera_is_no_failure(tmp_path: Path) -> None:
     assert inspected(source)["features"]["observation.wrist"]["shape"] == [None, None, 3]
 
 
-@pytest.mark.parametrize("name", ["nowhere", "toy.toml"])
-def test_what_is_no_source_is_one_line(tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "told"), [("nowhere", "nowhere: no such file or folder"), ("toy.toml", "no RLDS dataset here")]
+)
+def test_what_is_no_source_is_one_line(tmp_path: Path, name: str, told: str) -> None:
     (tmp_path / "toy.toml").write_text("")
     done = oxe("inspect", tmp_path / name)
     assert (done.code, done.out, done.err.count("\n")) == (2, "", 1)
-    assert "no RLDS dataset here" in done.err
+    assert told in done.err

@@ -106,7 +106,7 @@ def columns(lab: Lab, state: Sequence[Array], action: Sequence[Array]) -> dict[s
 def sampled(fields: Mapping[str, Field], episodes: Sequence[Mapping[str, Array]], **more: Any) -> Sample:
     """Make a sample as `pipelines/draft/sample.py` reads it."""
     told: dict[str, Any] = {"texts": {}, "metadata": ({},) * len(episodes), "description": {}, "is_whole": True}
-    return Sample(fields=fields, episodes=tuple(episodes), **told | more)
+    return Sample(fields=fields, episodes=tuple(episodes), **{"frames": {}, **told, **more})
 
 
 def drafted(sample: Sample, *, rate: float | None = HZ) -> Spaces:

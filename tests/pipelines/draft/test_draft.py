@@ -173,6 +173,8 @@ def teleop(tmp_path: Path) -> Path:
         groups[f"data/demo_{i}"] = {
             "action": angles[1:],
             "observations/joint_position": angles,
+            "observations/top": np.zeros((61, 4, 4, 3), np.uint8),
+            "observations/side": np.zeros((60, 4, 4, 3), np.float32),
             "observations/ticks": np.zeros(20),
             "timestamp": np.arange(60) / 30 + rng.uniform(0, 0.002, 60),
         }
@@ -185,7 +187,8 @@ def test_one_step_more_and_other_clocks_are_declared_and_the_draft_converts(tele
     assert done.code == 1  # columns of unequal length, as they are
     text = (tmp_path / "draft.toml").read_text()
     told = tomllib.loads(text)
-    assert told["source"]["drop_last"] == ["observations.joint_position"]
+    assert told["source"]["drop_last"] == ["observations.joint_position", "observations.top"]
+    assert "observations.side: [4, 4, 3] numbers a step may be an image: source.frames says" in text
     assert told["source"]["ignore"] == ["observations.ticks"]
     assert (told["control_hz"], told["timestamp"], told["id"]) == (30, "timestamp", "episode_path")
     assert told["embodiment"]["robot"] == "Panda"
