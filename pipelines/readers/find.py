@@ -26,7 +26,7 @@ LOOKS: Looks = {  # a folder with one of these is a source of the format; the fi
     "zarr": [".zgroup", ".zmetadata", "zarr.json", *(f"*{ending}" for ending in ZARR_NAMES)],
     "rosbag": ["metadata.yaml", *(f"*{ending}" for ending in ROSBAG_NAMES), "*/metadata.yaml"],  # a bag is an episode
 }
-LOOSE: Looks = {  # only where nothing of the above lies at or below a place: many folders hold a table
+LOOSE: Looks = {  # only where nothing of the above lies at or below a place
     "folder": [*(f"*{ending}" for ending in (*EPISODE_NAMES, *PICKLES)), EPISODE_FOLDER],
 }
 
@@ -48,19 +48,21 @@ def sources(uri: str, looks: Looks | None = None) -> tuple[Found, ...]:
         for form, patterns in table.items():
             if any(isinstance(pattern, str) and fnmatchcase(name, pattern) for pattern in patterns):
                 return (Found(form, uri),)
-    for table in (LOOKS, LOOSE) if looks is None else (looks,):
-        found, is_whole = _below(SourceFolder.at(uri), table)
-        if found and is_whole:
-            return tuple(sorted(found, key=lambda one: one.uri))
-        if found:
-            break
+    top = SourceFolder.at(uri)
+    found, is_whole = _below(top, LOOKS if looks is None else looks)
+    if looks is None and (is_whole or not found):
+        loose, is_whole = _below(top, LOOSE, others=[one.uri for one in found])
+        found += loose
     if not is_whole:
         raise UsageError(f"{uri}: more than {MAX_FOLDERS} folders to look into; name one further down")
-    return ()
+    return tuple(sorted(found, key=lambda one: one.uri))
 
 
-def _below(top: SourceFolder, looks: Looks) -> tuple[list[Found], bool]:
-    """Walk level by level into what is no source itself; say whether all of it was seen."""
+def _below(top: SourceFolder, looks: Looks, others: Sequence[str] = ()) -> tuple[list[Found], bool]:
+    """Walk level by level into what is no source itself, nor one of `others`; say whether all of it was seen.
+
+    Beside `others`, and not around them, a source is what has several files or folders that say so: many hold a table.
+    """
     level, seen, found = [top], 0, list[Found]()
     for depth in range(DEPTH + 1):
         deeper: list[SourceFolder] = []
@@ -68,14 +70,28 @@ def _below(top: SourceFolder, looks: Looks) -> tuple[list[Found], bool]:
             seen += 1
             if seen > MAX_FOLDERS:
                 return found, False
+            if folder.uri in others:
+                continue
             names = folder.names()
             form = next((form for form, look in looks.items() if _fits(folder, names, look)), None)
-            if form and not _is_mixed(folder, names, form=form, looks=looks):
+            if (
+                form
+                and not _is_mixed(folder, names, form=form, looks=looks)
+                and _stands(folder, names, looks=looks, others=others)
+            ):
                 found.append(Found(form, folder.uri))
             elif depth < DEPTH:
                 deeper += [folder.child(name) for name in names if _may_be_folder(folder, name)]
         level = deeper
     return found, True
+
+
+def _stands(folder: SourceFolder, names: Sequence[str], *, looks: Looks, others: Sequence[str]) -> bool:
+    """Say whether a folder is a source in spite of `others`."""
+    if not others:
+        return True
+    around = any(other.startswith(f"{folder.uri.rstrip('/')}/") for other in others)
+    return not around and sum(_fits(folder, [name], look) for name in names for look in looks.values()) > 1
 
 
 def _fits(folder: SourceFolder, names: Sequence[str], look: Iterable[Pattern]) -> bool:

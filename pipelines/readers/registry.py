@@ -78,11 +78,11 @@ def _reader(form: str) -> Callable[..., Reader]:
 
 def guess(uri: str) -> tuple[str, str]:
     """Say which format lies at `uri` or below, and where; RLDS where nothing does: its reader says what is missing."""
-    if is_local(uri) and not Path(absolute(uri)).exists():
-        raise UsageError(f"{uri}: no such file or folder")
     if uri.rstrip("/").endswith(PICKLES):
         raise pickle_refused(uri)
     found = sources(uri)
     if len(found) > 1:
         raise several(uri, found)
+    if not found and is_local(uri) and not Path(absolute(uri)).exists():
+        raise UsageError(f"{uri}: no such file or folder")
     return (found[0].format, found[0].uri) if found else ("rlds", uri)

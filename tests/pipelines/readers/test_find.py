@@ -51,7 +51,14 @@ def test_it_looks_three_levels_down_and_into_so_many_folders(shelf: Path, monkey
 
 def test_loose_files_are_a_source_only_where_there_is_no_other(shelf: Path) -> None:
     (shelf / "files.csv").touch()
+    (shelf / "toy/1.0.0/episode_1").mkdir()
+    (shelf / "about").mkdir()
+    (shelf / "about/files.csv").touch()
     assert len(sources(str(shelf))) == 3
+    for i in range(2):
+        (shelf / f"monday/episode_{i}").mkdir(parents=True)
+    assert Found("folder", str(shelf / "monday")) in sources(str(shelf))
+    assert len(sources(str(shelf))) == 4
     for i in range(400):  # more than are looked into
         (shelf / f"loose/episode_{i}").mkdir(parents=True)
     assert sources(str(shelf / "loose")) == (Found("folder", str(shelf / "loose")),)
