@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from finetune.actions import ActionTokenizer
+from finetune.batch import Batch
 from finetune.models.openvla import IGNORED
 from finetune.predict import with_prefix
 from finetune.processor import PrismaticProcessor
@@ -61,7 +62,7 @@ class Collator:
         """Give the bins of this model's vocabulary."""
         return ActionTokenizer(self.config.action_vocab, self.config.n_action_bins)
 
-    def __call__(self, batch: Any) -> Inputs:
+    def __call__(self, batch: Batch) -> Inputs:
         """Collate; right-padded, labels only where an action is known and not a padding of its chunk."""
         images = list(np.asarray(batch.images[self.camera])[:, -1])
         asked = self.processor.inputs(images, list(batch.instruction))
@@ -79,7 +80,7 @@ class Collator:
             tail=tail,
         )
 
-    def _answer(self, batch: Any) -> tuple[Tensor, Tensor]:
+    def _answer(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Give action tokens and stop [B, chunk * D + 1], and which of them are to be learnt."""
         action = np.asarray(batch.action)
         stop = np.full((len(action), 1), self.config.text_config.eos_token_id)
@@ -92,7 +93,7 @@ class Collator:
             raise UsageError(f"an instruction makes {length} tokens, the model reads {self.config.llm_max_length}")
 
 
-def known_numbers(batch: Any) -> Array:
+def known_numbers(batch: Batch) -> Array:
     """Say which numbers of the actions were recorded, [B, chunk, D]."""
     known: Array = ~np.asarray(batch.action_is_pad)[:, :, None] & np.asarray(batch.action_valid)[:, None, :]
     return known

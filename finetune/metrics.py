@@ -7,6 +7,7 @@ from typing import Any, Self
 import numpy as np
 
 from finetune.actions import ActionTokenizer
+from finetune.batch import Batch
 from finetune.batches import known_numbers
 from finetune.predict import NO_EPS
 from schemas.source import Array
@@ -15,8 +16,9 @@ from stats.norm import EPS, NormStats
 
 @dataclass(frozen=True, slots=True)
 class Judge:
-    """Compares tokens with actions; `norms` are those of the sources, in the loader's order."""
+    """Compares tokens with actions; `names` and `norms` are those of the sources, in the loader's order."""
 
+    names: Sequence[str]
     norms: Sequence[NormStats]
     tokenizer: ActionTokenizer
 
@@ -25,7 +27,7 @@ class Judge:
         dims = (len(self.norms), len(self.norms[0].names))
         return Metrics(np.zeros(2), *(np.zeros(dims) for _ in range(4)))
 
-    def __call__(self, batch: Any, predicted: Array, *, loss: float, tokens: int) -> "Metrics":
+    def __call__(self, batch: Batch, predicted: Array, *, loss: float, tokens: int) -> "Metrics":
         """Count one batch: `predicted` tokens [B, chunk * D], the summed loss and what it was summed over.
 
         As in OpenVLA, the normalized error lies between the middles of the two bins; the metric one between what the
@@ -81,9 +83,10 @@ class Metrics:
             "l1": _mean(self.normalized.sum(), self.count.sum()),
         }
 
-    def by_source(self, names: Sequence[str], dims: Sequence[str]) -> dict[str, Any]:
+    def by_source(self, judge: Judge) -> dict[str, Any]:
         """Give the same for each dataset that was seen, and both errors of each dimension."""
-        return {name: self._one(i, dims) for i, name in enumerate(names) if self.count[i].any()}
+        dims = judge.norms[0].names
+        return {name: self._one(i, dims) for i, name in enumerate(judge.names) if self.count[i].any()}
 
     def _one(self, i: int, dims: Sequence[str]) -> Mapping[str, Any]:
         count = self.count[i]

@@ -14,7 +14,6 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn.parallel import DistributedDataParallel
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from finetune.models.vit import ViT
 from schemas.errors import UsageError
 
 Way: TypeAlias = Literal["none", "ddp", "fsdp"]
@@ -88,15 +87,6 @@ def way(asked: Literal["auto", "none", "ddp", "fsdp"], *, mode: str, world: int)
     if asked != "auto":
         return asked
     return "ddp" if mode in {"lora", "last-layer"} else "fsdp"
-
-
-def freeze_unused(model: nn.Module) -> None:
-    """Take the towers' dead weights out of training: they compute nothing, so other processes would wait for them."""
-    for tower in (module for module in model.modules() if isinstance(module, ViT)):
-        tower.blocks[-1].requires_grad_(requires_grad=False)
-        tower.norm.requires_grad_(requires_grad=False)
-        if hasattr(tower, "attn_pool"):
-            tower.attn_pool.requires_grad_(requires_grad=False)
 
 
 def spread(model: nn.Module, way: Way, *, here: Place, precision: Literal["float32", "bf16"]) -> nn.Module:

@@ -5,7 +5,7 @@ import shutil
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from finetune.checkpoint import read_json, stored_in, write_json
+from finetune.checkpoint import read_json, weight_files, write_json
 from finetune.parallel import Place, gathered, like
 from schemas.errors import CheckpointError
 
@@ -27,10 +27,11 @@ PREFIX, UNFINISHED = "step-", "tmp-"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Position:
-    """How far a run is: steps done, and the loader's own state."""
+    """How far a run is: steps done, the loader's own state, and the sums that are not logged yet."""
 
     step: int
     loader: dict[str, Any]
+    sums: list[float]
 
 
 # Folders
@@ -42,18 +43,18 @@ def snapshots(out: Path) -> list[Path]:
 
 
 @contextmanager
-def writing(out: Path, step: int) -> Iterator[Path]:
-    """Give a folder to write to; it becomes the checkpoint of `step` when all of it is on the disk."""
-    temporary = out / f"{UNFINISHED}{uuid.uuid4().hex[:8]}"
+def writing(target: Path) -> Iterator[Path]:
+    """Give a folder to write to; it becomes the checkpoint when all of it is on the disk."""
+    temporary = target.with_name(f"{UNFINISHED}{uuid.uuid4().hex[:8]}")
     (temporary / STATE).mkdir(parents=True)
     try:
         yield temporary
         for path in [*temporary.rglob("*"), temporary]:
             _sync(path)
-        target = out / f"{PREFIX}{step:08d}"
-        shutil.rmtree(target, ignore_errors=True)
+        if target.exists():
+            shutil.rmtree(target)
         temporary.rename(target)
-        _sync(out)
+        _sync(target.parent)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
@@ -89,14 +90,14 @@ def save(folder: Path | None, model: nn.Module, optimizer: Optimizer, *, here: P
         states |= {f"cuda.{rank}": row for rank, row in enumerate(rows)}
     if folder is not None:
         save_file(states, folder / STATE / RNG)
-        write_json(folder / STATE / POSITION, {"step": position.step, "loader": position.loader})
+        write_json(folder / STATE / POSITION, asdict(position))
 
 
 def position(folder: Path) -> Position:
     """Read how far the run was."""
     told = read_json(folder / STATE / POSITION)
     try:
-        return Position(step=int(told["step"]), loader=dict(told["loader"]))
+        return Position(step=int(told["step"]), loader=dict(told["loader"]), sums=list(told["sums"]))
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{folder / STATE / POSITION}: damaged ({error!r})") from error
 
@@ -123,7 +124,7 @@ def load_weights(folder: Path, model: nn.Module) -> None:
     own = folder / STATE / WEIGHTS
     wanted = {name: value for name, value in model.named_parameters() if value.requires_grad}
     found = set()
-    for path in [own] if own.exists() else stored_in(folder):
+    for path in [own] if own.exists() else weight_files(folder):
         for name, value in read(path, wanted):
             found.add(name)
             with torch.no_grad():
@@ -151,7 +152,9 @@ def _opened(path: Path) -> Iterator[Any]:
         with safe_open(path, framework="pt") as file:
             yield file
     except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path}: cannot be read ({error}); remove this checkpoint to go on from another") from error
+        raise CheckpointError(
+            f"{path}: cannot be read ({error}); remove this checkpoint to go on from another"
+        ) from error
 
 
 def _moments(model: nn.Module, optimizer: Optimizer, moment: str) -> dict[str, Tensor]:
