@@ -56,7 +56,7 @@ class Engine:
             with quiet(self.model, last=i == len(parts) - 1):
                 loss, predicted = self._graded(inputs)
                 (loss * (self.here.world / max(asked[0], 1))).backward()
-            metrics = metrics.merge(self._judged(batch, inputs, loss, predicted))
+            metrics = metrics.merge(self._judged(batch, loss, predicted, tokens=inputs.tokens))
         lr = rate(self.recipe.optimizer, number, steps=train.steps)
         norm = self._clipped()
         if not isfinite(norm):
@@ -75,7 +75,7 @@ class Engine:
         for batch, inputs in parts:
             loss, predicted = self._graded(inputs)
             if len(batch):
-                metrics = metrics.merge(self._judged(batch, inputs, loss, predicted))
+                metrics = metrics.merge(self._judged(batch, loss, predicted, tokens=inputs.tokens))
         return self.summed(metrics)
 
     def summed(self, metrics: Metrics) -> Metrics:
@@ -105,8 +105,8 @@ class Engine:
         )
         return loss, tail[:, :-1].argmax(-1)
 
-    def _judged(self, batch: Batch, inputs: Inputs, loss: Tensor, predicted: Tensor) -> Metrics:
-        return self.judge(batch, predicted.cpu().numpy(), loss=float(loss), tokens=inputs.tokens)
+    def _judged(self, batch: Batch, loss: Tensor, predicted: Tensor, *, tokens: int) -> Metrics:
+        return self.judge(batch, predicted.cpu().numpy(), loss=float(loss), tokens=tokens)
 
     def _clipped(self) -> float:
         """Give the norm of all gradients, and clip them if the recipe says so."""

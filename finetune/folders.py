@@ -74,8 +74,8 @@ def _check_same(out: Path, task: Task) -> None:
         other.append(f"the lock ({task.lock_path} is not {out / LOCK})")
     if other:
         raise UsageError(
-            f"{out}: holds a run of another recipe, which differs in {', '.join(other)}; name another --out, or replace "
-            "it with --overwrite"
+            f"{out}: holds a run of another recipe, which differs in {', '.join(other)}; name another --out, or "
+            "replace it with --overwrite"
         )
 
 

@@ -1,4 +1,4 @@
-"""The processes of a run: one, or several that torchrun started, each with a copy (DDP) or a part (FSDP2) of the model."""
+"""The processes of a run: one, or several of torchrun that each have a copy (DDP) or a part (FSDP2) of the model."""
 
 import os
 from collections.abc import Iterator, Mapping

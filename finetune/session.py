@@ -77,7 +77,7 @@ class Session:
 
 
 def _model(task: Task, run: Run, *, here: Place, norm_stats: dict[str, Any]) -> tuple[nn.Module, Collator]:
-    """Build what is trained, with what makes its inputs; the base of adapters is kept beside them if it is made here."""
+    """Build what is trained, and what makes its inputs; a base that is made here is kept beside its adapters."""
     recipe = task.recipe
     is_lora, place = recipe.train.mode == "lora", run.out / BASE
     settings = recipe.model.of_checkpoint(place) if place.exists() else recipe.model

@@ -16,6 +16,7 @@ from finetune.recipe import Recipe
 from finetune.session import Session
 from finetune.setup import Task
 from finetune.stopping import Stop, asked_to_stop
+from finetune.torch_data import TorchLoader
 from schemas.errors import TrainingError
 
 Watch = Callable[[int, Mapping[str, Any]], None]  # is told how many steps are done, and what was logged last
@@ -69,8 +70,8 @@ class Training:
             stepped = self.engine.step(parts, number=done - 1, stop=stop.is_asked)
             is_last = done == steps or stepped.must_stop
             self._count(done, stepped)
-            if self.recipe.eval.every and (done % self.recipe.eval.every == 0 or done == steps):
-                self._evaluate(done, spare=parts[0])
+            if session.held_out is not None and (done % self.recipe.eval.every == 0 or done == steps):
+                self._evaluate(done, session.held_out, spare=parts[0])
             if done % self.recipe.train.save_every == 0 or is_last:
                 checkpoint = self._save(done, parts)
             self.watch(done, self.logged)
@@ -98,10 +99,9 @@ class Training:
         self._write({"kind": "train", "step": done, **figures})
         self.sums, self.since, self.counted = self.engine.judge.nothing(), now, done
 
-    def _evaluate(self, done: int, *, spare: Part) -> None:
+    def _evaluate(self, done: int, held_out: TorchLoader, *, spare: Part) -> None:
         """Judge and log what is predicted for what was held out."""
-        settings, held_out = self.recipe.eval, self.session.held_out
-        assert held_out is not None
+        settings = self.recipe.eval
         limit = max(1, settings.batches * self.session.parts)
         found = self.engine.evaluate(evaluated(held_out, self.session.collate, limit=limit, spare=spare[1]))
         sources = found.by_source(self.engine.judge)
