@@ -1,8 +1,7 @@
 """One action from files: a checkpoint, an image and an instruction."""
 
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, TypeAlias
 
@@ -12,6 +11,7 @@ from transformers.utils.logging import disable_progress_bar
 
 from finetune.crop import as_evaluated
 from finetune.images import rgb
+from finetune.memory import enough_memory
 from finetune.models.openvla import OpenVLAForActionPrediction
 from finetune.predict import Prediction
 from finetune.processor import PrismaticProcessor, prompt
@@ -39,7 +39,7 @@ def act(
     own = PrismaticProcessor.from_pretrained(processor or model)
     if not sys.stderr.isatty():
         disable_progress_bar()
-    with _enough_memory(dtype):
+    with enough_memory(CheckpointError, _fix(dtype)):
         vla = OpenVLAForActionPrediction.from_pretrained(model, unnorm_key=unnorm_key, dtype=getattr(torch, dtype))
         own.check_fits(vla.config)
         inputs = own(asked, as_evaluated(seen) if center_crop else seen)
@@ -67,14 +67,5 @@ def _device(name: str) -> torch.device:
         raise UsageError(f"--device {name}: {str(error).splitlines()[0]}") from error
 
 
-@contextmanager
-def _enough_memory(dtype: Dtype) -> Iterator[None]:
-    """Say what to lower when the memory does not suffice."""
-    try:
-        yield
-    except (MemoryError, RuntimeError) as error:  # torch has an own class for the GPU alone
-        text = str(error)
-        if not isinstance(error, MemoryError | torch.OutOfMemoryError) and "allocate memory" not in text:
-            raise
-        fix = "use --dtype bfloat16, which takes half" if dtype == "float32" else "use a device with more memory"
-        raise CheckpointError(f"out of memory ({text.splitlines()[0] if text else 'MemoryError'}); {fix}") from error
+def _fix(dtype: Dtype) -> str:
+    return "use --dtype bfloat16, which takes half" if dtype == "float32" else "use a device with more memory"

@@ -87,17 +87,20 @@ def check_shapes(found: Mapping[str, Shape], expected: Mapping[str, Shape], *, w
         raise CheckpointError(f"{where}: {'; '.join(problems)}")
 
 
+def weight_files(folder: Path) -> list[Path]:
+    """List the safetensors files of a checkpoint."""
+    if (folder / INDEX).exists():
+        return [folder / name for name in sorted(set(_weight_map(folder).values()))]
+    if (folder / SINGLE).exists():
+        return [folder / SINGLE]
+    raise CheckpointError(f"{folder}: no weights: neither {INDEX} nor {SINGLE} is there")
+
+
 def stored(folder: Path) -> dict[str, Shape]:
     """Read the names and shapes of all tensors from the headers of the safetensors files."""
-    if (folder / INDEX).exists():
-        names = sorted(set(_weight_map(folder).values()))
-    elif (folder / SINGLE).exists():
-        names = [SINGLE]
-    else:
-        raise CheckpointError(f"{folder}: no weights: neither {INDEX} nor {SINGLE} is there")
     found: dict[str, Shape] = {}
-    for name in names:
-        found.update(_header(folder / name))
+    for path in weight_files(folder):
+        found.update(_header(path))
     if (folder / INDEX).exists() and found.keys() != _weight_map(folder).keys():
         different = found.keys() ^ _weight_map(folder).keys()
         raise CheckpointError(f"{folder / INDEX}: does not list what the files hold ({_named(different)})")

@@ -92,4 +92,5 @@ def _pair(told: Any) -> tuple[int, int] | None:
 def _recipe(told: Mapping[str, Any] | None) -> Recipe | None:
     if told is None:
         return None
-    return Recipe(**{key: tuple(value) if isinstance(value, list) else value for key, value in told.items()})
+    values: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in told.items()}
+    return Recipe(**values)

@@ -88,17 +88,27 @@ class ModelRecipe(Model):
     attention: Literal["sdpa", "eager", "flash_attention_2"] = "sdpa"
     vision: Tower = Tower()  # of tiny and smol
     text: Text = Text()  # of tiny
+    action_dims: Count | None = None  # of the mixture's actions; None: as many as the checkpoint's statistics have
 
     @property
     def is_made_here(self) -> bool:
         """Say whether there is no checkpoint to start from."""
         return self.base in {"tiny", "smol"}
 
+    def of_checkpoint(self, folder: Path) -> Self:
+        """Give the same for the model that lies in a folder."""
+        kept = self.model_dump(exclude_unset=True, exclude={"vision", "text"})
+        return type(self)(**{**kept, "base": str(folder)})
+
+    @property
+    def unused(self) -> tuple[str, ...]:
+        """Name the tables that say nothing about this model."""
+        return {"tiny": (), "smol": ("text",)}.get(self.base, ("vision", "text"))
+
     @model_validator(mode="after")
     def _dims_are_used(self) -> Self:
-        unused = {"vision": self.is_made_here, "text": self.base == "tiny"}
-        for key, used in unused.items():
-            if key in self.model_fields_set and not used:
+        for key in self.unused:
+            if key in self.model_fields_set:
                 raise ValueError(f"{key}: the dims of '{self.base}' are its own")
         return self
 
@@ -211,9 +221,15 @@ class Recipe(Model):
         """Give what was said, without defaults."""
         return self.model_dump(mode="json", exclude_unset=True, exclude_none=True)
 
-    def to_toml(self) -> str:
-        """Write the file, the same text each time."""
-        return tomli_w.dumps(self.to_json())
+    def to_toml(self, *, lock: str) -> str:
+        """Write all that a run is, defaults and the place of its lock included."""
+        told = self.model_dump(mode="json", exclude_none=True)
+        told["data"]["lock"] = lock
+        if self.train.mode != "lora":
+            del told["lora"]
+        for key in self.model.unused:
+            del told["model"][key]
+        return tomli_w.dumps(told)
 
     def differences(self, other: "Recipe") -> list[str]:
         """Say in which keys that change the result another recipe differs; more steps at the same rates do not."""

@@ -34,6 +34,11 @@ class Law:
     shares: tuple[float, ...]
     sizes: tuple[int, ...]
 
+    @property
+    def count(self) -> None:
+        """Count the draws until the end: there is none."""
+        return
+
     def __post_init__(self) -> None:
         """Refuse what nothing can be drawn from."""
         for name, share, size in zip(self.names, self.shares, self.sizes, strict=True):
