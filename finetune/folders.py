@@ -6,12 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor, nn
+
 from finetune import lora, recipe, snapshots
 from finetune.checkpoint import STATISTICS, write_json
 from finetune.logs import LOG, TENSORBOARD
 from finetune.parallel import Place, gathered, inside
 from finetune.setup import Task
-from finetune.snapshots import PREFIX, UNFINISHED, Position
+from finetune.snapshots import PREFIX, STATE, UNFINISHED, Position
 from schemas.errors import OxeError, UsageError
 from schemas.lock import side_file
 
@@ -89,11 +91,11 @@ def _describe(folder: Path, task: Task) -> None:
 def write(run: Run, task: Task, model: Any, *, optimizer: Any, here: Place, position: Position) -> Path:
     """Write a checkpoint, all processes together, and remove those that are too old."""
     own, is_lora = inside(model), task.recipe.train.mode == "lora"
-    held = dict(own.named_parameters()) if is_lora else own.state_dict()
-    state = gathered({name: value for name, value in held.items() if not is_lora or value.requires_grad}, here=here)
+    state = gathered(_adapters(own) if is_lora else own.state_dict(), here=here)
     target = run.out / f"{PREFIX}{position.step:08d}"
     with snapshots.writing(target) if here.is_first else nullcontext() as folder:
         if folder is not None:
+            (folder / STATE).mkdir()
             _write_model(folder, own, state, is_lora=is_lora)
             _describe(folder, task)
             write_json(folder / PREPROCESSING, task.preprocessing.to_json())
@@ -102,6 +104,11 @@ def write(run: Run, task: Task, model: Any, *, optimizer: Any, here: Place, posi
     if here.is_first:
         snapshots.sweep(run.out, keep=task.recipe.train.keep)
     return target
+
+
+def _adapters(model: nn.Module) -> dict[str, Tensor]:
+    """Name the adapters, those of layers that compute nothing too: peft's files hold them."""
+    return {name: value for name, value in model.named_parameters() if ".lora_" in name}
 
 
 def _write_model(folder: Path, model: Any, state: dict[str, Any], *, is_lora: bool) -> None:

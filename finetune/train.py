@@ -6,6 +6,7 @@ from time import perf_counter
 from typing import Any
 
 import numpy as np
+from transformers.utils.logging import disable_progress_bar
 
 from finetune import folders, parallel
 from finetune.engine import Part, Stepped
@@ -33,6 +34,7 @@ def train(
 
     Started by torchrun, all processes call this. SIGTERM and Ctrl-C end it behind a step, with a checkpoint.
     """
+    disable_progress_bar()  # that of transformers, for each file it writes
     task = Task.of(recipe, lock)
     task.check_dims()
     with parallel.place() as here, enough_memory(TrainingError, LOWER):
