@@ -67,7 +67,11 @@ def tiny_vision(folder: Path) -> list[dict[str, Any]] | None:
 
 def check_layout(folder: Path, expected: Mapping[str, Shape]) -> None:
     """Refuse a checkpoint whose tensors are not exactly the expected ones; only their headers are read."""
-    found = stored(folder)
+    check_shapes(stored(folder), expected, where=f"{folder}: not the layout of OpenVLA")
+
+
+def check_shapes(found: Mapping[str, Shape], expected: Mapping[str, Shape], *, where: str) -> None:
+    """Refuse tensors that are not exactly the expected ones, by name and shape."""
     missing, extra = expected.keys() - found.keys(), found.keys() - expected.keys()
     other = [
         f"{key} is {_sized(found[key])} and not {_sized(expected[key])}"
@@ -80,7 +84,7 @@ def check_layout(folder: Path, expected: Mapping[str, Shape]) -> None:
         *([f"{len(other)} are of another shape than config.json says ({_named(other)})"] if other else []),
     ]
     if problems:
-        raise CheckpointError(f"{folder}: not the layout of OpenVLA: {'; '.join(problems)}")
+        raise CheckpointError(f"{where}: {'; '.join(problems)}")
 
 
 def weight_files(folder: Path) -> list[Path]:

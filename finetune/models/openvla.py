@@ -39,6 +39,10 @@ class PrismaticVisionBackbone(nn.Module):
         first, second = pixel_values.to(self.featurizer.pos_embed.dtype).split(3, dim=1)
         return torch.cat([self.featurizer(first), self.fused_featurizer(second)], dim=-1)
 
+    def unused(self) -> list[nn.Module]:
+        """Give what computes nothing in either tower."""
+        return [*self.featurizer.unused(), *self.fused_featurizer.unused()]
+
 
 class PrismaticProjector(nn.Module):
     """Three layers from the towers' features to the language model's embeddings."""
