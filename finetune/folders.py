@@ -41,7 +41,10 @@ class Run:
 
 
 def prepare(out: Path, task: Task, *, here: Place, overwrite: bool) -> Run:
-    """Make the folder, or find what is to go on there; another run there is a UsageError."""
+    """Make the folder, or find what is to go on there; another run there is a UsageError.
+
+    What cannot begin leaves no run behind: `describe` makes the folder that of a run.
+    """
     found: Any = None
     if here.is_first:
         try:
@@ -55,16 +58,16 @@ def prepare(out: Path, task: Task, *, here: Place, overwrite: bool) -> Run:
 
 
 def _prepared(out: Path, task: Task, *, overwrite: bool) -> Path | None:
-    if overwrite:
-        for path in [path for name in OURS for path in out.glob(name)]:
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
-    elif (out / RECIPE).exists():
-        _check_same(out, task)
-    elif out.exists() and (not out.is_dir() or any(out.iterdir())):
+    ours = [path for name in OURS for path in out.glob(name)]
+    if out.exists() and not (out.is_dir() and (ours or not any(out.iterdir()))):
         raise UsageError(f"{out}: is not empty, and no run of oxe train; name another --out")
+    if (out / RECIPE).exists() and not overwrite:
+        _check_same(out, task)
+    else:
+        for path in ours:
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
     out.mkdir(parents=True, exist_ok=True)
     snapshots.sweep(out)
-    _describe(out, task)
     return next(reversed(snapshots.snapshots(out)), None)
 
 
@@ -81,7 +84,7 @@ def _check_same(out: Path, task: Task) -> None:
         )
 
 
-def _describe(folder: Path, task: Task) -> None:
+def describe(folder: Path, task: Task) -> None:
     """Write what a run, or a checkpoint, is of."""
     shutil.copyfile(task.lock_path, folder / LOCK)
     shutil.copyfile(side_file(task.lock_path), folder / f"{LOCK}.parquet")
@@ -97,7 +100,7 @@ def write(run: Run, task: Task, model: Any, *, optimizer: Any, here: Place, posi
         if folder is not None:
             (folder / STATE).mkdir()
             _write_model(folder, own, state, is_lora=is_lora)
-            _describe(folder, task)
+            describe(folder, task)
             write_json(folder / PREPROCESSING, task.preprocessing.to_json())
             write_json(folder / LICENCES, {name: source.license for name, source in task.lock.sources.items()})
         snapshots.save(folder, own, optimizer, here=here, position=position)

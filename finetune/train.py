@@ -48,7 +48,10 @@ def train(
         if run.last is not None and run.position.step >= recipe.train.steps:
             return {"out": str(out), "checkpoint": str(run.last), "step": run.position.step, "finished": True}
         with asked_to_stop() as stop:
-            found = Training(Session.of(task, run, here), watch).run(stop)
+            session = Session.of(task, run, here)
+            if here.is_first:
+                folders.describe(out, task)
+            found = Training(session, watch).run(stop)
         return found if here.is_first else None
 
 
