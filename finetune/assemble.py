@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
+from finetune import buffers
 from finetune.batch import Batch
 from finetune.order import Order
 from finetune.sources import File, OpenFiles, Source
@@ -157,7 +158,7 @@ class Assembly:
             if reading.missing == "error" and missing[name].any():
                 self._refuse_missing(name, missing[name], files, rows)
             size = reading.preprocessing.size or self._size(files, ranges[:, :, c])
-            images[name] = np.empty((len(files), reading.history, *size, 3), np.uint8)
+            images[name] = buffers.pixels((len(files), reading.history, *size, 3))
             for i, spans in enumerate(ranges[:, :, c].tolist()):
                 camera = self.sources[source[i]].cameras[c]
                 is_bgr = camera is not None and camera[1].channels == "bgr"
