@@ -106,7 +106,7 @@ class Engine:
         return loss, tail[:, :-1].argmax(-1)
 
     def _judged(self, batch: Batch, loss: Tensor, predicted: Tensor, *, tokens: int) -> Metrics:
-        return self.judge(batch, predicted.cpu().numpy(), loss=float(loss), tokens=tokens)
+        return self.judge(batch, predicted.cpu().numpy(), loss=float(loss.detach()), tokens=tokens)
 
     def _clipped(self) -> float:
         """Give the norm of all gradients, and clip them if the recipe says so."""

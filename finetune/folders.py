@@ -6,12 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor, nn
+
 from finetune import lora, recipe, snapshots
 from finetune.checkpoint import STATISTICS, write_json
 from finetune.logs import LOG, TENSORBOARD
 from finetune.parallel import Place, gathered, inside
 from finetune.setup import Task
-from finetune.snapshots import PREFIX, UNFINISHED, Position
+from finetune.snapshots import PREFIX, STATE, UNFINISHED, Position
 from schemas.errors import OxeError, UsageError
 from schemas.lock import side_file
 
@@ -39,7 +41,10 @@ class Run:
 
 
 def prepare(out: Path, task: Task, *, here: Place, overwrite: bool) -> Run:
-    """Make the folder, or find what is to go on there; another run there is a UsageError."""
+    """Make the folder, or find what is to go on there; another run there is a UsageError.
+
+    What cannot begin leaves no run behind: `describe` makes the folder that of a run.
+    """
     found: Any = None
     if here.is_first:
         try:
@@ -53,16 +58,16 @@ def prepare(out: Path, task: Task, *, here: Place, overwrite: bool) -> Run:
 
 
 def _prepared(out: Path, task: Task, *, overwrite: bool) -> Path | None:
-    if overwrite:
-        for path in [path for name in OURS for path in out.glob(name)]:
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
-    elif (out / RECIPE).exists():
-        _check_same(out, task)
-    elif out.exists() and (not out.is_dir() or any(out.iterdir())):
+    ours = [path for name in OURS for path in out.glob(name)]
+    if out.exists() and not (out.is_dir() and (ours or not any(out.iterdir()))):
         raise UsageError(f"{out}: is not empty, and no run of oxe train; name another --out")
+    if (out / RECIPE).exists() and not overwrite:
+        _check_same(out, task)
+    else:
+        for path in ours:
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
     out.mkdir(parents=True, exist_ok=True)
     snapshots.sweep(out)
-    _describe(out, task)
     return next(reversed(snapshots.snapshots(out)), None)
 
 
@@ -79,7 +84,7 @@ def _check_same(out: Path, task: Task) -> None:
         )
 
 
-def _describe(folder: Path, task: Task) -> None:
+def describe(folder: Path, task: Task) -> None:
     """Write what a run, or a checkpoint, is of."""
     shutil.copyfile(task.lock_path, folder / LOCK)
     shutil.copyfile(side_file(task.lock_path), folder / f"{LOCK}.parquet")
@@ -89,19 +94,24 @@ def _describe(folder: Path, task: Task) -> None:
 def write(run: Run, task: Task, model: Any, *, optimizer: Any, here: Place, position: Position) -> Path:
     """Write a checkpoint, all processes together, and remove those that are too old."""
     own, is_lora = inside(model), task.recipe.train.mode == "lora"
-    held = dict(own.named_parameters()) if is_lora else own.state_dict()
-    state = gathered({name: value for name, value in held.items() if not is_lora or value.requires_grad}, here=here)
+    state = gathered(_adapters(own) if is_lora else own.state_dict(), here=here)
     target = run.out / f"{PREFIX}{position.step:08d}"
     with snapshots.writing(target) if here.is_first else nullcontext() as folder:
         if folder is not None:
+            (folder / STATE).mkdir()
             _write_model(folder, own, state, is_lora=is_lora)
-            _describe(folder, task)
+            describe(folder, task)
             write_json(folder / PREPROCESSING, task.preprocessing.to_json())
             write_json(folder / LICENCES, {name: source.license for name, source in task.lock.sources.items()})
         snapshots.save(folder, own, optimizer, here=here, position=position)
     if here.is_first:
         snapshots.sweep(run.out, keep=task.recipe.train.keep)
     return target
+
+
+def _adapters(model: nn.Module) -> dict[str, Tensor]:
+    """Name the adapters, those of layers that compute nothing too: peft's files hold them."""
+    return {name: value for name, value in model.named_parameters() if ".lora_" in name}
 
 
 def _write_model(folder: Path, model: Any, state: dict[str, Any], *, is_lora: bool) -> None:

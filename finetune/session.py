@@ -37,6 +37,7 @@ class Session:
         recipe, workers = task.recipe, task.recipe.data.workers
         drawn = task.loader(here, part="train", augmented=True)
         held_out = task.loader(here, part=recipe.eval.part, augmented=False) if recipe.eval.every else None
+        torch.manual_seed(recipe.seed)  # of adapters: the same in every process
         model, collate = _model(task, run, here=here, norm_stats=task.norm_stats(drawn))
         if run.last is not None:
             drawn.load_state_dict(run.position.loader)

@@ -80,8 +80,8 @@ class Task:
         batch, micro = self.recipe.train.batch, self.micro(here)
         if batch % (here.world * micro):
             raise UsageError(
-                f"train.batch = {batch}: cannot be shared by {here.world} processes that compute {micro} samples at a "
-                "time; take a multiple"
+                f"train.batch = {batch}: cannot be shared by processes ({here.world}) that compute {micro} samples at a "
+                f"time; take a multiple of {here.world * micro}"
             )
 
     def micro(self, here: Place) -> int:

@@ -46,7 +46,7 @@ def snapshots(out: Path) -> list[Path]:
 def writing(target: Path) -> Iterator[Path]:
     """Give a folder to write to; it becomes the checkpoint when all of it is on the disk."""
     temporary = target.with_name(f"{UNFINISHED}{uuid.uuid4().hex[:8]}")
-    (temporary / STATE).mkdir(parents=True)
+    temporary.mkdir(parents=True)
     try:
         yield temporary
         for path in [*temporary.rglob("*"), temporary]:
@@ -120,16 +120,16 @@ def restore(folder: Path, model: nn.Module, optimizer: Optimizer, *, here: Place
 
 
 def load_weights(folder: Path, model: nn.Module) -> None:
-    """Give the trained weights what they were, bit for bit; the others are as the model was built."""
-    own = folder / STATE / WEIGHTS
-    wanted = {name: value for name, value in model.named_parameters() if value.requires_grad}
+    """Give the weights what they were, bit for bit; those that are not stored are as the model was built."""
+    own, parameters = folder / STATE / WEIGHTS, dict(model.named_parameters())
     found = set()
     for path in [own] if own.exists() else weight_files(folder):
-        for name, value in read(path, wanted):
+        for name, value in read(path, parameters):
             found.add(name)
             with torch.no_grad():
-                wanted[name].copy_(value)
-    if missing := wanted.keys() - found:
+                parameters[name].copy_(value)
+    trained = {name for name, value in parameters.items() if value.requires_grad}
+    if missing := trained - found:
         raise CheckpointError(f"{folder}: {len(missing)} trained weights are missing, {min(missing)} for one")
 
 

@@ -6,6 +6,7 @@ from time import perf_counter
 from typing import Any
 
 import numpy as np
+from transformers.utils.logging import disable_progress_bar
 
 from finetune import folders, parallel
 from finetune.engine import Part, Stepped
@@ -19,20 +20,26 @@ from finetune.stopping import Stop, asked_to_stop
 from finetune.torch_data import TorchLoader
 from schemas.errors import TrainingError
 
-Watch = Callable[[int, Mapping[str, Any]], None]  # is told how many steps are done, and what was logged last
+Watch = Callable[[int, Mapping[str, Any]], None]  # the first process tells it the steps done, and what was logged last
 LOWER = (
     'lower train.micro, set train.checkpoint_activations = true or train.precision = "bf16", train adapters '
     '(train.mode = "lora"), or share the model among more processes (train.parallel = "fsdp")'
 )
 
 
+def silent(*_: Any) -> None:
+    """Watch nothing."""
+
+
 def train(
-    recipe: Recipe, lock: Path, out: Path, *, overwrite: bool = False, watch: Watch = lambda *_: None
-) -> dict[str, Any]:
+    recipe: Recipe, lock: Path, out: Path, *, overwrite: bool = False, watch: Watch = silent
+) -> dict[str, Any] | None:
     """Train, or go on with what `out` holds, and tell how far it came.
 
-    Started by torchrun, all processes call this. SIGTERM and Ctrl-C end it behind a step, with a checkpoint.
+    Started by torchrun, all processes call this; only the first one watches and has something to tell. SIGTERM and
+    Ctrl-C end it behind a step, with a checkpoint.
     """
+    disable_progress_bar()  # that of transformers, for each file it writes
     task = Task.of(recipe, lock)
     task.check_dims()
     with parallel.place() as here, enough_memory(TrainingError, LOWER):
@@ -41,7 +48,11 @@ def train(
         if run.last is not None and run.position.step >= recipe.train.steps:
             return {"out": str(out), "checkpoint": str(run.last), "step": run.position.step, "finished": True}
         with asked_to_stop() as stop:
-            return Training(Session.of(task, run, here), watch).run(stop)
+            session = Session.of(task, run, here)
+            if here.is_first:
+                folders.describe(out, task)
+            found = Training(session, watch).run(stop)
+        return found if here.is_first else None
 
 
 class Training:
@@ -74,7 +85,8 @@ class Training:
                 self._evaluate(done, session.held_out, spare=parts[0])
             if done % self.recipe.train.save_every == 0 or is_last:
                 checkpoint = self._save(done, parts)
-            self.watch(done, self.logged)
+            if self.is_first:
+                self.watch(done, self.logged)
             if is_last:
                 break
         if self.log is not None:
