@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from transformers import LlamaConfig, PreTrainedTokenizerFast
 
-from finetune import smol, words
+from finetune import checkpoint, smol, words
 from finetune.images import ImageTransform
 from finetune.models.config import OpenVLAConfig
 from finetune.models.openvla import OpenVLAForActionPrediction
@@ -15,6 +15,7 @@ from finetune.recipe import ModelRecipe
 from schemas.errors import CheckpointError
 
 PADDING = 64  # rows that OpenVLA's embedding has more than its tokenizer has words
+PUBLISHED = "openvla/openvla-7b"  # whose dims are known here
 NAMES = {"tiny": "none", "smol": "HuggingFaceTB/SmolLM2-135M-Instruct"}
 
 
@@ -44,16 +45,33 @@ def build(
     return model
 
 
+def config_of(settings: ModelRecipe) -> OpenVLAConfig:
+    """Describe the model without its weights; nothing is fetched but descriptions."""
+    if settings.base == "tiny":
+        return _config(settings, words.tokenizer(), text=_tiny_text(settings))
+    if settings.base == "smol":
+        return _config(settings, smol.tokenizer(), text=smol.config())
+    if settings.base == PUBLISHED:
+        return OpenVLAConfig(text_config=LlamaConfig(vocab_size=32000 + PADDING))
+    folder = checkpoint.local_folder(settings.base, {}, wanted=("*.json",))
+    config = OpenVLAConfig.of(folder)
+    config.tiny_vision = checkpoint.tiny_vision(folder)
+    return config
+
+
 def _tiny(settings: ModelRecipe) -> OpenVLAForActionPrediction:
-    tokenizer, dims = words.tokenizer(), settings.text
-    text = LlamaConfig(
-        vocab_size=tokenizer.vocab_size + PADDING,
+    return _made(settings, words.tokenizer(), text=_tiny_text(settings))
+
+
+def _tiny_text(settings: ModelRecipe) -> LlamaConfig:
+    dims = settings.text
+    return LlamaConfig(
+        vocab_size=words.tokenizer().vocab_size + PADDING,
         hidden_size=dims.dim,
         intermediate_size=dims.hidden,
         num_hidden_layers=dims.layers,
         num_attention_heads=dims.heads,
     )
-    return _made(settings, tokenizer, text=text)
 
 
 def _smol(settings: ModelRecipe) -> OpenVLAForActionPrediction:
@@ -66,7 +84,15 @@ def _smol(settings: ModelRecipe) -> OpenVLAForActionPrediction:
 def _made(
     settings: ModelRecipe, tokenizer: PreTrainedTokenizerFast, *, text: LlamaConfig
 ) -> OpenVLAForActionPrediction:
-    """Put small vision towers before a language model; all weights are random."""
+    """Make a small model of which all weights are random."""
+    model = OpenVLAForActionPrediction(_config(settings, tokenizer, text=text))
+    model.processor = PrismaticProcessor(ImageTransform.of({}), tokenizer)
+    model.processor.check_fits(model.config)
+    return model
+
+
+def _config(settings: ModelRecipe, tokenizer: PreTrainedTokenizerFast, *, text: LlamaConfig) -> OpenVLAConfig:
+    """Put small vision towers before a language model."""
     text.pad_token_id = tokenizer.pad_token_id
     tower = {"embed_dim": settings.vision.dim, "depth": settings.vision.depth, "num_heads": settings.vision.heads}
     config = OpenVLAConfig(
@@ -79,7 +105,4 @@ def _made(
         tiny_vision=[tower] * 2,
     )
     config.name_or_path = settings.base
-    model = OpenVLAForActionPrediction(config)
-    model.processor = PrismaticProcessor(ImageTransform.of({}), tokenizer)
-    model.processor.check_fits(config)
-    return model
+    return config

@@ -1,7 +1,7 @@
 """The files of a checkpoint, checked before any weight is read."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ NAMED = 3  # keys that an error names of each kind
 Shape = tuple[int, ...]
 
 
-def local_folder(place: Any, told: Mapping[str, Any]) -> Path:
+def local_folder(place: Any, told: Mapping[str, Any], *, wanted: Sequence[str] = WANTED) -> Path:
     """Give the folder of a checkpoint; the name of one on the Hub is fetched as `told` says, never with code."""
     fetching = {key: told[key] for key in FETCHING if key in told}
     folder = Path(place)
@@ -28,7 +28,7 @@ def local_folder(place: Any, told: Mapping[str, Any]) -> Path:
     if folder.exists() or str(place).count("/") != 1:
         raise CheckpointError(f"{place}: no such folder, and no name of a model on the Hub (OWNER/NAME)")
     try:
-        return Path(snapshot_download(str(place), allow_patterns=list(WANTED), **fetching))
+        return Path(snapshot_download(str(place), allow_patterns=list(wanted), **fetching))
     except (OSError, ValueError) as error:  # what the Hub's client raises is one of these
         raise CheckpointError(f"{place}: no such folder, and it cannot be fetched from the Hub ({error})") from error
 

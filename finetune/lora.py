@@ -32,7 +32,7 @@ def apply(model: OpenVLAForActionPrediction, settings: LoraRecipe) -> PeftModel:
         lora_dropout=settings.dropout,
         target_modules=list(settings.targets),
         init_lora_weights="gaussian",
-        base_model_name_or_path=model.config.name_or_path,
+        base_model_name_or_path=model.config.name_or_path or None,
     )
     return get_peft_model(model, config)
 
@@ -80,7 +80,7 @@ def save(model: PeftModel, folder: Path, *, state: Mapping[str, Tensor] | None =
 def load(model: OpenVLAForActionPrediction, folder: Path) -> PeftModel:
     """Put the adapters of a folder beside a model's layers; what does not fit this model exactly is refused."""
     config, weights = _config(folder), _weights(folder)
-    config.base_model_name_or_path = model.config.name_or_path
+    config.base_model_name_or_path = model.config.name_or_path or None
     _check_targets(model, sorted(config.target_modules or ()))
     own = {f"{PREFIX}{name}": value for name, value in model.state_dict().items()}
     adapted = get_peft_model(model, config)

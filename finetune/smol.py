@@ -5,6 +5,7 @@ Only that file is read; neither the package nor the program it is made for is im
 
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
+from typing import Any
 
 import torch
 from tokenizers.pre_tokenizers import ByteLevel, Digits, Sequence
@@ -46,18 +47,30 @@ def weights_file() -> Path:
 
 def language_model() -> LlamaForCausalLM:
     """Read the weights, float32; most were stored in 4 bits."""
-    path = weights_file()
-    try:
-        model = LlamaForCausalLM.from_pretrained(path.parent, gguf_file=path.name, dtype=torch.float32)
-    except ImportError as error:
-        raise MissingExtraError("gguf", extra="finetune") from error
-    model.config = LlamaConfig(**{key: getattr(model.config, key) for key in KEPT})
+    model = _read(LlamaForCausalLM, dtype=torch.float32)
+    model.config = _kept(model.config)
     return model
+
+
+def config() -> LlamaConfig:
+    """Read its dims alone."""
+    return _kept(_read(LlamaConfig))
 
 
 def tokenizer() -> PreTrainedTokenizerFast:
     """Read its tokenizer; that each digit is a word is not in the file."""
-    path = weights_file()
-    words = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name).backend_tokenizer
+    words = _read(AutoTokenizer).backend_tokenizer
     words.pre_tokenizer = Sequence([Digits(individual_digits=True), ByteLevel(add_prefix_space=False)])
     return ready(words, bos=BOS, eos=EOS, pad=PAD)
+
+
+def _read(kind: Any, **told: Any) -> Any:
+    path = weights_file()
+    try:
+        return kind.from_pretrained(path.parent, gguf_file=path.name, **told)
+    except ImportError as error:
+        raise MissingExtraError("gguf", extra="finetune") from error
+
+
+def _kept(told: LlamaConfig) -> LlamaConfig:
+    return LlamaConfig(**{key: getattr(told, key) for key in KEPT})
