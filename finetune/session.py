@@ -91,9 +91,9 @@ def _model(task: Task, run: Run, *, here: Place, norm_stats: dict[str, Any]) -> 
         if here.is_first and not place.exists():
             with snapshots.writing(place) as folder:
                 model.save_pretrained(folder)
-        model.config.name_or_path = str(place)
+        model.name_or_path = model.config.name_or_path = str(place)
     if recipe.train.checkpoint_activations:
-        model.gradient_checkpointing_enable({"use_reentrant": False})
+        model.activation_checkpointing_enable({"use_reentrant": False})
     trained = lora.apply(model, recipe.lora) if is_lora else model
     lora.trainable(trained, recipe.train.mode)
     return trained, collate

@@ -44,9 +44,10 @@ class Task:
         shown = table.filter(pc.greater(table["steps"], 0))
         silent = shown.filter(pc.equal(pc.utf8_trim_whitespace(shown["instruction"]), ""))
         if len(silent):
+            fix = " and ".join(f'instructions != "{text}"' for text in silent["instruction"].unique().to_pylist())
             raise MixtureError(
                 f"{lock_path}: {len(silent)} of {len(shown)} episodes have no instruction, the first is "
-                f"{silent['source'][0]}, {silent['id'][0]}: lock the mixture with filter = 'instructions != \"\"'"
+                f"{silent['source'][0]}, {silent['id'][0]}: lock the mixture with filter = '{fix}'"
             )
         return cls(recipe, lock_path, lock)
 
@@ -80,8 +81,8 @@ class Task:
         batch, micro = self.recipe.train.batch, self.micro(here)
         if batch % (here.world * micro):
             raise UsageError(
-                f"train.batch = {batch}: cannot be shared by processes ({here.world}) that compute {micro} samples at a "
-                f"time; take a multiple of {here.world * micro}"
+                f"train.batch = {batch}: cannot be shared by {here.world} processes, {micro} samples at a time; "
+                f"take a multiple of {here.world * micro}"
             )
 
     def micro(self, here: Place) -> int:

@@ -1,6 +1,7 @@
 """`oxe train`: from a recipe and a locked mixture to checkpoints; what was stopped goes on where it was."""
 
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -69,11 +70,17 @@ class Training:
         self.began = self.since = perf_counter()
         self.counted = self.first
         self.logged: dict[str, Any] = {}
-        settings = self.recipe.train
-        self.log = Log(session.run.out, step=self.first, tensorboard=settings.tensorboard) if self.is_first else None
+        self.log: Log | None = None
 
     def run(self, stop: Stop) -> dict[str, Any]:
         """Do what is left, or what can be done until it is to stop."""
+        if not self.is_first:
+            return self._run(stop)
+        board = self.recipe.train.tensorboard
+        with closing(Log(self.session.run.out, step=self.first, tensorboard=board)) as self.log:
+            return self._run(stop)
+
+    def _run(self, stop: Stop) -> dict[str, Any]:
         session, steps = self.session, self.recipe.train.steps
         parts_of_steps = feed(session.loader, session.collate, parts=session.parts)
         checkpoint = None
@@ -89,8 +96,6 @@ class Training:
                 self.watch(done, self.logged)
             if is_last:
                 break
-        if self.log is not None:
-            self.log.close()
         out = {"out": str(session.run.out), "checkpoint": str(checkpoint), "step": done, "finished": done == steps}
         return {**out, "seconds": round(perf_counter() - self.began, 3), **self.logged}
 

@@ -2,14 +2,15 @@
 
 import sys
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from tqdm import tqdm
 
-from oxe_tools import mixtures, show
-from oxe_tools.console import INTERRUPTED, Json, Overwrite, fail
+from oxe_tools import mixtures, show, show_plan
+from oxe_tools.console import INTERRUPTED, Json, Overwrite
 from schemas.errors import MissingExtraError, UsageError
 
 if TYPE_CHECKING:
@@ -45,6 +46,9 @@ def train(
         raise MissingExtraError(str(error.name), extra="finetune") from error
 
     asked = recipe(target).with_(settings or [])
+    if plan:
+        _show_plan(asked, as_json=as_json)
+        return
     place = _lock(asked, target, lock)
     folder = out or Path(asked.name)
     with tqdm(total=asked.train.steps, unit=" steps", disable=None, file=sys.stderr) as bar:
@@ -53,7 +57,19 @@ def train(
         return
     (show.as_json if as_json else show.training)(found)
     if not found["finished"]:
-        fail(f"stopped after step {found['step']} of {asked.train.steps}; the same command goes on", INTERRUPTED)
+        typer.echo(f"{found['step']} of {asked.train.steps} steps are done; the same command goes on", err=True)
+        raise typer.Exit(INTERRUPTED)
+
+
+def _show_plan(asked: "Recipe", *, as_json: bool) -> None:
+    from finetune.plan import plan
+
+    found, needs = plan(asked)
+    if as_json:
+        ways = [{**asdict(need), "peak": need.peak} for need in needs]
+        show.as_json({"parameters": found.parameters, "trained": found.trained, "ways": ways})
+    else:
+        show_plan.plan(found, needs)
 
 
 def _lock(recipe: "Recipe", target: str, lock: str | None) -> Path:
