@@ -29,7 +29,7 @@ from schemas.spaces import Space
 from stats.norm import EPS, NormStats
 
 CLOSE = 1e-6  # of the statistics of a checkpoint and a lock that are the same
-Watch = Callable[[int], None]  # is told how many steps came to those judged before
+Watch = Callable[[int], object]  # is told how many steps came to those judged before
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,13 +87,11 @@ class Judge:
         for name, norm in zip(loader.sources, own, strict=True):
             if len(norm.names) != dims:
                 raise CheckpointError(f"{known.where}: actions of {name} have {len(norm.names)} numbers, here {dims}")
-        named = zip(loader.sources, own, theirs, strict=True)
-        sources = [
-            _source(name, loader.lock, own=one, lock_norm=other, tokenizer=tokenizer) for name, one, other in named
-        ]
+        named, lock = zip(loader.sources, own, theirs, strict=True), loader.lock
+        sources = [_source(name, lock, own=one, lock_norm=other, tokenizer=tokenizer) for name, one, other in named]
         return cls(vla=vla, own=own, theirs=theirs, sources=sources, tokenizer=tokenizer)
 
-    def __call__(self, batch: Batch, images: Sequence[Array]) -> Steps:
+    def __call__(self, batch: Batch, images: Sequence[Array] | Array) -> Steps:
         """Predict for one batch, and compare."""
         if self.vla.processor is None:
             raise CheckpointError(f"{self.vla.config.name_or_path}: no tokenizer beside the weights")
@@ -147,9 +145,8 @@ def _images(batch: Batch) -> Array:
 
 def _source(name: str, lock: Lock, *, own: NormStats, lock_norm: NormStats, tokenizer: ActionTokenizer) -> Source:
     dims = Space.from_json(lock.sources[name].space).dims
-    units = {
-        dim: dims[place].unit if place >= 0 else "" for dim, place in zip(lock.dims, lock.places(name), strict=True)
-    }
+    places = zip(lock.dims, lock.places(name), strict=True)
+    units = {dim: dims[place].unit if place >= 0 else "" for dim, place in places}
     mean = lock_norm.mean
     if mean is None:
         raise CheckpointError(f"statistics of {name} have no mean")

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from tqdm import tqdm
 
-from oxe_tools import mixtures, show, show_policy
+from oxe_tools import mixtures, show, show_eval
 from oxe_tools.cli_predict import Dtype
 from oxe_tools.console import Json
 from schemas.errors import MissingExtraError, UsageError
@@ -58,7 +58,7 @@ def evaluate(
     place = mixtures.found_lock(lock)[0]
     asked = Asked(part=part.value, limit=limit, shuffle=shuffle_images, batch=batch, dtype=dtype.value, device=device)
     with tqdm(total=limit, unit=" steps", disable=None, file=sys.stderr) as bar:
-        scores = judged(model, place, asked, watch=lambda steps: bar.update(steps))
+        scores = judged(model, place, asked, watch=bar.update)
     told = {"model": model, "lock": str(place), "part": part.value, "images": "of others" if shuffle_images else "own"}
     found = write(scores, out or Path(f"{Path(model).name}-eval"), told)
-    (show.as_json if as_json else show_policy.evaluation)(found)
+    (show.as_json if as_json else show_eval.evaluation)(found)
