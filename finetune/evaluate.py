@@ -22,7 +22,7 @@ from finetune.preprocessing import Preprocessing
 from finetune.processor import prompt
 from finetune.recipe import DataRecipe
 from finetune.scores import Scores, Source, Steps
-from schemas.errors import CheckpointError, UsageError
+from schemas.errors import CheckpointError
 from schemas.lock import TRAIN, Lock
 from schemas.source import Array
 from schemas.spaces import Space
@@ -52,8 +52,6 @@ def evaluate(model: str, lock: Path, asked: Asked, *, watch: Watch = lambda _: N
     folder = checkpoint.local_folder(model, {})
     loader = _loader(folder, lock, asked)
     limit = loader.steps if asked.limit is None else min(asked.limit, loader.steps)
-    if limit < 1:
-        raise UsageError(f"{lock}: part '{asked.part}' has {loader.steps} steps; nothing is left to evaluate")
     vla: Any = policy(str(folder), dtype=getattr(torch, asked.dtype))
     judge = Judge.of(vla.to(asked.device), loader)
     others = _of_others(folder, lock, asked, steps=loader.steps) if asked.shuffle else None
