@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from finetune import lora, recipe, snapshots
+from finetune import licences, lora, recipe, snapshots
 from finetune.checkpoint import STATISTICS, write_json
 from finetune.logs import LOG, TENSORBOARD
 from finetune.parallel import Place, gathered, inside
@@ -17,11 +17,10 @@ from finetune.snapshots import PREFIX, STATE, UNFINISHED, Position
 from schemas.errors import OxeError, UsageError
 from schemas.lock import side_file
 
-RECIPE, LOCK, PREPROCESSING, LICENCES, BASE = (
+RECIPE, LOCK, PREPROCESSING, BASE = (
     "recipe.toml",
     "mixture.lock",
     "preprocessing.json",
-    "licences.json",
     "base",
 )
 OURS = (RECIPE, LOCK, f"{LOCK}.parquet", LOG, TENSORBOARD, BASE, f"{PREFIX}*", f"{UNFINISHED}*")
@@ -102,7 +101,7 @@ def write(run: Run, task: Task, model: Any, *, optimizer: Any, here: Place, posi
             _write_model(folder, own, state, is_lora=is_lora)
             describe(folder, task)
             write_json(folder / PREPROCESSING, task.preprocessing.to_json())
-            write_json(folder / LICENCES, {name: source.license for name, source in task.lock.sources.items()})
+            write_json(folder / licences.LICENCES, licences.to_json(task.recipe.model, task.lock))
         snapshots.save(folder, own, optimizer, here=here, position=position)
     if here.is_first:
         snapshots.sweep(run.out, keep=task.recipe.train.keep)

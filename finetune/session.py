@@ -1,5 +1,6 @@
 """One process's part of a run: data, model and optimizer, as new or as the last checkpoint left them."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -7,7 +8,7 @@ from typing import Any, Self
 import torch
 from torch import nn
 
-from finetune import base, folders, lora, parallel, snapshots
+from finetune import base, folders, licences, lora, parallel, snapshots
 from finetune.batches import Collator
 from finetune.engine import Engine, adamw
 from finetune.folders import BASE, Run
@@ -63,6 +64,21 @@ class Session:
     def parts(self) -> int:
         """Count the batches of which this process makes its share of a step."""
         return self.task.recipe.train.batch // (self.here.world * self.loader.loader.batch_size)
+
+    def told(self) -> Iterator[str]:
+        """Say to a person what is about to begin."""
+        recipe, values = self.task.recipe, list(self.engine.model.parameters())
+        trained = sum(value.numel() for value in values if value.requires_grad)
+        yield (
+            f"{recipe.name}: {recipe.train.mode}, {trained:,} of {sum(value.numel() for value in values):,} weights; "
+            f"{recipe.train.steps} steps of {recipe.train.batch} samples, {self.loader.loader.batch_size} at a time in "
+            f"each process ({self.here.world}) on {self.here.device.type}"
+        )
+        held_out = f", evaluated on {self.held_out.loader.steps} of '{recipe.eval.part}'" if self.held_out else ""
+        yield f"{self.task.lock.name}: {self.loader.loader.steps} steps to learn from{held_out}"
+        yield from licences.said((*licences.of_weights(recipe.model), *licences.of_data(self.task.lock)))
+        if self.run.last is not None:
+            yield f"going on behind step {self.run.position.step}: {self.run.last}"
 
     def save(self, step: int, *, draws: int, sums: list[float]) -> Path:
         """Write a checkpoint behind a step, all processes together."""

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -151,7 +151,7 @@ def _opened(path: Path) -> Iterator[Any]:
     try:
         with safe_open(path, framework="pt") as file:
             yield file
-    except (OSError, ValueError) as error:
+    except (OSError, SafetensorError) as error:
         raise CheckpointError(
             f"{path}: cannot be read ({error}); remove this checkpoint to go on from another"
         ) from error

@@ -33,12 +33,18 @@ def silent(*_: Any) -> None:
 
 
 def train(
-    recipe: Recipe, lock: Path, out: Path, *, overwrite: bool = False, watch: Watch = silent
+    recipe: Recipe,
+    lock: Path,
+    out: Path,
+    *,
+    overwrite: bool = False,
+    say: Callable[[str], None] = silent,
+    watch: Watch = silent,
 ) -> dict[str, Any] | None:
     """Train, or go on with what `out` holds, and tell how far it came.
 
-    Started by torchrun, all processes call this; only the first one watches and has something to tell. SIGTERM and
-    Ctrl-C end it behind a step, with a checkpoint.
+    Started by torchrun, all processes call this; only the first one says what begins, watches, and has something to
+    tell. SIGTERM and Ctrl-C end it behind a step, with a checkpoint.
     """
     disable_progress_bar()  # that of transformers, for each file it writes
     task = Task.of(recipe, lock)
@@ -52,6 +58,8 @@ def train(
             session = Session.of(task, run, here)
             if here.is_first:
                 folders.describe(out, task)
+                for line in session.told():
+                    say(line)
             found = Training(session, watch).run(stop)
         return found if here.is_first else None
 

@@ -52,7 +52,7 @@ def train(
     place = _lock(asked, target, lock)
     folder = out or Path(asked.name)
     with tqdm(total=asked.train.steps, unit=" steps", disable=None, file=sys.stderr) as bar:
-        found = training.train(asked, place, folder, overwrite=overwrite, watch=_shown_by(bar))
+        found = training.train(asked, place, folder, overwrite=overwrite, say=_say, watch=_shown_by(bar))
     if found is None:  # a process of torchrun that has nothing to tell
         return
     (show.as_json if as_json else show.training)(found)
@@ -79,6 +79,10 @@ def _lock(recipe: "Recipe", target: str, lock: str | None) -> Path:
     if recipe.data.lock is None:
         raise UsageError(f"{target}: names no locked mixture: say --lock MIX ('oxe mix lock' writes one), or data.lock")
     return mixtures.found_lock(str(Path(target).parent / recipe.data.lock))[0]
+
+
+def _say(line: str) -> None:
+    typer.echo(line, err=True)
 
 
 def _shown_by(bar: "tqdm[Any]") -> Any:
