@@ -44,7 +44,7 @@ def evaluate(
     """Compare what a policy would do with what was recorded, for each dataset and dimension.
 
     \b
-    Example: oxe eval --open-loop --model runs/kitchen/step-00000400 --lock kitchen.lock --part train
+    Example: oxe eval --open-loop --model runs/kitchen/step-00000600 --lock kitchen.lock --part train
     """
     if not open_loop:
         raise UsageError("say --open-loop: policies are compared with recorded actions; no simulator is run here")
