@@ -8,10 +8,12 @@ from typing import Any
 from huggingface_hub import snapshot_download
 from safetensors import SafetensorError, safe_open
 
+from finetune.preprocessing import Preprocessing
 from schemas.errors import CheckpointError
 
 INDEX, SINGLE = "model.safetensors.index.json", "model.safetensors"
 STATISTICS, TINY_VISION = "dataset_statistics.json", "tiny_vision.json"
+PREPROCESSING = "preprocessing.json"
 WANTED = ("*.json", "*.safetensors", "tokenizer.model")
 FETCHING = ("cache_dir", "force_download", "local_files_only", "revision", "token")
 NAMED = 3  # keys that an error names of each kind
@@ -52,6 +54,12 @@ def statistics(folder: Path) -> dict[str, Any] | None:
     """Give `dataset_statistics.json`, which counts more than `config.json`, if it is there."""
     path = folder / STATISTICS
     return read_json(path) if path.exists() else None
+
+
+def preprocessing(folder: Path) -> Preprocessing | None:
+    """Give what was done to the images of the training; published checkpoints do not say it."""
+    path = folder / PREPROCESSING
+    return Preprocessing.of(read_json(path), where=str(path)) if path.exists() else None
 
 
 def tiny_vision(folder: Path) -> list[dict[str, Any]] | None:

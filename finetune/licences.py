@@ -13,8 +13,7 @@ LICENCES = "licences.json"
 OPEN = ("Apache-2.0", "MIT")
 LLAMA2 = (
     "Llama 2 Community License",
-    "derived from Meta's Llama 2, Copyright (c) Meta Platforms, Inc.; whoever hands the weights on, changed or not, "
-    "hands this licence on with them and keeps to its Acceptable Use Policy",
+    "derived from Llama 2, Copyright (c) Meta Platforms, Inc.; licence and Acceptable Use Policy go on with them",
 )
 UNKNOWN = ("not known", "ask whoever published these weights")
 RANDOM = ("none needed", "random weights, made here")

@@ -1,6 +1,6 @@
 """What a training needs, put together and checked before the first step."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
@@ -92,7 +92,7 @@ class Task:
     def loader(self, here: Place, *, part: Part, augmented: bool) -> Loader:
         """Open the data for one of the processes."""
         data = self.recipe.data
-        seen = self.preprocessing if augmented else replace(self.preprocessing, augment=None)
+        seen = self.preprocessing if augmented else self.preprocessing.acting()
         reading = Reading(
             cameras=data.cameras,
             chunk=data.chunk,
