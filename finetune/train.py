@@ -106,7 +106,8 @@ class Training:
             if is_last:
                 break
         out = {"out": str(session.run.out), "checkpoint": str(checkpoint), "step": done, "finished": done == steps}
-        return {**out, "seconds": round(perf_counter() - self.began, 3), **self.logged}
+        broken = {"broken": dict(session.loader.loader.broken)} if session.loader.loader.broken else {}
+        return {**out, "seconds": round(perf_counter() - self.began, 3), **broken, **self.logged}
 
     def _count(self, done: int, stepped: Stepped) -> None:
         """Add a step to the sums, and log them when it is time."""
