@@ -1,7 +1,8 @@
 """The folder of a run: what it is of, its checkpoints, and what each of these carries."""
 
 import shutil
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from finetune.parallel import Place, gathered, inside
 from finetune.setup import Task
 from finetune.snapshots import PREFIX, STATE, UNFINISHED, Position
 from schemas.errors import OxeError, UsageError
+from schemas.folder import LocalFolder
 from schemas.lock import side_file
 
 RECIPE, LOCK, PREPROCESSING, BASE = (
@@ -37,6 +39,19 @@ class Run:
     def position(self) -> Position:
         """Say how far it is."""
         return snapshots.position(self.last) if self.last else Position(step=0, loader={}, sums=[])
+
+
+@contextmanager
+def alone(out: Path, here: Place) -> Iterator[None]:
+    """Keep a second run out of the folder as long as this one lasts."""
+    place = out.absolute()
+    with ExitStack() as stack:
+        if here.is_first:
+            try:
+                stack.enter_context(LocalFolder(place.parent).exclusive(f".{place.name}.running"))
+            except BlockingIOError as error:
+                raise UsageError(f"{out}: another oxe train is at work there") from error
+        yield
 
 
 def prepare(out: Path, task: Task, *, here: Place, overwrite: bool) -> Run:

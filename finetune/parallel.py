@@ -90,9 +90,10 @@ def way(asked: Literal["auto", "none", "ddp", "fsdp"], *, mode: str, world: int)
 
 
 def spread(model: nn.Module, way: Way, *, here: Place, precision: Literal["float32", "bf16"]) -> nn.Module:
-    """Make the model one of all processes; each must have the same weights, on its device."""
-    if way == "ddp":
-        return DistributedDataParallel(model, device_ids=[here.device] if here.device.type == "cuda" else None)
+    """Make the model one of all processes, on their devices; each must have the same weights.
+
+    Parts are moved one after the other, so that no device ever has the whole model.
+    """
     if way == "fsdp":
         mesh = dist.device_mesh.init_device_mesh(here.device.type, (here.world,))
         cast = torch.bfloat16 if precision == "bf16" else None
@@ -100,6 +101,10 @@ def spread(model: nn.Module, way: Way, *, here: Place, precision: Literal["float
         for layer in [module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)]:
             fully_shard(layer, mesh=mesh, mp_policy=policy)
         fully_shard(model, mesh=mesh, mp_policy=policy)
+        return model
+    model.to(here.device)
+    if way == "ddp":
+        return DistributedDataParallel(model, device_ids=[here.device] if here.device.type == "cuda" else None)
     return model
 
 

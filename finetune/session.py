@@ -44,7 +44,7 @@ class Session:
             drawn.load_state_dict(run.position.loader)
             snapshots.load_weights(run.last, model)
         way = parallel.way(recipe.train.parallel, mode=recipe.train.mode, world=here.world)
-        spread = parallel.spread(model.to(here.device), way, here=here, precision=recipe.train.precision)
+        spread = parallel.spread(model, way, here=here, precision=recipe.train.precision)
         optimizer = adamw(spread, recipe)
         torch.manual_seed(recipe.seed + here.rank)  # of dropout alone
         if run.last is not None:

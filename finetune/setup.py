@@ -65,7 +65,7 @@ class Task:
     def _known_dims(self) -> set[int]:
         if self.recipe.model.is_made_here:
             return set()
-        folder = checkpoint.local_folder(self.recipe.model.base, {})
+        folder = checkpoint.local_folder(self.recipe.model.base, {}, wanted=("*.json",))
         told = checkpoint.statistics(folder) or OpenVLAConfig.of(folder).norm_stats
         return {len(norm.names) for norm in Statistics.of(told, where=str(folder)).known.values()}
 

@@ -17,7 +17,7 @@ from torch.optim import Optimizer
 
 from finetune.checkpoint import read_json, weight_files, write_json
 from finetune.parallel import Place, gathered, like
-from schemas.errors import CheckpointError
+from schemas.errors import CheckpointError, TrainingError
 
 STATE = "training"  # the folder, inside a checkpoint, of what only training needs
 MOMENTS = ("exp_avg", "exp_avg_sq")  # AdamW's
@@ -44,7 +44,10 @@ def snapshots(out: Path) -> list[Path]:
 
 @contextmanager
 def writing(target: Path) -> Iterator[Path]:
-    """Give a folder to write to; it becomes the checkpoint when all of it is on the disk."""
+    """Give a folder to write to; it becomes the checkpoint when all of it is on the disk.
+
+    What cannot be written is a TrainingError, and leaves nothing behind.
+    """
     temporary = target.with_name(f"{UNFINISHED}{uuid.uuid4().hex[:8]}")
     temporary.mkdir(parents=True)
     try:
@@ -55,9 +58,10 @@ def writing(target: Path) -> Iterator[Path]:
             shutil.rmtree(target)
         temporary.rename(target)
         _sync(target.parent)
-    except BaseException:
+    except (OSError, SafetensorError) as error:
+        raise TrainingError(f"{target}: cannot be written ({error}); the checkpoints before it are whole") from error
+    finally:
         shutil.rmtree(temporary, ignore_errors=True)
-        raise
 
 
 def sweep(out: Path, *, keep: int | None = None) -> None:

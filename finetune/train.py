@@ -49,11 +49,12 @@ def train(
     disable_progress_bar()  # that of transformers, for each file it writes
     task = Task.of(recipe, lock)
     task.check_dims()
-    with parallel.place() as here, enough_memory(TrainingError, LOWER):
+    with parallel.place() as here, folders.alone(out, here), enough_memory(TrainingError, LOWER):
         task.check_batch(here)
         run = folders.prepare(out, task, here=here, overwrite=overwrite)
         if run.last is not None and run.position.step >= recipe.train.steps:
-            return {"out": str(out), "checkpoint": str(run.last), "step": run.position.step, "finished": True}
+            done = {"out": str(out), "checkpoint": str(run.last), "step": run.position.step, "finished": True}
+            return done if here.is_first else None
         with asked_to_stop() as stop:
             session = Session.of(task, run, here)
             if here.is_first:
@@ -105,7 +106,8 @@ class Training:
             if is_last:
                 break
         out = {"out": str(session.run.out), "checkpoint": str(checkpoint), "step": done, "finished": done == steps}
-        return {**out, "seconds": round(perf_counter() - self.began, 3), **self.logged}
+        broken = {"broken": dict(session.loader.loader.broken)} if session.loader.loader.broken else {}
+        return {**out, "seconds": round(perf_counter() - self.began, 3), **broken, **self.logged}
 
     def _count(self, done: int, stepped: Stepped) -> None:
         """Add a step to the sums, and log them when it is time."""

@@ -87,8 +87,9 @@ def _say(line: str) -> None:
 
 def _shown_by(bar: "tqdm[Any]") -> Any:
     def watch(done: int, logged: Mapping[str, Any]) -> None:
-        if not bar.n:
+        if not bar.n:  # the time of a step does not count what was before the first one
             bar.initial = bar.n = bar.last_print_n = done - 1
+            bar.unpause()
         if told := logged.get("train"):
             bar.set_postfix_str(f"loss {told['loss']:.4g}, accuracy {told['token_accuracy']:.3f}", refresh=False)
         bar.update(done - bar.n)

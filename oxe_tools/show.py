@@ -274,6 +274,8 @@ def training(found: Mapping[str, Any]) -> None:
     for name, row in (found.get("eval") or {}).get("sources", {}).items():
         dims = ", ".join(f"{dim} {errors['l1_metric']:.3g}" for dim, errors in row["dims"].items())
         typer.echo(f"{name}: L1 in its own units: {dims}")
+    for image, times in found.get("broken", {}).items():
+        typer.echo(f"could not be decoded, another step was shown ({times} times): {image}")
     typer.echo(f"{found['checkpoint']}: {found['step']} steps{'' if 'train' in found else ', all of them before'}")
 
 

@@ -279,6 +279,15 @@ def test_another_recipe_or_mixture_does_not_go_on_there(whole: Path, lock: Path)
         run(lock, whole.parent)
 
 
+def test_two_runs_do_not_write_to_one_folder(lock: Path, tmp_path: Path) -> None:
+    def again(*_: Any) -> None:
+        with pytest.raises(UsageError, match="another oxe train is at work there"):
+            run(lock, tmp_path / "run", overwrite=True)
+
+    run(lock, tmp_path / "run", "train.steps=1", "eval.every=0", watch=again)
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
 def test_a_run_is_replaced_when_that_is_said(lock: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     run(lock, out, "train.steps=3", "eval.every=0")

@@ -1,6 +1,7 @@
 """The command `oxe train` as a user runs it."""
 
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -11,7 +12,7 @@ import pytest
 
 pytest.importorskip("torch", reason="training needs the extra finetune")
 
-from tests.finetune.runs import RECIPE, arguments, logged, losses, make_lock
+from tests.finetune.runs import RECIPE, arguments, logged, losses, make_lock, run
 from tests.pipelines.toy import ROOT, oxe
 
 QUICK = ("train.steps=2", "eval.every=0")
@@ -47,8 +48,8 @@ def test_the_lock_stands_in_the_recipe_or_beside_the_mixture_that_is_named(lock:
     changes = [word for setting in QUICK for word in ("--set", setting)]
     assert oxe("train", file, "--out", tmp_path / "run", *changes).code == 0
     assert oxe("train", file, "--lock", lock.with_suffix(".toml"), "--out", tmp_path / "other", *changes).code == 0
-    run = oxe("train", "tiny-cpu", "--out", tmp_path / "third")
-    assert (run.code, "names no locked mixture: say --lock MIX" in run.err) == (2, True)
+    third = oxe("train", "tiny-cpu", "--out", tmp_path / "third")
+    assert (third.code, "names no locked mixture: say --lock MIX" in third.err) == (2, True)
 
 
 def test_the_plan_needs_no_data(tmp_path: Path) -> None:
@@ -69,10 +70,27 @@ def test_the_plan_needs_no_data(tmp_path: Path) -> None:
     ],
 )
 def test_bad_input_is_one_message_and_exit_2(lock: Path, tmp_path: Path, setting: str, message: str) -> None:
-    run = oxe(*arguments(lock, tmp_path / "run", setting))
-    assert (run.code, run.out) == (2, "")
-    assert message in run.err
-    assert len(run.err.splitlines()) == 1
+    done = oxe(*arguments(lock, tmp_path / "run", setting))
+    assert (done.code, done.out) == (2, "")
+    assert message in done.err
+    assert len(done.err.splitlines()) == 1
+
+
+@pytest.mark.slow
+def test_a_full_disk_is_said_and_the_last_checkpoint_stays_whole(lock: Path, tmp_path: Path) -> None:
+    told = arguments(lock, tmp_path / "run", "train.steps=2", "train.save_every=1", "eval.every=0")
+    words = [sys.executable, "-m", "oxe_tools", *told]
+    run(lock, tmp_path / "run", "train.steps=1", "eval.every=0")
+
+    def no_large_files() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        words, capture_output=True, text=True, check=False, env=environment, preexec_fn=no_large_files
+    )
+    assert (done.returncode, "step-00000002: cannot be written" in done.stderr) == (2, True), done.stderr
+    assert [path.name for path in (tmp_path / "run").glob("*-*")] == ["step-00000001"]
 
 
 @pytest.mark.slow
