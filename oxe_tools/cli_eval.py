@@ -44,7 +44,7 @@ def evaluate(
     """Compare what a policy would do with what was recorded, for each dataset and dimension.
 
     \b
-    Example: oxe eval --open-loop --model runs/kitchen/step-00000400 --lock kitchen.lock --part train
+    Example: oxe eval --open-loop --model runs/kitchen/step-00000600 --lock kitchen.lock --part train
     """
     if not open_loop:
         raise UsageError("say --open-loop: policies are compared with recorded actions; no simulator is run here")
@@ -59,6 +59,6 @@ def evaluate(
     asked = Asked(part=part.value, limit=limit, shuffle=shuffle_images, batch=batch, dtype=dtype.value, device=device)
     with tqdm(total=limit, unit=" steps", disable=None, file=sys.stderr) as bar:
         scores = judged(model, place, asked, watch=bar.update)
-    told = {"model": model, "lock": str(place), "part": part.value, "images": "of others" if shuffle_images else "own"}
+    told = {"model": model, "lock": str(place), "part": part.value, "images": "shuffled" if shuffle_images else "own"}
     found = write(scores, out or Path(f"{Path(model).name}-eval"), told)
     (show.as_json if as_json else show_eval.evaluation)(found)

@@ -27,7 +27,7 @@ def merge(
     """Add adapters to the weights of their base, if the merged model answers as the unmerged one.
 
     \b
-    Example: oxe merge --adapter runs/kitchen/step-00000400 --out kitchen-merged
+    Example: oxe merge --adapter runs/kitchen/step-00005000 --out kitchen-merged
     """
     try:
         from finetune.merge import merge as merged

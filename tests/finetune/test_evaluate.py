@@ -1,6 +1,7 @@
 """An evaluation compares what the policy itself would do, with what it was trained to see."""
 
 import json
+import shutil
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -175,6 +176,24 @@ def test_the_figures_are_those_of_predicting_each_step_alone(plain: Trained, tmp
             assert one["mean_action"]["l1_metric"] == pytest.approx(np.mean(means[source], axis=0)[d])
         assert [one["unit"] for one in told["dims"].values()] == ["m", "m", "m", "1"]
     assert json.loads((tmp_path / "eval.json").read_text()) == {k: v for k, v in found.items() if k != "out"}
+
+
+def test_other_statistics_in_the_checkpoint_judge_in_its_own_tokens(plain: Trained, tmp_path: Path) -> None:
+    lock, folder = plain
+    other = Path(shutil.copytree(folder, tmp_path / "other"))
+    told = json.loads((other / "dataset_statistics.json").read_text())
+    for source in told.values():
+        source["action"]["q99"] = [figure + 1 for figure in source["action"]["q99"]]
+    (other / "dataset_statistics.json").write_text(json.dumps(told))
+    ours, theirs = (evaluate(str(each), lock, Asked()) for each in (folder, other))
+    np.testing.assert_array_equal(ours.steps.recorded, theirs.steps.recorded)
+    np.testing.assert_array_equal(ours.steps.tokens, theirs.steps.tokens)
+    assert (theirs.steps.predicted >= ours.steps.predicted).all()
+    first = theirs.sources[int(theirs.steps.source[0])].name
+    norm = policy(str(other)).predictor.statistics.named(first)
+    expected = theirs.tokenizer.encode(norm.normalize(theirs.steps.recorded[0]))
+    np.testing.assert_array_equal(theirs.steps.truth[0], expected)
+    assert (theirs.steps.truth != ours.steps.truth).any()
 
 
 def test_train_is_gone_through_once_and_limit_ends_earlier(plain: Trained, tmp_path: Path) -> None:
