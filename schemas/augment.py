@@ -79,7 +79,12 @@ def _between(low: float, high: float, part: Array) -> Array:
 
 def augment(image: Array, change: Change) -> Array:
     """Change [H, W, 3] uint8: crop, then brightness, contrast, saturation and hue, as dlimp's `augment_image` does."""
-    planes = _unit_planes(image)
+    return changed(_checked_planes(image), change)
+
+
+def changed(planes: Array, change: Change) -> Array:
+    """Do the same to planes [3, H, W] float32 of whole numbers 0..255, which are overwritten; [H, W, 3] uint8."""
+    planes *= F(1 / 255)
     planes = crop(planes, change.box, scratch("cropped", planes.shape))
     brighten(planes, change.brightness)
     spread(planes, change.contrast)
@@ -91,17 +96,16 @@ def center_crop(image: Array, *, area: float = 0.9) -> Array:
     """Cut the middle out of [H, W, 3] uint8 and give it the size of the whole, as OpenVLA does when it is evaluated."""
     side = np.minimum(np.sqrt(F(area)), F(1))
     start = (F(1) - side) / F(2)
-    planes = _unit_planes(image)
+    planes = _checked_planes(image)
+    planes *= F(1 / 255)
     box = (float(start), float(start), float(start + side), float(start + side))
     return _to_bytes(crop(planes, box, scratch("cropped", planes.shape)))
 
 
-def _unit_planes(image: Array) -> Array:
+def _checked_planes(image: Array) -> Array:
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
         raise UsageError(f"an image must be [H, W, 3] uint8, got {list(image.shape)} {image.dtype}")
-    planes = to_planes(image)
-    planes *= F(1 / 255)
-    return planes
+    return to_planes(image)
 
 
 def _to_bytes(planes: Array) -> Array:

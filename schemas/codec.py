@@ -13,15 +13,17 @@ from schemas.source import Array, Bytes
 EIGHT_BITS = {"1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr"}  # Pillow's modes
 
 
-def decode(data: Bytes, *, like_tensorflow: bool = False) -> Array:
+def decode(data: Bytes, *, like_tensorflow: bool = False, out: Array | None = None) -> Array:
     """Decode a JPEG or PNG to [H, W, 3] uint8 RGB; what is broken, or has more than 8 bits, is a SourceError.
+
+    `out` is memory of that size, or larger, that may be used for the result.
 
     Gray becomes RGB, transparency is left out. `like_tensorflow` takes the fast integer DCT for JPEG, as
     `tf.io.decode_jpeg` does by default: its pixels bit for bit, up to a few levels beside the exact ones.
     """
     if data[:2] == JPEG:
         try:
-            return np.asarray(simplejpeg.decode_jpeg(data, fastdct=like_tensorflow, fastupsample=False))
+            return np.asarray(simplejpeg.decode_jpeg(data, fastdct=like_tensorflow, fastupsample=False, buffer=out))
         except ValueError:  # its end marker is missing, or its pixels: Pillow tells these apart
             pass
     try:

@@ -113,10 +113,15 @@ class Lock(Model):
         """All that is drawn from, by source and stratum, in order."""
         return {(name, key): part for name, source in self.sources.items() for key, part in source.strata.items()}
 
-    def valid(self, source: str) -> Array:
-        """Say which dimensions of a drawn action a source has, [D] bool."""
-        known = {dim.name for dim in Space.from_json(self.sources[source].space).dims}
-        return np.array([name in known for name in self.dims])
+    def places(self, source: str) -> Array:
+        """Say where each dimension of a drawn action is in a source's own, [D] int64; -1 where it has none.
+
+        They are matched by name; where the mixture names no dims, by place.
+        """
+        known = [dim.name for dim in Space.from_json(self.sources[source].space).dims]
+        if not self.spec.get("dims"):
+            return np.arange(len(self.dims))
+        return np.array([known.index(name) if name in known else -1 for name in self.dims])
 
     def encoded(self) -> bytes:
         """Give the file's bytes, which depend on its content alone."""

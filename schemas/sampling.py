@@ -34,6 +34,11 @@ class Law:
     shares: tuple[float, ...]
     sizes: tuple[int, ...]
 
+    @property
+    def count(self) -> None:
+        """Count the draws until the end: there is none."""
+        return
+
     def __post_init__(self) -> None:
         """Refuse what nothing can be drawn from."""
         for name, share, size in zip(self.names, self.shares, self.sizes, strict=True):
@@ -65,16 +70,22 @@ class Law:
             counts += np.bincount(self.sources(start, min(k, start + BLOCK)), minlength=len(self.names))
         return counts
 
-    def steps(self, source: int, counters: Array) -> Array:
-        """Give the steps of one source's draws by their counters, [N] int64 in [0, size)."""
-        size = self.sizes[source]
-        passes, places = np.divmod(counters, size)
-        out = np.empty(len(counters), np.int64)
-        for number in np.unique(passes):
-            chosen = passes == number
-            keys = _keys(self.seed, self.names[source], int(number))
-            out[chosen] = permuted(places[chosen].astype(np.uint64), size, keys)
-        return out
+    def steps(self, sources: Array | int, counters: Array) -> Array:
+        """Give the steps of draws by their sources (or the one source of all) and counters, [N] int64 in [0, size)."""
+        sizes = np.array(self.sizes)[sources]
+        passes, places = np.divmod(counters, sizes)
+        if not len(passes):
+            return passes
+        pairs, which = np.unique(
+            np.stack([np.broadcast_to(sources, passes.shape), passes]), axis=1, return_inverse=True
+        )
+        keys = np.stack([self._keys(source, number) for source, number in pairs.T.tolist()], axis=1)
+        return permuted(places.astype(np.uint64), sizes.astype(np.uint64), keys[:, which])
+
+    def _keys(self, source: int, number: int) -> Array:
+        """Derive the keys of one pass over one source."""
+        hashed = _hashed(self.seed, "pass", self.names[source], str(number), size=8 * ROUNDS)
+        return np.frombuffer(hashed, np.uint64)
 
     def draws(self, start: int, stop: int, counters: Array | None = None) -> tuple[Array, Array, Array]:
         """Give source and step of each draw in [start, stop), and the counters at `stop`.
@@ -82,14 +93,17 @@ class Law:
         `counters` are those at `start`; without them, all earlier draws are hashed to count them.
         """
         before = self.counters(start) if counters is None else counters
+        sources, turns, after = self.turns(start, stop, before)
+        return sources, self.steps(sources, turns), after
+
+    def turns(self, start: int, stop: int, counters: Array) -> tuple[Array, Array, Array]:
+        """Give source and that source's own counter of each draw in [start, stop), and the counters at `stop`."""
         sources = self.sources(start, stop)
-        steps = np.empty(stop - start, np.int64)
-        after = before.copy()
-        for source in np.unique(sources):
-            places = np.flatnonzero(sources == source)
-            steps[places] = self.steps(int(source), before[source] + np.arange(len(places)))
-            after[source] += len(places)
-        return sources, steps, after
+        order = np.argsort(sources, kind="stable")
+        counts = np.bincount(sources, minlength=len(self.names))
+        turns = np.empty(stop - start, np.int64)
+        turns[order] = np.arange(stop - start) - np.repeat(np.cumsum(counts) - counts - counters, counts)
+        return sources, turns, counters + counts
 
     def stream(self, k: int = 0, *, counters: Array | None = None, block: int = 4096) -> Iterator[tuple[int, int]]:
         """Give (source, step) of draw k and of all after it, without end."""
@@ -100,22 +114,26 @@ class Law:
             k += block
 
 
-def permuted(places: Array, size: int, keys: Array) -> Array:
-    """Permute places [N] uint64 in [0, size) by a Feistel network under `keys` [8] uint64.
+def permuted(places: Array, size: Array | int, keys: Array) -> Array:
+    """Permute places [N] uint64 in [0, size) by a Feistel network under `keys` [8] uint64, or [8, N], one for each.
 
     >>> permuted(np.arange(5, dtype=np.uint64), 5, np.arange(8, dtype=np.uint64)).tolist()
     [1, 0, 4, 2, 3]
     """
-    half = np.uint64(max(1, (max(size - 1, 1).bit_length() + 1) // 2))
-    mask = np.uint64((1 << int(half)) - 1)
+    sizes = np.broadcast_to(np.asarray(size, np.uint64), places.shape)
+    keys = np.broadcast_to(keys[:, None] if keys.ndim == 1 else keys, (ROUNDS, len(places)))
+    bits = np.frexp(np.maximum(sizes - np.uint64(1), 1).astype(np.float64))[1]
+    halves = ((bits + 1) // 2).astype(np.uint64)
     out = places.copy()
     walking = np.arange(len(out))
     while len(walking):
+        half, rounds = halves[walking], keys[:, walking]
+        mask = (np.uint64(1) << half) - np.uint64(1)
         left, right = out[walking] >> half, out[walking] & mask
-        for key in keys:
+        for key in rounds:
             left, right = right, left ^ (_mixed(right + key) & mask)
         out[walking] = (left << half) | right
-        walking = walking[out[walking] >= np.uint64(size)]
+        walking = walking[out[walking] >= sizes[walking]]
     return out.astype(np.int64)
 
 
@@ -125,11 +143,6 @@ def _mixed(x: Array) -> Array:
     x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     mixed: Array = x ^ (x >> np.uint64(31))
     return mixed
-
-
-def _keys(seed: int, name: str, number: int) -> Array:
-    """Derive the keys of one pass over one source."""
-    return np.frombuffer(_hashed(seed, "pass", name, str(number), size=8 * ROUNDS), np.uint64)
 
 
 def _key(seed: int, use: str) -> np.uint64:

@@ -10,14 +10,14 @@ import xxhash
 
 from pipelines.kept import read_kept
 from pipelines.mix.make import make
-from pipelines.mix.sources import place
 from schemas import lock as locks
+from schemas.drift import changes, place
 from schemas.errors import OxeError, UnreachableError
 from schemas.folder import Folder
 from schemas.lock import Lock, LockedSource
 from schemas.mixture import MixtureSpec
 from schemas.spec import validated
-from schemas.store import Dataset, open_dataset
+from schemas.store import open_dataset
 
 BLOCK = 1 << 20
 
@@ -47,29 +47,18 @@ def drift(lock: Lock, *, beside: Path, spec: MixtureSpec | None = None, deep: bo
 
 def _of_source(lock: Lock, source: LockedSource, *, beside: Path, deep: bool) -> Iterator[str]:
     dataset = open_dataset(place(source.uri, beside))
+    found = list(changes(lock, source, dataset))
+    yield from found
     if dataset.manifest["xxh3_128"] != source.manifest:
-        yield f"the dataset has changed: {len(dataset)} episodes and {dataset.manifest['steps']} steps now"
         return
-    view = dataset.view(lock.view).digest if lock.view else None
-    if view != source.view_digest:
-        yield f"the code or declaration of the view '{lock.view}' has changed"
     wanted = lock.statistics[source.statistics]
     for kept in read_kept(dataset):
         record = kept.to_json()
         same = all(record[key] == wanted[key] for key in ("members", "view", "split", "filters"))
         if same and record["xxh3_128"] != wanted["xxh3_128"]:
             yield "its kept statistics are others"
-    yield from _missing(dataset, deep=deep)
-
-
-def _missing(dataset: Dataset, *, deep: bool) -> Iterator[str]:
-    """Look for every data file, and read it where asked to."""
-    files = dataset.manifest["files"]
-    sizes = dataset.folder.sizes([file["path"] for file in files])
-    for file in files:
-        if sizes[file["path"]] is None:
-            yield f"{file['path']} is missing"
-        elif deep and _digest(dataset.folder, file["path"]) != file["xxh3_128"]:
+    for file in dataset.manifest["files"] if deep and not found else ():
+        if _digest(dataset.folder, file["path"]) != file["xxh3_128"]:
             yield f"{file['path']} has changed"
 
 

@@ -30,7 +30,7 @@ def summary(lock: Lock, table: pa.Table) -> dict[str, Any]:
             "strata": len(source.strata),
             "license": source.license,
             "embodiment": source.embodiment,
-            "masked": [dim for dim, has in zip(lock.dims, lock.valid(name).tolist(), strict=True) if not has],
+            "masked": [dim for dim, has in zip(lock.dims, (lock.places(name) >= 0).tolist(), strict=True) if not has],
             "stages": {key: stage.model_dump() for key, stage in source.stages.items()},
         }
         for name, source in lock.sources.items()

@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from os.path import normpath, relpath
+from os.path import relpath
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from pipelines.numbers import Selection, episodes, parts_of
 from pipelines.progress import Progress
 from schemas import catalog
 from schemas.columns import STATE
+from schemas.drift import place
 from schemas.errors import DatasetError, UsageError, did_you_mean
 from schemas.folder import is_local
 from schemas.lock import TRAIN, VALIDATION, Stage
@@ -101,11 +102,6 @@ def located(spec: MixtureSpec, name: str, *, beside: Path, data: str | None) -> 
     if len(below) != 1:
         raise UsageError(f"{len(below) or 'no'} dataset{'s' * (len(below) > 1)} of '{wanted}' in {data}")
     return Path(relpath(below[0], beside)).as_posix()
-
-
-def place(uri: str, beside: Path) -> str:
-    """Follow a URI from the folder that it is relative to."""
-    return normpath(beside / uri) if is_local(uri) else uri
 
 
 def _is_of(folder: Path, names: set[str]) -> bool:
