@@ -3,7 +3,7 @@
 Set L: JPEGs of 256x256, one camera, as RLDS for tf.data and converted for us; what goes in is the same bytes.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from harness import Side, Trial, arguments, at_least, at_most, compare, fresh, p
 
 BATCH, WARM, SHUFFLE = 16, 20, 2_000  # the last one is tf.data's; ours has no buffer
 PARALLEL = 4  # calls, of tf.data: what takes it the least CPU here, of 1, 2, 4, 16 and as many as it likes
-OURS, THEIRS = 300, 150  # batches a run
+OURS, THEIRS = 200, 100  # batches a run
 CHECKED = 32  # frames that are compared between the sides
 PEERS = {"tfdata": "ours", "tfdata_augment": "ours_augment"}
 GOAL, LIMIT, MIXED = 2.5, 0.85, 1.05
@@ -63,7 +63,7 @@ def _loader(data: Path, lock: str, **told: Any) -> Any:
 
     augment = Recipe() if told.pop("augment", False) else None
     reading = Reading(preprocessing=Preprocessing(augment=augment, **told))
-    return Loader(data / f"loader/{lock}.lock", reading, batch_size=BATCH)
+    return Loader(data / f"loader/{lock}.lock", reading, batch_size=BATCH, cache=data / "loader/cache")
 
 
 def _tfdata(data: Path, *, augment: bool, shuffle: int) -> Iterator[dict[str, Any]]:
@@ -130,18 +130,14 @@ def _compared(data: Path) -> dict[str, float]:
     return {"frames": seen, "off": float((levels > 0).mean())}
 
 
-def _side(make: Callable[..., Trial], **told: Any) -> Side:
-    return partial(make, **told)
-
-
 SIDES: dict[str, Side] = {
     "ours": ours,
     "tfdata": tfdata,
-    "ours_augment": _side(ours, augment=True),
-    "tfdata_augment": _side(tfdata, augment=True),
-    "ours_eight": _side(ours, lock="eight"),
+    "ours_augment": partial(ours, augment=True),
+    "tfdata_augment": partial(tfdata, augment=True),
+    "ours_eight": partial(ours, lock="eight"),
     "decode": decode,
-    "ours_whole": _side(ours, size=None),
+    "ours_whole": partial(ours, size=None),
 }
 
 
@@ -149,7 +145,7 @@ def main() -> None:
     """Compare, or be one side."""
     args = arguments(__doc__ or "")
     if args.side:
-        return run_side(args, {**SIDES, "prepare": prepare, "agree": agree})
+        return runpartial(args, {**SIDES, "prepare": prepare, "agree": agree})
     args.data.mkdir(parents=True, exist_ok=True)
     fresh(__file__, args.data, "L", side="prepare")
     same = fresh(__file__, args.data, "L", side="agree").answer

@@ -23,11 +23,11 @@ def frames(
     dataset = _trajectories(folder, once=not shuffle)
     dataset = dataset.map(lambda steps: _standardized(steps, bounds), num_parallel_calls=parallel)
     dataset = dataset.map(_chunked, num_parallel_calls=parallel)
-    dataset = dataset.interleave(
-        tf.data.Dataset.from_tensor_slices, cycle_length=parallel if shuffle else 1, num_parallel_calls=parallel
-    )
-    if shuffle:
-        dataset = dataset.shuffle(shuffle)
+    flat = tf.data.Dataset.from_tensor_slices
+    if not shuffle:
+        dataset = dataset.flat_map(flat)
+    else:
+        dataset = dataset.interleave(flat, cycle_length=parallel, num_parallel_calls=parallel).shuffle(shuffle)
     dataset = dataset.map(lambda frame: _pictured(frame, augment=augment), num_parallel_calls=parallel)
     options = tf.data.Options()
     options.autotune.ram_budget = 1 << 30  # as OpenVLA has it
