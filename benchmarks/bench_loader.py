@@ -145,7 +145,7 @@ def main() -> None:
     """Compare, or be one side."""
     args = arguments(__doc__ or "")
     if args.side:
-        return runpartial(args, {**SIDES, "prepare": prepare, "agree": agree})
+        return run_side(args, {**SIDES, "prepare": prepare, "agree": agree})
     args.data.mkdir(parents=True, exist_ok=True)
     fresh(__file__, args.data, "L", side="prepare")
     same = fresh(__file__, args.data, "L", side="agree").answer
