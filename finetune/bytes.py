@@ -5,6 +5,7 @@ mapped counts as its memory.
 """
 
 import os
+import weakref
 from pathlib import Path
 from typing import Protocol
 
@@ -27,10 +28,11 @@ class LocalRanges:
     def __init__(self, path: Path) -> None:
         """Open it."""
         try:
-            self._file = path.open("rb", buffering=0)
+            self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         except OSError as error:
             raise _unreadable(str(path), str(error)) from error
-        self._place, self._descriptor = str(path), self._file.fileno()
+        self._place = str(path)
+        weakref.finalize(self, os.close, self._descriptor)  # once no thread reads it any more
 
     def read(self, start: int, count: int) -> bytes:
         """Read bytes in one call."""

@@ -1,6 +1,7 @@
 """The folder on this machine in which a loader keeps what it would otherwise fetch or compute again."""
 
 import os
+import time
 import uuid
 from collections.abc import Callable
 from contextlib import suppress
@@ -12,6 +13,8 @@ BLOCK = 1 << 20  # bytes of a remote file that are fetched at once
 LEAST = 64 * BLOCK
 LIMIT = 32 << 30
 VARIABLE = "OXE_TOOLS_CACHE"
+STAGED = "tmp-"
+ABANDONED = 3600  # seconds after which nobody is at a staged file any more
 
 
 def default_folder() -> Path:
@@ -24,7 +27,7 @@ def keep(path: Path, content: bytes) -> None:
     """Write a file so that it is either whole or not there, whoever else writes it."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        staged = path.with_name(f"tmp-{uuid.uuid4().hex}")
+        staged = path.with_name(f"{STAGED}{uuid.uuid4().hex}")
         try:
             staged.write_bytes(content)
             staged.rename(path)
@@ -67,7 +70,8 @@ class BlockCache:
         for path in self.folder.rglob("*"):
             with suppress(FileNotFoundError):
                 about = path.stat()
-                if path.is_file():
+                being_written = path.name.startswith(STAGED) and about.st_mtime > time.time() - ABANDONED
+                if path.is_file() and not being_written:
                     found.append((about.st_mtime, about.st_size, path))
         total = sum(size for _, size, _ in found)
         for _, size, path in sorted(found):

@@ -13,8 +13,10 @@ from finetune.assemble import Assembly, Drawn
 from finetune.batch import Batch
 from finetune.cache import LIMIT, BlockCache, default_folder
 from finetune.order import InTurn, Order
+from finetune.pictures import Decoder
 from finetune.preprocessing import Preprocessing
 from finetune.sources import opened
+from finetune.windows import Reader
 from schemas import lock as locks
 from schemas.errors import MixtureError, UsageError, did_you_mean
 from schemas.lock import TRAIN, VALIDATION
@@ -56,6 +58,8 @@ class Reading:
                 raise UsageError(f"{name} '{getattr(self, name)}'{did_you_mean(getattr(self, name), get_args(kind))}")
         if min(self.history, self.chunk) < 1:
             raise UsageError(f"history {self.history} and chunk {self.chunk}: both count steps, at least 1")
+        if self.corrupt == "substitute" and self.preprocessing.size is None:
+            raise UsageError("corrupt 'substitute': a damaged image does not tell its size; give the preprocessing one")
         if isinstance(self.cameras, str) or len(set(self.cameras)) < len(self.cameras):
             raise UsageError(f"cameras {self.cameras!r}: a tuple of different names")
 
@@ -98,9 +102,21 @@ class Loader:
         self._law = self._order.law(seed) if part == TRAIN else InTurn(self._order.sizes)
         self.seed = self.lock.seed if seed is None else seed
         blocks = BlockCache(Path(cache) / "blocks" if cache else default_folder() / "blocks", cache_bytes)
-        missing = self.reading.missing == "black"
-        sources = opened(self.lock, path.parent, cameras=self.reading.cameras, may_lack=missing, cache=blocks)
-        self._assembly = Assembly(sources, self._order, reading=self.reading, method=self.lock.method, seed=self.seed)
+        may_lack = self.reading.missing == "black"
+        self._opened = opened(self.lock, path.parent, cameras=self.reading.cameras, may_lack=may_lack, cache=blocks)
+        self._assembly = Assembly(
+            order=self._order,
+            reader=Reader(self._opened, method=self.lock.method, state=self.reading.state),
+            decoder=Decoder(
+                cameras=self.reading.cameras,
+                preprocessing=self.reading.preprocessing,
+                seed=self.seed,
+                may_lack=may_lack,
+                may_break=self.reading.corrupt == "substitute",
+            ),
+            history=self.reading.history,
+            chunk=self.reading.chunk,
+        )
         self.broken: Counter[str] = Counter()  # images that could not be decoded, and how often each was drawn
         self.draws = 0
 
@@ -118,7 +134,7 @@ class Loader:
         """Give what a source's actions are normalized with, in the mixture's dimensions."""
         if source not in self.sources:
             raise UsageError(f"no source '{source}'{did_you_mean(source, self.sources)}")
-        return self._assembly.sources[self.sources.index(source)].norm
+        return self._opened[self.sources.index(source)].norm
 
     def sharded(self, rank: int, world: int) -> Self:
         """Give the same loader for one of several processes."""

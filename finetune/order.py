@@ -108,7 +108,7 @@ class InTurn:
 def _numbered(table: pa.Table, keys: list[tuple[str, str]], *, whole: bool) -> Array:
     """Number each episode's stratum."""
     known = {"\0".join(key): i for i, key in enumerate(keys)}
-    stratum = pa.array([""] * len(table)) if whole else table["stratum"]
+    stratum = pa.array([""] * len(table), pa.string()) if whole else table["stratum"]
     said = pc.binary_join_element_wise(table["source"], stratum, "\0")
     words = pa.array(list(known))
     found = pc.index_in(said, words)

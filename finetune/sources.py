@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -44,15 +43,10 @@ class Source:
     places: Array  # [D] int64: the mixture's dimensions in this source's own, -1 where it has none
     norm: NormStats  # of the mixture's dimensions
     state_norm: NormStats | None
+    files: list[str]
+    file: Array  # [E] int64: which of the files each episode is in
+    row: Array  # [E] int64: its first row there
     cache: BlockCache
-
-    @cached_property
-    def where(self) -> tuple[list[str], Array, Array]:
-        """The data files; of each episode, which of them it is in, and its first row there."""
-        table = self.dataset.episodes.select("file", "row").collect()
-        files = table["file"].unique(maintain_order=True)
-        number = table["file"].replace_strict(files, range(len(files)), return_dtype=pl.Int64)
-        return files.to_list(), number.to_numpy(), table["row"].to_numpy()
 
     def open(self, name: str) -> File:
         """Open a data file and its records."""
@@ -83,7 +77,7 @@ class OpenFiles:
         found = self._open.get((source, number))
         if found is None:
             opened = self._sources[source]
-            found = opened.open(opened.where[0][number])
+            found = opened.open(opened.files[number])
             while len(self._open) >= OPEN:
                 self._open.pop(next(iter(self._open)), None)
             self._open[source, number] = found
@@ -124,6 +118,8 @@ def _source(
     key = lock.sources[name].statistics
     statistics = Statistics.from_json(lock.statistics[key], where=f"{lock.name}: statistics of {key}")
     places = lock.places(name)
+    table = dataset.episodes.select("file", "row").collect()
+    files = table["file"].unique(maintain_order=True)
     return Source(
         name=name,
         dataset=dataset,
@@ -132,6 +128,9 @@ def _source(
         places=places,
         norm=_placed(statistics.norm(), places, lock.dims),
         state_norm=statistics.norm("state") if "state" in statistics.vectors else None,
+        files=files.to_list(),
+        file=table["file"].replace_strict(files, range(len(files)), return_dtype=pl.Int64).to_numpy(),
+        row=table["row"].to_numpy(),
         cache=cache,
     )
 

@@ -22,6 +22,7 @@ def _check_neighbours() -> None:
 _check_neighbours()
 
 from oxe_tools.frames import torch_dataset  # noqa: E402 - only once the neighbours are known to be ours
+from oxe_tools.loading import mixture_loader, torch_loader  # noqa: E402
 from oxe_tools.statistics import stats  # noqa: E402
 from pipelines.in_memory import standardize  # noqa: E402
 from schemas.episode import Episode  # noqa: E402
@@ -41,8 +42,10 @@ __all__ = [
     "Space",
     "Statistics",
     "load_norm_stats",
+    "mixture_loader",
     "open_dataset",
     "standardize",
     "stats",
     "torch_dataset",
+    "torch_loader",
 ]

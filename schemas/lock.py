@@ -8,7 +8,7 @@ import json
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -90,7 +90,7 @@ class Lock(Model):
     seed: int
     view: str | None
     dims: tuple[str, ...]  # of a drawn action
-    method: str  # of normalization
+    method: Literal["bounds_q99", "bounds", "normal"]  # of normalization
     epoch: int  # draws
     sources: dict[str, LockedSource]
     differences: tuple[str, ...]  # between the Spaces of the sources

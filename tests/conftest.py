@@ -12,6 +12,14 @@ settings.register_profile("oxe-tools", deadline=None, derandomize=True)
 settings.load_profile("oxe-tools")
 
 
+@pytest.fixture(scope="session", autouse=True)
+def loader_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keep what loaders cache out of the user's own folder, in this process and its children."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OXE_TOOLS_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 @pytest.fixture(scope="session")
 def realdata() -> Path:
     folder = os.environ.get("OXE_TOOLS_REALDATA")

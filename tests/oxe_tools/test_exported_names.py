@@ -14,10 +14,12 @@ def test_the_public_names_are_these() -> None:
         "Space",
         "Statistics",
         "load_norm_stats",
+        "mixture_loader",
         "open_dataset",
         "standardize",
         "stats",
         "torch_dataset",
+        "torch_loader",
     ]
     assert oxe_tools.__all__ == sorted(oxe_tools.__all__, key=lambda name: (name[0].islower(), name))
 

@@ -1,0 +1,110 @@
+"""The numbers of drawn steps and of those around them, read from records."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from finetune.sources import File, OpenFiles, Source
+from schemas.errors import DatasetError, MixtureError
+from schemas.source import Array
+from stats.norm import Method
+
+
+class Place(NamedTuple):
+    """Where B windows of H observations and C actions are."""
+
+    source: Array  # [B]
+    position: Array  # [B] of the episode in its dataset
+    stored: Array  # [B, H + C] steps of the stored episode, observations first
+    history: int  # H
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Windows:
+    """What the records say of B windows."""
+
+    files: list[File]  # [B]
+    rows: Array  # [B, H + C] in the files
+    action: Array  # [B, C, D]
+    valid: Array  # [B, D]
+    state: Array | None  # [B, H, S]
+    texts: tuple[str, ...]  # [B]
+    ranges: Array  # [B, H, K, 2] offset and length of the images; length 0: there is none
+    is_bgr: Array  # [B, K] bool
+
+
+class Reader:
+    """What reads windows; threads may share it."""
+
+    def __init__(self, sources: Sequence[Source], *, method: Method, state: bool) -> None:
+        """Check that states may stand in one array, if they are asked for."""
+        self._sources, self._method, self._files = list(sources), method, OpenFiles(sources)
+        sizes = {source.name: len(source.dataset.columns.state or ()) for source in sources}
+        if state and (len(set(sizes.values())) > 1 or 0 in sizes.values()):
+            told = ", ".join(f"{size} in {name}" for name, size in sizes.items())
+            raise MixtureError(f"state: the sources do not have states of the same dimensions: {told}")
+        self._states = next(iter(sizes.values())) if state else None
+
+    def read(self, place: Place) -> Windows:
+        """Read the windows, source by source."""
+        count, width = place.stored.shape
+        dims, cameras = len(self._sources[0].places), len(self._sources[0].cameras)
+        files: list[Any] = [None] * count
+        texts = [""] * count
+        found = Windows(
+            files=files,
+            rows=np.empty_like(place.stored),
+            action=np.empty((count, width - place.history, dims), np.float32),
+            valid=np.empty((count, dims), bool),
+            state=None if self._states is None else np.empty((count, place.history, self._states), np.float32),
+            texts=(),
+            ranges=np.zeros((count, place.history, cameras, 2), np.int64),
+            is_bgr=np.zeros((count, cameras), bool),
+        )
+        for number in np.unique(place.source).tolist():
+            of = np.flatnonzero(place.source == number)
+            records = self._records(number, of, place, into=found)
+            self._fill(found, of, records, source=self._sources[number])
+            for i, text in zip(of.tolist(), records["text"][:, place.history].tolist(), strict=True):
+                texts[i] = files[i].records.texts[text] if text >= 0 else ""
+        return replace(found, texts=tuple(texts))
+
+    def _records(self, number: int, of: Array, place: Place, *, into: Windows) -> Array:
+        """Read the records of those windows that are of one source: [b, H + C]."""
+        source = self._sources[number]
+        position = place.position[of]
+        rows = place.stored[of] + source.row[position][:, None]
+        into.rows[of] = rows
+        parts, starts, start = [], [], 0
+        spans = zip(rows.min(axis=1).tolist(), rows.max(axis=1).tolist(), strict=True)
+        for i, file_number, (first, last) in zip(of.tolist(), source.file[position].tolist(), spans, strict=True):
+            file = into.files[i] = self._files.get(number, file_number)
+            parts.append(file.records.raw(first, last - first + 1))
+            starts.append(start - first)
+            start += last - first + 1
+        table = np.frombuffer(b"".join(parts), source.records.dtype)
+        records: Array = table[rows + np.array(starts)[:, None]]
+        if records["masked"].any():
+            raise MixtureError(f"{source.name}: the view does not show a step that the lock has: lock it again")
+        return records
+
+    def _fill(self, found: Windows, of: Array, records: Array, *, source: Source) -> None:
+        """Put what records say where it belongs."""
+        history = found.ranges.shape[1]
+        found.action[of] = source.action(records["action"][:, history:], self._method)
+        found.valid[of] = source.places >= 0
+        if found.state is not None and source.state_norm is not None:
+            found.state[of] = source.state_norm.normalize(records["state"][:, :history], self._method)
+        if not np.isfinite(found.action[of]).all():
+            b, step = np.argwhere(~np.isfinite(found.action[of]).all(axis=2))[0].tolist()
+            raise DatasetError(
+                f"{found.files[of[b]].place}: the action of row {found.rows[of[b], history + step]} is not finite; "
+                "leave its episode out by a filter in the mixture"
+            )
+        for k, camera in enumerate(source.cameras):
+            if camera is not None:
+                image = records["image"][:, :history, camera[0]]
+                found.ranges[of, :, k] = np.stack([image["offset"], image["length"]], axis=-1)
+                found.is_bgr[of, k] = camera[1].channels == "bgr"
