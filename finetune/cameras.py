@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from operator import itemgetter
 from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
@@ -107,9 +108,7 @@ class Images:
 
 
 def _chosen(dataset: Dataset, names: Sequence[str] | None, keys: Iterable[str]) -> Chosen:
-    numbered = [(i, camera) for i, camera in enumerate(dataset.columns.cameras) if not camera.is_depth]
-    known = {camera.role: (i, camera) for i, camera in numbered if camera.role}
-    known |= {camera.leaf: (i, camera) for i, camera in numbered}
+    known = dataset.columns.colour_cameras()
     if names is not None:
         names = (names,) if isinstance(names, str) else names
         for name in names:
@@ -118,4 +117,4 @@ def _chosen(dataset: Dataset, names: Sequence[str] | None, keys: Iterable[str]) 
         return {IMAGES + name: known[name] for name in names}
     asked = [key.removeprefix(IMAGES) for key in keys if key.startswith(IMAGES)]
     named = {known[name][0]: name for name in asked if name in known}
-    return {IMAGES + named.get(i, camera.leaf): (i, camera) for i, camera in numbered}
+    return {IMAGES + named.get(i, camera.leaf): (i, camera) for i, camera in sorted(known.values(), key=itemgetter(0))}

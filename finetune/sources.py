@@ -145,9 +145,7 @@ def _placed(norm: NormStats, places: Array, names: tuple[str, ...]) -> NormStats
 
 def _cameras(dataset: Dataset, names: Sequence[str], *, may_lack: bool) -> tuple[tuple[int, Camera] | None, ...]:
     """Find cameras by leaf or role."""
-    numbered = [(i, camera) for i, camera in enumerate(dataset.columns.cameras) if not camera.is_depth]
-    known = {camera.role: (i, camera) for i, camera in numbered if camera.role}
-    known |= {camera.leaf: (i, camera) for i, camera in numbered}
+    known = dataset.columns.colour_cameras()
     for name in names:
         if name not in known and not may_lack:
             raise MixtureError(

@@ -85,6 +85,12 @@ class Layout:
             origins=data["origins"],
         )
 
+    def colour_cameras(self) -> dict[str, tuple[int, Camera]]:
+        """Find colour cameras by leaf or role, each with its number in the index; a leaf goes before a role."""
+        numbered = [(i, camera) for i, camera in enumerate(self.cameras) if not camera.is_depth]
+        roles = {camera.role: (i, camera) for i, camera in numbered if camera.role}
+        return roles | {camera.leaf: (i, camera) for i, camera in numbered}
+
     def schema(self) -> pa.Schema:
         """Build the Arrow schema, with the `huggingface` key that makes `datasets` decode the images."""
         vector = _vector_type(len(self.action))

@@ -8,7 +8,9 @@ from PIL import Image
 
 pytest.importorskip("torch", reason="the images of models need the extra finetune")
 
-from finetune.crop import as_evaluated, center_crop, lanczos3, through_jpeg
+from finetune.crop import as_evaluated, through_jpeg
+from schemas.augment import center_crop
+from schemas.resize import resize
 
 
 @pytest.mark.realdata
@@ -21,8 +23,8 @@ def test_scaling_and_cropping_give_what_tensorflow_gives(i: int, realdata: Path)
         expected = reference[f"jpeg_decoded_{i}"]
         np.testing.assert_array_equal(jpeg[: len(expected), : expected.shape[1]], expected)
         found = {
-            f"lanczos3_only_{i}": lanczos3(pixels),
-            f"resize_image_for_policy_{i}": lanczos3(jpeg),
+            f"lanczos3_only_{i}": resize(pixels, (224, 224)),
+            f"resize_image_for_policy_{i}": resize(jpeg, (224, 224)),
             f"prepare_crop_{i}": np.asarray(picture),
         }
         for name in found.keys() & set(reference.files):
