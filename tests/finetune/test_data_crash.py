@@ -3,7 +3,6 @@
 Every process here is a real one and dies by SIGKILL, at random points.
 """
 
-import hashlib
 import json
 import random
 import subprocess
@@ -13,64 +12,17 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
-from finetune.data import Loader
-from finetune.preprocessing import Preprocessing
-from schemas.augment import Recipe
-from tests.finetune.lab import locked, make_loader
+from tests.finetune.lab import locked
+from tests.finetune.life import digests, loader_of
 from tests.finetune.test_data import broken_image
 from tests.pipelines.mix.lab import make_datasets
 from tests.pipelines.toy import ROOT
 
-LIFE = "import json, sys; from tests.finetune.test_data_crash import live; live(**json.loads(sys.argv[1]))"
+LIFE = "import json, sys; from tests.finetune.life import live; live(**json.loads(sys.argv[1]))"
 Lives = list[dict[str, int]]
-
-
-def loader_of(lock: Path, cache: Path, **arguments: Any) -> Loader:
-    """Read everything that is drawn or chosen: augmentation, chunks, history, other steps for a broken image."""
-    preprocessing = Preprocessing(size=(12, 10), augment=Recipe())
-    about = {"history": 2, "chunk": 3, "state": True, "corrupt": "substitute", "preprocessing": preprocessing}
-    return make_loader(lock, cache=cache, **about, **arguments)
-
-
-def digests(batch: Any) -> dict[int, str]:
-    """Hash each sample of a batch with all that it holds."""
-    arrays = (
-        *(batch.source, batch.episode, batch.step, batch.action, batch.action_is_pad, batch.action_valid),
-        *(batch.state, batch.images["primary"], batch.history_is_pad, batch.substituted),
-    )
-    found = {}
-    for i, draw in enumerate(batch.draw.tolist()):
-        content = b"".join(array[i : i + 1].tobytes() for array in arrays) + batch.instruction[i].encode()
-        found[draw] = hashlib.sha256(content).hexdigest()
-    return found
-
-
-def live(*, lock: str, cache: str, log: str, state: dict[str, Any] | None, workers: int, **place: int) -> None:
-    """Iterate until somebody kills this process; of each batch, note its samples and the position behind it."""
-    loader: Any = loader_of(Path(lock), Path(cache), **place)
-    if workers:
-        from finetune.torch_data import TorchLoader
-
-        loader = TorchLoader(loader, workers=workers)
-    if state:
-        loader.load_state_dict(state)
-    with Path(log).open("w", encoding="utf-8") as file:
-        for batch in loader:
-            print(json.dumps([digests(as_arrays(batch)), loader.state_dict()]), file=file, flush=True)
-
-
-def as_arrays(batch: Any) -> Any:
-    """Give a batch of tensors as one of arrays."""
-    from dataclasses import fields, replace
-
-    def array(value: Any) -> Any:
-        if isinstance(value, dict):
-            return {key: array(own) for key, own in value.items()}
-        return value.numpy() if hasattr(value, "numpy") else value
-
-    return replace(batch, **{field.name: array(getattr(batch, field.name)) for field in fields(batch)})
 
 
 def noted(log: Path) -> list[tuple[dict[int, str], dict[str, Any]]]:
@@ -92,15 +44,17 @@ def killed_while_running(
         assert all(process.poll() is None for process in started), "a process ended by itself"
         time.sleep(0.002)
     time.sleep(pause)
+    workers = [child for process in started for child in psutil.Process(process.pid).children(recursive=True)]
     for process in started:
         process.kill()
     assert [process.wait() for process in started] == [-9] * len(started)
+    assert not psutil.wait_procs(workers, timeout=30)[1], "worker processes outlive what they worked for"
     return [noted(log) for log in logs]
 
 
 def check_lives(folder: Path, lives: Lives, *, seed: int) -> None:
     """Kill one life after the other; each goes on from the last position that all ranks of the one before had."""
-    rng = random.Random(seed)
+    rng = random.Random(seed)  # noqa: S311 - no secret
     make_datasets(folder)
     lock = locked(folder, 'view = "late"')
     broken_image(folder / "one", step=2)
@@ -142,7 +96,7 @@ def test_killed_at_random_it_goes_on_at_the_exact_next_sample(tmp_path: Path) ->
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(1, 4))
 def test_killed_again_and_again_in_any_world(tmp_path: Path, seed: int) -> None:
-    rng = random.Random(seed)
+    rng = random.Random(seed)  # noqa: S311 - no secret
     lives = [
         {"world": rng.randrange(1, 4), "batch_size": rng.randrange(1, 9), "threads": rng.randrange(3)}
         for _ in range(12)
