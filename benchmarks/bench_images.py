@@ -114,33 +114,16 @@ def _tf_seeds() -> list[Any]:
 
 def _tf_resize() -> Any:
     import tensorflow as tf
+    from peers.openvla_images import resized
 
-    def shrink(image: Any) -> Any:
-        image = tf.image.resize(image, SIZE, method="lanczos3", antialias=True)
-        return tf.cast(tf.clip_by_value(tf.round(image), 0, 255), tf.uint8)
-
-    return tf.function(shrink)
+    return tf.function(resized)
 
 
 def _tf_augment() -> Any:
-    """Write dlimp's `augment_image` with OpenVLA's figures down again."""
     import tensorflow as tf
+    from peers.openvla_images import augmented
 
-    random = tf.random.stateless_uniform
-
-    def change(image: Any, seed: Any) -> Any:
-        x = tf.image.convert_image_dtype(image, tf.float32)
-        side = tf.sqrt(0.9)
-        start = random((1,), seed, 0, 1 - side)
-        box = tf.stack([start, start, start + side, start + side], axis=1)
-        x = tf.clip_by_value(tf.image.crop_and_resize(x[None], box, [0], SIZE)[0], 0, 1)
-        x = tf.clip_by_value(tf.image.stateless_random_brightness(x, 0.2, seed), 0, 1)
-        x = tf.clip_by_value(tf.image.stateless_random_contrast(x, 0.8, 1.2, seed), 0, 1)
-        x = tf.clip_by_value(tf.image.stateless_random_saturation(x, 0.8, 1.2, seed), 0, 1)
-        x = tf.clip_by_value(tf.image.stateless_random_hue(x, 0.05, seed), 0, 1)
-        return tf.image.convert_image_dtype(x, tf.uint8, saturate=True)
-
-    return tf.function(change)
+    return tf.function(augmented)
 
 
 def _side(make: Callable[[], Trial]) -> Side:

@@ -58,7 +58,8 @@ SET_A = BenchSet(
     name="bench_a", seed=1, shards=64, episodes=24, steps=10, cameras=4, pixels=64, grain=8.0, embedding=512
 )
 SET_B = BenchSet(name="bench_b", seed=2, shards=16, episodes=14, steps=40, cameras=2, pixels=256, grain=1.0)
-SETS = {"A": SET_A, "B": SET_B}
+SETS = {"A": SET_A, "B": SET_B}  # for all; the loader's are written by bench_loader.py alone
+SET_L = BenchSet(name="bench_l", seed=5, shards=16, episodes=14, steps=40, cameras=1, pixels=256, grain=3.0)
 
 
 def ensure(which: BenchSet, data: Path) -> Path:

@@ -84,9 +84,9 @@ def measure(trial: Trial) -> Cost:
     return Cost(cpu_s=cpu, wall_s=wall, rss_mb=after.ru_maxrss / per_mb, answer=trial.answer(found))
 
 
-def run_side(args: argparse.Namespace, sides: Mapping[str, Side]) -> None:
+def run_side(args: argparse.Namespace, sides: Mapping[str, Side], *, rounds: int = ROUNDS) -> None:
     """Be the fresh process: run the side that `--side` names and print the cost of its last round."""
-    costs = [measure(sides[args.side](args.data, args.set)) for _ in range(ROUNDS)]
+    costs = [measure(sides[args.side](args.data, args.set)) for _ in range(rounds)]
     print(json.dumps(asdict(costs[-1])))
 
 

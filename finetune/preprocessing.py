@@ -7,14 +7,12 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Self
 
-import numpy as np
-
 from schemas import augment
 from schemas.augment import Change, Recipe
 from schemas.codec import decode
 from schemas.errors import CheckpointError, OxeError, UsageError
-from schemas.planes import scratch, to_planes
-from schemas.resize import Method, blocks, resize, resize_planes
+from schemas.planes import to_planes
+from schemas.resize import Method, blocks, resize, resize_planes, to_levels
 from schemas.source import Array, Bytes
 
 AREA = 0.9  # of OpenVLA's crops
@@ -77,11 +75,10 @@ class Preprocessing:
         """Resize and augment [H, W, 3] uint8."""
         if change is None:
             return self.resized(pixels)
-        planes = to_planes(pixels)
-        if self.size is not None and pixels.shape[:2] != self.size:
-            out = scratch("resized", (3, *self.size))
-            planes = resize_planes(planes, out, method=self.method, antialias=self.antialias)
-            np.clip(np.rint(planes, out=planes), 0, 255, out=planes)
+        if self.size is None or pixels.shape[:2] == self.size:
+            return augment.augment(pixels, change)
+        planes = resize_planes(to_planes(pixels), self.size, method=self.method, antialias=self.antialias)
+        to_levels(planes)
         return augment.changed(planes, change)
 
     def to_json(self) -> dict[str, Any]:

@@ -37,9 +37,9 @@ class Records:
         It is `action` [A] and `state` [S] float32, `text` int32 (of the file's texts; -1: none), `masked` bool, and
         `image` [K] of `offset` and `length` for the K cameras of the dataset, whose length is 0 where there is none.
         """
-        self._dataset = dataset
-        self._view = dataset.view(view) if view else None
-        self.action = self._view.space if self._view else dataset.columns.action
+        self._dataset, self._named = dataset, view
+        shown = self._view
+        self.action = shown.space if shown else dataset.columns.action
         image = np.dtype([("offset", "<u8"), ("length", "<u4")])
         self.dtype = np.dtype(
             [
@@ -50,7 +50,7 @@ class Records:
                 ("image", image, (len(dataset.columns.cameras),)),
             ]
         )
-        digest = self._view.digest[:16] if self._view else "stored"
+        digest = shown.digest[:16] if shown else "stored"
         self._folder = cache / "records" / f"{dataset.manifest['xxh3_128']}-{digest}-{VERSION}"
 
     def of(self, file: str) -> "FileRecords":
@@ -59,6 +59,11 @@ class Records:
         if not path.exists():
             keep(path, self._computed(file))
         return FileRecords(path, self.dtype)
+
+    @property
+    def _view(self) -> View | None:
+        """The view; it is not kept, for its functions cannot be sent to a worker process."""
+        return self._dataset.view(self._named) if self._named else None
 
     @cached_property
     def _episodes(self) -> pl.DataFrame:

@@ -57,12 +57,12 @@ class Source:
             images = RemoteRanges(folder, name, key=self.dataset.manifest["xxh3_128"], cache=self.cache)
         return File(folder.place(name), images, self.records.of(name))
 
-    def action(self, action: Array, method: Any) -> Array:
-        """Give actions [..., D] of the mixture, normalized; what this source does not have is 0."""
+    def action(self, action: Array) -> Array:
+        """Give actions [..., D] of the mixture; what this source does not have is 0."""
         valid = self.places >= 0
         own = np.zeros((*action.shape[:-1], len(self.places)), np.float32)
         own[..., valid] = action[..., self.places[valid]]
-        return self.norm.normalize(own, method)
+        return own
 
 
 class OpenFiles:

@@ -1,6 +1,8 @@
 """The loader for torch: batches of tensors, made in this process or in several worker processes."""
 
+import multiprocessing
 import os
+import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import fields, replace
 from typing import Any
@@ -25,6 +27,8 @@ class BatchDataset(data.IterableDataset[Batch]):
     def __iter__(self) -> Iterator[Batch]:
         """Make this worker's batches."""
         worker = data.get_worker_info()
+        if worker:
+            threading.Thread(target=_end_with_parent, daemon=True).start()
         own = self.loader.batches(worker.id, worker.num_workers) if worker else self.loader.batches()
         return map(as_tensors, own)
 
@@ -84,6 +88,17 @@ def _tensor(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _tensor(array) for key, array in value.items()}
     return torch.from_numpy(np.ascontiguousarray(value)) if isinstance(value, np.ndarray) else value
+
+
+def _end_with_parent() -> None:
+    """End this process once the one that asked for it is gone.
+
+    torch looks for another parent, which never comes: that is the fork server, and it waits for its children.
+    """
+    parent = multiprocessing.parent_process()
+    if parent:
+        parent.join()
+        os._exit(1)
 
 
 def _unchanged(batch: Any) -> Any:

@@ -9,7 +9,7 @@ import numpy as np
 from finetune.sources import File, OpenFiles, Source
 from schemas.errors import DatasetError, MixtureError
 from schemas.source import Array
-from stats.norm import Method
+from stats.norm import Figures, Method, NormStats, normalized
 
 
 class Place(NamedTuple):
@@ -46,6 +46,10 @@ class Reader:
             told = ", ".join(f"{size} in {name}" for name, size in sizes.items())
             raise MixtureError(f"state: the sources do not have states of the same dimensions: {told}")
         self._states = next(iter(sizes.values())) if state else None
+        self._action = _stacked([source.norm for source in sources], method)
+        norms = [source.state_norm for source in sources if source.state_norm is not None] if state else []
+        self._state = _stacked(norms, method) if len(norms) == len(sources) else None
+        self._valid = np.stack([source.places >= 0 for source in sources])
 
     def read(self, place: Place) -> Windows:
         """Read the windows, source by source."""
@@ -57,7 +61,7 @@ class Reader:
             files=files,
             rows=np.empty_like(place.stored),
             action=np.empty((count, width - place.history, dims), np.float32),
-            valid=np.empty((count, dims), bool),
+            valid=self._valid[place.source],
             state=None if self._states is None else np.empty((count, place.history, self._states), np.float32),
             texts=(),
             ranges=np.zeros((count, place.history, cameras, 2), np.int64),
@@ -69,7 +73,17 @@ class Reader:
             self._fill(found, of, records, source=self._sources[number])
             for i, text in zip(of.tolist(), records["text"][:, place.history].tolist(), strict=True):
                 texts[i] = files[i].records.texts[text] if text >= 0 else ""
-        return replace(found, texts=tuple(texts))
+        if not np.isfinite(found.action).all():
+            i, step = np.argwhere(~np.isfinite(found.action).all(axis=2))[0].tolist()
+            raise DatasetError(
+                f"{files[i].place}: the action of row {found.rows[i, place.history + step]} is not finite; leave its "
+                "episode out by a filter in the mixture"
+            )
+        state = found.state
+        if state is not None and self._state is not None:
+            state = normalized(state, _of(self._state, place.source), self._method)
+        action = normalized(found.action, _of(self._action, place.source), self._method)
+        return replace(found, texts=tuple(texts), action=action, state=state)
 
     def _records(self, number: int, of: Array, place: Place, *, into: Windows) -> Array:
         """Read the records of those windows that are of one source: [b, H + C]."""
@@ -93,18 +107,21 @@ class Reader:
     def _fill(self, found: Windows, of: Array, records: Array, *, source: Source) -> None:
         """Put what records say where it belongs."""
         history = found.ranges.shape[1]
-        found.action[of] = source.action(records["action"][:, history:], self._method)
-        found.valid[of] = source.places >= 0
-        if found.state is not None and source.state_norm is not None:
-            found.state[of] = source.state_norm.normalize(records["state"][:, :history], self._method)
-        if not np.isfinite(found.action[of]).all():
-            b, step = np.argwhere(~np.isfinite(found.action[of]).all(axis=2))[0].tolist()
-            raise DatasetError(
-                f"{found.files[of[b]].place}: the action of row {found.rows[of[b], history + step]} is not finite; "
-                "leave its episode out by a filter in the mixture"
-            )
+        found.action[of] = source.action(records["action"][:, history:])
+        if found.state is not None:
+            found.state[of] = records["state"][:, :history]
         for k, camera in enumerate(source.cameras):
             if camera is not None:
                 image = records["image"][:, :history, camera[0]]
                 found.ranges[of, :, k] = np.stack([image["offset"], image["length"]], axis=-1)
                 found.is_bgr[of, k] = camera[1].channels == "bgr"
+
+
+def _stacked(norms: Sequence[NormStats], method: Method) -> Figures:
+    """Put the figures of all sources into tables [S, 1, D]."""
+    return Figures(*(np.stack(figures)[:, None] for figures in zip(*(n.figures(method) for n in norms), strict=True)))
+
+
+def _of(tables: Figures, source: Array) -> Figures:
+    """Choose those of each sample, [B, 1, D]."""
+    return Figures(*(table[source] for table in tables))

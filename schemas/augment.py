@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from schemas.errors import UsageError
-from schemas.planes import F, scratch, to_image, to_planes
+from schemas.planes import F, scratch, to_image, to_planes, turn
 from schemas.source import Array
 
 WHEEL = ((3, 1), (2, -1), (4, -1))  # red is largest away from 3 sixths of a turn, green around 2, blue around 4
@@ -79,13 +79,13 @@ def _between(low: float, high: float, part: Array) -> Array:
 
 def augment(image: Array, change: Change) -> Array:
     """Change [H, W, 3] uint8: crop, then brightness, contrast, saturation and hue, as dlimp's `augment_image` does."""
-    return changed(_checked_planes(image), change)
+    return changed(turn(_checked_planes(image)), change)
 
 
-def changed(planes: Array, change: Change) -> Array:
-    """Do the same to planes [3, H, W] float32 of whole numbers 0..255, which are overwritten; [H, W, 3] uint8."""
-    planes *= F(1 / 255)
-    planes = crop(planes, change.box, scratch("cropped", planes.shape))
+def changed(turned: Array, change: Change) -> Array:
+    """Do the same to planes of whole numbers 0..255, turned [3, W, H] float32, which are overwritten; [H, W, 3]."""
+    turned *= F(1 / 255)
+    planes = crop(turned, change.box, scratch("cropped", (3, turned.shape[2], turned.shape[1])))
     brighten(planes, change.brightness)
     spread(planes, change.contrast)
     recolour(planes, change.saturation, change.hue)
@@ -96,10 +96,11 @@ def center_crop(image: Array, *, area: float = 0.9) -> Array:
     """Cut the middle out of [H, W, 3] uint8 and give it the size of the whole, as OpenVLA does when it is evaluated."""
     side = np.minimum(np.sqrt(F(area)), F(1))
     start = (F(1) - side) / F(2)
-    planes = _checked_planes(image)
-    planes *= F(1 / 255)
+    turned = turn(_checked_planes(image))
+    turned *= F(1 / 255)
     box = (float(start), float(start), float(start + side), float(start + side))
-    return _to_bytes(crop(planes, box, scratch("cropped", planes.shape)))
+    planes = crop(turned, box, scratch("cropped", (3, turned.shape[2], turned.shape[1])))
+    return _to_bytes(np.clip(planes, F(0), F(1), out=planes))
 
 
 def _checked_planes(image: Array) -> Array:
@@ -109,27 +110,30 @@ def _checked_planes(image: Array) -> Array:
 
 
 def _to_bytes(planes: Array) -> Array:
-    np.clip(planes, F(0), F(1), out=planes)
     planes *= F(255.5)
     return to_image(planes)
 
 
-def crop(planes: Array, box: Box, out: Array) -> Array:
-    """Cut a box out and give it the size of `out`, bilinear and not antialiased, as `tf.image.crop_and_resize` does."""
+def crop(turned: Array, box: Box, out: Array) -> Array:
+    """Cut a box out of turned planes [C, W, H] and give it the size of `out` [C, h, w].
+
+    Bilinear and not antialiased, as `tf.image.crop_and_resize` does.
+    """
     top, left, bottom, right = box
-    low, high, part = _taps(left, right, size=planes.shape[2], wanted=out.shape[2])
-    rows = np.take(planes, low, axis=2, out=scratch("low", (*planes.shape[:2], len(low))), mode="clip")
-    _blend(rows, np.take(planes, high, axis=2, out=scratch("high", rows.shape), mode="clip"), part)
-    low, high, part = _taps(top, bottom, size=planes.shape[1], wanted=out.shape[1])
-    np.take(rows, low, axis=1, out=out, mode="clip")
-    return _blend(out, np.take(rows, high, axis=1, out=scratch("high", out.shape), mode="clip"), part[:, None])
+    columns = scratch("columns", (len(out), out.shape[2], turned.shape[2]))
+    _mixed(turned, _taps(left, right, size=turned.shape[1], wanted=out.shape[2]), columns)
+    return _mixed(turn(columns), _taps(top, bottom, size=turned.shape[2], wanted=out.shape[1]), out)
 
 
-def _blend(low: Array, high: Array, part: Array) -> Array:
-    high -= low
-    high *= part
-    low += high
-    return low
+def _mixed(planes: Array, taps: tuple[Array, Array, Array], out: Array) -> Array:
+    """Mix each row of the result from two rows."""
+    low, high, part = taps
+    np.take(planes, low, axis=1, out=out, mode="clip")
+    other = np.take(planes, high, axis=1, out=scratch("high", out.shape), mode="clip")
+    other -= out
+    other *= part[:, None]
+    out += other
+    return out
 
 
 def _taps(start: float, end: float, *, size: int, wanted: int) -> tuple[Array, Array, Array]:
@@ -151,9 +155,8 @@ def brighten(planes: Array, delta: float) -> None:
 def spread(planes: Array, factor: float) -> None:
     """Move every pixel away from its channel's mean, as `tf.image.adjust_contrast` does; then cut to 0..1."""
     mean = planes.reshape(len(planes), -1, copy=False).mean(axis=1)[:, None, None]
-    planes -= mean
     planes *= F(factor)
-    planes += mean
+    planes += mean * (F(1) - F(factor))
     np.clip(planes, F(0), F(1), out=planes)
 
 
@@ -196,8 +199,17 @@ def _hue(planes: Array, most: Array, scale: Array) -> Array:
     other = np.subtract(blue, red, out=scratch("part", red.shape))
     other *= scale
     other += F(2)
-    np.copyto(hue, other, where=green == most)
+    _replace(hue, other, where=green == most)
     np.subtract(green, blue, out=other)
     other *= scale
-    np.copyto(hue, other, where=red == most)
+    _replace(hue, other, where=red == most)
     return hue
+
+
+def _replace(values: Array, others: Array, *, where: Array) -> None:
+    """Copy bits, where it is so, without branching: which pixels of a photo these are, no processor guesses."""
+    bits, chosen = values.view(np.int32), scratch("bits", values.shape).view(np.int32)
+    np.negative(where.view(np.int8), out=chosen, dtype=np.int32)
+    differing = np.bitwise_xor(others.view(np.int32), bits, out=others.view(np.int32))
+    differing &= chosen
+    bits ^= differing

@@ -9,7 +9,7 @@ from typing import Literal, TypeAlias, get_args
 import numpy as np
 
 from schemas.errors import UsageError, did_you_mean
-from schemas.planes import F, scratch, to_image, to_planes
+from schemas.planes import F, padded, to_image, to_planes, turn
 from schemas.source import Array
 
 Method: TypeAlias = Literal["lanczos3", "bilinear", "area"]
@@ -31,23 +31,32 @@ def resize(image: Array, size: tuple[int, int], *, method: Method = "lanczos3", 
         raise UsageError(f"an image must be [H, W, C] uint8 or float32, got {list(image.shape)} {image.dtype}")
     if image.shape[:2] == size:
         return image.copy()
-    shape = (image.shape[2], *size)
-    resized = resize_planes(to_planes(image), scratch("resized", shape), method=method, antialias=antialias)
+    resized = resize_planes(to_planes(image), size, method=method, antialias=antialias)
     if image.dtype == np.uint8:
-        np.clip(np.rint(resized, out=resized), 0, 255, out=resized)
-    return to_image(resized, image.dtype.type)
+        to_levels(resized)
+    return to_image(resized.transpose(0, 2, 1), image.dtype.type)
 
 
-def resize_planes(planes: Array, out: Array, *, method: Method = "lanczos3", antialias: bool = True) -> Array:
-    """Resize [C, H, W] into [C, h, w], both float32, rows first as TensorFlow does; neither rounded nor clipped."""
+def resize_planes(
+    planes: Array, size: tuple[int, int], *, method: Method = "lanczos3", antialias: bool = True
+) -> Array:
+    """Resize [C, H, W] float32 to `size`, rows first as TensorFlow does; neither rounded nor clipped.
+
+    What is given, in a buffer, is turned: [C, w, h].
+    """
     channels, height, width = planes.shape
-    rows = scratch("rows", (channels, out.shape[1], width))
-    for made, taken, weights in blocks(height, out.shape[1], method=method, antialias=antialias):
+    rows = padded("rows", (channels, size[0], width))
+    for made, taken, weights in blocks(height, size[0], method=method, antialias=antialias):
         np.matmul(weights, planes[:, taken], out=rows[:, made])
-    flat, done = rows.reshape(-1, width), out.reshape(-1, out.shape[2], copy=False)
-    for made, taken, weights in blocks(width, out.shape[2], method=method, antialias=antialias):
-        np.matmul(flat[:, taken], weights.T, out=done[:, made])
-    return out
+    columns, done = turn(rows), padded("resized", (channels, size[1], size[0]))
+    for made, taken, weights in blocks(width, size[1], method=method, antialias=antialias):
+        np.matmul(weights, columns[:, taken], out=done[:, made])
+    return done
+
+
+def to_levels(planes: Array) -> None:
+    """Round half to even and clip to 0..255, in place."""
+    np.clip(np.rint(planes, out=planes), F(0), F(255), out=planes)
 
 
 @lru_cache(maxsize=64)

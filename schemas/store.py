@@ -141,6 +141,10 @@ class Dataset:
         self._files: dict[str, DataFile] = {}
         self._views: dict[str, View] = {}
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave open files and the functions of views behind; another process finds them by itself."""
+        return {**self.__dict__, "_files": {}, "_views": {}}
+
     @property
     def uri(self) -> str:
         """Where it is, as it was opened."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Collection
 from dataclasses import dataclass, replace
-from typing import Literal, Self, TypeAlias
+from typing import Literal, NamedTuple, Self, TypeAlias
 
 import numpy as np
 
@@ -15,6 +15,25 @@ Method: TypeAlias = Literal["bounds_q99", "bounds", "normal"]
 EPS = 1e-8
 NEEDS = {"bounds_q99": ("q01", "q99"), "bounds": ("min", "max"), "normal": ("mean", "std")}
 KNOWN = ("mean", "std", "min", "max", "q01", "q99")
+
+
+class Figures(NamedTuple):
+    """What one method needs of statistics: for one vector [D], or stacked for vectors of several sources [B, 1, D]."""
+
+    first: Array  # float32: the lower bound, or the mean
+    second: Array  # float32: the upper bound, or the standard deviation
+    mask: Array  # bool: false passes through
+    fixed: Array  # bool: becomes 0
+
+
+def normalized(x: Array, figures: Figures, method: Method) -> Array:
+    """Normalize [..., D] float32 by figures that fit it, see `NormStats.normalize`."""
+    first, second, mask, fixed = figures
+    if method == "normal":
+        scaled = (x - first) / (second + np.float32(EPS))
+    else:
+        scaled = np.clip(2 * (x - first) / (second - first + np.float32(EPS)) - 1, -1, 1)
+    return np.where(fixed, np.float32(0), np.where(mask, scaled, x))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,15 +77,13 @@ class NormStats:
 
         Bounds map to [-1, 1] and clip; a dimension whose min equals its max becomes 0, even where the mask is false.
         """
-        x = np.asarray(x, np.float32)
+        return normalized(np.asarray(x, np.float32), self.figures(method), method)
+
+    def figures(self, method: Method = "bounds_q99") -> Figures:
+        """Give what `normalize` needs, for those who normalize often."""
         first, second = (figures.astype(np.float32) for figures in self._pair(method))
-        if method == "normal":
-            scaled = (x - first) / (second + np.float32(EPS))
-        else:
-            scaled = np.clip(2 * (x - first) / (second - first + np.float32(EPS)) - 1, -1, 1)
-        out = np.where(self.mask, scaled, x)
         fixed = self._pinned_dims() if method == "normal" else self._pinned_dims() | self._constant()
-        return np.where(fixed, np.float32(0), out)
+        return Figures(first, second, self.mask, fixed)
 
     def unnormalize(self, x: Array, method: Method = "bounds_q99", *, eps: float = EPS) -> Array:
         """Undo `normalize` as OpenVLA-OFT does at inference, in float64; OpenVLA itself leaves out `eps` (0).

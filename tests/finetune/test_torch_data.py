@@ -53,6 +53,12 @@ def test_workers_give_the_same_samples_in_the_same_order(lock: Path, workers: in
     assert next(iter(other)).draw[0] == 40
 
 
+def test_workers_read_views_too(tmp_path: Path) -> None:
+    late = make_lab(tmp_path, 'view = "late"')
+    expected = list(first(make_loader(late, batch_size=4), 16))
+    assert list(first(torch_data.TorchLoader(make_loader(late, batch_size=4), workers=1), 16)) == expected
+
+
 def test_a_plain_data_loader_works_too(lock: Path) -> None:
     expected = list(first(make_loader(lock, batch_size=4), 24))
     dataset = torch_data.BatchDataset(make_loader(lock, batch_size=4))

@@ -1,0 +1,71 @@
+"""Datasets and locks for the measurements of the loader."""
+
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from generate import SET_L, BenchSet, ensure
+
+from pipelines.convert import convert
+from pipelines.mix.make import make
+from schemas import catalog, lock, mixture
+
+PARTS = 8
+SMALL = replace(SET_L, seed=6, shards=2, episodes=250, steps=100, pixels=16)  # 50,000 steps
+LARGE = replace(SMALL, shards=40)  # 1,000,000 steps
+
+
+def folder(data: Path) -> Path:
+    """Say where all of it lies."""
+    return data / "loader"
+
+
+def frames(data: Path) -> Path:
+    """Write set L, the same in eight datasets, and the locks `one` and `eight` over them."""
+    root = folder(data)
+    source = ensure(SET_L, data)
+    for number in range(PARTS):
+        _converted(_part(source, root / f"rlds_{number}", number), root / f"part_{number}")
+    _converted(source, root / "whole")
+    _locked(root, "one", {"whole": "whole"})
+    _locked(root, "eight", {f"part_{number}": f"part_{number}" for number in range(PARTS)})
+    return root
+
+
+def tiny(data: Path, which: BenchSet, name: str) -> Path:
+    """Write a set of tiny images, and the lock `name` over it."""
+    root = folder(data)
+    source = ensure(which, root / f"rlds_{name}")
+    _converted(source, root / name)
+    _locked(root, name, {name: name})
+    return root
+
+
+def _part(source: Path, out: Path, number: int) -> Path:
+    """Copy one eighth of the files of an RLDS folder."""
+    shutil.rmtree(out, ignore_errors=True)
+    out.mkdir(parents=True)
+    shutil.copyfile(source / "features.json", out / "features.json")
+    files = sorted(source.glob("*.tfrecord-*"))[number::PARTS]
+    for i, path in enumerate(files):
+        shutil.copyfile(path, out / f"{SET_L.name}-train.tfrecord-{i:05d}-of-{len(files):05d}")
+    info = json.loads((source / "dataset_info.json").read_text())
+    info["splits"][0]["shardLengths"] = [str(SET_L.episodes)] * len(files)
+    (out / "dataset_info.json").write_text(json.dumps(info))
+    return out
+
+
+def _converted(source: Path, out: Path) -> None:
+    shutil.rmtree(out, ignore_errors=True)
+    convert(catalog.dataset(str(SET_L.declaration)), out, source=str(source))
+
+
+def _locked(root: Path, name: str, sources: Mapping[str, str]) -> None:
+    """Lock a mixture in which every step has the same chance."""
+    weights = "".join(f"{source} = 1.0\n" for source in sources)
+    places = "".join(f'{source} = {{ uri = "{uri}" }}\n' for source, uri in sources.items())
+    text = f'name = "{name}"\nview = "openvla"\nweighting = "relative"\n[weights]\n{weights}[sources]\n{places}'
+    made, table = make(mixture.load(text, where=name), beside=root)
+    lock.write(root / f"{name}.lock", made, table)
