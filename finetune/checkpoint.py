@@ -1,17 +1,19 @@
 """The files of a checkpoint, checked before any weight is read."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from huggingface_hub import snapshot_download
 from safetensors import SafetensorError, safe_open
 
+from finetune.preprocessing import Preprocessing
 from schemas.errors import CheckpointError
 
 INDEX, SINGLE = "model.safetensors.index.json", "model.safetensors"
 STATISTICS, TINY_VISION = "dataset_statistics.json", "tiny_vision.json"
+PREPROCESSING = "preprocessing.json"
 WANTED = ("*.json", "*.safetensors", "tokenizer.model")
 FETCHING = ("cache_dir", "force_download", "local_files_only", "revision", "token")
 NAMED = 3  # keys that an error names of each kind
@@ -19,7 +21,7 @@ NAMED = 3  # keys that an error names of each kind
 Shape = tuple[int, ...]
 
 
-def local_folder(place: Any, told: Mapping[str, Any]) -> Path:
+def local_folder(place: Any, told: Mapping[str, Any], *, wanted: Sequence[str] = WANTED) -> Path:
     """Give the folder of a checkpoint; the name of one on the Hub is fetched as `told` says, never with code."""
     fetching = {key: told[key] for key in FETCHING if key in told}
     folder = Path(place)
@@ -28,7 +30,7 @@ def local_folder(place: Any, told: Mapping[str, Any]) -> Path:
     if folder.exists() or str(place).count("/") != 1:
         raise CheckpointError(f"{place}: no such folder, and no name of a model on the Hub (OWNER/NAME)")
     try:
-        return Path(snapshot_download(str(place), allow_patterns=list(WANTED), **fetching))
+        return Path(snapshot_download(str(place), allow_patterns=list(wanted), **fetching))
     except (OSError, ValueError) as error:  # what the Hub's client raises is one of these
         raise CheckpointError(f"{place}: no such folder, and it cannot be fetched from the Hub ({error})") from error
 
@@ -54,6 +56,12 @@ def statistics(folder: Path) -> dict[str, Any] | None:
     return read_json(path) if path.exists() else None
 
 
+def preprocessing(folder: Path) -> Preprocessing | None:
+    """Give what was done to the images of the training; published checkpoints do not say it."""
+    path = folder / PREPROCESSING
+    return Preprocessing.of(read_json(path), where=str(path)) if path.exists() else None
+
+
 def tiny_vision(folder: Path) -> list[dict[str, Any]] | None:
     """Give the dims of vision towers that are not the real ones, if they are told."""
     path = folder / TINY_VISION
@@ -67,7 +75,11 @@ def tiny_vision(folder: Path) -> list[dict[str, Any]] | None:
 
 def check_layout(folder: Path, expected: Mapping[str, Shape]) -> None:
     """Refuse a checkpoint whose tensors are not exactly the expected ones; only their headers are read."""
-    found = stored(folder)
+    check_shapes(stored(folder), expected, where=f"{folder}: not the layout of OpenVLA")
+
+
+def check_shapes(found: Mapping[str, Shape], expected: Mapping[str, Shape], *, where: str) -> None:
+    """Refuse tensors that are not exactly the expected ones, by name and shape."""
     missing, extra = expected.keys() - found.keys(), found.keys() - expected.keys()
     other = [
         f"{key} is {_sized(found[key])} and not {_sized(expected[key])}"
@@ -80,20 +92,23 @@ def check_layout(folder: Path, expected: Mapping[str, Shape]) -> None:
         *([f"{len(other)} are of another shape than config.json says ({_named(other)})"] if other else []),
     ]
     if problems:
-        raise CheckpointError(f"{folder}: not the layout of OpenVLA: {'; '.join(problems)}")
+        raise CheckpointError(f"{where}: {'; '.join(problems)}")
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """List the safetensors files of a checkpoint."""
+    if (folder / INDEX).exists():
+        return [folder / name for name in sorted(set(_weight_map(folder).values()))]
+    if (folder / SINGLE).exists():
+        return [folder / SINGLE]
+    raise CheckpointError(f"{folder}: no weights: neither {INDEX} nor {SINGLE} is there")
 
 
 def stored(folder: Path) -> dict[str, Shape]:
     """Read the names and shapes of all tensors from the headers of the safetensors files."""
-    if (folder / INDEX).exists():
-        names = sorted(set(_weight_map(folder).values()))
-    elif (folder / SINGLE).exists():
-        names = [SINGLE]
-    else:
-        raise CheckpointError(f"{folder}: no weights: neither {INDEX} nor {SINGLE} is there")
     found: dict[str, Shape] = {}
-    for name in names:
-        found.update(_header(folder / name))
+    for path in weight_files(folder):
+        found.update(_header(path))
     if (folder / INDEX).exists() and found.keys() != _weight_map(folder).keys():
         different = found.keys() ^ _weight_map(folder).keys()
         raise CheckpointError(f"{folder / INDEX}: does not list what the files hold ({_named(different)})")

@@ -8,6 +8,7 @@ import numpy as np
 from PIL import Image
 
 from finetune.models.vit import IMAGE
+from finetune.preprocessing import Preprocessing
 from schemas.errors import CheckpointError, UsageError
 from schemas.source import Array
 
@@ -110,6 +111,13 @@ class ImageTransform:
             ],
             "use_fused_vision_backbone": True,
         }
+
+
+def as_trained(image: Any, preprocessing: Preprocessing) -> Array:
+    """Give what a policy was trained to see, [h, w, 3] uint8, of an encoded image or of pixels."""
+    if isinstance(image, bytes):
+        return preprocessing.seen(image)
+    return preprocessing.resized(np.asarray(rgb(image)))
 
 
 def rgb(image: Any) -> Image.Image:

@@ -4,23 +4,26 @@ A checkpoint keeps it, so that a policy sees what it was trained on.
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Self
 
 from schemas import augment
 from schemas.augment import Change, Recipe
 from schemas.codec import decode
-from schemas.errors import CheckpointError, OxeError
+from schemas.errors import CheckpointError, OxeError, UsageError
 from schemas.planes import to_planes
 from schemas.resize import Method, blocks, resize, resize_planes, to_levels
 from schemas.source import Array, Bytes
+
+AREA = 0.9  # of OpenVLA's crops
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Preprocessing:
     """The size (height, width) and filter of an image, and how it is augmented in training; the default is OpenVLA's.
 
-    `size` None leaves images as large as they are. `like_tensorflow` decodes JPEG as TensorFlow does.
+    `size` None leaves images as large as they are. `like_tensorflow` decodes JPEG as TensorFlow does. `crop` is the
+    part of an image's area, in its middle, that is enlarged to the whole: what was trained on crops acts on it.
     """
 
     size: tuple[int, int] | None = (224, 224)
@@ -28,14 +31,26 @@ class Preprocessing:
     antialias: bool = True
     augment: Recipe | None = None
     like_tensorflow: bool = True
+    crop: float | None = None
 
     def __post_init__(self) -> None:
         """Refuse sizes and filters that there are not."""
         for side in self.size or ():
             blocks(side, side, method=self.method, antialias=self.antialias)
+        if self.crop is not None and (self.augment or not 0 < self.crop <= 1):
+            raise UsageError(f"crop {self.crop}: a part of the area, for images that are not augmented")
+
+    def acting(self, *, center_crop: bool | None = None) -> Self:
+        """Give what a policy sees that was trained with this: nothing random, but the middle if there were crops.
+
+        `center_crop` says whether to crop, whatever the training did.
+        """
+        area = sum(self.augment.area) / 2 if self.augment else AREA
+        cropped = bool(self.augment and area < 1) if center_crop is None else center_crop
+        return replace(self, augment=None, crop=area if cropped else None)
 
     def seen(self, data: Bytes) -> Array:
-        """Decode and resize an encoded image, [h, w, 3] uint8: what a policy sees when it acts."""
+        """Decode, resize and crop an encoded image, [h, w, 3] uint8."""
         return self.resized(self.decoded(data))
 
     def drawn(self, data: Bytes, *, seed: int, sample: int, camera: int = 0) -> Array:
@@ -51,10 +66,10 @@ class Preprocessing:
         return self.augment.draw(seed, sample, camera=camera) if self.augment else None
 
     def resized(self, pixels: Array) -> Array:
-        """Resize [H, W, 3] uint8."""
-        if self.size is None or pixels.shape[:2] == self.size:
-            return pixels
-        return resize(pixels, self.size, method=self.method, antialias=self.antialias)
+        """Resize and crop [H, W, 3] uint8."""
+        if self.size is not None and pixels.shape[:2] != self.size:
+            pixels = resize(pixels, self.size, method=self.method, antialias=self.antialias)
+        return pixels if self.crop is None else augment.center_crop(pixels, area=self.crop)
 
     def augmented(self, pixels: Array, change: Change | None) -> Array:
         """Resize and augment [H, W, 3] uint8."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from oxe_tools import cli_mix, cli_predict, show
+from oxe_tools import cli_eval, cli_merge, cli_mix, cli_predict, cli_train, show
 from oxe_tools.console import FAILURES, INTERRUPTED, USAGE, Json, Overwrite, fail, progress
 from schemas.errors import OxeError, UsageError
 from stats.formats import Form
@@ -445,7 +445,10 @@ def demo(
         show.labs(labs, out, step=SHOWN_STEP, view=VIEW)
 
 
+app.command()(cli_train.train)
 app.command()(cli_predict.predict)
+app.command("eval")(cli_eval.evaluate)
+app.command()(cli_merge.merge)
 
 
 def _words(beam_options: str) -> tuple[str, ...]:

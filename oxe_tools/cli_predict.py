@@ -31,8 +31,12 @@ def predict(
         str | None, typer.Option(metavar="KEY", help="The dataset whose statistics give the action its units.")
     ] = None,
     center_crop: Annotated[
-        bool, typer.Option("--center-crop/--no-center-crop", help="See the middle 90%, as after training on crops.")
-    ] = False,
+        bool | None,
+        typer.Option(
+            "--center-crop/--no-center-crop",
+            help="See the middle 90%, as after training on crops; by default as the checkpoint says, or not.",
+        ),
+    ] = None,
     dtype: Annotated[Dtype, typer.Option(help="The numbers to compute with.")] = Dtype.FLOAT32,
     device: Annotated[str, typer.Option(metavar="NAME", help="Where to compute: cpu, cuda, cuda:1, mps.")] = "cpu",
     as_json: Json = False,

@@ -42,13 +42,13 @@ def lock(
 
 def stats(target: str) -> dict[str, Any]:
     """Give the summary of a lock."""
-    path, _ = _found(target)
+    path, _ = found_lock(target)
     return {"lock": str(path), **summary(*locks.read(path))}
 
 
 def verify(target: str, *, deep: bool = False) -> list[str]:
     """Name what has changed since a lock, the TOML file beside it included."""
-    path, file = _found(target)
+    path, file = found_lock(target)
     found, _ = locks.read(path)
     spec = mixture(str(file)) if file else None
     return drift(found, beside=path.absolute().parent, spec=spec, deep=deep)
@@ -56,18 +56,18 @@ def verify(target: str, *, deep: bool = False) -> list[str]:
 
 def diff(first: str, second: str) -> list[str]:
     """Say what two locks differ in."""
-    (ours, ours_table), (theirs, theirs_table) = (locks.read(_found(target)[0]) for target in (first, second))
+    (ours, ours_table), (theirs, theirs_table) = (locks.read(found_lock(target)[0]) for target in (first, second))
     return compared(ours, theirs, tables=(ours_table, theirs_table))
 
 
 def sample(target: str, draws: int, *, seed: int | None = None) -> dict[str, Any]:
     """Draw from a lock and test the counts."""
-    found, _ = locks.read(_found(target)[0])
+    found, _ = locks.read(found_lock(target)[0])
     return sample_of(found, draws, seed=seed)
 
 
-def _found(target: str) -> tuple[Path, Path | None]:
-    """Find the lock, and the TOML file beside it if there is one."""
+def found_lock(target: str) -> tuple[Path, Path | None]:
+    """Find the lock that a name is of, and the TOML file beside it if there is one."""
     path = Path(target).with_suffix(".lock") if target.endswith(".toml") else Path(target)
     file = path.with_suffix(".toml")
     return path, file if file.is_file() else None

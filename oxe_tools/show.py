@@ -265,6 +265,20 @@ def action(values: Array, token_ids: Array) -> None:
     typer.echo(f"token ids: {' '.join(map(str, token_ids.tolist()))}")
 
 
+def training(found: Mapping[str, Any]) -> None:
+    """Show how far a training came."""
+    for kind in ("train", "eval"):
+        if told := found.get(kind):
+            words = f"loss {told['loss']:.4g}, token accuracy {told['token_accuracy']:.3f}, L1 {told['l1']:.4f}"
+            typer.echo(f"{kind} at step {told['step']}: {words}")
+    for name, row in (found.get("eval") or {}).get("sources", {}).items():
+        dims = ", ".join(f"{dim} {errors['l1_metric']:.3g}" for dim, errors in row["dims"].items())
+        typer.echo(f"{name}: L1 in its own units: {dims}")
+    for image, times in found.get("broken", {}).items():
+        typer.echo(f"could not be decoded, another step was shown ({times} times): {image}")
+    typer.echo(f"{found['checkpoint']}: {found['step']} steps{'' if 'train' in found else ', all of them before'}")
+
+
 def _numbers(values: Array) -> str:
     return " ".join(f"{x:.4g}" for x in np.atleast_1d(values))
 

@@ -11,6 +11,7 @@ OxeError
 ├── StatsError          statistics are damaged, or cannot be used as asked
 ├── MixtureError        a locked mixture is damaged, or no longer what was locked
 ├── CheckpointError     a model's checkpoint is damaged, of another layout, or does not fit what it is used for
+├── TrainingError       a training cannot go on: numbers that are not finite, memory that does not suffice
 └── MissingExtraError   an optional package is not installed
 """
 
@@ -78,6 +79,10 @@ class MixtureError(OxeError):
 
 class CheckpointError(OxeError):
     """A model's checkpoint is damaged, of another layout, or does not fit what it is used for."""
+
+
+class TrainingError(OxeError):
+    """A training cannot go on as it is; its last checkpoint is whole."""
 
 
 class MissingExtraError(OxeError):

@@ -5,6 +5,7 @@ import inspect
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from types import CodeType
 from typing import Any
 
@@ -121,7 +122,7 @@ def view(spec: DatasetSpec, name: str) -> View:
             space=space,
             digest=_digest(_view_json(declared, space, cut=cut), *DECLARED_CODE, *_code_of(declared)),
             columns=_columns_of(declared),
-            compute=lambda steps: _viewed(steps, lambda these: _declared_view(these, declared, space), cut=cut),
+            compute=partial(_viewed, make=partial(_declared_view, declared=declared, space=space), cut=cut),
             control_hz=declared.control_hz,
         )
     if name in NEEDS:
@@ -138,9 +139,7 @@ def view(spec: DatasetSpec, name: str) -> View:
         space=derived,
         digest=_digest(meaning, _viewed, eef_delta, Space.indices, Path.read),
         columns=frozenset({"action", "observation.state"} if state else {"action"}),
-        compute=lambda steps: _viewed(
-            steps, lambda these: {**these, "action": eef_delta(these, action, state)}, cut=cut
-        ),
+        compute=partial(_viewed, make=partial(_eef_view, action=action, state=state), cut=cut),
     )
 
 
@@ -150,6 +149,10 @@ def _viewed(steps: Steps, make: Callable[[Steps], Steps], *, cut: bool) -> Viewe
     made = make(drop_last(steps, 1) if cut else steps)
     mask[made[ROW]] = True
     return Viewed(Path("action").read(made), mask)
+
+
+def _eef_view(steps: Steps, *, action: Space, state: Space | None) -> Steps:
+    return {**steps, "action": eef_delta(steps, action, state)}
 
 
 def _declared_view(steps: Steps, declared: ViewSpec, space: Space) -> Steps:

@@ -11,9 +11,11 @@ from transformers import initialization as init
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from finetune import checkpoint
+from finetune.images import as_trained
 from finetune.models.config import OpenVLAConfig
 from finetune.models.vit import IMAGE, PATCHES, AttentionPool, LayerScale, ViT
 from finetune.predict import Predictor, Statistics, check_image_matters
+from finetune.preprocessing import Preprocessing
 from finetune.processor import PrismaticProcessor
 from schemas.errors import CheckpointError, UsageError
 from schemas.source import Array
@@ -38,6 +40,10 @@ class PrismaticVisionBackbone(nn.Module):
             raise UsageError(f"pixel_values: expected [B, 6, {IMAGE}, {IMAGE}], got {shape}; use the model's processor")
         first, second = pixel_values.to(self.featurizer.pos_embed.dtype).split(3, dim=1)
         return torch.cat([self.featurizer(first), self.fused_featurizer(second)], dim=-1)
+
+    def unused(self) -> list[nn.Module]:
+        """Give what computes nothing in either tower."""
+        return [*self.featurizer.unused(), *self.fused_featurizer.unused()]
 
 
 class PrismaticProjector(nn.Module):
@@ -66,6 +72,7 @@ class OpenVLAForActionPrediction(PreTrainedModel):
     _supports_flash_attn = True
     _supports_attention_backend = True
     processor: PrismaticProcessor | None = None
+    preprocessing: Preprocessing | None = None  # of the training's images; published checkpoints do not say it
     inserted = PATCHES  # tokens between the first word and the rest
 
     def __init__(self, config: OpenVLAConfig) -> None:
@@ -165,9 +172,21 @@ class OpenVLAForActionPrediction(PreTrainedModel):
                 raise CheckpointError(
                     f"{self.config.name_or_path}: no tokenizer beside the weights; give a processor's inputs"
                 )
-            inputs = dict(self.processor.inputs(image, instruction).to(self.device))
+            inputs = dict(self.processor.inputs(self.seen(image), instruction).to(self.device))
         found = self.predictor(**inputs, unnorm_key=unnorm_key)
         return found.actions[0] if len(found.actions) == 1 else found.actions
+
+    def seen(self, image: Any, *, center_crop: bool | None = None) -> Any:
+        """Give an image, or a list of them, as this policy was trained to see it, if its checkpoint says how.
+
+        `center_crop` crops, or does not, whatever the training did.
+        """
+        if self.preprocessing is None:
+            return image
+        acting = self.preprocessing.acting(center_crop=center_crop)
+        return (
+            [as_trained(one, acting) for one in image] if isinstance(image, list | tuple) else as_trained(image, acting)
+        )
 
     # Files
 
@@ -196,6 +215,7 @@ class OpenVLAForActionPrediction(PreTrainedModel):
             kwargs["dtype"] = torch.float32
         model = super().from_pretrained(folder, *model_args, config=config, use_safetensors=True, **kwargs)
         model.eval()
+        model.preprocessing = checkpoint.preprocessing(folder)
         if PrismaticProcessor.is_in(folder):
             model.processor = PrismaticProcessor.from_pretrained(folder)
             model.processor.check_fits(config)
@@ -213,6 +233,8 @@ class OpenVLAForActionPrediction(PreTrainedModel):
         checkpoint.write_json(folder / checkpoint.STATISTICS, self.norm_stats)
         if self.config.tiny_vision is not None:
             checkpoint.write_json(folder / checkpoint.TINY_VISION, {"vision": self.config.tiny_vision})
+        if self.preprocessing is not None:
+            checkpoint.write_json(folder / checkpoint.PREPROCESSING, self.preprocessing.to_json())
         if self.processor is not None:
             self.processor.save_pretrained(folder)
 

@@ -177,3 +177,7 @@ class ViT(nn.Module):
         for block in self.blocks[:-1]:
             x = block(x)
         return x[:, self.prefix :]
+
+    def unused(self) -> list[nn.Module]:
+        """Give what computes nothing."""
+        return [self.blocks[-1], self.norm, *([self.attn_pool] if hasattr(self, "attn_pool") else [])]

@@ -1,0 +1,108 @@
+"""The model that a training starts from: a checkpoint, or a small one that is made here."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from transformers import LlamaConfig, PreTrainedTokenizerFast
+
+from finetune import checkpoint, smol, words
+from finetune.images import ImageTransform
+from finetune.models.config import OpenVLAConfig
+from finetune.models.openvla import OpenVLAForActionPrediction
+from finetune.processor import PrismaticProcessor
+from finetune.recipe import ModelRecipe
+from schemas.errors import CheckpointError
+
+PADDING = 64  # rows that OpenVLA's embedding has more than its tokenizer has words
+PUBLISHED = "openvla/openvla-7b"  # whose dims are known here
+NAMES = {"tiny": "none", "smol": "HuggingFaceTB/SmolLM2-135M-Instruct"}
+
+
+def build(
+    settings: ModelRecipe, *, norm_stats: Mapping[str, Any] | None = None, seed: int = 0
+) -> OpenVLAForActionPrediction:
+    """Give the model of a recipe, with its processor.
+
+    `norm_stats` are the statistics of what it is to be trained on, in the form of `dataset_statistics.json`; without
+    them a checkpoint keeps its own. Random weights depend on `seed` alone.
+    """
+    if settings.is_made_here:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            model = _tiny(settings) if settings.base == "tiny" else _smol(settings)
+        model.set_attn_implementation(settings.attention)
+        model.config.norm_stats = dict(norm_stats or {})
+        return model.to(getattr(torch, settings.dtype)).eval()
+    model = OpenVLAForActionPrediction.from_pretrained(
+        settings.base,
+        dtype=getattr(torch, settings.dtype),
+        attn_implementation=settings.attention,
+        norm_stats=dict(norm_stats or {}),
+    )
+    if model.processor is None:
+        raise CheckpointError(f"{settings.base}: no tokenizer beside the weights; copy tokenizer.json there")
+    return model
+
+
+def config_of(settings: ModelRecipe) -> OpenVLAConfig:
+    """Describe the model without its weights; nothing is fetched but descriptions."""
+    if settings.base == "tiny":
+        return _config(settings, words.tokenizer(), text=_tiny_text(settings))
+    if settings.base == "smol":
+        return _config(settings, smol.tokenizer(), text=smol.config())
+    if settings.base == PUBLISHED:
+        return OpenVLAConfig(text_config=LlamaConfig(vocab_size=32000 + PADDING))
+    folder = checkpoint.local_folder(settings.base, {}, wanted=("*.json",))
+    config = OpenVLAConfig.of(folder)
+    config.tiny_vision = checkpoint.tiny_vision(folder)
+    return config
+
+
+def _tiny(settings: ModelRecipe) -> OpenVLAForActionPrediction:
+    return _made(settings, words.tokenizer(), text=_tiny_text(settings))
+
+
+def _tiny_text(settings: ModelRecipe) -> LlamaConfig:
+    dims = settings.text
+    return LlamaConfig(
+        vocab_size=words.tokenizer().vocab_size + PADDING,
+        hidden_size=dims.dim,
+        intermediate_size=dims.hidden,
+        num_hidden_layers=dims.layers,
+        num_attention_heads=dims.heads,
+    )
+
+
+def _smol(settings: ModelRecipe) -> OpenVLAForActionPrediction:
+    language = smol.language_model()
+    model = _made(settings, smol.tokenizer(), text=language.config)
+    model.language_model.load_state_dict(language.state_dict())
+    return model
+
+
+def _made(
+    settings: ModelRecipe, tokenizer: PreTrainedTokenizerFast, *, text: LlamaConfig
+) -> OpenVLAForActionPrediction:
+    """Make a small model of which all weights are random."""
+    model = OpenVLAForActionPrediction(_config(settings, tokenizer, text=text))
+    model.processor = PrismaticProcessor(ImageTransform.of({}), tokenizer)
+    model.processor.check_fits(model.config)
+    return model
+
+
+def _config(settings: ModelRecipe, tokenizer: PreTrainedTokenizerFast, *, text: LlamaConfig) -> OpenVLAConfig:
+    """Put small vision towers before a language model."""
+    text.pad_token_id = tokenizer.pad_token_id
+    tower = {"embed_dim": settings.vision.dim, "depth": settings.vision.depth, "num_heads": settings.vision.heads}
+    config = OpenVLAConfig(
+        text_config=text,
+        llm_backbone_id=settings.base,
+        hf_llm_id=NAMES[settings.base],
+        pad_token_id=tokenizer.pad_token_id,
+        pad_to_multiple_of=text.vocab_size - tokenizer.vocab_size,
+        action_prefix_id=tokenizer.backend_tokenizer.token_to_id(words.SPACE),
+        tiny_vision=[tower] * 2,
+    )
+    config.name_or_path = settings.base
+    return config

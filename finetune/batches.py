@@ -1,0 +1,99 @@
+"""What the loader reads as what the model is trained on: prompt, action tokens and stop, with labels on the latter two.
+
+The prompt and the image are made by the processor that predicts, so training and acting see the same.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from finetune.actions import ActionTokenizer
+from finetune.batch import Batch
+from finetune.models.openvla import IGNORED
+from finetune.predict import with_prefix
+from finetune.processor import PrismaticProcessor
+from schemas.errors import UsageError
+from schemas.source import Array
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Inputs:
+    """A padded batch; the last T - 1 of the T tokens at `tail` are an action's, then comes the stop token."""
+
+    input_ids: Tensor  # [B, L]
+    attention_mask: Tensor  # [B, L]
+    labels: Tensor  # [B, L]: IGNORED but at action tokens and stop
+    pixel_values: Tensor  # [B, 6, 224, 224]
+    tail: Tensor  # [B, T] places in L
+
+    @property
+    def targets(self) -> Tensor:
+        """Give the labels of the tail, [B, T]."""
+        return self.labels.gather(1, self.tail)
+
+    @property
+    def tokens(self) -> int:
+        """Count what the loss is a mean over."""
+        return int((self.labels != IGNORED).sum())
+
+    def to(self, device: torch.device) -> Self:
+        """Move all of it."""
+        return type(self)(**{name: getattr(self, name).to(device, non_blocking=True) for name in self.__slots__})
+
+    def unlabelled(self) -> Self:
+        """Give the same without labels: it can be computed and counts for nothing."""
+        told = {name: getattr(self, name) for name in self.__slots__}
+        return type(self)(**{**told, "labels": torch.full_like(self.labels, IGNORED)})
+
+
+@dataclass(frozen=True, slots=True)
+class Collator:
+    """Makes inputs of the loader's batches for one model."""
+
+    processor: PrismaticProcessor
+    config: Any
+    camera: str
+
+    @property
+    def actions(self) -> ActionTokenizer:
+        """Give the bins of this model's vocabulary."""
+        return ActionTokenizer(self.config.action_vocab, self.config.n_action_bins)
+
+    def __call__(self, batch: Batch) -> Inputs:
+        """Collate; right-padded, labels only where an action is known and not a padding of its chunk."""
+        images = list(np.asarray(batch.images[self.camera])[:, -1])
+        asked = self.processor.inputs(images, list(batch.instruction))
+        ids, mask = with_prefix(asked["input_ids"], asked["attention_mask"], prefix=self.config.action_prefix_id)
+        answer, is_known = self._answer(batch)
+        tail = mask.sum(1, keepdim=True) + torch.arange(answer.shape[1])
+        self._check_length(int(tail.max()) + 1)
+        pad = self.processor.tokenizer.pad_token_id
+        ids = torch.nn.functional.pad(ids, (0, answer.shape[1]), value=pad).scatter(1, tail, answer)
+        return Inputs(
+            input_ids=ids,
+            attention_mask=torch.nn.functional.pad(mask, (0, answer.shape[1])).scatter(1, tail, 1),
+            labels=torch.full_like(ids, IGNORED).scatter(1, tail, answer.where(is_known, IGNORED)),
+            pixel_values=asked["pixel_values"],
+            tail=tail,
+        )
+
+    def _answer(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Give action tokens and stop [B, chunk * D + 1], and which of them are to be learnt."""
+        action = np.asarray(batch.action)
+        stop = np.full((len(action), 1), self.config.text_config.eos_token_id)
+        ids = np.concatenate([self.actions.encode(action).reshape(len(action), -1), stop], axis=1)
+        known = known_numbers(batch).reshape(len(action), -1)
+        return torch.from_numpy(ids), torch.from_numpy(np.pad(known, ((0, 0), (0, 1)), constant_values=True))
+
+    def _check_length(self, length: int) -> None:
+        if length > self.config.llm_max_length:
+            raise UsageError(f"an instruction makes {length} tokens, the model reads {self.config.llm_max_length}")
+
+
+def known_numbers(batch: Batch) -> Array:
+    """Say which numbers of the actions were recorded, [B, chunk, D]."""
+    known: Array = ~np.asarray(batch.action_is_pad)[:, :, None] & np.asarray(batch.action_valid)[:, None, :]
+    return known

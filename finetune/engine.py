@@ -1,0 +1,139 @@
+"""One step of training and one pass of evaluation, alike for one process and for several."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from math import isfinite
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import AdamW
+
+from finetune.batch import Batch
+from finetune.batches import Inputs
+from finetune.metrics import Judge, Metrics
+from finetune.models.openvla import IGNORED
+from finetune.models.vit import PATCHES
+from finetune.parallel import Place, quiet, whole
+from finetune.recipe import Recipe
+from finetune.schedule import rate
+from schemas.errors import TrainingError
+
+Part = tuple[Batch, Inputs]  # what a process computes at a time
+
+
+@dataclass(frozen=True, slots=True)
+class Stepped:
+    """What a step did: the metrics of this process's samples, and figures that all processes have alike."""
+
+    metrics: Metrics
+    lr: float
+    grad_norm: float
+    must_stop: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Engine:
+    """A model that is trained, in one of the processes."""
+
+    model: nn.Module
+    optimizer: AdamW
+    recipe: Recipe
+    judge: Judge
+    here: Place
+
+    def step(self, parts: Sequence[Part], *, number: int, stop: bool) -> Stepped:
+        """Do step `number`, counted from 0; the loss is the mean over all tokens of all processes' parts.
+
+        `stop` asks all processes to stop behind this step.
+        """
+        train = self.recipe.train
+        tokens = sum(inputs.tokens for _, inputs in parts)
+        asked = self.here.total(torch.tensor([tokens, int(stop)])).tolist()
+        self.model.train()
+        metrics = self.judge.nothing()
+        for i, (batch, inputs) in enumerate(parts):
+            with quiet(self.model, last=i == len(parts) - 1):
+                loss, predicted = self._graded(inputs)
+                (loss * (self.here.world / max(asked[0], 1))).backward()
+            metrics = metrics.merge(self._judged(batch, loss, predicted, tokens=inputs.tokens))
+        lr = rate(self.recipe.optimizer, number, steps=train.steps)
+        norm = self._clipped()
+        if not isfinite(norm):
+            self._refuse(parts, metrics, number)
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        return Stepped(metrics, lr, norm, bool(asked[1]))
+
+    @torch.no_grad()
+    def evaluate(self, parts: Iterable[Part]) -> Metrics:
+        """Judge what is predicted for the parts of all processes; all have as many, and some may hold no sample."""
+        self.model.eval()
+        metrics = self.judge.nothing()
+        for batch, inputs in parts:
+            loss, predicted = self._graded(inputs)
+            if len(batch):
+                metrics = metrics.merge(self._judged(batch, loss, predicted, tokens=inputs.tokens))
+        return self.summed(metrics)
+
+    def summed(self, metrics: Metrics) -> Metrics:
+        """Add the metrics of all processes."""
+        row = self.here.total(torch.from_numpy(metrics.flat()))
+        return metrics.unflat(row.cpu().numpy())
+
+    def _graded(self, inputs: Inputs) -> tuple[Tensor, Tensor]:
+        """Give the loss, summed over tokens, and the likeliest tokens of the action [B, T - 1].
+
+        Logits are computed for the tail alone: those of image and prompt are of no use and would take most memory.
+        """
+        own = inputs.to(self.here.device)
+        columns, which = (own.tail - 1).unique(return_inverse=True)
+        half = self.recipe.train.precision == "bf16"
+        with torch.autocast(self.here.device.type, dtype=torch.bfloat16, enabled=half):
+            logits = self.model(
+                own.input_ids,
+                pixel_values=own.pixel_values,
+                attention_mask=own.attention_mask,
+                logits_to_keep=columns + PATCHES,
+                use_cache=False,
+            ).logits
+        tail = logits[torch.arange(len(which), device=which.device)[:, None], which].float()
+        loss = nn.functional.cross_entropy(
+            tail.flatten(0, 1), own.targets.flatten(), ignore_index=IGNORED, reduction="sum"
+        )
+        return loss, tail[:, :-1].argmax(-1)
+
+    def _judged(self, batch: Batch, loss: Tensor, predicted: Tensor, *, tokens: int) -> Metrics:
+        return self.judge(batch, predicted.cpu().numpy(), loss=float(loss.detach()), tokens=tokens)
+
+    def _clipped(self) -> float:
+        """Give the norm of all gradients, and clip them if the recipe says so."""
+        trained = [value for group in self.optimizer.param_groups for value in group["params"]]
+        norm = whole(nn.utils.get_total_norm([value.grad for value in trained if value.grad is not None]))
+        if self.recipe.train.clip:
+            nn.utils.clip_grads_with_norm_(trained, self.recipe.train.clip, norm)
+        return float(norm)
+
+    def _refuse(self, parts: Sequence[Part], metrics: Metrics, number: int) -> None:
+        """Say where numbers stopped being finite; nothing has been learnt from them."""
+        where = "; ".join(_named(batch, self.judge.names) for batch, _ in parts)
+        loss = "the loss" if not isfinite(metrics.loss[0]) else "the gradients of a finite loss"
+        raise TrainingError(
+            f"step {number + 1}: {loss} of {where} is not finite (process {self.here.rank}); lower optimizer.lr, clip "
+            "gradients (train.clip = 1.0) or warm up"
+        )
+
+
+def adamw(model: nn.Module, recipe: Recipe) -> AdamW:
+    """Make AdamW over what is trained."""
+    told = recipe.optimizer
+    trained = [value for value in model.parameters() if value.requires_grad]
+    return AdamW(trained, lr=told.lr, betas=told.betas, weight_decay=told.weight_decay)
+
+
+def _named(batch: Any, sources: Sequence[str]) -> str:
+    """Name the samples of a batch."""
+    places = zip(batch.source, batch.episode, batch.step, strict=True)
+    return ", ".join(f"{sources[int(s)]} episode {int(e)} step {int(t)}" for s, e, t in places)

@@ -1,0 +1,137 @@
+"""The folder of a run: what it is of, its checkpoints, and what each of these carries."""
+
+import shutil
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from finetune import licences, lora, recipe, snapshots
+from finetune.checkpoint import STATISTICS, write_json
+from finetune.logs import LOG, TENSORBOARD
+from finetune.parallel import Place, gathered, inside
+from finetune.setup import Task
+from finetune.snapshots import PREFIX, STATE, UNFINISHED, Position
+from schemas.errors import OxeError, UsageError
+from schemas.folder import LocalFolder
+from schemas.lock import side_file
+
+RECIPE, LOCK, PREPROCESSING, BASE = (
+    "recipe.toml",
+    "mixture.lock",
+    "preprocessing.json",
+    "base",
+)
+OURS = (RECIPE, LOCK, f"{LOCK}.parquet", LOG, TENSORBOARD, BASE, f"{PREFIX}*", f"{UNFINISHED}*")
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A run's folder, and the checkpoint to go on from."""
+
+    out: Path
+    last: Path | None
+
+    @property
+    def position(self) -> Position:
+        """Say how far it is."""
+        return snapshots.position(self.last) if self.last else Position(step=0, loader={}, sums=[])
+
+
+@contextmanager
+def alone(out: Path, here: Place) -> Iterator[None]:
+    """Keep a second run out of the folder as long as this one lasts."""
+    place = out.absolute()
+    with ExitStack() as stack:
+        if here.is_first:
+            try:
+                stack.enter_context(LocalFolder(place.parent).exclusive(f".{place.name}.running"))
+            except BlockingIOError as error:
+                raise UsageError(f"{out}: another oxe train is at work there") from error
+        yield
+
+
+def prepare(out: Path, task: Task, *, here: Place, overwrite: bool) -> Run:
+    """Make the folder, or find what is to go on there; another run there is a UsageError.
+
+    What cannot begin leaves no run behind: `describe` makes the folder that of a run.
+    """
+    found: Any = None
+    if here.is_first:
+        try:
+            found = _prepared(out, task, overwrite=overwrite)
+        except (OxeError, OSError) as error:
+            found = error
+    found = here.first_says(found)
+    if isinstance(found, Exception):
+        raise found
+    return Run(out, found)
+
+
+def _prepared(out: Path, task: Task, *, overwrite: bool) -> Path | None:
+    ours = [path for name in OURS for path in out.glob(name)]
+    if out.exists() and not (out.is_dir() and (ours or not any(out.iterdir()))):
+        raise UsageError(f"{out}: is not empty, and no run of oxe train; name another --out")
+    if (out / RECIPE).exists() and not overwrite:
+        _check_same(out, task)
+    else:
+        for path in ours:
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    out.mkdir(parents=True, exist_ok=True)
+    snapshots.sweep(out)
+    return next(reversed(snapshots.snapshots(out)), None)
+
+
+def _check_same(out: Path, task: Task) -> None:
+    """Refuse to go on with another recipe or another mixture."""
+    before = recipe.load((out / RECIPE).read_text(), where=str(out / RECIPE))
+    other = before.differences(task.recipe)
+    if (out / LOCK).read_bytes() != task.lock_path.read_bytes():
+        other.append(f"the lock ({task.lock_path} is not {out / LOCK})")
+    if other:
+        raise UsageError(
+            f"{out}: holds a run of another recipe, which differs in {', '.join(other)}; name another --out, or "
+            "replace it with --overwrite"
+        )
+
+
+def describe(folder: Path, task: Task) -> None:
+    """Write what a run, or a checkpoint, is of."""
+    shutil.copyfile(task.lock_path, folder / LOCK)
+    shutil.copyfile(side_file(task.lock_path), folder / f"{LOCK}.parquet")
+    (folder / RECIPE).write_text(task.recipe.to_toml(lock=LOCK))
+
+
+def write(run: Run, task: Task, model: Any, *, optimizer: Any, here: Place, position: Position) -> Path:
+    """Write a checkpoint, all processes together, and remove those that are too old."""
+    own, is_lora = inside(model), task.recipe.train.mode == "lora"
+    state = gathered(_adapters(own) if is_lora else own.state_dict(), here=here)
+    target = run.out / f"{PREFIX}{position.step:08d}"
+    with snapshots.writing(target) if here.is_first else nullcontext() as folder:
+        if folder is not None:
+            (folder / STATE).mkdir()
+            _write_model(folder, own, state, is_lora=is_lora)
+            describe(folder, task)
+            write_json(folder / PREPROCESSING, task.preprocessing.to_json())
+            write_json(folder / licences.LICENCES, licences.to_json(task.recipe.model, task.lock))
+        snapshots.save(folder, own, optimizer, here=here, position=position)
+    if here.is_first:
+        snapshots.sweep(run.out, keep=task.recipe.train.keep)
+    return target
+
+
+def _adapters(model: nn.Module) -> dict[str, Tensor]:
+    """Name the adapters, those of layers that compute nothing too: peft's files hold them."""
+    return {name: value for name, value in model.named_parameters() if ".lora_" in name}
+
+
+def _write_model(folder: Path, model: Any, state: dict[str, Any], *, is_lora: bool) -> None:
+    if not is_lora:
+        model.save_pretrained(folder, state_dict=state)
+        return
+    snapshots.save_weights(folder, state)
+    lora.save(model, folder, state=state)
+    write_json(folder / STATISTICS, model.get_base_model().norm_stats)

@@ -1,0 +1,93 @@
+"""What a step saves for its backward pass, counted on tensors without content."""
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from transformers.modeling_layers import GradientCheckpointingLayer
+
+from finetune.models.vit import IMAGE, PATCHES
+
+
+@dataclass(slots=True)
+class Saved:
+    """Bytes saved for the backward pass: outside the blocks, in each of them, and of their inputs."""
+
+    outside: int = 0
+    inside: list[int] = field(default_factory=list)
+    inputs: list[int] = field(default_factory=list)
+    is_in_block: bool = False
+    seen: dict[int, Tensor] = field(default_factory=dict)  # kept, so that no storage gets the place of another
+
+    def pack(self, tensor: Tensor) -> Tensor:
+        """Count a tensor once."""
+        place = _place(tensor)
+        if place not in self.seen:
+            self.seen[place] = tensor
+            size = tensor.untyped_storage().nbytes()
+            if self.is_in_block:
+                self.inside[-1] += size
+            else:
+                self.outside += size
+        return tensor
+
+    def enter(self, _: nn.Module, args: tuple[Tensor, ...]) -> None:
+        """Begin a block."""
+        self.is_in_block = True
+        self.inside.append(0)
+        self.inputs.append(args[0].nbytes)
+
+    def leave(self, *_: Any) -> None:
+        """End it."""
+        self.is_in_block = False
+
+
+def saved(model: nn.Module, samples: int, *, tokens: int, last: int, half: bool) -> Saved:
+    """Run a step of `samples` with `tokens` of text each, of which the `last` are judged; `half` is bf16 autocast."""
+    trace = Saved()
+    with ExitStack() as stack:
+        stack.enter_context(FakeTensorMode())
+        stack.enter_context(_watched(model, trace))
+        state = _empty(model)
+        trace.seen |= {_place(value): value for value in state.values()}
+        stack.enter_context(torch.autograd.graph.saved_tensors_hooks(trace.pack, lambda tensor: tensor))
+        stack.enter_context(torch.autocast("cpu", dtype=torch.bfloat16, enabled=half))
+        ids, pixels = torch.zeros(samples, tokens, dtype=torch.long), torch.zeros(samples, 6, IMAGE, IMAGE)
+        told = {"pixel_values": pixels, "use_cache": False, "logits_to_keep": PATCHES + torch.arange(-last, 0) + tokens}
+        logits = torch.func.functional_call(model, state, (ids,), told).logits.float()
+        nn.functional.cross_entropy(logits.flatten(0, 1), torch.zeros(samples * last, dtype=torch.long))
+    return trace
+
+
+def _empty(model: nn.Module) -> dict[str, Tensor]:
+    """Make what the model holds, without content but as if on a CPU."""
+    state = {}
+    for name, value in [*model.named_parameters(), *model.named_buffers()]:
+        state[name] = torch.empty(value.shape, dtype=value.dtype)
+        state[name].requires_grad = value.requires_grad
+    return state
+
+
+@contextmanager
+def _watched(model: nn.Module, trace: Saved) -> Iterator[None]:
+    """Tell the trace of each block."""
+    hooks = [block.register_forward_pre_hook(trace.enter) for block in blocks(model)]
+    hooks += [block.register_forward_hook(trace.leave) for block in blocks(model)]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def _place(tensor: Tensor) -> int:
+    return int(tensor.untyped_storage()._cdata)  # noqa: SLF001 - what has no content has no other address
+
+
+def blocks(model: nn.Module) -> list[nn.Module]:
+    """Give the layers that can be computed again instead of saved."""
+    return [module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)]

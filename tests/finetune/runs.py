@@ -1,0 +1,110 @@
+"""Trainings of a tiny model on locked toys, in this process or under torchrun."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from finetune.recipe import Recipe, load
+from tests.finetune.lab import locked
+from tests.pipelines.mix.lab import make_datasets
+from tests.pipelines.toy import ROOT
+
+TIMES = {"seconds", "samples_per_second"}
+RECIPE = """
+name = "toy"
+
+[model]
+base   = "tiny"
+vision = { dim = 32, depth = 3, heads = 2 }
+text   = { dim = 48, hidden = 96, layers = 2, heads = 2 }
+
+[train]
+mode       = "full"
+batch      = 8
+steps      = 6
+log_every  = 1
+save_every = 3
+
+[optimizer]
+lr = 1e-3
+
+[eval]
+every   = 3
+batches = 2
+"""
+ADAPTERS = ("train.mode=lora", "lora.rank=4", "lora.dropout=0.1")
+
+
+def make_lock(folder: Path) -> Path:
+    """Lock a mixture of two toys, with some instructions held back."""
+    make_datasets(folder, {"one": (6, 7, 8, 6, 9), "two": (10, 12, 11)})
+    return locked(folder, 'view = "late"', tables='[holdout]\nby = "instruction"\nshare = 0.3')
+
+
+def toy(*settings: str) -> Recipe:
+    return load(RECIPE, where="toy.toml").with_(settings)
+
+
+def run(lock: Path, out: Path, *settings: str, **told: Any) -> dict[str, Any]:
+    """Train in this process."""
+    from finetune.train import train  # torch may be missing where tests are collected
+
+    found = train(toy(*settings), lock, out, **told)
+    assert found is not None
+    return found
+
+
+def arguments(lock: Path, out: Path, *settings: str) -> list[str]:
+    """Name the command's arguments; the recipe is written beside the lock."""
+    file = lock.with_name("toy.toml")
+    file.write_text(RECIPE)
+    changes = [word for setting in settings for word in ("--set", setting)]
+    return ["train", str(file), "--lock", str(lock), "--out", str(out), *changes]
+
+
+def torchrun(lock: Path, out: Path, *settings: str, world: int = 2) -> str:
+    """Train in several processes, by the real command; give what they print."""
+    words = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(world)]
+    words += ["-m", "oxe_tools", *arguments(lock, out, *settings)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=300, env=environment)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def logged(out: Path) -> dict[tuple[str, int], dict[str, Any]]:
+    """Read a run's log by kind and step, without its times."""
+    entries = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
+    return {
+        (entry["kind"], entry["step"]): {key: value for key, value in entry.items() if key not in TIMES}
+        for entry in entries
+    }
+
+
+def losses(out: Path) -> list[float]:
+    """Read the curve of a run."""
+    return [entry["loss"] for (kind, _), entry in logged(out).items() if kind == "train"]
+
+
+def weights(checkpoint: Path) -> dict[str, Any]:
+    """Read every tensor of a checkpoint: the model's, and those of the optimizer and of random numbers."""
+    from safetensors.torch import load_file
+
+    return {
+        f"{path.relative_to(checkpoint)}: {name}": value
+        for path in sorted(checkpoint.rglob("*.safetensors"))
+        for name, value in load_file(path).items()
+    }
+
+
+def unequal(first: Path, second: Path) -> list[str]:
+    """Name the tensors in which two checkpoints differ by as little as a bit."""
+    ours, theirs = weights(first), weights(second)
+    return [
+        name
+        for name in ours.keys() | theirs.keys()
+        if name not in ours or name not in theirs or not ours[name].equal(theirs[name])
+    ]
