@@ -65,11 +65,14 @@ def samples() -> Any:
 
 
 def built() -> tuple[Any, Any, Any]:
-    """Give the model, one batch, and what the model reads of it."""
+    """Give the model, one batch, and what the model reads of it; a second thread would spin, and count as work."""
+    import torch
+
     from finetune.base import build
     from finetune.batches import Collator
     from finetune.lora import trainable
 
+    torch.set_num_threads(1)
     model, batch = build(recipe().model, seed=SEED), samples()
     trainable(model, "full")
     return model, batch, Collator(model.processor, model.config, "primary")(batch)

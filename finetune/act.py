@@ -1,13 +1,11 @@
 """One action from files: a checkpoint, an image and an instruction."""
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 import torch
 from PIL import Image, UnidentifiedImageError
-from transformers.utils.logging import disable_progress_bar
 
 from finetune import checkpoint
 from finetune.crop import as_evaluated
@@ -48,8 +46,6 @@ def act(
     else:
         seen = as_evaluated(published) if center_crop else published
     own = PrismaticProcessor.from_pretrained(processor or (base_of(folder) if is_adapter(folder) else folder))
-    if not sys.stderr.isatty():
-        disable_progress_bar()
     with enough_memory(CheckpointError, _fix(dtype)):
         vla = policy(str(folder), unnorm_key=unnorm_key, dtype=getattr(torch, dtype))
         own.check_fits(vla.config)

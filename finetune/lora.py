@@ -1,5 +1,6 @@
 """What of a model is trained: adapters in the layout of peft, or some of its own weights."""
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -34,7 +35,7 @@ def apply(model: OpenVLAForActionPrediction, settings: LoraRecipe) -> PeftModel:
         init_lora_weights="gaussian",
         base_model_name_or_path=model.config.name_or_path or None,
     )
-    return get_peft_model(model, config)
+    return _adapted(model, config)
 
 
 def trainable(model: nn.Module, mode: Mode) -> dict[str, nn.Parameter]:
@@ -83,7 +84,7 @@ def load(model: OpenVLAForActionPrediction, folder: Path) -> PeftModel:
     config.base_model_name_or_path = model.config.name_or_path or None
     _check_targets(model, sorted(config.target_modules or ()))
     own = {f"{PREFIX}{name}": value for name, value in model.state_dict().items()}
-    adapted = get_peft_model(model, config)
+    adapted = _adapted(model, config)
     stored = {key: value for key, value in weights.items() if not key.endswith(BASE_LAYER)}
     expected = get_peft_model_state_dict(adapted, save_embedding_layers=False)
     shapes = ({key: tuple(value.shape) for key, value in tensors.items()} for tensors in (stored, expected))
@@ -96,6 +97,14 @@ def load(model: OpenVLAForActionPrediction, folder: Path) -> PeftModel:
     return adapted.eval()
 
 
+def _adapted(model: OpenVLAForActionPrediction, config: LoraConfig) -> PeftModel:
+    """Let peft do it, without warnings that are meant for peft itself or that `merge` takes care of."""
+    with warnings.catch_warnings():
+        for known in (".*is_gradient_checkpointing", ".*tie_word_embeddings"):
+            warnings.filterwarnings("ignore", known)
+        return get_peft_model(model, config)
+
+
 def _check_targets(model: nn.Module, targets: Sequence[str]) -> None:
     layers = [name for name, module in model.named_modules() if isinstance(module, nn.Linear | nn.Conv2d)]
     for target in targets:
@@ -104,8 +113,15 @@ def _check_targets(model: nn.Module, targets: Sequence[str]) -> None:
             raise UsageError(f"lora.targets: no layer is named '{target}'{did_you_mean(target, known)}")
 
 
+def described(folder: Path) -> Any:
+    """Read what adapters say of themselves."""
+    if not (folder / CONFIG).exists():
+        raise CheckpointError(f"{folder}: no adapters: {CONFIG} is not there")
+    return checkpoint.read_json(folder / CONFIG)
+
+
 def _config(folder: Path) -> LoraConfig:
-    told = checkpoint.read_json(folder / CONFIG)
+    told = described(folder)
     kind = told.get("peft_type") if isinstance(told, dict) else None
     if kind != "LORA":
         raise CheckpointError(f"{folder / CONFIG}: peft_type is {kind}; only LORA is read here")

@@ -16,6 +16,7 @@ from finetune import checkpoint, lora
 from finetune.models.config import OpenVLAConfig
 from finetune.models.openvla import OpenVLAForActionPrediction
 from finetune.models.vit import IMAGE
+from finetune.policy import policy
 from finetune.processor import PrismaticProcessor
 from schemas.errors import CheckpointError, UsageError
 
@@ -46,7 +47,7 @@ def merge(base: str, adapter: Path, out: Path, *, dtype: Dtype | None = None) ->
     folder = checkpoint.local_folder(base, {})
     kind = dtype or str(OpenVLAConfig.of(folder).dtype or "float32").removeprefix("torch.")
     told = {"norm_stats": checkpoint.statistics(adapter)}
-    model = OpenVLAForActionPrediction.from_pretrained(folder, dtype=torch.float32, **told)
+    model = policy(str(folder), dtype=torch.float32, **told)
     if model.processor is None:
         raise CheckpointError(f"{folder}: no tokenizer beside the weights, and a checkpoint needs one")
     inputs = _probes(model.processor)

@@ -1,7 +1,10 @@
 """A trained policy from its folder: a whole checkpoint, or adapters and the base they name."""
 
+import sys
 from pathlib import Path
 from typing import Any
+
+from transformers.utils.logging import disable_progress_bar
 
 from finetune import checkpoint, lora
 from finetune.models.openvla import OpenVLAForActionPrediction
@@ -11,6 +14,8 @@ from schemas.errors import CheckpointError
 def policy(place: str, **told: Any) -> OpenVLAForActionPrediction:
     """Load it; `told` goes to `from_pretrained`."""
     folder = Path(place)
+    if not sys.stderr.isatty():
+        disable_progress_bar()
     if not is_adapter(folder):
         return OpenVLAForActionPrediction.from_pretrained(place, **told)
     told.setdefault("norm_stats", checkpoint.statistics(folder))
@@ -27,8 +32,9 @@ def is_adapter(folder: Path) -> bool:
 
 def base_of(folder: Path) -> str:
     """Give the base that adapters name: a checkpoint's folder, from theirs if it is not where it was, or its name."""
-    told = checkpoint.read_json(folder / lora.CONFIG).get("base_model_name_or_path")
-    if not told:
+    found = lora.described(folder)
+    told = found.get("base_model_name_or_path") if isinstance(found, dict) else None
+    if not isinstance(told, str) or not told:
         raise CheckpointError(f"{folder / lora.CONFIG}: names no base; name it (--base)")
     beside = folder.parent / Path(told).name
     return str(beside) if not Path(told).exists() and beside.is_dir() else str(told)

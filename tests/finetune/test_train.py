@@ -139,6 +139,15 @@ def test_two_processes_adapt_as_one_does(lock: Path, tmp_path: Path, way: str) -
 
 
 @pytest.mark.slow
+def test_parts_of_a_bfloat16_model_with_float32_adapters_learn_alike(lock: Path, tmp_path: Path) -> None:
+    half = ("model.dtype=bfloat16", "train.precision=bf16", "train.checkpoint_activations=true", "train.clip=1.0")
+    told = ("train.mode=lora", "lora.rank=4", *half)
+    run(lock, tmp_path / "one", *told)
+    torchrun(lock, tmp_path / "two", *told, "train.parallel=fsdp")
+    assert losses(tmp_path / "two") == pytest.approx(losses(tmp_path / "one"), rel=1e-3)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(("before", "after"), [("fsdp", "none"), ("none", "fsdp"), ("fsdp", "ddp")])
 def test_a_run_goes_on_in_another_number_of_processes(
     whole: Path, lock: Path, tmp_path: Path, before: str, after: str
