@@ -142,8 +142,8 @@ def main() -> None:
         "The first sample of 1,000,000 stored steps, after imports, each time in a new process:\n",
         table(("side", "wall s", "CPU s", "peak RSS MB", "goal"), firsts),
         "cold: the loader was never used with this dataset. forgotten: its records are there, and no page of any file\n"
-        f"is in memory. warm: both are. The machine's load was {load:.1f}: what is above the number of cores makes walls\n"
-        "longer.\n",
+        f"is in memory. warm: both are. The machine's load was {load:.1f}: what is above the number of cores makes\n"
+        "walls longer.\n",
         f"Memory (VmRSS, MB) while {SAMPLES:,} samples are handed out, one process each:\n",
         table(
             (
