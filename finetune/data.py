@@ -23,6 +23,7 @@ from schemas.lock import TRAIN, VALIDATION
 from stats.norm import NormStats
 
 PLANNED = 2048  # draws that are looked up at once
+MOST = 1 << 40  # draws that a position may count: all of them are hashed to go on there
 AHEAD = 2  # batches that are decoded beyond those that threads are at
 
 Ends: TypeAlias = Literal["mask", "drop"]
@@ -92,8 +93,12 @@ class Loader:
         """
         if part not in (TRAIN, VALIDATION):
             raise UsageError(f"part '{part}'{did_you_mean(part, (TRAIN, VALIDATION))}")
-        if batch_size < 1 or threads < 0 or not 0 <= rank < world:
+        if any(type(number) is not int for number in (batch_size, threads, rank, world)) or (
+            batch_size < 1 or threads < 0 or not 0 <= rank < world
+        ):
             raise UsageError(f"batch_size {batch_size}, threads {threads}, rank {rank} of {world}: not possible")
+        if seed is not None and not 0 <= seed < 1 << 64:
+            raise UsageError(f"seed {seed}: must be in 0 .. 2**64 - 1")
         path = Path(lock)
         self.lock, table = locks.read(path)
         self.reading, self.part = reading or Reading(), part
@@ -145,7 +150,10 @@ class Loader:
         return other
 
     def __iter__(self) -> Iterator[Batch]:
-        """Hand out batches from where the last one ended."""
+        """Hand out batches from where the last one ended; one iteration at a time.
+
+        What was read to its end begins anew.
+        """
         for batch in self.batches():
             self.count(batch)
             yield batch
@@ -180,18 +188,21 @@ class Loader:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on at a position; one in another order is a MixtureError."""
         differing = [key for key, value in self._identity.items() if state.get(key) != value]
-        if differing or not isinstance(state.get("draws"), int):
+        if differing:
             raise MixtureError(
-                f"{self.lock.name}: a position in another order: {', '.join(differing) or 'draws'} differ; its number "
-                "of draws would not lead to the same samples"
+                f"{self.lock.name}: a position in another order: {', '.join(differing)} differ; its number of draws "
+                "would not lead to the same samples"
             )
-        self.draws = state["draws"]
+        draws = state.get("draws")
+        if not isinstance(draws, int) or isinstance(draws, bool) or not 0 <= draws < MOST:
+            raise MixtureError(f"{self.lock.name}: a position of {draws!r} draws: not one that a loader gave")
+        self.draws = draws
 
     @property
     def _identity(self) -> dict[str, Any]:
         """What the order depends on."""
-        sizes = locks.digest({"episodes": self.lock.episodes, "strata": [list(key) for key in self.lock.strata]})
-        return {"order": sizes, "part": self.part, "seed": self.seed, "dropped": self._dropped}
+        order = {"episodes": self.lock.episodes, **self._law.to_json()}
+        return {"order": locks.digest(order), "part": self.part, "seed": self.seed, "dropped": self._dropped}
 
     @property
     def _dropped(self) -> int:
@@ -200,6 +211,8 @@ class Loader:
     def _planned(self, first: int, every: int) -> Iterator[Drawn]:
         """Look up the draws of each batch, many at once."""
         whole, start, number = self.batch_size * self.world, self.draws, 0
+        if self._law.count is not None and start >= self._law.count:
+            start = 0
         at_once = max(1, PLANNED // whole)
         counters = self._law.counters(start)
         while self._law.count is None or start < self._law.count:

@@ -1,6 +1,7 @@
 """Where the steps of a locked mixture are: from a draw to an episode, and to the stored steps around it."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -88,6 +89,10 @@ class InTurn:
     def count(self) -> int:
         """Count the draws until the end."""
         return sum(self.sizes)
+
+    def to_json(self) -> dict[str, Any]:
+        """Say what the order depends on."""
+        return {"sizes": list(self.sizes)}
 
     def counters(self, _: int) -> Array:
         """Count nothing: a draw tells its place by itself."""

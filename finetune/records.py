@@ -5,6 +5,7 @@ and the view, so that starting is quick, and memory does not grow with the datas
 """
 
 import json
+import os
 from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
@@ -56,9 +57,13 @@ class Records:
     def of(self, file: str) -> "FileRecords":
         """Open the records of one data file, computed if they are not there yet."""
         path = self._folder / f"{Path(file).name}.records"
-        if not path.exists():
+        if not is_whole(path, rows=self._rows[file], dtype=self.dtype):
             keep(path, self._computed(file))
         return FileRecords(path, self.dtype)
+
+    @cached_property
+    def _rows(self) -> dict[str, int]:
+        return {file["path"]: file["rows"] for file in self._dataset.manifest["files"]}
 
     @property
     def _view(self) -> View | None:
@@ -111,6 +116,17 @@ def _viewed(view: View | None, steps: dict[str, Array]) -> tuple[Array, Array]:
     except ViewError:
         return np.empty((0, len(view.space)), np.float32), np.zeros(length, bool)
     return found.action, found.mask
+
+
+def is_whole(path: Path, *, rows: int, dtype: np.dtype) -> bool:
+    """Say whether a file has as many bytes as it should: a disk that was full, or a crash, may have cut it."""
+    try:
+        with path.open("rb") as file:
+            file.seek(-SIZE.itemsize, os.SEEK_END)
+            texts = int(np.frombuffer(file.read(), SIZE)[0])
+            return file.tell() == rows * dtype.itemsize + texts + SIZE.itemsize
+    except OSError:
+        return False
 
 
 class FileRecords:

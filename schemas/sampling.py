@@ -11,9 +11,10 @@ The hash is the finalizer of SplitMix64 (Steele, Lea, Flood 2014); the permutati
 
 import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from fractions import Fraction
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
@@ -46,6 +47,10 @@ class Law:
                 raise SpecError(f"{name}: a share of {share} of {size} steps cannot be drawn from")
         if not self.names:
             raise SpecError("nothing to draw from: the mixture has no source")
+
+    def to_json(self) -> dict[str, Any]:
+        """Say what the order depends on."""
+        return asdict(self)
 
     @cached_property
     def _bounds(self) -> Array:

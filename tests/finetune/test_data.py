@@ -122,6 +122,26 @@ def test_a_position_in_another_order_is_refused(lock: Path, late: Path) -> None:
     make_loader(lock, chunk=3).load_state_dict(state)  # a longer chunk draws the same
 
 
+def test_a_position_is_refused_where_only_the_weights_differ(lab: Path) -> None:
+    paths = [locked(lab, weights=f"one = {weight}\ntwo = 1.0") for weight in (1.0, 30.0)]
+    with pytest.raises(MixtureError, match="in another order: order differ"):
+        make_loader(paths[1]).load_state_dict(make_loader(paths[0]).state_dict())
+
+
+@pytest.mark.parametrize("draws", [True, -5, 10**19, None, "3", 2.0])
+def test_a_position_that_no_loader_gave_is_refused(lock: Path, draws: Any) -> None:
+    loader = make_loader(lock)
+    with pytest.raises(MixtureError, match="not one that a loader gave"):
+        loader.load_state_dict({**loader.state_dict(), "draws": draws})
+
+
+def test_records_that_were_cut_are_computed_again(lock: Path, tmp_path: Path) -> None:
+    expected = dict(first(make_loader(lock, batch_size=4, cache=tmp_path), 20))
+    for path in tmp_path.rglob("*.records"):
+        path.write_bytes(path.read_bytes()[: 40 if "one" in str(path) else 0])
+    assert dict(first(make_loader(lock, batch_size=4, cache=tmp_path), 20)) == expected
+
+
 def test_dropped_ends_are_never_drawn_and_nothing_else_is_left_out(lock: Path) -> None:
     loader = make_loader(lock, batch_size=50, chunk=4, ends="drop", cameras=())
     places = set()
@@ -148,6 +168,7 @@ def test_what_is_held_out_comes_once_in_order(lab: Path) -> None:
     assert draws.tolist() == list(range(loader.steps))
     train = make_loader(path, batch_size=1, cameras=()).steps
     assert loader.steps + train == 48
+    assert [len(batch) for batch in loader] == [len(batch) for batch in batches]  # and once more, if it is asked again
     shares = [make_loader(path, part="val", batch_size=4, rank=rank, world=3, cameras=()) for rank in range(3)]
     assert sorted(k for share in shares for batch in share for k in batch.draw.tolist()) == draws.tolist()
     held = {instruction for batch in batches for instruction in batch.instruction}
@@ -346,6 +367,8 @@ def test_an_empty_part_says_what_would_fill_it(lock: Path) -> None:
         ({"rank": 2, "world": 2}, "rank 2 of 2"),
         ({"cameras": "primary"}, "a tuple of different names"),
         ({"batch_size": 0}, "batch_size 0"),
+        ({"batch_size": 2.5}, "batch_size 2.5"),
+        ({"seed": -1}, "seed -1"),
         ({"corrupt": "substitute"}, "does not tell its size"),
     ],
 )
