@@ -7,7 +7,7 @@ import numpy as np
 import polars as pl
 
 from schemas import columns
-from schemas.arrow import optional_column
+from schemas.arrow import as_numpy, optional_column
 from schemas.columns import STATE, Run, Span
 from schemas.errors import UsageError, ViewError, did_you_mean
 from schemas.ops import ROW
@@ -113,4 +113,4 @@ def _tasks(run: Run, tasks: Sequence[str]) -> Array:
     encoded = run.table["instruction"].chunk(0).dictionary_encode()
     number = {text: i for i, text in enumerate(tasks)}
     known = np.array([*(number[text] for text in encoded.dictionary.to_pylist()), -1], np.int64)
-    return np.asarray(known[encoded.indices.fill_null(len(known) - 1).to_numpy(zero_copy_only=False)])
+    return np.asarray(known[as_numpy(encoded.indices.fill_null(len(known) - 1))])

@@ -19,6 +19,7 @@ SCHEMA_VERSION = 2
 IMAGE = pa.struct([pa.field("bytes", pa.binary()), pa.field("path", pa.string())])
 META = b"oxe"  # the key of our metadata, on the schema and on every field
 IMAGES, DEPTH, RAW = "observation.images.", "observation.depth.", "raw."
+NUMPY = {"halffloat": "float16", "float": "float32", "double": "float64"}  # where Arrow's name is not numpy's
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -202,7 +203,7 @@ def from_arrow(array: pa.Array, field: Field) -> Column:
     """Turn `to_arrow`'s result back into the column it was."""
     lengths = []
     for _ in range(list_levels(field)):
-        offsets = array.offsets.to_numpy()
+        offsets = as_numpy(array.offsets)
         lengths.append(np.diff(offsets).astype(np.int64))
         array = array.flatten()
     values: Column
@@ -212,7 +213,7 @@ def from_arrow(array: pa.Array, field: Field) -> Column:
         shape = field.shape if None not in field.shape else ()
         for _ in shape:
             array = array.flatten()
-        values = array.to_numpy(zero_copy_only=False).reshape(-1, *shape)
+        values = as_numpy(array).reshape(-1, *shape)
     return Ragged(values, tuple(lengths)) if lengths else values  # type: ignore[arg-type]
 
 
@@ -296,14 +297,29 @@ def _scattered(views: Sequence[Viewed]) -> pa.Array:
     return pa.ListArray.from_arrays(pa.array(offsets), pa.array(action.reshape(-1)), mask=pa.array(~mask))
 
 
+def as_numpy(array: pa.Array) -> Array:
+    """Give the numbers of an array without nulls.
+
+    Not by `to_numpy`: that imports pandas, which takes longer than to read a small dataset.
+    """
+    data = array.buffers()[1]
+    if data is None:
+        return np.empty(0, NUMPY.get(str(array.type), str(array.type)))
+    if pa.types.is_boolean(array.type):
+        bits = np.unpackbits(np.frombuffer(data, np.uint8), bitorder="little")
+        return bits[array.offset : array.offset + len(array)].astype(bool)
+    dtype = np.dtype(NUMPY.get(str(array.type), str(array.type)))
+    return np.frombuffer(data, dtype, len(array), array.offset * dtype.itemsize)
+
+
 def vectors(array: pa.Array, size: int) -> Array:
     """Read a [T, size] float32 column."""
-    return np.asarray(array.flatten().to_numpy(zero_copy_only=False)).reshape(-1, size)
+    return as_numpy(array.flatten()).reshape(-1, size)
 
 
 def optional_column(array: pa.Array) -> Array | None:
     """Read a column of numbers; None where it is null throughout."""
-    return None if array.null_count else np.asarray(array.to_numpy(zero_copy_only=False))
+    return None if array.null_count else as_numpy(array)
 
 
 def instruction_column(array: pa.Array) -> tuple[tuple[str, ...], Array | None]:
@@ -311,7 +327,7 @@ def instruction_column(array: pa.Array) -> tuple[tuple[str, ...], Array | None]:
     if array.null_count:
         return (), None
     encoded = array.dictionary_encode()
-    return tuple(encoded.dictionary.to_pylist()), encoded.indices.to_numpy().astype(np.int32)
+    return tuple(encoded.dictionary.to_pylist()), as_numpy(encoded.indices).astype(np.int32)
 
 
 def metadata_schema(layout: Layout) -> list[pa.Field]:
