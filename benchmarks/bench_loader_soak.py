@@ -112,6 +112,7 @@ def main() -> None:
     for name in SETS:
         fresh(__file__, args.data, name, side="prepare")
     costs = compare(__file__, args, "large", sides=list(FIRSTS))
+    load = os.getloadavg()[1]
     del costs["warmed"]
     firsts = [
         (side, f"{cost.wall_s:.3f}", f"{cost.cpu_s:.3f}", f"{cost.rss_mb:.0f}", at_most(cost.wall_s, FIRST_GOAL))
@@ -141,7 +142,8 @@ def main() -> None:
         "The first sample of 1,000,000 stored steps, after imports, each time in a new process:\n",
         table(("side", "wall s", "CPU s", "peak RSS MB", "goal"), firsts),
         "cold: the loader was never used with this dataset. forgotten: its records are there, and no page of any file\n"
-        "is in memory. warm: both are.\n",
+        f"is in memory. warm: both are. The machine's load was {load:.1f}: what is above the number of cores makes\n"
+        "walls longer.\n",
         f"Memory (VmRSS, MB) while {SAMPLES:,} samples are handed out, one process each:\n",
         table(
             (

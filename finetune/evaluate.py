@@ -53,7 +53,7 @@ def evaluate(model: str, lock: Path, asked: Asked, *, watch: Watch = lambda _: N
     loader = _loader(folder, lock, asked)
     limit = loader.steps if asked.limit is None else min(asked.limit, loader.steps)
     vla: Any = policy(str(folder), dtype=getattr(torch, asked.dtype))
-    judge = Judge.of(vla.to(asked.device), loader)
+    judge = OpenLoop.of(vla.to(asked.device), loader)
     others = _of_others(folder, lock, asked, steps=loader.steps) if asked.shuffle else None
     found: list[Steps] = []
     for batch in islice(loader, -(-limit // asked.batch)):
@@ -65,7 +65,7 @@ def evaluate(model: str, lock: Path, asked: Asked, *, watch: Watch = lambda _: N
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Judge:
+class OpenLoop:
     """A policy, and for each source of a lock its own statistics and the lock's."""
 
     vla: Any

@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 
 import numpy as np
+import polars as pl
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from schemas.errors import MixtureError
 from schemas.lock import TRAIN, Lock
@@ -37,11 +37,11 @@ class Order:
     def __init__(self, lock: Lock, table: pa.Table, *, part: str, dropped: int = 0) -> None:
         """Leave out the last `dropped` steps of each episode; a part of which nothing is left is a MixtureError."""
         keys = list(lock.strata) if part == TRAIN else [(name, "") for name in lock.sources]
-        table = table.filter(pc.and_(pc.equal(table["part"], part), pc.greater(table["steps"], 0)))
-        stratum = _numbered(table, keys, whole=part != TRAIN)
+        episodes = pl.DataFrame(table).filter((pl.col("part") == part) & (pl.col("steps") > 0))
+        stratum = _numbered(episodes, keys, whole=part != TRAIN)
         order = np.argsort(stratum, kind="stable")
-        table, stratum = table.take(order), stratum[order]
-        self.shown = _shown(table, list(lock.sources))
+        episodes, stratum = episodes[order], stratum[order]
+        self.shown = _shown(episodes, list(lock.sources))
         drawn = np.maximum(np.diff(self.shown.bounds) - dropped, 0)
         self._bounds = np.concatenate([[0], np.cumsum(drawn)])  # of what may be drawn
         sizes = np.bincount(stratum, weights=drawn, minlength=len(keys)).astype(np.int64)
@@ -105,30 +105,30 @@ class InTurn:
         return np.broadcast_to(turns, strata.shape)
 
 
-def _numbered(table: pa.Table, keys: list[tuple[str, str]], *, whole: bool) -> Array:
+def _numbered(episodes: pl.DataFrame, keys: list[tuple[str, str]], *, whole: bool) -> Array:
     """Number each episode's stratum."""
-    known = {"\0".join(key): i for i, key in enumerate(keys)}
-    stratum = pa.array([""] * len(table), pa.string()) if whole else table["stratum"]
-    said = pc.binary_join_element_wise(table["source"], stratum, "\0")
-    words = pa.array(list(known))
-    found = pc.index_in(said, words)
-    if found.null_count:
+    stratum = pl.lit("") if whole else pl.col("stratum")
+    said = episodes.select(key=pl.concat_str("source", stratum, separator="\0"))["key"]
+    found = _places(said, ["\0".join(key) for key in keys])
+    if found.null_count():
         raise MixtureError("the lock's episodes are of a stratum that the lock does not have: lock the mixture again")
-    return np.asarray(found.to_numpy(zero_copy_only=False), np.int64)
+    return found.to_numpy()
 
 
-def _shown(table: pa.Table, sources: list[str]) -> Shown:
-    steps = table["steps"].to_numpy()
-    ranges = table["ranges"].combine_chunks()
-    edges = ranges.flatten().to_numpy(zero_copy_only=False).astype(np.int64).reshape(-1, 2)
-    bounds = np.concatenate([[0], np.cumsum(steps)])
+def _places(words: pl.Series, known: list[str]) -> pl.Series:
+    """Number words by their place in a list; null is what is not in it."""
+    return words.replace_strict(known, range(len(known)), default=None, return_dtype=pl.Int64)
+
+
+def _shown(episodes: pl.DataFrame, sources: list[str]) -> Shown:
+    edges = episodes["ranges"].explode().to_numpy().astype(np.int64).reshape(-1, 2)
+    bounds = np.concatenate([[0], np.cumsum(episodes["steps"].to_numpy())])
     run_bounds = np.concatenate([[0], np.cumsum(edges[:, 1] - edges[:, 0])])
     if bounds[-1] != run_bounds[-1]:
         raise MixtureError("the lock's ranges and steps do not agree: lock the mixture again")
-    source = pc.index_in(table["source"], pa.array(sources)).to_numpy(zero_copy_only=False)
     return Shown(
-        source=np.asarray(source, np.int64),
-        position=table["position"].to_numpy(),
+        source=_places(episodes["source"], sources).to_numpy(),
+        position=episodes["position"].to_numpy(),
         bounds=bounds,
         run_bounds=run_bounds,
         run_start=edges[:, 0],

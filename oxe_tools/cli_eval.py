@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from tqdm import tqdm
 
-from oxe_tools import mixtures, show, show_eval
+from oxe_tools import show, show_eval
 from oxe_tools.cli_predict import Dtype
 from oxe_tools.console import Json
 from schemas.errors import MissingExtraError, UsageError
@@ -53,6 +53,7 @@ def evaluate(
         from finetune.evaluate import evaluate as judged
     except ModuleNotFoundError as error:
         raise MissingExtraError(str(error.name), extra="finetune") from error
+    from oxe_tools import mixtures
     from oxe_tools.evaluation import write
 
     place = mixtures.found_lock(lock)[0]

@@ -10,6 +10,7 @@ from schemas.errors import SourceError
 from schemas.images import JPEG
 from schemas.source import Array, Bytes
 
+DAMAGED = "premature end of data segment"  # as libjpeg says that bits do not add up to the pixels there should be
 EIGHT_BITS = {"1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr"}  # Pillow's modes
 
 
@@ -24,8 +25,10 @@ def decode(data: Bytes, *, like_tensorflow: bool = False, out: Array | None = No
     if data[:2] == JPEG:
         try:
             return np.asarray(simplejpeg.decode_jpeg(data, fastdct=like_tensorflow, fastupsample=False, buffer=out))
-        except ValueError:  # its end marker is missing, or its pixels: Pillow tells these apart
-            pass
+        except ValueError as error:
+            if DAMAGED in str(error):  # Pillow would make up what is not there
+                raise SourceError(f"an image that cannot be decoded ({error})", reason="bad_image") from error
+            # else its end marker is missing, or its pixels: Pillow tells these apart
     try:
         with Image.open(io.BytesIO(data)) as image:
             if image.mode not in EIGHT_BITS:

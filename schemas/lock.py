@@ -170,7 +170,8 @@ def read(path: Path) -> tuple[Lock, pa.Table]:
     found = xxhash.xxh3_128_hexdigest(table)
     if found != lock.episodes:
         raise MixtureError(f"{side_file(path)}: has digest {found}, the lock says {lock.episodes}")
-    return lock, pq.read_table(pa.py_buffer(table))
+    # Not `read_table`: it imports pandas, which takes longer than all else a loader does before its first sample.
+    return lock, pq.ParquetFile(pa.py_buffer(table)).read(use_threads=False)
 
 
 def _first_line(error: Exception) -> str:

@@ -20,6 +20,7 @@ from finetune.processor import PrismaticProcessor
 from schemas.errors import CheckpointError, UsageError
 from schemas.source import Array
 
+HEAD = "language_model.lm_head.weight"
 IGNORED = -100  # a label that no loss counts
 
 
@@ -209,7 +210,7 @@ class OpenVLAForActionPrediction(PreTrainedModel):
         with torch.device("meta"):
             expected = {key: tuple(value.shape) for key, value in cls(config).state_dict().items()}
         if config.text_config.tie_word_embeddings:
-            del expected["language_model.lm_head.weight"]  # it is the embedding, stored once
+            del expected[HEAD]  # it is the embedding, stored once
         checkpoint.check_layout(folder, expected)
         if "dtype" not in kwargs and "torch_dtype" not in kwargs:
             kwargs["dtype"] = torch.float32
@@ -225,6 +226,8 @@ class OpenVLAForActionPrediction(PreTrainedModel):
 
     def save_pretrained(self, save_directory: Any, *args: Any, **kwargs: Any) -> None:
         """Write a checkpoint that the original code loads, with statistics and processor."""
+        if self.config.text_config.tie_word_embeddings and kwargs.get("state_dict"):
+            kwargs["state_dict"] = {key: value for key, value in kwargs["state_dict"].items() if key != HEAD}
         super().save_pretrained(save_directory, *args, **kwargs)
         folder = Path(save_directory)
         version = {"transformers_version": "4.40.1"}

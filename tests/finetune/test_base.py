@@ -49,6 +49,15 @@ def test_what_is_made_here_loads_again_and_predicts_the_same(base: str, tmp_path
         np.testing.assert_array_equal(*actions)
 
 
+def test_a_head_that_is_the_embedding_is_stored_once_also_of_a_state_that_was_gathered(tmp_path: Path) -> None:
+    vla = made()
+    vla.config.text_config.tie_word_embeddings = True
+    vla.language_model.tie_weights()
+    vla.save_pretrained(tmp_path, state_dict={key: value.clone() for key, value in vla.state_dict().items()})
+    again = OpenVLAForActionPrediction.from_pretrained(tmp_path)
+    assert torch.equal(again.get_output_embeddings().weight, vla.get_input_embeddings().weight)
+
+
 def test_the_tiny_model_depends_on_the_seed_alone() -> None:
     states = []
     for noise in range(2):

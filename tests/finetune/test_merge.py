@@ -15,8 +15,10 @@ from safetensors.torch import load_file, save_file  # noqa: E402 - only where to
 
 from finetune import lora  # noqa: E402
 from finetune.base import build  # noqa: E402
-from finetune.merge import merge  # noqa: E402
+from finetune.checkpoint import write_json  # noqa: E402
+from finetune.merge import CARRIED, merge  # noqa: E402
 from finetune.models.openvla import OpenVLAForActionPrediction  # noqa: E402
+from finetune.preprocessing import Preprocessing  # noqa: E402
 from finetune.recipe import LoraRecipe, ModelRecipe  # noqa: E402
 
 ADAPTER = DATA / "adapter"
@@ -116,11 +118,14 @@ def test_a_head_that_is_the_embedding_gets_weights_of_its_own(tmp_path: Path) ->
 
 def test_the_statistics_and_files_of_the_training_come_along(tmp_path: Path) -> None:
     folder = copied(tmp_path)
-    for name in ("preprocessing.json", "licences.json", "mixture.lock", "recipe.toml"):
+    for name in ("licences.json", "mixture.lock", "mixture.lock.parquet", "recipe.toml"):
         (folder / name).write_text(name)
-    (folder / "dataset_statistics.json").write_bytes(
-        (BASE / "dataset_statistics.json").read_bytes().replace(b"tiny_", b"my_")
-    )
+    write_json(folder / "preprocessing.json", Preprocessing(method="area").to_json())
+    known = (BASE / "dataset_statistics.json").read_bytes()
+    (folder / "dataset_statistics.json").write_bytes(known.replace(b"tiny_", b"my_"))
     merge(str(BASE), folder, tmp_path / "out")
-    assert (tmp_path / "out/recipe.toml").read_text() == "recipe.toml"
-    assert loaded(tmp_path / "out").norm_stats.keys() == {"my_bridge", "my_fractal"}
+    for name in CARRIED:
+        assert (tmp_path / "out" / name).read_bytes() == (folder / name).read_bytes()
+    merged = loaded(tmp_path / "out")
+    assert merged.norm_stats.keys() == {"my_bridge", "my_fractal"}
+    assert merged.preprocessing == Preprocessing(method="area")

@@ -47,6 +47,7 @@ def test_a_jpeg_that_lacks_only_its_end_marker_is_one() -> None:
         (b"", "an image that is neither JPEG nor PNG"),
         (b"junk", "an image that is neither JPEG nor PNG"),
         (make_jpeg(30, 50)[:400], "an image that cannot be decoded"),
+        (make_jpeg(30, 50)[:-100] + b"\xff\xd9", "premature end of data segment"),
         (encoded(NOISE, "PNG")[:200], "an image that cannot be decoded"),
         (encoded(Image.fromarray(np.zeros((3, 4), np.uint16)), "PNG"), "an image of mode I;16: not 8 bits a channel"),
     ],
