@@ -1,5 +1,6 @@
 """The command `oxe train`: it parses, calls one function, and prints."""
 
+import os
 import sys
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -51,8 +52,9 @@ def train(
         return
     place = _lock(asked, target, lock)
     folder = out or Path(asked.name)
-    with tqdm(total=asked.train.steps, unit=" steps", disable=None, file=sys.stderr) as bar:
-        found = training.train(asked, place, folder, overwrite=overwrite, say=_say, watch=_shown_by(bar))
+    hidden = True if os.environ.get("RANK", "0") != "0" else None  # torchrun's; None: if no terminal is there
+    with tqdm(total=asked.train.steps, unit=" steps", disable=hidden, file=sys.stderr) as bar:
+        found = training.train(asked, place, folder, overwrite=overwrite, say=_said_above(bar), watch=_shown_by(bar))
     if found is None:  # a process of torchrun that has nothing to tell
         return
     (show.as_json if as_json else show.training)(found)
@@ -81,8 +83,8 @@ def _lock(recipe: "Recipe", target: str, lock: str | None) -> Path:
     return mixtures.found_lock(str(Path(target).parent / recipe.data.lock))[0]
 
 
-def _say(line: str) -> None:
-    typer.echo(line, err=True)
+def _said_above(bar: "tqdm[Any]") -> Any:
+    return lambda line: bar.write(line, file=sys.stderr)
 
 
 def _shown_by(bar: "tqdm[Any]") -> Any:
