@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from tqdm import tqdm
 
-from oxe_tools import mixtures, show, show_plan
+from oxe_tools import show, show_plan
 from oxe_tools.console import INTERRUPTED, Json, Overwrite
 from schemas.errors import MissingExtraError, UsageError
 
@@ -76,6 +76,8 @@ def _show_plan(asked: "Recipe", *, as_json: bool) -> None:
 
 def _lock(recipe: "Recipe", target: str, lock: str | None) -> Path:
     """Find the mixture: the one that is said, or the one that the recipe names from its own folder."""
+    from oxe_tools import mixtures
+
     if lock is not None:
         return mixtures.found_lock(lock)[0]
     if recipe.data.lock is None:
