@@ -43,7 +43,7 @@ def recipe() -> Any:
 
 def samples() -> Any:
     """Make a batch as the loader would hand it out."""
-    from finetune.batch import Batch
+    from finetune.loading.batch import Batch
 
     rng = np.random.default_rng(SEED)
     rows = {name: np.arange(BATCH) for name in ("draw", "episode", "step")}
@@ -68,9 +68,9 @@ def built() -> tuple[Any, Any, Any]:
     """Give the model, one batch, and what the model reads of it; a second thread would spin, and count as work."""
     import torch
 
-    from finetune.base import build
-    from finetune.batches import Collator
     from finetune.lora import trainable
+    from finetune.models.base import build
+    from finetune.training.batches import Collator
 
     torch.set_num_threads(1)
     model, batch = build(recipe().model, seed=SEED), samples()
@@ -82,10 +82,10 @@ def ours(_data: Path, _letter: str) -> Trial:
     """Step as `oxe train` does, with its metrics and the norm of the gradients."""
     import torch
 
-    from finetune.batches import Collator
-    from finetune.engine import Engine, adamw
-    from finetune.metrics import Judge
-    from finetune.parallel import Place
+    from finetune.training.batches import Collator
+    from finetune.training.engine import Engine, adamw
+    from finetune.training.metrics import Judge
+    from finetune.training.parallel import Place
     from stats.norm import NormStats
 
     model, batch, inputs = built()

@@ -9,14 +9,14 @@ from typing import Any, Literal, Self, TypeAlias, get_args
 
 import numpy as np
 
-from finetune.assemble import Assembly, Drawn
-from finetune.batch import Batch
-from finetune.cache import LIMIT, BlockCache, default_folder
-from finetune.order import InTurn, Order
-from finetune.pictures import Decoder
+from finetune.loading.assemble import Assembly, Drawn
+from finetune.loading.batch import Batch
+from finetune.loading.cache import LIMIT, BlockCache, default_folder
+from finetune.loading.order import InTurn, Order
+from finetune.loading.pictures import Decoder
+from finetune.loading.sources import opened
+from finetune.loading.windows import Reader
 from finetune.preprocessing import Preprocessing
-from finetune.sources import opened
-from finetune.windows import Reader
 from schemas import lock as locks
 from schemas.errors import MixtureError, UsageError, did_you_mean
 from schemas.lock import TRAIN, VALIDATION

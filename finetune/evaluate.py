@@ -11,10 +11,8 @@ import torch
 
 from finetune import checkpoint, recipe
 from finetune.actions import ActionTokenizer
-from finetune.batch import Batch
-from finetune.batches import known_numbers
 from finetune.data import Loader, Part, Reading
-from finetune.folders import RECIPE
+from finetune.loading.batch import Batch
 from finetune.models.openvla import OpenVLAForActionPrediction
 from finetune.policy import policy
 from finetune.predict import NO_EPS, decode
@@ -22,6 +20,8 @@ from finetune.preprocessing import Preprocessing
 from finetune.processor import prompt
 from finetune.recipe import DataRecipe
 from finetune.scores import Scores, Source, Steps
+from finetune.training.batches import known_numbers
+from finetune.training.folders import RECIPE
 from schemas.errors import CheckpointError
 from schemas.lock import TRAIN, Lock
 from schemas.source import Array

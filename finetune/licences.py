@@ -4,7 +4,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from finetune import checkpoint
-from finetune.base import PUBLISHED, config_of
+from finetune.models.base import PUBLISHED, config_of
 from finetune.recipe import ModelRecipe
 from schemas.errors import CheckpointError
 from schemas.lock import Lock

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from finetune import lora
-from finetune.base import config_of
+from finetune.models.base import config_of
 from finetune.models.openvla import OpenVLAForActionPrediction
 from finetune.recipe import Recipe
 from finetune.saved import blocks, saved

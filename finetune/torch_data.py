@@ -12,8 +12,8 @@ import torch
 from torch import distributed
 from torch.utils import data
 
-from finetune.batch import Batch
 from finetune.data import Loader
+from finetune.loading.batch import Batch
 from schemas.errors import UsageError
 
 

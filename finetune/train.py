@@ -9,16 +9,16 @@ from typing import Any
 import numpy as np
 from transformers.utils.logging import disable_progress_bar
 
-from finetune import folders, parallel
-from finetune.engine import Part, Stepped
-from finetune.feed import evaluated, feed
-from finetune.logs import Log
 from finetune.memory import enough_memory
 from finetune.recipe import Recipe
-from finetune.session import Session
-from finetune.setup import Task
-from finetune.stopping import Stop, asked_to_stop
 from finetune.torch_data import TorchLoader
+from finetune.training import folders, parallel
+from finetune.training.engine import Part, Stepped
+from finetune.training.feed import evaluated, feed
+from finetune.training.logs import Log
+from finetune.training.session import Session
+from finetune.training.setup import Task
+from finetune.training.stopping import Stop, asked_to_stop
 from schemas.errors import TrainingError
 
 Watch = Callable[[int, Mapping[str, Any]], None]  # the first process tells it the steps done, and what was logged last

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from finetune.batch import Batch
 from finetune.data import Loader, Reading
+from finetune.loading.batch import Batch
 from finetune.preprocessing import Preprocessing
 from schemas import lock as locks
 from schemas.lock import Lock

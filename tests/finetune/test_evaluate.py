@@ -22,14 +22,14 @@ from tests.pipelines.toy import jpeg, oxe
 
 torch = pytest.importorskip("torch", reason="the models need the extra finetune")
 
-from finetune.batches import Collator  # noqa: E402 - only where torch is
 from finetune.data import Loader, Reading  # noqa: E402
 from finetune.evaluate import Asked, _of_others, evaluate  # noqa: E402
-from finetune.parallel import Place  # noqa: E402
 from finetune.policy import policy  # noqa: E402
 from finetune.preprocessing import Preprocessing  # noqa: E402
 from finetune.recipe import load  # noqa: E402
-from finetune.setup import Task  # noqa: E402
+from finetune.training.batches import Collator  # noqa: E402 - only where torch is
+from finetune.training.parallel import Place  # noqa: E402
+from finetune.training.setup import Task  # noqa: E402
 
 Trained = tuple[Path, Path]  # a lock, and a checkpoint trained on it
 

@@ -16,7 +16,7 @@ from peft import PeftModel  # noqa: E402 - only where torch is
 from safetensors.torch import load_file, save_file  # noqa: E402
 
 from finetune import lora  # noqa: E402
-from finetune.base import build  # noqa: E402
+from finetune.models.base import build  # noqa: E402
 from finetune.models.openvla import OpenVLAForActionPrediction  # noqa: E402
 from finetune.recipe import LoraRecipe, ModelRecipe  # noqa: E402
 

@@ -14,9 +14,9 @@ torch = pytest.importorskip("torch", reason="the models need the extra finetune"
 from safetensors.torch import load_file, save_file  # noqa: E402 - only where torch is
 
 from finetune import lora  # noqa: E402
-from finetune.base import build  # noqa: E402
 from finetune.checkpoint import write_json  # noqa: E402
 from finetune.merge import CARRIED, merge  # noqa: E402
+from finetune.models.base import build  # noqa: E402
 from finetune.models.openvla import OpenVLAForActionPrediction  # noqa: E402
 from finetune.preprocessing import Preprocessing  # noqa: E402
 from finetune.recipe import LoraRecipe, ModelRecipe  # noqa: E402

@@ -21,7 +21,7 @@ MEASURE = """
 import resource, sys
 import torch
 from finetune import lora
-from finetune.base import build
+from finetune.models.base import build
 from tests.finetune.test_plan import recipe
 
 def resident():

@@ -9,14 +9,14 @@ import torch
 from torch import Tensor, nn
 from torch.optim import AdamW
 
-from finetune.batch import Batch
-from finetune.batches import Inputs
-from finetune.metrics import Judge, Metrics
+from finetune.loading.batch import Batch
 from finetune.models.openvla import IGNORED
 from finetune.models.vit import PATCHES
-from finetune.parallel import Place, quiet, whole
 from finetune.recipe import Recipe
-from finetune.schedule import rate
+from finetune.training.batches import Inputs
+from finetune.training.metrics import Judge, Metrics
+from finetune.training.parallel import Place, quiet, whole
+from finetune.training.schedule import rate
 from schemas.errors import TrainingError
 
 Part = tuple[Batch, Inputs]  # what a process computes at a time

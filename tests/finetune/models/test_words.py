@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 pytest.importorskip("torch", reason="the models need the extra finetune")
 
 from finetune.actions import ActionTokenizer
+from finetune.models.words import SPACE, tokenizer
 from finetune.processor import prompt
-from finetune.words import SPACE, tokenizer
 
 WORDS = tokenizer()
 

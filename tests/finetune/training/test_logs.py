@@ -8,7 +8,7 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="training needs the extra finetune")
 
-from finetune.logs import Log, lines  # noqa: E402 - only where torch is
+from finetune.training.logs import Log, lines  # noqa: E402 - only where torch is
 
 
 def written(out: Path, *steps: int, after: int = 0, tensorboard: bool = False) -> None:

@@ -8,15 +8,17 @@ from typing import Any, Self
 import torch
 from torch import nn
 
-from finetune import base, folders, licences, lora, parallel, snapshots
-from finetune.batches import Collator
-from finetune.engine import Engine, adamw
-from finetune.folders import BASE, Run
-from finetune.metrics import Judge
-from finetune.parallel import Place
-from finetune.setup import Task
-from finetune.snapshots import Position
+from finetune import licences, lora
+from finetune.models import base
 from finetune.torch_data import TorchLoader
+from finetune.training import folders, parallel, snapshots
+from finetune.training.batches import Collator
+from finetune.training.engine import Engine, adamw
+from finetune.training.folders import BASE, Run
+from finetune.training.metrics import Judge
+from finetune.training.parallel import Place
+from finetune.training.setup import Task
+from finetune.training.snapshots import Position
 from schemas.errors import CheckpointError
 
 

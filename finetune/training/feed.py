@@ -6,10 +6,10 @@ from itertools import islice
 
 import torch
 
-from finetune.batch import Batch
-from finetune.batches import Collator, Inputs
-from finetune.engine import Part
+from finetune.loading.batch import Batch
 from finetune.torch_data import TorchLoader
+from finetune.training.batches import Collator, Inputs
+from finetune.training.engine import Part
 from schemas.errors import UsageError
 
 

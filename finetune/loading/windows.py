@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from finetune.sources import File, OpenFiles, Source
+from finetune.loading.sources import File, OpenFiles, Source
 from schemas.errors import DatasetError, MixtureError
 from schemas.source import Array
 from stats.norm import Figures, Method, NormStats, normalized

@@ -9,12 +9,13 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from finetune import licences, lora, recipe, snapshots
+from finetune import licences, lora, recipe
 from finetune.checkpoint import STATISTICS, write_json
-from finetune.logs import LOG, TENSORBOARD
-from finetune.parallel import Place, gathered, inside
-from finetune.setup import Task
-from finetune.snapshots import PREFIX, STATE, UNFINISHED, Position
+from finetune.training import snapshots
+from finetune.training.logs import LOG, TENSORBOARD
+from finetune.training.parallel import Place, gathered, inside
+from finetune.training.setup import Task
+from finetune.training.snapshots import PREFIX, STATE, UNFINISHED, Position
 from schemas.errors import OxeError, UsageError
 from schemas.folder import LocalFolder
 from schemas.lock import side_file

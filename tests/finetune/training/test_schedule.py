@@ -3,7 +3,7 @@
 import pytest
 
 from finetune.recipe import OptimizerRecipe
-from finetune.schedule import rate
+from finetune.training.schedule import rate
 
 
 def rates(steps: int, **told: object) -> list[float]:

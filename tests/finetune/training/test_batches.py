@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from finetune.actions import ActionTokenizer
-from finetune.batch import Batch
+from finetune.loading.batch import Batch
 from schemas.errors import UsageError
 from stats.norm import NormStats
 from tests.finetune.runs import toy
@@ -16,11 +16,11 @@ from tests.finetune.vla import INSTRUCTIONS, image, model, reference
 
 torch = pytest.importorskip("torch", reason="training needs the extra finetune")
 
-from finetune.batches import Collator, Inputs  # noqa: E402 - only where torch is
-from finetune.engine import Engine, adamw  # noqa: E402
-from finetune.metrics import Judge, Metrics  # noqa: E402
 from finetune.models.openvla import IGNORED  # noqa: E402
-from finetune.parallel import Place  # noqa: E402
+from finetune.training.batches import Collator, Inputs  # noqa: E402 - only where torch is
+from finetune.training.engine import Engine, adamw  # noqa: E402
+from finetune.training.metrics import Judge, Metrics  # noqa: E402
+from finetune.training.parallel import Place  # noqa: E402
 
 PAD = 32000
 

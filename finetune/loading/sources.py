@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import polars as pl
 
-from finetune.bytes import LocalRanges, Ranges, RemoteRanges
-from finetune.cache import BlockCache
-from finetune.records import FileRecords, Records
+from finetune.loading.bytes import LocalRanges, Ranges, RemoteRanges
+from finetune.loading.cache import BlockCache
+from finetune.loading.records import FileRecords, Records
 from schemas.arrow import Camera
 from schemas.drift import changes, place
 from schemas.errors import MixtureError, OxeError, UnreachableError, did_you_mean

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from finetune.bytes import RemoteRanges
-from finetune.cache import BLOCK, LEAST, BlockCache, default_folder, keep
+from finetune.loading.bytes import RemoteRanges
+from finetune.loading.cache import BLOCK, LEAST, BlockCache, default_folder, keep
 from schemas import lock as locks
 from schemas.errors import UsageError
 from schemas.folder import open_folder

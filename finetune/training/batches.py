@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from finetune.actions import ActionTokenizer
-from finetune.batch import Batch
+from finetune.loading.batch import Batch
 from finetune.models.openvla import IGNORED
 from finetune.predict import with_prefix
 from finetune.processor import PrismaticProcessor

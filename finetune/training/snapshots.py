@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from finetune.checkpoint import read_json, weight_files, write_json
-from finetune.parallel import Place, gathered, like
+from finetune.training.parallel import Place, gathered, like
 from schemas.errors import CheckpointError, TrainingError
 
 STATE = "training"  # the folder, inside a checkpoint, of what only training needs

@@ -6,10 +6,10 @@ from typing import Self
 
 import numpy as np
 
-from finetune.batch import Batch
-from finetune.order import Order
-from finetune.pictures import Decoder
-from finetune.windows import Place, Reader
+from finetune.loading.batch import Batch
+from finetune.loading.order import Order
+from finetune.loading.pictures import Decoder
+from finetune.loading.windows import Place, Reader
 from schemas.errors import DatasetError
 from schemas.source import Array
 

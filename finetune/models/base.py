@@ -6,8 +6,9 @@ from typing import Any
 import torch
 from transformers import LlamaConfig, PreTrainedTokenizerFast
 
-from finetune import checkpoint, smol, words
+from finetune import checkpoint
 from finetune.images import ImageTransform
+from finetune.models import smol, words
 from finetune.models.config import OpenVLAConfig
 from finetune.models.openvla import OpenVLAForActionPrediction
 from finetune.processor import PrismaticProcessor

@@ -9,8 +9,8 @@ from schemas.errors import CheckpointError, TrainingError
 
 torch = pytest.importorskip("torch", reason="training needs the extra finetune")
 
-from finetune.parallel import Place  # noqa: E402 - only where torch is
-from finetune.snapshots import (  # noqa: E402
+from finetune.training.parallel import Place  # noqa: E402 - only where torch is
+from finetune.training.snapshots import (  # noqa: E402
     STATE,
     Position,
     load_weights,

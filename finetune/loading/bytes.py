@@ -9,7 +9,7 @@ import weakref
 from pathlib import Path
 from typing import Protocol
 
-from finetune.cache import BLOCK, BlockCache
+from finetune.loading.cache import BLOCK, BlockCache
 from schemas.errors import DatasetError
 from schemas.folder import Folder
 from schemas.store import Fetched

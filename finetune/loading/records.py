@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from finetune.bytes import LocalRanges
-from finetune.cache import keep
+from finetune.loading.bytes import LocalRanges
+from finetune.loading.cache import keep
 from schemas import columns, layout
 from schemas.columns import STATE, Span
 from schemas.errors import ViewError

@@ -10,10 +10,10 @@ import pyarrow.compute as pc
 from finetune import checkpoint
 from finetune.data import Loader, Part, Reading
 from finetune.models.config import OpenVLAConfig
-from finetune.parallel import Place
 from finetune.predict import Statistics
 from finetune.preprocessing import Preprocessing
 from finetune.recipe import Recipe
+from finetune.training.parallel import Place
 from schemas import augment
 from schemas import lock as locks
 from schemas.errors import MixtureError, UsageError

@@ -7,10 +7,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from finetune import buffers
+from finetune.loading import buffers
+from finetune.loading.sources import File
+from finetune.loading.windows import Windows
 from finetune.preprocessing import Preprocessing
-from finetune.sources import File
-from finetune.windows import Windows
 from schemas.augment import Change
 from schemas.errors import DatasetError, SourceError, UsageError
 from schemas.images import sniff

@@ -7,9 +7,9 @@ from typing import Any, Self
 import numpy as np
 
 from finetune.actions import ActionTokenizer
-from finetune.batch import Batch
-from finetune.batches import known_numbers
+from finetune.loading.batch import Batch
 from finetune.predict import NO_EPS
+from finetune.training.batches import known_numbers
 from schemas.source import Array
 from stats.norm import EPS, NormStats
 

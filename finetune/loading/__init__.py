@@ -1,0 +1,1 @@
+"""How batches of a locked mixture are read; `finetune.data` is the loader made of it."""
