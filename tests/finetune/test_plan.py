@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from tests.finetune.vla import tensors_of_7b
+from tests.makers import PEAK
 
 torch = pytest.importorskip("torch", reason="the models need the extra finetune")
 
@@ -44,7 +45,7 @@ for _ in range(3):
     torch.nn.functional.cross_entropy(logits.flatten(0, 1), ids[:, :8].flatten()).backward()
     optimizer.step()
     optimizer.zero_grad()
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - before)
+print(PEAK * 1024 - before)
 """
 
 
@@ -63,7 +64,7 @@ def of(found: Footprint, way: str, world: int, **told: Any) -> Need:
 @pytest.mark.parametrize("checkpointed", [False, True])
 def test_the_tiny_model_takes_what_was_reckoned_up_to_a_tenth(mode: str, *, checkpointed: bool) -> None:
     """Freed memory is given back at once here; glibc otherwise keeps up to as much again on a CPU."""
-    command = [sys.executable, "-c", MEASURE, mode, "64", str(checkpointed)]
+    command = [sys.executable, "-c", MEASURE.replace("PEAK", PEAK), mode, "64", str(checkpointed)]
     environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536", "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
     need = of(footprint(recipe(mode=mode)), "none", 1, batch=64, checkpointed=checkpointed)
