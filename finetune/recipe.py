@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal, Self
 import tomli_w
 from pydantic import AfterValidator, Field, StringConstraints, model_validator
 
+from schemas import toml
 from schemas.errors import SpecError, UsageError, did_you_mean
 from schemas.spec import validated
 from schemas.tables import Model
@@ -254,21 +255,13 @@ def recipe(target: str) -> Recipe:
         if target not in recipe_names():
             raise SpecError(f"unknown recipe '{target}'{did_you_mean(target, recipe_names())}")
         path = HERE / f"{target}.toml"
-    try:
-        return load(path.read_text(encoding="utf-8"), where=str(path))
-    except FileNotFoundError:
-        raise SpecError(f"{target}: no such recipe{did_you_mean(path.stem, recipe_names())}") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise SpecError(f"{path}: cannot be read ({error})") from error
+    missing = f"{target}: no such recipe{did_you_mean(path.stem, recipe_names())}"
+    return load(toml.read(path, missing=missing), where=str(path))
 
 
 def load(text: str, *, where: str) -> Recipe:
     """Read a recipe; `where` names it in errors."""
-    try:
-        data = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise SpecError(f"{where}: not TOML ({error})") from error
-    return validated(Recipe, data, where)
+    return validated(Recipe, toml.tables(text, where), where)
 
 
 def _value(text: str) -> Any:

@@ -5,7 +5,7 @@ from os.path import relpath
 from pathlib import Path
 from typing import Any
 
-from schemas import spec
+from schemas import spec, toml
 from schemas.errors import SpecError, did_you_mean
 from schemas.spec import DatasetSpec
 from schemas.tables import EmbodimentSpec
@@ -90,7 +90,7 @@ def _plain(word: str) -> str:
 
 def _loaded(path: Path) -> DatasetSpec:
     return spec.load(
-        _text(path),
+        toml.read(path),
         where=str(path),
         embodiment=lambda name: embodiment(name, beside=path.parent),
         like=lambda name: _tables(name, path.parent, seen=(path.resolve(),)),
@@ -105,7 +105,7 @@ def _tables(name: str, beside: Path, *, seen: tuple[Path, ...]) -> dict[str, Any
     if path.suffix != ".toml" or not path.is_file():
         raise SpecError(f"{seen[0]}: like: '{name}': no such declaration{did_you_mean(name, dataset_names())}")
     tables = spec.merged(
-        _text(path),
+        toml.read(path),
         where=str(path),
         like=lambda other: _tables(other, path.parent, seen=(*seen, path.resolve())),
     )
@@ -143,11 +143,4 @@ def embodiment(name: str, *, beside: Path = HERE) -> EmbodimentSpec:
     path = HERE / "embodiments" / f"{name}.toml" if name in known else beside / name
     if name not in known and (path.suffix != ".toml" or not path.is_file()):
         raise SpecError(f"unknown embodiment '{name}'{did_you_mean(name, known)}")
-    return spec.load_embodiment(_text(path), where=str(path))
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise SpecError(f"{path}: cannot be read ({error})") from error
+    return spec.load_embodiment(toml.read(path), where=str(path))

@@ -4,8 +4,6 @@ One TOML file each; those of the Open X-Embodiment projects are in `schemas/mixt
 `shares.py` turns the weights into shares, and `lock.py` has what a mixture was when it was locked.
 """
 
-import re
-import tomllib
 from collections import Counter
 from math import inf
 from pathlib import Path
@@ -13,7 +11,7 @@ from typing import Annotated, Any, Literal, Self, TypeAlias
 
 from pydantic import AfterValidator, Field, StringConstraints, model_validator
 
-from schemas import filters
+from schemas import filters, toml
 from schemas.errors import SpecError, UsageError, did_you_mean
 from schemas.spec import validated
 from schemas.tables import Model
@@ -168,26 +166,9 @@ def mixture(target: str) -> MixtureSpec:
         raise SpecError(f"unknown mixture '{target}'{did_you_mean(target, names)}")
     else:
         path = Path(target)
-    try:
-        return load(path.read_text(encoding="utf-8"), where=str(path))
-    except FileNotFoundError:
-        raise SpecError(f"{target}: no such mixture") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise SpecError(f"{path}: cannot be read ({error})") from error
+    return load(toml.read(path, missing=f"{target}: no such mixture"), where=str(path))
 
 
 def load(text: str, *, where: str) -> MixtureSpec:
     """Read a mixture; `where` names it in errors."""
-    try:
-        data = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise SpecError(f"{where}: not TOML ({error}){_given_twice(text)}") from error
-    return validated(MixtureSpec, data, where)
-
-
-def _given_twice(text: str) -> str:
-    """Name the keys that a table of the file gives twice, which TOML forbids without naming them."""
-    tables = re.split(r"^\s*\[.*", text, flags=re.MULTILINE)
-    counts = (Counter(re.findall(r"^\s*[\"']?([\w./-]+)[\"']?\s*=", table, re.MULTILINE)) for table in tables)
-    twice = [key for count in counts for key, times in count.items() if times > 1]
-    return f"; given twice: {', '.join(twice)}" if twice else ""
+    return validated(MixtureSpec, toml.tables(text, where), where)

@@ -6,14 +6,13 @@ Read and checked at load time; a wrong one is a SpecError that names file, key a
 import hashlib
 import json
 import re
-import tomllib
 from collections.abc import Callable, Iterator, Mapping
 from math import inf
 from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import Field, StringConstraints, ValidationError, model_validator
 
-from schemas import expr
+from schemas import expr, toml
 from schemas.actions import TAGS, Action, Derived, is_derived, with_derived_space
 from schemas.derive import Derivation
 from schemas.errors import SpecError, did_you_mean
@@ -243,7 +242,7 @@ def load(
 
 def merged(text: str, *, where: str, like: Callable[[str], dict[str, Any]] | None) -> dict[str, Any]:
     """Read a declaration's tables; where it says `like = NAME`, on top of those of that other declaration."""
-    data = _toml(text, where)
+    data = toml.tables(text, where)
     if "like" not in data or like is None:
         return data
     base = like(data.pop("like"))
@@ -259,7 +258,7 @@ def merged(text: str, *, where: str, like: Callable[[str], dict[str, Any]] | Non
 
 def load_embodiment(text: str, *, where: str) -> EmbodimentSpec:
     """Read an embodiment's declaration."""
-    data = _toml(text, where)
+    data = toml.tables(text, where)
     _check_done(data, where)
     return validated(EmbodimentSpec, data, where)
 
@@ -267,13 +266,6 @@ def load_embodiment(text: str, *, where: str) -> EmbodimentSpec:
 def from_json(data: Mapping[str, Any], *, where: str) -> DatasetSpec:
     """Read `DatasetSpec.to_json` back."""
     return validated(DatasetSpec, dict(data), where)
-
-
-def _toml(text: str, where: str) -> dict[str, Any]:
-    try:
-        return tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise SpecError(f"{where}: not TOML ({error})") from error
 
 
 M = TypeVar("M", bound=Model)
