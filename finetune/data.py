@@ -1,5 +1,6 @@
 """The loader: batches of a locked mixture, in the order of its sampling law. It needs no torch; docs/loader.md."""
 
+import copy
 from collections import Counter, deque
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -145,8 +146,8 @@ class Loader:
         """Give the same loader for one of several processes."""
         if not 0 <= rank < world:
             raise UsageError(f"rank {rank} of {world}: not possible")
-        other = object.__new__(type(self))
-        other.__dict__ = {**self.__dict__, "rank": rank, "world": world, "broken": Counter()}
+        other = copy.copy(self)
+        other.rank, other.world, other.broken = rank, world, Counter()
         return other
 
     def __iter__(self) -> Iterator[Batch]:

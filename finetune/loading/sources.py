@@ -17,11 +17,10 @@ from schemas.errors import MixtureError, OxeError, UnreachableError, did_you_mea
 from schemas.lock import Lock
 from schemas.source import Array
 from schemas.store import Dataset, open_dataset
-from stats.norm import NormStats
+from stats.norm import KNOWN, NormStats
 from stats.record import Statistics
 
 OPEN = 128  # data files of a loader; each takes two descriptors, of which a process may have 1024 as a rule
-FIGURES = ("mean", "std", "min", "max", "q01", "q99")
 
 
 class File(NamedTuple):
@@ -42,7 +41,7 @@ class Source:
     cameras: tuple[tuple[int, Camera] | None, ...]  # those that are asked for: number in the index; None: it has none
     places: Array  # [D] int64: the mixture's dimensions in this source's own, -1 where it has none
     norm: NormStats  # of the mixture's dimensions
-    state_norm: NormStats | None
+    state_norm: NormStats | None  # None: it has no state
     files: list[str]
     file: Array  # [E] int64: which of the files each episode is in
     row: Array  # [E] int64: its first row there
@@ -127,7 +126,7 @@ def _source(
         cameras=cameras,
         places=places,
         norm=_placed(statistics.norm(), places, lock.dims),
-        state_norm=statistics.norm("state") if "state" in statistics.vectors else None,
+        state_norm=statistics.norm("state") if dataset.columns.state else None,
         files=files.to_list(),
         file=table["file"].replace_strict(files, range(len(files)), return_dtype=pl.Int64).to_numpy(),
         row=table["row"].to_numpy(),
@@ -138,7 +137,7 @@ def _source(
 def _placed(norm: NormStats, places: Array, names: tuple[str, ...]) -> NormStats:
     """Give statistics of the mixture's dimensions; one that the source lacks passes through."""
     valid = places >= 0
-    figures = {word: own for word in FIGURES if (own := getattr(norm, word)) is not None}
+    figures = {word: own for word in KNOWN if (own := getattr(norm, word)) is not None}
     placed: dict[str, Any] = {word: np.where(valid, own[..., places], 0.0) for word, own in figures.items()}
     return NormStats(names=names, mask=valid & norm.mask[places], **placed)
 

@@ -41,14 +41,9 @@ class Reader:
     def __init__(self, sources: Sequence[Source], *, method: Method, state: bool) -> None:
         """Check that states may stand in one array, if they are asked for."""
         self._sources, self._method, self._files = list(sources), method, OpenFiles(sources)
-        sizes = {source.name: len(source.dataset.columns.state or ()) for source in sources}
-        if state and (len(set(sizes.values())) > 1 or 0 in sizes.values()):
-            told = ", ".join(f"{size} in {name}" for name, size in sizes.items())
-            raise MixtureError(f"state: the sources do not have states of the same dimensions: {told}")
-        self._states = next(iter(sizes.values())) if state else None
         self._action = _stacked([source.norm for source in sources], method)
-        norms = [source.state_norm for source in sources if source.state_norm is not None] if state else []
-        self._state = _stacked(norms, method) if len(norms) == len(sources) else None
+        self._state = _stacked(_norms_of_state(sources), method) if state else None
+        self._states = len(sources[0].dataset.columns.state or ())
         self._valid = np.stack([source.places >= 0 for source in sources])
 
     def read(self, place: Place) -> Windows:
@@ -62,7 +57,7 @@ class Reader:
             rows=np.empty_like(place.stored),
             action=np.empty((count, width - place.history, dims), np.float32),
             valid=self._valid[place.source],
-            state=None if self._states is None else np.empty((count, place.history, self._states), np.float32),
+            state=None if self._state is None else np.empty((count, place.history, self._states), np.float32),
             texts=(),
             ranges=np.zeros((count, place.history, cameras, 2), np.int64),
             is_bgr=np.zeros((count, cameras), bool),
@@ -115,6 +110,16 @@ class Reader:
                 image = records["image"][:, :history, camera[0]]
                 found.ranges[of, :, k] = np.stack([image["offset"], image["length"]], axis=-1)
                 found.is_bgr[of, k] = camera[1].channels == "bgr"
+
+
+def _norms_of_state(sources: Sequence[Source]) -> list[NormStats]:
+    """Give what each source's state is normalized with; states that do not mean the same have no common array."""
+    spaces = {source.name: source.dataset.columns.state for source in sources}
+    meant = {name: space.dims if space else () for name, space in spaces.items()}
+    if len(set(meant.values())) > 1 or () in meant.values():
+        told = "; ".join(f"{name}: {', '.join(dim.name for dim in dims) or 'none'}" for name, dims in meant.items())
+        raise MixtureError(f"state: the sources do not have states of the same dimensions and units: {told}")
+    return [source.state_norm for source in sources if source.state_norm is not None]
 
 
 def _stacked(norms: Sequence[NormStats], method: Method) -> Figures:

@@ -224,6 +224,21 @@ def test_dimensions_that_a_source_lacks_are_masked_zero_and_in_no_statistics(tmp
     assert loader.norm("two").mask.tolist() == [False, True, True, True]
 
 
+def test_states_that_do_not_mean_the_same_are_not_put_in_one_array(tmp_path: Path) -> None:
+    make_datasets(tmp_path, {"one": (4,)})
+    two = make_toy(tmp_path / "work", [columns(9, steps=6)])
+    metres = 'dims = ["x", "y", "z"], unit = "m", mode = "absolute"'
+    told = two.spec.read_text()
+    assert metres in told
+    two.spec.write_text(told.replace(metres, metres.replace('"x", "y", "z"', '"u", "v", "w"'), 1))
+    assert two.convert().code == 0
+    two.out.rename(tmp_path / "two")
+    path = locked(tmp_path)
+    assert next(iter(make_loader(path))).state is None
+    with pytest.raises(MixtureError, match=r"state: the sources do not .*: one: x, y, z; two: u, v, w"):
+        make_loader(path, state=True)
+
+
 def test_it_may_be_pickled_in_use(lock: Path) -> None:
     loader = make_loader(lock, batch_size=4)
     expected = dict(first(loader, 8))
