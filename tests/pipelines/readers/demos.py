@@ -12,20 +12,14 @@ from pipelines.verify import verify
 from schemas import catalog
 from schemas.store import Dataset, open_dataset
 from tests.makers import write_hdf5
-from tests.pipelines.readers.reading import Reading
+from tests.pipelines.readers.reading import ARM, Reading
 
 DEMOS = "data/demo_*"
-SPEC = """
+SPEC = f"""
 name       = "toy"
 control_hz = 20
 id         = "episode_path"
-
-[embodiment]
-name         = "arm"
-robot        = "arm"
-controller   = "joint_position"
-action       = { origin = "commanded", parts = { joints = "joint a b, rad, absolute" } }
-
+{ARM}
 [action]
 joints = "actions"
 """

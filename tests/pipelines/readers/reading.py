@@ -12,6 +12,14 @@ from PIL import Image
 from pipelines.readers.source import Reader, plan
 from schemas.source import Array, RawEpisode, Unreadable
 
+ARM = """
+[embodiment]
+name       = "arm"
+robot      = "arm"
+controller = "joint_position"
+action     = { origin = "commanded", parts = { joints = "joint a b, rad, absolute" } }
+"""  # the embodiment of the sources that tests write
+
 
 @dataclass(frozen=True, slots=True)
 class Reading:

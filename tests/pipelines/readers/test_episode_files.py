@@ -26,23 +26,17 @@ from schemas.errors import SourceError, SpecError, UsageError
 from schemas.source import RawEpisode
 from schemas.store import open_dataset
 from tests.makers import PEAK, write_csv, write_jsonl, write_video
-from tests.pipelines.readers.reading import Reading, decoded
+from tests.pipelines.readers.reading import ARM, Reading, decoded
 from tests.pipelines.toy import jpeg, oxe
 
 STEPS = 4
-SPEC = """
+SPEC = f"""
 name       = "toy"
 control_hz = 10
 id         = "episode_path"
 language   = "lang"
-cameras    = { primary = "cam" }
-
-[embodiment]
-name         = "arm"
-robot        = "arm"
-controller   = "joint_position"
-action       = { origin = "commanded", parts = { joints = "joint a b, rad, absolute" } }
-
+cameras    = {{ primary = "cam" }}
+{ARM}
 [action]
 joints = "steps.joint"
 """

@@ -28,25 +28,19 @@ from schemas.errors import SourceError, SpecError, UsageError
 from schemas.source import Array, Ragged, RawEpisode
 from schemas.store import Dataset, open_dataset
 from tests.lerobot import FPS, drawn, edit_info, write_lerobot, write_video
-from tests.pipelines.readers.reading import Reading, decoded
+from tests.pipelines.readers.reading import ARM, Reading, decoded
 from tests.pipelines.toy import jpeg, oxe
 
 av = pytest.importorskip("av", reason="the extra 'lerobot'")
 FRONT, WRIST = "observation.images.front", "observation.images.wrist"
 VERSIONS = ("v2.0", "v2.1", "v3.0")
 POINTER = LFS_MARK + b".github.com/spec/v1\noid sha256:00\nsize 9\n"
-SPEC = """
+SPEC = f"""
 name       = "toy"
 control_hz = 10
 language   = "task"
 timestamp  = "timestamp"
-
-[embodiment]
-name         = "arm"
-robot        = "arm"
-controller   = "joint_position"
-action       = { origin = "commanded", parts = { joints = "joint a b, rad, absolute" } }
-
+{ARM}
 [action]
 joints = "action"
 """

@@ -26,22 +26,17 @@ from schemas.source import Array, RawEpisode, Unreadable
 from schemas.store import Dataset, open_dataset
 from tests import bags
 from tests.bags import MS, START, Said
+from tests.pipelines.readers.reading import ARM
 from tests.pipelines.toy import jpeg, oxe
 
 pytest.importorskip("rosbags", reason="the extra 'mcap'")
 pytest.importorskip("mcap", reason="the extra 'mcap'")
 JOINTS, CMD = "/joint_states", "/cmd_vel"
-SPEC = """
+SPEC = f"""
 name       = "toy"
 timestamp  = "timestamp"
 id         = "episode_path"
-
-[embodiment]
-name       = "arm"
-robot      = "arm"
-controller = "joint_position"
-action     = { origin = "commanded", parts = { joints = "joint a b, rad, absolute" } }
-
+{ARM}
 [action]
 joints = "joint_states.position"
 """

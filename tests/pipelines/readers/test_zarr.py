@@ -24,7 +24,7 @@ from schemas.errors import SourceError, SpecError
 from schemas.source import Array
 from schemas.store import open_dataset
 from tests.makers import PEAK, write_zarr
-from tests.pipelines.readers.reading import Reading, decoded
+from tests.pipelines.readers.reading import ARM, Reading, decoded
 from tests.pipelines.toy import oxe
 
 zarr = pytest.importorskip("zarr", reason="the extra 'zarr'")
@@ -33,17 +33,11 @@ from pipelines.zarr import arrays as zarr_arrays  # noqa: E402 - after the check
 
 ENDS = np.array([4, 5, 9, 9, 12])
 ROWS = 12
-SPEC = """
+SPEC = f"""
 name       = "toy"
 control_hz = 10
 id         = "episode_path"
-
-[embodiment]
-name         = "arm"
-robot        = "arm"
-controller   = "joint_position"
-action       = { origin = "commanded", parts = { joints = "joint a b, rad, absolute" } }
-
+{ARM}
 [action]
 joints = "action"
 """
