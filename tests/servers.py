@@ -2,8 +2,7 @@
 
 import re
 import threading
-import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from fnmatch import fnmatch
@@ -193,14 +192,6 @@ def s3_server() -> Iterator[Server]:
         server.halt.set()
         http.shutdown()
         thread.join()
-
-
-def wait_until(holds: Callable[[], bool], *, seconds: float = 30) -> None:
-    """Wait for something to become true."""
-    end = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < end, "waited too long"
-        time.sleep(0.01)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from finetune.recipe import Recipe, load
 from tests.finetune.lab import locked
 from tests.pipelines.mix.lab import make_datasets
 from tests.pipelines.toy import ROOT
+from tests.waiting import PATIENCE
 
 TIMES = {"seconds", "samples_per_second"}
 RECIPE = """
@@ -70,7 +71,7 @@ def torchrun(lock: Path, out: Path, *settings: str, world: int = 2) -> str:
     words = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(world)]
     words += ["-m", "oxe_tools", *arguments(lock, out, *settings)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=300, env=environment)
+    done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=PATIENCE, env=environment)
     assert done.returncode == 0, done.stderr
     return done.stdout
 

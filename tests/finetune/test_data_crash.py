@@ -20,6 +20,7 @@ from tests.finetune.life import digests, loader_of
 from tests.finetune.test_data import broken_image
 from tests.pipelines.mix.lab import make_datasets
 from tests.pipelines.toy import ROOT
+from tests.waiting import PATIENCE, wait_until
 
 LIFE = "import json, sys; from tests.finetune.life import live; live(**json.loads(sys.argv[1]))"
 Lives = list[dict[str, int]]
@@ -39,16 +40,18 @@ def killed_while_running(
     for log in logs:
         log.unlink(missing_ok=True)
     started = [subprocess.Popen([sys.executable, "-c", LIFE, json.dumps(order)], cwd=ROOT) for order in orders]
-    end = time.monotonic() + 60
-    while any(len(noted(log)) < batches for log in logs) and time.monotonic() < end:
+
+    def far_enough() -> bool:
         assert all(process.poll() is None for process in started), "a process ended by itself"
-        time.sleep(0.002)
+        return all(len(noted(log)) >= batches for log in logs)
+
+    wait_until(far_enough)
     time.sleep(pause)
     workers = [child for process in started for child in psutil.Process(process.pid).children(recursive=True)]
     for process in started:
         process.kill()
     assert [process.wait() for process in started] == [-9] * len(started)
-    assert not psutil.wait_procs(workers, timeout=30)[1], "worker processes outlive what they worked for"
+    assert not psutil.wait_procs(workers, timeout=PATIENCE)[1], "worker processes outlive what they worked for"
     return [noted(log) for log in logs]
 
 

@@ -11,6 +11,7 @@ import pytest
 from schemas.errors import MixtureError, UsageError
 from tests.finetune.lab import first, make_lab, make_loader
 from tests.finetune.test_data import data_file
+from tests.waiting import PATIENCE
 
 torch = pytest.importorskip("torch", reason="needs the extra 'finetune'")
 torch_data = pytest.importorskip("finetune.torch_data")
@@ -81,7 +82,7 @@ def test_processes_of_torchrun_share_the_draws(lock: Path, tmp_path: Path, worke
     script = tmp_path / "ranked.py"
     script.write_text(RANKED)
     run = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    subprocess.run([*run, str(script), str(lock), str(tmp_path), str(workers)], check=True, timeout=120)
+    subprocess.run([*run, str(script), str(lock), str(tmp_path), str(workers)], check=True, timeout=PATIENCE)
     shares = [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(2)]
     assert not shares[0].keys() & shares[1].keys()
     found = {int(k): action for share in shares for k, action in share.items()}

@@ -4,7 +4,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from schemas.errors import MixtureError, TrainingError, UsageError
 from tests.finetune.lab import make_lab
 from tests.finetune.runs import ADAPTERS, arguments, logged, losses, make_lock, run, torchrun, toy, unequal
 from tests.pipelines.toy import ROOT, columns, make_toy
+from tests.waiting import wait_until
 
 torch = pytest.importorskip("torch", reason="training needs the extra finetune")
 
@@ -197,9 +197,7 @@ def test_killed_it_goes_on_as_if_nothing_had_been(whole: Path, lock: Path, tmp_p
     told = arguments(lock, out)
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     process = subprocess.Popen([sys.executable, "-m", "oxe_tools", *told], env=environment)
-    while not (out / "step-00000003").exists():
-        assert process.poll() is None
-        time.sleep(0.01)
+    wait_until(lambda: (out / "step-00000003").exists() or process.poll() is not None)
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert not (out / "step-00000006").exists()

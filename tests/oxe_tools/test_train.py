@@ -5,7 +5,6 @@ import resource
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -14,6 +13,7 @@ pytest.importorskip("torch", reason="training needs the extra finetune")
 
 from tests.finetune.runs import RECIPE, arguments, logged, losses, make_lock, run
 from tests.pipelines.toy import ROOT, oxe
+from tests.waiting import PATIENCE, wait_until
 
 QUICK = ("train.steps=2", "eval.every=0")
 
@@ -102,10 +102,9 @@ def test_a_signal_ends_it_behind_its_step_and_the_same_command_goes_on(
     told = arguments(lock, out, "train.steps=500", "train.save_every=1000", "eval.every=0")
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     process = subprocess.Popen([sys.executable, "-m", "oxe_tools", *told], env=environment, stderr=subprocess.PIPE)
-    while not ((out / "log.jsonl").exists() and len(losses(out)) > 2):
-        time.sleep(0.05)
+    wait_until(lambda: process.poll() is not None or ((out / "log.jsonl").exists() and len(losses(out)) > 2))
     process.send_signal(number)
-    _, said = process.communicate(timeout=60)
+    _, said = process.communicate(timeout=PATIENCE)
     assert process.returncode == 130
     done = max(step for _, step in logged(out))
     assert f"{done} of 500 steps are done; the same command goes on" in said.decode()

@@ -7,7 +7,6 @@ import resource
 import shutil
 import signal
 import subprocess
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -33,6 +32,7 @@ from tests.pipelines.toy import (
     oxe_process,
     write_spec,
 )
+from tests.waiting import PATIENCE, wait_until
 
 SHARD = "toy-train.tfrecord-00000-of-00001"
 
@@ -582,11 +582,9 @@ def test_ctrl_c_stops_without_a_manifest(tmp_path: Path) -> None:
     info.write_text(info.read_text().replace('"1"', f'"{copies}"'))
     arguments = command("convert", toy.spec, "--source", toy.source, "--out", toy.out)
     with subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        deadline = time.monotonic() + 60
-        while not list(toy.out.glob("data/tmp-*")) and time.monotonic() < deadline:
-            time.sleep(0.01)
+        wait_until(lambda: bool(list(toy.out.glob("data/tmp-*"))) or process.poll() is not None)
         process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=60)
+        out, err = process.communicate(timeout=PATIENCE)
     assert (process.returncode, out, "Traceback" in err) == (130, "", False)
     assert err == "oxe: interrupted\n"
     assert not [name for name in files(toy.out) if "tmp-" in name or "manifest" in name]

@@ -21,6 +21,7 @@ import psutil
 import pytest
 
 from tests.pipelines.toy import Toy, columns, command, files, jpeg, make_toy, oxe_process
+from tests.waiting import PATIENCE, wait_until
 
 FORK = """
 import json, os, sys
@@ -282,13 +283,12 @@ def start(toy: Toy, *more: str) -> subprocess.Popen[str]:
 
 
 def wait_for(toy: Toy, pattern: str, process: subprocess.Popen[str]) -> None:
-    while not list(toy.out.glob(pattern)) and process.poll() is None:
-        time.sleep(0.002)
+    wait_until(lambda: bool(list(toy.out.glob(pattern))) or process.poll() is not None)
 
 
 def test_of_two_conversions_into_one_output_one_is_refused(toy: Toy, expected: dict[str, bytes]) -> None:
     with start(toy) as first, start(toy) as second:
-        said = {run.communicate(timeout=60)[1]: run.returncode for run in (first, second)}
+        said = {run.communicate(timeout=PATIENCE)[1]: run.returncode for run in (first, second)}
     assert sorted(said.values()) == [1, 2]
     assert said[f"oxe: {toy.out}: another process is writing here\n"] == 2
     assert_same(toy, expected)
@@ -298,7 +298,7 @@ def test_ctrl_c_is_one_line_and_the_run_can_go_on(forks: Forks, toy: Toy, expect
     with start(toy) as process:
         wait_for(toy, "meta/ledger/s*", process)
         process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=60)
+        out, err = process.communicate(timeout=PATIENCE)
     assert (process.returncode, out, err) == (130, "", "oxe: interrupted\n")
     assert not [name for name in files(toy.out) if "tmp-" in name or "manifest" in name]
     done = finished_shards(toy)
@@ -371,7 +371,7 @@ def test_a_killed_worker_does_not_fail_the_run(tmp_path: Path) -> None:
     with start(toy, "--workers", "2") as process:
         wait_for(toy, "meta/ledger/s*", process)
         workers_of(process)[0].kill()
-        _, err = process.communicate(timeout=120)
+        _, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0, err
     assert published(toy) == expected
 
@@ -392,5 +392,6 @@ def test_workers_end_with_the_run_that_is_killed(tmp_path: Path) -> None:
         assert len(workers) == 2
         process.kill()
         process.wait()
-        assert not [worker for worker in psutil.wait_procs(workers, timeout=20)[1] if worker.status() != "zombie"]
+        _, alive = psutil.wait_procs(workers, timeout=PATIENCE)
+        assert not [worker for worker in alive if worker.status() != "zombie"]
     assert toy.convert().code == 0

@@ -280,7 +280,7 @@ from pipelines.ledger import locked
 from schemas.folder import LocalFolder
 with locked(LocalFolder(Path(sys.argv[1]))):
     print("held", flush=True)
-    time.sleep(60)
+    time.sleep(3600)
 """
 
 

@@ -20,7 +20,8 @@ from pipelines import progress
 from pipelines.rlds.tfrecord import frame
 from schemas import network, remote
 from tests.pipelines.toy import Run, Toy, columns, command, files, make_toy, oxe, oxe_process
-from tests.servers import FOREVER, Bucket, Fault, Server, wait_until
+from tests.servers import FOREVER, Bucket, Fault, Server
+from tests.waiting import PATIENCE, wait_until
 
 SPLITS = {f"s{number}": 2 for number in range(4)}
 
@@ -382,7 +383,7 @@ def test_a_second_conversion_into_one_output_is_refused(
             f"{socket.gethostname()}; remove it if that process is no more)",
         )
         bucket.server.halt.set()
-        _, err = process.communicate(timeout=60)
+        _, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0, err
     assert same(bucket.files("out")) == expected
 
@@ -457,7 +458,7 @@ def peak(server: Server, folder: Path, *, megabytes: int) -> int:
         for _ in range(megabytes):
             file.write(record)
     arguments = [sys.executable, "-c", READ, server.url, "large"]
-    done = subprocess.run(arguments, capture_output=True, text=True, timeout=300, check=False)
+    done = subprocess.run(arguments, capture_output=True, text=True, timeout=PATIENCE, check=False)
     assert done.returncode == 0, done.stderr
     read, kilobytes = map(int, done.stdout.split())
     assert read == megabytes << 20

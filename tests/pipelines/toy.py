@@ -18,6 +18,7 @@ import simplejpeg
 from oxe_tools.cli import main
 from pipelines.writers.rlds import Feature, Shard, features_json, info_json
 from schemas.source import Column, Field
+from tests.waiting import PATIENCE
 
 ROOT = Path(__file__).parents[2]
 SPEC = """
@@ -212,7 +213,9 @@ def command(*args: str | Path) -> list[str]:
 
 def oxe_process(*args: str | Path, cwd: Path | None = None, **more: Any) -> Run:
     """Run the real command."""
-    done = subprocess.run(command(*args), capture_output=True, text=True, cwd=cwd, check=False, timeout=120, **more)
+    done = subprocess.run(
+        command(*args), capture_output=True, text=True, cwd=cwd, check=False, timeout=PATIENCE, **more
+    )
     return Run(code=done.returncode, out=done.stdout, err=done.stderr)
 
 

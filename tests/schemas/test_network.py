@@ -4,7 +4,6 @@ import errno
 import io
 import random
 import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
 from threading import Event
 from typing import Any
@@ -15,6 +14,7 @@ from hypothesis import strategies as st
 
 from schemas import network
 from schemas.network import RemoteFile, may_pass, patiently, status
+from tests.waiting import PATIENCE, wait_until
 
 
 class Store:
@@ -133,12 +133,9 @@ def test_closing_ends_the_thread_that_fetches_and_its_tries() -> None:
         patch.setattr(network, "LONGEST_PAUSE", 1000)
         file = RemoteFile(fetch, 24, ahead=True)
         file.read(1)
-        assert began.wait(10)
+        assert began.wait(PATIENCE)
         file.close()
-        end = time.monotonic() + 10
-        while threading.active_count() > before and time.monotonic() < end:
-            time.sleep(0.01)
-    assert threading.active_count() == before
+        wait_until(lambda: threading.active_count() <= before)
     assert len(tries) <= 2
 
 

@@ -6,7 +6,6 @@ import resource
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import partial
@@ -16,12 +15,12 @@ import pytest
 
 from pipelines.beam.run import _said
 from tests.pipelines.toy import ROOT, Run, Toy, columns, files, jpeg, make_toy, oxe_process
+from tests.waiting import PATIENCE, wait_until
 
 MEMORY: list[str] = []
 WORKERS = ["--workers", "2"]
 ENGINES = ["memory", pytest.param("dask", marks=pytest.mark.slow), "portable"]
 POOL = pytest.param("pool", marks=pytest.mark.slow)  # the job service again, with the work in a third process
-STARTS = 60  # seconds that the job service may take to start
 LARGE = 1024  # pixels; a frame of 1 MB
 LIMIT = 1 << 20  # bytes
 
@@ -40,15 +39,12 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
             stderr=log,
         )
         try:
-            until = time.monotonic() + STARTS
-            while not (folder / "port").exists():
-                assert process.poll() is None, (folder / "log").read_text()
-                assert time.monotonic() < until, (folder / "log").read_text()
-                time.sleep(0.05)
+            wait_until(lambda: (folder / "port").exists() or process.poll() is not None)
+            assert process.poll() is None, (folder / "log").read_text()
             yield int((folder / "port").read_text())
         finally:
             process.terminate()
-            process.wait(timeout=30)
+            process.wait(timeout=PATIENCE)
 
 
 @pytest.fixture(scope="module")
@@ -63,15 +59,12 @@ def pool(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
     with (folder / "log").open("w") as log:
         process = subprocess.Popen(words, stdout=log, stderr=log, cwd=folder, env=os.environ | {"PATH": path})
         try:
-            until = time.monotonic() + STARTS
-            while not _listens(port):
-                assert process.poll() is None, (folder / "log").read_text()
-                assert time.monotonic() < until, (folder / "log").read_text()
-                time.sleep(0.05)
+            wait_until(lambda: _listens(port) or process.poll() is not None)
+            assert process.poll() is None, (folder / "log").read_text()
             yield port
         finally:
             process.terminate()
-            process.wait(timeout=30)
+            process.wait(timeout=PATIENCE)
 
 
 def _listens(port: int) -> bool:
@@ -230,7 +223,7 @@ def test_several_workers_without_the_extra_say_what_to_install(tmp_path: Path) -
     words = ["convert", str(toy.spec), "--source", str(toy.source), "--out", str(toy.out), *WORKERS]
     without = "import sys; sys.modules.update(dask=None, distributed=None); from oxe_tools.cli import main; main({!r})"
     done = subprocess.run(
-        [sys.executable, "-c", without.format(words)], capture_output=True, text=True, check=False, timeout=60
+        [sys.executable, "-c", without.format(words)], capture_output=True, text=True, check=False, timeout=PATIENCE
     )
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == "oxe: this needs the package 'dask': pip install 'oxe-tools[dask]'\n"
@@ -251,7 +244,7 @@ def test_a_finished_conversion_needs_no_beam(tmp_path: Path) -> None:
     assert toy.convert().code == 0
     words = ["convert", str(toy.spec), "--source", str(toy.source), "--out", str(toy.out)]
     program = f"import sys; from oxe_tools.cli import app; app({words}, standalone_mode=False); print(*sys.modules)"
-    done = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True, timeout=PATIENCE)
     assert not {"apache_beam", "dask"} & set(done.stdout.splitlines()[-1].split())
 
 
