@@ -27,6 +27,8 @@ def write_video(file: Path, frames: Array, *, fps: int = FPS, codec: str = "libx
     """Write frames with PyAV; `more` has `pix_fmt`, `options`, `pts`, `colorspace` and `color_range`."""
     import av
 
+    from pipelines.writers.video import usual_priority
+
     file.parent.mkdir(parents=True, exist_ok=True)
     with av.open(str(file), "w", options=more.get("container", {})) as container:
         stream: Any = container.add_stream(codec, rate=fps, options=more.get("options", {}))
@@ -36,6 +38,8 @@ def write_video(file: Path, frames: Array, *, fps: int = FPS, codec: str = "libx
         for name, value in named.items():
             setattr(stream.codec_context, name, value)
         stream.codec_context.time_base = Fraction(1, fps * 100)
+        with usual_priority():
+            stream.codec_context.open()
         for number, pixels in enumerate(frames):
             frame: Any = av.VideoFrame.from_ndarray(pixels, format="rgb24")
             words = {f"dst_{name}": value for name, value in named.items()}

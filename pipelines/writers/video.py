@@ -5,8 +5,10 @@ thread, so that the same frames give the same bytes.
 """
 
 import os
+import threading
 from collections import deque
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -99,6 +101,8 @@ class VideoFile:
         self._stream.height, self._stream.width = size
         self._stream.pix_fmt = PLANES
         self._stream.codec_context.thread_count = 1
+        with usual_priority():
+            self._stream.codec_context.open()
         self._check = None if codec.encoder == "libx264" else Check()  # x264 measures by itself
 
     def add(self, frame: Any, *, is_first: bool) -> None:
@@ -160,6 +164,27 @@ class Check:
     def _compared(self, frame: Any) -> float:
         found, wanted = flat(frame), self._waiting.popleft()
         return psnr(squared_error(found, wanted), frame.height * frame.width)
+
+
+@contextmanager
+def usual_priority() -> Iterator[None]:
+    """Keep the scheduling of this process while an encoder is opened.
+
+    SVT-AV1, run by root (so in most containers), gives the thread that opens it and its own ones the highest real-time
+    priority. Nothing else on the machine would then run, and processes that are started inherit it.
+    """
+    if not hasattr(os, "sched_getscheduler"):  # only Linux has it, and only there the encoder does this
+        yield
+        return
+    policy, parameters, before = os.sched_getscheduler(0), os.sched_getparam(0), _threads()
+    yield
+    for thread in _threads() - before | {threading.get_native_id()}:
+        with suppress(ProcessLookupError):
+            os.sched_setscheduler(thread, policy, parameters)
+
+
+def _threads() -> set[int]:
+    return {int(task.name) for task in Path("/proc/self/task").iterdir()}
 
 
 def frames_of(path: Path) -> Iterator[Any]:

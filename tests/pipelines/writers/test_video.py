@@ -1,6 +1,7 @@
 """What becomes of encoded images in a video, seen with PyAV and Pillow."""
 
 import io
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -98,6 +99,18 @@ def test_nothing_is_printed(tmp_path: Path, name: str) -> None:
     code = f"{here}\nwrite(Path({str(tmp_path / 'v.mp4')!r}), [as_jpeg(scene(0))], Codec.of({name!r}, crf=30, gop=2))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     assert (done.stdout, done.stderr) == ("", "")
+
+
+@both
+def test_no_thread_gets_another_priority(tmp_path: Path, codec: Codec) -> None:
+    """SVT-AV1 would take the highest there is, where it may."""
+    usual = os.sched_getscheduler(0)
+    video = VideoFile(tmp_path / "v.mp4", codec, fps=Fraction(10), size=(SIZE, SIZE))
+    pictures = Pictures()
+    video.add(pictures.planes(pictures.decoded(as_jpeg(scene(0)), where="here")), is_first=True)
+    assert {os.sched_getscheduler(int(task.name)) for task in Path("/proc/self/task").iterdir()} == {usual}
+    video.finish()
+    video.close()
 
 
 def test_blue_and_red_change_places_where_they_should() -> None:
