@@ -256,7 +256,7 @@ def test_any_features_read_like_tfds(dataset: Dataset) -> None:
 
 @pytest.mark.slow
 @given(DATASETS)
-@settings(max_examples=400, suppress_health_check=list(HealthCheck), derandomize=False)
+@settings(max_examples=150, suppress_health_check=list(HealthCheck))
 def test_many_more_features_read_like_tfds(dataset: Dataset) -> None:
     check(dataset)
 
