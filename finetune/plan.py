@@ -12,8 +12,7 @@ import torch
 from torch import nn
 
 from finetune import lora
-from finetune.models.base import config_of
-from finetune.models.openvla import OpenVLAForActionPrediction
+from finetune.models.base import config_of, outlined
 from finetune.recipe import Recipe
 from finetune.saved import blocks, saved
 from schemas.source import Array
@@ -131,9 +130,7 @@ def plan(recipe: Recipe, worlds: Sequence[int] = (1, 2, 4, 8)) -> tuple[Footprin
 
 def _outlined(recipe: Recipe) -> tuple[nn.Module, list[nn.Parameter]]:
     """Build the model without weights, and say what of it is trained."""
-    with torch.device("meta"):
-        model: Any = OpenVLAForActionPrediction(config_of(recipe.model)).to(getattr(torch, recipe.model.dtype))
-    model.set_attn_implementation(recipe.model.attention)
+    model: Any = outlined(recipe.model, config_of(recipe.model))
     if recipe.train.mode == "lora":
         model = lora.apply(model, recipe.lora)
     return model.train(), list(lora.trainable(model, recipe.train.mode).values())

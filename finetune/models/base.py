@@ -46,6 +46,14 @@ def build(
     return model
 
 
+def outlined(settings: ModelRecipe, config: OpenVLAConfig) -> OpenVLAForActionPrediction:
+    """Give the model of a recipe without weights: nothing is read, and nothing allocated."""
+    with torch.device("meta"):
+        model = OpenVLAForActionPrediction(config).to(getattr(torch, settings.dtype))
+    model.set_attn_implementation(settings.attention)
+    return model
+
+
 def config_of(settings: ModelRecipe) -> OpenVLAConfig:
     """Describe the model without its weights; nothing is fetched but descriptions."""
     if settings.base == "tiny":

@@ -16,7 +16,7 @@ from finetune.training.logs import LOG, TENSORBOARD
 from finetune.training.parallel import Place, gathered, inside
 from finetune.training.setup import Task
 from finetune.training.snapshots import PREFIX, STATE, UNFINISHED, Position
-from schemas.errors import OxeError, UsageError
+from schemas.errors import UsageError
 from schemas.folder import LocalFolder
 from schemas.lock import side_file
 
@@ -60,16 +60,7 @@ def prepare(out: Path, task: Task, *, here: Place, overwrite: bool) -> Run:
 
     What cannot begin leaves no run behind: `describe` makes the folder that of a run.
     """
-    found: Any = None
-    if here.is_first:
-        try:
-            found = _prepared(out, task, overwrite=overwrite)
-        except (OxeError, OSError) as error:
-            found = error
-    found = here.first_says(found)
-    if isinstance(found, Exception):
-        raise found
-    return Run(out, found)
+    return Run(out, here.first_does(lambda: _prepared(out, task, overwrite=overwrite)))
 
 
 def _prepared(out: Path, task: Task, *, overwrite: bool) -> Path | None:

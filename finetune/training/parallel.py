@@ -1,10 +1,11 @@
 """The processes of a run: one, or several of torchrun that each have a copy (DDP) or a part (FSDP2) of the model."""
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from itertools import chain
+from typing import Any, Literal, TypeAlias, TypeVar, cast
 
 import torch
 import torch.distributed as dist
@@ -14,8 +15,9 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn.parallel import DistributedDataParallel
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from schemas.errors import UsageError
+from schemas.errors import OxeError, UsageError
 
+Result = TypeVar("Result")
 Way: TypeAlias = Literal["none", "ddp", "fsdp"]
 TOLD = ("RANK", "WORLD_SIZE", "LOCAL_RANK")  # by torchrun
 
@@ -51,6 +53,19 @@ class Place:
         if self.world > 1:
             dist.broadcast_object_list(told, src=0)
         return told[0]
+
+    def first_does(self, work: Callable[[], Result]) -> Result:
+        """Let the first process do what all wait for, and give all its result, or its error."""
+        found: Any = None
+        if self.is_first:
+            try:
+                found = work()
+            except (OxeError, OSError) as error:
+                found = error
+        found = self.first_says(found)
+        if isinstance(found, Exception):
+            raise found
+        return cast("Result", found)
 
     def all_say(self, row: Tensor) -> list[Tensor]:
         """Give all processes the rows of all, which have one shape."""
@@ -89,23 +104,45 @@ def way(asked: Literal["auto", "none", "ddp", "fsdp"], *, mode: str, world: int)
     return "ddp" if mode in {"lora", "last-layer"} else "fsdp"
 
 
-def spread(model: nn.Module, way: Way, *, here: Place, precision: Literal["float32", "bf16"]) -> nn.Module:
-    """Make the model one of all processes, on their devices; each must have the same weights.
-
-    Parts are moved one after the other, so that no device ever has the whole model.
-    """
-    if way == "fsdp":
-        mesh = dist.device_mesh.init_device_mesh(here.device.type, (here.world,))
-        cast = torch.bfloat16 if precision == "bf16" else None
-        policy = MixedPrecisionPolicy(param_dtype=cast, reduce_dtype=torch.float32)
-        for layer in [module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)]:
-            fully_shard(layer, mesh=mesh, mp_policy=policy)
-        fully_shard(model, mesh=mesh, mp_policy=policy)
-        return model
+def spread(model: nn.Module, way: Way, *, here: Place) -> nn.Module:
+    """Put a model on each process's device, and give each the same gradients where there are several."""
     model.to(here.device)
     if way == "ddp":
         return DistributedDataParallel(model, device_ids=[here.device] if here.device.type == "cuda" else None)
     return model
+
+
+def share(
+    outline: nn.Module, weights: nn.Module | None, *, here: Place, precision: Literal["float32", "bf16"]
+) -> nn.Module:
+    """Share the weights among the processes by FSDP2: each gets a part of every tensor.
+
+    The first process has the `weights` in its own memory, all have the same model without any. One tensor is handed
+    out after the other, so no device, and no other process, ever has the whole model.
+    """
+    mesh = dist.device_mesh.init_device_mesh(here.device.type, (here.world,))
+    cast_to = torch.bfloat16 if precision == "bf16" else None
+    policy = MixedPrecisionPolicy(param_dtype=cast_to, reduce_dtype=torch.float32)
+    for layer in [module for module in outline.modules() if isinstance(module, GradientCheckpointingLayer)]:
+        fully_shard(layer, mesh=mesh, mp_policy=policy)
+    fully_shard(outline, mesh=mesh, mp_policy=policy)
+    outline.to_empty(device=here.device)
+    told = dict(chain(weights.named_parameters(), weights.named_buffers())) if weights else {}
+    with torch.no_grad():
+        for name, value in chain(outline.named_parameters(), outline.named_buffers()):
+            _hand_out(told.get(name), value)
+    return outline
+
+
+def _hand_out(found: Tensor | None, to: Tensor) -> None:
+    """Give all processes what the first one found, each its part if it is to have one."""
+    whole_one = torch.empty(to.shape, dtype=to.dtype, device=to.device) if found is None else found.to(to.device)
+    if isinstance(to, DTensor):
+        part = distribute_tensor(whole_one, to.device_mesh, to.placements, src_data_rank=0)
+        to.to_local().copy_(part.to_local())
+    else:
+        dist.broadcast(whole_one, src=0)
+        to.copy_(whole_one)
 
 
 def inside(model: nn.Module) -> Any:

@@ -10,6 +10,8 @@ from torch import nn
 
 from finetune import licences, lora
 from finetune.models import base
+from finetune.models.openvla import OpenVLAForActionPrediction
+from finetune.recipe import Recipe
 from finetune.torch_data import TorchLoader
 from finetune.training import folders, parallel, snapshots
 from finetune.training.batches import Collator
@@ -40,13 +42,9 @@ class Session:
         recipe, workers = task.recipe, task.recipe.data.workers
         drawn = task.loader(here, part="train", augmented=True)
         held_out = task.loader(here, part=recipe.eval.part, augmented=False) if recipe.eval.every else None
-        torch.manual_seed(recipe.seed)  # of adapters: the same in every process
-        model, collate = _model(task, run, here=here, norm_stats=task.norm_stats(drawn))
         if run.last is not None:
             drawn.load_state_dict(run.position.loader)
-            snapshots.load_weights(run.last, model)
-        way = parallel.way(recipe.train.parallel, mode=recipe.train.mode, world=here.world)
-        spread = parallel.spread(model, way, here=here, precision=recipe.train.precision)
+        spread, collate = _model(task, run, here=here, norm_stats=task.norm_stats(drawn))
         optimizer = adamw(spread, recipe)
         torch.manual_seed(recipe.seed + here.rank)  # of dropout alone
         if run.last is not None:
@@ -96,22 +94,46 @@ class Session:
 
 
 def _model(task: Task, run: Run, *, here: Place, norm_stats: dict[str, Any]) -> tuple[nn.Module, Collator]:
-    """Build what is trained, and what makes its inputs; a base that is made here is kept beside its adapters."""
-    recipe = task.recipe
-    is_lora, place = recipe.train.mode == "lora", run.out / BASE
+    """Give all processes what is trained, and what makes its inputs; of a shared model, the first one alone reads."""
+    recipe, place = task.recipe, run.out / BASE
     settings = recipe.model.of_checkpoint(place) if place.exists() else recipe.model
-    model = base.build(settings, norm_stats=norm_stats, seed=recipe.seed)
-    if model.processor is None:
-        raise CheckpointError(f"{recipe.model.base}: no tokenizer beside the weights; copy tokenizer.json there")
-    collate = Collator(model.processor, model.config, recipe.data.cameras[0])
-    if is_lora and recipe.model.is_made_here:
-        here.wait()
-        if here.is_first and not place.exists():
-            with snapshots.writing(place) as folder:
-                model.save_pretrained(folder)
-        model.name_or_path = model.config.name_or_path = str(place)
+    here.wait()  # until all have looked
+    way = parallel.way(recipe.train.parallel, mode=recipe.train.mode, world=here.world)
+    read: list[nn.Module] = []
+
+    def reads() -> Collator:
+        model = base.build(settings, norm_stats=norm_stats, seed=recipe.seed)
+        if model.processor is None:
+            raise CheckpointError(f"{recipe.model.base}: no tokenizer beside the weights; copy tokenizer.json there")
+        if recipe.train.mode == "lora" and recipe.model.is_made_here:
+            _keep(model, place, here=here)
+        read.append(_trained(model, recipe))
+        if run.last is not None:
+            snapshots.load_weights(run.last, read[0])
+        return Collator(model.processor, model.config, recipe.data.cameras[0])
+
+    if way != "fsdp":
+        collate = reads()
+        return parallel.spread(read[0], way, here=here), collate
+    collate = here.first_does(reads)
+    outline = _trained(base.outlined(settings, collate.config), recipe)
+    weights = read[0] if read else None
+    return parallel.share(outline, weights, here=here, precision=recipe.train.precision), collate
+
+
+def _keep(model: OpenVLAForActionPrediction, place: Path, *, here: Place) -> None:
+    """Keep a base that is made here beside its adapters."""
+    if here.is_first and not place.exists():
+        with snapshots.writing(place) as folder:
+            model.save_pretrained(folder)
+    model.name_or_path = model.config.name_or_path = str(place)
+
+
+def _trained(model: OpenVLAForActionPrediction, recipe: Recipe) -> nn.Module:
+    """Add the adapters, if they are what is trained, and say what of the model is; the same in every process."""
     if recipe.train.checkpoint_activations:
         model.activation_checkpointing_enable({"use_reentrant": False})
-    trained = lora.apply(model, recipe.lora) if is_lora else model
+    torch.manual_seed(recipe.seed)
+    trained = lora.apply(model, recipe.lora) if recipe.train.mode == "lora" else model
     lora.trainable(trained, recipe.train.mode)
-    return trained, collate
+    return trained

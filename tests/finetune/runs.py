@@ -66,10 +66,14 @@ def arguments(lock: Path, out: Path, *settings: str) -> list[str]:
     return ["train", str(file), "--lock", str(lock), "--out", str(out), *changes]
 
 
-def torchrun(lock: Path, out: Path, *settings: str, world: int = 2) -> str:
-    """Train in several processes, by the real command; give what they print."""
-    words = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(world)]
-    words += ["-m", "oxe_tools", *arguments(lock, out, *settings)]
+def torchrun(lock: Path, out: Path, *settings: str) -> str:
+    """Train in two processes, by the real command; give what they print."""
+    return in_two_processes("-m", "oxe_tools", *arguments(lock, out, *settings))
+
+
+def in_two_processes(*program: str) -> str:
+    """Run a program under torchrun; give what it prints."""
+    words = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", *program]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=PATIENCE, env=environment)
     assert done.returncode == 0, done.stderr

@@ -12,13 +12,26 @@ import pytest
 from schemas import lock as locks
 from schemas.errors import MixtureError, TrainingError, UsageError
 from tests.finetune.lab import make_lab
-from tests.finetune.runs import ADAPTERS, arguments, logged, losses, make_lock, run, torchrun, toy, unequal
+from tests.finetune.runs import (
+    ADAPTERS,
+    arguments,
+    in_two_processes,
+    logged,
+    losses,
+    make_lock,
+    run,
+    torchrun,
+    toy,
+    unequal,
+)
+from tests.makers import PEAK
 from tests.pipelines.toy import ROOT, columns, make_toy
 from tests.waiting import wait_until
 
 torch = pytest.importorskip("torch", reason="training needs the extra finetune")
 
 from finetune.data import Loader  # noqa: E402 - only where torch is
+from finetune.models import base  # noqa: E402
 from finetune.models.openvla import OpenVLAForActionPrediction  # noqa: E402
 from finetune.preprocessing import Preprocessing  # noqa: E402
 from finetune.train import train  # noqa: E402
@@ -159,6 +172,36 @@ def test_a_run_goes_on_in_another_number_of_processes(
         else:
             torchrun(lock, tmp_path / "run", *told)
     assert losses(tmp_path / "run") == pytest.approx(losses(whole), rel=TOLERANCE)
+
+
+MEASURED = f"""
+import sys
+from pathlib import Path
+from finetune.training import folders, parallel
+from finetune.training.session import Session
+from finetune.training.setup import Task
+from tests.finetune.runs import toy
+
+lock, out, *settings = sys.argv[1:]
+task = Task.of(toy(*settings), Path(lock))
+with parallel.place() as here:
+    Session.of(task, folders.prepare(Path(out), task, here=here, overwrite=False), here)
+    Path(f"{{out}}_{{here.rank}}").write_text(str({PEAK}))
+"""
+
+
+@pytest.mark.slow
+def test_of_a_shared_model_only_the_first_process_ever_has_the_whole(lock: Path, tmp_path: Path) -> None:
+    program = tmp_path / "measured.py"
+    program.write_text(MEASURED)
+    told = ("model.text.dim=1024", "model.text.hidden=4096", "model.text.layers=6", "eval.every=0")
+    for way in ("ddp", "fsdp"):
+        in_two_processes(str(program), str(lock), str(tmp_path / way), *told, f"train.parallel={way}")
+    copied, shared = (int((tmp_path / f"{way}_1").read_text()) for way in ("ddp", "fsdp"))
+    model = toy(*told).model
+    whole = sum(value.nbytes for value in base.outlined(model, base.config_of(model)).parameters()) >> 10
+    assert whole > 400_000
+    assert shared < copied - whole
 
 
 # Going on
