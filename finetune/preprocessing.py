@@ -11,8 +11,7 @@ from schemas import augment
 from schemas.augment import Change, Recipe
 from schemas.codec import decode
 from schemas.errors import CheckpointError, OxeError, UsageError
-from schemas.planes import to_planes
-from schemas.resize import Method, blocks, resize, resize_planes, to_levels
+from schemas.resize import Method, blocks, resize, resize_columns, to_levels
 from schemas.source import Array, Bytes
 
 AREA = 0.9  # of OpenVLA's crops
@@ -77,9 +76,9 @@ class Preprocessing:
             return self.resized(pixels)
         if self.size is None or pixels.shape[:2] == self.size:
             return augment.augment(pixels, change)
-        planes = resize_planes(to_planes(pixels), self.size, method=self.method, antialias=self.antialias)
-        to_levels(planes)
-        return augment.changed(planes, change)
+        columns = resize_columns(pixels, self.size, method=self.method, antialias=self.antialias)
+        to_levels(columns)
+        return augment.changed(columns, change)
 
     def to_json(self) -> dict[str, Any]:
         """Give the form in which a checkpoint keeps it."""

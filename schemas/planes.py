@@ -1,7 +1,7 @@
-"""Images as planes [C, H, W] float32, and memory for them that is used again.
+"""Images as matrices and planes of float32, and memory for them that is used again.
 
-Arithmetic on planes runs along contiguous memory. Fresh memory for each step would cost as much as the arithmetic: the
-kernel clears every page of it.
+Arithmetic runs along contiguous memory, and fresh memory for each step would cost as much as the arithmetic: the kernel
+clears every page of it. An image [H, W, C] is a matrix [H, W * C]; turned, it is one of columns, [W, C, H].
 """
 
 import math
@@ -33,32 +33,40 @@ def scratch(purpose: str, shape: tuple[int, ...]) -> Array:
     return held[:size].reshape(shape)
 
 
-def to_planes(image: Array) -> Array:
-    """Turn [H, W, C] uint8 or float32 into [C, H, W] float32, in a buffer."""
-    planes = padded("image", (image.shape[2], *image.shape[:2]))
-    planes[...] = image.transpose(2, 0, 1)
-    return planes
+def padded(purpose: str, shape: tuple[int, int]) -> Array:
+    """Give a buffer whose rows do not begin at multiples of 256 bytes: turning such a matrix takes twice as long."""
+    height, width = shape
+    return scratch(purpose, (height, width + (8 if width % 64 == 0 else 0)))[:, :width]
 
 
-def turn(planes: Array) -> Array:
-    """Exchange height and width of [C, H, W], in a buffer.
+def to_matrix(image: Array) -> Array:
+    """Turn [H, W, C] uint8 or float32 into [H, W * C] float32, in a buffer."""
+    height, width, channels = image.shape
+    matrix = padded("image", (height, width * channels))
+    matrix[...] = image.reshape(height, width * channels)
+    return matrix
+
+
+def turn(matrix: Array) -> Array:
+    """Exchange rows and columns, in a buffer.
 
     Along the last axis every operation is slow that treats its elements differently, so one turns, and turns back.
     """
-    turned = padded("turned", (planes.shape[0], planes.shape[2], planes.shape[1]))
-    np.copyto(turned, planes.transpose(0, 2, 1))
+    turned = scratch("turned", (matrix.shape[1], matrix.shape[0]))
+    np.copyto(turned, matrix.T)
     return turned
 
 
-def padded(purpose: str, shape: tuple[int, int, int]) -> Array:
-    """Give a buffer whose rows do not begin at multiples of 256 bytes: turning such ones takes three times as long."""
-    channels, height, width = shape
-    return scratch(purpose, (channels, height, width + (8 if width % 64 == 0 else 0)))[..., :width]
+def from_columns(columns: Array, dtype: type) -> Array:
+    """Turn columns [W, C, H] into [H, W, C]; uint8 takes the whole part."""
+    width, channels, height = columns.shape
+    flat: Array = columns.reshape(width * channels, height).astype(dtype)
+    return np.ascontiguousarray(flat.T).reshape(height, width, channels)
 
 
-def to_image(planes: Array, dtype: type = np.uint8) -> Array:
-    """Turn [C, H, W] into [H, W, C]; uint8 takes the whole part."""
-    image = np.empty((*planes.shape[1:], len(planes)), dtype)
+def from_planes(planes: Array) -> Array:
+    """Turn planes [C, H, W] into [H, W, C] uint8, taking the whole part."""
+    image = np.empty((*planes.shape[1:], len(planes)), np.uint8)
     for channel, plane in enumerate(planes):  # several times as fast as copying the transposed array
         image[..., channel] = plane
     return image

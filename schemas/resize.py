@@ -9,7 +9,7 @@ from typing import Literal, TypeAlias, get_args
 import numpy as np
 
 from schemas.errors import UsageError, did_you_mean
-from schemas.planes import F, padded, to_image, to_planes, turn
+from schemas.planes import F, from_columns, padded, scratch, to_matrix, turn
 from schemas.source import Array
 
 Method: TypeAlias = Literal["lanczos3", "bilinear", "area"]
@@ -31,32 +31,36 @@ def resize(image: Array, size: tuple[int, int], *, method: Method = "lanczos3", 
         raise UsageError(f"an image must be [H, W, C] uint8 or float32, got {list(image.shape)} {image.dtype}")
     if image.shape[:2] == size:
         return image.copy()
-    resized = resize_planes(to_planes(image), size, method=method, antialias=antialias)
+    columns = resize_columns(image, size, method=method, antialias=antialias)
     if image.dtype == np.uint8:
-        to_levels(resized)
-    return to_image(resized.transpose(0, 2, 1), image.dtype.type)
+        to_levels(columns)
+    return from_columns(columns, image.dtype.type)
 
 
-def resize_planes(
-    planes: Array, size: tuple[int, int], *, method: Method = "lanczos3", antialias: bool = True
+def resize_columns(
+    image: Array, size: tuple[int, int], *, method: Method = "lanczos3", antialias: bool = True
 ) -> Array:
-    """Resize [C, H, W] float32 to `size`, rows first as TensorFlow does; neither rounded nor clipped.
+    """Resize [H, W, C], rows first as TensorFlow does, into columns [w, C, h] float32; neither rounded nor clipped.
 
-    What is given, in a buffer, is turned: [C, w, h].
+    They are in a buffer.
     """
-    channels, height, width = planes.shape
-    rows = padded("rows", (channels, size[0], width))
-    for made, taken, weights in blocks(height, size[0], method=method, antialias=antialias):
-        np.matmul(weights, planes[:, taken], out=rows[:, made])
-    columns, done = turn(rows), padded("resized", (channels, size[1], size[0]))
-    for made, taken, weights in blocks(width, size[1], method=method, antialias=antialias):
-        np.matmul(weights, columns[:, taken], out=done[:, made])
-    return done
+    (height, width, channels), (high, wide) = image.shape, size
+    down = blocks(height, high, method=method, antialias=antialias)
+    across = blocks(width, wide, method=method, antialias=antialias)
+    rows = _filtered(to_matrix(image), down, padded("rows", (high, width * channels)))
+    columns = turn(rows).reshape(width, channels * high)
+    return _filtered(columns, across, scratch("resized", (wide, channels * high))).reshape(wide, channels, high)
 
 
-def to_levels(planes: Array) -> None:
+def _filtered(matrix: Array, filters: Blocks, out: Array) -> Array:
+    for made, taken, weights in filters:
+        np.matmul(weights, matrix[taken], out=out[made])
+    return out
+
+
+def to_levels(values: Array) -> None:
     """Round half to even and clip to 0..255, in place."""
-    np.clip(np.rint(planes, out=planes), F(0), F(255), out=planes)
+    np.clip(np.rint(values, out=values), F(0), F(255), out=values)
 
 
 @lru_cache(maxsize=64)
