@@ -14,8 +14,8 @@ CHUNK = 1 << 20  # bytes that the copy reads at once
 
 def ours(data: Path, letter: str) -> Trial:
     """Convert: images, numbers, index, digests, episode table and manifest."""
-    from pipelines.convert import convert
-    from schemas import catalog
+    from pipelines.convert.convert import convert
+    from schemas.declarations import catalog
 
     spec, source = catalog.dataset(_declaration(letter)), str(_source(data, letter))
     out = _emptied(data)
@@ -64,12 +64,12 @@ def _tfds(data: Path, letter: str, **config: Any) -> Trial:
     """Read in the order of the files, so that the result can be compared byte for byte."""
     import tensorflow_datasets as tfds
 
-    from pipelines.readers.rlds import RldsReader
-    from pipelines.readers.source import plan
-    from pipelines.standardize import bind
-    from pipelines.writers.parquet import ParquetShard
-    from schemas import catalog
-    from schemas.folder import LocalFolder
+    from pipelines.convert.binding import bind
+    from pipelines.convert.parquet import ParquetShard
+    from pipelines.readers.reader import plan
+    from pipelines.readers.rlds.reader import RldsReader
+    from schemas.declarations import catalog
+    from schemas.files.folder import LocalFolder
     from schemas.source import RawEpisode
 
     reader = RldsReader(str(_source(data, letter)))

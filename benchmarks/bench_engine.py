@@ -30,8 +30,8 @@ from harness import (
 )
 
 if TYPE_CHECKING:
-    from pipelines.job import Job
-    from pipelines.readers.source import ShardRef
+    from pipelines.convert.job import Job
+    from pipelines.readers.reader import ShardRef
 
 SHARDS = 1000  # of set K
 TIMES = {"B": 1, "B10": 10, "B40": 40}  # how often the files of set B are in each
@@ -95,7 +95,7 @@ def loop(data: Path, letter: str) -> Trial:
 def beam(data: Path, letter: str) -> Trial:
     """Do every shard on Beam in memory."""
     from pipelines.beam.run import run
-    from pipelines.records import Engine
+    from pipelines.convert.records import Engine
 
     job, refs = _begun(data, letter)
     return Trial(work=lambda: run(job, refs, engine=Engine()), answer=lambda _: _digests(data))
@@ -115,8 +115,8 @@ def all_but_manifest(data: Path, letter: str) -> Trial:
 
 def _convert(data: Path, letter: str, *, empty: bool = True) -> Trial:
     from pipelines.beam import run  # noqa: F401 - imports are not measured
-    from pipelines.convert import convert
-    from schemas import catalog
+    from pipelines.convert.convert import convert
+    from schemas.declarations import catalog
 
     spec = catalog.dataset(str(HERE / "set_b.toml"))
     out = _emptied(data) if empty else data / "out"
@@ -126,12 +126,12 @@ def _convert(data: Path, letter: str, *, empty: bool = True) -> Trial:
 
 def _begun(data: Path, letter: str) -> "tuple[Job, Sequence[ShardRef]]":
     """Plan a conversion and begin its ledger."""
-    from pipelines.convert import Conversion
-    from pipelines.job import Job
-    from pipelines.ledger import begin
-    from pipelines.records import Options
-    from schemas import catalog
-    from schemas.folder import LocalFolder
+    from pipelines.convert.convert import Conversion
+    from pipelines.convert.job import Job
+    from pipelines.convert.ledger import begin
+    from pipelines.convert.records import Options
+    from schemas.declarations import catalog
+    from schemas.files.folder import LocalFolder
 
     spec, options, out = catalog.dataset(str(HERE / "set_b.toml")), Options(), LocalFolder(_emptied(data))
     work = Conversion.of(spec, out, source=str(_source(data, letter)), options=options)

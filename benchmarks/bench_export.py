@@ -13,9 +13,9 @@ SETTINGS = {"h264": {"preset": "medium"}, "av1": {"preset": "12", "svtav1-params
 
 def dataset(data: Path) -> Path:
     """Convert the first episodes of set B, once."""
-    from pipelines.convert import convert
-    from pipelines.records import Options
-    from schemas import catalog
+    from pipelines.convert.convert import convert
+    from pipelines.convert.records import Options
+    from schemas.declarations import catalog
 
     out, spec = data / "export_source", catalog.dataset(str(HERE / "set_b.toml"))
     convert(spec, out, source=str(data / "bench_b/1.0.0"), options=Options(limit=EPISODES))
@@ -24,7 +24,7 @@ def dataset(data: Path) -> Path:
 
 def _frames(path: Path) -> Iterator[list[bytes]]:
     """Give the encoded images of each camera."""
-    from schemas.store import open_dataset
+    from schemas.store.dataset import open_dataset
 
     opened = open_dataset(path)
     for camera in opened.cameras:
@@ -71,7 +71,7 @@ def export(data: Path, codec: str) -> Trial:
     from pipelines.beam import run  # noqa: F401 - imports are not measured
     from pipelines.export.plan import Asked
     from pipelines.export.run import export as work
-    from schemas.store import open_dataset
+    from schemas.store.dataset import open_dataset
 
     out, opened = data / "export_out", open_dataset(data / "export_source")
     shutil.rmtree(out, ignore_errors=True)

@@ -38,9 +38,9 @@ def plain(data: Path, name: str) -> Trial:
 
 def read(data: Path, name: str) -> Trial:
     """Read every episode through the reader."""
+    from pipelines.readers.reader import plan
     from pipelines.readers.registry import open_source
-    from pipelines.readers.source import plan
-    from schemas import catalog
+    from schemas.declarations import catalog
 
     reader = open_source(str(source(data, name)), catalog.dataset(str(HERE / "hdf5.toml")).source)
 
@@ -53,9 +53,9 @@ def read(data: Path, name: str) -> Trial:
 
 def convert(data: Path, name: str) -> Trial:
     """Convert the source: images, numbers, index, digests, statistics and manifest."""
-    from pipelines.convert import convert
-    from schemas import catalog
-    from schemas.index import Index
+    from pipelines.convert.convert import convert
+    from schemas.declarations import catalog
+    from schemas.store.index import Index
 
     spec, out = catalog.dataset(str(HERE / "hdf5.toml")), data / "hdf5_out"
 

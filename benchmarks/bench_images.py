@@ -14,7 +14,7 @@ def _jpegs() -> list[bytes]:
     """Draw a few scenes of about 25 kB each."""
     import simplejpeg
 
-    from schemas.resize import resize
+    from finetune.data.resize import resize
 
     rng = np.random.default_rng(0)
     scenes = (resize(rng.integers(0, 256, (24, 24, 3), np.uint8), (256, 256), method="bilinear") for _ in range(8))
@@ -46,7 +46,7 @@ def decode() -> Trial:
 
 def resize() -> Trial:
     """Resize with lanczos3 and round."""
-    from schemas.resize import resize as resized
+    from finetune.data.resize import resize as resized
 
     return _trial(lambda image, _: resized(image, SIZE), _pixels())
 
@@ -67,9 +67,9 @@ def resize_tf() -> Trial:
 
 def augment() -> Trial:
     """Draw and change images of 224x224."""
-    from schemas.augment import Recipe
-    from schemas.augment import augment as augmented
-    from schemas.resize import resize as resized
+    from finetune.data.augment import Recipe
+    from finetune.data.augment import augment as augmented
+    from finetune.data.resize import resize as resized
 
     recipe, images = Recipe(), [resized(image, SIZE) for image in _pixels()]
     return _trial(lambda image, i: augmented(image, recipe.draw(0, i)), images)
@@ -77,7 +77,7 @@ def augment() -> Trial:
 
 def augment_tf() -> Trial:
     """Draw and change images with TensorFlow, as dlimp does."""
-    from schemas.resize import resize as resized
+    from finetune.data.resize import resize as resized
 
     change, seeds = _tf_augment(), _tf_seeds()
     return _trial(lambda image, i: change(image, seeds[i]), [resized(image, SIZE) for image in _pixels()])
@@ -85,10 +85,10 @@ def augment_tf() -> Trial:
 
 def whole() -> Trial:
     """Decode, resize, augment."""
-    from schemas.augment import Recipe
-    from schemas.augment import augment as augmented
+    from finetune.data.augment import Recipe
+    from finetune.data.augment import augment as augmented
+    from finetune.data.resize import resize as resized
     from schemas.codec import decode as decoded
-    from schemas.resize import resize as resized
 
     recipe = Recipe()
     return _trial(

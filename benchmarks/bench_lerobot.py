@@ -43,9 +43,9 @@ def sequential(data: Path, *, threads: int) -> Trial:
 
 def read(data: Path, _: str) -> Trial:
     """Read every episode through the reader: frames, numbers, tasks and checks."""
+    from pipelines.readers.reader import plan
     from pipelines.readers.registry import open_source
-    from pipelines.readers.source import plan
-    from schemas import catalog
+    from schemas.declarations import catalog
 
     reader = open_source(str(data / "lerobot"), catalog.dataset(str(HERE / "lerobot.toml")).source)
 
@@ -58,9 +58,9 @@ def read(data: Path, _: str) -> Trial:
 
 def convert(data: Path, _: str) -> Trial:
     """Convert the source: images, numbers, index, digests, statistics and manifest."""
-    from pipelines.convert import convert
-    from schemas import catalog
-    from schemas.store import open_dataset
+    from pipelines.convert.convert import convert
+    from schemas.declarations import catalog
+    from schemas.store.dataset import open_dataset
 
     spec, out = catalog.dataset(str(HERE / "lerobot.toml")), data / "lerobot_out"
 

@@ -35,7 +35,7 @@ def decode(data: Path, _: str) -> Trial:
     import numpy as np
     import simplejpeg
 
-    from schemas.store import open_dataset
+    from schemas.store.dataset import open_dataset
 
     dataset = open_dataset(data / "loader/whole")
     camera, episodes = dataset.cameras[0], np.random.default_rng(0).permutation(len(dataset))
@@ -57,9 +57,9 @@ def tfdata(data: Path, _: str, *, augment: bool = False) -> Trial:
 
 
 def _loader(data: Path, lock: str, **told: Any) -> Any:
-    from finetune.data import Loader, Reading
-    from finetune.preprocessing import Preprocessing
-    from schemas.augment import Recipe
+    from finetune.data.augment import Recipe
+    from finetune.data.loader import Loader, Reading
+    from finetune.data.preprocessing import Preprocessing
 
     augment = Recipe() if told.pop("augment", False) else None
     reading = Reading(preprocessing=Preprocessing(augment=augment, **told))
@@ -69,7 +69,7 @@ def _loader(data: Path, lock: str, **told: Any) -> Any:
 def _tfdata(data: Path, *, augment: bool, shuffle: int) -> Iterator[dict[str, Any]]:
     from peers.openvla_tfdata import frames
 
-    from schemas.lock import read
+    from schemas.mixture.lock import read
 
     lock, _ = read(data / "loader/one.lock")
     dataset = frames(

@@ -61,7 +61,7 @@ def first_warm(data: Path, name: str) -> Trial:
 
 
 def _first(data: Path, name: str) -> Trial:
-    from finetune import data as _  # noqa: F401 - imports are not measured
+    from finetune.data import loader as _  # noqa: F401 - imports are not measured
 
     return Trial(work=lambda: len(next(iter(_loader(data, name, batch=1)))))
 
@@ -84,8 +84,8 @@ def soak(data: Path, name: str) -> Trial:
 
 
 def _loader(data: Path, name: str, batch: int = BATCH) -> Any:
-    from finetune.data import Loader, Reading
-    from finetune.preprocessing import Preprocessing
+    from finetune.data.loader import Loader, Reading
+    from finetune.data.preprocessing import Preprocessing
 
     reading = Reading(preprocessing=Preprocessing(size=None))
     return Loader(data / f"loader/{name}.lock", reading, batch_size=batch, cache=_cache(data))

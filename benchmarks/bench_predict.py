@@ -33,7 +33,7 @@ def inputs() -> tuple[object, object]:
 
 def cached(_data: Path, _letter: str) -> Trial:
     """Predict as `oxe predict` does."""
-    from finetune.predict import decode
+    from finetune.models.decoding import decode
 
     vla, (ids, pixels) = model(), inputs()
     return Trial(work=lambda: [decode(vla, ids, pixel_values=pixels, steps=STEPS).ids.tolist() for _ in range(TIMES)])

@@ -21,9 +21,9 @@ def prepare(data: Path, letter: str) -> Trial:
     """Convert the set, and write its images as ArrayRecord (one record a step) and as Parquet with small row groups."""
     from array_record.python.array_record_module import ArrayRecordWriter
 
-    from pipelines.convert import convert
-    from schemas import catalog
-    from schemas.store import open_dataset
+    from pipelines.convert.convert import convert
+    from schemas.declarations import catalog
+    from schemas.store.dataset import open_dataset
 
     root = _root(data, letter)
 
@@ -53,7 +53,7 @@ def _write_row_groups(root: Path) -> None:
     """Write the image columns again, in row groups of 100 rows."""
     import pyarrow.parquet as pq
 
-    from schemas.store import open_dataset
+    from schemas.store.dataset import open_dataset
 
     dataset = open_dataset(root / "ours")
     columns = [camera.column for camera in dataset.columns.cameras]
@@ -67,7 +67,7 @@ def _write_row_groups(root: Path) -> None:
 
 def ours(data: Path, letter: str) -> Trial:
     """Slice the images out of the file that the index points into."""
-    from schemas.store import open_dataset
+    from schemas.store.dataset import open_dataset
 
     dataset = open_dataset(_root(data, letter) / "ours")
     cameras = dataset.cameras
@@ -91,7 +91,7 @@ def array_record_plain(data: Path, letter: str) -> Trial:
 def _array_record(data: Path, letter: str, *, name: str, count: int) -> Trial:
     from array_record.python.array_record_data_source import ArrayRecordDataSource
 
-    from schemas.store import open_dataset
+    from schemas.store.dataset import open_dataset
 
     dataset = open_dataset(_root(data, letter) / "ours")
     first = [0]
@@ -114,7 +114,7 @@ def row_groups(data: Path, letter: str) -> Trial:
     """Read the one or two row groups that hold the three rows, with pyarrow and from a memory map."""
     import pyarrow.parquet as pq
 
-    from schemas.store import open_dataset
+    from schemas.store.dataset import open_dataset
 
     dataset = open_dataset(_root(data, letter) / "ours")
     columns = [camera.column for camera in dataset.columns.cameras]

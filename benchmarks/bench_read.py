@@ -11,8 +11,8 @@ RSS_GOAL = 60  # MB
 
 def ours(data: Path, letter: str) -> Trial:
     """Read with our reader."""
-    from pipelines.readers.rlds import RldsReader
-    from pipelines.readers.source import plan
+    from pipelines.readers.reader import plan
+    from pipelines.readers.rlds.reader import RldsReader
 
     reader = RldsReader(str(_source(data, letter)))
     refs = plan(reader.files())

@@ -14,8 +14,8 @@ CHUNK = 8  # actions
 
 def prepare(data: Path, letter: str) -> Trial:
     """Convert the set."""
-    from pipelines.convert import convert
-    from schemas import catalog
+    from pipelines.convert.convert import convert
+    from schemas.declarations import catalog
 
     root = _root(data, letter)
 
@@ -31,7 +31,7 @@ def decode(data: Path, letter: str) -> Trial:
     """Decode with simplejpeg what the index finds, and do nothing else."""
     import simplejpeg
 
-    from schemas.store import open_dataset
+    from schemas.store.dataset import open_dataset
 
     dataset = open_dataset(_root(data, letter))
     camera = dataset.cameras[0]

@@ -43,7 +43,7 @@ def recipe() -> Any:
 
 def samples() -> Any:
     """Make a batch as the loader would hand it out."""
-    from finetune.loading.batch import Batch
+    from finetune.data.batch import Batch
 
     rng = np.random.default_rng(SEED)
     rows = {name: np.arange(BATCH) for name in ("draw", "episode", "step")}
@@ -68,8 +68,8 @@ def built() -> tuple[Any, Any, Any]:
     """Give the model, one batch, and what the model reads of it; a second thread would spin, and count as work."""
     import torch
 
-    from finetune.lora import trainable
     from finetune.models.base import build
+    from finetune.models.lora import trainable
     from finetune.training.batches import Collator
 
     torch.set_num_threads(1)

@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 import simplejpeg
 
-from pipelines.rlds.example import encode
-from pipelines.rlds.tfrecord import frame
+from pipelines.readers.rlds.example import encode
+from pipelines.readers.rlds.tfrecord import frame
 from schemas.source import Array, Bytes
 
 HERE = Path(__file__).parent

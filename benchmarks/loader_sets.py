@@ -8,9 +8,11 @@ from pathlib import Path
 
 from generate import SET_L, BenchSet, ensure
 
-from pipelines.convert import convert
+from pipelines.convert.convert import convert
 from pipelines.mix.make import make
-from schemas import catalog, lock, mixture
+from schemas.declarations import catalog
+from schemas.mixture import lock
+from schemas.mixture import spec as mixture
 
 PARTS = 8
 SMALL = replace(SET_L, seed=6, shards=2, episodes=250, steps=100, pixels=16)  # 50,000 steps

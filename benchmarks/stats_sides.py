@@ -16,13 +16,14 @@ import pyarrow.parquet as pq
 from generate import BenchSet, ensure
 from harness import Trial
 
-from pipelines.convert import convert
-from pipelines.numbers import Selection
-from pipelines.publish import sealed
-from pipelines.statistics import statistics
-from schemas import catalog, layout
+from pipelines.convert.convert import convert
+from pipelines.convert.publish import sealed
+from pipelines.statistics.numbers import Selection
+from pipelines.statistics.statistics import statistics
+from schemas.declarations import catalog
 from schemas.source import Array
-from schemas.store import open_dataset
+from schemas.store import layout
+from schemas.store.dataset import open_dataset
 from stats.moments import Moments
 from stats.quantiles import ALL, Histogram, Search, interpolated, quantiles, ranks
 from stats.summary import QUANTILES

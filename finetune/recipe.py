@@ -12,10 +12,10 @@ from typing import Annotated, Any, Literal, Self
 import tomli_w
 from pydantic import AfterValidator, Field, StringConstraints, model_validator
 
-from schemas import toml
+from schemas.declarations import toml
+from schemas.declarations.spec import validated
+from schemas.declarations.tables import Model
 from schemas.errors import SpecError, UsageError, did_you_mean
-from schemas.spec import validated
-from schemas.tables import Model
 
 HERE = Path(__file__).parent / "recipes"
 TARGETS = (  # what OpenVLA adapts: peft 0.11's "all-linear", which is no longer what peft takes for it

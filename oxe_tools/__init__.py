@@ -21,14 +21,14 @@ def _check_neighbours() -> None:
 
 _check_neighbours()
 
+from oxe_tools.api import mixture_loader, torch_loader  # noqa: E402
 from oxe_tools.frames import torch_dataset  # noqa: E402 - only once the neighbours are known to be ours
-from oxe_tools.loading import mixture_loader, torch_loader  # noqa: E402
 from oxe_tools.statistics import stats  # noqa: E402
-from pipelines.in_memory import standardize  # noqa: E402
+from pipelines.convert.in_memory import standardize  # noqa: E402
 from schemas.episode import Episode  # noqa: E402
 from schemas.errors import OxeError  # noqa: E402
 from schemas.spaces import Dim, Space  # noqa: E402
-from schemas.store import Dataset, open_dataset  # noqa: E402
+from schemas.store.dataset import Dataset, open_dataset  # noqa: E402
 from stats.formats import load as load_norm_stats  # noqa: E402
 from stats.norm import NormStats  # noqa: E402
 from stats.record import Statistics  # noqa: E402

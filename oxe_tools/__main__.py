@@ -1,5 +1,5 @@
 """`python -m oxe_tools` is `oxe`."""
 
-from oxe_tools.cli import main
+from oxe_tools.cli.main import main
 
 main()

@@ -3,7 +3,7 @@
 >>> from oxe_tools.auto import AutoModelForVision2Seq, AutoProcessor
 """
 
-from finetune.auto import AutoConfig, AutoModelForVision2Seq, AutoProcessor, register
+from finetune.models.auto import AutoConfig, AutoModelForVision2Seq, AutoProcessor, register
 
 register()
 

@@ -2,11 +2,11 @@
 
 from typing import Any
 
-from schemas import catalog
+from schemas.declarations import catalog
+from schemas.declarations.spec import DatasetSpec
 from schemas.errors import ViewError
 from schemas.spaces import Space
-from schemas.spec import DatasetSpec
-from schemas.views import view, view_names
+from schemas.views.views import view, view_names
 
 ASKED = ("openvla", "octo", "eef_delta")  # views whose absence is explained everywhere
 HEAD = """# Datasets

@@ -3,13 +3,13 @@
 from os.path import relpath
 from pathlib import Path
 
-from pipelines.draft.draft import draft as propose
-from pipelines.draft.write import Proposal
+from pipelines.inspect.draft.draft import draft as propose
+from pipelines.inspect.draft.write import Proposal
 from pipelines.readers.find import several, sources
 from pipelines.readers.registry import open_source
-from schemas import catalog
+from schemas.declarations import catalog
+from schemas.declarations.spec import DatasetSpec
 from schemas.errors import SpecError, UsageError
-from schemas.spec import DatasetSpec
 
 
 def draft(source: str, target: str, *, limit: int | None, overwrite: bool) -> Proposal:

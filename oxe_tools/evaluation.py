@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from finetune.scores import Scores
+from finetune.policy.scores import Scores
 from oxe_tools.plot import svg
 from schemas.errors import UsageError
 

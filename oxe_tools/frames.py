@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from oxe_tools.statistics import stats
 from schemas.errors import MissingExtraError
-from schemas.store import open_dataset
+from schemas.store.dataset import open_dataset
 
 if TYPE_CHECKING:
-    from finetune.frames import FrameDataset
+    from finetune.data.frames import FrameDataset
 
 
 def torch_dataset(
@@ -35,9 +35,9 @@ def torch_dataset(
         for batch in torch.utils.data.DataLoader(frames, batch_size=32, shuffle=True, num_workers=4): ...
     """
     try:
-        from finetune.cameras import Images  # noqa: PLC0415 - reading a dataset needs no torch
-        from finetune.frames import FrameDataset  # noqa: PLC0415
-        from finetune.steps import read  # noqa: PLC0415
+        from finetune.data.cameras import Images  # noqa: PLC0415 - reading a dataset needs no torch
+        from finetune.data.frames import FrameDataset  # noqa: PLC0415
+        from finetune.data.step_table import read  # noqa: PLC0415
     except ModuleNotFoundError as error:
         if error.name != "torch":
             raise

@@ -4,16 +4,16 @@ from os.path import relpath
 from pathlib import Path
 from typing import Any
 
+from pipelines.beam.progress import Progress, silent
+from pipelines.convert.records import Engine
 from pipelines.mix.drift import compared, drift
 from pipelines.mix.make import make
 from pipelines.mix.report import sample as sample_of
 from pipelines.mix.report import summary
-from pipelines.progress import Progress, silent
-from pipelines.records import Engine
-from schemas import lock as locks
 from schemas.errors import UsageError
-from schemas.folder import is_local
-from schemas.mixture import MixtureSpec, mixture
+from schemas.files.folder import is_local
+from schemas.mixture import lock as locks
+from schemas.mixture.spec import MixtureSpec, mixture
 
 
 def lock(

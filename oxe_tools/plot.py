@@ -6,7 +6,7 @@ from html import escape
 
 import numpy as np
 
-from finetune.scores import Scores
+from finetune.policy.scores import Scores
 from schemas.source import Array
 
 EPISODES = 4  # at most

@@ -7,15 +7,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from schemas.errors import UsageError, did_you_mean
-from schemas.folder import LocalFolder, open_folder
+from schemas.files.folder import LocalFolder, open_folder
 from stats.compare import Finding, Outside, compare
 from stats.formats import Form, encode, label, load
 from stats.norm import NormStats
 from stats.record import Statistics
 
 if TYPE_CHECKING:
-    from pipelines.numbers import Selection
-    from pipelines.records import Engine
+    from pipelines.convert.records import Engine
+    from pipelines.statistics.numbers import Selection
 
 
 def stats(
@@ -34,10 +34,10 @@ def stats(
         norm = stats("kitchen", view="eef_delta").norm("action")
         norm.normalize(action)  # in [-1, 1]
     """
-    from pipelines.numbers import Selection  # noqa: PLC0415 - opening a dataset needs none of it
-    from pipelines.records import Engine  # noqa: PLC0415
-    from pipelines.statistics import statistics  # noqa: PLC0415
-    from schemas.store import open_dataset  # noqa: PLC0415
+    from pipelines.convert.records import Engine  # noqa: PLC0415
+    from pipelines.statistics.numbers import Selection  # noqa: PLC0415 - opening a dataset needs none of it
+    from pipelines.statistics.statistics import statistics  # noqa: PLC0415
+    from schemas.store.dataset import open_dataset  # noqa: PLC0415
 
     selection = Selection(view=view, split=split, filters=filters, chunk=chunk)
     return statistics(*(open_dataset(path) for path in paths), selection=selection, engine=Engine(workers=workers))
@@ -47,8 +47,8 @@ def found(
     target: str, others: Sequence[str], *, source: str | None, selection: "Selection", engine: "Engine"
 ) -> Statistics:
     """Compute the statistics of the folder `target`, with `others` as one, or fetch them by name from a registry."""
-    from pipelines.statistics import statistics  # noqa: PLC0415 - opening a dataset needs none of it
-    from schemas.store import open_dataset  # noqa: PLC0415
+    from pipelines.statistics.statistics import statistics  # noqa: PLC0415 - opening a dataset needs none of it
+    from schemas.store.dataset import open_dataset  # noqa: PLC0415
     from stats.registry import fetch  # noqa: PLC0415
 
     if source is None:
@@ -112,10 +112,10 @@ def beside(directory: str, other: str, *, selection: "Selection", engine: "Engin
 
     `other` may end in `#NAME` where it has statistics of several datasets.
     """
-    from pipelines.outside import outside  # noqa: PLC0415 - opening a dataset needs none of it
-    from pipelines.statistics import statistics  # noqa: PLC0415
-    from schemas import layout  # noqa: PLC0415
-    from schemas.store import open_dataset  # noqa: PLC0415
+    from pipelines.statistics.outside import outside  # noqa: PLC0415 - opening a dataset needs none of it
+    from pipelines.statistics.statistics import statistics  # noqa: PLC0415
+    from schemas.store import layout  # noqa: PLC0415
+    from schemas.store.dataset import open_dataset  # noqa: PLC0415
 
     dataset = open_dataset(directory)
     if open_folder(other).size(layout.MANIFEST) is not None:

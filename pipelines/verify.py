@@ -12,19 +12,19 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import xxhash
 
-from pipelines.history import History
-from pipelines.kept import read_kept
-from pipelines.progress import Progress, silent
-from pipelines.publish import counted, sealed
+from pipelines.beam.progress import Progress, silent
+from pipelines.convert.binding import bind
+from pipelines.convert.publish import counted, sealed
+from pipelines.convert.records import Options
+from pipelines.readers.history import History
 from pipelines.readers.registry import open_source
-from pipelines.records import Options
-from pipelines.standardize import bind
-from schemas import layout
+from pipelines.statistics.kept import read_kept
 from schemas.episode import Episode, Frames
 from schemas.errors import OxeError, SourceError, UnreachableError
-from schemas.folder import Folder
+from schemas.files.folder import Folder
 from schemas.source import Column, Ragged, Unreadable
-from schemas.store import Dataset
+from schemas.store import layout
+from schemas.store.dataset import Dataset
 
 SHOWN = 20  # differences that are reported in full
 BLOCK = 1 << 20  # bytes that are hashed at a time

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import xxhash
 
+from schemas.declarations.success import OUTCOMES, Outcome
 from schemas.errors import SourceError
 from schemas.source import Array, Bytes, Column, Ragged
 from schemas.spaces import Space
-from schemas.success import OUTCOMES, Outcome
 
 Frames = Sequence[Bytes | None]  # T encoded images; None where the source has none
 

@@ -9,7 +9,7 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 
 from schemas.errors import StatsError
-from schemas.folder import Folder, open_folder
+from schemas.files.folder import Folder, open_folder
 from schemas.source import Array
 from stats.norm import KNOWN, NormStats
 from stats.record import FORMAT, Statistics

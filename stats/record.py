@@ -34,7 +34,7 @@ class Statistics:
     members: tuple[Member, ...]
     view: str | None  # None: as stored
     split: str | None  # None: all
-    filters: str | None  # schemas.filters, in its one spelling
+    filters: str | None  # schemas.mixture.filters, in its one spelling
     robot: str
     controller: str
     control_hz: float | None

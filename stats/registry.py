@@ -9,7 +9,7 @@ import re
 from typing import Any
 
 from schemas.errors import StatsError, UsageError, did_you_mean
-from schemas.folder import open_folder
+from schemas.files.folder import open_folder
 from stats.formats import encode, label
 from stats.record import Statistics
 

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipelines.lerobot.info import V2, V3
+from pipelines.readers.lerobot.info import V2, V3
 from schemas.source import Array
 
 FPS = 10
@@ -27,7 +27,7 @@ def write_video(file: Path, frames: Array, *, fps: int = FPS, codec: str = "libx
     """Write frames with PyAV; `more` has `pix_fmt`, `options`, `pts`, `colorspace` and `color_range`."""
     import av
 
-    from pipelines.writers.video import usual_priority
+    from pipelines.export.lerobot.video import usual_priority
 
     file.parent.mkdir(parents=True, exist_ok=True)
     with av.open(str(file), "w", options=more.get("container", {})) as container:

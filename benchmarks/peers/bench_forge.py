@@ -42,8 +42,8 @@ def _write(data: Path) -> None:
 def ours(data: Path, _: str) -> Trial:
     """Convert into our format."""
     from pipelines.beam import run  # noqa: F401 - imports are not measured
-    from pipelines.convert import convert
-    from schemas import catalog
+    from pipelines.convert.convert import convert
+    from schemas.declarations import catalog
 
     spec, out = catalog.dataset(str(HERE / "set_b.toml")), _emptied(data)
     source = str(data / "bench_f/1.0.0")
@@ -53,11 +53,11 @@ def ours(data: Path, _: str) -> Trial:
 def ours_lerobot(data: Path, _: str) -> Trial:
     """Convert, and export to LeRobot v3 with the settings that forge has: x264's preset medium, crf 23, its own GOP."""
     from pipelines.beam import run  # noqa: F401 - imports are not measured
-    from pipelines.convert import convert
+    from pipelines.convert.convert import convert
     from pipelines.export.plan import Asked
     from pipelines.export.run import export
-    from schemas import catalog
-    from schemas.store import open_dataset
+    from schemas.declarations import catalog
+    from schemas.store.dataset import open_dataset
 
     spec, out = catalog.dataset(str(HERE / "set_b.toml")), _emptied(data)
     unified, source = data / "unified", str(data / "bench_f/1.0.0")

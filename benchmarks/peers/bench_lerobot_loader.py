@@ -30,7 +30,7 @@ def prepare(data: Path, _: str) -> Trial:
 
     from pipelines.export.plan import Asked
     from pipelines.export.run import export
-    from schemas.store import open_dataset
+    from schemas.store.dataset import open_dataset
 
     def work() -> None:
         dataset = open_dataset(frames(data) / "whole")
@@ -43,8 +43,8 @@ def prepare(data: Path, _: str) -> Trial:
 
 def ours(data: Path, _: str) -> Trial:
     """Take batches of the loader, images as large as they are."""
-    from finetune.data import Loader, Reading
-    from finetune.preprocessing import Preprocessing
+    from finetune.data.loader import Loader, Reading
+    from finetune.data.preprocessing import Preprocessing
 
     reading = Reading(preprocessing=Preprocessing(size=None), state=True)
     loader = Loader(data / "loader/one.lock", reading, batch_size=BATCH, cache=data / "loader/cache")

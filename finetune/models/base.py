@@ -6,12 +6,11 @@ from typing import Any
 import torch
 from transformers import LlamaConfig, PreTrainedTokenizerFast
 
-from finetune import checkpoint
-from finetune.images import ImageTransform
-from finetune.models import smol, words
+from finetune.models import checkpoint, smol, words
 from finetune.models.config import OpenVLAConfig
+from finetune.models.images import ImageTransform
 from finetune.models.openvla import OpenVLAForActionPrediction
-from finetune.processor import PrismaticProcessor
+from finetune.models.processor import PrismaticProcessor
 from finetune.recipe import ModelRecipe
 from schemas.errors import CheckpointError
 

@@ -7,7 +7,7 @@ from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoConfig, PreTrainedConfig
 from transformers.configuration_utils import SubConfigSpec
 
-from finetune.checkpoint import read_json
+from finetune.models.checkpoint import read_json
 from finetune.models.vit import VISION, ViTShape
 from schemas.errors import CheckpointError, did_you_mean
 

@@ -10,13 +10,13 @@ from transformers import LlamaForCausalLM, PreTrainedModel
 from transformers import initialization as init
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
-from finetune import checkpoint
-from finetune.images import as_trained
+from finetune.data.preprocessing import Preprocessing
+from finetune.models import checkpoint
 from finetune.models.config import OpenVLAConfig
+from finetune.models.decoding import Predictor, Statistics, check_image_matters
+from finetune.models.images import as_trained
+from finetune.models.processor import PrismaticProcessor
 from finetune.models.vit import IMAGE, PATCHES, AttentionPool, LayerScale, ViT
-from finetune.predict import Predictor, Statistics, check_image_matters
-from finetune.preprocessing import Preprocessing
-from finetune.processor import PrismaticProcessor
 from schemas.errors import CheckpointError, UsageError
 from schemas.source import Array
 

@@ -1,1 +1,1 @@
-"""What a training run consists of; `finetune.train` is the loop that runs it."""
+"""What a training run consists of; `finetune.training.train` is the loop that runs it."""

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from finetune.actions import ActionTokenizer
-from finetune.loading.batch import Batch
+from finetune.data.batch import Batch
+from finetune.models.decoding import with_prefix
 from finetune.models.openvla import IGNORED
-from finetune.predict import with_prefix
-from finetune.processor import PrismaticProcessor
+from finetune.models.processor import PrismaticProcessor
 from schemas.errors import UsageError
 from schemas.source import Array
 

@@ -6,8 +6,8 @@ from itertools import islice
 
 import torch
 
-from finetune.loading.batch import Batch
-from finetune.torch_data import TorchLoader
+from finetune.data.batch import Batch
+from finetune.data.torch_loader import TorchLoader
 from finetune.training.batches import Collator, Inputs
 from finetune.training.engine import Part
 from schemas.errors import UsageError

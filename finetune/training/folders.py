@@ -9,16 +9,17 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from finetune import licences, lora, recipe
-from finetune.checkpoint import STATISTICS, write_json
-from finetune.training import snapshots
+from finetune import recipe
+from finetune.models import lora
+from finetune.models.checkpoint import STATISTICS, write_json
+from finetune.training import licences, snapshots
 from finetune.training.logs import LOG, TENSORBOARD
 from finetune.training.parallel import Place, gathered, inside
-from finetune.training.setup import Task
 from finetune.training.snapshots import PREFIX, STATE, UNFINISHED, Position
+from finetune.training.task import Task
 from schemas.errors import UsageError
-from schemas.folder import LocalFolder
-from schemas.lock import side_file
+from schemas.files.folder import LocalFolder
+from schemas.mixture.lock import side_file
 
 RECIPE, LOCK, PREPROCESSING, BASE = (
     "recipe.toml",

@@ -7,8 +7,8 @@ from typing import Any, Self
 import numpy as np
 
 from finetune.actions import ActionTokenizer
-from finetune.loading.batch import Batch
-from finetune.predict import NO_EPS
+from finetune.data.batch import Batch
+from finetune.models.decoding import NO_EPS
 from finetune.training.batches import known_numbers
 from schemas.source import Array
 from stats.norm import EPS, NormStats

@@ -8,19 +8,18 @@ from typing import Any, Self
 import torch
 from torch import nn
 
-from finetune import licences, lora
-from finetune.models import base
+from finetune.data.torch_loader import TorchLoader
+from finetune.models import base, lora
 from finetune.models.openvla import OpenVLAForActionPrediction
 from finetune.recipe import Recipe
-from finetune.torch_data import TorchLoader
-from finetune.training import folders, parallel, snapshots
+from finetune.training import folders, licences, parallel, snapshots
 from finetune.training.batches import Collator
 from finetune.training.engine import Engine, adamw
 from finetune.training.folders import BASE, Run
 from finetune.training.metrics import Judge
 from finetune.training.parallel import Place
-from finetune.training.setup import Task
 from finetune.training.snapshots import Position
+from finetune.training.task import Task
 from schemas.errors import CheckpointError
 
 

@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from finetune.checkpoint import read_json, weight_files, write_json
+from finetune.models.checkpoint import read_json, weight_files, write_json
 from finetune.training.parallel import Place, gathered, like
 from schemas.errors import CheckpointError, TrainingError
 

@@ -15,10 +15,10 @@ from pipelines.beam.run import run_graph  # before Beam, which it imports withou
 # isort: split
 import apache_beam as beam
 
-from pipelines.records import Engine
-from schemas import layout
+from pipelines.convert.records import Engine
 from schemas.errors import OxeError, UsageError
-from schemas.folder import Folder, absolute, open_folder
+from schemas.files.folder import Folder, absolute, open_folder
+from schemas.store import layout
 
 FAILED = "failed"
 

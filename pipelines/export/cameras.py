@@ -5,10 +5,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from schemas.arrow import DEPTH, IMAGES, Camera
 from schemas.images import ImageHeader, sniff
 from schemas.source import Array
-from schemas.store import DataFile, Dataset
+from schemas.store.arrow import DEPTH, IMAGES, Camera
+from schemas.store.dataset import DataFile, Dataset
 
 SMALLEST = {"h264": 2, "av1": 64}  # pixels of a side that the encoder takes
 

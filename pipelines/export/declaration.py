@@ -4,11 +4,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from schemas.arrow import Camera
+from schemas.declarations.spec import DatasetSpec
+from schemas.declarations.tables import SpaceSpec
 from schemas.spaces import Space
-from schemas.spec import DatasetSpec
-from schemas.store import Dataset
-from schemas.tables import SpaceSpec
+from schemas.store.arrow import Camera
+from schemas.store.dataset import Dataset
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,10 +9,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from pipelines.folders import check_ours
-from pipelines.shards import FAILURE, Marks, forgive
+from pipelines.beam.shards import FAILURE, Marks, forgive
+from pipelines.convert.folders import check_ours
 from schemas.errors import DatasetError, UsageError
-from schemas.folder import Folder, LocalFolder
+from schemas.files.folder import Folder, LocalFolder
 
 RECORD, RUNS = "oxe_export.json", "oxe_runs.jsonl"
 BELOW = "oxe_ledger"

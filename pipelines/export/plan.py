@@ -4,10 +4,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from pipelines.numbers import kept_steps
+from pipelines.statistics.numbers import kept_steps
 from schemas.episode import Episode
 from schemas.errors import DatasetError
-from schemas.store import Dataset
+from schemas.store.dataset import Dataset
 
 LARGE, SMALL, PARTS = 100 << 20, 32 << 20, 8  # bytes of a shard at most, at least if there are so many; shards at least
 

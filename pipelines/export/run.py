@@ -11,25 +11,28 @@ from typing import Any, Protocol
 
 import tomli_w
 
+from pipelines.beam.progress import Progress, silent, watched
+from pipelines.beam.shards import attempted
 from pipelines.beam.workers import prepare
+from pipelines.convert.binding import Binding
+from pipelines.convert.folders import check_apart
+from pipelines.convert.ledger import locked
+from pipelines.convert.records import Engine
 from pipelines.export.ledger import LOCK, OURS, RUNS, ExportLedger, begin, finish
 from pipelines.export.plan import Asked, ExportRef
 from pipelines.export.report import Report
-from pipelines.folders import check_apart
-from pipelines.ledger import locked
-from pipelines.progress import Progress, silent, watched
 from pipelines.readers.registry import EXTRAS
-from pipelines.readers.rlds import DECLARATION
-from pipelines.records import Engine
-from pipelines.shards import attempted
-from pipelines.standardize import Binding
+from pipelines.readers.rlds.reader import DECLARATION
 from pipelines.verify import Verification
 from schemas.episode import Episode
 from schemas.errors import DatasetError, MissingExtraError, UsageError
-from schemas.folder import LocalFolder, absolute
-from schemas.store import Dataset, open_dataset
+from schemas.files.folder import LocalFolder, absolute
+from schemas.store.dataset import Dataset, open_dataset
 
-TARGETS = {"rlds": "pipelines.export.rlds:RldsExport", "lerobot": "pipelines.export.lerobot:LeRobotExport"}
+TARGETS = {
+    "rlds": "pipelines.export.rlds.target:RldsExport",
+    "lerobot": "pipelines.export.lerobot.target:LeRobotExport",
+}
 
 
 class Target(Protocol):

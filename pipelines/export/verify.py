@@ -10,21 +10,21 @@ from dataclasses import replace
 from itertools import zip_longest
 from pathlib import Path
 
+from pipelines.beam.progress import Progress, silent
+from pipelines.convert.binding import Binding, bind
 from pipelines.export.ledger import RECORD, RUNS, read_record
 from pipelines.export.plan import Asked, ExportRef, checked
 from pipelines.export.run import Target, identity_of, opened
-from pipelines.progress import Progress, silent
+from pipelines.readers.reader import Reader, plan
 from pipelines.readers.registry import open_source
-from pipelines.readers.source import Reader, plan
-from pipelines.standardize import Binding, bind
 from pipelines.verify import Verification, compare, damage
-from schemas import catalog
+from schemas.declarations import catalog
+from schemas.declarations.spec import DatasetSpec
 from schemas.episode import Episode
 from schemas.errors import OxeError, SourceError, UsageError
-from schemas.folder import LocalFolder
+from schemas.files.folder import LocalFolder
 from schemas.source import Unreadable
-from schemas.spec import DatasetSpec
-from schemas.store import Dataset, open_dataset
+from schemas.store.dataset import Dataset, open_dataset
 
 
 def verify_export(out: Path, *, source: str | None = None, progress: Progress = silent) -> Verification:

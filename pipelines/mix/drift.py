@@ -8,16 +8,16 @@ import polars as pl
 import pyarrow as pa
 import xxhash
 
-from pipelines.kept import read_kept
 from pipelines.mix.make import make
-from schemas import lock as locks
-from schemas.drift import changes, place
+from pipelines.statistics.kept import read_kept
+from schemas.declarations.spec import validated
 from schemas.errors import OxeError, UnreachableError
-from schemas.folder import Folder
-from schemas.lock import Lock, LockedSource
-from schemas.mixture import MixtureSpec
-from schemas.spec import validated
-from schemas.store import open_dataset
+from schemas.files.folder import Folder
+from schemas.mixture import lock as locks
+from schemas.mixture.drift import changes, place
+from schemas.mixture.lock import Lock, LockedSource
+from schemas.mixture.spec import MixtureSpec
+from schemas.store.dataset import open_dataset
 
 BLOCK = 1 << 20
 

@@ -8,16 +8,16 @@ from typing import Any
 import pyarrow as pa
 import xxhash
 
+from pipelines.beam.progress import Progress, silent
+from pipelines.convert.records import Engine
 from pipelines.mix.sources import Source, located, opened
-from pipelines.progress import Progress, silent
-from pipelines.records import Engine
-from pipelines.statistics import statistics
-from schemas import lock
+from pipelines.statistics.statistics import statistics
 from schemas.errors import DatasetError, UnreachableError, UsageError, ViewError
-from schemas.lock import EPISODES, TRAIN, Lock, LockedSource, Stratum
-from schemas.mixture import MixtureSpec
-from schemas.shares import Share, filled, shares
-from schemas.unify import unified
+from schemas.mixture import lock
+from schemas.mixture.lock import EPISODES, TRAIN, Lock, LockedSource, Stratum
+from schemas.mixture.shares import Share, filled, shares
+from schemas.mixture.spec import MixtureSpec
+from schemas.mixture.unify import unified
 
 
 def make(

@@ -8,8 +8,8 @@ import polars as pl
 import pyarrow as pa
 from scipy.stats import chisquare
 
-from schemas.lock import TRAIN, VALIDATION, Lock
-from schemas.sampling import BLOCK
+from schemas.mixture.lock import TRAIN, VALIDATION, Lock
+from schemas.mixture.sampling import BLOCK
 from schemas.source import Array
 
 FEWEST = 5  # expected draws of a stratum in the test; rarer ones are counted together

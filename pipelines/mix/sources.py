@@ -9,19 +9,19 @@ from typing import Any
 
 import numpy as np
 
-from pipelines.numbers import Selection, episodes, parts_of
-from pipelines.progress import Progress
-from schemas import catalog
-from schemas.columns import STATE
-from schemas.drift import place
+from pipelines.beam.progress import Progress
+from pipelines.statistics.numbers import Selection, episodes, parts_of
+from schemas.declarations import catalog
+from schemas.declarations.ops import ROW, Steps
 from schemas.errors import DatasetError, UsageError, did_you_mean
-from schemas.folder import is_local
-from schemas.lock import TRAIN, VALIDATION, Stage
-from schemas.mixture import Holdout, MixtureSpec
-from schemas.ops import ROW, Steps
+from schemas.files.folder import is_local
+from schemas.mixture.drift import place
+from schemas.mixture.lock import TRAIN, VALIDATION, Stage
+from schemas.mixture.spec import Holdout, MixtureSpec
 from schemas.source import Array
 from schemas.spaces import Space
-from schemas.store import Dataset, open_dataset
+from schemas.store.columns import STATE
+from schemas.store.dataset import Dataset, open_dataset
 
 ROUNDED = 1e6  # motions that differ by less than a millionth are the same
 

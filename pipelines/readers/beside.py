@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from glob import escape, has_magic
 from typing import Any
 
-from pipelines.frames import gathered
+from pipelines.readers.fields import LIMIT, VALUE_LIMIT
 from pipelines.readers.folder import SourceFolder, inside
-from pipelines.readers.leaves import LIMIT, VALUE_LIMIT
 from pipelines.readers.names import matching
+from pipelines.readers.pixels import gathered
 from schemas.errors import MissingExtraError, SourceError
 
 PLACEHOLDER = re.compile(r"\{([^{}]+)\}")  # of a per-episode value: `recordings/MP4/{metadata.wrist_cam_serial}.mp4`
@@ -81,7 +81,7 @@ def _word(value: Any, path: str) -> str:
 def video_type() -> Any:
     """Give the class that reads videos, or say what to install."""
     try:
-        from pipelines.video import Video  # noqa: PLC0415 - only sources with videos need its library
+        from pipelines.readers.video import Video  # noqa: PLC0415 - only sources with videos need its library
     except ModuleNotFoundError as error:
         raise MissingExtraError("av", extra="lerobot") from error
     return Video

@@ -4,7 +4,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from pipelines.readers.leaves import Leaf
+from pipelines.readers.fields import Leaf
 from schemas.errors import SourceError, did_you_mean
 from schemas.source import Field
 

@@ -6,8 +6,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import IO
 
-from schemas import folder
 from schemas.errors import SourceError
+from schemas.files import folder
 
 LFS_MARK = b"version https://git-lfs"
 INSIDE = re.compile(r"(?!(.*/)?\.\.(/|$))[^/\\\0][^\\\0]*", re.DOTALL)

@@ -7,18 +7,18 @@ from pathlib import Path
 
 from pipelines.readers.find import PICKLES, several, sources
 from pipelines.readers.folder import pickle_refused
-from pipelines.readers.source import Reader
+from pipelines.readers.reader import Reader
+from schemas.declarations.formats import GROUP, SourceSpec
 from schemas.errors import MissingExtraError, SpecError, UsageError, did_you_mean
-from schemas.folder import absolute, is_local
-from schemas.formats import GROUP, SourceSpec
+from schemas.files.folder import absolute, is_local
 
 READERS = {
-    "rlds": "pipelines.readers.rlds:RldsReader",
-    "hdf5": "pipelines.readers.hdf5:Hdf5Reader",
-    "lerobot": "pipelines.readers.lerobot:LerobotReader",
-    "zarr": "pipelines.readers.zarr:ZarrReader",
-    "rosbag": "pipelines.readers.rosbag:RosbagReader",
-    "folder": "pipelines.readers.episode_files:EpisodeFilesReader",
+    "rlds": "pipelines.readers.rlds.reader:RldsReader",
+    "hdf5": "pipelines.readers.hdf5.reader:Hdf5Reader",
+    "lerobot": "pipelines.readers.lerobot.reader:LerobotReader",
+    "zarr": "pipelines.readers.zarr.reader:ZarrReader",
+    "rosbag": "pipelines.readers.rosbag.reader:RosbagReader",
+    "folder": "pipelines.readers.files.reader:EpisodeFilesReader",
 }
 # Packages that only some formats need, and the extra that brings them.
 EXTRAS = {

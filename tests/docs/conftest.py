@@ -2,10 +2,10 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.convert import convert
-from pipelines.records import Options
-from schemas import catalog
-from schemas.store import Dataset, open_dataset
+from pipelines.convert.convert import convert
+from pipelines.convert.records import Options
+from schemas.declarations import catalog
+from schemas.store.dataset import Dataset, open_dataset
 from tests.docs.toy import blocks, record
 
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from oxe_tools.cli import app
-from schemas.store import open_dataset
+from oxe_tools.cli.main import app
+from schemas.store.dataset import open_dataset
 from tests.docs.toy import blocks
 
 PAGE = "docs/add-a-dataset.md"

@@ -17,8 +17,8 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from oxe_tools.cli import app
-from schemas.store import Dataset
+from oxe_tools.cli.main import app
+from schemas.store.dataset import Dataset
 from tests.docs.toy import ROOT
 
 PAGE = (ROOT / "docs/cli.md").read_text()

@@ -3,7 +3,7 @@
 import os
 
 from oxe_tools.datasets import listed, page
-from schemas import catalog
+from schemas.declarations import catalog
 from tests.docs.toy import ROOT
 
 PAGE = ROOT / "docs/datasets.md"

@@ -9,15 +9,15 @@ import numpy as np
 import pytest
 from pydantic import BaseModel
 
-from pipelines.convert import convert
+from pipelines.convert.convert import convert
 from pipelines.verify import verify
-from schemas import catalog, expr, spaces
-from schemas.actions import Derived
-from schemas.formats import OURS, PluginSource
-from schemas.spec import DatasetSpec
-from schemas.store import Dataset, open_dataset
-from schemas.success import SuccessSpec
-from schemas.tables import (
+from schemas import spaces
+from schemas.declarations import catalog, expr
+from schemas.declarations.actions import Derived
+from schemas.declarations.formats import OURS, PluginSource
+from schemas.declarations.spec import DatasetSpec
+from schemas.declarations.success import SuccessSpec
+from schemas.declarations.tables import (
     CameraSpec,
     DepthSpec,
     EmbodimentSpec,
@@ -27,7 +27,8 @@ from schemas.tables import (
     SpaceSpec,
     ViewSpec,
 )
-from schemas.vocabulary import ARRAY_OPS, DECODERS, STEP_OPS
+from schemas.declarations.vocabulary import ARRAY_OPS, DECODERS, STEP_OPS
+from schemas.store.dataset import Dataset, open_dataset
 from tests.docs.toy import ROOT, blocks
 
 PAGE = "docs/declarations.md"

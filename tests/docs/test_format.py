@@ -13,8 +13,8 @@ import pyarrow.parquet as pq
 import pytest
 import xxhash
 
-from schemas.arrow import SCHEMA_VERSION
-from schemas.store import Dataset
+from schemas.store.arrow import SCHEMA_VERSION
+from schemas.store.dataset import Dataset
 from tests.docs.toy import ROOT, blocks
 
 PAGE = "docs/format.md"

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipelines.convert import convert
-from schemas import catalog
-from schemas.formats import OURS, Hdf5Source
-from schemas.store import Dataset, open_dataset
+from pipelines.convert.convert import convert
+from schemas.declarations import catalog
+from schemas.declarations.formats import OURS, Hdf5Source
+from schemas.store.dataset import Dataset, open_dataset
 from tests import bags
 from tests.bags import Said
 from tests.docs.toy import ROOT, blocks

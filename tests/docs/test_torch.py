@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from oxe_tools import torch_dataset
-from oxe_tools.recorder import record
-from pipelines.convert import convert
-from schemas import catalog
+from oxe_tools.demo.recorder import record
+from pipelines.convert.convert import convert
+from schemas.declarations import catalog
 from tests.docs.toy import ROOT, blocks
 
 pytest.importorskip("torch", reason="needs the extra 'finetune'")

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from pipelines.writers.rlds import Feature, Shard, features_json, info_json
+from pipelines.export.rlds.writer import Feature, Shard, features_json, info_json
 from schemas.source import Array, Bytes, Column, Field, Ragged
 
 ROOT = Path(__file__).resolve().parents[2]

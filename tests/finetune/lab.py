@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from finetune.data import Loader, Reading
-from finetune.loading.batch import Batch
-from finetune.preprocessing import Preprocessing
-from schemas import lock as locks
-from schemas.lock import Lock
+from finetune.data.batch import Batch
+from finetune.data.loader import Loader, Reading
+from finetune.data.preprocessing import Preprocessing
+from schemas.mixture import lock as locks
+from schemas.mixture.lock import Lock
 from schemas.source import Array
 from tests.pipelines.mix.lab import made, make_datasets
 

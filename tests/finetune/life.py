@@ -6,9 +6,9 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
-from finetune.data import Loader, Reading
-from finetune.preprocessing import Preprocessing
-from schemas.augment import Recipe
+from finetune.data.augment import Recipe
+from finetune.data.loader import Loader, Reading
+from finetune.data.preprocessing import Preprocessing
 
 
 def loader_of(lock: Path, cache: Path, **arguments: Any) -> Loader:
@@ -35,7 +35,7 @@ def live(*, lock: str, cache: str, log: str, state: dict[str, Any] | None, worke
     """Iterate until somebody kills this process; of each batch, note its samples and the position behind it."""
     loader: Any = loader_of(Path(lock), Path(cache), **place)
     if workers:
-        from finetune.torch_data import TorchLoader
+        from finetune.data.torch_loader import TorchLoader
 
         loader = TorchLoader(loader, workers=workers)
     if state:

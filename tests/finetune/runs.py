@@ -51,7 +51,7 @@ def toy(*settings: str) -> Recipe:
 
 def run(lock: Path, out: Path, *settings: str, **told: Any) -> dict[str, Any]:
     """Train in this process."""
-    from finetune.train import train  # torch may be missing where tests are collected
+    from finetune.training.train import train  # torch may be missing where tests are collected
 
     found = train(toy(*settings), lock, out, **told)
     assert found is not None

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from schemas.store import open_dataset
+from schemas.store.dataset import open_dataset
 from tests.pipelines.toy import oxe
 
 pytest.importorskip("torch", reason="training needs the extra finetune")

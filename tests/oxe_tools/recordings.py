@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from schemas.declarations.spec import DatasetSpec
 from schemas.source import Array
-from schemas.spec import DatasetSpec
 from tests.makers import write_rlds
 
 UNTOLD = {

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 
 from oxe_tools import open_dataset, standardize
-from pipelines.convert import convert
+from pipelines.convert.convert import convert
 from pipelines.export.plan import Asked
 from pipelines.export.run import export
 from pipelines.verify import verify
-from schemas import catalog
+from schemas.declarations import catalog
 from schemas.errors import SourceError, ViewError
-from schemas.views import view, view_names
+from schemas.views.views import view, view_names
 from tests.oxe_tools.recordings import episode, nested, write
 
 OXE = [name for name in catalog.dataset_names() if not name.startswith("demo_")]

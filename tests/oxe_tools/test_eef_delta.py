@@ -9,9 +9,9 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 from oxe_tools import standardize
-from schemas import catalog
+from schemas.declarations import catalog
 from schemas.source import Array
-from schemas.views import view_names
+from schemas.views.views import view_names
 
 N = "_converted_externally_to_rlds"
 

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 from oxe_tools import standardize
-from schemas.hooks.droid import Q01, Q99, drop_idle
-from schemas.ops import ROW
-from schemas.rotations import to_rotation
+from schemas.declarations.hooks.droid import Q01, Q99, drop_idle
+from schemas.declarations.ops import ROW
+from schemas.declarations.rotations import to_rotation
+from schemas.declarations.vocabulary import ARRAY_OPS, DECODERS, STEP_OPS
 from schemas.source import Array
-from schemas.vocabulary import ARRAY_OPS, DECODERS, STEP_OPS
 from tests.docs.toy import ROOT
 
 FOLDER = ROOT / "tests/golden/oxe"

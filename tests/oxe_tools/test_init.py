@@ -49,7 +49,7 @@ def test_help_pulls_in_no_heavy_library(arguments: list[str]) -> None:
     heavy = [*HEAVY, "PIL", "huggingface_hub", "fsspec"]
     code = f"""
 import sys
-from oxe_tools.cli import main
+from oxe_tools.cli.main import main
 try:
     main({arguments})
 except SystemExit as end:

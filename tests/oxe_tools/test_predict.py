@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from oxe_tools.cli import main
+from oxe_tools.cli.main import main
 from tests.finetune.vla import BASE, DATA, INSTRUCTIONS, KEYS, image, model, reference
 
 pytest.importorskip("torch", reason="the models need the extra finetune")
 
-from finetune.crop import as_evaluated
+from finetune.policy.crop import as_evaluated
 
 
 def predict(*more: str, i: int = 1, **instead: str) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 import oxe_tools
 from oxe_tools import NormStats, load_norm_stats, open_dataset, stats
-from oxe_tools.show import sparkline
+from oxe_tools.cli.show import sparkline
 from tests.pipelines.toy import Run, Toy, columns, make_toy, oxe
 
 

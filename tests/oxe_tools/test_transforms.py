@@ -15,7 +15,7 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 from oxe_tools import standardize
-from schemas import catalog
+from schemas.declarations import catalog
 from schemas.source import Array
 from tests.docs.toy import ROOT
 from tests.oxe_tools.recordings import numbers

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from schemas.source import Array
-from schemas.store import Dataset
+from schemas.store.dataset import Dataset
 from stats.record import Statistics
 from stats.summary import QUANTILES
 from tests.pipelines.toy import Toy, columns, make_toy

@@ -13,7 +13,7 @@ import pytest
 import xxhash
 
 from oxe_tools import open_dataset
-from pipelines.publish import sealed
+from pipelines.convert.publish import sealed
 from tests.pipelines.toy import Run, Toy, columns, files, jpeg, make_toy, oxe, oxe_process, write_source
 
 DATA, VAL = "data/train-00000-of-00001.parquet", "data/val-00000-of-00001.parquet"

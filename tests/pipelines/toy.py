@@ -15,8 +15,8 @@ import numpy as np
 import pyarrow.parquet as pq
 import simplejpeg
 
-from oxe_tools.cli import main
-from pipelines.writers.rlds import Feature, Shard, features_json, info_json
+from oxe_tools.cli.main import main
+from pipelines.export.rlds.writer import Feature, Shard, features_json, info_json
 from schemas.source import Column, Field
 from tests.waiting import PATIENCE
 

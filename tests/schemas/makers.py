@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from pipelines.convert import convert
-from pipelines.records import Options
-from pipelines.writers.rlds import Feature, Shard, features_json, info_json
-from schemas import catalog, spec
+from pipelines.convert.convert import convert
+from pipelines.convert.records import Options
+from pipelines.export.rlds.writer import Feature, Shard, features_json, info_json
+from schemas.declarations import catalog, spec
+from schemas.declarations.spec import DatasetSpec
 from schemas.episode import Episode
 from schemas.source import Array, Column, Field, Ragged
 from schemas.spaces import Dim, Space
-from schemas.spec import DatasetSpec
 
 ARM: Mapping[str, Any] = {"frame": "base", "rotation": "euler_xyz", "gripper": "open_is_1", "origin": "commanded"}
 TOY = """

@@ -13,8 +13,8 @@ torch = pytest.importorskip("torch", reason="the models need the extra finetune"
 
 from finetune.models import smol  # noqa: E402 - only where torch is
 from finetune.models.base import build  # noqa: E402
+from finetune.models.decoding import check_image_matters  # noqa: E402
 from finetune.models.openvla import OpenVLAForActionPrediction  # noqa: E402
-from finetune.predict import check_image_matters  # noqa: E402
 from finetune.recipe import ModelRecipe  # noqa: E402
 
 STATISTICS = {"arm": model().norm_stats["tiny_bridge"]}

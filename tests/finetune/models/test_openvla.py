@@ -14,9 +14,9 @@ from tests.finetune.vla import BASE, META, PROMPTS, changed, close, image, model
 
 torch = pytest.importorskip("torch", reason="the models need the extra finetune")
 
-from finetune.images import ImageTransform  # noqa: E402 - only where torch is
 from finetune.models import openvla, vit  # noqa: E402
 from finetune.models.config import OpenVLAConfig  # noqa: E402
+from finetune.models.images import ImageTransform  # noqa: E402 - only where torch is
 from finetune.models.openvla import OpenVLAForActionPrediction  # noqa: E402
 
 ACTIONS = slice(31744, 32064)  # the part of the vocabulary that the references hold

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 pytest.importorskip("torch", reason="the models need the extra finetune")
 
 from finetune.actions import ActionTokenizer
+from finetune.models.processor import prompt
 from finetune.models.words import SPACE, tokenizer
-from finetune.processor import prompt
 
 WORDS = tokenizer()
 

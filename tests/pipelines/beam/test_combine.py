@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from pipelines.beam.combine import combine
-from pipelines.records import Engine
+from pipelines.convert.records import Engine
 from schemas.errors import SourceError, UsageError
-from schemas.folder import LocalFolder
+from schemas.files.folder import LocalFolder
 
 
 @dataclass(frozen=True, slots=True)

@@ -221,7 +221,9 @@ def test_an_output_of_a_runner_that_broke_down_goes_on_with_another(tmp_path: Pa
 def test_several_workers_without_the_extra_say_what_to_install(tmp_path: Path) -> None:
     toy = make_toy(tmp_path)
     words = ["convert", str(toy.spec), "--source", str(toy.source), "--out", str(toy.out), *WORKERS]
-    without = "import sys; sys.modules.update(dask=None, distributed=None); from oxe_tools.cli import main; main({!r})"
+    without = (
+        "import sys; sys.modules.update(dask=None, distributed=None); from oxe_tools.cli.main import main; main({!r})"
+    )
     done = subprocess.run(
         [sys.executable, "-c", without.format(words)], capture_output=True, text=True, check=False, timeout=PATIENCE
     )
@@ -243,7 +245,9 @@ def test_a_finished_conversion_needs_no_beam(tmp_path: Path) -> None:
     toy = make_toy(tmp_path)
     assert toy.convert().code == 0
     words = ["convert", str(toy.spec), "--source", str(toy.source), "--out", str(toy.out)]
-    program = f"import sys; from oxe_tools.cli import app; app({words}, standalone_mode=False); print(*sys.modules)"
+    program = (
+        f"import sys; from oxe_tools.cli.main import app; app({words}, standalone_mode=False); print(*sys.modules)"
+    )
     done = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True, timeout=PATIENCE)
     assert not {"apache_beam", "dask"} & set(done.stdout.splitlines()[-1].split())
 

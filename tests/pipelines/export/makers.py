@@ -15,7 +15,7 @@ import simplejpeg
 from PIL import Image
 
 from schemas.source import Column, Field
-from schemas.store import Dataset, open_dataset
+from schemas.store.dataset import Dataset, open_dataset
 from tests.pipelines.toy import FIELDS, columns, make_toy, oxe
 
 SIZE = 64

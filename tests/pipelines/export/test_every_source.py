@@ -5,10 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipelines.convert import convert
-from schemas import catalog
+from pipelines.convert.convert import convert
+from schemas.declarations import catalog
 from schemas.episode import Episode
-from schemas.store import Dataset, open_dataset
+from schemas.store.dataset import Dataset, open_dataset
 from tests.pipelines.readers.writers import EPISODES, WRITERS
 from tests.pipelines.toy import oxe, write_spec
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from pipelines.export import plan
-from schemas.store import Dataset
+from schemas.store.dataset import Dataset
 from tests.pipelines.export.makers import converted, episodes, export
 from tests.pipelines.toy import files, oxe, oxe_process
 
@@ -17,7 +17,7 @@ SPLITS = {"a": 2, "b": 1, "c": 2}  # three shards
 KILLED = """
 import os, sys
 from pathlib import Path
-from schemas.folder import LocalFolder
+from schemas.files.folder import LocalFolder
 
 adopt, seen = LocalFolder.adopt, []
 
@@ -30,14 +30,14 @@ def dying(self, staged, name):
     adopt(self, staged, name)
 
 LocalFolder.adopt = dying
-from oxe_tools.cli import main
+from oxe_tools.cli.main import main
 main(sys.argv[1:])
 """
 HOLDER = """
 import sys
 from pathlib import Path
-from pipelines.ledger import locked
-from schemas.folder import LocalFolder
+from pipelines.convert.ledger import locked
+from schemas.files.folder import LocalFolder
 
 with locked(LocalFolder(Path(sys.argv[1])), "oxe_ledger/lock"):
     print("held", flush=True)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from schemas.episode import Episode
-from schemas.store import Dataset, open_dataset
+from schemas.store.dataset import Dataset, open_dataset
 from tests.pipelines.export.makers import converted, depth_field, episodes, export, picture_of_depth, with_field
 from tests.pipelines.toy import oxe
 

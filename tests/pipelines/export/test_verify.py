@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from schemas.store import Dataset
+from schemas.store.dataset import Dataset
 from tests.pipelines.export.makers import converted, episodes, export
 from tests.pipelines.toy import Run, oxe
 

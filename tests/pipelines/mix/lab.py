@@ -7,8 +7,8 @@ import numpy as np
 import pyarrow as pa
 
 from pipelines.mix.make import make
-from schemas.lock import Lock
-from schemas.mixture import MixtureSpec, load
+from schemas.mixture.lock import Lock
+from schemas.mixture.spec import MixtureSpec, load
 from tests.pipelines.toy import columns, make_toy, write_source
 
 LENGTHS = {"one": (3, 4, 5, 6), "two": (10, 20)}

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from pipelines.mix.drift import compared, drift
-from schemas.lock import Lock
+from schemas.mixture.lock import Lock
 from tests.pipelines.mix.lab import again, made, make_datasets, mix
 
 

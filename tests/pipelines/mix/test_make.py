@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from pipelines.mix.make import make
-from schemas import lock as locks
 from schemas.errors import MixtureError, SpecError, UsageError
-from schemas.lock import TRAIN, VALIDATION
-from schemas.store import open_dataset
+from schemas.mixture import lock as locks
+from schemas.mixture.lock import TRAIN, VALIDATION
+from schemas.store.dataset import open_dataset
 from stats.record import Statistics
 from tests.pipelines.mix.lab import LENGTHS, made, make_datasets, mix, total
 

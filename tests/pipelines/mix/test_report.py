@@ -5,11 +5,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipelines.convert import convert
+from pipelines.convert.convert import convert
 from pipelines.mix.make import make
 from pipelines.mix.report import UNLIKELY, leakage, likelihood, sample, summary
-from schemas import catalog
-from schemas.mixture import load
+from schemas.declarations import catalog
+from schemas.mixture.spec import load
 from tests.pipelines.mix.lab import LENGTHS, made, make_datasets, mix
 
 

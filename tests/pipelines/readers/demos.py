@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from pipelines.convert import convert
-from pipelines.readers.source import Reader
+from pipelines.convert.convert import convert
+from pipelines.readers.reader import Reader
 from pipelines.verify import verify
-from schemas import catalog
-from schemas.store import Dataset, open_dataset
+from schemas.declarations import catalog
+from schemas.store.dataset import Dataset, open_dataset
 from tests.makers import write_hdf5
 from tests.pipelines.readers.reading import ARM, Reading
 
@@ -52,7 +52,7 @@ def edit(file: Path, change: Callable[[Any], Any]) -> None:
 
 def opened(uri: Path | str, **layout: Any) -> Reader:
     """Open a source; `layout` has the keys of a declaration."""
-    from pipelines.readers.hdf5 import Hdf5Reader
+    from pipelines.readers.hdf5.reader import Hdf5Reader
 
     return Hdf5Reader(str(uri), **layout)
 

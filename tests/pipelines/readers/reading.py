@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from pipelines.readers.source import Reader, plan
+from pipelines.readers.reader import Reader, plan
 from schemas.source import Array, RawEpisode, Unreadable
 
 ARM = """

@@ -6,11 +6,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipelines.history import History
-from pipelines.readers import source
+from pipelines.readers import reader as source
+from pipelines.readers.history import History
+from pipelines.readers.reader import Reader, plan
 from pipelines.readers.registry import open_source
-from pipelines.readers.source import Reader, plan
-from schemas.formats import OURS
+from schemas.declarations.formats import OURS
 from schemas.source import Column, RawEpisode, Unreadable
 from tests.makers import nested
 from tests.pipelines.readers.writers import EPISODES, WRITERS

@@ -7,8 +7,8 @@ import pytest
 from pipelines.readers import find
 from pipelines.readers.find import Found, sources
 from pipelines.readers.registry import open_source
+from schemas.declarations.formats import Hdf5Source
 from schemas.errors import UsageError
-from schemas.formats import Hdf5Source
 from tests.pipelines.toy import columns, oxe, write_source, write_spec
 
 

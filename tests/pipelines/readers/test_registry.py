@@ -5,13 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from schemas import catalog
+from schemas.declarations import catalog
 from schemas.errors import SpecError
-from schemas.store import open_dataset
+from schemas.store.dataset import open_dataset
 from tests.pipelines.toy import Toy, make_toy, oxe_process, write_spec
 
 PLUGIN = """
-from pipelines.readers.rlds import RldsReader
+from pipelines.readers.rlds.reader import RldsReader
 
 class LabReader(RldsReader):
     format = "labformat"

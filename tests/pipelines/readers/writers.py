@@ -7,7 +7,15 @@ from typing import Any, Literal
 import numpy as np
 import pytest
 
-from schemas.formats import FolderSource, Hdf5Source, LerobotSource, RldsSource, RosbagSource, SourceSpec, ZarrSource
+from schemas.declarations.formats import (
+    FolderSource,
+    Hdf5Source,
+    LerobotSource,
+    RldsSource,
+    RosbagSource,
+    SourceSpec,
+    ZarrSource,
+)
 from tests import bags
 from tests.bags import Said
 from tests.lerobot import write_lerobot

@@ -1,0 +1,120 @@
+"""The images of a published dataset as tensors, whichever process asks for them."""
+
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from operator import itemgetter
+from typing import Any, Literal, TypeAlias, get_args
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from schemas.codec import decode
+from schemas.errors import DatasetError, SourceError, UsageError, did_you_mean
+from schemas.images import sniff
+from schemas.source import Array
+from schemas.store.arrow import IMAGES, Camera
+from schemas.store.dataset import DataFile, Dataset, open_dataset
+
+Kind: TypeAlias = Literal["float32", "uint8"]
+Missing: TypeAlias = Literal["error", "black"]
+Chosen: TypeAlias = Mapping[str, tuple[int, Camera]]  # by key of an item: place in the index, and the camera
+
+
+class Images:
+    """Some colour cameras of a dataset. It may be pickled and forked: every process opens the files for itself."""
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        *,
+        names: Sequence[str] | None = None,
+        keys: Iterable[str] = (),
+        kind: Kind = "float32",
+        missing: Missing = "error",
+        transforms: Callable[[Tensor], Tensor] | None = None,
+    ) -> None:
+        """Choose cameras by leaf or role; without `names` all of them, by leaf or as one of the `keys` names them."""
+        for name, given, known in (("image_type", kind, get_args(Kind)), ("missing", missing, get_args(Missing))):
+            if given not in known:
+                raise UsageError(f"{name} '{given}'{did_you_mean(given, known)}")
+        self.chosen = _chosen(dataset, names, keys)
+        self.kind, self.missing, self.transforms = kind, missing, transforms
+        self._uri, self._digest = dataset.folder.absolute().uri, dataset.manifest["xxh3_128"]
+        self._opened: Dataset | None = dataset
+        self._process = os.getpid()
+        self._sizes: dict[str, tuple[int, int]] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave the open files behind."""
+        return {**self.__dict__, "_opened": None}
+
+    def read(self, key: str, path: str, rows: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """Decode one camera's images, [D, 3, H, W], of rows of a file; [D] bool says which are missing, then black."""
+        number, camera = self.chosen[key]
+        file = self._dataset().file(path)
+        found = [self._decoded(file, row, number=number, camera=camera) for row in rows]
+        sizes = {pixels.shape[:2] for pixels in found if pixels is not None} or {self.size(key)}
+        if len(sizes) > 1:
+            listed = " and ".join(f"{height} x {width}" for height, width in sorted(sizes))
+            raise DatasetError(f"{file.place}: {camera.column}: images of {listed} in one episode")
+        images = np.empty((len(found), 3, *sizes.pop()), self.kind)
+        for out, pixels in zip(images, found, strict=True):
+            planes = 0 if pixels is None else pixels.transpose(2, 0, 1)
+            if self.kind == "uint8":
+                out[...] = planes
+            else:
+                np.divide(planes, np.float32(255), out=out)
+        return torch.from_numpy(images), torch.tensor([pixels is None for pixels in found])
+
+    def size(self, key: str) -> tuple[int, int]:
+        """Tell height and width of a camera's first image."""
+        number, camera = self.chosen[key]
+        if key not in self._sizes:
+            for entry in self._dataset().manifest["files"]:
+                file = self._dataset().file(entry["path"])
+                rows = np.flatnonzero(file.index.lengths[:, number])
+                if len(rows) and (encoded := file.image(int(rows[0]), number)):
+                    header = sniff(encoded)
+                    self._sizes[key] = header.height, header.width
+                    break
+            else:
+                raise DatasetError(f"{self._uri}: {camera.column} has no image at all; leave that camera out")
+        return self._sizes[key]
+
+    def _decoded(self, file: DataFile, row: int, *, number: int, camera: Camera) -> Array | None:
+        """Decode one image, [H, W, 3] uint8 RGB."""
+        encoded = file.image(row, number)
+        if encoded is None:
+            if self.missing == "black":
+                return None
+            raise DatasetError(
+                f"{file.place}: {camera.column} has no image in row {row}; missing='black' makes it black and says so"
+            )
+        try:
+            pixels = decode(encoded)
+        except SourceError as error:
+            raise DatasetError(f"{file.place}: {camera.column}, row {row}: {error}") from error
+        return pixels[..., ::-1] if camera.channels == "bgr" else pixels
+
+    def _dataset(self) -> Dataset:
+        """Give the dataset as this process has opened it."""
+        if self._opened is None or self._process != os.getpid():
+            opened = open_dataset(self._uri)
+            if opened.manifest["xxh3_128"] != self._digest:
+                raise DatasetError(f"{self._uri}: was replaced since it was opened")
+            self._opened, self._process = opened, os.getpid()
+        return self._opened
+
+
+def _chosen(dataset: Dataset, names: Sequence[str] | None, keys: Iterable[str]) -> Chosen:
+    known = dataset.columns.colour_cameras()
+    if names is not None:
+        names = (names,) if isinstance(names, str) else names
+        for name in names:
+            if name not in known:
+                raise UsageError(f"{dataset.uri}: no colour camera '{name}'{did_you_mean(name, known)}")
+        return {IMAGES + name: known[name] for name in names}
+    asked = [key.removeprefix(IMAGES) for key in keys if key.startswith(IMAGES)]
+    named = {known[name][0]: name for name in asked if name in known}
+    return {IMAGES + named.get(i, camera.leaf): (i, camera) for i, camera in sorted(known.values(), key=itemgetter(0))}

@@ -1,0 +1,19 @@
+"""Makes OpenVLA known to transformers' Auto classes, when called."""
+
+from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
+
+from finetune.models.config import OpenVLAConfig
+from finetune.models.openvla import OpenVLAForActionPrediction
+from finetune.models.processor import PrismaticProcessor
+
+AutoModelForVision2Seq = AutoModelForImageTextToText  # its name until transformers 5
+
+
+def register() -> None:
+    """Register config, model and processor; once more does no harm."""
+    AutoConfig.register("openvla", OpenVLAConfig, exist_ok=True)
+    AutoModelForVision2Seq.register(OpenVLAConfig, OpenVLAForActionPrediction, exist_ok=True)
+    AutoProcessor.register(OpenVLAConfig, PrismaticProcessor, exist_ok=True)
+
+
+__all__ = ["AutoConfig", "AutoModelForVision2Seq", "AutoProcessor", "register"]

@@ -1,0 +1,143 @@
+"""What of a model is trained: adapters in the layout of peft, or some of its own weights."""
+
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from finetune.models import checkpoint
+from finetune.models.openvla import OpenVLAForActionPrediction
+from finetune.recipe import LoraRecipe
+from schemas.errors import CheckpointError, UsageError, did_you_mean
+
+Mode: TypeAlias = Literal["lora", "full", "frozen-vision", "last-layer"]
+CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+PREFIX, BASE_LAYER = "base_model.model.", ".base_layer.weight"
+
+
+def apply(model: OpenVLAForActionPrediction, settings: LoraRecipe) -> PeftModel:
+    """Put adapters beside the layers whose names end with one of the targets; a target without a layer is an error.
+
+    They are float32, `lora_A` normal with the deviation 1/rank and `lora_B` 0, so the output is at first unchanged.
+    """
+    _check_targets(model, settings.targets)
+    config = LoraConfig(
+        r=settings.rank,
+        lora_alpha=settings.alpha,  # type: ignore[arg-type]  # a fraction will do, it is only divided
+        lora_dropout=settings.dropout,
+        target_modules=list(settings.targets),
+        init_lora_weights="gaussian",
+        base_model_name_or_path=model.config.name_or_path or None,
+    )
+    return _adapted(model, config)
+
+
+def trainable(model: nn.Module, mode: Mode) -> dict[str, nn.Parameter]:
+    """Let a mode's parameters be trained and no other, and give them by name.
+
+    What computes nothing (the last block of each vision tower, its norm, the pooling) is never trained.
+    """
+    base: Any = model.get_base_model() if isinstance(model, PeftModel) else model
+    if (mode == "lora") != isinstance(model, PeftModel):
+        raise UsageError(f"mode {mode}: the model has {'no ' if mode == 'lora' else ''}adapters")
+    model.requires_grad_(requires_grad=False)
+    if mode == "lora":
+        for name, parameter in model.named_parameters():
+            parameter.requires_grad = ".lora_" in name
+    for module in _trained(base, mode):
+        module.requires_grad_(requires_grad=True)
+    for module in base.vision_backbone.unused():
+        module.requires_grad_(requires_grad=False)
+    return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+
+
+def _trained(base: Any, mode: Mode) -> Sequence[nn.Module]:
+    language = base.language_model
+    return {
+        "lora": (),
+        "full": (base,),
+        "frozen-vision": (base.projector, language),
+        "last-layer": (language.model.embed_tokens, language.model.layers[-1], language.lm_head),
+    }[mode]
+
+
+def save(model: PeftModel, folder: Path, *, state: Mapping[str, Tensor] | None = None) -> None:
+    """Write the adapters as peft does; `state` is the model's whole state where it is spread over processes.
+
+    The head's own weights are not written, though peft would: they are the base's.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    found = get_peft_model_state_dict(model, state_dict=state, save_embedding_layers=False)
+    save_file({key: value.contiguous() for key, value in found.items()}, folder / WEIGHTS, metadata={"format": "pt"})
+    replace(model.peft_config["default"], inference_mode=True).save_pretrained(str(folder))
+
+
+def load(model: OpenVLAForActionPrediction, folder: Path) -> PeftModel:
+    """Put the adapters of a folder beside a model's layers; what does not fit this model exactly is refused."""
+    config, weights = _config(folder), _weights(folder)
+    config.base_model_name_or_path = model.config.name_or_path or None
+    _check_targets(model, sorted(config.target_modules or ()))
+    own = {f"{PREFIX}{name}": value for name, value in model.state_dict().items()}
+    adapted = _adapted(model, config)
+    stored = {key: value for key, value in weights.items() if not key.endswith(BASE_LAYER)}
+    expected = get_peft_model_state_dict(adapted, save_embedding_layers=False)
+    shapes = ({key: tuple(value.shape) for key, value in tensors.items()} for tensors in (stored, expected))
+    checkpoint.check_shapes(*shapes, where=f"{folder}: no adapter of this model")
+    for key in weights.keys() - stored.keys():
+        name = f"{key.removesuffix(BASE_LAYER)}.weight"
+        if name not in own or not weights[key].equal(own[name].to(weights[key].dtype)):
+            raise CheckpointError(f"{folder}: trained on another base: its {key} is not this model's")
+    set_peft_model_state_dict(adapted, stored)
+    return adapted.eval()
+
+
+def _adapted(model: OpenVLAForActionPrediction, config: LoraConfig) -> PeftModel:
+    """Let peft do it, without warnings that are meant for peft itself or that `merge` takes care of."""
+    with warnings.catch_warnings():
+        for known in (".*is_gradient_checkpointing", ".*tie_word_embeddings"):
+            warnings.filterwarnings("ignore", known)
+        return get_peft_model(model, config)
+
+
+def _check_targets(model: nn.Module, targets: Sequence[str]) -> None:
+    layers = [name for name, module in model.named_modules() if isinstance(module, nn.Linear | nn.Conv2d)]
+    for target in targets:
+        if not any(f".{name}".endswith(f".{target}") for name in layers):
+            known = sorted({name.rpartition(".")[2] for name in layers})
+            raise UsageError(f"lora.targets: no layer is named '{target}'{did_you_mean(target, known)}")
+
+
+def described(folder: Path) -> Any:
+    """Read what adapters say of themselves."""
+    if not (folder / CONFIG).exists():
+        raise CheckpointError(f"{folder}: no adapters: {CONFIG} is not there")
+    return checkpoint.read_json(folder / CONFIG)
+
+
+def _config(folder: Path) -> LoraConfig:
+    told = described(folder)
+    kind = told.get("peft_type") if isinstance(told, dict) else None
+    if kind != "LORA":
+        raise CheckpointError(f"{folder / CONFIG}: peft_type is {kind}; only LORA is read here")
+    if told.get("modules_to_save") or told.get("bias", "none") != "none":
+        raise CheckpointError(f"{folder / CONFIG}: modules_to_save and bias are not read here")
+    try:
+        return LoraConfig.from_pretrained(str(folder))
+    except (TypeError, ValueError, KeyError) as error:
+        raise CheckpointError(f"{folder / CONFIG}: cannot be understood ({error})") from error
+
+
+def _weights(folder: Path) -> dict[str, Tensor]:
+    path = folder / WEIGHTS
+    try:
+        return load_file(path)
+    except FileNotFoundError as error:
+        raise CheckpointError(f"{path}: no such file; is {folder} an adapter?") from error
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"{path}: cannot be read ({error})") from error

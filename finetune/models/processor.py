@@ -1,0 +1,110 @@
+"""Images and instructions as the model reads them: the one object for training and for acting."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import torch
+from transformers import BatchFeature, PreTrainedTokenizerFast
+
+from finetune.models import checkpoint
+from finetune.models.images import ImageTransform
+from schemas.errors import CheckpointError, UsageError
+
+PREPROCESSOR = "preprocessor_config.json"
+TOKENIZER = "tokenizer.json"
+FILES = (
+    PREPROCESSOR,
+    TOKENIZER,
+    "tokenizer.model",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+)
+
+
+def prompt(instruction: str) -> str:
+    r"""Ask as OpenVLA was trained to be asked.
+
+    >>> prompt("Close the pot")
+    'In: What action should the robot take to close the pot?\nOut:'
+    """
+    if not isinstance(instruction, str) or not instruction.strip():
+        raise UsageError("the instruction is empty: say what the robot should do")
+    return f"In: What action should the robot take to {instruction.lower()}?\nOut:"
+
+
+class PrismaticProcessor:
+    """A tokenizer and the transform of images, under their original name.
+
+    `files` are a checkpoint's own files; they are written back as they were read, so that the original code, too,
+    reads them.
+    """
+
+    def __init__(
+        self, image_processor: ImageTransform, tokenizer: Any, *, files: Mapping[str, bytes] | None = None
+    ) -> None:
+        self.image_processor = image_processor
+        self.tokenizer = tokenizer
+        self.files = dict(files or {})
+
+    def __call__(self, text: str | Sequence[str], images: Any, *, return_tensors: str = "pt", **_: Any) -> BatchFeature:
+        """Give input_ids and attention_mask [B, L], padded on the right, and pixel_values [B, 6, 224, 224]."""
+        if return_tensors != "pt":
+            raise UsageError(f"return_tensors: only 'pt' is made here, not '{return_tensors}'")
+        texts = [text] if isinstance(text, str) else list(text)
+        pictures = list(images) if isinstance(images, list | tuple) else [images]
+        if len(texts) != len(pictures):
+            raise UsageError(f"{len(texts)} prompts and {len(pictures)} images: each prompt needs one image")
+        tokens = self.tokenizer(texts, padding=True, padding_side="right", return_tensors="pt")
+        pixels = torch.from_numpy(np.stack([self.image_processor(image) for image in pictures]))
+        named = {"input_ids": tokens["input_ids"], "attention_mask": tokens["attention_mask"], "pixel_values": pixels}
+        return BatchFeature(named)
+
+    def inputs(self, images: Any, instructions: str | Sequence[str] | None) -> BatchFeature:
+        """Do the same for instructions."""
+        if isinstance(instructions, str) or instructions is None:
+            return self(prompt(instructions or ""), images)
+        return self([prompt(one) for one in instructions], images)
+
+    def check_fits(self, config: Any) -> None:
+        """Refuse a tokenizer with another vocabulary than the model's: every action would be another one."""
+        size, expected = self.tokenizer.vocab_size, config.action_vocab
+        if size != expected:
+            raise CheckpointError(
+                f"the tokenizer has {size} words and the model {expected} "
+                f"(vocab_size {config.text_config.vocab_size} less pad_to_multiple_of {config.pad_to_multiple_of}): "
+                "they do not belong together"
+            )
+
+    @staticmethod
+    def is_in(folder: Path) -> bool:
+        """Say whether a folder has a processor's files."""
+        return (folder / PREPROCESSOR).exists() and (folder / TOKENIZER).exists()
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: Any, **kwargs: Any) -> Self:
+        """Read the processor of a checkpoint."""
+        folder = checkpoint.local_folder(pretrained_model_name_or_path, kwargs)
+        if not (folder / TOKENIZER).exists():
+            raise CheckpointError(
+                f"{folder}: no tokenizer: {TOKENIZER} is missing; name a folder that has it (--processor)"
+            )
+        images = ImageTransform.of(checkpoint.read_json(folder / PREPROCESSOR), where=str(folder / PREPROCESSOR))
+        try:
+            tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
+        except Exception as error:  # the tokenizers' parser raises plain Exceptions
+            raise CheckpointError(f"{folder}: its tokenizer cannot be read ({error})") from error
+        files = {name: (folder / name).read_bytes() for name in FILES if (folder / name).exists()}
+        return cls(images, tokenizer, files=files)
+
+    def save_pretrained(self, save_directory: Any) -> None:
+        """Write the files that it was read from; one made in memory is written as transformers does."""
+        folder = Path(save_directory)
+        folder.mkdir(parents=True, exist_ok=True)
+        if not self.files:
+            self.tokenizer.save_pretrained(folder)
+            checkpoint.write_json(folder / PREPROCESSOR, self.image_processor.to_json())
+        for name, data in self.files.items():
+            (folder / name).write_bytes(data)

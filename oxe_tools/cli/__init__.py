@@ -1,0 +1,1 @@
+"""The command `oxe`: one file for each subcommand."""

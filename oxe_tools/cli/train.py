@@ -1,0 +1,101 @@
+"""The command `oxe train`: it parses, calls one function, and prints."""
+
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from tqdm import tqdm
+
+from oxe_tools.cli import show, show_plan
+from oxe_tools.cli.console import INTERRUPTED, Json, Overwrite
+from schemas.errors import MissingExtraError, UsageError
+
+if TYPE_CHECKING:
+    from finetune.recipe import Recipe
+
+
+def train(
+    target: Annotated[str, typer.Argument(metavar="RECIPE", help="A recipe: a shipped name or a TOML file.")],
+    *,
+    lock: Annotated[
+        str | None, typer.Option(metavar="MIX", help="A locked mixture; by default the one that the recipe names.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Where the run is written, or goes on; by default its name.")
+    ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Change a key of the recipe; may be repeated."),
+    ] = None,
+    plan: Annotated[bool, typer.Option("--plan", help="Print what memory the run needs, and end.")] = False,
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+) -> None:
+    """Train a policy on a locked mixture, or go on with a run that was stopped.
+
+    \b
+    Example: oxe train tiny-cpu --lock kitchen.lock --out runs/kitchen
+    """
+    try:
+        from finetune.recipe import recipe
+        from finetune.training import train as training
+    except ModuleNotFoundError as error:
+        raise MissingExtraError(str(error.name), extra="finetune") from error
+
+    asked = recipe(target).with_(settings or [])
+    if plan:
+        _show_plan(asked, as_json=as_json)
+        return
+    place = _lock(asked, target, lock)
+    folder = out or Path(asked.name)
+    hidden = True if os.environ.get("RANK", "0") != "0" else None  # torchrun's; None: if no terminal is there
+    with tqdm(total=asked.train.steps, unit=" steps", disable=hidden, file=sys.stderr) as bar:
+        found = training.train(asked, place, folder, overwrite=overwrite, say=_said_above(bar), watch=_shown_by(bar))
+    if found is None:  # a process of torchrun that has nothing to tell
+        return
+    (show.as_json if as_json else show.training)(found)
+    if not found["finished"]:
+        typer.echo(f"{found['step']} of {asked.train.steps} steps are done; the same command goes on", err=True)
+        raise typer.Exit(INTERRUPTED)
+
+
+def _show_plan(asked: "Recipe", *, as_json: bool) -> None:
+    from finetune.training.plan import plan
+
+    found, needs = plan(asked)
+    if as_json:
+        ways = [{**asdict(need), "peak": need.peak} for need in needs]
+        show.as_json({"parameters": found.parameters, "trained": found.trained, "ways": ways})
+    else:
+        show_plan.plan(found, needs)
+
+
+def _lock(recipe: "Recipe", target: str, lock: str | None) -> Path:
+    """Find the mixture: the one that is said, or the one that the recipe names from its own folder."""
+    from oxe_tools import mixtures
+
+    if lock is not None:
+        return mixtures.found_lock(lock)[0]
+    if recipe.data.lock is None:
+        raise UsageError(f"{target}: names no locked mixture: say --lock MIX ('oxe mix lock' writes one), or data.lock")
+    return mixtures.found_lock(str(Path(target).parent / recipe.data.lock))[0]
+
+
+def _said_above(bar: "tqdm[Any]") -> Any:
+    return lambda line: bar.write(line, file=sys.stderr)
+
+
+def _shown_by(bar: "tqdm[Any]") -> Any:
+    def watch(done: int, logged: Mapping[str, Any]) -> None:
+        if not bar.n:  # the time of a step does not count what was before the first one
+            bar.initial = bar.n = bar.last_print_n = done - 1
+            bar.unpause()
+        if told := logged.get("train"):
+            bar.set_postfix_str(f"loss {told['loss']:.4g}, accuracy {told['token_accuracy']:.3f}", refresh=False)
+        bar.update(done - bar.n)
+
+    return watch

@@ -1,0 +1,1 @@
+"""`oxe demo`: three labs, three declarations, one schema."""

@@ -1,0 +1,1 @@
+"""From a source and its declaration to one published dataset."""

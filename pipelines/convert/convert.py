@@ -1,0 +1,267 @@
+"""`convert`: a source and its declaration become one published dataset."""
+
+import json
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from pipelines.beam.progress import POLL, POLL_REMOTE, Progress, silent, watched
+from pipelines.beam.workers import prepare
+from pipelines.convert.binding import Binding, bind
+from pipelines.convert.folders import check_apart
+from pipelines.convert.job import Job, check_allowance
+from pipelines.convert.ledger import Ledger, begin, begin_append, clear, is_finished, locked, ordered, published, sweep
+from pipelines.convert.publish import episodes_schema, identity_of, publish
+from pipelines.convert.rate import rate_note
+from pipelines.convert.records import Engine, Options
+from pipelines.readers.history import History
+from pipelines.readers.reader import Reader, ShardRef
+from pipelines.readers.registry import open_source
+from pipelines.statistics.statistics import statistics
+from schemas.declarations.spec import DatasetSpec
+from schemas.errors import TooManyQuarantinedError, UsageError, did_you_mean
+from schemas.files.folder import Folder, absolute, open_folder
+from schemas.source import Unreadable
+from schemas.spaces import Space
+from schemas.store import layout
+from schemas.store.dataset import Dataset
+from schemas.views.views import view_names
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """The outcome: counts that balance, and what was left out."""
+
+    out: str
+    source: int
+    kept: int
+    added: int  # kept episodes of this run
+    dropped: dict[str, int]
+    quarantined: dict[str, int]
+    steps: int
+    files: int
+    seconds: float
+    notes: tuple[str, ...]  # what the user should know before using it
+    problems: tuple[Unreadable, ...] = field(repr=False)
+
+    def to_json(self) -> dict[str, Any]:
+        """Give the machine-readable form of `oxe convert --json`."""
+        return {
+            "out": self.out,
+            "episodes": {
+                "source": self.source,
+                "kept": self.kept,
+                "dropped": self.dropped,
+                "quarantined": self.quarantined,
+            },
+            "added": self.added,
+            "steps": self.steps,
+            "files": self.files,
+            "seconds": round(self.seconds, 3),
+            "notes": list(self.notes),
+        }
+
+
+def convert(
+    spec: DatasetSpec,
+    out: str | Path,
+    *,
+    source: str | None = None,
+    options: Options | None = None,
+    engine: Engine | None = None,
+    max_quarantine: int | None = None,
+    append: bool = False,
+    overwrite: bool = False,
+    progress: Progress = silent,
+) -> Report:
+    """Convert `source` (by default the one the declaration names) into a dataset at `out`, a folder or an fsspec URI.
+
+    An interrupted conversion of the same declaration, source and options goes on where it was; a finished one is left
+    as it is. With `append`, the files that the source has more than the dataset are added to it. Single episodes that
+    cannot be read are quarantined and counted. Raises SpecError where the declaration does not fit, SourceError where
+    the source as a whole cannot be read, UsageError where `out` cannot be written or holds something else,
+    UnreachableError where a remote one fails, and TooManyQuarantinedError above `max_quarantine` episodes.
+    """
+    began = time.monotonic()
+    if append and overwrite:
+        raise UsageError("--append keeps what is there, --overwrite removes it: give one of them")
+    folder = open_folder(out, for_writing=True)
+    work = Conversion.of(spec, folder, source=source, options=options or Options(), overwrite=overwrite)
+    check_apart(folder.uri, work.reader.uri)
+    with locked(folder):
+        if overwrite:
+            clear(folder)
+        if append and published(folder) != work.stored:
+            raise UsageError(f"{folder.uri}: another run has just appended to it; run again")
+        if (begin_append if append else begin)(folder, work.identity):
+            manifest = json.loads(folder.read(layout.MANIFEST))
+            _count(folder)
+            return _report(folder, manifest, problems=(), added=0, seconds=time.monotonic() - began)
+        ledger = Ledger(folder, episodes_schema(work.binding.layout))
+        _run(work, ledger, engine=engine or Engine(), max_quarantine=max_quarantine, progress=progress)
+        sweep(folder)  # of workers that were killed
+        records = ordered(ledger, [ref.name for ref in work.refs])
+        problems = tuple(problem for record in records for problem in record.quarantined)
+        check_allowance(problems, max_quarantine)
+        manifest = publish(folder, work.reader, binding=work.binding, identity=work.identity, records=records)
+        _count(folder)
+        ledger.close()
+        added = sum(len(record.episodes) for record in records)
+        report = _report(folder, manifest, problems=problems, added=added, seconds=time.monotonic() - began)
+        _log_run(folder, work.reader.uri, report)
+    return report
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Conversion:
+    """A conversion that is planned: what it is, and the shards of this run."""
+
+    reader: Reader
+    binding: Binding
+    identity: dict[str, Any]
+    stored: dict[str, Any] | None  # the identity of what was published when this was planned
+    refs: tuple[ShardRef, ...]
+
+    @classmethod
+    def of(
+        cls, spec: DatasetSpec, out: Folder | None, *, source: str | None, options: Options, overwrite: bool = False
+    ) -> "Conversion":
+        """Open the source and see what of it the dataset at `out` does not hold."""
+        uri = source or spec.source.uri
+        if uri is None:
+            raise UsageError(f"{spec.name}: its declaration names no source; give --source")
+        if len(set(options.materialize)) < len(options.materialize):
+            raise UsageError(f"--materialize names a view twice: {', '.join(options.materialize)}")
+        reader = open_source(uri, spec.source)
+        if options.split is not None and options.split not in reader.files():
+            raise UsageError(f"{uri}: no split '{options.split}'{did_you_mean(options.split, reader.files())}")
+        binding = bind(spec, reader.fields, keep_raw=options.keep_raw, materialize=options.materialize)
+        history = History.of(reader)
+        stored = None if out is None or overwrite else published(out)
+        then = History.from_json(stored["source"]) if stored else None
+        if then and not history.since(then).vanished:  # else this is another source
+            history = history.after(then)
+        *_, refs = history.plan(reader.files(), split=options.split, limit=options.limit)
+        identity = identity_of(binding, reader, options=options, history=history)
+        return cls(reader=reader, binding=binding, identity=identity, stored=stored, refs=refs)
+
+
+def _run(work: Conversion, ledger: Ledger, *, engine: Engine, max_quarantine: int | None, progress: Progress) -> None:
+    """Do the shards that are not done; those that fail for good are one error that names the first."""
+    done = ledger.read(ref.name for ref in work.refs)
+    todo = [ref for ref in work.refs if ref.name not in done]
+    unreadable = [problem for record in done.values() for problem in record.quarantined]
+    check_allowance(unreadable, max_quarantine)
+    if not todo:
+        return
+    if engine.runner is None and engine.workers > 1:
+        prepare()  # before the next line, whose imports it has to do as well
+    from pipelines.beam.run import run  # noqa: PLC0415 - Beam takes seconds to import, a finished conversion none
+
+    job = Job(
+        declaration=work.binding.spec.to_json(),
+        source=absolute(work.reader.uri),
+        out=absolute(ledger.out.uri),
+        options=Options(**{**work.identity["options"], "materialize": tuple(work.identity["options"]["materialize"])}),
+        max_quarantine=max_quarantine,
+    )
+    every = POLL if ledger.out.local else POLL_REMOTE
+    finished = _counting(ledger, unreadable, done=set(done), allowed=max_quarantine)
+    with watched(finished, todo, progress, workers=engine.workers, every=every):
+        run(job, todo, engine=engine)
+    stopped, failures = ledger.stopped(), ledger.failures()
+    if failures:
+        name, message = next(iter(failures.items()))
+        raise UsageError(f"{len(failures)} of {len(todo)} shards failed; run again to go on. {name}: {message}")
+    if stopped:
+        raise TooManyQuarantinedError(stopped)
+
+
+def _counting(
+    ledger: Ledger, unreadable: list[Unreadable], *, done: set[str], allowed: int | None
+) -> Callable[[], set[str]]:
+    """Give what names the finished shards, and stops the run where all workers together quarantine too many."""
+    counted = set(done)
+
+    def finished() -> set[str]:
+        names = ledger.finished()
+        if allowed is not None:
+            for record in ledger.read(names - counted).values():
+                unreadable.extend(record.quarantined)
+            counted.update(names)
+            try:
+                check_allowance(unreadable, allowed)
+            except TooManyQuarantinedError as error:
+                ledger.stop(str(error))
+        return names
+
+    return finished
+
+
+def _count(out: Folder) -> None:
+    """Give the dataset its statistics, if it has none yet."""
+    dataset = Dataset(out)
+    if dataset.manifest["steps"]:
+        statistics(dataset)
+
+
+def _report(
+    out: Folder, manifest: Mapping[str, Any], *, problems: tuple[Unreadable, ...], added: int, seconds: float
+) -> Report:
+    return Report(
+        out=out.uri,
+        **manifest["balance"],
+        added=added,
+        steps=manifest["steps"],
+        files=len(manifest["files"]),
+        seconds=seconds,
+        notes=tuple(filter(None, [rate_note(Dataset(out))])),
+        problems=problems,
+    )
+
+
+def dry_run(
+    spec: DatasetSpec,
+    *,
+    source: str | None = None,
+    options: Options | None = None,
+    append_to: str | Path | None = None,
+) -> dict[str, Any]:
+    """Check that a declaration fits its source, and say what `convert` would write, or add to `append_to`."""
+    out = None if append_to is None else open_folder(append_to, for_writing=True)
+    work = Conversion.of(spec, out, source=source, options=options or Options())
+    refs = work.refs if out is None or not is_finished(out, work.identity) else ()
+    columns = work.binding.layout
+    return {
+        "dataset": spec.name,
+        "episodes": sum(ref.episodes for ref in refs),
+        "bytes": sum(part.size or 0 for ref in refs for part in ref.parts),
+        "files": len(refs),
+        "missing_files": [part.name for ref in refs for part in ref.parts if part.size is None],
+        "action": _described(columns.action),
+        "state": _described(columns.state) if columns.state else [],
+        "cameras": [f"{camera.leaf} ({camera.role})" if camera.role else camera.leaf for camera in columns.cameras],
+        "views": list(view_names(spec)),
+        "columns": columns.schema().names,
+    }
+
+
+def _described(space: Space) -> list[str]:
+    return [f"{dim.name} [{dim.unit}, {dim.mode}]" for dim in space.dims]
+
+
+def _log_run(out: Folder, uri: str, report: Report) -> None:
+    """Append this run, with everything that differs from run to run, to the log."""
+    run = {
+        "time": datetime.now(UTC).isoformat(timespec="seconds"),
+        "command": "convert",
+        "source": absolute(uri),
+        "oxe_tools": version("oxe-tools"),
+        **report.to_json(),
+    }
+    log = out.read_many([layout.RUNS]).get(layout.RUNS, b"")
+    out.write(layout.RUNS, log + json.dumps(run).encode() + b"\n")

@@ -1,0 +1,170 @@
+"""One published file: Parquet with untouched image bytes, its index, and the rows of its episodes.
+
+Image columns are PLAIN, uncompressed and without statistics, so that the index can point into them; all else is zstd.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import xxhash
+
+from pipelines.convert.binding import Binding
+from schemas.episode import Episode
+from schemas.errors import SourceError
+from schemas.files.folder import Folder
+from schemas.source import Array, Ragged
+from schemas.store import index, layout
+from schemas.store.arrow import IMAGE, to_batch
+from schemas.views.views import Viewed
+
+ROW_GROUP = 128
+MAX_BYTES = 1 << 30  # in one column of one episode; Arrow counts the bytes of one array in 32 bits
+PAGE_BYTES = 64 << 20  # one page per image column and row group, as a rule
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FileRecord:
+    """A finished file as the manifest lists it."""
+
+    path: str
+    split: str
+    rows: int
+    episodes: int
+    bytes: int
+    xxh3_128: str
+    index_xxh3_128: str
+
+    def to_json(self) -> dict[str, Any]:
+        """Give the manifest's entry."""
+        return {name: getattr(self, name) for name in self.__slots__}
+
+
+class ParquetShard:
+    """Collects the episodes of one shard; `finish` makes the file appear, complete, under its name."""
+
+    def __init__(self, out: Folder, name: str, binding: Binding) -> None:
+        """Write elsewhere until all is there."""
+        self.out, self.binding = out, binding
+        self.path = layout.data_file(name)
+        self.schema = binding.layout.schema()
+        self.cameras = [camera.column for camera in binding.layout.cameras]
+        self.episodes: list[dict[str, Any]] = []
+        self.rows = 0
+        self._tmp = out.staged(layout.DATA)
+        self._lengths: list[Array] = []
+        self._waiting: list[tuple[Episode, dict[str, Viewed]]] = []  # not yet in Arrow
+        self._rest: pa.Table = self.schema.empty_table()  # less than a row group
+        self._writer: pq.ParquetWriter | None = None
+
+    def add(self, episode: Episode) -> None:
+        """Write one episode."""
+        _check_size(episode)
+        views = {view.name: view.of(episode) for view in self.binding.views}
+        row = self._row(episode)
+        frames = [episode.depth[c.leaf] if c.is_depth else episode.images[c.leaf] for c in self.binding.layout.cameras]
+        sizes = [[-1 if frame is None else len(frame) for frame in camera] for camera in frames]
+        # From here on nothing can be wrong with the episode.
+        self._lengths.append(np.array(sizes, np.int64).reshape(len(frames), len(episode)).T)
+        self._waiting.append((episode, views))
+        self.episodes.append(row)
+        self.rows += len(episode)
+        self._flush()
+
+    def _row(self, episode: Episode) -> dict[str, Any]:
+        return {
+            "episode_index": episode.index,
+            "id": episode.id,
+            "split": episode.split,
+            "instructions": list(episode.instructions),
+            "outcome": episode.outcome,
+            "length": len(episode),
+            "file": self.path,
+            "row": self.rows,
+            "content_hash": episode.content_hash(),
+            **{f"metadata.{path}": value for path, value in episode.metadata.items()},
+        }
+
+    def _flush(self, *, everything: bool = False) -> None:
+        """Write full row groups; what is left over waits for the next episode."""
+        rows = len(self._rest) + sum(len(episode) for episode, _ in self._waiting)
+        full = rows if everything else rows - rows % ROW_GROUP
+        if not full:
+            return
+        if self._waiting:
+            views = {view.name: [viewed[view.name] for _, viewed in self._waiting] for view in self.binding.views}
+            episodes = [episode for episode, _ in self._waiting]
+            batch = to_batch(episodes, self.binding.layout, self.schema, views=views)
+            self._rest = pa.concat_tables([self._rest, pa.Table.from_batches([batch])])
+            self._waiting = []
+        if self._writer is None:
+            self._writer = pq.ParquetWriter(self._tmp, self.schema, **_options(self.schema))
+        self._writer.write_table(self._rest.slice(0, full), row_group_size=ROW_GROUP)
+        self._rest = self._rest.slice(full)
+
+    def finish(self, split: str) -> FileRecord | None:
+        """Close, index, hash, and let it appear; None if there was no episode."""
+        self._flush(everything=True)
+        if self._writer is None:
+            return None
+        self._writer.close()
+        lengths, digest = np.concatenate(self._lengths), xxhash.xxh3_128()
+        offsets = index.build(self._tmp, columns=self.cameras, lengths=lengths, chunk=digest.update)
+        encoded = index.encode(self.cameras, offsets, lengths)
+        self.out.write(layout.index_file(self.path), encoded)
+        record = FileRecord(
+            path=self.path,
+            split=split,
+            rows=self.rows,
+            episodes=len(self.episodes),
+            bytes=self._tmp.stat().st_size,
+            xxh3_128=digest.hexdigest(),
+            index_xxh3_128=xxhash.xxh3_128_hexdigest(encoded),
+        )
+        self.out.adopt(self._tmp, self.path)
+        return record
+
+    def discard(self) -> None:
+        """Leave nothing behind after a failure."""
+        if self._writer is not None and self._writer.is_open:
+            try:
+                self._writer.close()
+            except OSError:
+                self._writer.is_open = False  # closing writes the footer, which a full disk refuses again
+        self.out.drop(self._tmp)
+
+
+def _check_size(episode: Episode) -> None:
+    """Refuse what does not fit one Arrow array."""
+    for name, column in episode.columns().items():
+        values = column.values if isinstance(column, Ragged) else column
+        if not isinstance(values, np.ndarray) and sum(map(len, filter(None, values))) > MAX_BYTES:
+            raise SourceError(f"episode {episode.id}: {name} holds more than 1 GiB", reason="too_large")
+
+
+def _options(schema: pa.Schema) -> dict[str, Any]:
+    """Choose what pyarrow does with each leaf; vectors repeat too little for dictionaries or statistics to pay."""
+    leaves = [(field.type, leaf, kind) for field in schema for leaf, kind in _leaves(field.type, field.name)]
+    plain = [leaf for outer, leaf, _ in leaves if outer == IMAGE]
+    packed = [leaf for outer, leaf, _ in leaves if outer != IMAGE]
+    scalars = [leaf for outer, leaf, _ in leaves if outer != IMAGE and not _is_list(outer)]
+    texts = [leaf for outer, leaf, kind in leaves if outer != IMAGE and kind == pa.string()]
+    return {
+        "compression": {**dict.fromkeys(packed, "zstd"), **dict.fromkeys(plain, "none")},
+        "use_dictionary": sorted({*scalars, *texts}),
+        "write_statistics": scalars,
+        "data_page_size": PAGE_BYTES,
+        "store_schema": True,
+    }
+
+
+def _is_list(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_list(kind) or pa.types.is_fixed_size_list(kind))
+
+
+def _leaves(kind: pa.DataType, path: str) -> list[tuple[str, pa.DataType]]:
+    if pa.types.is_struct(kind):
+        return [leaf for child in kind for leaf in _leaves(child.type, f"{path}.{child.name}")]
+    return _leaves(kind.value_type, f"{path}.list.element") if _is_list(kind) else [(path, kind)]

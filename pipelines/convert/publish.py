@@ -1,0 +1,184 @@
+"""What turns finished files into a dataset: the episode table, the quarantine and, last, the manifest."""
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import xxhash
+
+from pipelines.convert.binding import Binding
+from pipelines.convert.records import Options, ShardRecord
+from pipelines.readers.history import History
+from pipelines.readers.reader import Reader
+from schemas.errors import SpecError, UsageError
+from schemas.files.folder import Folder, absolute
+from schemas.source import Unreadable
+from schemas.store import layout
+from schemas.store.arrow import SCHEMA_VERSION, Layout, metadata_schema
+
+
+def publish(
+    out: Folder, reader: Reader, *, binding: Binding, identity: Mapping[str, Any], records: Sequence[ShardRecord]
+) -> dict[str, Any]:
+    """Write the tables and the manifest, and give the manifest; two episodes of one id are a SpecError.
+
+    Where a dataset is there already, the records are appended to it. Its rows keep their places in the tables, so it
+    can be read at any moment.
+    """
+    old = _published(out, binding)
+    rows = [row for record in records for row in record.episodes]
+    problems = [problem for record in records for problem in record.quarantined]
+    episodes = pa.concat_tables([old.episodes, pa.Table.from_pylist(rows, episodes_schema(binding.layout))])
+    quarantine = pa.concat_tables(
+        [old.quarantine, pa.Table.from_pylist(_relative(problems, reader), QUARANTINE_SCHEMA)]
+    )
+    _check_ids(episodes["id"], binding.spec.name)
+    dropped = old.dropped + Counter(reason for record in records for _, reason in record.dropped)
+    quarantined = Counter(quarantine["reason"].to_pylist())
+    balance = {
+        "source": len(episodes) + dropped.total() + quarantined.total(),
+        "kept": len(episodes),
+        "dropped": dict(sorted(dropped.items())),
+        "quarantined": dict(sorted(quarantined.items())),
+    }
+    tables = {layout.EPISODES: _parquet(episodes), layout.QUARANTINE: _parquet(quarantine)}
+    kept = episodes.select(["split", "length"]).to_pylist()
+    manifest = {
+        "format": "oxe-tools",
+        "dataset": binding.spec.name,
+        "spec": binding.spec.to_json(),
+        **identity,
+        "balance": balance,
+        "steps": sum(row["length"] for row in kept),
+        "splits": counted(kept),
+        "columns": binding.layout.to_json(),
+        "files": [*old.files, *(record.file.to_json() for record in records if record.file)],
+        "episodes_xxh3_128": xxhash.xxh3_128_hexdigest(tables[layout.EPISODES]),
+        "quarantine_xxh3_128": xxhash.xxh3_128_hexdigest(tables[layout.QUARANTINE]),
+    }
+    for name in (layout.VERIFICATION, layout.STATS):  # of what it was
+        out.remove(name)
+    for name, content in tables.items():
+        out.write(name, content)
+    out.write(layout.MANIFEST, sealed(manifest))
+    return manifest
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Published:
+    """What a dataset holds before this run; nothing, as a rule."""
+
+    episodes: pa.Table
+    quarantine: pa.Table
+    dropped: Counter[str]
+    files: Sequence[Mapping[str, Any]]
+
+
+def _published(out: Folder, binding: Binding) -> Published:
+    stored = out.read_many([layout.MANIFEST, layout.EPISODES, layout.QUARANTINE])
+    schema = episodes_schema(binding.layout)
+    if layout.MANIFEST not in stored:
+        empty = schema.empty_table()
+        return Published(episodes=empty, quarantine=QUARANTINE_SCHEMA.empty_table(), dropped=Counter(), files=())
+    manifest = json.loads(stored[layout.MANIFEST])
+    if manifest["columns"] != json.loads(json.dumps(binding.layout.to_json())):
+        raise UsageError(f"{out.uri}: the source's fields are no longer what they were; give another --out")
+    balance = manifest["balance"]
+    tables = {name: pq.read_table(pa.py_buffer(stored[name])) for name in (layout.EPISODES, layout.QUARANTINE)}
+    # A run that was killed here may have written longer tables: what is new in them is written again.
+    return Published(
+        episodes=tables[layout.EPISODES].slice(0, balance["kept"]).cast(schema),
+        quarantine=tables[layout.QUARANTINE].slice(0, sum(balance["quarantined"].values())),
+        dropped=Counter(balance["dropped"]),
+        files=manifest["files"],
+    )
+
+
+def _check_ids(ids: pa.ChunkedArray, name: str) -> None:
+    repeated = [value for value, count in Counter(ids.to_pylist()).items() if count > 1]
+    if repeated:
+        raise SpecError(f"{name}: id: '{repeated[0]}' names several episodes; an id must be unique")
+
+
+def identity_of(binding: Binding, reader: Reader, *, options: Options, history: History) -> dict[str, Any]:
+    """Say which conversion this is, as JSON has it: two with the same identity give the same dataset."""
+    identity = {
+        "schema_version": SCHEMA_VERSION,
+        "spec_digest": binding.spec.digest(),
+        "source": {**reader.description(), **history.to_json()},
+        "options": asdict(options),
+    }
+    found: dict[str, Any] = json.loads(json.dumps(identity))
+    return found
+
+
+def counted(rows: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, int]]:
+    """Count the episodes and steps of each split."""
+    splits: dict[str, dict[str, int]] = {}
+    for row in rows:
+        split = splits.setdefault(row["split"], {"episodes": 0, "steps": 0})
+        split["episodes"] += 1
+        split["steps"] += row["length"]
+    return splits
+
+
+def sealed(manifest: Mapping[str, Any]) -> bytes:
+    """Write a manifest whose last entry is the digest of itself without that entry."""
+    digest = xxhash.xxh3_128_hexdigest(json.dumps(manifest, indent=1).encode())
+    return json.dumps({**manifest, "xxh3_128": digest}, indent=1).encode() + b"\n"
+
+
+QUARANTINE_SCHEMA = pa.schema(
+    {
+        "episode_index": pa.int64(),
+        "split": pa.string(),
+        "file": pa.string(),
+        "offset": pa.int64(),
+        "reason": pa.string(),
+        "detail": pa.string(),
+    }
+)
+
+
+def episodes_schema(columns: Layout) -> pa.Schema:
+    """Give the columns of `meta/episodes.parquet`."""
+    ours = {
+        "episode_index": pa.int64(),
+        "id": pa.string(),
+        "split": pa.string(),
+        "instructions": pa.list_(pa.string()),
+        "outcome": pa.string(),
+        "length": pa.int64(),
+        "file": pa.string(),
+        "row": pa.int64(),
+        "content_hash": pa.string(),
+    }
+    return pa.schema([pa.field(name, kind) for name, kind in ours.items()] + metadata_schema(columns))
+
+
+def _relative(problems: Iterable[Unreadable], reader: Reader) -> list[dict[str, Any]]:
+    """Name files relative to the source: meta/ holds no host or path."""
+    name = next((part.name for parts in reader.files().values() for part in parts), "")
+    root = reader.place(name).removesuffix(name)
+    roots = (root, f"{absolute(root)}/")  # workers open the source by its absolute place
+    return [
+        {
+            "episode_index": problem.index,
+            "split": problem.split,
+            "file": next((problem.file.removeprefix(r) for r in roots if r and problem.file.startswith(r)), ""),
+            "offset": problem.offset,
+            "reason": problem.reason,
+            "detail": problem.detail,
+        }
+        for problem in problems
+    ]
+
+
+def _parquet(table: pa.Table) -> bytes:
+    sink = pa.BufferOutputStream()
+    pq.write_table(table.combine_chunks(), sink, compression="zstd")
+    return bytes(sink.getvalue())

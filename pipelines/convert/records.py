@@ -1,0 +1,36 @@
+"""What a conversion was asked for, and what became of each of its shards."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from pipelines.convert.parquet import FileRecord
+from schemas.source import Unreadable
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """What a conversion takes and keeps; part of the dataset's identity."""
+
+    split: str | None = None
+    limit: int | None = None
+    keep_raw: bool = True
+    materialize: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Engine:
+    """Where a conversion runs; the result is the same everywhere."""
+
+    workers: int = 1  # processes on this machine
+    runner: str | None = None  # Beam's name of another runner
+    options: tuple[str, ...] = ()  # for that runner, as Beam's command line has them
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShardRecord:
+    """What became of every episode of one shard."""
+
+    file: FileRecord | None
+    episodes: tuple[dict[str, Any], ...]  # rows of meta/episodes.parquet
+    dropped: tuple[tuple[int, str], ...]  # episode index, reason
+    quarantined: tuple[Unreadable, ...]

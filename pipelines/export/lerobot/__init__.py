@@ -1,0 +1,1 @@
+"""A published dataset as a LeRobotDataset."""

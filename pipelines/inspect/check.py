@@ -1,0 +1,162 @@
+"""`check`: does a declaration fit a source, and do its first episodes look as it says? Before a long conversion."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from pipelines.convert.binding import Binding, bind, decoded_field
+from pipelines.convert.fit import check_fit
+from pipelines.convert.rate import other_rate
+from pipelines.readers.reader import Reader, plan
+from pipelines.readers.registry import open_source
+from schemas.declarations.spec import DatasetSpec
+from schemas.episode import Episode
+from schemas.errors import SourceError, SpecError, closest
+from schemas.images import sniff
+from schemas.source import Array, Field, RawEpisode, Unreadable
+from schemas.spaces import Space
+
+FAR_M, TURN_RAD, SLACK = 10.0, 2 * np.pi + 0.1, 0.25  # beyond these, a unit or a sense is probably declared wrong
+
+
+@dataclass(slots=True)
+class Check:
+    """What was compared and what does not agree."""
+
+    dataset: str
+    source: str
+    read: int = 0  # episodes
+    dropped: int = 0  # of them, by the declaration's filters
+    problems: list[str] = field(default_factory=list)  # the conversion would fail or mean something else
+    notes: list[str] = field(default_factory=list)  # differences that do no harm
+    ranges: dict[str, dict[str, list[float]]] = field(default_factory=dict)  # of each stored number
+
+    @property
+    def ok(self) -> bool:
+        """Say whether nothing was found."""
+        return not self.problems
+
+    def to_json(self) -> dict[str, Any]:
+        """Give the form of `oxe datasets check --json`."""
+        return {"ok": self.ok, **{name: getattr(self, name) for name in self.__slots__}}
+
+
+def check(spec: DatasetSpec, source: str, *, episodes: int = 3) -> Check:
+    """Compare a declaration with a source's description and its first episodes.
+
+    Reads at most `episodes` of them. Raises UsageError or SourceError where the source as a whole cannot be read.
+    """
+    reader = open_source(source, spec.source)
+    out = Check(dataset=spec.name, source=source, notes=list(reader.notes()))
+    fps = reader.description().get("fps")
+    if fps and spec.control_hz and fps != spec.control_hz:
+        out.problems.append(f"control_hz is {spec.control_hz:g}, the source says {fps:g} frames per second")
+    steps = {field.path: decoded_field(spec, field) for field in reader.fields if field.per_step}
+    metadata = {field.path: field for field in reader.fields if not field.per_step}
+    _compare_fields(spec, {**metadata, **steps}, out)
+    if not out.problems:  # else the same keys would be named again
+        try:
+            check_fit(spec, steps, metadata)
+        except SpecError as error:
+            out.problems.append(str(error))
+    if not out.problems:
+        _compare_episodes(bind(spec, reader.fields), _raw(reader, episodes), out)
+    return out
+
+
+def _compare_fields(spec: DatasetSpec, known: Mapping[str, Field], out: Check) -> None:
+    """Look for every key that the declaration names, and compare the shapes that it tells."""
+    needed = spec.read_paths()
+    for path in sorted(needed | spec.fields.keys()):
+        told = spec.fields.get(path)
+        if path not in known:
+            message = f"the source has no '{path}'"
+            if path in needed:
+                out.problems.append(message + closest(path, known))
+            else:
+                out.notes.append(f"{message}, which the declaration describes but does not read")
+        elif told and told.shape is not None and told.dtype != "text" and known[path].kind == "number":
+            found = tuple(known[path].shape)
+            if (found or (1,)) != (told.shape or (1,)):  # one number a step is a vector of one
+                message = f"'{path}' holds {list(found)} numbers a step, declared are {list(told.shape)}"
+                (out.problems if path in needed else out.notes).append(message)
+    if needed - known.keys():
+        out.notes.append(f"the source has: {', '.join(sorted(known))}")
+    unread = known.keys() - needed - spec.fields.keys()
+    if unread:
+        out.notes.append(f"not in the declaration, kept as they are: {', '.join(sorted(unread))}")
+
+
+def _compare_episodes(binding: Binding, episodes: Iterable[RawEpisode | Unreadable], out: Check) -> None:
+    """Convert the first episodes, without writing them."""
+    values: dict[str, list[Array]] = {"action": [], "state": []}
+    for raw in episodes:
+        out.read += 1
+        try:
+            if isinstance(raw, Unreadable):
+                raise SourceError(raw.detail, reason=raw.reason, file=raw.file, offset=raw.offset)
+            if binding.why_drop(raw):
+                out.dropped += 1
+                continue
+            episode = binding.episode(raw)
+        except SourceError as error:
+            out.problems.append(f"episode {raw.index}: {error.reason}: {error}")
+            continue
+        values["action"].append(episode.action)
+        if episode.state is not None:
+            values["state"].append(episode.state)
+        _compare_images(binding, episode, out)
+        _compare_clock(binding.spec, episode, out)
+    if not out.read:
+        out.notes.append("the source has no episodes")
+    for name, space in (("action", binding.layout.action), ("state", binding.layout.state)):
+        if space and values[name]:
+            joined = np.concatenate(values[name])
+            low, high = joined.min(axis=0).tolist(), joined.max(axis=0).tolist()
+            out.ranges[name] = {dim.name: [low[i], high[i]] for i, dim in enumerate(space.dims)}
+            out.problems += [f"{name}: {oddity}" for oddity in oddities(joined, space)]
+
+
+def _compare_clock(spec: DatasetSpec, episode: Episode, out: Check) -> None:
+    if spec.timestamp and (problem := other_rate(spec.control_hz, episode.timestamp)):
+        out.problems.append(f"episode {episode.index}: {problem}")
+
+
+def _raw(reader: Reader, count: int) -> Iterator[RawEpisode | Unreadable]:
+    for ref in plan(reader.files(), limit=count):
+        yield from reader.read(ref)
+
+
+def _compare_images(binding: Binding, episode: Episode, out: Check) -> None:
+    told = {camera.key: camera for camera in binding.spec.cameras.values()}
+    for camera in binding.layout.cameras:
+        frame = next((frame for frame in episode.images.get(camera.leaf, ()) if frame is not None), None)
+        if frame is None or camera.path not in told or not told[camera.path].shape:
+            continue
+        header = sniff(frame)
+        found, declared = (header.height, header.width, header.channels), told[camera.path].shape
+        note = f"'{camera.path}' has images of {list(found)}, declared are {list(declared)}"
+        if found != declared and note not in out.notes:
+            out.notes.append(note)
+
+
+def oddities(values: Array, space: Space) -> Iterator[str]:
+    """Say what about vectors [T, k] contradicts their Space."""
+    for i, dim in enumerate(space.dims):
+        low, high = float(values[:, i].min()), float(values[:, i].max())
+        is_far = max(-low, high) > {"position": FAR_M, "rotation": TURN_RAD}.get(dim.kind, np.inf)
+        is_sided = dim.kind == "gripper" and dim.mode == "absolute" and space.gripper in {"open_is_1", "closed_is_1"}
+        says = f"{dim.name} goes from {low:.4g} to {high:.4g}"
+        if is_far and dim.unit == "m":
+            yield f"{says}: that is far for metres; are they millimetres?"
+        if is_far and dim.unit == "rad" and dim.mode != "velocity":
+            yield f"{says}: that is much for radians; are they degrees?"
+        if is_sided and dim.unit == "1" and (low < -SLACK or high > 1 + SLACK):
+            yield f"{says}: a gripper is declared to go from 0 to 1"
+    turned = space.indices("rotation")
+    if space.rotation.startswith("quat") and len(turned) == 4:
+        length = np.linalg.norm(values[:, turned], axis=1)
+        if np.abs(length - 1).max() > 0.05:
+            yield f"its quaternions have lengths from {length.min():.3g} to {length.max():.3g}"

@@ -1,0 +1,94 @@
+"""The numbers of a source's first episodes, in memory: what a draft is drawn from."""
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from pipelines.readers.reader import Reader, plan
+from schemas.source import Array, Field, RawEpisode
+
+EPISODES, STEPS = 50, 20_000  # at most that many are read
+WIDEST = 64  # numbers a step; wider ones are embeddings or simulator states, not poses
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sample:
+    """Columns of the first episodes, those of numbers as [T, k] float64; and what the reader says of the source."""
+
+    fields: Mapping[str, Field]
+    episodes: tuple[Mapping[str, Array], ...]
+    texts: Mapping[str, str]  # the first text of each text column
+    metadata: tuple[Mapping[str, Any], ...]
+    description: Mapping[str, Any]
+    is_whole: bool  # no episode of the source is left out
+    frames: Mapping[str, int]  # how many each camera has in the first of the episodes
+
+    @property
+    def steps(self) -> int:
+        """Count the steps."""
+        return sum(max(map(len, episode.values()), default=0) for episode in self.episodes)
+
+    def columns(self, path: str, start: int = 0, stop: int | None = None) -> list[Array]:
+        """Take some columns of a field, one array [T, k] for each episode."""
+        return [episode[path][:, start:stop] for episode in self.episodes if path in episode]
+
+    def lengths(self, path: str, other: str) -> Counter[int]:
+        """Count by how many steps `path` is longer than `other`, over the episodes."""
+        return Counter(len(e[path]) - len(e[other]) for e in self.episodes if path in e and other in e)
+
+
+def sample(reader: Reader, *, limit: int | None = None) -> Sample:
+    """Read the numbers and texts of the first episodes; those that cannot be read are left out."""
+    fields = {field.path: field for field in reader.fields}
+    wanted = {path for path, field in fields.items() if not field.per_step or _is_read(field)}
+    episodes: list[Mapping[str, Array]] = []
+    metadata: list[Mapping[str, Any]] = []
+    texts: dict[str, str] = {}
+    first: int | None = None
+    steps, count = 0, sum(part.count for parts in reader.files().values() for part in parts)
+    for ref in plan(reader.files(), limit=EPISODES if limit is None else limit):
+        for raw in reader.read(ref, wanted):
+            if isinstance(raw, RawEpisode) and steps < STEPS:
+                first = raw.index if first is None else first
+                episodes.append(_numbers(raw, fields))
+                metadata.append(raw.metadata)
+                steps += max(map(len, episodes[-1].values()), default=0)
+                for path, column in raw.steps.items():
+                    if fields[path].kind == "text" and len(column):
+                        texts.setdefault(path, bytes(column[0]).decode(errors="replace"))  # type: ignore[index]
+    return Sample(
+        fields=fields,
+        episodes=tuple(episodes),
+        texts=texts,
+        metadata=tuple(metadata),
+        description=reader.description(),
+        is_whole=len(episodes) == count,
+        frames=_frames(reader, first),
+    )
+
+
+def _frames(reader: Reader, index: int | None) -> dict[str, int]:
+    """Count the frames of each camera in one episode; none where they cannot be read."""
+    cameras = {field.path for field in reader.fields if field.kind == "image" and field.per_step}
+    for ref in plan(reader.files(), limit=(index or 0) + 1) if cameras and index is not None else ():
+        for raw in reader.read(ref, cameras):
+            if isinstance(raw, RawEpisode) and raw.index == index:
+                return {path: len(column) for path, column in raw.steps.items()}
+    return {}
+
+
+def _is_read(field: Field) -> bool:
+    single = not field.ragged and None not in field.shape
+    width = int(np.prod([size or 0 for size in field.shape]))
+    return single and (field.kind == "text" or (field.kind == "number" and 0 < width <= WIDEST))
+
+
+def _numbers(raw: RawEpisode, fields: Mapping[str, Field]) -> dict[str, Array]:
+    found = {}
+    for path, column in raw.steps.items():
+        if fields[path].kind == "number" and isinstance(column, np.ndarray) and column.dtype.kind in "fiub":
+            found[path] = column.reshape(len(column), -1).astype(np.float64) if len(column) else np.zeros((0, 0))
+    return {path: column for path, column in found.items() if column.size}

@@ -1,0 +1,140 @@
+"""`inspect`: what a source holds, told by its own files and by reading the numbers once."""
+
+from collections.abc import Iterator
+from math import isfinite
+from typing import Any
+
+import numpy as np
+
+from pipelines.beam.progress import Progress, silent
+from pipelines.readers.reader import plan
+from pipelines.readers.registry import open_source
+from schemas.errors import SourceError
+from schemas.images import sniff
+from schemas.source import Column, Field, Ragged, Unreadable
+
+SAMPLES = 3
+
+
+class FieldSummary:
+    """The range and first values of one field, over the episodes seen so far."""
+
+    def __init__(self, field: Field) -> None:
+        """Start empty."""
+        self.field = field
+        self.low: float | None = None
+        self.high: float | None = None
+        self.samples: list[Any] = []
+        self.sizes: set[tuple[int, int, int]] = set()
+        self.formats: set[str] = set()
+
+    def add(self, column: Column) -> None:
+        """Look at one episode's values."""
+        values = column.values if isinstance(column, Ragged) else column
+        if isinstance(values, np.ndarray):
+            finite = values[np.isfinite(values)] if values.dtype.kind == "f" else values
+            if finite.size and values.dtype.kind != "c":
+                low, high = finite.min().item(), finite.max().item()
+                self.low = low if self.low is None else min(self.low, low)
+                self.high = high if self.high is None else max(self.high, high)
+            self._sample(values[:SAMPLES].tolist())
+        elif self.field.kind == "image":
+            for item in filter(len, values[:1]):
+                header = sniff(item)
+                self.sizes.add((header.height, header.width, header.channels))
+                self.formats.add(header.format)
+        else:
+            self._sample(
+                [_text(item) if self.field.kind == "text" else bytes(item[:16]).hex() for item in values[:SAMPLES]]
+            )
+
+    def _sample(self, values: list[Any]) -> None:
+        for value in map(_plain, values):
+            if value not in self.samples and len(self.samples) < SAMPLES:
+                self.samples.append(value)
+
+    def to_json(self) -> dict[str, Any]:
+        """Give `{"dtype", "shape", "range", "encoding", "samples"}`; for images, shapes as their headers tell them."""
+        sizes = sorted(list(size) for size in self.sizes)
+        is_image = self.field.kind == "image"
+        return {
+            "dtype": self.field.dtype if self.field.kind in {"number", "image"} else self.field.kind,
+            "shape": (sizes[0] if len(sizes) == 1 else list(self.field.shape)) if is_image else list(self.field.shape),
+            "range": None if self.low is None else [self.low, self.high],
+            "encoding": ("/".join(sorted(self.formats)) or self.field.encoding) if is_image else self.field.encoding,
+            "samples": self.samples,
+            "per": "step" if self.field.per_step else "episode",
+            **({"sizes": sizes} if len(sizes) > 1 else {}),
+            **({"ragged": self.field.ragged} if self.field.ragged else {}),
+        }
+
+
+def _text(item: Any) -> str:
+    return bytes(item).decode(errors="replace")
+
+
+def inspect(uri: str, *, limit: int | None = None, progress: Progress = silent) -> dict[str, Any]:
+    """Summarize a source: splits, counts, and every field's dtype, shape, range, encoding and first values.
+
+    All episodes are read (at most `limit` with it); those that cannot be are counted under `unreadable`.
+    """
+    reader = open_source(uri)
+    summaries = {field.path: FieldSummary(field) for field in reader.fields}
+    declared = {name: sum(part.count for part in parts) for name, parts in reader.files().items()}
+    steps = dict.fromkeys(declared, 0)
+    unreadable: dict[str, int] = {}
+    first_unreadable = None
+    read = 0
+    for ref in plan(reader.files(), limit=limit):
+        for raw in reader.read(ref):
+            try:
+                if isinstance(raw, Unreadable):
+                    raise SourceError(raw.detail, reason=raw.reason, file=raw.file, offset=raw.offset)
+                count = raw.n_steps()
+                for path, column in raw.steps.items():
+                    summaries[path].add(column)
+                for path, value in raw.metadata.items():
+                    summaries[path].add(_metadata_column(value, summaries[path].field))
+                steps[raw.split] += count
+                read += 1
+            except SourceError as error:
+                unreadable[error.reason] = unreadable.get(error.reason, 0) + 1
+                first_unreadable = first_unreadable or f"episode {raw.index}: {error}"
+            progress(1, 0)
+        progress(0, sum(part.size or 0 for part in ref.parts))
+    return {
+        "format": reader.format,
+        "source": reader.description(),
+        "splits": {name: {"episodes": count, "steps": steps[name]} for name, count in declared.items()},
+        "episodes": sum(declared.values()),
+        "steps": sum(steps.values()),
+        "features": {path: summary.to_json() for path, summary in summaries.items()},
+        "read": read,
+        "unreadable": unreadable,
+        "first_unreadable": first_unreadable,
+        "declaration": reader.declaration() is not None,
+        "notes": list(reader.notes()),
+    }
+
+
+def _metadata_column(value: Any, field: Field) -> Column:
+    """Take one per-episode value as a column of one, its lists as one vector."""
+    flat = list(_flat(value))
+    if field.kind == "number":
+        return np.asarray([flat] if isinstance(value, list) else flat)
+    return [item.encode() if isinstance(item, str) else item for item in flat]
+
+
+def _flat(value: Any) -> Iterator[Any]:
+    for item in value if isinstance(value, list) else [value]:
+        if isinstance(item, list):
+            yield from _flat(item)
+        elif item is not None:
+            yield item
+
+
+def _plain(value: Any) -> Any:
+    """Give a value that JSON has; NaN, infinities and complex numbers as text."""
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    return value if isinstance(value, str | int) or (isinstance(value, float) and isfinite(value)) else str(value)

@@ -1,0 +1,1 @@
+"""Exact statistics of the numeric columns of published datasets."""

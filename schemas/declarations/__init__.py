@@ -1,0 +1,1 @@
+"""What a dataset's numbers are and where they lie: declarations in TOML, their expressions and their ops."""

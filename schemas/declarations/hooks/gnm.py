@@ -1,0 +1,30 @@
+"""GNM navigation: waypoints in the robot's own frame."""
+
+import numpy as np
+
+from schemas.declarations.ops import Steps, drop_last, stride
+from schemas.source import Array
+
+
+def waypoint_local(  # noqa: PLR0917 - the words of a declaration are positional
+    steps: Steps, position: Array, yaw: Array, count: int
+) -> Steps:
+    """Keep every `count`-th step, and make each action the way to the next one, seen from the robot and in its units.
+
+    The unit is the length of the first action over that of the first displacement (of `position` [T, 2], in metres)
+    before steps are left out; a robot that does not move at first has none, which gives infinities. The last step is
+    left out. Source: Octo, `gnm_dataset_transform`.
+
+    >>> steps = {"action": np.float32([[2, 0]] * 3)}
+    >>> ahead = np.float32([[0, 0], [0, 1], [0, 2]])
+    >>> (waypoint_local(steps, ahead, np.full((3, 1), np.pi / 2, np.float32), 1)["action"].round(4) + 0).tolist()
+    [[2.0, 0.0], [2.0, 0.0]]
+    """
+    with np.errstate(divide="ignore", invalid="ignore"):
+        unit = np.linalg.norm(steps["action"][:1], axis=1) / np.linalg.norm(position[1:2] - position[:1], axis=1)
+        every = max(1, int(count))
+        way = np.diff(position[::every], axis=0)
+        heading = yaw[::every][: len(way), 0]
+        cos, sin = np.cos(heading), np.sin(heading)
+        local = np.stack([cos * way[:, 0] + sin * way[:, 1], cos * way[:, 1] - sin * way[:, 0]], axis=1)
+        return {**drop_last(stride(steps, count), 1), "action": (local * unit[:, None]).astype(np.float32)}

@@ -1,0 +1,206 @@
+"""The tables of a declaration: what a vector means, cameras, filters, fields, views. `formats.py` has `source`."""
+
+import re
+from collections.abc import Callable
+from math import inf
+from typing import Annotated, Any, Literal, Self, TypeVar
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    PlainValidator,
+    model_serializer,
+    model_validator,
+)
+
+from schemas.declarations import expr
+from schemas.errors import SpecError, did_you_mean
+from schemas.spaces import Dim, Frame, Gripper, Kind, Mode, Origin, Rotation, Space, Unit
+
+Parsed = TypeVar("Parsed")
+
+
+def _parsed(parse: Callable[[str], Parsed]) -> Callable[[object], Parsed]:
+    def validate(text: object) -> Parsed:
+        if not isinstance(text, str):
+            raise ValueError("an expression is a string")  # noqa: TRY004 - pydantic reports ValueErrors
+        try:
+            return parse(text)
+        except SpecError as error:
+            raise ValueError(str(error)) from None
+
+    return validate
+
+
+Expression = Annotated[expr.Expr, PlainValidator(_parsed(expr.parse)), PlainSerializer(str)]
+StepOp = Annotated[expr.Call, PlainValidator(_parsed(expr.parse_step_op)), PlainSerializer(str)]
+
+
+class Model(BaseModel):
+    """Every table of a declaration: frozen, and without unknown keys."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _known_keys(cls, data: Any) -> Any:
+        for key in data if isinstance(data, dict) else ():
+            if key not in cls.model_fields:
+                raise ValueError(f"unknown key '{key}'{did_you_mean(key, cls.model_fields)}")
+        return data
+
+
+class Part(Model):
+    """Some dimensions that one expression fills, in words or as a table: `xyz = "position x y z, m, delta"`."""
+
+    kind: Kind
+    dims: tuple[str, ...]
+    unit: Unit
+    mode: Mode
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read(cls, data: Any) -> Any:
+        if not isinstance(data, str):
+            return data
+        words = [word.split() for word in data.split(",")]
+        if len(words) != 3 or not words[0] or len(words[1]) != 1 or len(words[2]) != 1:
+            raise ValueError(f"'{data}': a part is written as 'position x y z, m, delta'")
+        (kind, *dims), (unit,), (mode,) = words
+        return {"kind": kind, "dims": tuple(dims) or (kind,), "unit": unit, "mode": mode}
+
+
+class SpaceSpec(Model):
+    """A Space, as an embodiment declares it: in named parts."""
+
+    origin: Origin
+    frame: Frame = "none"
+    rotation: Rotation = "none"
+    gripper: Gripper = "none"
+    parts: dict[str, Part]
+
+    def space(self, name: str) -> Space:
+        """Build the Space."""
+        dims = tuple(Dim(d, part.unit, part.mode, part.kind) for part in self.parts.values() for d in part.dims)
+        return Space(
+            name=name, dims=dims, frame=self.frame, rotation=self.rotation, gripper=self.gripper, origin=self.origin
+        )
+
+    @classmethod
+    def of(cls, space: Space) -> Self:
+        """Describe a Space; neighbouring dimensions of one meaning become one part."""
+        parts: dict[str, Part] = {}
+        for dim in space.dims:
+            last = next(reversed(parts.values()), None)
+            if last and (last.kind, last.unit, last.mode) == (dim.kind, dim.unit, dim.mode):
+                parts[next(reversed(parts))] = last.model_copy(update={"dims": (*last.dims, dim.name)})
+            else:
+                name = dim.kind if dim.kind not in parts else f"{dim.kind}_{len(parts)}"
+                parts[name] = Part(kind=dim.kind, dims=(dim.name,), unit=dim.unit, mode=dim.mode)
+        return cls(origin=space.origin, frame=space.frame, rotation=space.rotation, gripper=space.gripper, parts=parts)
+
+    def slices(self, path: str) -> dict[str, str]:
+        """Write the expressions that take a whole vector at `path` apart into these parts."""
+        out, start = {}, 0
+        for name, part in self.parts.items():
+            out[name] = f"{path}[{start}:{start + len(part.dims)}]"
+            start += len(part.dims)
+        return out
+
+
+class EmbodimentSpec(Model):
+    """A robot and its controller: what its state and action vectors mean."""
+
+    name: str
+    robot: str
+    controller: str
+    morphology: str = "single_arm"
+    state: SpaceSpec | None = None
+    action: SpaceSpec
+
+
+class SizeSpec(Model):
+    """How much there is, where it is known."""
+
+    episodes: int | None = None  # in the source, before any filter
+    kept: int | None = None  # after the declaration's filters
+    transitions: int | None = None  # in OpenVLA's published statistics, so after its transform
+    gib: float | None = None
+
+
+class CameraSpec(Model):
+    """A camera: its key alone, or a table with what is known about its images."""
+
+    key: str
+    shape: tuple[int, ...] = ()  # height, width, channels
+    channels: Literal["rgb", "bgr"] = "rgb"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read(cls, data: Any) -> Any:
+        return {"key": data} if isinstance(data, str) else data
+
+
+class DepthSpec(CameraSpec):
+    """A depth image: as a camera, and how many metres one count is (unknown where it is not said)."""
+
+    metres_per_unit: float | None = None
+
+
+class FilterSpec(Model):
+    """A condition on a per-episode field: it equals a value, or its text contains one."""
+
+    key: str
+    equals: bool | int | str | None = None
+    contains: str | None = None
+
+    @model_validator(mode="after")
+    def _one_condition(self) -> Self:
+        if (self.equals is None) == (self.contains is None):
+            raise ValueError("a filter has one of 'equals' and 'contains'")
+        return self
+
+    def keeps(self, value: Any) -> bool:
+        """Say whether an episode with this value of the field is kept."""
+        return value == self.equals if self.contains is None else self.contains in str(value)
+
+
+class FieldSpec(Model):
+    """What one field of the source holds, in words: `"float64 [3] position (m)"`."""
+
+    dtype: str = "float32"
+    shape: tuple[int, ...] | None = None  # None: not known
+    doc: str = ""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read(cls, data: Any) -> Any:
+        if not isinstance(data, str):
+            return data
+        found = re.fullmatch(r"(?:(bool|text|u?int\d+|float\d+) ?)?(?:\[((?:\d+(?:, ?\d+)*)?)\] ?)?(.*)", data)
+        dtype, shape, doc = found.groups() if found else (None, None, data)
+        sizes = None if shape is None else tuple(int(size) for size in shape.split(",") if size)
+        return {"dtype": dtype or "float32", "shape": () if dtype == "text" else sizes, "doc": doc}
+
+    @model_serializer
+    def _write(self) -> str:
+        shape = None if self.shape is None or self.dtype == "text" else f"[{', '.join(map(str, self.shape))}]"
+        words = (self.dtype if self.dtype != "float32" else None, shape, self.doc)
+        return " ".join(word for word in words if word)
+
+
+class ViewSpec(Model):
+    """A view over the stored columns: step ops before, the action's columns, step ops after, and its rate.
+
+    `space` changes what the stored action's Space says: any of its keys, or new `parts`. A view that the dataset cannot
+    give says why in `unavailable`.
+    """
+
+    before: tuple[StepOp, ...] = ()
+    action: tuple[Expression, ...] = ()
+    after: tuple[StepOp, ...] = ()
+    space: dict[str, Any] = {}
+    control_hz: Annotated[float, Field(gt=0, lt=inf)] | None = None  # steps per second, fewer than are stored
+    unavailable: str = ""

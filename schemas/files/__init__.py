@@ -1,0 +1,1 @@
+"""Folders of files, on this machine or behind any fsspec URI."""

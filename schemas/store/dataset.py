@@ -1,0 +1,321 @@
+"""A published dataset, opened for reading."""
+
+import json
+import mmap
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from threading import Lock
+from typing import IO, TYPE_CHECKING, Any, cast
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from schemas.declarations import spec
+from schemas.declarations.spec import DatasetSpec
+from schemas.episode import Episode, Frames
+from schemas.errors import DatasetError, UsageError, did_you_mean
+from schemas.files.folder import Folder, open_folder
+from schemas.source import Array
+from schemas.store import arrow, layout
+from schemas.store.arrow import RAW, Layout
+from schemas.store.index import Index
+from schemas.views.views import View, view, view_names
+
+if TYPE_CHECKING:
+    import polars as pl
+
+
+MAX_OPEN = 256  # data files of one dataset; each takes a file descriptor
+
+
+class DataFile:
+    """One Parquet file and its index: mapped into memory, or fetched in parts from elsewhere."""
+
+    def __init__(self, folder: Folder, path: str) -> None:
+        """Open the file; one that is not there is a DatasetError."""
+        self.folder, self.path = folder, path
+        self.place = folder.place(path)
+        self.bytes: mmap.mmap | Fetched
+        try:
+            file = folder.open_parts(path)
+            if folder.local:
+                with file:
+                    self.bytes = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+            else:
+                self.bytes = Fetched(file)
+        except (OSError, ValueError) as error:
+            raise _damaged(self.place, error) from error
+
+    @cached_property
+    def index(self) -> Index:
+        """Where its images are."""
+        name = layout.index_file(self.path)
+        try:
+            return Index(self.folder.read(name), self.folder.place(name))
+        except OSError as error:
+            raise _damaged(self.folder.place(name), error) from error
+
+    @cached_property
+    def parquet(self) -> pq.ParquetFile:
+        """The file as pyarrow reads it."""
+        try:
+            if isinstance(self.bytes, Fetched):
+                return pq.ParquetFile(self.folder.open_parts(self.path), pre_buffer=True)
+            return pq.ParquetFile(pa.py_buffer(self.bytes))
+        except (OSError, ValueError) as error:
+            raise DatasetError(f"{self.place}: cannot be read ({error})") from error
+
+    @cached_property
+    def group_starts(self) -> Array:
+        """The first row of each row group, and the end."""
+        metadata = self.parquet.metadata
+        return np.cumsum([0, *(metadata.row_group(i).num_rows for i in range(metadata.num_row_groups))])
+
+    def image(self, row: int, column: int) -> bytes | None:
+        """Slice one encoded image out of the file; None where the frame is missing."""
+        length = self.index.lengths.item(row, column)
+        if not length:
+            return None
+        start = self.index.offsets.item(row, column)
+        return self.bytes[start : start + length]
+
+    def rows(self, start: int, count: int, columns: Sequence[str]) -> Any:
+        """Read a range of rows of some columns as one Arrow table."""
+        first = int(np.searchsorted(self.group_starts, start, "right")) - 1
+        last = int(np.searchsorted(self.group_starts, start + count, "left"))
+        table = self.parquet.read_row_groups(list(range(first, last)), columns=list(columns), use_threads=False)
+        return table.slice(start - int(self.group_starts[first]), count).combine_chunks()
+
+
+def _damaged(place: str, error: Exception) -> DatasetError:
+    return DatasetError(f"{place}: cannot be read ({error}); 'oxe verify' tells what else is damaged")
+
+
+class Fetched:
+    """The bytes of a remote file; each slice is one request. Threads may share it."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        """Keep the open file; nobody else may move in it."""
+        self.file, self.one_at_a_time = file, Lock()
+
+    def __getitem__(self, part: slice) -> bytes:
+        """Fetch bytes."""
+        with self.one_at_a_time:
+            self.file.seek(part.start)
+            return self.file.read(part.stop - part.start)
+
+
+class Dataset:
+    """A published dataset: `len`, episodes by position, frames by byte range.
+
+    Positions run from 0 to `len - 1` over the kept episodes; an episode's `index` is its ordinal in the source.
+    """
+
+    def __init__(self, folder: Folder) -> None:
+        """Read the manifest and the episode table; a folder that is no dataset is a DatasetError."""
+        self.folder = folder
+        name = self.folder.place(layout.MANIFEST)
+        try:
+            self.manifest: Mapping[str, Any] = json.loads(self.folder.read(layout.MANIFEST))
+        except FileNotFoundError as error:
+            raise DatasetError(
+                f"{self.uri}: no {layout.MANIFEST}: not a dataset, or its conversion did not finish"
+            ) from error
+        except (OSError, ValueError) as error:
+            raise DatasetError(f"{name}: cannot be read ({error})") from error
+        version = self.manifest.get("schema_version") if isinstance(self.manifest, dict) else None
+        if version != arrow.SCHEMA_VERSION:
+            raise DatasetError(
+                f"{name}: schema version {version}, this oxe-tools reads {arrow.SCHEMA_VERSION}: convert it again"
+            )
+        try:
+            self.columns = Layout.from_json(self.manifest["columns"])
+            self._kept = int(self.manifest["balance"]["kept"])
+            _ = self.manifest["spec"], self.manifest["dataset"], self.manifest["steps"]
+            for file in self.manifest["files"]:
+                if not layout.DATA_FILE.fullmatch(file["path"]):
+                    raise DatasetError(f"{name}: '{file['path']}' is no data file of a dataset")
+        except (LookupError, TypeError, ValueError, AttributeError) as error:
+            raise DatasetError(f"{name}: damaged ({error!r})") from error
+        self._files: dict[str, DataFile] = {}
+        self._views: dict[str, View] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave open files and the functions of views behind; another process finds them by itself."""
+        return {**self.__dict__, "_files": {}, "_views": {}}
+
+    @property
+    def uri(self) -> str:
+        """Where it is, as it was opened."""
+        return self.folder.uri
+
+    @property
+    def path(self) -> Path:
+        """Where it is on this machine; a UsageError if it is elsewhere."""
+        if self.folder.local is None:
+            raise UsageError(f"{self.uri}: is not on this machine")
+        return self.folder.local
+
+    def __repr__(self) -> str:
+        """Name the dataset and its size."""
+        size = f"{len(self)} episodes, {self.manifest['steps']} steps"
+        return f"Dataset({self.uri!r}: {self.manifest['dataset']}, {size})"
+
+    def __len__(self) -> int:
+        """Count the kept episodes."""
+        return self._kept
+
+    def __iter__(self) -> Iterator[Episode]:
+        """Read every episode."""
+        return (self.episode(i) for i in range(len(self)))
+
+    @cached_property
+    def spec(self) -> DatasetSpec:
+        """The declaration it was converted with."""
+        return spec.from_json(self.manifest["spec"], where=f"{self.folder.place(layout.MANIFEST)}: spec")
+
+    @property
+    def views(self) -> tuple[str, ...]:
+        """The names of its views."""
+        return view_names(self.spec)
+
+    @cached_property
+    def cameras(self) -> tuple[str, ...]:
+        """The names of its colour cameras."""
+        return tuple(camera.leaf for camera in self.columns.cameras if not camera.is_depth)
+
+    @property
+    def episodes(self) -> "pl.LazyFrame":
+        """The episode table, for filters: `ds.episodes.filter(pl.col("length") > 20)`."""
+        import polars as pl  # noqa: PLC0415 - reading frames needs none of it
+
+        return (
+            pl.read_parquet(self._read(layout.EPISODES)).head(self._kept).lazy()
+        )  # behind them, what is being appended
+
+    @cached_property
+    def _table(self) -> dict[str, Any]:
+        try:
+            # Not `read_table`: its threads may still let go of the bytes when Python ends, which aborts the process.
+            table = pq.ParquetFile(pa.py_buffer(self._read(layout.EPISODES))).read(use_threads=False)
+        except ValueError as error:
+            raise DatasetError(f"{self.folder.place(layout.EPISODES)}: cannot be read ({error})") from error
+        return {name: table[name].slice(0, self._kept) for name in table.column_names}
+
+    def _read(self, name: str) -> bytes:
+        try:
+            return self.folder.read(name)
+        except OSError as error:
+            raise DatasetError(f"{self.folder.place(name)}: cannot be read ({error})") from error
+
+    @cached_property
+    def _places(self) -> list[tuple[str, int, int]]:
+        columns = (self._table[name].to_pylist() for name in ("file", "row", "length"))
+        return list(zip(*columns, strict=True))
+
+    def where(self, i: int) -> tuple[str, int, int]:
+        """Find an episode: its file, its first row there, its number of steps."""
+        if not 0 <= i < len(self._places):
+            raise UsageError(f"{self.uri}: no episode {i}, there are {len(self)}")
+        return self._places[i]
+
+    def content_hash(self, i: int) -> str:
+        """Give the hash that an episode had when it was stored."""
+        return str(self._table["content_hash"][i].as_py())
+
+    def file(self, path: str) -> DataFile:
+        """Open a data file, once."""
+        opened = self._files.get(path)
+        if opened is None:
+            if len(self._files) >= MAX_OPEN:
+                del self._files[next(iter(self._files))]
+            opened = self._files[path] = DataFile(self.folder, path)
+        return opened
+
+    def frame(self, i: int, step: int, cameras: Sequence[str] | None = None) -> dict[str, bytes | None]:
+        """Read the encoded images of one step through the index, without touching Parquet.
+
+        `cameras` are names or roles (all colour cameras by default); a missing frame is None.
+        """
+        path, row, length = self.where(i)
+        if not 0 <= step < length:
+            raise UsageError(f"{self.uri}: episode {i} has no step {step}, it has {length}")
+        file, columns = self.file(path), self._camera_columns
+        wanted = self.cameras if cameras is None else (cameras,) if isinstance(cameras, str) else cameras
+        try:
+            return {name: file.image(row + step, columns[name]) for name in wanted}
+        except KeyError as error:
+            name = error.args[0]
+            raise UsageError(f"{self.uri}: no camera '{name}'{did_you_mean(name, columns)}") from error
+
+    @cached_property
+    def _camera_columns(self) -> dict[str, int]:
+        numbered = list(enumerate(self.columns.cameras))
+        roles = {camera.role: number for number, camera in numbered if camera.role}
+        return {**roles, **{camera.leaf: number for number, camera in numbered}}
+
+    def episode(self, i: int, view: str | None = None) -> Episode:
+        """Read one episode; with a view, its own action and without the steps it masks."""
+        stored = self._stored(i)
+        return self.view(view).apply(stored) if view else stored
+
+    def view(self, name: str) -> View:
+        """Find one of its views; a ViewError says why there is none of that name."""
+        if name not in self._views:
+            self._views[name] = view(self.spec, name)
+        return self._views[name]
+
+    def _stored(self, i: int) -> Episode:
+        path, start, length = self.where(i)
+        file, columns, about = self.file(path), self.columns, self._table
+        images = {camera.column for camera in columns.cameras}
+        wanted = [name for name in file.parquet.schema_arrow.names if name not in images]
+        table = file.rows(start, length, wanted)
+
+        def array(name: str) -> Any:
+            column = table[name]
+            return column.chunk(0) if column.num_chunks else column.combine_chunks()
+
+        present, index = arrow.instruction_column(array("instruction"))
+        instructions = tuple(about["instructions"][i].as_py())
+        order = np.array([instructions.index(text) for text in present], np.int32)
+        frames: dict[str, Frames] = {
+            camera.column: [file.image(row, number) for row in range(start, start + length)]
+            for number, camera in enumerate(columns.cameras)
+        }
+        optional = {
+            name: arrow.optional_column(array(name))
+            for name in ("timestamp", "is_first", "is_last", "is_terminal", "reward")
+        }
+        return Episode(
+            id=about["id"][i].as_py(),
+            dataset=self.manifest["dataset"],
+            embodiment=self.spec.embodiment.name,
+            instructions=instructions,
+            instruction_index=None if index is None else order[index],
+            control_hz=self.spec.control_hz,
+            action=arrow.vectors(array("action"), len(columns.action)),
+            action_space=columns.action,
+            state=arrow.vectors(array("observation.state"), len(columns.state)) if columns.state else None,
+            state_space=columns.state,
+            images={c.leaf: frames[c.column] for c in columns.cameras if not c.is_depth},
+            depth={c.leaf: frames[c.column] for c in columns.cameras if c.is_depth},
+            raw={field.path: arrow.from_arrow(array(RAW + field.path), field) for field in columns.raw},
+            index=about["episode_index"][i].as_py(),
+            split=about["split"][i].as_py(),
+            outcome=about["outcome"][i].as_py(),
+            metadata={field.path: about[f"metadata.{field.path}"][i].as_py() for field in columns.metadata},
+            **cast("Any", optional),
+        )
+
+
+def open_dataset(path: str | Path) -> Dataset:
+    """Open a published dataset: a folder, or one behind an fsspec URI, of which just what is asked for is fetched.
+
+    >>> open_dataset("nowhere")
+    Traceback (most recent call last):
+    schemas.errors.DatasetError: nowhere: no meta/manifest.json: not a dataset, or its conversion did not finish
+    """
+    return Dataset(open_folder(path))

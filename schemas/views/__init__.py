@@ -1,0 +1,1 @@
+"""Views: what a model trains on, computed from what is stored."""

@@ -1,0 +1,73 @@
+"""`eef_delta`: seven numbers that mean the same on every arm."""
+
+import numpy as np
+
+from schemas.declarations.expr import Path
+from schemas.declarations.ops import Steps
+from schemas.declarations.rotations import to_euler, to_rotation
+from schemas.source import Array
+from schemas.spaces import Dim, Space
+
+ROTATION_DIMS = {"euler_xyz": (3, "rad"), "rotvec": (3, "rad"), "quat_xyzw": (4, "1"), "quat_wxyz": (4, "1")}
+DELTA = (
+    *(Dim(name, "m", "delta", "position") for name in ("x", "y", "z")),
+    *(Dim(name, "rad", "delta", "rotation") for name in ("roll", "pitch", "yaw")),
+)
+
+
+def eef_delta_space(action: Space, state: Space | None) -> Space | str:
+    """Say what `eef_delta` means for these Spaces, or why they cannot give it."""
+    if problem := no_pose(action, {"delta", "absolute"}):
+        return f"its action {problem}"
+    if len(action.indices("gripper")) != 1 or action.gripper != "open_is_1":
+        return f"its action has {len(action.indices('gripper'))} gripper dimensions, with gripper '{action.gripper}'"
+    is_absolute = action.dims[action.indices("position")[0]].mode == "absolute"
+    if is_absolute or action.frame == "tool":
+        if state is None:
+            return "that takes a state with a pose"
+        if problem := no_pose(state, {"absolute"}):
+            return f"that takes a state with a pose, and its state {problem}"
+        if state.frame == "tool" or (is_absolute and state.frame != action.frame):
+            return f"its action is in frame '{action.frame}', its state in '{state.frame}'"
+    dims = (*DELTA, Dim("gripper", "1", "absolute", "gripper"))
+    frame = state.frame if action.frame == "tool" and state else action.frame
+    return Space(
+        name="eef_delta", dims=dims, frame=frame, rotation="euler_xyz", gripper="open_is_1", origin=action.origin
+    )
+
+
+def no_pose(space: Space, modes: set[str]) -> str | None:
+    """Say why a vector does not hold a position and a rotation in metres and radians, in a known frame and mode."""
+    position, rotation = ([space.dims[i] for i in space.indices(kind)] for kind in ("position", "rotation"))
+    size, unit = ROTATION_DIMS.get(space.rotation, (0, ""))
+    if len(position) != 3 or not size or len(rotation) != size:
+        return f"has {len(position)} position and {len(rotation)} rotation dimensions, with rotation '{space.rotation}'"
+    if {dim.unit for dim in position} != {"m"} or {dim.unit for dim in rotation} != {unit}:
+        return f"is in {', '.join(sorted({dim.unit for dim in position + rotation}))}, not in metres and radians"
+    found = {dim.mode for dim in position + rotation}
+    if len(found) > 1 or not found <= modes:
+        return f"is {', '.join(sorted(found))}"
+    return None if space.frame in {"base", "tool", "world"} else f"is in frame '{space.frame}'"
+
+
+def eef_delta(steps: Steps, action_space: Space, state_space: Space | None) -> Array:
+    """Make metres and radians in a fixed frame: p' = p + dp, R' = dR R, dR as roll, pitch, yaw; gripper 1 = open.
+
+    Absolute targets are taken relative to the measured pose of the same step; tool-frame deltas are turned by it.
+    Recorded base-frame deltas in roll, pitch, yaw pass unchanged.
+    """
+    action = steps["action"]
+    position, turn = action[:, action_space.indices("position")], action[:, action_space.indices("rotation")]
+    gripper = action[:, action_space.indices("gripper")]
+    mode = action_space.dims[action_space.indices("position")[0]].mode
+    if mode == "absolute" or action_space.frame == "tool" or action_space.rotation != "euler_xyz":
+        rotation = to_rotation(turn, action_space.rotation)
+        if state_space is not None and (mode == "absolute" or action_space.frame == "tool"):
+            state = Path("observation.state").read(steps)
+            at = to_rotation(state[:, state_space.indices("rotation")], state_space.rotation)
+            if mode == "absolute":
+                position, rotation = position - state[:, state_space.indices("position")], rotation * at.inv()
+            else:
+                position, rotation = at.apply(position), at * rotation * at.inv()
+        turn = to_euler(rotation)
+    return np.concatenate([position, turn, gripper], axis=1).astype(np.float32)

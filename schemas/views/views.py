@@ -1,0 +1,226 @@
+"""Views: pure functions from an episode's stored columns to what a model trains on, with masked steps left out."""
+
+import hashlib
+import inspect
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from types import CodeType
+from typing import Any
+
+import numpy as np
+
+from schemas.declarations.expr import Call, Expr, Path
+from schemas.declarations.ops import ROW, Steps, drop_last
+from schemas.declarations.spec import DatasetSpec
+from schemas.declarations.tables import ViewSpec
+from schemas.declarations.vocabulary import ARRAY_OPS, STEP_OPS
+from schemas.episode import Episode
+from schemas.errors import SpecError, ViewError, did_you_mean
+from schemas.source import Array
+from schemas.spaces import Space
+from schemas.views.eef import eef_delta, eef_delta_space
+from schemas.views.resample import TIMES, not_combined, over_intervals, resampled
+
+OURS = ("schemas",)  # packages whose functions count as a view's own code
+NEEDS = {  # views that several datasets declare, and what the others lack
+    "joint": "its recorded commands are not of joints",
+    "bimanual14": "its recorded commands are not of two arms with six joints and a gripper each",
+    "openvla": "its declaration does not say how OpenVLA reads it",
+    "octo": "its declaration does not say how Octo reads it",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Viewed:
+    """What a view makes of T stored steps: actions [N, A] of the N steps where `mask` [T] is true."""
+
+    action: Array
+    mask: Array
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class View:
+    """A named view of one dataset."""
+
+    name: str
+    space: Space
+    digest: str  # of its declaration and of all code it runs
+    columns: frozenset[str]  # the stored columns that it reads
+    compute: Callable[[Steps], Viewed]
+    control_hz: float | None = None  # of what it shows; None: as stored
+
+    def of(self, episode: Episode) -> Viewed:
+        """Compute the view of a stored episode; a column that was not stored is a ViewError."""
+        steps: dict[str, Array] = {"action": episode.action, ROW: np.arange(len(episode))}
+        if episode.state is not None:
+            steps["observation.state"] = episode.state
+        if TIMES in self.columns and episode.timestamp is not None:
+            steps[TIMES] = episode.timestamp
+        steps |= {f"raw.{path}": column for path, column in episode.raw.items() if isinstance(column, np.ndarray)}
+        return self.of_columns(steps)
+
+    def of_columns(self, steps: Steps) -> Viewed:
+        """Compute the view of stored columns, `ROW` among them; what does not fit is a ViewError."""
+        try:
+            viewed = self.compute(steps)
+        except SpecError as error:
+            raise ViewError(f"view '{self.name}': {error}") from error
+        if viewed.action.shape[1] != len(self.space):
+            columns = f"{viewed.action.shape[1]} columns, its space has {len(self.space)} dimensions"
+            raise ViewError(f"view '{self.name}': its action has {columns}")
+        return viewed
+
+    def apply(self, episode: Episode) -> Episode:
+        """Give the episode that the view shows: its action, masked steps removed, first and last step marked anew."""
+        viewed = self.of(episode)
+        step = np.arange(len(viewed.action))
+        return episode.select(
+            viewed.mask,
+            action=viewed.action,
+            action_space=self.space,
+            is_first=step == 0,
+            is_last=step == len(step) - 1,
+            **self.rate(viewed.mask, reward=episode.reward, is_terminal=episode.is_terminal),
+        )
+
+    def rate(self, mask: Array, *, reward: Array | None, is_terminal: Array | None) -> dict[str, Any]:
+        """Give the fields of an episode that a view of another rate changes, besides those of every view."""
+        if self.control_hz is None:
+            return {}
+        return {"control_hz": self.control_hz, **over_intervals(mask, reward, is_terminal)}
+
+
+def view_names(spec: DatasetSpec) -> tuple[str, ...]:
+    """List the views a dataset can give."""
+    derived = () if isinstance(eef_delta_space(spec.action_space, spec.state_space), str) else ("eef_delta",)
+    return tuple(sorted({*derived} - {*spec.views} | {name for name, v in spec.views.items() if not v.unavailable}))
+
+
+def declared_name(spec: DatasetSpec, name: str) -> str:
+    """Say which view a name means: OpenVLA-OFT reads what it does not declare itself as OpenVLA does."""
+    name = name if name in spec.views else name.replace("-", "_")
+    return "openvla" if name == "openvla_oft" and name not in spec.views else name
+
+
+def view(spec: DatasetSpec, name: str) -> View:
+    """Find a view: declared with the dataset, or derived from its Spaces. A ViewError says why there is none.
+
+    A "-" in its name may be written for "_"; `openvla_oft` is `openvla` where it is not declared.
+    """
+    name = declared_name(spec, name)
+    if name in spec.views:
+        declared, space = spec.views[name], spec.view_space(name)
+        if declared.unavailable:
+            raise ViewError(f"{spec.name} cannot give the view '{name}': {declared.unavailable}")
+        if declared.control_hz and (why := _no_rate(declared, space)):
+            raise ViewError(f"{spec.name} cannot give the view '{name}' at {declared.control_hz:g} Hz: {why}")
+        cut = not spec.has_last_action and reads_action(declared)
+        return View(
+            name=name,
+            space=space,
+            digest=_digest(_view_json(declared, space, cut=cut), *DECLARED_CODE, *_code_of(declared)),
+            columns=_columns_of(declared),
+            compute=partial(_viewed, make=partial(_declared_view, declared=declared, space=space), cut=cut),
+            control_hz=declared.control_hz,
+        )
+    if name in NEEDS:
+        raise ViewError(f"{spec.name} cannot give the view '{name}': {NEEDS[name]}")
+    if name != "eef_delta":
+        raise ViewError(f"{spec.name} has no view '{name}'{did_you_mean(name, view_names(spec))}")
+    action, state, cut = spec.action_space, spec.state_space, not spec.has_last_action
+    derived = eef_delta_space(action, state)
+    if isinstance(derived, str):
+        raise ViewError(f"{spec.name} cannot give the view 'eef_delta': {derived}")
+    meaning = {"action": action.to_json(), "state": state.to_json() if state else None, "cut": cut}
+    return View(
+        name=name,
+        space=derived,
+        digest=_digest(meaning, _viewed, eef_delta, Space.indices, Path.read),
+        columns=frozenset({"action", "observation.state"} if state else {"action"}),
+        compute=partial(_viewed, make=partial(_eef_view, action=action, state=state), cut=cut),
+    )
+
+
+def _viewed(steps: Steps, make: Callable[[Steps], Steps], *, cut: bool) -> Viewed:
+    """Compute a view; `cut`: the last step, whose stored action is none, is left out."""
+    mask = np.zeros(len(steps[ROW]), bool)
+    made = make(drop_last(steps, 1) if cut else steps)
+    mask[made[ROW]] = True
+    return Viewed(Path("action").read(made), mask)
+
+
+def _eef_view(steps: Steps, *, action: Space, state: Space | None) -> Steps:
+    return {**steps, "action": eef_delta(steps, action, state)}
+
+
+def _declared_view(steps: Steps, declared: ViewSpec, space: Space) -> Steps:
+    for call in declared.before:
+        steps = _step(steps, call)
+    if declared.action:
+        steps = {**steps, "action": np.concatenate([expr(steps) for expr in declared.action], axis=1)}
+    for call in declared.after:
+        steps = _step(steps, call)
+    return resampled(steps, declared.control_hz, space) if declared.control_hz else steps
+
+
+def reads_action(declared: ViewSpec) -> bool:
+    """Say whether a view is made from the stored action, and not from the source's own columns alone."""
+    return not declared.action or any("action" in expr.paths() for expr in declared.action)
+
+
+def _no_rate(declared: ViewSpec, space: Space) -> str | None:
+    """Say why a view cannot have a lower rate, or None if it can."""
+    if any(call.op == "pose_to_delta" for expr in declared.action for call in expr.ops):
+        return "pose_to_delta takes each target from the pose of its own step; such ways overlap and have no sum"
+    return not_combined(space)
+
+
+def _columns_of(declared: ViewSpec) -> frozenset[str]:
+    calls = (*declared.before, *declared.after)
+    read = {"action", TIMES} if declared.control_hz else {"action"}
+    return frozenset(read).union(*(call.paths() for call in calls), *(expr.paths() for expr in declared.action))
+
+
+def _step(steps: Steps, call: Call) -> Steps:
+    return STEP_OPS[call.op](steps, *call.values(steps))
+
+
+DECLARED_CODE = (_viewed, _declared_view, Expr.__call__, Call.values, Path.read)
+
+
+def _view_json(declared: ViewSpec, space: Space, *, cut: bool) -> dict[str, Any]:
+    return {**declared.model_dump(mode="json"), "space": space.to_json(), "cut": cut}
+
+
+def _code_of(declared: ViewSpec) -> list[Callable[..., Any]]:
+    array_ops = [ARRAY_OPS[call.op] for expr in declared.action for call in expr.ops]
+    step_ops = [STEP_OPS[call.op] for call in (*declared.before, *declared.after)]
+    of_rate: list[Callable[..., Any]] = [resampled, Space.indices] if declared.control_hz else []
+    return [*array_ops, *step_ops, *of_rate]
+
+
+def _digest(declaration: Mapping[str, Any], *functions: Callable[..., Any]) -> str:
+    """Hash a declaration and the source of `functions`, of every function of ours that they call, and its constants."""
+    found: dict[str, str] = {}
+    queue = list(functions)
+    while queue:
+        function = queue.pop()
+        name = f"{function.__module__}.{function.__qualname__}"
+        if name not in found:
+            found[name] = inspect.getsource(function)
+            named = {word: function.__globals__.get(word) for word in _words(function.__code__)}
+            queue += [f for f in named.values() if inspect.isfunction(f) and f.__module__.split(".")[0] in OURS]
+            found |= {f"{name}: {k}": repr(v) for k, v in named.items() if _is_constant(v)}
+    content = json.dumps([declaration, sorted(found.items())])
+    return hashlib.sha256(content.encode()).hexdigest()
+
+
+def _is_constant(value: object) -> bool:
+    return isinstance(value, str | int | float) or (isinstance(value, tuple) and all(map(_is_constant, value)))
+
+
+def _words(code: CodeType) -> set[str]:
+    """Name what a function refers to, in its comprehensions and lambdas too."""
+    return set(code.co_names).union(*(_words(inner) for inner in code.co_consts if isinstance(inner, CodeType)))

@@ -1,0 +1,83 @@
+"""Prompts become the tokens of the original, alone and together."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from schemas.errors import CheckpointError, UsageError
+from tests.finetune.vla import BASE, INSTRUCTIONS, PROMPTS, image, reference
+
+torch = pytest.importorskip("torch", reason="the models need the extra finetune")
+
+from finetune.models.images import ImageTransform  # noqa: E402 - only where torch is
+from finetune.models.processor import PrismaticProcessor, prompt  # noqa: E402
+
+
+@pytest.fixture(scope="module")
+def processor() -> PrismaticProcessor:
+    return PrismaticProcessor.from_pretrained(BASE)
+
+
+@pytest.mark.parametrize("i", range(4))
+def test_an_instruction_becomes_the_prompt_and_the_tokens_of_the_original(
+    i: int, processor: PrismaticProcessor
+) -> None:
+    assert prompt(INSTRUCTIONS[i]) == PROMPTS[i]
+    found = processor(PROMPTS[i], image(i))
+    np.testing.assert_array_equal(found["input_ids"], reference()[f"input_ids_{i}"])
+    assert found["attention_mask"].all()
+
+
+def test_a_space_at_the_end_is_one_token_more(processor: PrismaticProcessor) -> None:
+    found = processor(PROMPTS[0] + " ", image(0))["input_ids"]
+    np.testing.assert_array_equal(found, reference()["input_ids_trailing_space"])
+
+
+def test_a_batch_is_padded_on_the_right(processor: PrismaticProcessor) -> None:
+    found = processor(PROMPTS, [image(i) for i in range(4)])
+    assert found["pixel_values"].shape == (4, 6, 224, 224)
+    for i in range(4):
+        alone = reference()[f"input_ids_{i}"][0]
+        assert found["input_ids"][i, : len(alone)].tolist() == alone.tolist()
+        assert found["input_ids"][i, len(alone) :].tolist() == [32000] * (23 - len(alone))
+        assert found["attention_mask"][i].sum() == len(alone)
+
+
+def test_inputs_move_and_change_their_type_as_transformers_own_do(processor: PrismaticProcessor) -> None:
+    found = processor(PROMPTS[0], image(0)).to("cpu", dtype=torch.bfloat16)
+    assert found["pixel_values"].dtype == torch.bfloat16
+    assert found["input_ids"].dtype == torch.int64
+
+
+def test_a_processor_made_in_memory_is_written_and_read(processor: PrismaticProcessor, tmp_path: Path) -> None:
+    made = PrismaticProcessor(ImageTransform.of({}), processor.tokenizer)
+    made.save_pretrained(tmp_path / "new")
+    again = PrismaticProcessor.from_pretrained(tmp_path / "new")
+    assert again.image_processor == made.image_processor
+    assert again(PROMPTS[0], image(0))["input_ids"].tolist() == reference()["input_ids_0"].tolist()
+
+
+@pytest.mark.parametrize("instruction", ["", " \n", None, 3])
+def test_an_empty_instruction_is_refused(instruction: Any) -> None:
+    with pytest.raises(UsageError, match="the instruction is empty"):
+        prompt(instruction)
+
+
+def test_as_many_images_as_prompts_are_needed(processor: PrismaticProcessor) -> None:
+    with pytest.raises(UsageError, match="2 prompts and 1 images"):
+        processor(PROMPTS[:2], image(0))
+    with pytest.raises(UsageError, match="only 'pt'"):
+        processor(PROMPTS[0], image(0), return_tensors="np")
+
+
+def test_a_missing_or_broken_tokenizer_is_named(tmp_path: Path) -> None:
+    shutil.copytree(BASE, tmp_path / "checkpoint")
+    (tmp_path / "checkpoint/tokenizer.json").write_text("{}")
+    with pytest.raises(CheckpointError, match="its tokenizer cannot be read"):
+        PrismaticProcessor.from_pretrained(tmp_path / "checkpoint")
+    (tmp_path / "checkpoint/tokenizer.json").unlink()
+    with pytest.raises(CheckpointError, match=r"no tokenizer: tokenizer\.json is missing"):
+        PrismaticProcessor.from_pretrained(tmp_path / "checkpoint")

@@ -1,0 +1,123 @@
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from pipelines.inspect.inspect import FieldSummary
+from schemas.source import Field, Ragged
+from tests.pipelines.toy import FIELDS, columns, jpeg, oxe, oxe_process, write_source
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    return write_source(tmp_path / "toy", [columns(i, steps=2 + i) for i in range(3)], splits={"train": 2, "val": 1})
+
+
+def inspected(source: Path, *more: str) -> Any:
+    done = oxe("inspect", source, "--json", *more)
+    assert (done.code, done.err) == (0, "")
+    return done.json()
+
+
+def test_a_source_is_counted_and_described(source: Path) -> None:
+    found = inspected(source)
+    assert (found["format"], found["episodes"], found["steps"]) == ("rlds", 3, 9)
+    assert found["splits"] == {"train": {"episodes": 2, "steps": 5}, "val": {"episodes": 1, "steps": 4}}
+    assert set(found["features"]) == {field.path for field in FIELDS}
+    action = found["features"]["action"]
+    drawn = np.concatenate([np.asarray(columns(i, steps=2 + i)["action"]) for i in range(3)])
+    assert action["range"] == [drawn.min(), drawn.max()]
+    assert action["samples"] == drawn[:3].tolist()
+    assert {key: action[key] for key in ("dtype", "shape", "encoding", "per")} == {
+        "dtype": "float32",
+        "shape": [4],
+        "encoding": None,
+        "per": "step",
+    }
+    image = found["features"]["observation.image"]
+    assert (image["dtype"], image["shape"], image["encoding"]) == ("uint8", [8, 8, 3], "jpeg")
+    path = found["features"]["episode_metadata.file_path"]
+    assert (path["dtype"], path["per"], path["samples"]) == ("text", "episode", ["e0.hdf5", "e1.hdf5", "e2.hdf5"])
+
+
+def test_the_real_set_is_described_by_its_headers(realdata: Path) -> None:
+    found = inspected(realdata / "rlds/octo_debug_bridge/bridge_dataset/1.0.0")
+    assert (found["episodes"], found["steps"], found["read"], found["unreadable"]) == (50, 500, 50, {})
+    assert found["features"]["observation.image_0"]["shape"] == [64, 64, 3]
+    assert found["features"]["language_instruction"]["samples"][0].startswith("put cup from counter")
+    assert found["declaration"] is False
+
+
+def test_images_of_several_sizes_are_all_told(tmp_path: Path) -> None:
+    source = write_source(tmp_path / "toy", [columns(i, size=8 * (i + 1)) for i in range(2)])
+    image = inspected(source)["features"]["observation.image"]
+    assert (image["shape"], image["sizes"]) == ([None, None, 3], [[8, 8, 3], [16, 16, 3]])
+
+
+def test_a_limit_reads_less(source: Path) -> None:
+    found = inspected(source, "--limit", "1")
+    assert (found["read"], found["steps"], found["episodes"]) == (1, 2, 3)
+
+
+def test_what_json_has_no_word_for_is_text(tmp_path: Path) -> None:
+    torque = np.array([[np.nan, np.inf], [1, 2], [3, 4]])
+    found = inspected(write_source(tmp_path / "toy", [columns(0, torque=torque)]))
+    feature = found["features"]["observation.torque"]
+    assert (feature["range"], feature["samples"]) == ([1, 4], [["nan", "inf"], [1, 2], [3, 4]])
+
+
+def test_complex_numbers_have_no_range() -> None:
+    summary = FieldSummary(Field(path="z", kind="number", dtype="complex64"))
+    summary.add(np.array([1 + 2j], np.complex64))
+    assert (summary.to_json()["range"], summary.to_json()["samples"]) == (None, ["(1+2j)"])
+
+
+def test_nested_values_of_an_episode_are_summarized(tmp_path: Path) -> None:
+    scores = Field(path="scores", kind="number", dtype="float32", ragged=2, per_step=False)
+    tasks = Field(path="tasks", kind="text", ragged=1, per_step=False)
+    count = Field(path="count", kind="number", dtype="uint64", per_step=False)
+    values = {
+        "scores": Ragged(np.float32([1, 2, 3]), (np.array([1, 2]),)),
+        "tasks": [b"a", b"b"],
+        "count": np.array([2**64 - 1], np.uint64),
+    }
+    source = write_source(tmp_path / "toy", [columns(0) | values], fields=[*FIELDS, scores, tasks, count])
+    features = inspected(source)["features"]
+    assert (features["scores"]["range"], features["tasks"]["samples"]) == ([1, 3], ["a", "b"])
+    assert features["count"]["samples"] == [2**64 - 1]
+
+
+def test_unreadable_episodes_are_counted_and_exit_1(tmp_path: Path) -> None:
+    episodes = [columns(0), columns(1, image=[b"?"] + [jpeg(1)] * 2), columns(2, state=np.zeros((9, 3), np.float32))]
+    source = write_source(tmp_path / "toy", episodes)
+    done = oxe_process("inspect", source, "--json")
+    found = done.json()
+    assert (done.code, found["read"]) == (1, 1)
+    assert found["unreadable"] == {"bad_image": 1, "unequal_lengths": 1}
+    assert found["first_unreadable"].startswith("episode 1: ")
+    assert done.err.startswith("oxe: unreadable episodes: 1 bad_image, 1 unequal_lengths; the first one: episode 1: ")
+
+
+def test_the_table_shows_every_field(source: Path) -> None:
+    shown = oxe("inspect", source).out
+    assert shown.startswith("rlds: 3 episodes (train 2, val 1), 9 steps in 3 read\n")
+    for field in FIELDS:
+        assert field.path in shown
+
+
+def test_a_missing_camera_is_no_failure(tmp_path: Path) -> None:
+    fields = [*FIELDS, replace(FIELDS[2], path="observation.wrist")]
+    source = write_source(tmp_path / "toy", [columns(0) | {"observation.wrist": [b""] * 3}], fields=fields)
+    assert inspected(source)["features"]["observation.wrist"]["shape"] == [None, None, 3]
+
+
+@pytest.mark.parametrize(
+    ("name", "told"), [("nowhere", "nowhere: no such file or folder"), ("toy.toml", "no RLDS dataset here")]
+)
+def test_what_is_no_source_is_one_line(tmp_path: Path, name: str, told: str) -> None:
+    (tmp_path / "toy.toml").write_text("")
+    done = oxe("inspect", tmp_path / name)
+    assert (done.code, done.out, done.err.count("\n")) == (2, "", 1)
+    assert told in done.err

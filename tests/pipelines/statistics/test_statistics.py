@@ -1,0 +1,128 @@
+"""Statistics of a converted dataset are numpy's on the episodes that `open_dataset` gives."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from pipelines.convert.records import Engine
+from pipelines.statistics.numbers import Selection
+from pipelines.statistics.statistics import statistics
+from schemas.errors import UsageError, ViewError
+from schemas.store.dataset import Dataset, open_dataset
+from tests.pipelines.counted import RAW_VIEW, check, episodes, joined, make_counted
+from tests.pipelines.toy import columns, files, make_toy, write_source
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    return open_dataset(make_counted(tmp_path_factory.mktemp("statistics")).out)
+
+
+SELECTIONS: list[tuple[Selection, Callable[[Any], bool]]] = [
+    (Selection(), lambda _: True),
+    (Selection(split="val"), lambda episode: episode.split == "val"),
+    (Selection(filters="length>=7 and length<100"), lambda episode: 7 <= len(episode) < 100),
+    (Selection(split="train", filters="not length == 200"), lambda e: e.split == "train" and len(e) != 200),
+    (Selection(filters="instructions contains 'task 2'"), lambda episode: episode.instruction == "task 2 ☂"),
+]
+
+
+@pytest.mark.parametrize(("selection", "kept"), SELECTIONS)
+def test_stored_vectors_of_a_selection_are_counted(
+    dataset: Dataset, selection: Selection, kept: Callable[[Any], bool]
+) -> None:
+    found, chosen = statistics(dataset, selection=selection, recompute=True), episodes(dataset, kept)
+    check(found, "action", joined(chosen))
+    check(found, "state", joined(chosen, "state"))
+    assert (found.episodes, found.steps) == (len(chosen), sum(map(len, chosen)))
+
+
+@pytest.mark.parametrize("view", ["late", "torque"])
+def test_a_view_is_counted_at_the_steps_that_it_keeps(dataset: Dataset, view: str) -> None:
+    found, shown = statistics(dataset, selection=Selection(view=view), recompute=True), episodes(dataset, view=view)
+    check(found, "action", joined(shown))
+    check(found, "state", joined(shown, "state"))
+    assert found.steps == sum(map(len, shown))
+    assert found.members[0].view_digest == dataset.view(view).digest
+    assert found.vectors["action"].space == dataset.view(view).space
+
+
+def test_a_dataset_that_is_replaced_in_the_same_process_is_counted_anew(tmp_path: Path) -> None:
+    toy = make_counted(tmp_path)
+    statistics(open_dataset(toy.out))
+    write_source(toy.source, [columns(90, steps=50)])
+    assert toy.convert("--overwrite").code == 0
+    dataset = open_dataset(toy.out)
+    check(statistics(dataset), "action", dataset.episode(0).action)
+
+
+# What cannot be counted
+
+
+@pytest.mark.parametrize(
+    ("selection", "said"),
+    [
+        (Selection(split="tset"), r"no split 'tset'. \(known: train, val\)"),
+        (Selection(filters="lenght > 2"), "no column 'lenght'; did you mean 'length'?"),
+        (Selection(filters="length > 2000"), "no episode meets 'length > 2000'"),
+        (Selection(filters="length >"), "expected a number"),
+        (Selection(chunk=500), "no episode has 500 steps"),
+        (Selection(view="nothing"), "view 'nothing' masks them all"),
+    ],
+)
+def test_a_selection_of_nothing_is_refused_with_the_reason(dataset: Dataset, selection: Selection, said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        statistics(dataset, selection=selection)
+
+
+def test_a_view_that_is_not_there_is_named(dataset: Dataset) -> None:
+    with pytest.raises(ViewError, match=r"no view 'lat'; did you mean 'late'?"):
+        statistics(dataset, selection=Selection(view="lat"))
+
+
+def test_numbers_that_are_not_finite_are_refused_with_their_place(tmp_path: Path) -> None:
+    torque = np.array([[1, np.nan]] * 3)
+    toy = make_toy(tmp_path, [columns(0), columns(1, torque=torque)])
+    toy.spec.write_text(toy.spec.read_text() + RAW_VIEW)
+    toy.convert()
+    with pytest.raises(UsageError, match=r"data/train-00000-of-00001.parquet: action is not finite everywhere"):
+        statistics(open_dataset(toy.out), selection=Selection(view="torque"))
+
+
+def test_a_damaged_file_is_named(tmp_path: Path) -> None:
+    toy = make_counted(tmp_path)
+    (toy.out / "data/train-00000-of-00001.parquet").write_bytes(b"PAR1")
+    with pytest.raises(UsageError, match=r"train-00000-of-00001.parquet: cannot be read"):
+        statistics(open_dataset(toy.out), recompute=True)
+
+
+# Engines
+
+
+@pytest.mark.slow
+def test_two_processes_find_the_same_bits(tmp_path: Path) -> None:
+    dataset = open_dataset(make_counted(tmp_path).out)
+    one = statistics(dataset, recompute=True)
+    before = files(dataset.path)
+    two = statistics(dataset, engine=Engine(workers=2), recompute=True)
+    assert two.to_json() == one.to_json()
+    assert files(dataset.path) == before
+
+
+def test_a_runner_that_is_named_finds_the_same_bits_and_leaves_nothing(tmp_path: Path) -> None:
+    """Its results come back through a folder in the dataset, which other machines see too."""
+    dataset = open_dataset(make_counted(tmp_path).out)
+    one = statistics(dataset)
+    before = files(dataset.path)
+    assert statistics(dataset, engine=Engine(runner="FnApiRunner"), recompute=True).to_json() == one.to_json()
+    assert files(dataset.path) == before
+
+
+def test_nothing_is_left_behind(tmp_path: Path) -> None:
+    dataset = open_dataset(make_counted(tmp_path).out)
+    before = set(files(dataset.path))
+    statistics(dataset, selection=Selection(view="late"))
+    assert set(files(dataset.path)) == before

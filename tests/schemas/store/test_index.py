@@ -1,0 +1,290 @@
+import json
+import mmap
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from schemas.errors import DatasetError
+from schemas.source import Array
+from schemas.store import index
+from schemas.store.arrow import frames_to_arrow
+from schemas.store.index import Index
+
+Frames = Sequence[bytes | None]
+
+
+def lengths_of(columns: dict[str, Frames]) -> Array:
+    """Give [rows, columns] lengths, -1 for a missing frame."""
+    sizes = [[-1 if frame is None else len(frame) for frame in frames] for frames in columns.values()]
+    return np.array(sizes, np.int64).reshape(len(columns), -1).T
+
+
+def write(path: Path, columns: dict[str, Frames], **options: Any) -> memoryview:
+    """Write columns of images between columns of numbers, as the format demands, and map the file."""
+    rows = len(next(iter(columns.values())))
+    arrays = {name: frames_to_arrow(frames) for name, frames in columns.items()}
+    table = pa.table({"before": np.arange(rows), **arrays, "after": np.arange(rows) * 0.5})
+    leaves = [f"{name}.{part}" for name in columns for part in ("bytes", "path")]
+    pq.write_table(
+        table,
+        path,
+        **{
+            "compression": {"before": "zstd", "after": "zstd", **dict.fromkeys(leaves, "none")},
+            "use_dictionary": ["before"],
+            "write_statistics": ["before"],
+            **options,
+        },
+    )
+    with path.open("rb") as file:
+        return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+
+
+def slices(path: Path, data: memoryview, columns: dict[str, Frames]) -> dict[str, list[bytes | None]]:
+    """Cut every image out of the file by the index that is built of it."""
+    lengths = lengths_of(columns)
+    offsets = index.build(path, columns=list(columns), lengths=lengths)
+    return {
+        name: [
+            None if n < 0 else bytes(data[start : start + n])
+            for start, n in zip(offsets[:, i].tolist(), lengths[:, i].tolist(), strict=True)
+        ]
+        for i, name in enumerate(columns)
+    }
+
+
+def make_frames(rows: int, *, seed: int, size: int = 400) -> Frames:
+    rng = np.random.default_rng(seed)
+    return [None if rng.random() < 0.2 else rng.bytes(int(rng.integers(0, size))) for _ in range(rows)]
+
+
+@pytest.mark.parametrize("version", ["1.0", "2.0"])
+@pytest.mark.parametrize("page", [1, 1000, 1 << 20])
+@pytest.mark.parametrize("group", [1, 7, 1000])
+@pytest.mark.parametrize("batch", [1, 1024])
+def test_every_slice_is_the_image_that_pyarrow_reads(
+    tmp_path: Path, version: str, page: int, group: int, batch: int
+) -> None:
+    columns = {"a": make_frames(50, seed=0), "observation.images.b": make_frames(50, seed=1, size=3000)}
+    path = tmp_path / "a.parquet"
+    data = write(
+        path, columns, data_page_version=version, data_page_size=page, row_group_size=group, write_batch_size=batch
+    )
+    found = slices(path, data, columns)
+    table = pq.read_table(path)
+    for name, frames in columns.items():
+        assert [row and row["bytes"] for row in table[name].to_pylist()] == list(frames)
+        assert found[name] == list(frames)
+
+
+SIZES = st.lists(st.none() | st.integers(0, 300) | st.just(70_000), min_size=1, max_size=30)
+
+
+@settings(max_examples=60)
+@given(
+    sizes=SIZES,
+    version=st.sampled_from(["1.0", "2.0"]),
+    page=st.sampled_from([1, 200, 1 << 26]),
+    group=st.integers(1, 40),
+    batch=st.integers(1, 40),
+    stats=st.booleans(),
+)
+def test_every_slice_is_its_image_whatever_the_sizes(
+    tmp_path_factory: pytest.TempPathFactory,
+    sizes: list[int | None],
+    version: str,
+    page: int,
+    group: int,
+    batch: int,
+    *,
+    stats: bool,
+) -> None:
+    frames = [None if size is None else bytes([i % 256]) * size for i, size in enumerate(sizes)]
+    columns = {"a": frames, "b": frames[::-1]}
+    path = tmp_path_factory.mktemp("index") / "a.parquet"
+    data = write(
+        path,
+        columns,
+        data_page_version=version,
+        data_page_size=page,
+        row_group_size=group,
+        write_batch_size=batch,
+        write_statistics=stats,
+        write_page_index=stats,
+        write_page_checksum=stats,
+    )
+    assert slices(path, data, columns) == {name: list(column) for name, column in columns.items()}
+
+
+@pytest.mark.parametrize("frames", [[None, None], [b"", b""], [b""], [None, b""]])
+def test_a_column_may_hold_no_image(tmp_path: Path, frames: Frames) -> None:
+    data = write(tmp_path / "a.parquet", {"a": frames})
+    assert slices(tmp_path / "a.parquet", data, {"a": frames}) == {"a": list(frames)}
+
+
+def test_a_file_may_have_no_cameras(tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    pq.write_table(pa.table({"before": [1, 2]}), path)
+    assert index.build(path, columns=[], lengths=np.zeros((2, 0), np.int64)).shape == (2, 0)
+
+
+@pytest.mark.parametrize("wrong", [-1, 0, 9, 11, 10_000, 1 << 40])
+@pytest.mark.parametrize("row", [0, 1, 4])
+def test_a_wrong_length_is_found(tmp_path: Path, wrong: int, row: int) -> None:
+    columns: dict[str, Frames] = {"a": [bytes([i + 1]) * 10 for i in range(5)]}
+    path = tmp_path / "a.parquet"
+    write(path, columns)
+    lengths = lengths_of(columns)
+    lengths[row, 0] = wrong
+    with pytest.raises(DatasetError) as error:
+        index.build(path, columns=["a"], lengths=lengths)
+    assert str(error.value) == f"{path}: a: the pages do not hold the images where they should"
+
+
+def test_swapped_lengths_are_found_though_they_fill_the_page(tmp_path: Path) -> None:
+    columns: dict[str, Frames] = {"a": [b"x" * 10] * 3, "b": [b"y" * n for n in (10, 20, 30)]}
+    path = tmp_path / "a.parquet"
+    write(path, columns)
+    lengths = lengths_of(columns)
+    lengths[[1, 2], 1] = lengths[[2, 1], 1]
+    with pytest.raises(DatasetError, match=r"a\.parquet: b: the pages do not hold"):
+        index.build(path, columns=["a", "b"], lengths=lengths)
+
+
+def test_an_image_that_would_end_behind_the_file_is_found(tmp_path: Path) -> None:
+    columns: dict[str, Frames] = {"a": [b"x" * 70_000]}
+    path = tmp_path / "a.parquet"
+    data = write(path, columns)
+    path.write_bytes(bytes(data[:1000]) + bytes(data[61_000:]))
+    with pytest.raises(DatasetError, match="the pages do not hold"):
+        index.build(path, columns=["a"], lengths=lengths_of(columns))
+
+
+@pytest.mark.parametrize("size", [1, 1361, 4093, 4096, 70_000])
+def test_the_chunks_are_the_file_and_a_length_may_lie_across_two(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    monkeypatch.setattr(index, "CHUNK", mmap.ALLOCATIONGRANULARITY)
+    columns: dict[str, Frames] = {"a": [b"x" * size] * 40, "b": make_frames(40, seed=2)}
+    path, chunks = tmp_path / "a.parquet", list[bytes]()
+    data = write(path, columns)
+    lengths = lengths_of(columns)
+    offsets = index.build(path, columns=["a", "b"], lengths=lengths, chunk=lambda chunk: chunks.append(bytes(chunk)))
+    assert b"".join(chunks) == data
+    for row, (offset, length) in enumerate(zip(offsets[:, 0].tolist(), lengths[:, 0].tolist(), strict=True)):
+        broken = bytearray(data)
+        broken[offset - 1 - row % 4] ^= 1  # one of the four bytes before the image
+        path.write_bytes(broken)
+        with pytest.raises(DatasetError, match=": a: "):
+            index.build(path, columns=["a", "b"], lengths=lengths)
+        assert data[offset : offset + length] == b"x" * size
+
+
+MEMORY = """
+import sys, pathlib, numpy as np, xxhash
+from schemas import index
+
+def peak():
+    return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmHWM"))
+
+path, lengths = pathlib.Path(sys.argv[1]), np.full((int(sys.argv[2]), 1), int(sys.argv[3]))
+before = peak()
+index.build(path, columns=["a"], lengths=lengths, chunk=xxhash.xxh3_128().update)
+print(peak() - before)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the peak of a process is read from /proc")
+def test_the_memory_that_it_takes_is_not_the_file(tmp_path: Path) -> None:
+    rows, size = 100, 1 << 20
+    write(tmp_path / "a.parquet", {"a": [b"x" * size] * rows}, row_group_size=1)
+    command = [sys.executable, "-c", MEMORY, str(tmp_path / "a.parquet"), str(rows), str(size)]
+    grown_kb = int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    assert grown_kb < 40_000  # of a file of 100 MB
+
+
+# The file
+
+
+def make_index(folder: Path) -> Path:
+    path = folder / "a.idx"
+    path.write_bytes(index.encode(["a", "b"], np.uint64([[10, 2**40], [0, 30]]), np.int64([[3, 5], [-1, 0]])))
+    return path
+
+
+def opened(path: Path) -> Index:
+    return Index(path.read_bytes(), str(path))
+
+
+def test_an_index_is_read_as_it_was_written(tmp_path: Path) -> None:
+    read = opened(make_index(tmp_path))
+    assert read.columns == ["a", "b"]
+    assert read.offsets.tolist() == [[10, 2**40], [0, 30]]
+    assert read.lengths.tolist() == [[3, 5], [0, 0]]
+
+
+def test_an_index_is_laid_out_as_its_docstring_says(tmp_path: Path) -> None:
+    data = make_index(tmp_path).read_bytes()
+    assert data[:8] == b"OXEIDX01"
+    size = int.from_bytes(data[8:12], "little")
+    assert (12 + size) % 8 == 0
+    assert json.loads(data[12 : 12 + size]) == {"rows": 2, "columns": ["a", "b"]}
+    numbers = data[12 + size :]
+    assert np.frombuffer(numbers, "<u8", 4).tolist() == [10, 2**40, 0, 30]
+    assert np.frombuffer(numbers, "<u4", 4, 32).tolist() == [3, 5, 0, 0]
+    assert len(numbers) == 4 * 12
+
+
+@pytest.mark.parametrize("columns", [[], ["a"], ["camera " + "x" * n for n in range(9)]])
+@pytest.mark.parametrize("rows", [0, 1, 3])
+def test_an_index_may_have_any_shape(tmp_path: Path, columns: list[str], rows: int) -> None:
+    numbers = np.arange(rows * len(columns)).reshape(rows, len(columns))
+    (tmp_path / "a.idx").write_bytes(index.encode(columns, numbers, numbers))
+    read = opened(tmp_path / "a.idx")
+    assert read.columns == columns
+    assert read.offsets.tolist() == read.lengths.tolist() == numbers.tolist()
+
+
+def test_no_cut_of_an_index_is_taken_for_one(tmp_path: Path) -> None:
+    path = make_index(tmp_path)
+    whole = path.read_bytes()
+    for end in range(len(whole)):
+        path.write_bytes(whole[:end])
+        with pytest.raises(DatasetError, match=f"^{path}: "):
+            opened(path)
+    path.write_bytes(whole + b"\0")
+    with pytest.raises(DatasetError, match=f"{len(whole) + 1} bytes, expected {len(whole)}"):
+        opened(path)
+
+
+def headed(header: bytes) -> bytes:
+    return index.MAGIC + len(header).to_bytes(4, "little") + header
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", r"not an index file"),
+        (b"PAR1" * 10, "not an index file"),
+        (b"OXEIDX02" + b"\0" * 20, "not an index file"),
+        (headed(b"{broken"), "the index has a broken header"),
+        (headed(b"\xff\xfe\xff"), "the index has a broken header"),
+        (headed(b"[]"), "the index has a broken header"),
+        (headed(b'{"rows": 1}'), "the index has a broken header"),
+        (headed(b'{"rows": "many", "columns": []}'), "the index has a broken header"),
+        (headed(b'{"rows": -1, "columns": []}'), "bytes, expected"),
+        (headed(b'{"rows": 99999999999, "columns": ["a"]}'), "bytes, expected"),
+    ],
+)
+def test_a_file_that_is_no_index_is_refused(tmp_path: Path, content: bytes, message: str) -> None:
+    (tmp_path / "a.idx").write_bytes(content)
+    with pytest.raises(DatasetError, match=f"^{tmp_path}/a.idx: .*{message}"):
+        opened(tmp_path / "a.idx")
