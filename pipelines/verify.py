@@ -18,7 +18,7 @@ from pipelines.convert.publish import counted, sealed
 from pipelines.convert.records import Options
 from pipelines.readers.history import History
 from pipelines.readers.registry import open_source
-from pipelines.statistics.kept import read_kept
+from pipelines.statistics.kept import read_kept, unusable
 from schemas.episode import Episode, Frames
 from schemas.errors import OxeError, SourceError, UnreachableError
 from schemas.files.folder import Folder
@@ -175,8 +175,8 @@ def _table(dataset: Dataset, name: str) -> pa.Table:
 def _check_statistics(dataset: Dataset, out: Verification) -> None:
     """Check that kept statistics are whole and belong to this content."""
     for found in read_kept(dataset):
-        if found.members[0].manifest != dataset.manifest["xxh3_128"]:
-            out.differs(f"{layout.STATS}: {found.key} belongs to another content; 'oxe stats' computes it again")
+        if why := unusable(dataset, found):
+            out.differs(f"{layout.STATS}: {why}")
 
 
 def _check_index(dataset: Dataset, out: Verification) -> None:

@@ -51,7 +51,7 @@ class Records:
                 ("image", image, (len(dataset.columns.cameras),)),
             ]
         )
-        digest = shown.digest[:16] if shown else "stored"
+        digest = shown.digest[:18] if shown else "stored"
         self._folder = cache / "records" / f"{dataset.manifest['xxh3_128']}-{digest}-{VERSION}"
 
     def of(self, file: str) -> "FileRecords":

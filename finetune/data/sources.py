@@ -12,7 +12,7 @@ from finetune.data.bytes import LocalRanges, Ranges, RemoteRanges
 from finetune.data.cache import BlockCache
 from finetune.data.records import FileRecords, Records
 from schemas.errors import MixtureError, OxeError, UnreachableError, did_you_mean
-from schemas.mixture.drift import changes, place
+from schemas.mixture.drift import cannot_compare, changes, place
 from schemas.mixture.lock import Lock
 from schemas.source import Array
 from schemas.store.arrow import Camera
@@ -89,6 +89,8 @@ class OpenFiles:
 
 def opened(lock: Lock, beside: Path, *, cameras: Sequence[str], may_lack: bool, cache: BlockCache) -> list[Source]:
     """Open the datasets of a lock; what is missing or has changed since is a MixtureError that names it."""
+    if why := cannot_compare(lock):
+        raise MixtureError(f"{lock.name}: {why}")
     found, wrong = [], []
     for name, source in lock.sources.items():
         try:

@@ -19,6 +19,7 @@ from schemas.files.folder import Folder, absolute
 from schemas.source import Unreadable
 from schemas.store import layout
 from schemas.store.arrow import SCHEMA_VERSION, Layout, metadata_schema
+from schemas.views.digests import outdated
 
 
 def publish(
@@ -85,6 +86,10 @@ def _published(out: Folder, binding: Binding) -> Published:
         empty = schema.empty_table()
         return Published(episodes=empty, quarantine=QUARANTINE_SCHEMA.empty_table(), dropped=Counter(), files=())
     manifest = json.loads(stored[layout.MANIFEST])
+    for view in manifest["columns"]["views"]:
+        what = f"the column of the view '{view['name']}'"
+        if why := outdated(view["digest"], what, fix="run 'oxe convert' again with --overwrite, without --append"):
+            raise UsageError(f"{out.uri}: {why}")
     if manifest["columns"] != json.loads(json.dumps(binding.layout.to_json())):
         raise UsageError(f"{out.uri}: the source's fields are no longer what they were; give another --out")
     balance = manifest["balance"]

@@ -13,6 +13,7 @@ from pipelines.beam.shards import FAILURE, Marks, forgive
 from pipelines.convert.folders import check_ours
 from schemas.errors import DatasetError, UsageError
 from schemas.files.folder import Folder, LocalFolder
+from schemas.views.digests import outdated
 
 RECORD, RUNS = "oxe_export.json", "oxe_runs.jsonl"
 BELOW = "oxe_ledger"
@@ -57,6 +58,8 @@ def begin(out: LocalFolder, identity: Mapping[str, Any], *, holds: str, overwrit
             f"{out.uri}: exists and is no export that could go on ({min(strangers)}); name an empty folder"
         )
     if found is not None and found != identity:
+        if why := cannot_compare(found, identity):
+            raise UsageError(f"{out.uri}: {why}")
         here, there = ({**which, **which.get("asked", {})} for which in (found, identity))
         differing = [key for key in {**here, **there} if key != "asked" and here.get(key) != there.get(key)]
         what = f"holds an export with another {', '.join(differing)}"
@@ -66,6 +69,13 @@ def begin(out: LocalFolder, identity: Mapping[str, Any], *, holds: str, overwrit
         forgive(out, BELOW)
         _sweep(out)
     return finished
+
+
+def cannot_compare(found: Mapping[str, Any], identity: Mapping[str, Any]) -> str | None:
+    """Why nobody can say whether an export is the one of `identity`, if its view digest is all that differs."""
+    if {**found, "view_digest": identity["view_digest"]} != identity:
+        return None
+    return outdated(found.get("view_digest"), "the export", fix="run 'oxe export' again with --overwrite")
 
 
 def _clear(out: LocalFolder, holds: str) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from pipelines.beam.progress import Progress, silent
 from pipelines.convert.binding import Binding, bind
-from pipelines.export.ledger import RECORD, RUNS, read_record
+from pipelines.export.ledger import RECORD, RUNS, cannot_compare, read_record
 from pipelines.export.plan import Asked, ExportRef, checked
 from pipelines.export.run import Target, identity_of, opened
 from pipelines.readers.reader import Reader, plan
@@ -36,8 +36,10 @@ def verify_export(out: Path, *, source: str | None = None, progress: Progress = 
     dataset = _dataset(folder, source)
     target = opened(dataset, folder, Asked(**record["identity"]["asked"]))
     found = Verification(source="compared", files=record["report"]["files"])
-    if identity_of(dataset, target.asked) != record["identity"]:
-        found.differs(f"{RECORD}: made from another content, or another view, than {dataset.uri} has now")
+    identity = identity_of(dataset, target.asked)
+    if identity != record["identity"]:
+        other = f"made from another content, or another view, than {dataset.uri} has now"
+        found.differs(f"{RECORD}: {cannot_compare(record['identity'], identity) or other}")
     refs = target.refs()
     with damage("the export", found):
         _check_episodes(target, refs, found, progress=progress)

@@ -14,7 +14,7 @@ from schemas.declarations.spec import validated
 from schemas.errors import OxeError, UnreachableError
 from schemas.files.folder import Folder
 from schemas.mixture import lock as locks
-from schemas.mixture.drift import changes, place
+from schemas.mixture.drift import cannot_compare, changes, place
 from schemas.mixture.lock import Lock, LockedSource
 from schemas.mixture.spec import MixtureSpec
 from schemas.store.dataset import open_dataset
@@ -32,6 +32,8 @@ def drift(lock: Lock, *, beside: Path, spec: MixtureSpec | None = None, deep: bo
     if spec and locks.digest(spec.to_json()) != lock.spec_digest:
         changed = sorted(key for key in {*spec.to_json(), *lock.spec} if spec.to_json().get(key) != lock.spec.get(key))
         found.append(f"the mixture's file has changed: {', '.join(changed)}")
+    if why := cannot_compare(lock):
+        return [*found, why]
     for name, source in lock.sources.items():
         try:
             found += [f"{name}: {what}" for what in _of_source(lock, source, beside=beside, deep=deep)]
@@ -79,6 +81,9 @@ def compared(ours: Lock, theirs: Lock, *, tables: tuple[pa.Table, pa.Table] | No
     ]
     keys = sorted(key for key in {*ours.spec, *theirs.spec} if ours.spec.get(key) != theirs.spec.get(key))
     found += [f"the mixture's file differs in {', '.join(keys)}"] if keys else []
+    old = {which: why for which, lock in (("first", ours), ("second", theirs)) if (why := cannot_compare(lock))}
+    if len(old) == 1:
+        return [*found, *(f"the {which}: {why}" for which, why in old.items())]
     for name in sorted({*ours.sources, *theirs.sources}):
         if name not in ours.sources or name not in theirs.sources:
             found.append(f"{name} is only in the {'first' if name in ours.sources else 'second'}")

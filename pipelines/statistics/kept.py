@@ -8,6 +8,7 @@ from pipelines.statistics.numbers import Selection
 from schemas.errors import StatsError, UnreachableError
 from schemas.store import layout
 from schemas.store.dataset import Dataset
+from schemas.views.digests import outdated
 from stats.record import FORMAT, Statistics
 
 
@@ -44,15 +45,23 @@ def _usable(dataset: Dataset) -> list[Statistics]:
         return []
 
 
+def unusable(dataset: Dataset, found: Statistics) -> str | None:
+    """Why statistics of `meta/stats.json` are of no use any more: of another content, or of views without versions."""
+    member = found.members[0]
+    if member.manifest != dataset.manifest["xxh3_128"]:
+        return f"{found.key} belongs to another content; 'oxe stats' computes it again"
+    what, fix = f"a record of the view '{found.view}'", f"run 'oxe stats {dataset.uri} --view {found.view}'"
+    return outdated(member.view_digest, what, fix=fix)
+
+
 def keep(dataset: Dataset, computed: Statistics) -> None:
-    """Add statistics to `meta/stats.json`, where it can be written; those of an earlier content go."""
+    """Add statistics to `meta/stats.json`, where it can be written; those of an earlier content or kind go."""
     here = dataset.folder.local
     if here and not os.access(here / layout.META, os.W_OK):
         return
-    current = dataset.manifest["xxh3_128"]
-    if Dataset(dataset.folder).manifest["xxh3_128"] != current:
+    if Dataset(dataset.folder).manifest["xxh3_128"] != dataset.manifest["xxh3_128"]:
         return  # something was appended while this was counted
-    found = {other.key: other for other in _usable(dataset) if other.members[0].manifest == current}
+    found = {other.key: other for other in _usable(dataset) if not unusable(dataset, other)}
     found[computed.key] = computed
     entries = [found[key].to_json() for key in sorted(found)]
     with suppress(UnreachableError):  # a store that one may only read

@@ -1,6 +1,7 @@
 """The words that declarations may use, and the functions they stand for: closed tables, nothing is looked up elsewhere.
 
-The name of a function is its word. `schemas/declarations/hooks/` has those that a single dataset needs.
+The name of a function is its word. `schemas/declarations/hooks/` has those that a single dataset needs. A hook of your own needs no
+version: its file is hashed instead.
 """
 
 from collections.abc import Callable
@@ -48,4 +49,37 @@ STEP_OPS: dict[str, Callable[..., Steps]] = {
 }
 DECODERS: dict[str, Callable[[Column], Column]] = {
     decoder.__name__: decoder for decoder in (kuka.zlib_float32, language_table.code_points)
+}
+
+# Raise a version whenever the op computes something else than before, rounding aside: all locks and statistics of the
+# views that use it are then outdated, and only those.
+VERSIONS: dict[str, int] = {
+    "clip": 1,
+    "invert": 1,
+    "scale": 1,
+    "shift": 1,
+    "deg2rad": 1,
+    "wrap_pi": 1,
+    "constant": 1,
+    "permute": 1,
+    "binarize_gripper": 1,
+    "rel2abs_gripper": 1,
+    "quat_xyzw_to_euler": 1,
+    "rotvec_to_euler": 1,
+    "matrix_to_euler": 1,
+    "euler_zxy_to_euler": 1,
+    "added_rotvec_to_euler": 1,
+    "pose_to_delta": 1,
+    "to_wrist_frame": 1,
+    "drop_first": 1,
+    "drop_last": 1,
+    "stride": 1,
+    "drop_noops": 1,
+    "abs_to_delta": 1,
+    "achieved_delta": 1,
+    "relabel_achieved_delta": 1,
+    "drop_idle": 1,
+    "waypoint_local": 1,
+    "zlib_float32": 1,
+    "code_points": 1,
 }

@@ -7,11 +7,20 @@ from pathlib import Path
 from schemas.files.folder import is_local
 from schemas.mixture.lock import Lock, LockedSource
 from schemas.store.dataset import Dataset
+from schemas.views.digests import outdated
+
+AGAIN = "run 'oxe mix lock' again with --overwrite"
 
 
 def place(uri: str, beside: Path) -> str:
     """Follow a URI from the folder that it is relative to."""
     return normpath(beside / uri) if is_local(uri) else uri
+
+
+def cannot_compare(lock: Lock) -> str | None:
+    """Why a lock's views cannot be compared with today's; None if they can be."""
+    found = (outdated(source.view_digest, "the lock", fix=AGAIN) for source in lock.sources.values())
+    return next(filter(None, found), None)
 
 
 def changes(lock: Lock, source: LockedSource, dataset: Dataset) -> Iterator[str]:

@@ -1,29 +1,30 @@
 """Views: pure functions from an episode's stored columns to what a model trains on, with masked steps left out."""
 
-import hashlib
-import inspect
-import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from types import CodeType
 from typing import Any
 
 import numpy as np
 
-from schemas.declarations.expr import Call, Expr, Path
+from schemas.declarations.expr import Call, Path
 from schemas.declarations.ops import ROW, Steps, drop_last
 from schemas.declarations.spec import DatasetSpec
 from schemas.declarations.tables import ViewSpec
-from schemas.declarations.vocabulary import ARRAY_OPS, STEP_OPS
+from schemas.declarations.vocabulary import STEP_OPS
 from schemas.episode import Episode
 from schemas.errors import SpecError, ViewError, did_you_mean
 from schemas.source import Array
 from schemas.spaces import Space
+from schemas.views.digests import op_version, view_digest
 from schemas.views.eef import eef_delta, eef_delta_space
 from schemas.views.resample import TIMES, not_combined, over_intervals, resampled
 
-OURS = ("schemas",)  # packages whose functions count as a view's own code
+VERSIONS = {  # of what computes views, besides their ops; raised when it computes something else than before
+    "declared": 1,
+    "eef_delta": 1,
+    "resampled": 1,
+}
 NEEDS = {  # views that several datasets declare, and what the others lack
     "joint": "its recorded commands are not of joints",
     "bimanual14": "its recorded commands are not of two arms with six joints and a gripper each",
@@ -46,7 +47,7 @@ class View:
 
     name: str
     space: Space
-    digest: str  # of its declaration and of all code it runs
+    digest: str  # of its declaration and of the versions of what computes it
     columns: frozenset[str]  # the stored columns that it reads
     compute: Callable[[Steps], Viewed]
     control_hz: float | None = None  # of what it shows; None: as stored
@@ -120,7 +121,7 @@ def view(spec: DatasetSpec, name: str) -> View:
         return View(
             name=name,
             space=space,
-            digest=_digest(_view_json(declared, space, cut=cut), *DECLARED_CODE, *_code_of(declared)),
+            digest=view_digest(_view_json(declared, space, cut=cut), _versions_of(declared)),
             columns=_columns_of(declared),
             compute=partial(_viewed, make=partial(_declared_view, declared=declared, space=space), cut=cut),
             control_hz=declared.control_hz,
@@ -137,7 +138,7 @@ def view(spec: DatasetSpec, name: str) -> View:
     return View(
         name=name,
         space=derived,
-        digest=_digest(meaning, _viewed, eef_delta, Space.indices, Path.read),
+        digest=view_digest(meaning, {"eef_delta": VERSIONS["eef_delta"]}),
         columns=frozenset({"action", "observation.state"} if state else {"action"}),
         compute=partial(_viewed, make=partial(_eef_view, action=action, state=state), cut=cut),
     )
@@ -187,40 +188,12 @@ def _step(steps: Steps, call: Call) -> Steps:
     return STEP_OPS[call.op](steps, *call.values(steps))
 
 
-DECLARED_CODE = (_viewed, _declared_view, Expr.__call__, Call.values, Path.read)
-
-
 def _view_json(declared: ViewSpec, space: Space, *, cut: bool) -> dict[str, Any]:
-    return {**declared.model_dump(mode="json"), "space": space.to_json(), "cut": cut}
+    # Without defaults, so that a new key of declarations leaves the views alone that do not use it.
+    return {**declared.model_dump(mode="json", exclude_defaults=True), "space": space.to_json(), "cut": cut}
 
 
-def _code_of(declared: ViewSpec) -> list[Callable[..., Any]]:
-    array_ops = [ARRAY_OPS[call.op] for expr in declared.action for call in expr.ops]
-    step_ops = [STEP_OPS[call.op] for call in (*declared.before, *declared.after)]
-    of_rate: list[Callable[..., Any]] = [resampled, Space.indices] if declared.control_hz else []
-    return [*array_ops, *step_ops, *of_rate]
-
-
-def _digest(declaration: Mapping[str, Any], *functions: Callable[..., Any]) -> str:
-    """Hash a declaration and the source of `functions`, of every function of ours that they call, and its constants."""
-    found: dict[str, str] = {}
-    queue = list(functions)
-    while queue:
-        function = queue.pop()
-        name = f"{function.__module__}.{function.__qualname__}"
-        if name not in found:
-            found[name] = inspect.getsource(function)
-            named = {word: function.__globals__.get(word) for word in _words(function.__code__)}
-            queue += [f for f in named.values() if inspect.isfunction(f) and f.__module__.split(".")[0] in OURS]
-            found |= {f"{name}: {k}": repr(v) for k, v in named.items() if _is_constant(v)}
-    content = json.dumps([declaration, sorted(found.items())])
-    return hashlib.sha256(content.encode()).hexdigest()
-
-
-def _is_constant(value: object) -> bool:
-    return isinstance(value, str | int | float) or (isinstance(value, tuple) and all(map(_is_constant, value)))
-
-
-def _words(code: CodeType) -> set[str]:
-    """Name what a function refers to, in its comprehensions and lambdas too."""
-    return set(code.co_names).union(*(_words(inner) for inner in code.co_consts if isinstance(inner, CodeType)))
+def _versions_of(declared: ViewSpec) -> dict[str, int | str]:
+    calls = [*declared.before, *(call for expr in declared.action for call in expr.ops), *declared.after]
+    ours = ("declared", "resampled") if declared.control_hz else ("declared",)
+    return {call.op: op_version(call.op) for call in calls} | {name: VERSIONS[name] for name in ours}

@@ -14,10 +14,11 @@ from finetune.data.loader import Loader
 from finetune.data.preprocessing import Preprocessing
 from schemas.codec import decode
 from schemas.errors import DatasetError, MixtureError, UsageError
+from schemas.mixture import lock as locks
 from schemas.store.dataset import open_dataset
 from stats.record import Statistics
 from tests.finetune.lab import first, locked, make_lab, make_loader, read
-from tests.pipelines.mix.lab import again, make_datasets
+from tests.pipelines.mix.lab import again, made, make_datasets
 from tests.pipelines.toy import columns, make_toy
 
 
@@ -265,6 +266,18 @@ def test_what_is_gone_or_has_changed_is_named_at_the_start(mine: Path) -> None:
     again(mine.parent, "two", seed=50)
     with pytest.raises(MixtureError, match=r"one: data/train-.* is missing; two: the dataset has changed: 1 episodes"):
         make_loader(mine)
+
+
+def test_a_lock_from_before_views_had_versions_says_once_what_to_run(lab: Path, tmp_path: Path) -> None:
+    found, table = made(lab, 'view = "late"')
+    sources = {name: source.model_copy(update={"view_digest": "0" * 64}) for name, source in found.sources.items()}
+    locks.write(tmp_path / "old.lock", found.model_copy(update={"sources": sources}), table)
+    with pytest.raises(MixtureError) as error:
+        make_loader(tmp_path / "old.lock")
+    assert str(error.value) == (
+        "toy: the lock was made before views had versions and cannot be checked: "
+        "run 'oxe mix lock' again with --overwrite"
+    )
 
 
 def test_a_file_of_another_size_is_named_at_the_start(mine: Path) -> None:

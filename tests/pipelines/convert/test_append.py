@@ -276,6 +276,24 @@ def test_other_features_are_refused(toy: Toy) -> None:
     assert (done.code, "another source" in done.err) == (2, True)
 
 
+def test_a_column_from_before_views_had_versions_says_what_to_run(toy: Toy) -> None:
+    assert toy.convert("--overwrite", "--materialize", "late").code == 0
+    path = toy.out / "meta/manifest.json"
+    manifest = json.loads(path.read_text())
+    manifest["columns"]["views"][0]["digest"] = "0" * 64
+    path.write_text(json.dumps(manifest))
+    grow(toy)
+    done = toy.convert("--append", "--materialize", "late")
+    assert (
+        done.code,
+        done.err.splitlines()[-1].endswith(
+            f"{toy.out}: the column of the view 'late' was made before views had versions and cannot be checked: "
+            "run 'oxe convert' again with --overwrite, without --append"
+        ),
+    ) == (2, True)
+    assert toy.convert("--overwrite", "--materialize", "late").code == 0
+
+
 def test_where_there_is_no_finished_dataset_it_is_refused(tmp_path: Path) -> None:
     toy = make_toy(tmp_path)
     done = toy.convert("--append")

@@ -54,9 +54,19 @@ def test_an_edited_mixture_is_named_with_its_keys(lab: Path, lock: Lock) -> None
 
 
 def test_another_code_of_the_view_is_named(lab: Path, lock: Lock) -> None:
-    sources = {"one": lock.sources["one"].model_copy(update={"view_digest": "0" * 64})}
+    sources = {"one": lock.sources["one"].model_copy(update={"view_digest": "2-" + "0" * 64})}
     found = drift(lock.model_copy(update={"sources": sources}), beside=lab)
     assert found == ["one: the code or declaration of the view 'late' has changed"]
+
+
+def test_a_lock_from_before_views_had_versions_says_once_what_to_run(lab: Path, lock: Lock) -> None:
+    sources = {name: source.model_copy(update={"view_digest": "0" * 64}) for name, source in lock.sources.items()}
+    old = lock.model_copy(update={"sources": sources})
+    why = "the lock was made before views had versions and cannot be checked: run 'oxe mix lock' again with --overwrite"
+    assert drift(old, beside=lab) == drift(old, beside=lab, deep=True) == [why]
+    assert compared(lock, old) == [f"the second: {why}"]
+    assert compared(old, old) == []
+    assert drift(made(lab)[0], beside=lab) == []  # one without a view has nothing to be outdated
 
 
 def test_two_locks_are_compared_in_words(lab: Path, lock: Lock) -> None:

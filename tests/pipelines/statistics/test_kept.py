@@ -2,6 +2,7 @@
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,9 @@ from pipelines.statistics.numbers import Selection
 from pipelines.statistics.statistics import statistics
 from schemas.errors import StatsError
 from schemas.store.dataset import open_dataset
+from stats.record import FORMAT
 from tests.pipelines.counted import LENGTHS, make_counted
+from tests.pipelines.toy import oxe
 
 
 def test_a_conversion_brings_those_of_what_is_stored(tmp_path: Path) -> None:
@@ -64,6 +67,27 @@ def test_those_of_an_earlier_content_are_not_used_and_go(tmp_path: Path) -> None
     new = statistics(open_dataset(toy.out))
     assert new.members[0].manifest != old.members[0].manifest
     assert len(read_kept(open_dataset(toy.out))) == 1
+    assert toy.verify().code == 0
+
+
+def test_those_from_before_views_had_versions_are_named_with_what_to_run_and_go(tmp_path: Path) -> None:
+    toy = make_counted(tmp_path)
+    new = statistics(open_dataset(toy.out), selection=Selection(view="late"))
+    path = toy.out / "meta/stats.json"
+    whole = path.read_bytes()
+    old = [
+        replace(found, members=(replace(found.members[0], view_digest="0" * 64),)) if found.view else found
+        for found in (*read_kept(open_dataset(toy.out)), replace(new, split="val"))
+    ]
+    path.write_text(json.dumps({"format": FORMAT, "statistics": [found.to_json() for found in old]}))
+    verified = toy.verify()
+    assert verified.code == 1
+    assert (
+        "meta/stats.json: a record of the view 'late' was made before views had versions and cannot be checked: "
+        f"run 'oxe stats {toy.out} --view late'\n"
+    ) in verified.err
+    assert oxe("stats", toy.out, "--view", "late").code == 0
+    assert path.read_bytes() == whole
     assert toy.verify().code == 0
 
 

@@ -12,7 +12,7 @@ from schemas.declarations.rotations import to_rotation
 from schemas.errors import SpecError, ViewError
 from schemas.source import Array
 from schemas.spaces import Dim, Space
-from schemas.views import resample
+from schemas.views import views
 from schemas.views.resample import TIMES, combined, kept_steps, not_combined, resampled
 from schemas.views.views import view
 from tests.schemas.makers import TOY, load, make_episode, make_space
@@ -305,15 +305,17 @@ def test_an_episode_without_a_clock_is_a_view_error(changes: dict[str, Any]) -> 
         view(load(SLOW), "slow").of(make_episode(**changes))
 
 
-def test_the_digest_changes_with_the_rate_and_with_the_code(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_digest_changes_with_the_rate_and_with_its_version(monkeypatch: pytest.MonkeyPatch) -> None:
     def digest(text: str = SLOW) -> str:
         return view(load(text), "slow").digest
 
     before = digest()
     assert digest(SLOW.replace("= 2\n", "= 2.5\n")) != before
     assert digest(SLOW.replace("control_hz = 5", "control_hz = 6")) == before
-    monkeypatch.setattr(resample, "NEAR", 1e-3)
+    stored = view(load(SLOW), "eef_delta").digest
+    monkeypatch.setitem(views.VERSIONS, "resampled", 2)
     assert digest() != before
+    assert view(load(SLOW), "eef_delta").digest == stored
 
 
 def test_the_rate_is_in_the_declaration_that_is_kept() -> None:

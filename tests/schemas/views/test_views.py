@@ -1,7 +1,4 @@
 import json
-import subprocess
-import sys
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,14 +10,11 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 from scipy.spatial.transform import Rotation
 
-from schemas.declarations import catalog, ops, rotations, vocabulary
-from schemas.declarations.expr import Path as Column
-from schemas.declarations.hooks import droid as hook
+from schemas.declarations import catalog, ops
 from schemas.declarations.spec import DatasetSpec
 from schemas.errors import ViewError
 from schemas.source import Array
 from schemas.spaces import Dim, Space
-from schemas.views import eef, views
 from schemas.views.eef import eef_delta, eef_delta_space
 from schemas.views.views import view, view_names
 from tests.schemas.makers import TOY, load, make_episode, make_space
@@ -263,121 +257,6 @@ def test_eef_delta_of_an_episode_without_its_state_says_so() -> None:
     episode = make_episode(action_space=make_space(frame="tool", rotation="rotvec"), state=None, state_space=None)
     with pytest.raises(ViewError, match=r"view 'eef_delta': unknown key 'observation.state'"):
         view(declared, "eef_delta").of(episode)
-
-
-# Digests
-
-
-def toy_digest(text: str = TOY, name: str = "openvla") -> str:
-    return view(load(text), name).digest
-
-
-def test_the_digest_is_the_same_in_another_process() -> None:
-    names = [(name, v) for name in catalog.dataset_names() for v in view_names(catalog.dataset(name))]
-    code = (
-        "from schemas.declarations import catalog; from schemas.views.views import view; "
-        f"print([view(catalog.dataset(n), v).digest for n, v in {names}])"
-    )
-    other = subprocess.run(
-        [sys.executable, "-c", code],
-        check=True,
-        capture_output=True,
-        text=True,
-        cwd=catalog.HERE.parent,
-        env={"PYTHONHASHSEED": "7"},
-    )
-    assert other.stdout.strip() == str([view(catalog.dataset(n), v).digest for n, v in names])
-
-
-def test_the_digest_stays_when_nothing_that_the_view_runs_changes(monkeypatch: pytest.MonkeyPatch) -> None:
-    before = toy_digest(), toy_digest(name="eef_delta")
-    monkeypatch.setitem(vocabulary.ARRAY_OPS, "deg2rad", ops.invert)
-    monkeypatch.setitem(vocabulary.STEP_OPS, "drop_all", ops.drop_last)
-    assert (toy_digest(), toy_digest(name="eef_delta")) == before
-    assert toy_digest("# comment\n" + TOY.replace("control_hz = 5", "control_hz = 6")) == before[0]
-
-
-@pytest.mark.parametrize(
-    ("old", "new"),
-    [
-        ("drop_first(1)", "drop_first(2)"),
-        ("observation.state[:6])", "observation.state[:5])"),
-        ('after  = ["relabel', 'action = ["action"]\nafter = ["relabel'),
-        ('origin = "achieved"', 'origin = "achieved", frame = "world"'),
-    ],
-)
-def test_the_digest_changes_with_the_declaration(old: str, new: str) -> None:
-    assert TOY.count(old) == 1
-    assert toy_digest(TOY.replace(old, new)) != toy_digest()
-
-
-def other_op(steps: ops.Steps, count: int) -> ops.Steps:
-    return ops.drop_first(steps, count)
-
-
-def test_the_digest_changes_with_the_code_of_an_op(monkeypatch: pytest.MonkeyPatch) -> None:
-    before = toy_digest()
-    monkeypatch.setitem(vocabulary.STEP_OPS, "drop_first", other_op)
-    assert toy_digest() != before
-
-
-def test_the_digest_changes_with_a_helper_that_an_op_calls(monkeypatch: pytest.MonkeyPatch) -> None:
-    text = TOY.replace('before = ["drop_first(1)"]', 'action = ["action[:6]", "action[3:6] | rotvec_to_euler"]')
-    before = toy_digest(text), toy_digest(), toy_digest(name="eef_delta")
-
-    def to_euler(rotation: Rotation) -> Array:
-        return rotation.as_euler("ZYX")
-
-    monkeypatch.setattr(ops, "to_euler", to_euler)
-    monkeypatch.setattr(views, "OURS", ("schemas", "tests"))
-    assert toy_digest(text) != before[0]
-    assert toy_digest() == before[1]
-    monkeypatch.setattr(eef, "to_euler", to_euler)
-    assert toy_digest(name="eef_delta") != before[2]
-
-
-def in_a_comprehension(steps: ops.Steps, count: int) -> ops.Steps:
-    return {path: column for path, column in steps.items() if helper(count)}
-
-
-def helper(count: int) -> bool:
-    return count > 0
-
-
-def other_helper(count: int) -> bool:
-    return count >= 0
-
-
-def test_the_digest_finds_a_helper_inside_a_comprehension(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(views, "OURS", ("schemas", "tests"))
-    monkeypatch.setitem(vocabulary.STEP_OPS, "drop_first", in_a_comprehension)
-    before = toy_digest()
-    monkeypatch.setitem(in_a_comprehension.__globals__, "helper", other_helper)
-    assert toy_digest() != before
-
-
-def test_the_digest_changes_with_a_constant_that_a_helper_uses(monkeypatch: pytest.MonkeyPatch) -> None:
-    before = toy_digest(name="eef_delta")
-    monkeypatch.setattr(rotations, "EULER", "ZYX")
-    assert toy_digest(name="eef_delta") != before
-
-
-def test_the_digest_changes_with_a_table_of_constants(monkeypatch: pytest.MonkeyPatch) -> None:
-    droid = catalog.dataset("droid")
-    before = view(droid, "openvla_filtered").digest
-    monkeypatch.setattr(hook, "Q99", (*hook.Q99[:-1], 0.5))
-    assert view(droid, "openvla_filtered").digest != before
-
-
-def test_the_digest_changes_with_how_columns_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    before = toy_digest()
-    read: Callable[..., Array] = Column.read
-
-    def read_twice(self: Column, steps: ops.Steps) -> Array:
-        return read(self, steps) * 2
-
-    monkeypatch.setattr(views, "DECLARED_CODE", (*views.DECLARED_CODE[:-1], read_twice))
-    assert toy_digest() != before
 
 
 def test_openvla_oft_is_openvla_where_it_is_not_declared() -> None:

@@ -411,6 +411,25 @@ def test_exporting_twice_gives_the_same_bytes(toy: Toy, tmp_path: Path) -> None:
     assert sorted(once) == ["dataset_info.json", "features.json", *ours, "toy-train.tfrecord-00000-of-00001"]
 
 
+def test_an_export_from_before_views_had_versions_says_what_to_run(toy: Toy, tmp_path: Path) -> None:
+    assert toy.convert().code == 0
+    call = ("export", "rlds", toy.out, "--view", "late", "--out", tmp_path / "rlds")
+    assert oxe(*call).code == 0
+    path = tmp_path / "rlds/oxe_export.json"
+    record = json.loads(path.read_text())
+    record["identity"]["view_digest"] = "0" * 64
+    path.write_text(json.dumps(record))
+    why = "the export was made before views had versions and cannot be checked: run 'oxe export' again with --overwrite"
+    again = oxe(*call)
+    assert (again.code, f"{tmp_path / 'rlds'}: {why}" in again.err) == (2, True)
+    verified = oxe("verify", tmp_path / "rlds")
+    assert (verified.code, f"oxe_export.json: {why}" in verified.err) == (1, True)
+    other = oxe(*call[:3], "--out", tmp_path / "rlds")
+    assert (other.code, "holds an export with another view_digest, view" in other.err) == (2, True)
+    assert oxe(*call, "--overwrite").code == 0
+    assert oxe("verify", tmp_path / "rlds").code == 0
+
+
 def test_splits_keep_their_names_and_counts(tmp_path: Path) -> None:
     toy = make_toy(tmp_path, splits={"train": 2, "val": 1})
     assert toy.convert().code == 0
