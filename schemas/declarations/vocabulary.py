@@ -1,7 +1,7 @@
 """The words that declarations may use, and the functions they stand for: closed tables, nothing is looked up elsewhere.
 
-The name of a function is its word. `schemas/declarations/hooks/` has those that a single dataset needs. A hook of your own needs no
-version: its file is hashed instead.
+The name of a function is its word. `hooks/` has those that a single dataset needs. A hook of your own needs no version:
+its file is hashed instead.
 """
 
 from collections.abc import Callable

@@ -2,8 +2,8 @@
 
 A row is never changed: a lock or statistic of its version may be anywhere. To add an op, write rows without an "output"
 under `name@1`; when an op computes something else than before, raise its version. Then
-`UPDATE_GOLDEN=1 pytest tests/schemas/declarations/test_op_outputs.py` computes the outputs that are missing, of a new version from
-the inputs of the one before.
+`UPDATE_GOLDEN=1 pytest tests/schemas/declarations` computes the outputs that are missing, of a new version from the
+inputs of the one before.
 """
 
 import base64

@@ -45,7 +45,7 @@ def test_a_digest_says_of_which_kind_it_is() -> None:
 def test_the_digest_is_the_same_in_another_process() -> None:
     names = [(name, v) for name in catalog.dataset_names() for v in view_names(catalog.dataset(name))]
     code = (
-        "from schemas import catalog; from schemas.views.views import view; "
+        "from schemas.declarations import catalog; from schemas.views.views import view; "
         f"print([view(catalog.dataset(n), v).digest for n, v in {names}])"
     )
     other = subprocess.run(
