@@ -170,8 +170,9 @@ class SourceReader(Reader):
         return self.source.layout()
 
     def description(self) -> dict[str, Any]:
-        """Name the format and its keys, and the fields by their digest."""
-        return {"format": self.format, **self.layout(), "fields_sha256": digest(self.fields)}
+        """Name the format, its keys without `files` (the manifest names each), and the fields by their digest."""
+        keys = {key: value for key, value in self.layout().items() if key != "files"}
+        return {"format": self.format, **keys, "fields_sha256": digest(self.fields)}
 
     def read(self, ref: ShardRef, columns: Collection[str] | None = None) -> Iterator[RawEpisode | Unreadable]:
         """Yield one value per episode of `ref`, in order; what cannot be read comes as an `Unreadable`."""

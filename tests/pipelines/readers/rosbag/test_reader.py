@@ -775,6 +775,15 @@ def test_without_a_declaration_the_layout_is_guessed_and_opens_the_same(tmp_path
     assert "joint_states.position" in run.out
 
 
+def test_bags_that_a_pattern_names_are_converted_and_verified(tmp_path: Path) -> None:
+    for number in (2, 10):
+        bags.write_mcap(tmp_path / f"bags/run_{number}.mcap", arm(4))
+    dataset = converted(
+        tmp_path, tmp_path / "bags", f'{{ format = "rosbag", clock = "{JOINTS}", files = "run_*.mcap" }}'
+    )
+    assert [dataset.episode(i).id for i in range(len(dataset))] == ["run_2.mcap", "run_10.mcap"]
+
+
 def test_nothing_to_read_is_a_clear_error(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no bag here"):
         opened(tmp_path, clock=JOINTS)
