@@ -47,6 +47,19 @@ class SourceError(OxeError):
         self.file = file
         self.offset = offset
 
+    def at(self, file: str | None = None, *, prefix: str = "", offset: int | None = None) -> "SourceError":
+        """Return the same error with `prefix` before its message; `file` and `offset` replace its own, if given.
+
+        >>> str(SourceError("not UTF-8", reason="bad_utf8").at("demo.hdf5", prefix="demo_7"))
+        'demo.hdf5: demo_7: not UTF-8'
+        """
+        return SourceError(
+            f"{prefix}: {self.message}" if prefix else self.message,
+            reason=self.reason,
+            file=self.file if file is None else file,
+            offset=self.offset if offset is None else offset,
+        )
+
     def __str__(self) -> str:
         """Lead with the place."""
         place = self.file + (f": byte {self.offset}" if self.offset is not None else "")

@@ -107,3 +107,7 @@ class Unreadable:
             detail=error.message,
             offset=error.offset,
         )
+
+    def error(self) -> SourceError:
+        """Return the error that it was made of."""
+        return SourceError(self.detail, reason=self.reason, file=self.file, offset=self.offset)

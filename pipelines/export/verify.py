@@ -90,7 +90,7 @@ def _read(reader: Reader, binding: Binding, out: Verification) -> Iterator[Episo
         for raw in reader.read(ref, binding.columns):
             try:
                 if isinstance(raw, Unreadable):
-                    raise SourceError(raw.detail, reason=raw.reason, file=raw.file, offset=raw.offset)
+                    raise raw.error()
                 yield binding.episode(raw)
             except SourceError as error:
                 out.differs(f"episode {raw.index}: {error}")

@@ -96,7 +96,7 @@ def _compare_episodes(binding: Binding, episodes: Iterable[RawEpisode | Unreadab
         out.read += 1
         try:
             if isinstance(raw, Unreadable):
-                raise SourceError(raw.detail, reason=raw.reason, file=raw.file, offset=raw.offset)
+                raise raw.error()
             if binding.why_drop(raw):
                 out.dropped += 1
                 continue

@@ -89,7 +89,7 @@ def inspect(uri: str, *, limit: int | None = None, progress: Progress = silent) 
         for raw in reader.read(ref):
             try:
                 if isinstance(raw, Unreadable):
-                    raise SourceError(raw.detail, reason=raw.reason, file=raw.file, offset=raw.offset)
+                    raise raw.error()
                 count = raw.n_steps()
                 for path, column in raw.steps.items():
                     summaries[path].add(column)

@@ -62,7 +62,7 @@ class Beside:
                     raise SourceError(message, reason="frame_count")
                 return gathered(video.read(0, used, images=images), "the frames", limit=LIMIT)
         except SourceError as error:
-            raise SourceError(f"{name}: {error.message}", reason=error.reason, file=error.file) from error
+            raise error.at(prefix=name) from error
 
     def sizes(self, pattern: str) -> dict[str, int]:
         """Tell the sizes of the files that a pattern means, whatever stands in its placeholders."""

@@ -46,6 +46,14 @@ class SourceFolder:
         """Open a local path or an fsspec URI."""
         return cls(folder.open_folder(uri))
 
+    @classmethod
+    def around(cls, uri: str, endings: tuple[str, ...]) -> tuple["SourceFolder", str]:
+        """Open a folder; of a file with one of `endings`, the folder that it lies in, and return its name too."""
+        above, _, name = uri.rstrip("/").rpartition("/")
+        if f"/{name}".endswith(endings):
+            return cls.at(above or "/" if "/" in uri else "."), name
+        return cls.at(uri), ""
+
     @property
     def uri(self) -> str:
         """Say where it is."""

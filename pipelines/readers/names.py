@@ -37,3 +37,10 @@ def matching(folder: SourceFolder, pattern: str) -> tuple[str, ...]:
             if fnmatchcase(name, word) and name[0] != "."
         ]
     return tuple(sorted(found, key=natural))
+
+
+def listed(folder: SourceFolder, pattern: str | None, endings: tuple[str, ...]) -> tuple[str, ...]:
+    """List the files that a pattern names, or those directly in the folder that end so, `demo_2` before `demo_10`."""
+    if pattern is not None:
+        return matching(folder, pattern)
+    return tuple(sorted((name for name in folder.names() if name.endswith(endings)), key=natural))

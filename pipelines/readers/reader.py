@@ -1,14 +1,24 @@
-"""What a reader is, and how it names the work: shards of about a fixed size, each a list of file parts."""
+"""What a reader is, how it names the work (shards of file parts), and what all of ours do the same way."""
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from abc import abstractmethod
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import pairwise
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias, TypeVar
 
-from schemas.source import Field, RawEpisode, Unreadable
+from pipelines.readers.fields import digest
+from pipelines.readers.folder import SourceFolder
+from schemas.declarations.formats import SourceSpec
+from schemas.errors import SourceError
+from schemas.source import Column, Field, RawEpisode, Unreadable
 
 FILMED = 10  # times: about what the frames of a video take as JPEG, where nobody has counted them
 LARGE, SMALL, PARTS = 256 << 20, 32 << 20, 8  # bytes, bytes, how many shards a small source becomes
+SPLIT = "train"  # of all episodes, where a source does not say
+ADDED = "was added after the conversion was planned"
+IN_ALL = {"no_definition", "unsupported_field", "unsupported_image"}  # reasons that most likely hold for every episode
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -17,7 +27,7 @@ class FilePart:
 
     name: str  # relative to the source
     size: int | None  # bytes of the run; None: the file is missing
-    first: int  # episode index of the first
+    first: int = 0  # episode index of the first; `SourceReader.files` counts it
     count: int  # episodes, as declared
     skip: int = 0  # episodes of this file before the run
     is_tail: bool = True  # the run ends where the file should end
@@ -91,7 +101,137 @@ class Reader(Protocol):
         return ()
 
 
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """An episode in an opened file that is not read yet."""
+
+    read: Callable[[], tuple[Mapping[str, Column], Mapping[str, Any]]]  # what it has per step, and what it has once
+    name: str = ""  # within the file, where errors should say it
+    offset: int | None = None  # bytes, of its record
+
+
 Files: TypeAlias = Mapping[str, Sequence[FilePart]]  # by split, in order
+Episodes: TypeAlias = Generator[Stored | SourceError, None, None]
+T = TypeVar("T")
+
+
+class SourceReader(Reader):
+    """What the readers of all formats do the same way: numbering episodes, and accounting for each that was planned.
+
+    A format's reader sets `uri`, `source`, `folder` and `fields` when it is opened, and has `parts` and `episodes`.
+    """
+
+    source: SourceSpec  # as it was declared, or guessed
+    folder: SourceFolder
+    ended = "{count} episodes were planned, the file ends after {done}"
+
+    @abstractmethod
+    def parts(self) -> Files:
+        """Name every file of every split with the episodes it holds, in order; `files` numbers them."""
+
+    @abstractmethod
+    def episodes(self, part: FilePart, columns: Collection[str] | None) -> Episodes:
+        """Open a file and yield each of its episodes, in order; those that are not part of `part` are not read.
+
+        What belongs to no episode is yielded as a SourceError. A file that cannot be opened, or not be read on, raises
+        one: that stands for all of its episodes that are left.
+        """
+
+    def where(self, part: FilePart) -> str:
+        """Name what holds the episodes of a part the way errors do."""
+        return self.place(part.name)
+
+    def files(self) -> Mapping[str, tuple[FilePart, ...]]:
+        """Name every file of every split, in order, with the numbers of its episodes."""
+        return self._files
+
+    @cached_property
+    def _files(self) -> dict[str, tuple[FilePart, ...]]:
+        first = 0
+        numbered: dict[str, tuple[FilePart, ...]] = {}
+        for split, parts in self.parts().items():
+            listed = []
+            for part in parts:
+                listed.append(replace(part, first=first))
+                first += part.count
+            numbered[split] = tuple(listed)
+        return numbered
+
+    def place(self, name: str) -> str:
+        """Return a file's full path."""
+        return self.folder.path(name)
+
+    def tails(self, names: Iterable[str], count: int) -> dict[str, bytes]:
+        """Read the last bytes of files."""
+        return self.folder.tails(names, count)
+
+    def layout(self) -> dict[str, Any]:
+        """Return the keys of `source` that open it the same way."""
+        return self.source.layout()
+
+    def description(self) -> dict[str, Any]:
+        """Name the format, its keys without `files` (the manifest names each), and the fields by their digest."""
+        keys = {key: value for key, value in self.layout().items() if key != "files"}
+        return {"format": self.format, **keys, "fields_sha256": digest(self.fields)}
+
+    def read(self, ref: ShardRef, columns: Collection[str] | None = None) -> Iterator[RawEpisode | Unreadable]:
+        """Yield one value per episode of `ref`, in order; what cannot be read comes as an `Unreadable`."""
+        for part in ref.parts:
+            yield from self._accounted(part, ref.split, self.episodes(part, columns))
+
+    def _accounted(self, part: FilePart, split: str, episodes: Episodes) -> Iterator[RawEpisode | Unreadable]:
+        """Yield one value for each planned episode, and one for whatever else the file holds."""
+        path, number, end = self.where(part), 0, part.skip + part.count
+        try:
+            with closing(episodes):
+                for stored in episodes:
+                    if isinstance(stored, SourceError):
+                        yield Unreadable.of(stored, index=None, split=split, file=path)
+                        continue
+                    if number >= part.skip:
+                        index = part.first + number - part.skip if number < end else None
+                        yield _value(stored, index, split=split, path=path)
+                    number += 1
+                    if number == end and not part.is_tail:
+                        break
+            if number >= end:
+                return
+            message = self.ended.format(count=part.count, done=max(0, number - part.skip))
+            failure = SourceError(message, reason="missing_record", file=path)
+        except OSError as error:
+            failure = SourceError(f"cannot be read ({error.strerror or type(error).__name__})", file=path)
+        except SourceError as error:
+            failure = error
+        lost: list[int | None] = list(range(part.first + max(0, number - part.skip), part.first + part.count))
+        for index in lost or [None]:  # None: damage after the last planned episode
+            yield Unreadable.of(failure, index=index, split=split, file=path)
+
+
+def _value(stored: Stored, index: int | None, *, split: str, path: str) -> RawEpisode | Unreadable:
+    try:
+        if index is None:
+            raise SourceError(ADDED, reason="undeclared_record")
+        steps, metadata = stored.read()
+        return RawEpisode(index=index, split=split, steps=steps, metadata=metadata, file=path, offset=stored.offset)
+    except SourceError as error:
+        failure = error.at(path, prefix=stored.name) if stored.name else error
+        return Unreadable.of(failure, index=index, split=split, file=path)
+
+
+def first_readable(names: Iterable[str], describe: Callable[[str], T], *, otherwise: Exception) -> T:
+    """Describe the first that can be read; where none can, the first error stands for all.
+
+    `otherwise` is raised where there are no names.
+    """
+    failure = None
+    for name in names:
+        try:
+            return describe(name)
+        except SourceError as error:
+            if error.reason in IN_ALL:
+                raise
+            failure = failure or error
+    raise failure or otherwise
 
 
 def plan(

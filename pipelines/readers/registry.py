@@ -8,7 +8,8 @@ from pathlib import Path
 from pipelines.readers.find import PICKLES, several, sources
 from pipelines.readers.folder import pickle_refused
 from pipelines.readers.reader import Reader
-from schemas.declarations.formats import GROUP, SourceSpec
+from schemas.declarations.formats import GROUP, PluginSource, SourceSpec
+from schemas.declarations.spec import validated
 from schemas.errors import MissingExtraError, SpecError, UsageError, did_you_mean
 from schemas.files.folder import absolute, is_local
 
@@ -29,23 +30,36 @@ EXTRAS = {
 }
 
 
-def open_source(uri: str, told: SourceSpec | None = None) -> Reader:
+def open_source(uri: str, source: SourceSpec | None = None) -> Reader:
     """Open a source as its declaration tells; without one, place, format and layout are guessed from what lies there.
 
     A folder that holds several sources is a UsageError that names them.
     """
-    if told is None:
+    if source is None:
         form, place = guess(uri)
-        return _reader(form)(place)
+        return reader_of(form)(place)
     try:
-        return _reader(told.format)(uri, **told.layout())
+        return opened(reader_of(source.format), uri, source)
     except UsageError as error:
-        raise _elsewhere(uri, told.format, error) from error
+        raise _elsewhere(uri, source.format, error) from error
+
+
+def opened(reader: Callable[..., Reader], uri: str, source: SourceSpec) -> Reader:
+    """Open a source with a reader: ours takes its table of the declaration.
+
+    One of another package takes the table that it names as `Source`; where it names none, `options` as keywords.
+    """
+    if not isinstance(source, PluginSource):
+        return reader(uri, source)
+    table: type[SourceSpec] | None = getattr(reader, "Source", None)
+    if table is not None:
+        keys = {**source.model_dump(exclude={"options"}), **source.options}
+        return reader(uri, validated(table, keys, f"{uri}: source.options"))
+    try:
+        return reader(uri, **source.options)
     except TypeError as error:
-        if told.format in READERS:
-            raise
-        raise UsageError(
-            f"{uri}: the reader of '{told.format}' does not take these source.options ({error})"
+        raise SpecError(
+            f"{uri}: the reader of '{source.format}' does not take these source.options ({error})"
         ) from error
 
 
@@ -58,8 +72,8 @@ def _elsewhere(uri: str, form: str, error: UsageError) -> UsageError:
     return UsageError(f"{error}; it looks like {found[0].format}") if found and found[0].format != form else error
 
 
-def _reader(form: str) -> Callable[..., Reader]:
-    """Import a reader: ours, or the one that another package gives as an entry point."""
+def reader_of(form: str) -> Callable[..., Reader]:
+    """Import the reader of a format: ours, or the one that another package gives as an entry point."""
     if form not in READERS:
         plugins = entry_points(group=GROUP)
         if form not in plugins.names:

@@ -25,8 +25,8 @@ class SourceSpec(Model):
     mirror: str | None = None  # another place that holds the same
 
     def layout(self) -> dict[str, Any]:
-        """Give what the format's reader must know besides the place."""
-        return self.model_dump(exclude=set(SourceSpec.model_fields))
+        """Return the format's own keys, as JSON has them and without those that are left at their defaults."""
+        return self.model_dump(mode="json", exclude=set(SourceSpec.model_fields), exclude_defaults=True)
 
 
 class RldsSource(SourceSpec):
@@ -127,10 +127,6 @@ class PluginSource(SourceSpec):
     """A format that another package reads: an entry point of `GROUP` has the format's name."""
 
     options: dict[str, Any] = Field(default_factory=dict)  # what its reader takes besides the place
-
-    def layout(self) -> dict[str, Any]:
-        """Give `options`, as they are."""
-        return self.options
 
 
 OURS: dict[str, type[SourceSpec]] = {

@@ -4,7 +4,6 @@ import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 from pipelines.readers.files import tables
 from pipelines.readers.files.arrays import npy_piece, npz_pieces
@@ -13,6 +12,7 @@ from pipelines.readers.files.piece import Piece
 from pipelines.readers.find import PICKLES
 from pipelines.readers.folder import SourceFolder, pickle_refused
 from pipelines.readers.names import covers, natural
+from schemas.declarations.formats import FolderSource
 from schemas.errors import SourceError
 
 IMAGES = (".jpg", ".jpeg", ".png")
@@ -20,28 +20,6 @@ VIDEOS = (".mp4", ".mkv", ".avi", ".mov", ".webm")
 TABLES = (".csv", ".jsonl")
 READ = (".npz", ".npy", *TABLES, ".json", ".txt", *IMAGES, *VIDEOS)
 MAX_DEPTH, MAX_NODES = 4, 10_000  # of folders in an episode, and of files that are no images
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Told:
-    """What a declaration says of the episodes: keys of `source`."""
-
-    ignore: tuple[str, ...]
-    per_episode: tuple[str, ...]
-    drop_last: tuple[str, ...]
-    unnumbered: tuple[str, ...]
-    ignore_lines: str | None
-    images: str | None
-
-    @property
-    def frames(self) -> str:
-        """How raw frames are encoded."""
-        return self.images or "png"
-
-    @property
-    def video(self) -> str:
-        """How frames of videos are encoded, which have lost something already."""
-        return self.images or "jpeg 95"
 
 
 def files_of(folder: SourceFolder, episode: str) -> list[str]:
@@ -72,27 +50,27 @@ def _walk(folder: SourceFolder, episode: str) -> Iterator[tuple[str, list[str]]]
         stack += [f"{below}/{name}" for name in sorted(folders, reverse=True)]
 
 
-def pieces_of(folder: SourceFolder, episode: str, told: Told) -> dict[str, Piece]:
+def pieces_of(folder: SourceFolder, episode: str, source: FolderSource) -> dict[str, Piece]:
     """Describe every field of an episode, by path."""
     if _is_file(episode):
-        return _checked(_file(folder, episode, told, path=""), told)
+        return _checked(_file(folder, episode, source, path=""), source)
     pieces: dict[str, Piece] = {}
     for below, names in _walk(folder, episode):
         inside = below.removeprefix(episode).strip("/").replace("/", ".")
         images = [name for name in names if name.lower().endswith(IMAGES)]
         path = inside or "images"
-        if images and not covers(told.ignore, path):
-            numbered = not covers(told.unnumbered, path)
+        if images and not covers(source.ignore, path):
+            numbered = not covers(source.unnumbered, path)
             _add(pieces, {path: images_piece(folder, below, path, names=images, is_numbered=numbered)})
         for name in sorted({*names} - {*images}, key=natural):
             path = ".".join(filter(None, [inside, name.rpartition(".")[0] or name]))
-            if not covers(told.ignore, path) and not covers(told.ignore, f"{inside}.{name}".lstrip(".")):
-                _add(pieces, _file(folder, f"{below}/{name}", told, path=path))
-    return _checked(pieces, told)
+            if not covers(source.ignore, path) and not covers(source.ignore, f"{inside}.{name}".lstrip(".")):
+                _add(pieces, _file(folder, f"{below}/{name}", source, path=path))
+    return _checked(pieces, source)
 
 
-def _checked(pieces: Mapping[str, Piece], told: Told) -> dict[str, Piece]:
-    return {path: piece for path, piece in sorted(pieces.items()) if not covers(told.ignore, path)}
+def _checked(pieces: Mapping[str, Piece], source: FolderSource) -> dict[str, Piece]:
+    return {path: piece for path, piece in sorted(pieces.items()) if not covers(source.ignore, path)}
 
 
 def _add(pieces: dict[str, Piece], more: Mapping[str, Piece]) -> None:
@@ -102,11 +80,11 @@ def _add(pieces: dict[str, Piece], more: Mapping[str, Piece]) -> None:
         pieces[path] = piece
 
 
-def _file(folder: SourceFolder, name: str, told: Told, *, path: str) -> dict[str, Piece]:
+def _file(folder: SourceFolder, name: str, source: FolderSource, *, path: str) -> dict[str, Piece]:
     """Describe the fields of one file; an error names it."""
     kind = name.lower()
     prefix = f"{path}." if path else ""
-    arrays = {"per_episode": told.per_episode, "ignore": told.ignore, "images": told.frames}
+    arrays = {"per_episode": source.per_episode, "ignore": source.ignore, "images": source.images or "png"}
     with reading(folder.path(name)):
         if kind.endswith(PICKLES):
             raise pickle_refused(folder.path(name))
@@ -116,13 +94,13 @@ def _file(folder: SourceFolder, name: str, told: Told, *, path: str) -> dict[str
             path = path or "values"
             return {path: npy_piece(folder, name, path, **arrays)}
         if kind.endswith(TABLES):
-            return tables.table(read_file(folder, name, tables.TABLE_LIMIT), kind, prefix=prefix, ignore=told.ignore)
+            return tables.table(read_file(folder, name, tables.TABLE_LIMIT), kind, prefix=prefix, ignore=source.ignore)
         if kind.endswith(".json"):
-            return tables.values(read_file(folder, name, tables.TABLE_LIMIT), prefix=prefix, ignore=told.ignore)
+            return tables.values(read_file(folder, name, tables.TABLE_LIMIT), prefix=prefix, ignore=source.ignore)
         if kind.endswith(".txt"):
-            return {path: texts_piece(folder, name, path, ignore_lines=told.ignore_lines)}
+            return {path: texts_piece(folder, name, path, ignore_lines=source.ignore_lines)}
         if kind.endswith(VIDEOS):
-            return {path: video_piece(folder, name, path, images=told.video)}
+            return {path: video_piece(folder, name, path, images=source.images or "jpeg 95")}
         leaf = name.rpartition("/")[2]
         message = f"a file of no kind that is read ({', '.join(READ)}); leave it out with source.ignore = ['{leaf}']"
         raise SourceError(message, reason="unsupported_field")
@@ -134,7 +112,7 @@ def reading(path: str) -> Iterator[None]:
     try:
         yield
     except SourceError as error:
-        raise SourceError(error.message, reason=error.reason, file=error.file or path) from error
+        raise error.at(error.file or path) from error
     except (OSError, ValueError, LookupError, EOFError, RuntimeError, zlib.error, zipfile.BadZipFile) as error:
         why = str(error).replace(path, "") or type(error).__name__
         raise SourceError(f"cannot be read ({why})", file=path) from error

@@ -1,7 +1,6 @@
 """One episode of an opened HDF5 file: which fields it has, and where each of them is."""
 
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import h5py
@@ -13,6 +12,7 @@ from pipelines.readers.folder import SourceFolder
 from pipelines.readers.hdf5 import tree
 from pipelines.readers.hdf5.columns import column, leaf_of, value, value_field
 from pipelines.readers.names import covers
+from schemas.declarations.formats import Hdf5Source
 from schemas.errors import SourceError, SpecError, did_you_mean
 from schemas.source import Column, Field
 
@@ -20,33 +20,15 @@ PLACE, OWN, PARENT = "episode_path", "attrs", "parent"  # per-episode fields tha
 FILE, EPISODE = "file", "episode"  # placeholders: the file's name without its ending, the group's own name
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Told:
-    """What a declaration says of an episode: keys of `source`, whose paths are dotted and relative to the episode."""
-
-    ignore: Sequence[str] = ()
-    per_episode: Sequence[str] = ()
-    drop_last: Sequence[str] = ()
-    frames: Mapping[str, str]
-    in_json: Sequence[str] = ()
-    beside: Mapping[str, str]
-    videos: Mapping[str, str]
-    images: str | None = None
-
-    def leaf_of(self, path: str, dataset: h5py.Dataset) -> Leaf:
-        """Describe a dataset."""
-        return leaf_of(path, dataset, self.per_episode, frames=self.frames)
-
-
 class Held:
     """One episode: the datasets below its group, its attributes, and what the declaration names beside the file."""
 
-    def __init__(self, file: h5py.File, name: str, *, folder: SourceFolder, file_name: str, told: Told) -> None:
+    def __init__(self, file: h5py.File, name: str, *, folder: SourceFolder, file_name: str, source: Hdf5Source) -> None:
         """Walk the group `name`; no values are read."""
         group = tree.group_at(file, name)
-        self.told = told
-        self.datasets = tree.datasets(group, told.ignore)
-        self.attributes = _attributes(group, told.ignore)
+        self.source = source
+        self.datasets = tree.datasets(group, source.ignore)
+        self.attributes = _attributes(group, source.ignore)
         below, _, last = file_name.rpartition("/")
         self.beside = Beside(folder, below)
         self._values: dict[str, tuple[Leaf | None, Any]] = {
@@ -57,16 +39,17 @@ class Held:
 
     def leaves(self) -> dict[str, Leaf]:
         """Describe every field; what the declaration names and the episode does not have is a SpecError."""
-        told = self.told
-        self._check_told()
-        found = [told.leaf_of(path, dataset) for path, dataset in self.datasets.items()]
-        for path in (PLACE, *self.attributes, *told.beside, *told.in_json):
+        source = self.source
+        self._check_keys()
+        found = [self._described(path, dataset) for path, dataset in self.datasets.items()]
+        for path in (PLACE, *self.attributes, *source.beside, *source.in_json):
             leaf, _ = self.once(path)
             if leaf is None:
                 raise SpecError(f"source.in_json: there is nothing at '{path}'{did_you_mean(path, self._near(path))}")
             found.append(leaf)
         found += [
-            Leaf(Field(path=path, kind="image", dtype="uint8", shape=(None, None, 3)), "video") for path in told.videos
+            Leaf(Field(path=path, kind="image", dtype="uint8", shape=(None, None, 3)), "video")
+            for path in source.videos
         ]
         named: dict[str, Leaf] = {}
         for leaf in found:
@@ -75,16 +58,16 @@ class Held:
             named[leaf.field.path] = leaf
         return named
 
-    def _check_told(self) -> None:
+    def _check_keys(self) -> None:
         """Refuse keys that name what the episode does not have."""
-        told, paths = self.told, [*self.datasets, *self.told.videos]
-        missing = [("frames", path) for path in told.frames if path not in self.datasets]
-        for key, prefixes in (("per_episode", told.per_episode), ("drop_last", told.drop_last)):
+        source, paths = self.source, [*self.datasets, *self.source.videos]
+        missing = [("frames", path) for path in source.frames if path not in self.datasets]
+        for key, prefixes in (("per_episode", source.per_episode), ("drop_last", source.drop_last)):
             missing += [(key, prefix) for prefix in prefixes if not any(covers([prefix], path) for path in paths)]
         for key, path in missing:
             raise SpecError(f"source.{key}: there is no '{path}'{did_you_mean(path, paths)}")
-        known = [*self._values, *self.attributes, *told.beside, *told.in_json]
-        for key, patterns in (("beside", told.beside), ("videos", told.videos)):
+        known = [*self._values, *self.attributes, *source.beside, *source.in_json]
+        for key, patterns in (("beside", source.beside), ("videos", source.videos)):
             for pattern in patterns.values():
                 for path in PLACEHOLDER.findall(pattern):
                     if path not in {*known, *self.datasets}:
@@ -98,11 +81,11 @@ class Held:
         return self._values[path]
 
     def _once(self, path: str) -> tuple[Leaf | None, Any]:
-        told = self.told
-        if path in told.in_json:
+        source = self.source
+        if path in source.in_json:
             return self._in_json(path)
-        if path in told.beside:
-            name = self.beside.find(told.beside[path], self._word, missing="missing_file")
+        if path in source.beside:
+            name = self.beside.find(source.beside[path], self._word, missing="missing_file")
             return _text(path), self.beside.text(name)
         if path in self.datasets:
             leaf = self._leaf(path)
@@ -130,7 +113,7 @@ class Held:
     def _base(self, path: str) -> tuple[str, list[str]]:
         """Take a path of `in_json` apart: the longest part that is a text, and the keys inside it."""
         words = path.split(".")
-        texts = {*self.attributes, *self.datasets, *self.told.beside}
+        texts = {*self.attributes, *self.datasets, *self.source.beside}
         ends = [end for end in range(1, len(words)) if ".".join(words[:end]) in texts]
         return (".".join(words[: ends[-1]]), words[ends[-1] :]) if ends else ("", words)
 
@@ -138,7 +121,7 @@ class Held:
         """Name what a path of `in_json` may have meant."""
         base, keys = self._base(path)
         if not base:
-            return [*self.attributes, *self.told.beside]
+            return [*self.attributes, *self.source.beside]
         there = inside(self.once(base)[1] or "null", keys[:-1], path=base)
         above = path.removesuffix(keys[-1])
         return [f"{above}{key}" for key in there] if isinstance(there, dict) else []
@@ -163,7 +146,7 @@ class Held:
 
     def _check(self, wanted: Mapping[str, Leaf]) -> None:
         """Refuse an episode that lacks a dataset of the first one, or holds more: that would be lost."""
-        known = wanted.keys() - {PLACE, *self.told.beside, *self.told.in_json, *self.told.videos}
+        known = wanted.keys() - {PLACE, *self.source.beside, *self.source.in_json, *self.source.videos}
         found = self.datasets.keys() | self.attributes.keys()
         missing = sorted(path for path in known - found if not covers([OWN, PARENT], path))
         more = sorted(found - known)
@@ -180,12 +163,15 @@ class Held:
 
     def _count(self, path: str) -> int:
         shape = self.datasets[path].shape
-        return max(0, shape[0] - covers(self.told.drop_last, path)) if shape else 0
+        return max(0, shape[0] - covers(self.source.drop_last, path)) if shape else 0
+
+    def _described(self, path: str, dataset: h5py.Dataset) -> Leaf:
+        return leaf_of(path, dataset, self.source.per_episode, frames=self.source.frames)
 
     def _leaf(self, path: str) -> Leaf:
         """Describe a dataset; what does not fit the declaration is wrong with this episode, not with that."""
         try:
-            return self.told.leaf_of(path, self.datasets[path])
+            return self._described(path, self.datasets[path])
         except SpecError as error:
             raise SourceError(str(error), reason="contradicts_fields") from error
 
@@ -195,13 +181,13 @@ class Held:
         found = self._leaf(path)
         if found.form == "value" or dataset.shape[0]:  # a camera without a frame cannot show how it is encoded
             check_same(leaf, found)
-        images = self.told.images or "png"
-        return column(leaf, dataset, rows=self._count(path), images=images, frames=self.told.frames)
+        images = self.source.images or "png"
+        return column(leaf, dataset, rows=self._count(path), images=images, frames=self.source.frames)
 
     def _video(self, path: str, rows: int) -> Column:
-        name = self.beside.find(self.told.videos[path], self._word, missing="missing_video")
-        more = covers(self.told.drop_last, path)
-        return self.beside.video(name, frames=rows + more, used=rows, images=self.told.images or "jpeg 95")
+        name = self.beside.find(self.source.videos[path], self._word, missing="missing_video")
+        more = covers(self.source.drop_last, path)
+        return self.beside.video(name, frames=rows + more, used=rows, images=self.source.images or "jpeg 95")
 
 
 def _text(path: str) -> Leaf:

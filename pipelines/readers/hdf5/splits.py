@@ -9,9 +9,9 @@ from pipelines.readers.fields import VALUE_LIMIT
 from pipelines.readers.hdf5 import tree
 from pipelines.readers.hdf5.columns import check_storage
 from pipelines.readers.names import natural
+from pipelines.readers.reader import SPLIT
 from schemas.errors import SourceError
 
-SPLIT = "train"  # of all episodes, where no masks are declared
 REST = "rest"  # of those that no mask names
 
 

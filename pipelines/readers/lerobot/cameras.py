@@ -30,7 +30,7 @@ class Cameras:
             return [self.folder.read(self.places.image(key, row, step)) for step in range(steps)]
         except SourceError as error:
             self._close(key)  # the decoder may be anywhere
-            raise SourceError(f"{key}: {error.message}", reason=error.reason, file=error.file) from error
+            raise error.at(prefix=key) from error
 
     def _filmed(self, key: str, row: int, *, steps: int) -> Iterator[bytes]:
         clip = self.places.clip(key, row)

@@ -9,6 +9,7 @@ from pipelines.readers.folder import SourceFolder
 from pipelines.readers.lerobot import columns
 from pipelines.readers.lerobot.info import Info
 from pipelines.readers.lerobot.places import Opened
+from pipelines.readers.reader import first_readable
 from schemas.errors import SourceError
 from schemas.source import Field
 
@@ -86,14 +87,13 @@ def stored_fields(schema: pa.Schema, info: Info, ignore: tuple[str, ...]) -> dic
 
 
 def _first_schema(folder: SourceFolder, opened: Opened) -> tuple[pa.Schema, str]:
-    """Read the first footer that can be; where none can, the first error stands for all."""
-    failure = None
+    """Read the first footer that can be, and name its file."""
     episodes = opened.places.episodes
     names = list(dict.fromkeys(opened.places.data(row) for row in range(len(episodes))))
-    for name in names[:TRIES]:
-        try:
-            with columns.opened(folder, name) as file:
-                return file.schema_arrow, name
-        except SourceError as error:
-            failure = failure or error
-    raise failure or SourceError("lists no episode", reason="bad_info", file=episodes.where)
+
+    def schema(name: str) -> tuple[pa.Schema, str]:
+        with columns.opened(folder, name) as file:
+            return file.schema_arrow, name
+
+    nothing = SourceError("lists no episode", reason="bad_info", file=episodes.where)
+    return first_readable(names[:TRIES], schema, otherwise=nothing)

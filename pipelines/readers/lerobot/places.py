@@ -8,6 +8,7 @@ from typing import Any
 from pipelines.readers.folder import SourceFolder
 from pipelines.readers.lerobot.episodes import Episodes
 from pipelines.readers.lerobot.info import Info, filled
+from schemas.declarations.formats import LerobotSource
 from schemas.errors import SourceError
 
 
@@ -83,24 +84,24 @@ class Opened:
     ignore: tuple[str, ...]
     wrong: tuple[SourceError, ...]  # what was found wrong and read otherwise
 
-    def layout(self) -> dict[str, Any]:
-        """Name what must be declared to read it so."""
-        usual, told = self.places.info.usual, self.places.info.templates
-        named = {"data_path": self.places.data_path, "video_path": self.places.video_path}
-        paths = {kind: path for kind, path in named.items() if path != (told[kind] or usual[kind])}
-        return {**({"ignore": list(self.ignore)} if self.ignore else {}), **paths}
+    @property
+    def paths(self) -> dict[str, str | None]:
+        """Return the paths that must be declared to read it so; None where info.json has it right."""
+        info = self.places.info
+        paths = {"data_path": self.places.data_path, "video_path": self.places.video_path}
+        known = {kind: info.templates[kind] or info.usual[kind] for kind in paths}
+        return {kind: None if path == known[kind] else path for kind, path in paths.items()}
 
 
-def compare(
-    folder: SourceFolder, info: Info, episodes: Episodes, *, ignore: Iterable[str], told: dict[str, str | None]
-) -> Opened:
+def compare(folder: SourceFolder, info: Info, episodes: Episodes, *, source: LerobotSource) -> Opened:
     """Look whether the files are where info.json has them, and find what must be declared where they are not."""
     wrong: list[SourceError] = []
-    paths = {kind: told[kind] or info.templates[kind] or info.usual[kind] for kind in ("data_path", "video_path")}
-    ignored = tuple(ignore)
+    declared = {"data_path": source.data_path, "video_path": source.video_path}
+    paths = {kind: path or info.templates[kind] or info.usual[kind] for kind, path in declared.items()}
+    ignored = source.ignore
     videos = [key for key, feature in info.features.items() if feature.dtype == "video" and key not in ignored]
     for kind, keys in (("data_path", [None]), ("video_path", videos)):
-        if told[kind] is None and paths[kind] != info.usual[kind]:
+        if declared[kind] is None and paths[kind] != info.usual[kind]:
             error = _misplaced(folder, info, episodes, kind=kind, keys=keys)
             if error:
                 wrong.append(error)

@@ -50,7 +50,7 @@ class Leaf:
         try:
             return self._ragged(features) if self.ragged_levels else self._values(features)
         except SourceError as error:
-            raise SourceError(f"{self.field.path}: {error.message}", reason=error.reason) from error
+            raise error.at(prefix=self.field.path) from error
 
     def decode_metadata(self, features: Mapping[str, example.Value]) -> Any:
         """Decode one per-episode value as plain Python: numbers, str, bytes, and lists of them."""
@@ -212,7 +212,7 @@ def load(text: str | bytes, name: str) -> tuple[Leaf, ...]:
         _require_steps(tree)
         leaves = sorted(_leaves(tree, ()), key=lambda leaf: (not leaf.field.per_step, leaf.field.path))
     except SourceError as error:
-        raise SourceError(error.message, reason=error.reason, file=name) from error
+        raise error.at(name) from error
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise SourceError(f"not a features.json ({error!r})", reason="bad_features", file=name) from error
     for one, other in pairwise(leaves):

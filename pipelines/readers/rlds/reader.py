@@ -3,18 +3,18 @@
 import hashlib
 import json
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Collection, Mapping
+from functools import cached_property, partial
 from itertools import count
 from typing import Any
 
 from pipelines.readers.find import LOOKS, several, sources
 from pipelines.readers.folder import SourceFolder, inside
-from pipelines.readers.reader import FilePart, Reader, ShardRef
+from pipelines.readers.reader import Episodes, FilePart, Files, SourceReader, Stored
 from pipelines.readers.rlds import example, features, tfrecord
+from schemas.declarations.formats import RldsSource
 from schemas.errors import SourceError, UsageError
-from schemas.source import Field, RawEpisode, Unreadable
+from schemas.source import Column, Field
 
 FEATURES, INFO, DECLARATION = "features.json", "dataset_info.json", "oxe_spec.toml"
 MAX_EPISODES = 10**9  # of one split
@@ -22,20 +22,20 @@ SPLIT_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]*")
 SHARD_FILE = re.compile(r"(?P<dataset>.+)-(?P<split>[^-]+)\.tfrecord-(?P<shard>\d{5,})-of-(?P<of>\d{5,})")
 
 
-class RldsReader(Reader):
+class RldsReader(SourceReader):
     """One RLDS dataset: `features.json`, `dataset_info.json` and TFRecord shards.
 
     `uri` is the version folder, or one above it that holds a single dataset.
     """
 
     format = "rlds"
+    ended = "{count} episodes are declared, the file ends after {done}"
 
-    def __init__(self, uri: str) -> None:
+    def __init__(self, uri: str, source: RldsSource | None = None) -> None:
         """Read the two descriptions; neither the shards' contents nor their sizes."""
-        self.uri = uri
+        self.uri, self.source = uri, source or RldsSource()
         self.folder = find(SourceFolder.at(uri), uri)
-        name = self.folder.path(FEATURES)
-        self.leaves = features.load(self.folder.read(FEATURES), name)
+        self.leaves = features.load(self.folder.read(FEATURES), self.place(FEATURES))
         self._buffers = tfrecord.Buffers()  # for one thread at a time
         self.fields: tuple[Field, ...] = tuple(leaf.field for leaf in self.leaves)
 
@@ -47,20 +47,14 @@ class RldsReader(Reader):
         try:
             info = json.loads(self.folder.read(INFO))
         except (ValueError, RecursionError) as error:
-            raise SourceError(f"not JSON ({error})", reason="bad_info", file=self.folder.path(INFO)) from error
+            raise SourceError(f"not JSON ({error})", reason="bad_info", file=self.place(INFO)) from error
         if not isinstance(info, dict):
-            raise SourceError("not a dataset_info.json: no object", reason="bad_info", file=self.folder.path(INFO))
+            raise SourceError("not a dataset_info.json: no object", reason="bad_info", file=self.place(INFO))
         return info
 
-    def files(self) -> Mapping[str, tuple[FilePart, ...]]:
+    def parts(self) -> Files:
         """Name the shards of every split, in order, with the episodes they declare."""
-        return self._files
-
-    @cached_property
-    def _files(self) -> dict[str, tuple[FilePart, ...]]:
-        first = 0
-        splits: dict[str, tuple[FilePart, ...]] = {}
-        where = self.folder.path(INFO)
+        where = self.place(INFO)
         try:
             shards = self._declared_shards(where) if self.info else self._found_shards()
         except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -70,15 +64,13 @@ class RldsReader(Reader):
                 "no splits: neither dataset_info.json nor file names tell them", reason="bad_info", file=where
             )
         sizes = self.folder.sizes(name for names in shards.values() for name, _ in names)
-        for split, names in shards.items():
-            parts = []
-            for name, declared in names:
-                size = sizes[name]
-                count = self._count(name) if declared is None else declared
-                parts.append(FilePart(name=name, size=size, first=first, count=count))
-                first += count
-            splits[split] = tuple(parts)
-        return splits
+        return {
+            split: [
+                FilePart(name=name, size=sizes[name], count=self._count(name) if declared is None else declared)
+                for name, declared in names
+            ]
+            for split, names in shards.items()
+        }
 
     def _declared_shards(self, where: str) -> dict[str, list[tuple[str, int | None]]]:
         """Name the shards as `dataset_info.json` does, with the episodes of each."""
@@ -114,7 +106,7 @@ class RldsReader(Reader):
                     f"no dataset_info.json, and the shards of '{split}' are no complete set: how many episodes are "
                     "missing cannot be known; copy dataset_info.json from where the shards came",
                     reason="missing_shard",
-                    file=self.folder.path(found[0][0]),
+                    file=self.place(found[0][0]),
                 )
         return {split: [(match[0], None) for match in found] for split, found in splits.items()}
 
@@ -123,15 +115,11 @@ class RldsReader(Reader):
         found = 0
         try:
             with self.folder.open(name) as file:
-                for _ in tfrecord.offsets(file, self.folder.path(name)):
+                for _ in tfrecord.offsets(file, self.place(name)):
                     found += 1
         except SourceError:
             found += 1
         return found
-
-    def place(self, name: str) -> str:
-        """Give a shard's full path."""
-        return self.folder.path(name)
 
     def description(self) -> dict[str, Any]:
         """Name the source, and its fields by their digest."""
@@ -142,89 +130,54 @@ class RldsReader(Reader):
             "features_sha256": hashlib.sha256(self.folder.read(FEATURES)).hexdigest(),
         }
 
-    def tails(self, names: Iterable[str], count: int) -> dict[str, bytes]:
-        """Read the last bytes of shards: the last record's checksum is among them."""
-        return self.folder.tails(names, count)
-
-    def layout(self) -> dict[str, Any]:
-        """Give nothing: RLDS describes itself."""
-        return {}
-
     def declaration(self) -> str | None:
         """Give the `oxe_spec.toml` that our exports carry."""
         return None if self.folder.size(DECLARATION) is None else self.folder.read(DECLARATION).decode()
 
-    def read(self, ref: ShardRef, columns: Collection[str] | None = None) -> Iterator[RawEpisode | Unreadable]:
-        """Yield one value per episode of `ref`, in order; what cannot be read comes as an `Unreadable`."""
+    def episodes(self, part: FilePart, columns: Collection[str] | None) -> Episodes:
+        """Open a shard and yield its records; those that nobody declared are errors."""
+        if part.size is None:
+            if part.count:
+                raise SourceError("the shard is missing", reason="missing_shard", file=self.place(part.name))
+            return
         leaves = [leaf for leaf in self.leaves if columns is None or leaf.field.path in columns]
-        for part in ref.parts:
-            yield from self._read_part(part, ref.split, leaves)
-
-    def _read_part(self, part: FilePart, split: str, leaves: list[features.Leaf]) -> Iterator[RawEpisode | Unreadable]:
-        path = self.folder.path(part.name)
-        done = 0
-        try:
-            if part.size is None and part.count:
-                raise SourceError("the shard is missing", reason="missing_shard", file=path)
-            if part.size is None:
-                return
-            with self.folder.open(part.name) as file:
-                for place in _records(tfrecord.RecordFile(file, path, self._buffers), part):
-                    index = part.first + done if done < part.count else None
-                    try:
-                        yield _episode(place, index, split=split, leaves=leaves)
-                    except SourceError as error:
-                        yield Unreadable.of(error, index=index, split=split, file=path)
-                    done += 1
-            if done >= part.count:
-                return
-            ended = f"{part.count} episodes are declared, the file ends after {done}"
-            failure = SourceError(ended, reason="missing_record", file=path)
-        except OSError as error:
-            failure = SourceError(f"cannot be read ({error.strerror or type(error).__name__})", file=path)
-        except SourceError as error:
-            failure = error
-        lost: list[int | None] = list(range(part.first + done, part.first + part.count))
-        for index in lost or [None]:  # None: damage behind the last declared episode
-            yield Unreadable.of(failure, index=index, split=split, file=path)
+        with self.folder.open(part.name) as file:
+            records = tfrecord.RecordFile(file, self.place(part.name), self._buffers)
+            for number in count():
+                length = records.next_length()
+                if length is None:
+                    return
+                if number >= part.skip + part.count:
+                    yield _undeclared(records, length)
+                    continue
+                yield Stored(partial(_values, records, length, leaves), offset=records.offset)
+                if number < part.skip:
+                    records.skip(length)
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
-    """A record whose header has been read."""
-
-    records: tfrecord.RecordFile
-    length: int
-
-
-def _records(records: tfrecord.RecordFile, part: FilePart) -> Iterator[Place]:
-    """Stop at each record of `part`, and at those after it that nobody declared."""
-    end = part.skip + part.count
-    for number in count():
-        if number >= end and not part.is_tail:
-            return
-        length = records.next_length()
-        if length is None:
-            return
-        if number < part.skip:
-            records.skip(length)
-        else:
-            yield Place(records, length)
-
-
-def _episode(place: Place, index: int | None, *, split: str, leaves: list[features.Leaf]) -> RawEpisode:
+def _values(
+    records: tfrecord.RecordFile, length: int, leaves: list[features.Leaf]
+) -> tuple[Mapping[str, Column], Mapping[str, Any]]:
     """Read one record; what is wrong with it is a SourceError that names its place."""
-    file, offset = place.records.name, place.records.offset
-    data = place.records.data(place.length)
+    offset = records.offset
+    data = records.data(length)
     try:
-        if index is None:
-            raise SourceError("a record beyond those that dataset_info.json declares", reason="undeclared_record")
         values = example.parse(data)
         steps = {leaf.field.path: leaf.decode(values) for leaf in leaves if leaf.field.per_step}
         metadata = {leaf.field.path: leaf.decode_metadata(values) for leaf in leaves if not leaf.field.per_step}
     except SourceError as error:
-        raise SourceError(error.message, reason=error.reason, file=file, offset=offset) from error
-    return RawEpisode(index=index, split=split, steps=steps, metadata=metadata, file=file, offset=offset)
+        raise error.at(records.name, offset=offset) from error
+    return steps, metadata
+
+
+def _undeclared(records: tfrecord.RecordFile, length: int) -> SourceError:
+    """Check a record that belongs to no declared episode."""
+    message, offset = "a record beyond those that dataset_info.json declares", records.offset
+    try:
+        records.data(length)
+    except SourceError as error:
+        return error
+    return SourceError(message, reason="undeclared_record", file=records.name, offset=offset)
 
 
 def _expand(template: str, dataset: str, split: str, *, shard: int, of: int) -> str:

@@ -14,6 +14,7 @@ from ruamel.yaml.error import YAMLError
 
 from pipelines.readers.find import ROSBAG_NAMES
 from pipelines.readers.folder import SourceFolder, inside
+from pipelines.readers.names import natural
 from pipelines.readers.rosbag.files import opened
 from pipelines.readers.rosbag.storage import Channel, Message, Storage, inflated, reading
 from schemas.errors import SourceError
@@ -54,11 +55,6 @@ def _bags(folder: SourceFolder, below: str, depth: int) -> Iterator[str]:
             yield stem + name
         elif depth < DEPTH and "." not in name:
             yield from _bags(folder, stem + name, depth + 1)
-
-
-def natural(name: str) -> list[str | int]:
-    """Give the key that sorts numbers inside names by their value."""
-    return [int(word) if i % 2 else word for i, word in enumerate(re.split(r"([0-9]+)", name))]
 
 
 def parts(folder: SourceFolder, name: str) -> list[str]:

@@ -8,6 +8,7 @@ import numpy as np
 from rosbags.interfaces import Nodetype
 from rosbags.typesys.base import normalize_fieldname
 
+from pipelines.readers.names import covers
 from pipelines.readers.rosbag import images
 from pipelines.readers.rosbag.types import Types
 from schemas.errors import SourceError
@@ -109,11 +110,6 @@ def leaves(types: Types, name: str, message: Any, *, prefix: str, ignore: Collec
         if len(made) > MAX_LEAVES:
             raise SourceError(f"{prefix}: more than {MAX_LEAVES} fields in one message", reason="too_large")
     return made
-
-
-def covers(prefixes: Collection[str], path: str) -> bool:
-    """Say whether a dotted path is one of `prefixes`, or below one."""
-    return any(path == prefix or path.startswith(f"{prefix}.") for prefix in prefixes)
 
 
 def _message(types: Types, name: str, at: Leaf) -> Iterator[Leaf]:

@@ -2,48 +2,36 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from typing import Any
 
+from pipelines.readers.names import covers
 from pipelines.readers.rosbag.bag import Bag
-from pipelines.readers.rosbag.clock import Disorder, Policy
-from pipelines.readers.rosbag.fields import Leaf, covers, leaves
+from pipelines.readers.rosbag.clock import Policy
+from pipelines.readers.rosbag.fields import Leaf, leaves
 from pipelines.readers.rosbag.storage import Channel, Message
 from pipelines.readers.rosbag.types import Types, type_name, types_of
+from schemas.declarations.formats import RosbagSource
 from schemas.errors import SourceError, SpecError, did_you_mean
 from schemas.source import Field
 
-Stamp: TypeAlias = Literal["log", "header"]
 TRANSFORMS = {"tf2_msgs/msg/TFMessage", "tf/msg/tfMessage"}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Told:
-    """How a declaration says that bags are to be read."""
+def is_read(source: RosbagSource, topic: str) -> bool:
+    """Whether a topic is read."""
+    path = dotted(topic)
+    wanted = not source.only or covers([dotted(word) for word in source.only], path)
+    return wanted and not covers(ignored(source), path)
 
-    clock: str | float
-    topics: Mapping[str, str]  # topic -> a Policy, or `once`
-    stamp: Stamp | Mapping[str, Stamp]
-    max_skew: float | None  # seconds
-    disorder: Disorder
-    only: tuple[str, ...]
-    ignore: tuple[str, ...]
-    ros: str | None
-    images: str
 
-    def reads(self, topic: str) -> bool:
-        """Say whether a topic is read."""
-        path = dotted(topic)
-        wanted = not self.only or covers([dotted(word) for word in self.only], path)
-        return wanted and not covers(self.ignored, path)
+def ignored(source: RosbagSource) -> tuple[str, ...]:
+    """Return the paths that are not read."""
+    return tuple(dotted(word) for word in source.ignore)
 
-    @property
-    def ignored(self) -> tuple[str, ...]:
-        """Give the paths that are not read."""
-        return tuple(dotted(word) for word in self.ignore)
 
-    def is_header(self, topic: str) -> bool:
-        """Say whether the times of a topic are those that its messages carry."""
-        return (self.stamp if isinstance(self.stamp, str) else self.stamp.get(topic, "log")) == "header"
+def has_header(source: RosbagSource, topic: str) -> bool:
+    """Whether the times of a topic are those that its messages carry."""
+    return (source.stamp if isinstance(source.stamp, str) else source.stamp.get(topic, "log")) == "header"
 
 
 def dotted(topic: str) -> str:
@@ -98,28 +86,28 @@ def stamp(message: Any, topic: str) -> int:
     return int(held.sec) * 1_000_000_000 + int(held.nanosec)
 
 
-def check_topics(told: Told, known: Mapping[str, Channel]) -> None:
+def check_topics(source: RosbagSource, known: Mapping[str, Channel]) -> None:
     """Refuse topics in a declaration that the first bag does not have."""
-    stamps = () if isinstance(told.stamp, str) else told.stamp
-    clock = [told.clock] if isinstance(told.clock, str) else []
-    for key, topics in (("clock", clock), ("topics", told.topics), ("stamp", stamps)):
+    stamps = () if isinstance(source.stamp, str) else source.stamp
+    clock = [source.clock] if isinstance(source.clock, str) else []
+    for key, topics in (("clock", clock), ("topics", source.topics), ("stamp", stamps)):
         for topic in topics:
             if topic not in known:
                 raise SpecError(f"source.{key}: the bag has no topic '{topic}'{did_you_mean(topic, known)}")
-            if not told.reads(topic):
+            if not is_read(source, topic):
                 raise SpecError(f"source.{key}: '{topic}' is left out by source.ignore or source.only")
 
 
-def first_streams(bag: Bag, told: Told) -> tuple[Stream, ...]:
+def first_streams(bag: Bag, source: RosbagSource) -> tuple[Stream, ...]:
     """Describe what the first bag holds by the first message of each topic; what is no field is a SourceError."""
-    channels = {name: c for name, c in bag.topics().items() if told.reads(name) and c.count}
+    channels = {name: c for name, c in bag.topics().items() if is_read(source, name) and c.count}
     bag.check_types(channels)
-    types = types_of(tuple(c for c in bag.channels if c.topic in channels), told.ros)
+    types = types_of(tuple(c for c in bag.channels if c.topic in channels), source.ros)
     found: dict[str, Stream] = {}
     for name, (channel, message) in _first(bag, channels, types).items():
-        found[name] = _stream(name, channel, message, types=types, told=told)
-    if isinstance(told.clock, str) and told.clock not in found:
-        raise SourceError(f"the clock {told.clock} has no messages", reason="no_clock")
+        found[name] = _stream(name, channel, message, types=types, source=source)
+    if isinstance(source.clock, str) and source.clock not in found:
+        raise SourceError(f"the clock {source.clock} has no messages", reason="no_clock")
     return tuple(found[name] for name in sorted(found))
 
 
@@ -139,13 +127,13 @@ def _first(bag: Bag, channels: Mapping[str, Channel], types: Types) -> dict[str,
     return found
 
 
-def _stream(name: str, channel: Channel, message: Any, *, types: Types, told: Told) -> Stream:
-    policy: Any = told.topics.get(channel.topic, "nearest")
+def _stream(name: str, channel: Channel, message: Any, *, types: Types, source: RosbagSource) -> Stream:
+    policy: Any = source.topics.get(channel.topic, "nearest")
     kind = type_name(channel)
     if kind in TRANSFORMS:
         transforms = dict(types.fields(kind))["transforms"]
         kind = transforms[1][0][1]
-    made = tuple(leaves(types, kind, message, prefix=dotted(name), ignore=told.ignored))
+    made = tuple(leaves(types, kind, message, prefix=dotted(name), ignore=ignored(source)))
     turning, pictures = any(leaf.is_quaternion for leaf in made), any(leaf.form == "image" for leaf in made)
     wrong = {
         "linear": "holds rotations: 'slerp' turns them, and interpolates the rest" if turning else "",
@@ -153,9 +141,9 @@ def _stream(name: str, channel: Channel, message: Any, *, types: Types, told: To
     }.get(policy, "")
     if pictures and policy in {"linear", "slerp", "once"}:
         wrong = "holds images: 'nearest' and 'hold' are for them"
-    if wrong and name != told.clock:
+    if wrong and name != source.clock:
         raise SpecError(f"source.topics: {channel.topic} = '{policy}', but it {wrong}")
-    is_once = policy == "once" or not (made or name == told.clock)  # without a field it takes no part
+    is_once = policy == "once" or not (made or name == source.clock)  # without a field it takes no part
     return Stream(name, channel.topic, is_once, "nearest" if is_once else policy, made)
 
 

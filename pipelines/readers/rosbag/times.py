@@ -12,8 +12,9 @@ from pipelines.readers.rosbag import clock
 from pipelines.readers.rosbag.bag import Bag
 from pipelines.readers.rosbag.clock import NS, Choice
 from pipelines.readers.rosbag.storage import Channel
-from pipelines.readers.rosbag.streams import Stream, Told, parts, stamp
+from pipelines.readers.rosbag.streams import Stream, has_header, is_read, parts, stamp
 from pipelines.readers.rosbag.types import Types
+from schemas.declarations.formats import RosbagSource
 from schemas.errors import SourceError
 from schemas.source import Array, Field
 
@@ -23,21 +24,21 @@ TIMESTAMP = "timestamp"
 TIMES = ("clock.start_ns", "clock.cut_start", "clock.cut_end")
 
 
-def fields(streams: Sequence[Stream], told: Told) -> Iterator[Field]:
+def fields(streams: Sequence[Stream], source: RosbagSource) -> Iterator[Field]:
     """Describe what is known of an episode's times."""
     yield Field(path=TIMESTAMP, kind="number", dtype="float64", doc="seconds since the first step")
     for path in TIMES:
         yield Field(path=path, kind="number", dtype="int64", per_step=False)
     for stream in streams:
-        named = [f"skew.{stream.path}.max_s", f"skew.{stream.path}.median_s"] if _is_resampled(stream, told) else []
-        if told.is_header(stream.topic):
+        named = [f"skew.{stream.path}.max_s", f"skew.{stream.path}.median_s"] if _is_resampled(stream, source) else []
+        if has_header(source, stream.topic):
             named += [f"lag.{stream.path}.median_s", f"lag.{stream.path}.drift_s"]
         for path in named:
             yield Field(path=path, kind="number", dtype="float64", per_step=False)
 
 
-def _is_resampled(stream: Stream, told: Told) -> bool:
-    return not stream.is_once and stream.name != told.clock
+def _is_resampled(stream: Stream, source: RosbagSource) -> bool:
+    return not stream.is_once and stream.name != source.clock
 
 
 @dataclass(slots=True)
@@ -57,11 +58,11 @@ class Plan:
 
 
 def tracks_of(
-    bag: Bag, streams: Sequence[Stream], told: Told, *, topics: Mapping[str, Channel], types: Types
+    bag: Bag, streams: Sequence[Stream], source: RosbagSource, *, topics: Mapping[str, Channel], types: Types
 ) -> dict[str, Track]:
     """Read the time of every message."""
     tracks = {stream.name: Track() for stream in streams}
-    plain = {stream.name for stream in streams if stream.name == stream.topic and not told.is_header(stream.topic)}
+    plain = {stream.name for stream in streams if stream.name == stream.topic and not has_header(source, stream.topic)}
     counts = Counter[str]()
     for message in bag.messages(topics):
         counts[message.topic] += 1
@@ -71,10 +72,10 @@ def tracks_of(
         for name, part in parts(message, topics, types):
             if name not in tracks:
                 text = f"{name} is not in the first bag; leave it out with source.ignore = ['{name}']"
-                if told.reads(name):
+                if is_read(source, name):
                     raise SourceError(text, reason="contradicts_fields")
                 continue
-            time = stamp(part, message.topic) if told.is_header(message.topic) else message.time
+            time = stamp(part, message.topic) if has_header(source, message.topic) else message.time
             tracks[name].stamps.append(time)
             tracks[name].lags.append(message.time - time)
     bag.check_counts({topic: counts[topic] for topic in topics})
@@ -82,50 +83,53 @@ def tracks_of(
 
 
 def plans_of(
-    streams: Sequence[Stream], tracks: Mapping[str, Track], told: Told
+    streams: Sequence[Stream], tracks: Mapping[str, Track], source: RosbagSource
 ) -> tuple[Array, dict[str, Plan], dict[str, Any]]:
     """Choose the steps, and for each the messages of every stream."""
     metadata: dict[str, Any] = {}
     orders, stamps = dict[str, Array](), dict[str, Array]()
     for stream in streams:
         track = tracks[stream.name]
-        told_stamps = np.frombuffer(track.stamps, np.int64) if track.stamps else np.zeros(0, np.int64)
-        if told.is_header(stream.topic):
+        recorded = np.frombuffer(track.stamps, np.int64) if track.stamps else np.zeros(0, np.int64)
+        if has_header(source, stream.topic):
             metadata |= _lag(stream.path, np.frombuffer(track.lags, np.int64))
         if stream.is_once:
             continue
-        if (np.abs(told_stamps) > FAR).any():
+        if (np.abs(recorded) > FAR).any():
             raise SourceError(f"{stream.name}: a stamp {FAR} ns or more from 1970", reason="bad_timestamps")
         try:
-            orders[stream.name] = clock.in_order(told_stamps, told.disorder)
+            orders[stream.name] = clock.in_order(recorded, source.disorder)
         except SourceError as error:
-            raise SourceError(f"{stream.name}: {error.message}", reason=error.reason) from error
-        stamps[stream.name] = told_stamps[orders[stream.name]]
-    steps, cut = _steps([stream for stream in streams if not stream.is_once], stamps, told)
+            raise error.at(prefix=stream.name) from error
+        stamps[stream.name] = recorded[orders[stream.name]]
+    steps, cut = _steps([stream for stream in streams if not stream.is_once], stamps, source)
     metadata |= dict(zip(TIMES, (int(steps[0]), *cut), strict=True))
     plans = {}
     for stream in streams:
         if stream.is_once:
             continue
         choice = clock.choose(stamps[stream.name], steps, stream.policy)
-        if _is_resampled(stream, told):
-            metadata |= _skew(stream, choice.skew, told)
+        if _is_resampled(stream, source):
+            metadata |= _skew(stream, choice.skew, source)
         used = np.unique(np.concatenate([choice.left, choice.right]))
         plans[stream.name] = Plan(orders[stream.name][used], choice.of(used))
     return steps, plans, metadata
 
 
-def _steps(streams: Sequence[Stream], stamps: Mapping[str, Array], told: Told) -> tuple[Array, tuple[int, int]]:
+def _steps(
+    streams: Sequence[Stream], stamps: Mapping[str, Array], source: RosbagSource
+) -> tuple[Array, tuple[int, int]]:
     """Give the clock's steps for which every topic has a value, and how many are cut off before and after."""
-    if isinstance(told.clock, str):
-        whole = stamps[told.clock]
+    if isinstance(source.clock, str):
+        whole = stamps[source.clock]
     else:
+        hz = source.clock or 0.0
         start = min((held[0] for held in stamps.values() if len(held)), default=0)
         end = max((held[-1] for held in stamps.values() if len(held)), default=-1)
-        if (end - start) / NS * told.clock > MAX_STEPS:
-            raise SourceError(f"more than {MAX_STEPS} steps at {told.clock:g} Hz", reason="too_large")
+        if (end - start) / NS * hz > MAX_STEPS:
+            raise SourceError(f"more than {MAX_STEPS} steps at {hz:g} Hz", reason="too_large")
         latest = max((held[0] for held in stamps.values() if len(held)), default=0)
-        whole = clock.ticks(int(latest), int(end), told.clock)
+        whole = clock.ticks(int(latest), int(end), hz)
     kept = np.ones(len(whole), bool)
     for stream in streams:
         kept &= clock.covered(stamps[stream.name], whole, stream.policy)
@@ -143,13 +147,12 @@ def _steps(streams: Sequence[Stream], stamps: Mapping[str, Array], told: Told) -
     return whole[kept], (int(places[0]), int(len(whole) - 1 - places[-1]))
 
 
-def _skew(stream: Stream, skew: Array, told: Told) -> dict[str, float]:
+def _skew(stream: Stream, skew: Array, source: RosbagSource) -> dict[str, float]:
     largest = float(skew.max())
-    if told.max_skew is not None and largest > told.max_skew:
+    limit = source.max_skew
+    if limit is not None and largest > limit:
         step = int(skew.argmax())
-        message = (
-            f"{stream.name}: the message for step {step} is {largest:g} s away; source.max_skew is {told.max_skew:g} s"
-        )
+        message = f"{stream.name}: the message for step {step} is {largest:g} s away; source.max_skew is {limit:g} s"
         raise SourceError(message, reason="skew")
     return {f"skew.{stream.path}.max_s": largest, f"skew.{stream.path}.median_s": float(np.median(skew))}
 

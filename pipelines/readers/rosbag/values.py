@@ -11,9 +11,10 @@ from pipelines.readers.rosbag.bag import Bag
 from pipelines.readers.rosbag.clock import NS, Choice
 from pipelines.readers.rosbag.fields import Leaf
 from pipelines.readers.rosbag.storage import Channel
-from pipelines.readers.rosbag.streams import Stream, Told, parts
+from pipelines.readers.rosbag.streams import Stream, is_read, parts
 from pipelines.readers.rosbag.times import Plan, plans_of, tracks_of
 from pipelines.readers.rosbag.types import types_of
+from schemas.declarations.formats import RosbagSource
 from schemas.errors import SourceError
 from schemas.source import Column
 
@@ -21,18 +22,18 @@ LIMIT = 4 << 30  # bytes of one column of an episode
 
 
 def episode(
-    bag: Bag, streams: Sequence[Stream], told: Told, *, columns: Collection[str] | None
+    bag: Bag, streams: Sequence[Stream], source: RosbagSource, *, columns: Collection[str] | None
 ) -> tuple[dict[str, Column], dict[str, Any]]:
     """Read a bag: what it has per step, and what it has once; one unlike the first bag is a SourceError."""
-    topics = _same_topics(bag, streams, told)
-    types = types_of(tuple(c for c in bag.channels if c.topic in topics), told.ros)
-    tracks = tracks_of(bag, streams, told, topics=topics, types=types)
-    steps, plans, metadata = plans_of(streams, tracks, told)
+    topics = _same_topics(bag, streams, source)
+    types = types_of(tuple(c for c in bag.channels if c.topic in topics), source.ros)
+    tracks = tracks_of(bag, streams, source, topics=topics, types=types)
+    steps, plans, metadata = plans_of(streams, tracks, source)
     wanted = {}
     for stream in streams:
         leaves = [leaf for leaf in stream.leaves if columns is None or leaf.path in columns]
         if leaves:
-            wanted[stream.name] = Collected(stream, leaves, plans.get(stream.name), images=told.images)
+            wanted[stream.name] = Collected(stream, leaves, plans.get(stream.name), images=source.images)
     read = {stream.topic: topics[stream.topic] for stream in streams if stream.name in wanted}
     for message in bag.messages(read):
         whole = wanted.get(message.topic)
@@ -50,9 +51,9 @@ def episode(
     return made, metadata
 
 
-def _same_topics(bag: Bag, streams: Sequence[Stream], told: Told) -> dict[str, Channel]:
+def _same_topics(bag: Bag, streams: Sequence[Stream], source: RosbagSource) -> dict[str, Channel]:
     """Compare the topics with those of the first bag."""
-    here = {name: channel for name, channel in bag.topics().items() if told.reads(name) and channel.count}
+    here = {name: channel for name, channel in bag.topics().items() if is_read(source, name) and channel.count}
     known = {stream.topic for stream in streams}
     if missing := sorted(known - here.keys()):
         message = f"there is no message on {missing[0]}, on which the first bag has some"

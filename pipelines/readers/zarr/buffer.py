@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -10,27 +11,19 @@ from pipelines.readers.fields import VALUE_LIMIT, Leaf
 from pipelines.readers.names import covers
 from pipelines.readers.zarr.arrays import Rows, arrays_of
 from pipelines.readers.zarr.store import Files, SourceStore
+from schemas.declarations.formats import ZarrSource
 from schemas.errors import SourceError
 from schemas.source import Array
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Told:
-    """What a declaration says of the stores: the keys of `source`."""
+def _is_step(source: ZarrSource, place: str) -> bool:
+    """Whether an array has a row for each step, not for each episode."""
+    return place != source.episode_ends and (not source.steps or place.startswith(f"{source.steps}/"))
 
-    ends: str
-    steps: str
-    ignore: tuple[str, ...]
-    frames: Mapping[str, str]
-    fill: tuple[str, ...]
 
-    def is_step(self, place: str) -> bool:
-        """Say whether an array has a row for each step, not for each episode."""
-        return place != self.ends and (not self.steps or place.startswith(f"{self.steps}/"))
-
-    def path_of(self, place: str) -> str:
-        """Give the field of an array: its dotted path, for those of the steps relative to their group."""
-        return (place.removeprefix(f"{self.steps}/") if self.steps else place).replace("/", ".")
+def _path_of(source: ZarrSource, place: str) -> str:
+    """Return the field of an array: its dotted path, for those of the steps relative to their group."""
+    return (place.removeprefix(f"{source.steps}/") if source.steps else place).replace("/", ".")
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,33 +36,35 @@ class Buffer:
     ends_file: str  # the chunk that changes when episodes are added
 
     @classmethod
-    def of(cls, files: Files, told: Told) -> "Buffer":
-        """Read all descriptions of a store, and its ends."""
-        store = SourceStore(files, path_of=told.path_of, fill=told.fill)
-        arrays = arrays_of(store, lambda place: covers(told.ignore, told.path_of(place)))
-        if told.ends not in arrays:
-            message = f"there is no array '{told.ends}'; source.episode_ends says where the episodes' ends are"
+    def of(cls, files: Files, source: ZarrSource) -> "Buffer":
+        """Read all descriptions of a store, and its ends; the places in `source` have no slashes around them."""
+        path_of = partial(_path_of, source)
+        store = SourceStore(files, path_of=path_of, fill=source.fill)
+        arrays = arrays_of(store, lambda place: covers(source.ignore, path_of(place)))
+        place_of_ends = source.episode_ends
+        if place_of_ends not in arrays:
+            message = f"there is no array '{place_of_ends}'; source.episode_ends says where the episodes' ends are"
             raise SourceError(message, reason="no_episodes")
-        held = arrays.pop(told.ends)
-        ends = _ends(Rows(held, told.ends))
-        if not any(map(told.is_step, arrays)):
-            raise _no_steps(told, ends)
+        held = arrays.pop(place_of_ends)
+        ends = _ends(Rows(held, place_of_ends))
+        if not any(_is_step(source, place) for place in arrays):
+            raise _no_steps(source, ends)
         rows: dict[str, Rows] = {}
         leaves: dict[str, Leaf] = {}
         for place, array in arrays.items():
-            path = told.path_of(place)
+            path = path_of(place)
             if path in rows:
                 raise SourceError(f"two arrays are called {path}", reason="unsupported_field")
-            if covers(told.fill, path) and array.metadata.fill_value is None:
+            if covers(source.fill, path) and array.metadata.fill_value is None:
                 message = f"source.fill: {path} has no fill value, so what its missing chunks held is not known"
                 raise SourceError(message, reason="unsupported_field")
-            rows[path] = Rows(array, path, told.frames.get(path))
-            is_value = not told.is_step(place)
+            rows[path] = Rows(array, path, source.frames.get(path))
+            is_value = not _is_step(source, place)
             if is_value and rows[path].count != len(ends):
                 raise _neither(place, path, rows=rows[path].count, episodes=len(ends))
-            leaves[path] = rows[path].leaf(is_value=is_value, is_declared=path in told.frames)
+            leaves[path] = rows[path].leaf(is_value=is_value, is_declared=path in source.frames)
         last = max(0, -(-len(ends) // (held.shards or held.chunks)[0]) - 1)
-        return cls(rows, leaves, ends, f"{told.ends}/{held.metadata.encode_chunk_key((last,))}")
+        return cls(rows, leaves, ends, f"{place_of_ends}/{held.metadata.encode_chunk_key((last,))}")
 
     @property
     def size(self) -> int:
@@ -109,11 +104,11 @@ def _ends(rows: Rows) -> Array:
     return ends[1:]
 
 
-def _no_steps(told: Told, ends: Array) -> SourceError:
+def _no_steps(source: ZarrSource, ends: Array) -> SourceError:
     steps = int(ends[-1]) if len(ends) else 0
     return SourceError(
-        f"there is no array below '{told.steps}', but {told.ends} has {len(ends)} episodes of {steps} steps together: "
-        "the store was copied without them, or source.steps says in which group they are",
+        f"there is no array below '{source.steps}', but {source.episode_ends} has {len(ends)} episodes of {steps} "
+        "steps together: the store was copied without them, or source.steps says in which group they are",
         reason="no_episodes",
     )
 

@@ -12,7 +12,7 @@ from pipelines.verify import verify
 from schemas.declarations import catalog
 from schemas.store.dataset import Dataset, open_dataset
 from tests.makers import write_hdf5
-from tests.pipelines.readers.reading import ARM, Reading
+from tests.pipelines.readers.reading import ARM, Opener, Reading
 
 DEMOS = "data/demo_*"
 SPEC = f"""
@@ -52,11 +52,10 @@ def edit(file: Path, change: Callable[[Any], Any]) -> None:
 
 def opened(uri: Path | str, **layout: Any) -> Reader:
     """Open a source; `layout` has the keys of a declaration."""
-    from pipelines.readers.hdf5.reader import Hdf5Reader
-
-    return Hdf5Reader(str(uri), **layout)
+    return opener(uri, **({"episodes": DEMOS, **layout} if layout else {}))
 
 
+opener = Opener("hdf5")
 reading = Reading(opened)
 read, episodes, outcome, details = reading.read, reading.episodes, reading.outcome, reading.details
 

@@ -10,6 +10,8 @@ import numpy as np
 from PIL import Image
 
 from pipelines.readers.reader import Reader, plan
+from pipelines.readers.registry import reader_of
+from schemas.declarations.formats import OURS
 from schemas.source import Array, RawEpisode, Unreadable
 
 ARM = """
@@ -19,6 +21,18 @@ robot      = "arm"
 controller = "joint_position"
 action     = { origin = "commanded", parts = { joints = "joint a b, rad, absolute" } }
 """  # the embodiment of the sources that tests write
+
+
+@dataclass(frozen=True, slots=True)
+class Opener:
+    """Opens sources of one format: as `layout` declares, which has the keys of its table; guessed where it has none."""
+
+    format: str
+
+    def __call__(self, uri: Path | str, **layout: Any) -> Reader:
+        source = OURS[self.format](format=self.format, **layout) if layout else None
+        reader: Reader = reader_of(self.format)(str(uri), source)
+        return reader
 
 
 @dataclass(frozen=True, slots=True)

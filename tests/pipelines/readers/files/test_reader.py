@@ -17,16 +17,17 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from pipelines.readers.files import tables
-from pipelines.readers.files.reader import EpisodeFilesReader
+from pipelines.readers.files.reader import guess as guess_names
+from pipelines.readers.folder import SourceFolder
 from pipelines.readers.history import History
-from pipelines.readers.reader import plan
+from pipelines.readers.reader import Reader, plan
 from pipelines.readers.registry import guess
 from schemas.declarations import catalog
 from schemas.errors import SourceError, SpecError, UsageError
 from schemas.source import RawEpisode
 from schemas.store.dataset import open_dataset
 from tests.makers import PEAK, write_csv, write_jsonl, write_video
-from tests.pipelines.readers.reading import ARM, Reading, decoded
+from tests.pipelines.readers.reading import ARM, Opener, Reading, decoded
 from tests.pipelines.toy import jpeg, oxe
 
 STEPS = 4
@@ -71,13 +72,23 @@ def source(tmp_path: Path) -> Path:
     return tmp_path / "source"
 
 
-reading = Reading(EpisodeFilesReader)
+opener = Opener("folder")
+
+
+def opened(uri: Path, **layout: Any) -> Reader:
+    """Open a source; where the layout does not name its episodes, they are guessed."""
+    if layout and "episodes" not in layout:
+        layout["episodes"] = guess_names(SourceFolder.at(str(uri)))
+    return opener(uri, **layout)
+
+
+reading = Reading(opened)
 read, episodes, outcome, details = reading.read, reading.episodes, reading.outcome, reading.details
 
 
 def refused(uri: Path, **layout: Any) -> SourceError:
     with pytest.raises(SourceError) as caught:
-        EpisodeFilesReader(str(uri), **layout)
+        opened(uri, **layout)
     return caught.value
 
 
@@ -90,7 +101,7 @@ def declare(folder: Path, source: str) -> Path:
 
 
 def test_folders_come_in_the_order_of_their_numbers_with_tables_images_and_texts(source: Path) -> None:
-    reader = EpisodeFilesReader(str(source))
+    reader = opened(source)
     assert reader.layout() == {"episodes": "episode_*"}
     found = episodes(source, ignore_lines="confidence: *")
     for episode, number, seed in zip(found, (1, 2, 10), (2, 0, 1), strict=True):
@@ -152,7 +163,7 @@ def test_arrays_of_any_order_texts_and_single_values(tmp_path: Path) -> None:
     assert np.array_equal([decoded(image) for image in episode.steps["grey"]], frames[..., 0])
     values = [episode.metadata[f"all.{name}"] for name in ("task", "gain", "matrix")]
     assert values == ["lift ☂", 0.5, np.eye(3).tolist()]
-    assert EpisodeFilesReader(str(tmp_path), **told).layout() == {"episodes": "e_*", **told}
+    assert opened(tmp_path, **told).layout() == {"episodes": "e_*", **told}
 
 
 def test_videos_and_nested_folders_are_fields(tmp_path: Path) -> None:
@@ -329,7 +340,7 @@ def test_time_stamps_as_names_are_declared(source: Path) -> None:
 
 
 def test_an_episode_that_vanished_is_missing_and_an_empty_one_too(source: Path) -> None:
-    reader = EpisodeFilesReader(str(source))
+    reader = opened(source)
     (ref,) = plan(reader.files())
     (source / "episode_2/steps.csv").unlink()
     reasons = [getattr(value, "reason", "ok") for value in reader.read(ref)]
@@ -403,7 +414,9 @@ def test_large_arrays_of_frames_take_the_memory_of_some_frames(tmp_path: Path) -
 import sys
 from pipelines.readers.files.reader import EpisodeFilesReader
 from pipelines.readers.reader import plan
-reader = EpisodeFilesReader(sys.argv[1], images="jpeg 90")
+from schemas.declarations.formats import FolderSource
+source = FolderSource(format="folder", episodes="*", images="jpeg 90")
+reader = EpisodeFilesReader(sys.argv[1], source)
 before = {PEAK}
 (episode,) = [episode for ref in plan(reader.files()) for episode in reader.read(ref)]
 print(episode.n_steps(), ({PEAK} - before) >> 10)
@@ -424,11 +437,11 @@ def test_a_wrong_declaration_says_so(tmp_path: Path) -> None:
     with pytest.raises(SpecError, match=r"source.*episodes"):
         catalog.dataset(str(declare(tmp_path, '{ format = "folder" }')))
     with pytest.raises(UsageError, match=r"nothing here is called 'x\*'"):
-        EpisodeFilesReader(str(tmp_path), episodes="x*")
+        opened(tmp_path, episodes="x*")
     with pytest.raises(UsageError, match=r"x\.npz: no such file"):
-        EpisodeFilesReader(str(tmp_path / "x.npz"))
+        opened(tmp_path / "x.npz")
     with pytest.raises(UsageError, match="no episodes here"):
-        EpisodeFilesReader(str(tmp_path))
+        opened(tmp_path)
 
 
 def test_inspect_convert_append_and_verify_work_on_folders(source: Path, tmp_path: Path) -> None:
@@ -448,6 +461,6 @@ def test_inspect_convert_append_and_verify_work_on_folders(source: Path, tmp_pat
 
 
 def test_a_changed_episode_is_noticed(source: Path) -> None:
-    before = History.of(EpisodeFilesReader(str(source)))
+    before = History.of(opened(source))
     (source / "episode_2/lang.txt").write_text("another text")
-    assert History.of(EpisodeFilesReader(str(source))).since(before).changed == ("episode_2/steps.csv",)
+    assert History.of(opened(source)).since(before).changed == ("episode_2/steps.csv",)

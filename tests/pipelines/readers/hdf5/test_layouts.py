@@ -87,6 +87,7 @@ def test_maniskill_has_one_observation_more_than_actions_and_a_file_of_json_besi
     write_hdf5(tmp_path / "trajectory.h5", {f"traj_{i}": made for i in (0, 1, 10)})
     (tmp_path / "trajectory.json").write_text('{"env_info": {"env_id": "PickCube-v1"}, "episodes": []}')
     told: dict[str, Any] = {
+        "episodes": "traj_*",
         "drop_last": ["obs", "env_states"],
         "frames": {"obs.sensor_data.base_camera.rgb": "hwc rgba"},
         "beside": {"told": "{file}.json"},

@@ -14,7 +14,6 @@ import pytest
 
 from pipelines.convert.convert import convert
 from pipelines.readers.hdf5 import columns as hdf5_columns
-from pipelines.readers.hdf5.reader import Hdf5Reader
 from pipelines.readers.reader import plan
 from pipelines.verify import verify
 from schemas.declarations import catalog
@@ -29,6 +28,8 @@ from tests.pipelines.readers.demos import (
     edit,
     episodes,
     make_demo,
+    opened,
+    opener,
     outcome,
     write_demos,
 )
@@ -135,14 +136,14 @@ def test_a_row_of_zeros_among_encoded_images_is_a_frame_that_was_never_written(t
 def test_the_layout_is_guessed_where_nothing_is_declared(tmp_path: Path, groups: list[str], pattern: str) -> None:
     made = {path: {"x": np.zeros((2, 1))} for path in groups}
     file = write_hdf5(tmp_path / "x.h5", {**made, **({"/": {"action": np.zeros((2, 1))}} if pattern == "/" else {})})
-    assert Hdf5Reader(str(file)).episodes == pattern
+    assert opened(file).layout() == {"episodes": pattern}
 
 
 def test_files_may_lie_deeper(tmp_path: Path) -> None:
     for task in ("b", "a"):
         write_demos(tmp_path / task / "panda" / "demo.hdf5", 1)
         write_demos(tmp_path / task / "other.hdf5", 1)
-    reader = Hdf5Reader(str(tmp_path), files="*/panda/*.hdf5")
+    reader = opened(tmp_path, files="*/panda/*.hdf5")
     assert [part.name for part in reader.files()["train"]] == ["a/panda/demo.hdf5", "b/panda/demo.hdf5"]
 
 
@@ -281,7 +282,7 @@ def test_a_truncated_file_is_counted_and_the_others_are_read(tmp_path: Path) -> 
 def test_a_file_that_is_no_hdf5_is_refused_by_name(tmp_path: Path, content: bytes, reason: str) -> None:
     (tmp_path / "x.hdf5").write_bytes(content)
     with pytest.raises(SourceError, match=r"x\.hdf5: not an HDF5 file") as caught:
-        Hdf5Reader(str(tmp_path))
+        opener(tmp_path)
     assert caught.value.reason == reason
 
 
@@ -293,7 +294,7 @@ def test_a_file_in_which_no_group_matches_is_counted(tmp_path: Path) -> None:
 
 def test_a_file_that_changed_after_the_plan_balances(tmp_path: Path) -> None:
     file = write_demos(tmp_path / "x.hdf5", 2)
-    reader = Hdf5Reader(str(file))
+    reader = opener(file)
     (ref,) = plan(reader.files())
     edit(file, lambda f: f.copy("data/demo_8", f["data"], "demo_20"))
     values = list(reader.read(ref))
@@ -391,7 +392,7 @@ def test_a_dataset_that_keeps_its_values_in_another_file_is_refused(
     file = write_demos(tmp_path / "x.hdf5", 1)
     edit(file, lambda f: change(f["data/demo_8"]))
     with pytest.raises(SourceError, match="keeps its values in other files: refused") as caught:
-        Hdf5Reader(str(file), episodes=DEMOS)
+        opened(file, episodes=DEMOS)
     assert caught.value.reason == "unsafe_link"
 
 
@@ -414,7 +415,7 @@ def test_a_soft_link_to_data_of_the_same_file_is_followed(tmp_path: Path) -> Non
 def test_what_may_be_a_pickle_or_has_no_column_is_refused_at_once(tmp_path: Path, values: Any) -> None:
     file = write_demos(tmp_path / "x.hdf5", 1, odd=values)
     with pytest.raises(SourceError, match=r"odd holds .*source\.ignore = \['odd'\]") as caught:
-        Hdf5Reader(str(file))
+        opener(file)
     assert caught.value.reason == "unsupported_field"
     assert len(episodes(file, ignore=["odd"])) == 1
 
@@ -423,7 +424,7 @@ def test_references_are_refused(tmp_path: Path) -> None:
     file = write_demos(tmp_path / "x.hdf5", 1)
     edit(file, lambda f: f["data/demo_8"].create_dataset("ref", (4,), h5py.ref_dtype))
     with pytest.raises(SourceError, match="ref holds references"):
-        Hdf5Reader(str(file))
+        opener(file)
 
 
 def test_what_would_inflate_beyond_the_limit_is_not_read(tmp_path: Path) -> None:
@@ -440,7 +441,7 @@ def test_a_crowd_of_groups_is_refused(tmp_path: Path, monkeypatch: pytest.Monkey
 
     monkeypatch.setattr(tree, "MAX_NODES", 3)
     with pytest.raises(SourceError, match="more than 3 groups and datasets"):
-        Hdf5Reader(str(write_demos(tmp_path / "x.hdf5")))
+        opener(write_demos(tmp_path / "x.hdf5"))
 
 
 # --- declarations and commands ---
@@ -462,7 +463,7 @@ def test_a_wrong_declaration_says_so(tmp_path: Path, source: str, words: str) ->
 
 def test_a_folder_without_files_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no HDF5 file here"):
-        Hdf5Reader(str(tmp_path))
+        opener(tmp_path)
 
 
 def test_inspect_convert_append_and_verify_work_on_files(tmp_path: Path) -> None:

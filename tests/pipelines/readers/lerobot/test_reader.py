@@ -19,7 +19,6 @@ from pipelines.readers import reader as source
 from pipelines.readers import video
 from pipelines.readers.folder import LFS_MARK
 from pipelines.readers.lerobot import columns as parquet
-from pipelines.readers.lerobot.reader import LerobotReader
 from pipelines.readers.reader import Reader, plan
 from pipelines.readers.registry import guess, open_source
 from pipelines.verify import verify
@@ -28,7 +27,7 @@ from schemas.errors import SourceError, SpecError, UsageError
 from schemas.source import Array, Ragged, RawEpisode
 from schemas.store.dataset import Dataset, open_dataset
 from tests.lerobot import FPS, drawn, edit_info, write_lerobot, write_video
-from tests.pipelines.readers.reading import ARM, Reading, decoded
+from tests.pipelines.readers.reading import ARM, Opener, Reading, decoded
 from tests.pipelines.toy import jpeg, oxe
 
 av = pytest.importorskip("av", reason="the extra 'lerobot'")
@@ -65,9 +64,10 @@ def write(folder: Path, count: int = 3, *, version: str = "v3.0", **more: Any) -
 
 
 def opened(uri: str, **layout: Any) -> Reader:
-    return LerobotReader(uri, **{"ignore": (), "images": "png", **layout})
+    return opener(uri, **{"ignore": (), "images": "png", **layout})
 
 
+opener = Opener("lerobot")
 reading = Reading(opened)
 read, episodes, outcome, details = reading.read, reading.episodes, reading.outcome, reading.details
 
@@ -234,7 +234,7 @@ def test_a_part_of_a_file_is_read_like_the_whole(tmp_path: Path, monkeypatch: py
     for name in ("SMALL", "LARGE"):
         monkeypatch.setattr(source, name, 100)
     monkeypatch.setattr(video, "AHEAD", 0)
-    reader = LerobotReader(str(folder), ignore=(), images="png")
+    reader = opened(str(folder))
     refs = plan(reader.files())
     assert len(refs) == 6
     for ref in reversed(refs):
@@ -318,14 +318,14 @@ def test_a_camera_without_any_file_is_an_error_until_it_is_declared_so(tmp_path:
     assert error.reason == "bad_info"
     assert f"source.ignore = ['{WRIST}']" in error.message
     assert outcome(folder, ignore=[WRIST]) == ["ok"] * 3
-    guessed = LerobotReader(str(folder))
+    guessed = open_source(str(folder))
     assert guessed.layout() == {"ignore": [WRIST]}
     assert any(WRIST in note for note in guessed.notes())
 
 
 def test_a_template_that_leads_nowhere_is_told_with_the_one_that_does(tmp_path: Path) -> None:
     folder = write(tmp_path, version="v2.0")
-    usual = LerobotReader(str(folder)).info.usual
+    usual = open_source(str(folder)).info.usual
     wrong = {kind: path.replace("episode_chunk", "episode_index") for kind, path in usual.items()}
     edit_info(folder, **wrong)
     error = refused(folder)
@@ -333,7 +333,7 @@ def test_a_template_that_leads_nowhere_is_told_with_the_one_that_does(tmp_path: 
     paths = {kind: usual[kind] for kind in ("data_path", "video_path")}
     assert all(f"source.{kind} = '{path}'" in error.message for kind, path in paths.items())
     assert outcome(folder, **paths) == ["ok"] * 3
-    assert LerobotReader(str(folder)).layout() == paths
+    assert open_source(str(folder)).layout() == paths
 
 
 def test_templates_of_ones_own_are_honoured(tmp_path: Path) -> None:
@@ -395,7 +395,7 @@ def test_a_declared_feature_without_a_column_is_an_error_until_it_is_declared_so
     edit_info(folder, features={"observation.force": {"dtype": "float32", "shape": [6], "names": None}})
     assert "observation.force is declared, but no column" in refused(folder).message
     assert outcome(folder, ignore=["observation.force"]) == ["ok"] * 3
-    assert LerobotReader(str(folder)).layout() == {"ignore": ["observation.force"]}
+    assert open_source(str(folder)).layout() == {"ignore": ["observation.force"]}
 
 
 @pytest.mark.parametrize(
@@ -596,9 +596,9 @@ def test_the_only_dataset_below_a_folder_is_found_and_several_are_listed(tmp_pat
     assert len(episodes(tmp_path / "lab")) == 1
     write(tmp_path / "lab/tuesday", 1)
     with pytest.raises(UsageError, match=r"several sources, name one: .*monday/source \(lerobot\), .*tuesday/source"):
-        LerobotReader(str(tmp_path / "lab"))
+        opener(tmp_path / "lab")
     with pytest.raises(UsageError, match="no LeRobotDataset here"):
-        LerobotReader(str(tmp_path / "lab/monday/source/data"))
+        opener(tmp_path / "lab/monday/source/data")
 
 
 def test_a_remote_dataset_is_read_alike(tmp_path: Path) -> None:

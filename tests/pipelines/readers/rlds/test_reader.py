@@ -175,7 +175,7 @@ from pipelines.readers.rlds.reader import RldsReader
 from pipelines.readers.reader import plan
 reader = RldsReader({str(pristine)!r})
 assert sum(1 for ref in plan(reader.files()) for _ in reader.read(ref)) == 5
-print([name for name in ("tensorflow", "tensorflow_datasets", "pyarrow", "polars", "pydantic", "fsspec", "apache_beam")
+print([name for name in ("tensorflow", "tensorflow_datasets", "pyarrow", "polars", "fsspec", "apache_beam")
        if name in sys.modules])
 """
     root = Path(__file__).parents[4]

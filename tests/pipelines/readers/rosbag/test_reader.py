@@ -18,7 +18,6 @@ from PIL import Image
 from pipelines.convert.convert import convert
 from pipelines.readers.reader import plan
 from pipelines.readers.registry import open_source
-from pipelines.readers.rosbag.reader import RosbagReader
 from pipelines.verify import verify
 from schemas.declarations import catalog
 from schemas.errors import SourceError, SpecError, UsageError
@@ -26,7 +25,7 @@ from schemas.source import Array, RawEpisode, Unreadable
 from schemas.store.dataset import Dataset, open_dataset
 from tests import bags
 from tests.bags import MS, START, Said
-from tests.pipelines.readers.reading import ARM
+from tests.pipelines.readers.reading import ARM, Opener
 from tests.pipelines.toy import jpeg, oxe
 
 pytest.importorskip("rosbags", reason="the extra 'mcap'")
@@ -48,6 +47,9 @@ KINDS = {
 }
 
 
+opened = Opener("rosbag")
+
+
 def arm(steps: int = 5, *, seed: int = 0) -> list[Said]:
     """Record joints at 100 Hz, and commands at 50 Hz that come 2 ms later."""
     said = []
@@ -59,7 +61,7 @@ def arm(steps: int = 5, *, seed: int = 0) -> list[Said]:
 
 
 def read(uri: Path | str, **layout: Any) -> list[RawEpisode | Unreadable]:
-    reader = RosbagReader(str(uri), **{"clock": JOINTS, **layout})
+    reader = opened(uri, **{"clock": JOINTS, **layout})
     values = [value for ref in plan(reader.files()) for value in reader.read(ref)]
     assert [value.index for value in values] == list(range(len(reader.files()["train"])))
     return values
@@ -324,7 +326,7 @@ def test_raw_images_become_png_without_loss(tmp_path: Path, encoding: str, frame
     wanted = PIXELS if encoding.endswith("gb8") or encoding == "bgr8" else frames[..., 0]
     found = np.stack([decoded(image) for image in value.steps["camera.image_raw"]])
     assert np.array_equal(found, wanted)
-    (field,) = (f for f in RosbagReader(str(tmp_path / "x"), clock=1.0).fields if f.path == "camera.image_raw")
+    (field,) = (f for f in opened(tmp_path / "x", clock=1.0).fields if f.path == "camera.image_raw")
     assert field.dtype == ("uint16" if encoding == "16UC1" else "uint8")
     assert "camera.image_raw.encoding" not in value.steps
 
@@ -379,7 +381,7 @@ def test_images_that_are_not_read_are_refused_until_they_are_left_out(
 ) -> None:
     bag = bags.write_bag(tmp_path / "x", [Said("/camera", message(), 0), *arm(3)])
     with pytest.raises(SourceError, match=words) as caught:
-        RosbagReader(str(bag), clock=JOINTS)
+        opened(bag, clock=JOINTS)
     assert caught.value.reason == "unsupported_image"
     assert "source.ignore = ['camera']" in str(caught.value)
     assert len(episode(bag, ignore=["/camera"]).steps["timestamp"]) == 2
@@ -470,7 +472,7 @@ def test_protobuf_is_refused_with_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(
         SourceError, match=r"/x holds messages encoded as 'protobuf'.*convert the file to ROS 2 messages"
     ):
-        RosbagReader(str(tmp_path / "x.mcap"), clock="/x")
+        opened(tmp_path / "x.mcap", clock="/x")
 
 
 def test_several_connections_of_a_topic_may_not_differ_in_type(tmp_path: Path) -> None:
@@ -478,7 +480,7 @@ def test_several_connections_of_a_topic_may_not_differ_in_type(tmp_path: Path) -
     with pytest.raises(
         SourceError, match=r"/cmd_vel holds messages of geometry_msgs/msg/Twist .* and std_msgs/msg/String"
     ):
-        RosbagReader(str(bags.write_bag(tmp_path / "x", said)), clock=JOINTS)
+        opened(bags.write_bag(tmp_path / "x", said), clock=JOINTS)
 
 
 @pytest.mark.parametrize("kind", ["plain", "mcap"])
@@ -544,10 +546,10 @@ def test_types_without_definition_need_the_name_of_a_distribution(tmp_path: Path
     whole = episode(bag)
     without_definitions(bag / "x.db3")
     with pytest.raises(SourceError, match=r"no definition of geometry_msgs/msg/Twist, sensor.*source\.ros = 'humble'"):
-        RosbagReader(str(bag), clock=JOINTS)
+        opened(bag, clock=JOINTS)
     assert repr(episode(bag, ros="humble").steps) == repr(whole.steps)
     with pytest.raises(UsageError, match="'humbel' is not known; did you mean 'humble'"):
-        RosbagReader(str(bag), clock=JOINTS, ros="humbel")
+        opened(bag, clock=JOINTS, ros="humbel")
 
 
 @pytest.mark.parametrize(
@@ -574,7 +576,7 @@ def test_a_definition_that_is_none_is_refused(tmp_path: Path, text: str) -> None
         writer.add_message(channel, START, bytes(12), START)
         writer.finish()
     with pytest.raises(SourceError) as caught:
-        RosbagReader(str(tmp_path / "x.mcap"), clock="/x")
+        opened(tmp_path / "x.mcap", clock="/x")
     assert caught.value.reason in {"no_definition", "too_large", "malformed_message"}
     assert len(str(caught.value)) < 500
 
@@ -621,7 +623,7 @@ def test_a_truncated_file_is_counted_and_the_others_are_read(tmp_path: Path, kin
 def test_an_mcap_file_that_was_never_closed_is_truncated(tmp_path: Path) -> None:
     file = bags.write_mcap(tmp_path / "x.mcap", arm(500), finish=False, chunk_size=1000)
     with pytest.raises(SourceError, match="mcap recover") as caught:
-        RosbagReader(str(file), clock=JOINTS)
+        opened(file, clock=JOINTS)
     assert caught.value.reason == "truncated"
 
 
@@ -629,7 +631,7 @@ def test_an_open_write_ahead_log_is_no_bag_yet(tmp_path: Path) -> None:
     bag = bags.write_bag(tmp_path / "x", arm(), storage="sqlite3")
     (bag / "x.db3-wal").write_bytes(b"x" * 100)
     with pytest.raises(SourceError, match=r"'x\.db3-wal' holds the rest") as caught:
-        RosbagReader(str(bag), clock=JOINTS)
+        opened(bag, clock=JOINTS)
     assert caught.value.reason == "truncated"
 
 
@@ -645,7 +647,7 @@ def test_an_open_write_ahead_log_is_no_bag_yet(tmp_path: Path) -> None:
 def test_a_file_that_is_no_bag_is_refused_by_name(tmp_path: Path, name: str, content: bytes, reason: str) -> None:
     (tmp_path / name).write_bytes(content)
     with pytest.raises(SourceError, match=name) as caught:
-        RosbagReader(str(tmp_path / name), clock=JOINTS)
+        opened(tmp_path / name, clock=JOINTS)
     assert caught.value.reason == reason
 
 
@@ -704,7 +706,7 @@ def test_random_damage_is_a_value_or_an_error_with_a_reason(tmp_path: Path, kind
         for _ in range(int(random_.choice([1, 10]))):
             broken[random_.integers(len(broken))] = random_.integers(256)
         file.write_bytes(broken)
-        reader = RosbagReader(str(tmp_path), clock=JOINTS)
+        reader = opened(tmp_path, clock=JOINTS)
         values = [value for ref in plan(reader.files()) for value in reader.read(ref)]
         assert len(values) == 2
         if isinstance(values[1], Unreadable):
@@ -722,7 +724,7 @@ def test_a_chunk_that_inflates_beyond_reason_is_refused(tmp_path: Path, monkeypa
     for module in (files, storage):
         monkeypatch.setattr(module, "LIMIT", 50_000)
     with pytest.raises(SourceError) as caught:
-        RosbagReader(str(path), clock="/task")
+        opened(path, clock="/task")
     assert caught.value.reason == "too_large"
     with pytest.raises(SourceError, match="inflate to more than 1000"):
         storage.inflated(bz2.compress(bytes(10**6)), "bz2", limit=1000)
@@ -765,20 +767,28 @@ def test_without_a_declaration_the_layout_is_guessed_and_opens_the_same(tmp_path
     bag = bags.write_bag(tmp_path / "x", said)
     reader = open_source(str(bag))
     assert reader.format == "rosbag"
-    assert isinstance(reader, RosbagReader)
     assert reader.layout() == {"clock": "/rgb", "topics": {"/task": "once"}, "ignore": ["/odd"]}
-    assert RosbagReader(str(bag), **reader.layout()).fields == reader.fields
+    assert opened(bag, **reader.layout()).fields == reader.fields
     assert open_source(str(tmp_path)).format == "rosbag"
     run = oxe("inspect", bag)
     assert run.code == 0
     assert "joint_states.position" in run.out
 
 
+def test_bags_that_a_pattern_names_are_converted_and_verified(tmp_path: Path) -> None:
+    for number in (2, 10):
+        bags.write_mcap(tmp_path / f"bags/run_{number}.mcap", arm(4))
+    dataset = converted(
+        tmp_path, tmp_path / "bags", f'{{ format = "rosbag", clock = "{JOINTS}", files = "run_*.mcap" }}'
+    )
+    assert [dataset.episode(i).id for i in range(len(dataset))] == ["run_2.mcap", "run_10.mcap"]
+
+
 def test_nothing_to_read_is_a_clear_error(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no bag here"):
-        RosbagReader(str(tmp_path), clock=JOINTS)
+        opened(tmp_path, clock=JOINTS)
     with pytest.raises(SourceError, match="no messages"):
-        RosbagReader(str(bags.write_mcap(tmp_path / "x.mcap", [])))
+        opened(bags.write_mcap(tmp_path / "x.mcap", []))
 
 
 # --- real bags ---

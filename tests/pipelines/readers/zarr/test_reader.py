@@ -24,12 +24,11 @@ from schemas.errors import SourceError, SpecError
 from schemas.source import Array
 from schemas.store.dataset import open_dataset
 from tests.makers import PEAK, write_zarr
-from tests.pipelines.readers.reading import ARM, Reading, decoded
+from tests.pipelines.readers.reading import ARM, Opener, Reading, decoded
 from tests.pipelines.toy import oxe
 
 zarr = pytest.importorskip("zarr", reason="the extra 'zarr'")
 from pipelines.readers.zarr import arrays as zarr_arrays  # noqa: E402 - after the check
-from pipelines.readers.zarr.reader import ZarrReader  # noqa: E402 - after the check
 
 ENDS = np.array([4, 5, 9, 9, 12])
 ROWS = 12
@@ -60,7 +59,8 @@ def write(folder: Path, *, zarr_format: int = 2, chunks: Mapping[str, Any] | Non
     return write_zarr(folder, make_arrays(**more), zarr_format=zarr_format, chunks=told)
 
 
-reading = Reading(ZarrReader)
+opened = Opener("zarr")
+reading = Reading(opened)
 read, episodes, outcome, details = reading.read, reading.episodes, reading.outcome, reading.details
 
 
@@ -71,7 +71,7 @@ def declare(folder: Path, source: str) -> Path:
 
 def refused(uri: Path, **layout: Any) -> SourceError:
     with pytest.raises(SourceError) as caught:
-        ZarrReader(str(uri), **layout)
+        opened(uri, **layout)
     return caught.value
 
 
@@ -146,7 +146,7 @@ def test_the_ends_and_the_steps_may_be_elsewhere(tmp_path: Path) -> None:
     held = {"action": np.zeros((ROWS, 2)), "cam/top": np.zeros((ROWS, 4, 4, 3), np.uint8), "ends": ENDS}
     store = write_zarr(tmp_path / "x.zarr", held)
     assert "source.episode_ends says where" in str(refused(store))
-    reader = ZarrReader(str(store), episode_ends="ends", steps="")
+    reader = opened(store, episode_ends="ends", steps="")
     assert [field.path for field in reader.fields] == ["episode_path", "action", "cam.top"]
     assert reader.layout() == {"episode_ends": "ends", "steps": ""}
     assert len(episodes(store, **reader.layout())) == 5
@@ -166,7 +166,7 @@ def test_other_layouts_of_images_are_read_as_declared_and_else_stay_numbers(
 ) -> None:
     frames = make_arrays()["data/img"]
     store = write(tmp_path / "x.zarr", **{"data/cam": change(frames)})
-    assert {field.path: field.kind for field in ZarrReader(str(store)).fields}["cam"] == "number"
+    assert {field.path: field.kind for field in opened(store).fields}["cam"] == "number"
     found = [decoded(image) for e in episodes(store, frames={"cam": words}) for image in e.steps["cam"]]
     assert np.array_equal(found, frames)
 
@@ -177,7 +177,7 @@ def test_declared_images_that_are_none_are_refused(tmp_path: Path) -> None:
     assert "no whole numbers of 0..255" in details(store, frames={"cam": "hwc 0..1"})
     for path, words in (("cam", "hwc"), ("action", "hwc"), ("img", "hwc 0..1"), ("img", "chw")):
         with pytest.raises(SpecError, match=rf"source\.frames: {path} is"):
-            ZarrReader(str(store), frames={path: words})
+            opened(store, frames={path: words})
 
 
 def test_texts_are_read_per_step_and_per_episode(tmp_path: Path) -> None:
@@ -199,11 +199,11 @@ def test_texts_of_any_length_are_read(tmp_path: Path) -> None:
 def test_a_chunk_is_read_once_for_all_episodes_in_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = write(tmp_path / "x.zarr", chunks={"data/obs/pos": (ROWS, 3)})
     asked: list[str] = []
-    reader = ZarrReader(str(store))
+    reader = opened(store)
     from pipelines.readers.zarr.store import InFolder
 
-    opened = InFolder.open
-    monkeypatch.setattr(InFolder, "open", lambda self, key: asked.append(key) or opened(self, key))
+    open_key = InFolder.open
+    monkeypatch.setattr(InFolder, "open", lambda self, key: asked.append(key) or open_key(self, key))
     monkeypatch.setattr(zarr_arrays, "BLOCK", 1)  # one chunk at a time
     for ref in plan(reader.files()):
         list(reader.read(ref))
@@ -217,7 +217,7 @@ def test_the_plan_may_split_a_store_and_reads_the_same(tmp_path: Path, monkeypat
     whole = [repr(e.steps) for e in episodes(store)]
     monkeypatch.setattr(planning, "SMALL", 100)
     monkeypatch.setattr(planning, "LARGE", 100)
-    assert len(plan(ZarrReader(str(store)).files())) == 5
+    assert len(plan(opened(store).files())) == 5
     assert [repr(e.steps) for e in episodes(store)] == whole
 
 
@@ -293,13 +293,13 @@ def test_a_store_unlike_the_first_one_is_quarantined(tmp_path: Path) -> None:
 
 def test_a_store_that_grew_after_the_plan_balances(tmp_path: Path) -> None:
     store = write(tmp_path / "x.zarr")
-    reader = ZarrReader(str(store))
+    reader = opened(store)
     (ref,) = plan(reader.files())
     before = History.of(reader)
     write(store, **{"meta/episode_ends": np.array([4, 5, 9, 9, 11, 12])})
     values = list(reader.read(ref))
     assert [getattr(v, "reason", "ok") for v in values] == ["ok"] * 5 + ["undeclared_record"]
-    assert History.of(ZarrReader(str(store))).since(before).changed
+    assert History.of(opened(store)).since(before).changed
     write(store, **{"meta/episode_ends": ENDS[:2]})
     reasons = [getattr(v, "reason", "ok") for v in reader.read(ref)]
     assert reasons == ["ok", "ok", "undeclared_record", *["missing_record"] * 3]
@@ -317,7 +317,7 @@ def test_a_lost_chunk_is_noticed_and_loses_its_episodes_alone(tmp_path: Path, za
     assert "source.fill = ['img']" in details(store)
     filled = episodes(store, fill=["img"])
     assert decoded(filled[1].steps["img"][0]).max() == 0
-    assert ZarrReader(str(store), fill=["img"]).layout() == {"fill": ["img"]}
+    assert opened(store, fill=["img"]).layout() == {"fill": ["img"]}
 
 
 def test_missing_chunks_without_a_fill_value_are_not_filled(tmp_path: Path) -> None:
@@ -461,7 +461,8 @@ def test_a_large_array_takes_the_memory_of_some_chunks(tmp_path: Path) -> None:
 import sys
 from pipelines.readers.reader import plan
 from pipelines.readers.zarr.reader import ZarrReader
-reader = ZarrReader({str(store)!r}, images="jpeg 90")
+from schemas.declarations.formats import ZarrSource
+reader = ZarrReader({str(store)!r}, ZarrSource(format="zarr", images="jpeg 90"))
 before = {PEAK}
 count = 0
 for ref in plan(reader.files()):
@@ -551,6 +552,6 @@ def test_a_real_pickle_is_refused(realdata: Path) -> None:
 def test_open_source_takes_the_layout_that_the_reader_gives(tmp_path: Path) -> None:
     told = {"images": "jpeg 90", "ignore": ["obs"], "files": "*.zarr"}
     write(tmp_path / "x.zarr")
-    reader = ZarrReader(str(tmp_path), **told)
+    reader = opened(tmp_path, **told)
     assert reader.layout() == told
     assert [f.path for f in open_source(str(tmp_path)).fields] != [f.path for f in reader.fields]
