@@ -62,7 +62,7 @@ def standardize(name: str, steps: Mapping[str, Any], view: str | None = None) ->
 
     `name` is whatever `oxe convert` takes; declarations in files are read anew in each call. `steps` has T values under
     each key of the source: a nested or a flat dict (`observation.state` or `observation/state`) of arrays [T, ...],
-    lists of texts, or lists of encoded images. The result is that of a conversion, which is only less tolerant. Here
+    lists of texts, or lists of encoded images. `oxe convert` would store the same episode, but tolerates less. Here
 
     - keys may be missing, None or without values: what is made of them stays empty;
     - a text may be given once instead of T times;
@@ -85,7 +85,7 @@ def standardize(name: str, steps: Mapping[str, Any], view: str | None = None) ->
 
 
 def _shown(binding: Binding, raw: RawEpisode, view: View, *, n_steps: int) -> Episode:
-    """Make what a view shows of an episode: only that has to be sound, and not what would be stored."""
+    """Make the episode that a view shows; a state or action that the view does not read may be missing."""
     columns = decoded(binding.spec, raw.steps)
     derived = binding.spec.derived is not None
     reads_state = "observation.state" in view.columns or (view.reads_action and derived)
