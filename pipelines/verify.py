@@ -217,7 +217,7 @@ def _expected(dataset: Dataset, source: str | None, out: Verification) -> Iterat
 def _from_source(dataset: Dataset, uri: str, out: Verification) -> Iterator[Episode]:
     """Read the source as the conversion did; its fingerprint, drops and quarantine are compared on the way."""
     manifest = dataset.manifest
-    options = Options(**{**manifest["options"], "materialize": tuple(manifest["options"]["materialize"])})
+    options = Options.from_json(manifest["options"])
     reader = open_source(uri, dataset.spec.source)
     binding = bind(dataset.spec, reader.fields, keep_raw=options.keep_raw, materialize=options.materialize)
     then, now = History.from_json(manifest["source"]), History.of(reader)

@@ -14,6 +14,9 @@ from schemas.source import Array, Bytes, Column, Ragged
 from schemas.spaces import Space
 
 Frames = Sequence[Bytes | None]  # T encoded images; None where the source has none
+# The fields of an Episode that have steps: one column each, or several by name.
+COLUMNS = ("action", "state", "timestamp", "instruction_index", "is_first", "is_last", "is_terminal", "reward")
+NAMED_COLUMNS = ("images", "depth", "raw")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,24 +104,8 @@ class Episode:
 
     def select(self, mask: Array, **changes: Any) -> "Episode":
         """Keep the steps where `mask` [T] is true; `changes` replace fields that have that length already."""
-        rows = np.flatnonzero(mask)
-        kept: dict[str, Any] = {
-            name: None if (column := getattr(self, name)) is None else column[rows]
-            for name in (
-                "state",
-                "action",
-                "timestamp",
-                "instruction_index",
-                "is_first",
-                "is_last",
-                "is_terminal",
-                "reward",
-            )
-        }
-        for name in ("images", "depth"):
-            kept[name] = {leaf: [frames[i] for i in rows] for leaf, frames in getattr(self, name).items()}
-        kept["raw"] = {path: take(column, rows) for path, column in self.raw.items()}
-        return replace(self, **{**kept, **changes})
+        values = {name: getattr(self, name) for name in (*COLUMNS, *NAMED_COLUMNS)}
+        return replace(self, **{**selected(values, mask), **changes})
 
     def content_hash(self) -> str:
         """Hash every stored value (xxh3-128); the same wherever and however the episode is stored."""
@@ -137,6 +124,16 @@ class Episode:
             for chunk in _chunks(column):
                 digest.update(chunk)
         return digest.hexdigest()
+
+
+def selected(values: Mapping[str, Any], mask: Array) -> dict[str, Any]:
+    """Keep the steps where `mask` [T] is true in the fields of an episode, given by name."""
+    if mask.all():
+        return dict(values)
+    rows = np.flatnonzero(mask)
+    columns = {name: values[name][rows] for name in COLUMNS if values.get(name) is not None}
+    named = {name: {key: take(column, rows) for key, column in values[name].items()} for name in NAMED_COLUMNS}
+    return {**values, **columns, **named}
 
 
 def take(column: Column, rows: Array) -> Column:

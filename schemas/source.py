@@ -97,6 +97,11 @@ class Unreadable:
         return {name: getattr(self, name) for name in self.__slots__}
 
     @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> "Unreadable":
+        """Read `to_json` back."""
+        return cls(**data)
+
+    @classmethod
     def of(cls, error: SourceError, *, index: int | None, split: str, file: str = "") -> "Unreadable":
         """Turn an error into a value that can be counted."""
         return cls(

@@ -13,7 +13,7 @@ from schemas.declarations.spec import DatasetSpec
 from schemas.declarations.success import Outcome
 from schemas.declarations.vocabulary import DECODERS
 from schemas.episode import Episode, Frames
-from schemas.errors import SourceError
+from schemas.errors import SourceError, SpecError, did_you_mean
 from schemas.images import Sniffer
 from schemas.source import Array, Bytes, Column, Field, Ragged, RawEpisode
 from schemas.store.arrow import Camera, Layout, MaterializedView
@@ -29,7 +29,10 @@ class Binding:
     spec: DatasetSpec
     layout: Layout
     views: tuple[View, ...]  # materialized ones
+    id: str | None  # the metadata that names each episode
     language: tuple[str, ...]
+    action: tuple[Expr, ...]  # in the order of its Space; none where it is derived
+    state: tuple[Expr, ...]  # likewise
     columns: frozenset[str]  # paths that the reader must decode
 
     def episode(self, raw: RawEpisode) -> Episode:
@@ -60,54 +63,76 @@ class Binding:
             raise SourceError(error.message + fix, reason=error.reason, file=error.file, offset=error.offset) from error
 
     def _episode(self, raw: RawEpisode, n_steps: int) -> Episode:
-        spec, layout = self.spec, self.layout
-        raw = replace(raw, steps=decoded(spec, raw.steps))
-        name = str(raw.metadata[spec.id]) if spec.id else f"{spec.name}-{raw.index:06d}"
-        instructions, instruction_index = self._instructions(raw, n_steps)
-        flags = {flag: raw.steps[flag] for flag in FLAGS if layout.origins.get(flag)}
+        steps = decoded(self.spec, raw.steps)
+        state = self.state_of(steps)
+        action = self.action_of(steps, state)
+        return Episode(**self.rest_of(raw, steps, n_steps), action=action, action_space=self.layout.action, state=state)
+
+    def state_of(self, steps: Mapping[str, Any]) -> Array | None:
+        """Make the state [T, S] of decoded columns; None where there is none."""
+        return _vector(self.state, steps) if self.state else None
+
+    def action_of(self, steps: Mapping[str, Any], state: Array | None) -> Array:
+        """Make the action [T, A]: of decoded columns or, where that is declared, of the state."""
+        spec = self.spec
+        if spec.derived and state is not None and self.layout.state:
+            return derived_action(spec.derived, state, self.layout.state)
+        if not self.action:
+            missing = min(_paths(spec.state_parts if spec.derived else spec.action_parts) - steps.keys())
+            raise SpecError(f"{spec.name}: the action needs '{missing}'{did_you_mean(missing, steps)}")
+        return _vector(self.action, steps)
+
+    def rest_of(self, raw: RawEpisode, steps: Mapping[str, Any], n_steps: int) -> dict[str, Any]:
+        """Make every field of an Episode but its state and action; `steps` are decoded."""
+        spec, layout, step = self.spec, self.layout, np.arange(n_steps)
+        instructions, instruction_index = self._instructions(steps, raw.metadata, n_steps)
         prefix = f"{spec.raw}." if spec.raw else ""
-        state = _vector(spec.state_parts, raw.steps) if layout.state else None
-        return Episode(
-            id=name,
-            dataset=spec.name,
-            embodiment=spec.embodiment.name,
-            instructions=instructions,
-            instruction_index=instruction_index,
-            control_hz=spec.control_hz,
-            action=action_of(spec, raw.steps, state),
-            action_space=layout.action,
-            state=state,
-            state_space=layout.state,
-            images={c.leaf: _frames(c, raw.steps[c.path]) for c in layout.cameras if not c.is_depth},
-            depth={c.leaf: _frames(c, raw.steps[c.path]) for c in layout.cameras if c.is_depth},
-            timestamp=self._timestamp(raw, n_steps),
-            raw={field.path: _raw_column(field, raw.steps[prefix + field.path]) for field in layout.raw},
-            index=raw.index,
-            split=raw.split,
-            outcome=outcome_of(spec, raw.steps, raw.metadata),
-            is_first=np.asarray(flags.get("is_first", np.arange(n_steps) == 0), bool),
-            is_last=np.asarray(flags.get("is_last", np.arange(n_steps) == n_steps - 1), bool),
-            is_terminal=np.asarray(flags["is_terminal"], bool) if "is_terminal" in flags else None,
-            reward=np.asarray(flags["reward"], np.float32) if "reward" in flags else None,
-            metadata={field.path: raw.metadata[field.path] for field in layout.metadata},
-        )
+        return {
+            "id": str(raw.metadata[self.id]) if self.id else f"{spec.name}-{raw.index:06d}",
+            "dataset": spec.name,
+            "embodiment": spec.embodiment.name,
+            "instructions": instructions,
+            "instruction_index": instruction_index,
+            "control_hz": spec.control_hz,
+            "state_space": layout.state,
+            "images": {c.leaf: _frames(c, steps[c.path]) for c in layout.cameras if not c.is_depth},
+            "depth": {c.leaf: _frames(c, steps[c.path]) for c in layout.cameras if c.is_depth},
+            "timestamp": self._timestamp(steps, step),
+            "raw": {field.path: _raw_column(field, steps[prefix + field.path]) for field in layout.raw},
+            "index": raw.index,
+            "split": raw.split,
+            "outcome": outcome_of(spec, steps, raw.metadata),
+            "is_first": self._flag("is_first", steps, step == 0),
+            "is_last": self._flag("is_last", steps, step == n_steps - 1),
+            "is_terminal": self._flag("is_terminal", steps, None),
+            "reward": self._flag("reward", steps, None),
+            "metadata": {field.path: raw.metadata[field.path] for field in layout.metadata},
+        }
 
-    def _timestamp(self, raw: RawEpisode, n_steps: int) -> Array | None:
-        if path := self.spec.timestamp:
-            return _rising(np.asarray(raw.steps[path], np.float64), path)
-        return np.arange(n_steps) / self.spec.control_hz if self.spec.control_hz else None
+    def _flag(self, name: str, steps: Mapping[str, Any], otherwise: Array | None) -> Array | None:
+        if not self.layout.origins[name]:
+            return otherwise
+        return np.asarray(steps[name], np.float32 if name == "reward" else bool)
 
-    def _instructions(self, raw: RawEpisode, n_steps: int) -> tuple[tuple[str, ...], Array | None]:
-        if not self.language:
-            return (), None
-        first, *others = self.language
-        listed = [] if first in raw.steps else listed_texts(raw.metadata[first])
-        column = raw.steps[first] if first in raw.steps else (listed[:1] or [b""]) * n_steps
-        texts, index = texts_of(column, first)
-        texts += [text for text in texts_of(listed, first)[0] if text not in texts]
-        for path in others:
-            column = raw.steps[path] if path in raw.steps else listed_texts(raw.metadata[path])
-            texts += [text for text in texts_of(column, path)[0] if text not in texts]
+    def _timestamp(self, steps: Mapping[str, Any], step: Array) -> Array | None:
+        path = self.layout.origins["timestamp"]
+        if path and self.spec.timestamp:
+            return _rising(np.asarray(steps[path], np.float64), path)
+        return step / self.spec.control_hz if path else None
+
+    def _instructions(
+        self, steps: Mapping[str, Any], metadata: Mapping[str, Any], n_steps: int
+    ) -> tuple[tuple[str, ...], Array | None]:
+        """List the distinct instructions, and say which one each step has: that of the first key."""
+        texts: dict[str, None] = {}
+        index = None
+        for path in self.language:
+            column = steps[path] if path in steps else _listed(metadata[path])
+            if index is None and path not in steps:
+                index, column = np.zeros(n_steps, np.int32), column or [b""]
+            words, each = _texts_of(column, path)
+            index = each if index is None else index
+            texts |= dict.fromkeys(words)
         return tuple(texts), index
 
 
@@ -117,13 +142,18 @@ def bind(
     *,
     keep_raw: bool = True,
     materialize: Sequence[str] = (),
+    tolerant: bool = False,
 ) -> Binding:
-    """Fit a declaration to a source's fields; a key that the source does not have is a SpecError."""
+    """Fit a declaration to a source's fields; a key that the source does not have is a SpecError.
+
+    With `tolerant`, what is made of keys that are missing is left out instead.
+    """
     steps = {field.path: decoded_field(spec, field) for field in fields if field.per_step}
     episodes = {field.path: field for field in fields if not field.per_step}
-    check_fit(spec, steps, episodes)
+    if not tolerant:
+        check_fit(spec, steps, episodes)
     cameras = _cameras(spec, steps)
-    language = spec.language_keys
+    language = tuple(path for path in spec.language_keys if path in steps or path in episodes)
     consumed = {camera.path for camera in cameras} | set(language[:1])
     prefix = f"{spec.raw}." if spec.raw else ""
     kept = [field for path, field in steps.items() if keep_raw and path.startswith(prefix) and path not in consumed]
@@ -132,7 +162,9 @@ def bind(
     origins: dict[str, str | None] = {flag: flag if flag in flags else None for flag in FLAGS}
     origins["instruction"] = language[0] if language else None
     origins["outcome"] = spec.success.key if spec.success else None
-    origins["timestamp"] = spec.timestamp or ("control_hz" if spec.control_hz else None)
+    origins["timestamp"] = "control_hz" if spec.control_hz else None
+    if spec.timestamp:
+        origins["timestamp"] = spec.timestamp if spec.timestamp in steps else None
     if spec.derived:
         origins["action"] = f"{spec.derived}(observation.state)"
     told = {spec.id, *language[:1], *(path for path in language if path in episodes and episodes[path].ragged)}
@@ -151,7 +183,16 @@ def bind(
     used = _paths(spec.action_parts) | _paths(spec.state_parts) | {field.path for field in kept}
     used |= {camera.path for camera in cameras} | {*language, *flags, *episodes}
     used |= {*filter(None, (spec.timestamp, origins["outcome"]))}
-    return Binding(spec=spec, layout=layout, views=views, language=language, columns=frozenset(used))
+    return Binding(
+        spec=spec,
+        layout=layout,
+        views=views,
+        id=spec.id if spec.id in episodes else None,
+        language=language,
+        action=tuple(spec.action_parts) if _paths(spec.action_parts) <= steps.keys() else (),
+        state=tuple(spec.state_parts) if _paths(spec.state_parts) <= steps.keys() else (),
+        columns=frozenset(used),
+    )
 
 
 def one_longer(steps: Mapping[str, Column], action: Collection[str]) -> list[str]:
@@ -219,13 +260,6 @@ def _leaves(paths: Sequence[str]) -> list[str]:
     return leaves
 
 
-def action_of(spec: DatasetSpec, steps: Mapping[str, Any], state: Array | None) -> Array:
-    """Make the action [T, A]: of the source's columns or, where that is declared, of the state."""
-    if spec.derived and state is not None and spec.state_space:
-        return derived_action(spec.derived, state, spec.state_space)
-    return _vector(spec.action_parts, steps)
-
-
 def outcome_of(spec: DatasetSpec, steps: Mapping[str, Any], metadata: Mapping[str, Any]) -> Outcome:
     """Say how an episode ended, as far as its source tells."""
     if not spec.success:
@@ -258,7 +292,7 @@ def _frames(camera: Camera, column: Column) -> Frames:
     sniff = Sniffer()
     frames: list[Bytes | None] = []
     for step, item in enumerate(column):  # type: ignore[arg-type]
-        if not len(item):
+        if not item:
             frames.append(None)
             continue
         try:
@@ -272,16 +306,16 @@ def _frames(camera: Camera, column: Column) -> Frames:
 def _raw_column(field: Field, column: Column) -> Column:
     if field.kind == "text":
         items = column.values if isinstance(column, Ragged) else column
-        texts_of(items, field.path)
+        _texts_of(items, field.path)
     return column
 
 
-def listed_texts(texts: Any) -> list[Any]:
+def _listed(texts: Any) -> list[Any]:
     """Take the instructions of a whole episode: one text or a list of them."""
     return list(texts) if isinstance(texts, list | tuple) else [texts]
 
 
-def texts_of(column: Any, path: str) -> tuple[list[str], Array]:
+def _texts_of(column: Any, path: str) -> tuple[list[str], Array]:
     """Decode the distinct texts of a column, and say which one each step has."""
     known: dict[bytes, int] = {}
     encoded = (_bytes(item, path) for item in column)

@@ -166,7 +166,7 @@ def _run(work: Conversion, ledger: Ledger, *, engine: Engine, max_quarantine: in
         declaration=work.binding.spec.to_json(),
         source=absolute(work.reader.uri),
         out=absolute(ledger.out.uri),
-        options=Options(**{**work.identity["options"], "materialize": tuple(work.identity["options"]["materialize"])}),
+        options=Options.from_json(work.identity["options"]),
         max_quarantine=max_quarantine,
     )
     every = POLL if ledger.out.local else POLL_REMOTE

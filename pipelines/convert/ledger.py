@@ -102,7 +102,7 @@ def _record(about: Mapping[str, Any], table: pa.Table) -> ShardRecord:
         file=about["file"],
         episodes=tuple(table.to_pylist()),
         dropped=tuple((index, reason) for index, reason in about["dropped"]),
-        quarantined=tuple(Unreadable(**problem) for problem in about["quarantined"]),
+        quarantined=tuple(Unreadable.from_json(problem) for problem in about["quarantined"]),
     )
 
 

@@ -3,7 +3,7 @@
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
@@ -115,7 +115,7 @@ def identity_of(binding: Binding, reader: Reader, *, options: Options, history: 
         "schema_version": SCHEMA_VERSION,
         "spec_digest": binding.spec.digest(),
         "source": {**reader.description(), **history.to_json()},
-        "options": asdict(options),
+        "options": options.to_json(),
     }
     found: dict[str, Any] = json.loads(json.dumps(identity))
     return found

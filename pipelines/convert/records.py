@@ -1,7 +1,8 @@
 """What a conversion was asked for, and what became of each of its shards."""
 
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Self
 
 from pipelines.convert.parquet import FileRecord
 from schemas.source import Unreadable
@@ -15,6 +16,15 @@ class Options:
     limit: int | None = None
     keep_raw: bool = True
     materialize: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the form that stands in the manifest."""
+        return {**asdict(self), "materialize": list(self.materialize)}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Self:
+        """Read `to_json` back."""
+        return cls(**{**data, "materialize": tuple(data["materialize"])})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

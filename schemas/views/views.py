@@ -25,6 +25,7 @@ VERSIONS = {  # of what computes views, besides their ops; raised when it comput
     "eef_delta": 1,
     "resampled": 1,
 }
+READ = ("action", "state", TIMES, "raw")  # the fields of an episode that a view may be computed from
 NEEDS = {  # views that several datasets declare, and what the others lack
     "joint": "its recorded commands are not of joints",
     "bimanual14": "its recorded commands are not of two arms with six joints and a gripper each",
@@ -51,15 +52,24 @@ class View:
     columns: frozenset[str]  # the stored columns that it reads
     compute: Callable[[Steps], Viewed]
     control_hz: float | None = None  # of what it shows; None: as stored
+    reads_action: bool = True  # the stored one, and not the source's own columns alone
 
     def of(self, episode: Episode) -> Viewed:
         """Compute the view of a stored episode; a column that was not stored is a ViewError."""
-        steps: dict[str, Array] = {"action": episode.action, ROW: np.arange(len(episode))}
-        if episode.state is not None:
-            steps["observation.state"] = episode.state
-        if TIMES in self.columns and episode.timestamp is not None:
-            steps[TIMES] = episode.timestamp
-        steps |= {f"raw.{path}": column for path, column in episode.raw.items() if isinstance(column, np.ndarray)}
+        return self.of_values({name: getattr(episode, name) for name in READ}, len(episode))
+
+    def of_values(self, values: Mapping[str, Any], n_steps: int) -> Viewed:
+        """Compute the view of an episode's fields, given by name; an action, state or timestamp may be None."""
+        steps: dict[str, Array] = {
+            f"raw.{path}": column for path, column in values["raw"].items() if isinstance(column, np.ndarray)
+        }
+        steps[ROW] = np.arange(n_steps)
+        if values["action"] is not None:
+            steps["action"] = values["action"]
+        if values["state"] is not None:
+            steps["observation.state"] = values["state"]
+        if TIMES in self.columns and values[TIMES] is not None:
+            steps[TIMES] = values[TIMES]
         return self.of_columns(steps)
 
     def of_columns(self, steps: Steps) -> Viewed:
@@ -76,21 +86,16 @@ class View:
     def apply(self, episode: Episode) -> Episode:
         """Give the episode that the view shows: its action, masked steps removed, first and last step marked anew."""
         viewed = self.of(episode)
-        step = np.arange(len(viewed.action))
-        return episode.select(
-            viewed.mask,
-            action=viewed.action,
-            action_space=self.space,
-            is_first=step == 0,
-            is_last=step == len(step) - 1,
-            **self.rate(viewed.mask, reward=episode.reward, is_terminal=episode.is_terminal),
-        )
+        return episode.select(viewed.mask, **self.changes(viewed, episode.reward, episode.is_terminal))
 
-    def rate(self, mask: Array, *, reward: Array | None, is_terminal: Array | None) -> dict[str, Any]:
-        """Give the fields of an episode that a view of another rate changes, besides those of every view."""
-        if self.control_hz is None:
-            return {}
-        return {"control_hz": self.control_hz, **over_intervals(mask, reward, is_terminal)}
+    def changes(self, viewed: Viewed, reward: Array | None, is_terminal: Array | None) -> dict[str, Any]:
+        """Return the fields of an episode that are not those of the stored steps that the view keeps."""
+        step = np.arange(len(viewed.action))
+        changed = {"action": viewed.action, "action_space": self.space}
+        changed |= {"is_first": step == 0, "is_last": step == len(step) - 1}
+        if self.control_hz is not None:
+            changed |= {"control_hz": self.control_hz, **over_intervals(viewed.mask, reward, is_terminal)}
+        return changed
 
 
 def view_names(spec: DatasetSpec) -> tuple[str, ...]:
@@ -99,7 +104,7 @@ def view_names(spec: DatasetSpec) -> tuple[str, ...]:
     return tuple(sorted({*derived} - {*spec.views} | {name for name, v in spec.views.items() if not v.unavailable}))
 
 
-def declared_name(spec: DatasetSpec, name: str) -> str:
+def _declared_name(spec: DatasetSpec, name: str) -> str:
     """Say which view a name means: OpenVLA-OFT reads what it does not declare itself as OpenVLA does."""
     name = name if name in spec.views else name.replace("-", "_")
     return "openvla" if name == "openvla_oft" and name not in spec.views else name
@@ -110,14 +115,15 @@ def view(spec: DatasetSpec, name: str) -> View:
 
     A "-" in its name may be written for "_"; `openvla_oft` is `openvla` where it is not declared.
     """
-    name = declared_name(spec, name)
+    name = _declared_name(spec, name)
     if name in spec.views:
         declared, space = spec.views[name], spec.view_space(name)
         if declared.unavailable:
             raise ViewError(f"{spec.name} cannot give the view '{name}': {declared.unavailable}")
         if declared.control_hz and (why := _no_rate(declared, space)):
             raise ViewError(f"{spec.name} cannot give the view '{name}' at {declared.control_hz:g} Hz: {why}")
-        cut = not spec.has_last_action and reads_action(declared)
+        of_action = _reads_action(declared)
+        cut = not spec.has_last_action and of_action
         return View(
             name=name,
             space=space,
@@ -125,6 +131,7 @@ def view(spec: DatasetSpec, name: str) -> View:
             columns=_columns_of(declared),
             compute=partial(_viewed, make=partial(_declared_view, declared=declared, space=space), cut=cut),
             control_hz=declared.control_hz,
+            reads_action=of_action,
         )
     if name in NEEDS:
         raise ViewError(f"{spec.name} cannot give the view '{name}': {NEEDS[name]}")
@@ -166,8 +173,7 @@ def _declared_view(steps: Steps, declared: ViewSpec, space: Space) -> Steps:
     return resampled(steps, declared.control_hz, space) if declared.control_hz else steps
 
 
-def reads_action(declared: ViewSpec) -> bool:
-    """Say whether a view is made from the stored action, and not from the source's own columns alone."""
+def _reads_action(declared: ViewSpec) -> bool:
     return not declared.action or any("action" in expr.paths() for expr in declared.action)
 
 

@@ -227,3 +227,25 @@ def test_kukas_success_is_of_the_whole_episode() -> None:
 def test_keys_that_are_not_declared_keep_their_spelling() -> None:
     steps = {"action": np.ones((4, 7)), "observation/state": np.ones((4, 7)), "observation": {"my/extra": np.ones(4)}}
     assert set(standardize("bridge_dataset", steps).raw) == {"action", "observation.state", "observation.my/extra"}
+
+
+def test_the_episode_is_checked_and_named_as_in_a_conversion(tmp_path: Path) -> None:
+    declared = TOY.replace("control_hz = 5", 'timestamp = "clock"\nid = "episode_metadata.file_path"')
+    (tmp_path / "toy.toml").write_text(declared)
+    given = {**STEPS, "clock": np.arange(4.0), "episode_metadata": {"file_path": "a/b"}}
+    episode = standardize(str(tmp_path / "toy.toml"), given)
+    assert (episode.id, episode.metadata) == ("a/b", {})
+    assert episode.timestamp is not None
+    assert episode.timestamp.tolist() == [0, 1, 2, 3]
+    with pytest.raises(SourceError, match=r"clock is 1\.0 after 2\.0 at step 2"):
+        standardize(str(tmp_path / "toy.toml"), {**given, "clock": np.array([0, 2, 1, 3])})
+    assert standardize(str(tmp_path / "toy.toml"), {**given, "clock": None}).timestamp is None
+    frames = [make_jpeg(seed=0), b"", b"?", make_jpeg(seed=1)]
+    with pytest.raises(SourceError, match=r"observation.image_0: step 2: "):
+        standardize("bridge_dataset", {**STEPS, "observation": {"image_0": frames}})
+
+
+def test_flags_that_are_not_one_number_per_step_stay_raw() -> None:
+    episode = standardize("bridge_dataset", {**STEPS, "reward": np.ones((4, 1))})
+    assert episode.reward is None
+    assert episode.raw["reward"].shape == (4, 1)  # type: ignore[union-attr]
