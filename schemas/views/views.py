@@ -1,6 +1,6 @@
 """Views: pure functions from an episode's stored columns to what a model trains on, with masked steps left out."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
