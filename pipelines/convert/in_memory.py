@@ -12,7 +12,6 @@ from pipelines.convert.given import aligned, columns_and_metadata
 from schemas.declarations import catalog
 from schemas.declarations.derive import derived_action
 from schemas.declarations.expr import Expr
-from schemas.declarations.ops import ROW
 from schemas.declarations.spec import DatasetSpec
 from schemas.declarations.tables import CameraSpec
 from schemas.episode import Episode, take
@@ -127,7 +126,7 @@ def standardize(name: str, steps: Mapping[str, Any], view: str | None = None) ->
     seen |= {TIMES: stored[TIMES]} if TIMES in chosen.columns and stored[TIMES] is not None else {}
     seen |= {} if action is None else {"action": action}
     seen |= {} if state is None else {"observation.state": state}
-    viewed = chosen.of_columns({**seen, ROW: np.arange(length)})
+    viewed = chosen.of_columns(seen, length=length)
     rows = None if viewed.mask.all() else np.flatnonzero(viewed.mask)
     kept = stored if rows is None else {key: _taken(key, value, rows) for key, value in stored.items()}
     ends = _ends(len(viewed.action))

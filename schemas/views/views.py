@@ -53,18 +53,18 @@ class View:
 
     def of(self, episode: Episode) -> Viewed:
         """Compute the view of a stored episode; a column that was not stored is a ViewError."""
-        steps: dict[str, Array] = {"action": episode.action, ROW: np.arange(len(episode))}
+        steps: dict[str, Array] = {"action": episode.action}
         if episode.state is not None:
             steps["observation.state"] = episode.state
         if TIMES in self.columns and episode.timestamp is not None:
             steps[TIMES] = episode.timestamp
         steps |= {f"raw.{path}": column for path, column in episode.raw.items() if isinstance(column, np.ndarray)}
-        return self.of_columns(steps)
+        return self.of_columns(steps, length=len(episode))
 
-    def of_columns(self, steps: Steps) -> Viewed:
-        """Compute the view of stored columns, `ROW` among them; what does not fit is a ViewError."""
+    def of_columns(self, steps: Steps, *, length: int) -> Viewed:
+        """Compute the view of the stored columns of `length` steps; what does not fit is a ViewError."""
         try:
-            viewed = self.compute(steps)
+            viewed = self.compute({**steps, ROW: np.arange(length)})
         except SpecError as error:
             raise ViewError(f"view '{self.name}': {error}") from error
         if viewed.action.shape[1] != len(self.space):
