@@ -46,7 +46,7 @@ def torch_dataset(
     return FrameDataset(
         dataset,
         read(dataset, view=view, split=split, episodes=episodes),
-        action_space=dataset.view(view).space if view else dataset.columns.action,
+        action_space=dataset.action_space(view),
         control_hz=(dataset.view(view).control_hz if view else None) or dataset.spec.control_hz,
         images=Images(
             dataset,

@@ -15,6 +15,12 @@ Frame: TypeAlias = Literal["base", "tool", "world", "none", "unknown"]
 Rotation: TypeAlias = Literal["none", "euler_xyz", "rotvec", "quat_xyzw", "quat_wxyz", "unknown"]
 Gripper: TypeAlias = Literal["none", "open_is_1", "closed_is_1", "unknown"]
 Origin: TypeAlias = Literal["commanded", "achieved"]
+ROTATION_DIMS: dict[str, tuple[int, Unit]] = {  # how many numbers, in which unit
+    "euler_xyz": (3, "rad"),
+    "rotvec": (3, "rad"),
+    "quat_xyzw": (4, "1"),
+    "quat_wxyz": (4, "1"),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +31,12 @@ class Dim:
     unit: Unit
     mode: Mode
     kind: Kind
+
+
+DELTA = (  # the change of a pose
+    *(Dim(name, "m", "delta", "position") for name in ("x", "y", "z")),
+    *(Dim(name, "rad", "delta", "rotation") for name in ("roll", "pitch", "yaw")),
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,3 +96,17 @@ class Space:
     def indices(self, kind: Kind) -> list[int]:
         """Find the dimensions of one kind."""
         return [i for i, dim in enumerate(self.dims) if dim.kind == kind]
+
+
+def no_pose(space: Space, modes: set[str]) -> str | None:
+    """Say why a vector does not hold a position and a rotation in metres and radians, in a known frame and mode."""
+    position, rotation = ([space.dims[i] for i in space.indices(kind)] for kind in ("position", "rotation"))
+    size, unit = ROTATION_DIMS.get(space.rotation, (0, ""))
+    if len(position) != 3 or not size or len(rotation) != size:
+        return f"has {len(position)} position and {len(rotation)} rotation dimensions, with rotation '{space.rotation}'"
+    if {dim.unit for dim in position} != {"m"} or {dim.unit for dim in rotation} != {unit}:
+        return f"is in {', '.join(sorted({dim.unit for dim in position + rotation}))}, not in metres and radians"
+    found = {dim.mode for dim in position + rotation}
+    if len(found) > 1 or not found <= modes:
+        return f"is {', '.join(sorted(found))}"
+    return None if space.frame in {"base", "tool", "world"} else f"is in frame '{space.frame}'"

@@ -6,7 +6,7 @@ and the view, so that starting is quick, and memory does not grow with the datas
 
 import json
 import os
-from collections.abc import Iterator
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 
@@ -15,9 +15,7 @@ import polars as pl
 
 from finetune.data.bytes import LocalRanges
 from finetune.data.cache import keep
-from schemas.declarations.ops import ROW
 from schemas.errors import ViewError
-from schemas.source import Array
 from schemas.store import columns, layout
 from schemas.store.columns import STATE, Span
 from schemas.store.dataset import Dataset
@@ -40,7 +38,7 @@ class Records:
         """
         self._dataset, self._named = dataset, view
         shown = self._view
-        self.action = shown.space if shown else dataset.columns.action
+        self.action = dataset.action_space(view)
         image = np.dtype([("offset", "<u8"), ("length", "<u4")])
         self.dtype = np.dtype(
             [
@@ -71,51 +69,31 @@ class Records:
         return self._dataset.view(self._named) if self._named else None
 
     @cached_property
-    def _episodes(self) -> pl.DataFrame:
-        table = self._dataset.episodes.select("file", "row", "length")
-        return table.filter(pl.col("length") > 0).sort("file", "row").collect()
+    def _spans(self) -> dict[str, Span]:
+        table = self._dataset.episodes.select("file", "row", "length").filter(pl.col("length") > 0)
+        return {span.file: span for span in columns.spans(table.collect())}
 
     def _computed(self, file: str) -> bytes:
         folder, name = self._dataset.folder, layout.index_file(file)
         index = Index(folder.read(name), folder.place(name))
         table = np.zeros(len(index.offsets), self.dtype)
         table["image"]["offset"], table["image"]["length"] = index.offsets, index.lengths
+        table["masked"] = True
+        view = self._view
         texts: dict[str, int] = {}
-        for rows, (action, mask), state, words in self._numbers(file):
-            table["masked"][rows] = ~mask
-            table["action"][rows][mask] = action
-            if state is not None:
-                table["state"][rows] = state
-            table["text"][rows] = [-1 if word is None else texts.setdefault(word, len(texts)) for word in words]
+        for run in columns.runs(self._dataset, self._spans[file], view=view, more=["instruction"], rows=ROWS):
+            instructions = run.instructions(lambda text: texts.setdefault(text, len(texts)))
+            for steps in run.episodes():
+                records = table[steps.row : steps.row + len(steps)]
+                records["text"] = instructions[steps.at]
+                if STATE in steps.columns:
+                    records["state"] = steps.columns[STATE]
+                with suppress(ViewError):  # the lock has no step of an episode that the view cannot show
+                    viewed = steps.viewed(view)
+                    records["masked"] = ~viewed.mask
+                    records["action"][viewed.mask] = viewed.action
         said = json.dumps(list(texts)).encode()
         return table.tobytes() + said + np.array(len(said), SIZE).tobytes()
-
-    def _numbers(self, file: str) -> Iterator[tuple[slice, tuple[Array, Array], Array | None, list[str | None]]]:
-        """Give rows, action and mask, state, and instructions of each episode of a file."""
-        dataset, view = self._dataset, self._view
-        about = self._episodes.filter(pl.col("file") == file)
-        rows = iter(about["row"])
-        span = Span(file=file, starts=about["row"].to_numpy(), lengths=about["length"].to_numpy())
-        read = (view.columns if view else frozenset({"action"})) | ({STATE} if dataset.columns.state else set())
-        for run in columns.runs(dataset, span, columns=sorted(read | {"instruction"}), rows=ROWS):
-            steps = columns.arrays(dataset, run.table)
-            words = run.table["instruction"].to_pylist()
-            for start, length, row in zip(run.starts.tolist(), run.lengths.tolist(), rows, strict=False):
-                of = slice(start, start + length)
-                own = {name: column[of] for name, column in steps.items()}
-                yield slice(row, row + length), _viewed(view, own), own.get(STATE), words[of]
-
-
-def _viewed(view: View | None, steps: dict[str, Array]) -> tuple[Array, Array]:
-    """Give what a view shows; of an episode that it cannot show, nothing, for a lock has none of its steps."""
-    length = len(steps["action"])
-    if view is None:
-        return steps["action"], np.ones(length, bool)
-    try:
-        found = view.of_columns({**steps, ROW: np.arange(length)})
-    except ViewError:
-        return np.empty((0, len(view.space)), np.float32), np.zeros(length, bool)
-    return found.action, found.mask
 
 
 def is_whole(path: Path, *, rows: int, dtype: np.dtype) -> bool:

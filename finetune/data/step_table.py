@@ -6,16 +6,13 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
-from schemas.declarations.ops import ROW
-from schemas.errors import UsageError, ViewError, did_you_mean
+from schemas.errors import UsageError, ViewError
 from schemas.source import Array
 from schemas.store import columns
-from schemas.store.arrow import as_numpy, optional_column
-from schemas.store.columns import STATE, Run, Span
+from schemas.store.columns import STATE, Span
 from schemas.store.dataset import Dataset
+from schemas.views.resample import TIMES
 from schemas.views.views import View
-
-ROWS = 1 << 17  # that are read at once
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,20 +41,18 @@ def read(
     A split, episode or view that is not there, or nothing that is left, is an error.
     """
     chosen = _chosen(dataset, split=split, episodes=episodes)
-    tasks = tuple(dataset.episodes.select(pl.col("instructions").explode()).collect()["instructions"].drop_nulls())
-    tasks = tuple(dict.fromkeys(tasks))
+    texts = dataset.episodes.select(pl.col("instructions").explode()).collect()["instructions"].drop_nulls()
+    tasks = {text: i for i, text in enumerate(dict.fromkeys(texts))}
     seen = dataset.view(view) if view else None
-    shown: dict[int, Mapping[str, Array]] = {}
-    for _, rows in chosen.with_row_index("order").sort("row").group_by("file", maintain_order=True):
-        span = Span(file=rows["file"][0], starts=rows["row"].to_numpy(), lengths=rows["length"].to_numpy())
-        shown |= zip(rows["order"].to_list(), _read(dataset, span, view=seen, tasks=tasks), strict=True)
-    parts = [shown[i] for i in range(len(chosen))]
+    stored = chosen.with_row_index("order").sort("file", "row")
+    shown = [steps for span in columns.spans(stored) for steps in _read(dataset, span, view=seen, tasks=tasks)]
+    parts = [shown[i] for i in stored["order"].arg_sort()]
     bounds = np.cumsum([0, *(len(part["action"]) for part in parts)])
     if not bounds[-1]:
         raise UsageError(f"{dataset.uri}: no steps are left: view '{view}' masks them all")
     return StepTable(
         columns={key: np.concatenate([part[key] for part in parts]) for key in parts[0]},
-        tasks=tasks,
+        tasks=tuple(tasks),
         bounds=bounds,
         episode=chosen["episode_index"].to_numpy(),
         files=tuple(chosen["file"]),
@@ -68,9 +63,7 @@ def read(
 
 def _chosen(dataset: Dataset, *, split: str | None, episodes: Sequence[int] | None) -> pl.DataFrame:
     """Find the episodes, in the dataset's order; those without any step show nothing."""
-    splits = dataset.manifest["splits"]
-    if split is not None and split not in splits:
-        raise UsageError(f"{dataset.uri}: no split '{split}'{did_you_mean(split, splits)}")
+    dataset.check_split(split)
     table = dataset.episodes.select("episode_index", "split", "file", "row", "length").collect()
     table = table.with_columns(first=pl.col("length").cum_sum() - pl.col("length"))
     if episodes is not None:
@@ -88,29 +81,17 @@ def _chosen(dataset: Dataset, *, split: str | None, episodes: Sequence[int] | No
     return table
 
 
-def _read(dataset: Dataset, span: Span, *, view: View | None, tasks: Sequence[str]) -> Iterator[Mapping[str, Array]]:
+def _read(
+    dataset: Dataset, span: Span, *, view: View | None, tasks: Mapping[str, int]
+) -> Iterator[Mapping[str, Array]]:
     """Read the episodes of one file, one after the other."""
-    numbers = (view.columns if view else frozenset({"action"})) | ({STATE} if dataset.columns.state else set())
-    for run in columns.runs(dataset, span, columns=sorted(numbers | {"timestamp", "instruction"}), rows=ROWS):
-        steps = columns.arrays(dataset, run.table)
-        timestamp = optional_column(run.table["timestamp"].chunk(0))
-        beside = {"task_index": _tasks(run, tasks), **({} if timestamp is None else {"timestamp": timestamp})}
-        beside |= {STATE: steps[STATE]} if STATE in steps else {}
-        for start, length in zip(run.starts, run.lengths, strict=True):
-            of, step = slice(start, start + length), np.arange(length)
-            action = steps["action"][of]
-            if view:
-                viewed = view.of_columns({**{name: column[of] for name, column in steps.items()}, ROW: step})
-                action, step = np.asarray(viewed.action, np.float32), np.flatnonzero(viewed.mask)
-            if not np.isfinite(action).all():
+    for run in columns.runs(dataset, span, view=view, more=[TIMES, "instruction"]):
+        beside = {"task_index": run.instructions(tasks.__getitem__)}
+        beside |= {name: run.columns[name] for name in (TIMES, STATE) if name in run.columns}
+        for steps in run.episodes():
+            viewed = steps.viewed(view)
+            if not np.isfinite(viewed.action).all():
                 raise ViewError(f"{dataset.folder.place(span.file)}: action is not finite everywhere")
-            shown = {name: column[of][step] for name, column in beside.items()}
-            yield {"action": action, "frame_index": step, **shown}
-
-
-def _tasks(run: Run, tasks: Sequence[str]) -> Array:
-    """Say which task each step has."""
-    encoded = run.table["instruction"].chunk(0).dictionary_encode()
-    number = {text: i for i, text in enumerate(tasks)}
-    known = np.array([*(number[text] for text in encoded.dictionary.to_pylist()), -1], np.int64)
-    return np.asarray(known[as_numpy(encoded.indices.fill_null(len(known) - 1))])
+            kept = np.flatnonzero(viewed.mask)
+            shown = {name: column[steps.at][kept] for name, column in beside.items()}
+            yield {"action": viewed.action, "frame_index": kept, **shown}

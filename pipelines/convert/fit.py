@@ -4,7 +4,6 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from schemas.declarations.ops import ROW
 from schemas.declarations.spec import DatasetSpec
 from schemas.errors import SourceError, SpecError, ViewError, did_you_mean
 from schemas.source import Array, Field
@@ -107,13 +106,12 @@ def _check_views(spec: DatasetSpec, steps: Mapping[str, Field]) -> None:
         for path, field in steps.items()
         if field.kind == "number" and not field.ragged and path.startswith(prefix)
     }
-    blank |= {"action": np.ones([3, len(spec.action_space)], np.float32), ROW: np.arange(3)}
-    blank["timestamp"] = np.zeros(3)
+    blank |= {"action": np.ones([3, len(spec.action_space)], np.float32), "timestamp": np.zeros(3)}
     if spec.state_space:
         blank["observation.state"] = np.ones([3, len(spec.state_space)], np.float32)
     for name in (name for name, declared in spec.views.items() if not declared.unavailable):
         try:
-            view(spec, name).of_columns(blank)
+            view(spec, name).of_columns(blank, length=3)
         except SourceError:
             continue  # an op that only real numbers satisfy
         except ViewError as error:

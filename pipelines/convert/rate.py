@@ -3,9 +3,9 @@
 import numpy as np
 
 from schemas.source import Array
-from schemas.store.arrow import optional_column
-from schemas.store.columns import Span, runs
+from schemas.store.columns import Span, episodes
 from schemas.store.dataset import Dataset
+from schemas.views.resample import TIMES
 
 NEAR = 0.02  # of the rate
 
@@ -28,9 +28,7 @@ def rate_note(dataset: Dataset) -> str | None:
         file, row, length = dataset.where(i)
         if length > 1:
             span = Span(file=file, starts=np.array([row]), lengths=np.array([length]))
-            (run,) = runs(dataset, span, columns=["timestamp"], rows=length)
-            start = int(run.starts[0])
-            times = optional_column(run.table["timestamp"].chunk(0).slice(start, length))
-            problem = other_rate(dataset.spec.control_hz, times)
+            (steps,) = episodes(dataset, [span], more=[TIMES])
+            problem = other_rate(dataset.spec.control_hz, steps.columns.get(TIMES))
             return problem and f"{dataset.spec.name}: episode {i}: {problem}"
     return None

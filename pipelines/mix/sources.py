@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from pipelines.beam.progress import Progress
-from pipelines.statistics.numbers import Selection, episodes, parts_of
+from pipelines.statistics.numbers import Selection, parts_of
 from schemas.declarations import catalog
-from schemas.declarations.ops import ROW, Steps
+from schemas.declarations.ops import Steps
 from schemas.errors import DatasetError, UsageError, did_you_mean
 from schemas.files.folder import is_local
 from schemas.mixture.drift import place
@@ -20,7 +20,7 @@ from schemas.mixture.lock import TRAIN, VALIDATION, Stage
 from schemas.mixture.spec import Holdout, MixtureSpec
 from schemas.source import Array
 from schemas.spaces import Space
-from schemas.store.columns import STATE
+from schemas.store.columns import STATE, episodes
 from schemas.store.dataset import Dataset, open_dataset
 
 ROUNDED = 1e6  # motions that differ by less than a millionth are the same
@@ -64,24 +64,21 @@ class Source:
 def opened(spec: MixtureSpec, name: str, *, uri: str, beside: Path, progress: Progress) -> Source:
     """Open a source and read its numbers once, for the steps that the view keeps; one without any is a UsageError."""
     dataset = open_dataset(place(uri, beside))
-    space = dataset.view(spec.view).space if spec.view else dataset.columns.action
+    view = dataset.view(spec.view) if spec.view else None
     selection = Selection(view=spec.view, filters=spec.filter_of(name))
     rows = {(row["file"], row["row"]): row for row in _rows(spec, name, dataset)}
     kept: dict[int, dict[str, Any]] = {}
-    columns = {"action", *([STATE] if dataset.columns.state else []), *_view_columns(dataset, spec.view)}
     for part in parts_of(dataset, selection):
-        for file, row, steps in episodes(part, sorted(columns)):
-            about = rows[file, row]
-            mask = _mask(dataset, spec.view, steps)
-            ranges = _ranges(mask)
-            motion = _motion(steps)
-            kept[about["position"]] = {**about, "ranges": ranges, "steps": int(mask.sum()), "motion_hash": motion}
+        for steps in episodes(dataset, part.spans, view=view):
+            about, mask = rows[steps.file, steps.row], steps.viewed(view).mask
+            numbers = {"ranges": _ranges(mask), "steps": int(mask.sum()), "motion_hash": _motion(steps.columns)}
+            kept[about["position"]] = {**about, **numbers}
             progress(1, 0)
     return Source(
         name=name,
         uri=uri,
         dataset=dataset,
-        space=space,
+        space=dataset.action_space(spec.view),
         selection=selection,
         rows=[kept[position] for position in sorted(kept)],
     )
@@ -109,10 +106,6 @@ def _is_of(folder: Path, names: set[str]) -> bool:
         return open_dataset(folder).manifest["dataset"] in names
     except DatasetError:
         return False
-
-
-def _view_columns(dataset: Dataset, view: str | None) -> frozenset[str]:
-    return dataset.view(view).columns if view else frozenset()
 
 
 def _rows(spec: MixtureSpec, name: str, dataset: Dataset) -> Iterator[dict[str, Any]]:
@@ -143,11 +136,6 @@ def _part(holdout: Holdout | None, row: dict[str, Any]) -> str:
         return TRAIN
     hashed = hashlib.sha256(f"{holdout.by}\0{_said(row[holdout.by])}".encode()).digest()
     return VALIDATION if int.from_bytes(hashed[:8], "big") < holdout.share * 2**64 else TRAIN
-
-
-def _mask(dataset: Dataset, view: str | None, steps: Steps) -> Array:
-    count = len(steps["action"])
-    return dataset.view(view).of_columns({**steps, ROW: np.arange(count)}).mask if view else np.ones(count, bool)
 
 
 def _ranges(mask: Array) -> list[int]:

@@ -1,23 +1,22 @@
 """The numbers that statistics are made of: a dataset's vectors, read from its numeric columns alone."""
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TypeAlias
 
 import numpy as np
 
-from schemas.declarations.ops import ROW, Steps
-from schemas.errors import DatasetError, UsageError, ViewError, did_you_mean
+from schemas.errors import DatasetError, UsageError, ViewError
 from schemas.files.folder import Folder
 from schemas.mixture import filters
 from schemas.source import Array
 from schemas.spaces import Space
 from schemas.store import columns
-from schemas.store.columns import STATE, Span
+from schemas.store.columns import ROWS, STATE, Run, Span, StoredSteps
 from schemas.store.dataset import Dataset
+from schemas.views.views import View
 
-ROWS = 1 << 17  # that are in memory at once
 VECTORS = {"action": "action", "state": STATE}
 Found: TypeAlias = dict[str, Array]  # vectors by name
 RELATIVE = {"position", "joint"}  # kinds of dimension whose plain difference to the state means something
@@ -50,9 +49,7 @@ class Part:
 
 def parts_of(dataset: Dataset, selection: Selection, *, member: int = 0) -> list[Part]:
     """Find the selected episodes; a split or column that is not there, or nothing selected, is a UsageError."""
-    splits = dataset.manifest["splits"]
-    if selection.split is not None and selection.split not in splits:
-        raise UsageError(f"{dataset.uri}: no split '{selection.split}'{did_you_mean(selection.split, splits)}")
+    dataset.check_split(selection.split)
     condition = filters.parse(selection.filters) if selection.filters else None
     known = dataset.episodes.collect_schema().names()
     asked = condition.columns() & set(known) if condition else set()
@@ -67,13 +64,9 @@ def parts_of(dataset: Dataset, selection: Selection, *, member: int = 0) -> list
     if not table.filter(kept)["length"].sum():
         which = f"of split '{selection.split}' " if selection.split else ""
         raise UsageError(f"{dataset.uri}: no episode {which}meets '{selection.filters or 'length > 0'}'")
-    groups = table.filter(kept).sort("file", "row").group_by("file", maintain_order=True)
-    spans = [
-        Span(file=str(file), starts=rows["row"].to_numpy(), lengths=rows["length"].to_numpy())
-        for (file,), rows in groups
-    ]
+    groups = _grouped(columns.spans(table.filter(kept)))
     folder, manifest = dataset.folder.absolute(), dataset.manifest["xxh3_128"]
-    return [Part(member=member, folder=folder, manifest=manifest, spans=group) for group in _grouped(spans)]
+    return [Part(member=member, folder=folder, manifest=manifest, spans=group) for group in groups]
 
 
 def _grouped(spans: Sequence[Span]) -> list[tuple[Span, ...]]:
@@ -85,8 +78,7 @@ def _grouped(spans: Sequence[Span]) -> list[tuple[Span, ...]]:
 
 def spaces(dataset: Dataset, selection: Selection) -> dict[str, Space]:
     """Say what each vector of a selection means: `action`, `state` if there is one, and with chunks two more."""
-    action = dataset.view(selection.view).space if selection.view else dataset.columns.action
-    state = dataset.columns.state
+    action, state = dataset.action_space(selection.view), dataset.columns.state
     found = {"action": action, **({"state": state} if state else {})}
     if selection.chunk:
         found["action_chunk"] = replace(action, name="action_chunk")
@@ -108,17 +100,19 @@ def _pairs(action: Space, state: Space | None) -> dict[int, int]:
     }
 
 
-def vectors(part: Part, selection: Selection) -> Iterator[dict[str, Array]]:
+def vectors(part: Part, selection: Selection) -> Iterator[Found]:
     """Read a part: by name as in `spaces`, [N, D] float32, a few episodes after the other; chunks are [N, H * D]."""
     dataset = _opened(part.folder, part.manifest)
-    read_by = dataset.view(selection.view).columns if selection.view else frozenset({"action"})
-    wanted = sorted(read_by | ({STATE} if dataset.columns.state else set()))
+    view = dataset.view(selection.view) if selection.view else None
+    pairs = _pairs(dataset.action_space(selection.view), dataset.columns.state)
     rows = max(1, ROWS // (selection.chunk or 1))
     read: list[Found] = []
     for span in part.spans:
-        for run in columns.runs(dataset, span, columns=wanted, rows=rows):
-            steps = columns.arrays(dataset, run.table)
-            found = _selected(selection, dataset, steps=steps, starts=run.starts, lengths=run.lengths)
+        for run in columns.runs(dataset, span, view=view, rows=rows):
+            if view or selection.chunk:
+                found = _joined([_shown(steps, view, chunk=selection.chunk, pairs=pairs) for steps in run.episodes()])
+            else:
+                found = _stored(run)
             read.append(_finite(found, dataset.folder.place(span.file)))
             if sum(len(found["action"]) for found in read) >= rows:
                 yield _joined(read)
@@ -127,25 +121,12 @@ def vectors(part: Part, selection: Selection) -> Iterator[dict[str, Array]]:
         yield _joined(read)
 
 
-def episodes(part: Part, wanted: Collection[str]) -> Iterator[tuple[str, int, Steps]]:
-    """Read a part's episodes one by one: file, first row, and those of the `wanted` columns that hold numbers."""
-    dataset = _opened(part.folder, part.manifest)
-    for span in part.spans:
-        rows = iter(span.starts.tolist())
-        for run in columns.runs(dataset, span, columns=sorted(wanted), rows=ROWS):
-            steps = columns.arrays(dataset, run.table)
-            for start, length in zip(run.starts, run.lengths, strict=True):
-                yield span.file, next(rows), {name: column[start : start + length] for name, column in steps.items()}
-
-
 def kept_steps(dataset: Dataset, view: str) -> dict[tuple[str, int], int]:
     """Count the steps that a view keeps of each episode, by its file and its first row there."""
     shown = dataset.view(view)
-    return {
-        (file, row): len(shown.of_columns({**steps, ROW: np.arange(len(steps["action"]))}).action)
-        for part in parts_of(dataset, Selection())
-        for file, row, steps in episodes(part, shown.columns)
-    }
+    spans = [span for part in parts_of(dataset, Selection()) for span in part.spans]
+    read = columns.episodes(dataset, spans, view=shown)
+    return {(steps.file, steps.row): len(steps.viewed(shown).action) for steps in read}
 
 
 def _joined(read: Sequence[Found]) -> Found:
@@ -161,16 +142,10 @@ def _opened(folder: Folder, manifest: str) -> Dataset:
     return dataset
 
 
-def _selected(selection: Selection, dataset: Dataset, *, steps: Steps, starts: Array, lengths: Array) -> Found:
-    """Take the episodes' vectors out of what was read."""
-    if not selection.view and not selection.chunk:
-        rows = _rows(starts, lengths)
-        return {name: steps[column][rows] for name, column in VECTORS.items() if column in steps}
-    episodes = [
-        _episode(selection, dataset, {k: v[a : a + n] for k, v in steps.items()})
-        for a, n in zip(starts, lengths, strict=True)
-    ]
-    return {name: np.concatenate([episode[name] for episode in episodes]) for name in episodes[0]}
+def _stored(run: Run) -> Found:
+    """Take the vectors of all episodes of a run at once."""
+    rows = _rows(run.starts, run.lengths)
+    return {name: run.columns[column][rows] for name, column in VECTORS.items() if column in run.columns}
 
 
 def _rows(starts: Array, lengths: Array) -> Array:
@@ -179,32 +154,26 @@ def _rows(starts: Array, lengths: Array) -> Array:
     return np.repeat(starts - ends + lengths, lengths) + np.arange(ends[-1])
 
 
-def _episode(selection: Selection, dataset: Dataset, steps: Steps) -> Found:
+def _shown(steps: StoredSteps, view: View | None, *, chunk: int, pairs: Mapping[int, int]) -> Found:
     """Take one episode's vectors, at the steps that the view keeps."""
-    action, state = steps["action"], steps.get(STATE)
-    if selection.view:
-        viewed = dataset.view(selection.view).of_columns({**steps, ROW: np.arange(len(action))})
-        action, state = viewed.action, None if state is None else state[viewed.mask]
-    found = {"action": action, **({} if state is None else {"state": state})}
-    if selection.chunk:
-        found |= _chunks(selection, dataset, action=action, state=state)
-    return found
+    viewed = steps.viewed(view)
+    found = {"action": viewed.action}
+    if STATE in steps.columns:
+        found["state"] = steps.columns[STATE][viewed.mask]
+    return {**found, **_chunks(found, chunk, pairs=pairs)} if chunk else found
 
 
-def _chunks(selection: Selection, dataset: Dataset, *, action: Array, state: Array | None) -> Found:
+def _chunks(found: Found, size: int, *, pairs: Mapping[int, int]) -> Found:
     """Take the chunks that lie inside the episode, one from each step on, flattened; the last steps begin none."""
-    size, dims = selection.chunk, action.shape[1]
-    if len(action) < size:
-        empty = np.zeros((0, size * dims), np.float32)
-        return {name: empty for name in spaces(dataset, selection) if name.startswith("action_")}
-    windows = np.lib.stride_tricks.sliding_window_view(action, size, axis=0).swapaxes(1, 2)  # [N, H, D]
-    found = {"action_chunk": windows.reshape(len(windows), -1)}
-    space = dataset.view(selection.view).space if selection.view else dataset.columns.action
-    if state is not None and (pairs := _pairs(space, dataset.columns.state)):
-        relative = windows.copy()
-        relative[:, :, list(pairs)] -= state[: len(windows), None, list(pairs.values())]
-        found["action_relative"] = relative.reshape(len(windows), -1)
-    return found
+    action = found["action"]
+    windows = np.zeros((0, size, action.shape[1]), np.float32)
+    if len(action) >= size:
+        windows = np.lib.stride_tricks.sliding_window_view(action, size, axis=0).swapaxes(1, 2)  # [N, H, D]
+    chunks = {"action_chunk": windows}
+    if pairs:
+        relative = chunks["action_relative"] = windows.copy()
+        relative[:, :, list(pairs)] -= found["state"][: len(windows), None, list(pairs.values())]
+    return {name: of.reshape(len(of), size * action.shape[1]) for name, of in chunks.items()}
 
 
 def _finite(found: Found, place: str) -> Found:

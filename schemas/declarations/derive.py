@@ -7,8 +7,7 @@ import numpy as np
 
 from schemas.declarations.rotations import to_euler, to_rotation
 from schemas.source import Array
-from schemas.spaces import Space
-from schemas.views.eef import DELTA, no_pose
+from schemas.spaces import DELTA, Space, no_pose
 
 Derivation: TypeAlias = Literal["next_state", "achieved_delta"]
 

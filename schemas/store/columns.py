@@ -1,7 +1,8 @@
 """The numeric columns of a published dataset, read in runs of neighbouring episodes and never with its images."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
@@ -13,8 +14,13 @@ from schemas.store import arrow
 from schemas.store.arrow import RAW
 from schemas.store.dataset import Dataset
 from schemas.views.resample import TIMES
+from schemas.views.views import View, Viewed
+
+if TYPE_CHECKING:
+    import polars as pl
 
 STATE = "observation.state"
+ROWS = 1 << 17  # that are in memory at once
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,16 +33,66 @@ class Span:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Run:
-    """Neighbouring episodes in memory: their table, and where in it each begins and how long it is."""
+class StoredSteps:
+    """The steps of one stored episode, in its numeric columns."""
 
+    file: str
+    row: int  # of the first step in the file
+    at: slice  # the steps in their run
+    columns: Mapping[str, Array]  # [T, ...] by name
+
+    def __len__(self) -> int:
+        """Count them."""
+        return int(self.at.stop - self.at.start)
+
+    def viewed(self, view: View | None) -> Viewed:
+        """Compute what a view shows of them; without one, it is every stored action."""
+        if view:
+            return view.of_columns(self.columns, length=len(self))
+        return Viewed(self.columns["action"], np.ones(len(self), bool))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """Neighbouring episodes in memory: their columns, and where in them each begins and how long it is."""
+
+    file: str
     table: pa.Table
-    starts: Array  # [E]
+    columns: Mapping[str, Array]  # those that hold numbers
+    rows: Array  # [E] first rows in the file
+    starts: Array  # [E] first rows in the run
     lengths: Array  # [E]
 
+    def episodes(self) -> Iterator[StoredSteps]:
+        """Take the episodes one by one."""
+        for row, start, length in zip(self.rows.tolist(), self.starts.tolist(), self.lengths.tolist(), strict=True):
+            at = slice(start, start + length)
+            columns = {name: column[at] for name, column in self.columns.items()}
+            yield StoredSteps(file=self.file, row=row, at=at, columns=columns)
 
-def runs(dataset: Dataset, span: Span, *, columns: Sequence[str], rows: int) -> Iterator[Run]:
-    """Read some columns of a span, about `rows` rows at a time; an unreadable file is a DatasetError."""
+    def instructions(self, number: Callable[[str], int]) -> Array:
+        """Number the instruction of each step, [N] int64; -1 where there is none. Texts come in order of appearance."""
+        encoded = self.table["instruction"].chunk(0).dictionary_encode()
+        numbers = np.array([*map(number, encoded.dictionary.to_pylist()), -1], np.int64)
+        return np.asarray(numbers[arrow.as_numpy(encoded.indices.fill_null(-1))])
+
+
+def spans(episodes: "pl.DataFrame") -> list[Span]:
+    """Group rows of the episode table by their file: by its name, then by the row there."""
+    return [
+        Span(file=str(file), starts=rows["row"].to_numpy(), lengths=rows["length"].to_numpy())
+        for (file,), rows in episodes.sort("file", "row").group_by("file", maintain_order=True)
+    ]
+
+
+def runs(
+    dataset: Dataset, span: Span, *, view: View | None = None, more: Iterable[str] = (), rows: int = ROWS
+) -> Iterator[Run]:
+    """Read the action, the state, what a view reads and `more` of a span, about `rows` rows at a time.
+
+    An unreadable file is a DatasetError.
+    """
+    wanted = {"action", *([STATE] if dataset.columns.state else []), *(view.columns if view else []), *more}
     number = (span.starts + span.lengths - span.starts[0]) // rows
     with _parquet(dataset, span.file) as file:
         metadata = file.metadata
@@ -46,10 +102,25 @@ def runs(dataset: Dataset, span: Span, *, columns: Sequence[str], rows: int) -> 
             first = int(np.searchsorted(bounds, starts[0], "right")) - 1
             last = int(np.searchsorted(bounds, starts[-1] + lengths[-1], "left"))
             try:
-                table = file.read_row_groups(list(range(first, last)), columns=list(columns), use_threads=False)
+                table = file.read_row_groups(list(range(first, last)), columns=sorted(wanted), use_threads=False)
             except (OSError, ValueError) as error:
                 raise DatasetError(f"{dataset.folder.place(span.file)}: cannot be read ({error})") from error
-            yield Run(table=table.combine_chunks(), starts=starts - bounds[first], lengths=lengths)
+            table = table.combine_chunks()
+            yield Run(
+                file=span.file,
+                table=table,
+                columns=arrays(dataset, table),
+                rows=starts,
+                starts=starts - bounds[first],
+                lengths=lengths,
+            )
+
+
+def episodes(
+    dataset: Dataset, spans: Iterable[Span], *, view: View | None = None, more: Iterable[str] = ()
+) -> Iterator[StoredSteps]:
+    """Read the episodes of spans one by one, in columns as in `runs`."""
+    return (steps for span in spans for run in runs(dataset, span, view=view, more=more) for steps in run.episodes())
 
 
 def _parquet(dataset: Dataset, file: str) -> pq.ParquetFile:

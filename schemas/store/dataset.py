@@ -18,6 +18,7 @@ from schemas.episode import Episode, Frames
 from schemas.errors import DatasetError, UsageError, did_you_mean
 from schemas.files.folder import Folder, open_folder
 from schemas.source import Array
+from schemas.spaces import Space
 from schemas.store import arrow, layout
 from schemas.store.arrow import RAW, Layout
 from schemas.store.index import Index
@@ -266,6 +267,16 @@ class Dataset:
         if name not in self._views:
             self._views[name] = view(self.spec, name)
         return self._views[name]
+
+    def action_space(self, view: str | None) -> Space:
+        """Say what the actions of a view mean; without one, the stored ones."""
+        return self.view(view).space if view else self.columns.action
+
+    def check_split(self, split: str | None) -> None:
+        """Refuse a split that is not there with a UsageError; None means all."""
+        splits = self.manifest["splits"]
+        if split is not None and split not in splits:
+            raise UsageError(f"{self.uri}: no split '{split}'{did_you_mean(split, splits)}")
 
     def _stored(self, i: int) -> Episode:
         path, start, length = self.where(i)

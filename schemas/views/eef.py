@@ -6,13 +6,7 @@ from schemas.declarations.expr import Path
 from schemas.declarations.ops import Steps
 from schemas.declarations.rotations import to_euler, to_rotation
 from schemas.source import Array
-from schemas.spaces import Dim, Space
-
-ROTATION_DIMS = {"euler_xyz": (3, "rad"), "rotvec": (3, "rad"), "quat_xyzw": (4, "1"), "quat_wxyz": (4, "1")}
-DELTA = (
-    *(Dim(name, "m", "delta", "position") for name in ("x", "y", "z")),
-    *(Dim(name, "rad", "delta", "rotation") for name in ("roll", "pitch", "yaw")),
-)
+from schemas.spaces import DELTA, Dim, Space, no_pose
 
 
 def eef_delta_space(action: Space, state: Space | None) -> Space | str:
@@ -34,20 +28,6 @@ def eef_delta_space(action: Space, state: Space | None) -> Space | str:
     return Space(
         name="eef_delta", dims=dims, frame=frame, rotation="euler_xyz", gripper="open_is_1", origin=action.origin
     )
-
-
-def no_pose(space: Space, modes: set[str]) -> str | None:
-    """Say why a vector does not hold a position and a rotation in metres and radians, in a known frame and mode."""
-    position, rotation = ([space.dims[i] for i in space.indices(kind)] for kind in ("position", "rotation"))
-    size, unit = ROTATION_DIMS.get(space.rotation, (0, ""))
-    if len(position) != 3 or not size or len(rotation) != size:
-        return f"has {len(position)} position and {len(rotation)} rotation dimensions, with rotation '{space.rotation}'"
-    if {dim.unit for dim in position} != {"m"} or {dim.unit for dim in rotation} != {unit}:
-        return f"is in {', '.join(sorted({dim.unit for dim in position + rotation}))}, not in metres and radians"
-    found = {dim.mode for dim in position + rotation}
-    if len(found) > 1 or not found <= modes:
-        return f"is {', '.join(sorted(found))}"
-    return None if space.frame in {"base", "tool", "world"} else f"is in frame '{space.frame}'"
 
 
 def eef_delta(steps: Steps, action_space: Space, state_space: Space | None) -> Array:

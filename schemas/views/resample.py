@@ -13,8 +13,7 @@ from schemas.declarations.ops import Steps
 from schemas.declarations.rotations import from_rotation, to_rotation
 from schemas.errors import SpecError
 from schemas.source import Array
-from schemas.spaces import Space
-from schemas.views.eef import ROTATION_DIMS
+from schemas.spaces import ROTATION_DIMS, Space
 
 TIMES = "timestamp"
 NEAR = 1e-4  # of a period: times that are no further apart are one

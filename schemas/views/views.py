@@ -63,19 +63,18 @@ class View:
         steps: dict[str, Array] = {
             f"raw.{path}": column for path, column in values["raw"].items() if isinstance(column, np.ndarray)
         }
-        steps[ROW] = np.arange(n_steps)
         if values["action"] is not None:
             steps["action"] = values["action"]
         if values["state"] is not None:
             steps["observation.state"] = values["state"]
         if TIMES in self.columns and values[TIMES] is not None:
             steps[TIMES] = values[TIMES]
-        return self.of_columns(steps)
+        return self.of_columns(steps, length=n_steps)
 
-    def of_columns(self, steps: Steps) -> Viewed:
-        """Compute the view of stored columns, `ROW` among them; what does not fit is a ViewError."""
+    def of_columns(self, steps: Steps, *, length: int) -> Viewed:
+        """Compute the view of the stored columns of `length` steps; what does not fit is a ViewError."""
         try:
-            viewed = self.compute(steps)
+            viewed = self.compute({**steps, ROW: np.arange(length)})
         except SpecError as error:
             raise ViewError(f"view '{self.name}': {error}") from error
         if viewed.action.shape[1] != len(self.space):

@@ -63,7 +63,7 @@ class LeRobotExport:
             raise UsageError(f"--crf {asked.crf}: H.264 has 0 to {MAX_CRF}")
         self.fps = _fps(dataset, asked)
         self.rate = Fraction(self.fps).limit_denominator(10_000)
-        self.space = dataset.view(asked.view).space if asked.view else dataset.columns.action
+        self.space = dataset.action_space(asked.view)
         self.codec = Codec.of(asked.video, crf=asked.crf, gop=asked.gop)
         self.cameras, without = kept_cameras(dataset, asked.video)
         self.features, self.raw, left_out = features(dataset, self.space, self.cameras, view=asked.view)

@@ -49,7 +49,7 @@ class RldsExport:
         """Say which features there are and what fills each."""
         self.dataset, self.out, self.asked = dataset, out, asked
         self.name = re.sub(r"\W", "_", dataset.spec.name)
-        self.space = dataset.view(asked.view).space if asked.view else dataset.columns.action
+        self.space = dataset.action_space(asked.view)
         self.columns = _columns(dataset, view=asked.view, space=self.space)
         self.features = features_json(list(self.columns))
 

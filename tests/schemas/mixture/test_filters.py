@@ -14,6 +14,55 @@ TABLE = {
     "metadata.mass/kg": [0.5, None, 1.5],
 }
 
+SPELLED: dict[str, list[str]] = {  # how a condition is kept, and how else it may be written
+    # in the documentation
+    'length >= 20 and split == "train"': ["length>=20 and split == 'train'"],
+    'not (instructions contains "drawer" or length in [1, 2])': [],
+    'instructions contains "drawer" and not (metadata.success == false or length in [1, 2])': [],
+    'length >= 20 and outcome != "failure"': ["length >= 20 and outcome != 'failure'"],
+    'length >= 20 and instructions contains "drawer"': [],
+    'length >= 20 and id != "a"': [],
+    'outcome == "success"': [],
+    # in other tests
+    "length > 2": ["length>2"],
+    "length >= 7": ["length>=7", "length  >= 7", "(length >= 7)", "\tlength\n>=\r\n7 ", "(((length >= 7)))"],
+    "length >= 7 and length < 100": ["length>=7 and length<100"],
+    "not length == 200": [],
+    'instructions contains "task 2"': ["instructions contains 'task 2'"],
+    'split == "train" and episode_index < 6': ["split == 'train' and episode_index < 6"],
+    'instructions != " "': [],
+    'split == "val" or length < 10': [],
+    'split in ["val", "test"]': [],
+    "not metadata.success == true": [],
+    "metadata.mass/kg > 2.5 or metadata.mass/kg <= 0.5": ["metadata.mass/kg > .25e1 or metadata.mass/kg <= 0.5"],
+    'length > 5 and (length < 50 or split == "train")': ["length > 5 and (length < 50 or split == 'train')"],
+    'length == 5 or (length == 20 and split == "train")': ["length == 5 or length == 20 and split == 'train'"],
+    'length > 2 and not (split == "a" or length < 5)': ["length > 2 and not (split == 'a' or length < 5)"],
+    "length > -1": [],
+    # signs, words, numbers and quotes
+    "not not length == 1": ["not (not length == 1)"],
+    "not not (a == 1 and b == 2)": ["not (not (a == 1 and b == 2))"],
+    "(a == 1 or b == 2) and c == 3": [],
+    "a == 1 and (b == 2 and c == 3)": [],
+    "a == 1 and b == 2 and c == 3": ["(a == 1) and b == 2 and (c == 3)"],
+    "a == 1 or b == 2": ["a==1or b==2"],
+    'a < 1 and b == "c"': ["a <1and b=='c'"],
+    'length in [1, 2.5, "a", true]': ["length in[1,2.50,'a',true]"],
+    "length in [1]": [],
+    "length == 1.0": ["length == 1."],
+    "length == 1000.0": ["length == 1e3"],
+    "length == 0.01": ["length == 1E-2", "length == .01"],
+    "length == 0": ["length == -0"],
+    "length == 12": ["length == 00012"],
+    "length == 123456789012345678901234567890": [],
+    "a/b.c_1 == true": [],
+    "_ != false": [],
+    "notes == 1": [],
+    'split == ""': ["split == ''"],
+    'split == "and"': [],
+    """split == 'it"s'""": [],
+}
+
 columns = st.sampled_from(["length", "metadata.mass/kg"])
 comparisons = st.builds(
     Comparison, columns, st.sampled_from(["==", "!=", "<", ">="]), st.integers(0, 60) | st.floats(-2, 2)
@@ -47,6 +96,11 @@ conditions = st.recursive(
 )
 def test_a_condition_keeps_the_rows_that_meet_it(text: str, kept: list[int]) -> None:
     assert np.flatnonzero(parse(text).mask(TABLE)).tolist() == kept
+
+
+@pytest.mark.parametrize("spelling", SPELLED)
+def test_a_condition_has_one_spelling(spelling: str) -> None:
+    assert {str(parse(text)) for text in (spelling, *SPELLED[spelling])} == {spelling}
 
 
 @given(conditions)

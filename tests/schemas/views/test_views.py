@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 from scipy.spatial.transform import Rotation
 
-from schemas.declarations import catalog, ops
+from schemas.declarations import catalog
 from schemas.declarations.spec import DatasetSpec
 from schemas.errors import ViewError
 from schemas.source import Array
@@ -211,8 +211,8 @@ def test_bridge_gives_openvla_what_its_own_code_makes(case: dict[str, Any]) -> N
     steps = {"action": action, "observation.state": state}
     stored = np.concatenate([expression(steps) for expression in declared.action_parts], axis=1)
     assert stored.tobytes() == action.tobytes()
-    columns = {"action": stored, "observation.state": state, ops.ROW: np.arange(len(action))}
-    viewed = view(declared, "openvla").compute(columns)
+    columns = {"action": stored, "observation.state": state}
+    viewed = view(declared, "openvla").of_columns(columns, length=len(action))
     np.testing.assert_allclose(viewed.action, np.float32(case["expected_action"]), atol=2e-5)
     assert viewed.mask.tolist() == [False, *[True] * (len(action) - 2), False]
     assert view(declared, "openvla").space.origin == "achieved"
