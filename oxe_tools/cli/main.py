@@ -1,6 +1,9 @@
-"""The command `oxe`: its commands, and what becomes of an error."""
+"""The command `oxe`: its commands, its versions, and what becomes of an error."""
 
+import platform
 import sys
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, version
 from typing import Annotated
 
 import typer
@@ -18,6 +21,8 @@ from oxe_tools.cli.train import train
 from oxe_tools.cli.verify import verify
 from schemas.errors import OxeError
 
+LIBRARIES = ("apache-beam", "pyarrow", "polars", "torch")  # what a result may depend on; torch is an extra
+
 app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 app.command()(inspect)
 app.command()(convert)
@@ -33,10 +38,30 @@ app.add_typer(datasets.app, name="datasets")
 app.add_typer(mix.app, name="mix")
 
 
+def _print_versions(*, asked: bool) -> None:
+    """Print our version and those of Python and of the libraries, none of which is imported, and exit."""
+    if not asked:
+        return
+    typer.echo(f"oxe-tools {version('oxe-tools')}\nPython {platform.python_version()}")
+    for library in LIBRARIES:
+        with suppress(PackageNotFoundError):
+            typer.echo(f"{library} {version(library)}")
+    raise typer.Exit
+
+
 @app.callback()
 def oxe(
     *,
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks; may stand anywhere.")] = False,
+    versions: Annotated[
+        bool,
+        typer.Option(
+            "--version",
+            callback=_print_versions,
+            is_eager=True,
+            help="Print the versions of oxe-tools, Python and the libraries, and exit.",
+        ),
+    ] = False,
 ) -> None:
     """Robot demonstrations from many labs in one lossless, declared, checked format.
 

@@ -65,8 +65,9 @@ def test_importing_pulls_in_no_heavy_library() -> None:
     assert (done.out.strip(), done.err) == ("[]", "")
 
 
-def test_help_pulls_in_no_heavy_library() -> None:
-    assert loaded([*HEAVY, *READING, "pydantic"], ["--help"]) == "[]"
+@pytest.mark.parametrize("option", ["--help", "--version"])
+def test_help_and_versions_pull_in_no_heavy_library(option: str) -> None:
+    assert loaded([*HEAVY, *READING, "pydantic"], [option]) == "[]"
 
 
 @pytest.mark.parametrize("command", ["convert", "stats", "train"])
