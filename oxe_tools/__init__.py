@@ -1,9 +1,55 @@
 """Robot demonstrations from many labs in one lossless, declared, checked format. This is the only documented import."""
 
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from oxe_tools.api import mixture_loader, torch_dataset, torch_loader
+    from oxe_tools.statistics import stats
+    from pipelines.convert.in_memory import standardize
+    from schemas.episode import Episode
+    from schemas.errors import OxeError
+    from schemas.spaces import Dim, Space
+    from schemas.store.dataset import Dataset, open_dataset
+    from stats.formats import load as load_norm_stats
+    from stats.norm import NormStats
+    from stats.record import Statistics
 
 OURS = ("schemas", "stats", "pipelines", "finetune")
+PLACES = {  # a public name -> where it is defined; imported when it is first used
+    "Dataset": "schemas.store.dataset:Dataset",
+    "Dim": "schemas.spaces:Dim",
+    "Episode": "schemas.episode:Episode",
+    "NormStats": "stats.norm:NormStats",
+    "OxeError": "schemas.errors:OxeError",
+    "Space": "schemas.spaces:Space",
+    "Statistics": "stats.record:Statistics",
+    "load_norm_stats": "stats.formats:load",
+    "mixture_loader": "oxe_tools.api:mixture_loader",
+    "open_dataset": "schemas.store.dataset:open_dataset",
+    "standardize": "pipelines.convert.in_memory:standardize",
+    "stats": "oxe_tools.statistics:stats",
+    "torch_dataset": "oxe_tools.api:torch_dataset",
+    "torch_loader": "oxe_tools.api:torch_loader",
+}
+__all__ = [
+    "Dataset",
+    "Dim",
+    "Episode",
+    "NormStats",
+    "OxeError",
+    "Space",
+    "Statistics",
+    "load_norm_stats",
+    "mixture_loader",
+    "open_dataset",
+    "standardize",
+    "stats",
+    "torch_dataset",
+    "torch_loader",
+]
 
 
 def _check_neighbours() -> None:
@@ -21,31 +67,16 @@ def _check_neighbours() -> None:
 
 _check_neighbours()
 
-from oxe_tools.api import mixture_loader, torch_loader  # noqa: E402
-from oxe_tools.frames import torch_dataset  # noqa: E402 - only once the neighbours are known to be ours
-from oxe_tools.statistics import stats  # noqa: E402
-from pipelines.convert.in_memory import standardize  # noqa: E402
-from schemas.episode import Episode  # noqa: E402
-from schemas.errors import OxeError  # noqa: E402
-from schemas.spaces import Dim, Space  # noqa: E402
-from schemas.store.dataset import Dataset, open_dataset  # noqa: E402
-from stats.formats import load as load_norm_stats  # noqa: E402
-from stats.norm import NormStats  # noqa: E402
-from stats.record import Statistics  # noqa: E402
+if not TYPE_CHECKING:  # type checkers read the imports above
 
-__all__ = [
-    "Dataset",
-    "Dim",
-    "Episode",
-    "NormStats",
-    "OxeError",
-    "Space",
-    "Statistics",
-    "load_norm_stats",
-    "mixture_loader",
-    "open_dataset",
-    "standardize",
-    "stats",
-    "torch_dataset",
-    "torch_loader",
-]
+    def __getattr__(name: str) -> object:
+        """Import a public name."""
+        if name not in PLACES:
+            raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
+        module, _, attribute = PLACES[name].partition(":")
+        globals()[name] = getattr(import_module(module), attribute)
+        return globals()[name]
+
+    def __dir__() -> list[str]:
+        """List the public names, imported yet or not."""
+        return sorted({*globals(), *__all__})

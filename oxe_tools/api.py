@@ -1,14 +1,20 @@
-"""A locked mixture as batches, for training loops with and without torch."""
+"""The public functions that load for training: a locked mixture as batches, a published dataset as frames."""
 
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
+from finetune.data.augment import Recipe
+from finetune.data.loader import Loader, Reading
+from finetune.data.preprocessing import Preprocessing
+from finetune.data.resize import Method
+from oxe_tools.statistics import stats
 from schemas.errors import MissingExtraError
+from schemas.store.dataset import open_dataset
 
 if TYPE_CHECKING:
-    from finetune.data.augment import Recipe
-    from finetune.data.loader import Loader
-    from finetune.data.resize import Method
+    from finetune.data.frames import FrameDataset
     from finetune.data.torch_loader import TorchLoader
 
 GIGABYTE = 1 << 30
@@ -25,8 +31,8 @@ def mixture_loader(
     ends: Literal["mask", "drop"] = "mask",
     state: bool = False,
     size: tuple[int, int] | None = (224, 224),
-    resize: "Method" = "lanczos3",
-    augment: "bool | Recipe" = False,
+    resize: Method = "lanczos3",
+    augment: bool | Recipe = False,
     missing: Literal["error", "black"] = "error",
     corrupt: Literal["error", "substitute"] = "error",
     seed: int | None = None,
@@ -35,7 +41,7 @@ def mixture_loader(
     threads: int = 0,
     cache: str | Path | None = None,
     cache_gb: float = 32,
-) -> "Loader":
+) -> Loader:
     """Read batches of numpy arrays from a locked mixture, in the order of its sampling law. See docs/loader.md.
 
     `augment=True` is OpenVLA's recipe. What has changed since the lock is a MixtureError that names it.
@@ -43,10 +49,6 @@ def mixture_loader(
         loader = mixture_loader("kitchen.lock", batch_size=32, chunk=8, augment=True, threads=8)
         for batch in loader: train(batch.images["primary"], batch.action, batch.instruction)
     """
-    from finetune.data.augment import Recipe  # noqa: PLC0415
-    from finetune.data.loader import Loader, Reading  # noqa: PLC0415 - commands that load no mixture need none of it
-    from finetune.data.preprocessing import Preprocessing  # noqa: PLC0415
-
     recipe = (Recipe() if augment else None) if isinstance(augment, bool) else augment
     reading = Reading(
         cameras=cameras,
@@ -72,7 +74,7 @@ def mixture_loader(
     )
 
 
-def torch_loader(loader: "Loader", *, workers: int = 0, pin_memory: bool = False) -> "TorchLoader":
+def torch_loader(loader: Loader, *, workers: int = 0, pin_memory: bool = False) -> "TorchLoader":
     """Give the same batches as tensors, made by `workers` processes; each process of `torchrun` gets its share.
 
     for batch in torch_loader(mixture_loader("kitchen.lock", batch_size=32), workers=4): ...
@@ -84,3 +86,52 @@ def torch_loader(loader: "Loader", *, workers: int = 0, pin_memory: bool = False
             raise
         raise MissingExtraError("torch", extra="finetune") from error
     return TorchLoader(loader, workers=workers, pin_memory=pin_memory)
+
+
+def torch_dataset(
+    path: str | Path,
+    *,
+    view: str | None = None,
+    split: str | None = None,
+    episodes: Sequence[int] | None = None,
+    cameras: Sequence[str] | None = None,
+    delta_timestamps: Mapping[str, Sequence[float]] | None = None,
+    tolerance_s: float = 1e-4,
+    image_transforms: Callable[[Any], Any] | None = None,
+    image_type: Literal["float32", "uint8"] = "float32",
+    missing: Literal["error", "black"] = "error",
+) -> "FrameDataset":
+    """Open a published dataset as a map-style `torch.utils.data.Dataset`, one item per frame, as LeRobot gives them.
+
+    Seconds in `delta_timestamps` stack what lies beside a frame of the same episode, with `<key>_is_pad`. `episodes`
+    names them by `episode_index`, `cameras` by name or role. See docs/torch.md.
+
+        frames = torch_dataset("kitchen", view="eef_delta", delta_timestamps={"action": [0, 0.1, 0.2]})
+        for batch in torch.utils.data.DataLoader(frames, batch_size=32, shuffle=True, num_workers=4): ...
+    """
+    try:
+        from finetune.data.cameras import Images  # noqa: PLC0415 - the rest needs no torch
+        from finetune.data.frames import FrameDataset  # noqa: PLC0415
+        from finetune.data.step_table import read  # noqa: PLC0415
+    except ModuleNotFoundError as error:
+        if error.name != "torch":
+            raise
+        raise MissingExtraError("torch", extra="finetune") from error
+    dataset = open_dataset(path)
+    return FrameDataset(
+        dataset,
+        read(dataset, view=view, split=split, episodes=episodes),
+        action_space=dataset.action_space(view),
+        control_hz=(dataset.view(view).control_hz if view else None) or dataset.spec.control_hz,
+        images=Images(
+            dataset,
+            names=cameras,
+            keys=delta_timestamps or {},
+            kind=image_type,
+            missing=missing,
+            transforms=image_transforms,
+        ),
+        delta_timestamps=delta_timestamps or {},
+        tolerance_s=tolerance_s,
+        statistics=partial(stats, dataset.folder.absolute().uri, view=view, split=split),
+    )

@@ -4,18 +4,21 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from pipelines.convert.records import Engine
+from pipelines.statistics.numbers import Selection
+from pipelines.statistics.outside import outside
+from pipelines.statistics.statistics import statistics
 from schemas.errors import UsageError, did_you_mean
 from schemas.files.folder import LocalFolder, open_folder
+from schemas.store import layout
+from schemas.store.dataset import open_dataset
 from stats.compare import Finding, Outside, compare
 from stats.formats import Form, encode, label, load
 from stats.norm import NormStats
 from stats.record import Statistics
-
-if TYPE_CHECKING:
-    from pipelines.convert.records import Engine
-    from pipelines.statistics.numbers import Selection
+from stats.registry import fetch
 
 
 def stats(
@@ -34,36 +37,20 @@ def stats(
         norm = stats("kitchen", view="eef_delta").norm("action")
         norm.normalize(action)  # in [-1, 1]
     """
-    from pipelines.convert.records import Engine  # noqa: PLC0415
-    from pipelines.statistics.numbers import Selection  # noqa: PLC0415 - opening a dataset needs none of it
-    from pipelines.statistics.statistics import statistics  # noqa: PLC0415
-    from schemas.store.dataset import open_dataset  # noqa: PLC0415
-
     selection = Selection(view=view, split=split, filters=filters, chunk=chunk)
     return statistics(*(open_dataset(path) for path in paths), selection=selection, engine=Engine(workers=workers))
 
 
 def found(
-    target: str, others: Sequence[str], *, source: str | None, selection: "Selection", engine: "Engine"
+    target: str, others: Sequence[str], *, source: str | None, selection: Selection, engine: Engine
 ) -> Statistics:
     """Compute the statistics of the folder `target`, with `others` as one, or fetch them by name from a registry."""
-    from pipelines.statistics.statistics import statistics  # noqa: PLC0415 - opening a dataset needs none of it
-    from schemas.store.dataset import open_dataset  # noqa: PLC0415
-    from stats.registry import fetch  # noqa: PLC0415
-
     if source is None:
         datasets = [open_dataset(path) for path in [target, *others]]
         return statistics(*datasets, selection=selection, engine=engine)
-    if others or selection != type(selection)():
+    if others or selection != Selection():
         raise UsageError("--from fetches statistics as they were published: it takes no view, split, filter or merge")
     return fetch(target, source)
-
-
-def publish(record: Statistics, uri: str) -> str:
-    """Add statistics to a registry; returns `name@digest`."""
-    from stats.registry import publish as add  # noqa: PLC0415 - it takes fsspec
-
-    return add(record, uri)
 
 
 def write(record: Statistics, form: Form, *, out: Path | None, overwrite: bool) -> None:
@@ -107,16 +94,11 @@ class Comparison:
         }
 
 
-def beside(directory: str, other: str, *, selection: "Selection", engine: "Engine") -> Comparison:
+def beside(directory: str, other: str, *, selection: Selection, engine: Engine) -> Comparison:
     """Compare a dataset with `other`: another dataset, a file of statistics, or a checkpoint's folder.
 
     `other` may end in `#NAME` where it has statistics of several datasets.
     """
-    from pipelines.statistics.outside import outside  # noqa: PLC0415 - opening a dataset needs none of it
-    from pipelines.statistics.statistics import statistics  # noqa: PLC0415
-    from schemas.store import layout  # noqa: PLC0415
-    from schemas.store.dataset import open_dataset  # noqa: PLC0415
-
     dataset = open_dataset(directory)
     if open_folder(other).size(layout.MANIFEST) is not None:
         named, theirs = other, _norms(statistics(open_dataset(other), selection=selection, engine=engine))
@@ -138,7 +120,7 @@ def _norms(found: Statistics) -> dict[str, NormStats]:
     return {name: found.norm(name) for name in ("action", "state") if name in found.vectors}
 
 
-def _chosen(other: str, dataset: str, selection: "Selection") -> tuple[str, dict[str, NormStats]]:
+def _chosen(other: str, dataset: str, selection: Selection) -> tuple[str, dict[str, NormStats]]:
     """Take the statistics of one dataset out of a file, and say which: of the same view, split and condition if any."""
     path, _, name = other.partition("#") if not Path(other).exists() else (other, "", "")
     known = load(path)

@@ -1,17 +1,21 @@
-"""The command `oxe eval`: it parses, calls one function, writes what was found, and prints."""
+"""The command `oxe eval`: it parses, calls one function, writes what it found, and prints."""
 
+import json
 import sys
+from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from tqdm import tqdm
 
-from oxe_tools.cli import show, show_eval
-from oxe_tools.cli.console import Json
-from oxe_tools.cli.predict import Dtype
+from oxe_tools.cli.console import Dtype, Json, print_json, print_table
 from schemas.errors import MissingExtraError, UsageError
+
+if TYPE_CHECKING:
+    from finetune.policy.scores import Scores
+
+FIGURES, PICTURE = "eval.json", "eval.svg"
 
 
 class Part(StrEnum):
@@ -53,13 +57,47 @@ def evaluate(
         from finetune.policy.evaluate import evaluate as judged
     except ModuleNotFoundError as error:
         raise MissingExtraError(str(error.name), extra="finetune") from error
+    from tqdm import tqdm
+
     from oxe_tools import mixtures
-    from oxe_tools.evaluation import write
 
     place = mixtures.found_lock(lock)[0]
     asked = Asked(part=part.value, limit=limit, shuffle=shuffle_images, batch=batch, dtype=dtype.value, device=device)
     with tqdm(total=limit, unit=" steps", disable=None, file=sys.stderr) as bar:
         scores = judged(model, place, asked, watch=bar.update)
     told = {"model": model, "lock": str(place), "part": part.value, "images": "shuffled" if shuffle_images else "own"}
-    found = write(scores, out or Path(f"{Path(model).name}-eval"), told)
-    (show.as_json if as_json else show_eval.evaluation)(found)
+    found = _write(scores, out or Path(f"{Path(model).name}-eval"), told)
+    (print_json if as_json else _show_scores)(found)
+
+
+def _write(scores: "Scores", out: Path, told: Mapping[str, Any]) -> dict[str, Any]:
+    """Write figures and picture into a folder, and return the figures; those of an earlier evaluation are replaced."""
+    from oxe_tools.plot import svg
+
+    found = {**told, **scores.to_json()}
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        (out / FIGURES).write_text(json.dumps(found, indent=1) + "\n")
+        (out / PICTURE).write_text(svg(scores, title=f"{told['model']}, part {told['part']}, {told['images']} images"))
+    except OSError as error:
+        raise UsageError(f"{out}: cannot be written to ({error})") from error
+    return {**found, "out": str(out)}
+
+
+def _show_scores(found: Mapping[str, Any]) -> None:
+    """Show how far predicted and recorded actions are apart, beside those of always doing the mean."""
+    for name, source in found["sources"].items():
+        typer.echo(f"{name}: {source['steps']} steps, {_accuracy(source)}")
+        columns = ("dimension", "token accuracy", "L1 normalized", "L1", "of the mean action", "unit")
+        rows = []
+        for dim, one in source["dims"].items():
+            figures = (f"{one['token_accuracy']:.3f}", f"{one['l1']:.4f}", f"{one['l1_metric']:.4g}")
+            rows.append((dim, *figures, f"{one['mean_action']['l1_metric']:.4g}", one["unit"]))
+        print_table(columns, rows)
+        typer.echo(f"always doing the mean action: {_accuracy(source['mean_action'])}")
+    typer.echo(f"all: {found['steps']} steps of {found['part']} with {found['images']} images, {_accuracy(found)}")
+    typer.echo(f"figures and picture: {found['out']}")
+
+
+def _accuracy(found: Mapping[str, Any]) -> str:
+    return f"token accuracy {found['token_accuracy']:.3f}, L1 {found['l1']:.4f} (normalized)"

@@ -6,9 +6,7 @@ from typing import Annotated
 
 import typer
 
-from oxe_tools.cli import show
-from oxe_tools.cli.console import Json
-from oxe_tools.cli.predict import Dtype
+from oxe_tools.cli.console import Dtype, Json, print_json
 from schemas.errors import MissingExtraError
 
 
@@ -37,7 +35,7 @@ def merge(
 
     found = merged(base or base_of(adapter), adapter, out, dtype=dtype.value if dtype else None)
     if as_json:
-        show.as_json({"out": str(out), **asdict(found)})
+        print_json({"out": str(out), **asdict(found)})
     else:
         typer.echo(
             f"{out}: {found.dtype}. Root mean square over the logits of the self-test: the adapters change "

@@ -1,12 +1,11 @@
 """The commands `oxe mix`: they parse, call one function, and print."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from oxe_tools.cli import show
-from oxe_tools.cli.console import FAILURES, Json, Overwrite, fail, progress
+from oxe_tools.cli.console import FAILURES, Json, Overwrite, fail, print_json, print_table, progress
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Lock mixtures, check them, draw from them.")
 
@@ -45,7 +44,7 @@ def lock(
             overwrite=overwrite,
             progress=bar,
         )
-    (show.as_json if as_json else show.mixture)(found)
+    (print_json if as_json else _show_mixture)(found)
 
 
 @app.command()
@@ -57,7 +56,7 @@ def stats(locked: Locked, *, as_json: Json = False) -> None:
     """
     from oxe_tools import mixtures
 
-    (show.as_json if as_json else show.mixture)(mixtures.stats(locked))
+    (print_json if as_json else _show_mixture)(mixtures.stats(locked))
 
 
 @app.command()
@@ -76,7 +75,7 @@ def verify(
 
     found = mixtures.verify(locked, deep=deep)
     if as_json:
-        show.as_json({"ok": not found, "drift": found})
+        print_json({"ok": not found, "drift": found})
     for line in found:
         typer.echo(line, err=True)
     if found:
@@ -101,7 +100,7 @@ def diff(
 
     found = mixtures.diff(first, second)
     if as_json:
-        show.as_json({"same": not found, "differences": found})
+        print_json({"same": not found, "differences": found})
     else:
         typer.echo("\n".join(found) or "no difference")
     if found:
@@ -124,6 +123,42 @@ def sample(
     from oxe_tools import mixtures
 
     found = mixtures.sample(locked, draws, seed=seed)
-    (show.as_json if as_json else show.draws)(found)
+    (print_json if as_json else _show_draws)(found)
     if not found["ok"]:
         fail(f"{locked}: {draws} draws do not follow the shares (p = {found['p']:.2g})", FAILURES)
+
+
+def _show_mixture(found: dict[str, Any]) -> None:
+    """Show what a mixture is made of."""
+    size = f"{found['episodes']} episodes, {found['steps']} steps, {found['hours']:.3g} hours"
+    typer.echo(f"{found['name']}{': ' + found['lock'] if found['lock'] else ''}")
+    typer.echo(f"view {found['view'] or '(as stored)'}: {size}; an epoch has {found['epoch']} draws")
+    columns = ("source", "episodes", "steps", "hours", "nominal", "share", "repeats", "groups", "licence")
+    rows = []
+    for name, row in found["sources"].items():
+        hours = "" if row["hours"] is None else f"{row['hours']:.3g}"
+        shares = f"{row['nominal']:.2%}", f"{row['share']:.2%}", f"{row['repeats']:.3g}"
+        counts = str(row["episodes"]), str(row["steps"]), hours
+        rows.append((name, *counts, *shares, str(row["strata"]), row["license"] or "not stated"))
+    print_table(columns, rows, padded=True)
+    typer.echo(f"as varied as {found['effective_sources']:.2f} sources of equal share")
+    for name, row in found["sources"].items():
+        if row["masked"]:
+            typer.echo(f"{name}: masked, for it has none: {', '.join(row['masked'])}")
+    for name, why in found["left_out"].items():
+        typer.echo(f"left out: {name}: {why}")
+    for line in found["differences"]:
+        typer.echo(f"the sources differ: {line}")
+    for what, count in found["leakage"].items():
+        if count and what != "validation_episodes":
+            typer.echo(f"leakage: {what.replace('_', ' ')}: {count} episodes")
+
+
+def _show_draws(found: dict[str, Any]) -> None:
+    """Show a sample beside its shares."""
+    rows = [
+        (name, f"{row['share']:.3%}", f"{row['expected']:.1f}", str(row["draws"]))
+        for name, row in found["sources"].items()
+    ]
+    print_table(["source", "share", "expected", "drawn"], rows)
+    typer.echo(f"{found['draws']} draws with seed {found['seed']}: p = {found['p']:.3g} (chi-squared)")

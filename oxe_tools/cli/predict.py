@@ -1,22 +1,12 @@
 """The command `oxe predict`: it parses, calls one function, and prints."""
 
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from oxe_tools.cli import show
-from oxe_tools.cli.console import Json
+from oxe_tools.cli.console import Dtype, Json, numbers, print_json
 from schemas.errors import MissingExtraError
-
-
-class Dtype(StrEnum):
-    """The numbers that a model can compute with."""
-
-    FLOAT32 = "float32"
-    BFLOAT16 = "bfloat16"
-    FLOAT16 = "float16"
 
 
 def predict(
@@ -61,7 +51,9 @@ def predict(
         dtype=dtype.value,
         device=device,
     )
+    action, token_ids = found.actions[0].tolist(), found.token_ids[0].tolist()
     if as_json:
-        show.as_json({"action": found.actions[0].tolist(), "token_ids": found.token_ids[0].tolist()})
+        print_json({"action": action, "token_ids": token_ids})
     else:
-        show.action(found.actions[0], found.token_ids[0])
+        typer.echo(f"action: {numbers(action)}")
+        typer.echo(f"token ids: {' '.join(map(str, token_ids))}")

@@ -2,20 +2,24 @@
 
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from tqdm import tqdm
 
-from oxe_tools.cli import show, show_plan
-from oxe_tools.cli.console import INTERRUPTED, Json, Overwrite
+from oxe_tools.cli.console import INTERRUPTED, Json, Overwrite, print_json, print_table
 from schemas.errors import MissingExtraError, UsageError
 
 if TYPE_CHECKING:
+    from tqdm import tqdm
+
     from finetune.recipe import Recipe
+    from finetune.training.plan import Footprint, Need
+
+GIB = 2**30
+WAYS = {"none": "one process", "ddp": "copies (ddp)", "fsdp": "parts (fsdp)"}
 
 
 def train(
@@ -45,10 +49,11 @@ def train(
         from finetune.training import train as training
     except ModuleNotFoundError as error:
         raise MissingExtraError(str(error.name), extra="finetune") from error
+    from tqdm import tqdm
 
     asked = recipe(target).with_(settings or [])
     if plan:
-        _show_plan(asked, as_json=as_json)
+        _plan(asked, as_json=as_json)
         return
     place = _lock(asked, target, lock)
     folder = out or Path(asked.name)
@@ -57,21 +62,51 @@ def train(
         found = training.train(asked, place, folder, overwrite=overwrite, say=_said_above(bar), watch=_shown_by(bar))
     if found is None:  # a process of torchrun that has nothing to tell
         return
-    (show.as_json if as_json else show.training)(found)
+    (print_json if as_json else _show_progress)(found)
     if not found["finished"]:
         typer.echo(f"{found['step']} of {asked.train.steps} steps are done; the same command goes on", err=True)
         raise typer.Exit(INTERRUPTED)
 
 
-def _show_plan(asked: "Recipe", *, as_json: bool) -> None:
+def _plan(asked: "Recipe", *, as_json: bool) -> None:
+    """Print what each way to run takes."""
     from finetune.training.plan import plan
 
     found, needs = plan(asked)
     if as_json:
         ways = [{**asdict(need), "peak": need.peak} for need in needs]
-        show.as_json({"parameters": found.parameters, "trained": found.trained, "ways": ways})
+        print_json({"parameters": found.parameters, "trained": found.trained, "ways": ways})
     else:
-        show_plan.plan(found, needs)
+        _show_plan(found, needs)
+
+
+def _show_plan(found: "Footprint", needs: "Sequence[Need]") -> None:
+    """Show what each way to run takes."""
+    typer.echo(
+        f"{found.parameters:,} parameters, {found.trained:,} of them trained. GiB for each process at most, without "
+        "what Python and the libraries take (about 0.6):"
+    )
+    columns = ("processes", "way", "samples at a time", "checkpointed", "weights", "gradients", "AdamW")
+    rows = []
+    for need in needs:
+        sizes = (need.weights, need.gradients, need.moments, need.activations, need.gathered, need.peak)
+        how = (str(need.world), WAYS[need.way], str(need.micro), "yes" if need.checkpointed else "no")
+        rows.append((*how, *(f"{size / GIB:.2f}" for size in sizes)))
+    print_table((*columns, "activations", "gathered", "peak"), rows, width=200)
+
+
+def _show_progress(found: Mapping[str, Any]) -> None:
+    """Show how far a training came."""
+    for kind in ("train", "eval"):
+        if told := found.get(kind):
+            words = f"loss {told['loss']:.4g}, token accuracy {told['token_accuracy']:.3f}, L1 {told['l1']:.4f}"
+            typer.echo(f"{kind} at step {told['step']}: {words}")
+    for name, row in (found.get("eval") or {}).get("sources", {}).items():
+        dims = ", ".join(f"{dim} {errors['l1_metric']:.3g}" for dim, errors in row["dims"].items())
+        typer.echo(f"{name}: L1 in its own units: {dims}")
+    for image, times in found.get("broken", {}).items():
+        typer.echo(f"could not be decoded, another step was shown ({times} times): {image}")
+    typer.echo(f"{found['checkpoint']}: {found['step']} steps{'' if 'train' in found else ', all of them before'}")
 
 
 def _lock(recipe: "Recipe", target: str, lock: str | None) -> Path:

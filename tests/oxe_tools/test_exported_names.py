@@ -1,4 +1,7 @@
+import ast
 import inspect
+
+import pytest
 
 import oxe_tools
 from schemas import errors
@@ -27,6 +30,20 @@ def test_the_public_names_are_these() -> None:
 def test_every_public_name_exists_and_has_a_docstring() -> None:
     for name in oxe_tools.__all__:
         assert inspect.getdoc(getattr(oxe_tools, name)), name
+
+
+def test_type_checkers_see_the_names_where_they_are_imported_from() -> None:
+    blocks = [node for node in ast.parse(inspect.getsource(oxe_tools)).body if isinstance(node, ast.If)]
+    imports = [node for node in blocks[0].body if isinstance(node, ast.ImportFrom)]
+    assert {
+        name.asname or name.name: f"{node.module}:{name.name}" for node in imports for name in node.names
+    } == oxe_tools.PLACES
+
+
+def test_dir_lists_the_public_names_and_no_other_name_is_known() -> None:
+    assert set(oxe_tools.__all__) <= set(dir(oxe_tools))
+    with pytest.raises(AttributeError, match="module 'oxe_tools' has no attribute 'open_datasets'"):
+        _ = oxe_tools.open_datasets  # type: ignore[attr-defined]
 
 
 def test_public_methods_have_docstrings() -> None:

@@ -9,7 +9,6 @@ import pytest
 
 import oxe_tools
 from oxe_tools import NormStats, load_norm_stats, open_dataset, stats
-from oxe_tools.cli.show import sparkline
 from tests.pipelines.toy import Run, Toy, columns, make_toy, oxe
 
 
@@ -196,8 +195,3 @@ def test_statistics_normalize_what_open_dataset_gives(toy: Toy, tmp_path: Path) 
     assert np.abs(scaled[:, :3]).max() <= 1
     inside = np.abs(scaled[:, :3]) < 1
     np.testing.assert_allclose(norm.unnormalize(scaled)[:, :3][inside], action[:, :3][inside], atol=1e-6)
-
-
-def test_a_sparkline_shows_every_count_that_is_not_zero() -> None:
-    assert sparkline(np.array([0, 1, 1000, 500])) == " ▁█▄"
-    assert sparkline(np.zeros(2, int)) == "  "

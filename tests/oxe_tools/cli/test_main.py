@@ -1,14 +1,18 @@
 """The command line itself: exit codes, stdout and stderr, help. What the commands do is tested under `pipelines`."""
 
 import os
+import platform
 import pty
 import subprocess
 import termios
+from importlib import metadata
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
 from oxe_tools import open_dataset
+from oxe_tools.cli import main
 from schemas.errors import DatasetError
 from tests.pipelines.toy import Toy, columns, command, make_toy, oxe, oxe_process, write_spec
 
@@ -95,6 +99,21 @@ def test_the_bare_command_prints_help() -> None:
     everything = oxe("--help").out
     for name in ("inspect", "convert", "verify", "export", "demo", "Exit codes: 0"):
         assert name in everything
+
+
+def test_the_versions_are_those_that_are_installed() -> None:
+    done = oxe("--version")
+    assert (done.code, done.err) == (0, "")
+    known = dict(line.split() for line in done.out.splitlines())
+    assert list(known)[:5] == ["oxe-tools", "Python", "apache-beam", "pyarrow", "polars"]
+    assert known.pop("Python") == platform.python_version()
+    assert known == {name: metadata.version(name) for name in known}
+    assert ("torch" in known) == (find_spec("torch") is not None)
+
+
+def test_a_library_that_is_not_installed_has_no_version(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(main, "LIBRARIES", ("pyarrow", "no-such-library"))
+    assert [line.split()[0] for line in oxe("--version").out.splitlines()] == ["oxe-tools", "Python", "pyarrow"]
 
 
 def test_progress_is_shown_on_a_terminal_only(toy: Toy) -> None:

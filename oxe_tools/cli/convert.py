@@ -1,0 +1,124 @@
+"""The command `oxe convert`: it parses, calls one function, and prints."""
+
+from collections import Counter
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from oxe_tools.cli.console import (
+    FAILURES,
+    BeamOptions,
+    Declaration,
+    Json,
+    Overwrite,
+    Recordings,
+    Workers,
+    beam_words,
+    counted,
+    fail,
+    files,
+    print_json,
+    print_notes,
+    progress,
+)
+
+if TYPE_CHECKING:
+    from schemas.declarations.spec import DatasetSpec
+
+
+def convert(
+    declaration: Declaration,
+    *,
+    out: Annotated[str, typer.Option(help="The folder of the new dataset, or an fsspec URI.")],
+    source: Recordings = None,
+    split: Annotated[str | None, typer.Option(help="Only this split.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Only the first N episodes.")] = None,
+    keep_raw: Annotated[
+        bool, typer.Option("--keep-raw/--no-keep-raw", help="Keep the source's own numbers as raw.*.")
+    ] = True,
+    materialize: Annotated[
+        list[str] | None, typer.Option(metavar="VIEW", help="Store this view as a column, too.")
+    ] = None,
+    workers: Workers = 1,
+    runner: Annotated[
+        str | None, typer.Option(help="Another Beam runner: FlinkRunner, SparkRunner, DataflowRunner.")
+    ] = None,
+    beam_options: BeamOptions = "",
+    strict: Annotated[bool, typer.Option("--strict", help="Stop at the first episode that cannot be read.")] = False,
+    max_quarantine: Annotated[
+        int | None, typer.Option(min=0, metavar="N", help="Stop when more than N episodes cannot be read.")
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Check the declaration against the source; write nothing.")
+    ] = False,
+    append: Annotated[
+        bool, typer.Option("--append", help="Add the files that the source has more than the dataset.")
+    ] = False,
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+) -> None:
+    """Convert a source into one unified dataset.
+
+    \b
+    Example: oxe convert bridge_dataset --source data/bridge_dataset/1.0.0 --out bridge
+    """
+    from oxe_tools import drafts
+    from pipelines.convert import convert as work
+    from pipelines.convert.records import Engine, Options
+    from schemas.declarations import catalog
+
+    spec = drafts.declared(declaration)
+    source = source or catalog.source_of(declaration, spec)
+    options = Options(split=split, limit=limit, keep_raw=keep_raw, materialize=tuple(materialize or ()))
+    if dry_run:
+        planned = work.dry_run(spec, source=source, options=options, append_to=out if append else None)
+        (print_json if as_json else _show_plan)(planned)
+        return
+    with progress() as bar:
+        report = work.convert(
+            spec,
+            out,
+            source=source,
+            options=options,
+            engine=Engine(workers=workers, runner=runner, options=beam_words(beam_options)),
+            max_quarantine=0 if strict else max_quarantine,
+            append=append,
+            overwrite=overwrite,
+            progress=bar,
+        )
+    (print_json if as_json else _show_report)(report.to_json())
+    _show_unknowns(spec)
+    print_notes(report.notes)
+    for problem in report.problems[:5]:
+        typer.echo(
+            f"quarantined: episode {problem.index}: {problem.reason}: {problem.detail} ({problem.file})", err=True
+        )
+    quarantined = Counter(problem.reason for problem in report.problems) if append else report.quarantined
+    if quarantined:
+        fail(f"{out}: quarantined {counted(quarantined)}; see meta/quarantine.parquet", FAILURES)
+
+
+def _show_plan(planned: dict[str, Any]) -> None:
+    """Show what a dry run would do."""
+    size = f"{planned['bytes'] / 1e6:.1f} MB in {files(planned['files'])}"
+    typer.echo(f"{planned['dataset']}: {planned['episodes']} episodes, {size}")
+    typer.echo(f"action: {', '.join(planned['action'])}")
+    typer.echo(f"state: {', '.join(planned['state']) or 'none'}")
+    typer.echo(f"cameras: {', '.join(planned['cameras']) or 'none'}")
+    typer.echo(f"views: {', '.join(planned['views']) or 'none'}")
+    typer.echo("nothing was written")
+
+
+def _show_report(report: dict[str, Any]) -> None:
+    """Show what became of the source's episodes."""
+    episodes = report["episodes"]
+    typer.echo(f"{report['out']}: {report['steps']} steps in {files(report['files'])}, {report['seconds']:.1f} s")
+    left_out = f"dropped ({counted(episodes['dropped'])}) + quarantined ({counted(episodes['quarantined'])})"
+    typer.echo(f"episodes: {episodes['source']} in the source = {episodes['kept']} kept + {left_out}")
+
+
+def _show_unknowns(spec: "DatasetSpec") -> None:
+    """Say which conventions the declaration does not know."""
+    for space in filter(None, (spec.action_space, spec.state_space)):
+        if words := space.unknowns():
+            typer.echo(f"{spec.name}: {space.name}: not known: {', '.join(words)}", err=True)

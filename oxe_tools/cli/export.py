@@ -1,0 +1,114 @@
+"""The commands `oxe export`: they parse, call one function, and print."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from oxe_tools.cli.console import (
+    BeamOptions,
+    DatasetDir,
+    Json,
+    Overwrite,
+    Runner,
+    Workers,
+    beam_words,
+    files,
+    print_json,
+    print_notes,
+    progress,
+)
+
+if TYPE_CHECKING:
+    from pipelines.convert.records import Engine
+    from pipelines.export.plan import Asked
+
+app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Write a dataset in another format.")
+
+View = Annotated[str | None, typer.Option("--view", help="Write this view's actions, without the steps it masks.")]
+VideoForm = Literal["h264", "av1", "none"]
+LeRobotVersion = Literal["3.0", "2.1"]
+
+
+@app.command()
+def rlds(
+    directory: DatasetDir,
+    *,
+    out: Annotated[Path, typer.Option(help="The folder of the RLDS dataset.")],
+    view: View = None,
+    workers: Workers = 1,
+    runner: Runner = None,
+    beam_options: BeamOptions = "",
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+) -> None:
+    """Write a dataset as RLDS, which tensorflow-datasets opens and 'oxe convert' reads back.
+
+    \b
+    Example: oxe export rlds bridge --view openvla --out bridge_rlds/1.0.0
+    """
+    from pipelines.convert.records import Engine
+    from pipelines.export.plan import Asked
+
+    asked = Asked(format="rlds", version="1.0.0", view=view)
+    engine = Engine(workers=workers, runner=runner, options=beam_words(beam_options))
+    _export(directory, out, asked, engine=engine, overwrite=overwrite, as_json=as_json)
+
+
+@app.command()
+def lerobot(
+    directory: DatasetDir,
+    *,
+    out: Annotated[Path, typer.Option(help="The folder of the LeRobotDataset.")],
+    video: Annotated[
+        VideoForm, typer.Option(help="Colour images as videos, or as they are in image columns.")
+    ] = "h264",
+    view: View = None,
+    version: Annotated[LeRobotVersion, typer.Option(help="The LeRobotDataset format.")] = "3.0",
+    fps: Annotated[
+        float | None, typer.Option(help="Frames a second, where the dataset does not know its control rate.")
+    ] = None,
+    crf: Annotated[int, typer.Option(min=0, max=63, help="How much a video may lose: 0 least.")] = 30,
+    gop: Annotated[int, typer.Option(min=1, help="Every n-th frame of a video is a key frame.")] = 2,
+    workers: Workers = 1,
+    runner: Runner = None,
+    beam_options: BeamOptions = "",
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+) -> None:
+    """Write a dataset as a LeRobotDataset, which 'oxe convert' reads back and 'oxe verify' compares.
+
+    \b
+    Example: oxe export lerobot bridge --video h264 --out bridge_lerobot
+    """
+    from pipelines.convert.records import Engine
+    from pipelines.export.plan import Asked
+
+    asked = Asked(format="lerobot", version=version, view=view, fps=fps, video=video, crf=crf, gop=gop)
+    engine = Engine(workers=workers, runner=runner, options=beam_words(beam_options))
+    _export(directory, out, asked, engine=engine, overwrite=overwrite, as_json=as_json)
+
+
+def _export(directory: str, out: Path, asked: "Asked", *, engine: "Engine", overwrite: bool, as_json: bool) -> None:
+    """Export, and print what became of it."""
+    from pipelines.export.run import export
+    from schemas.store.dataset import open_dataset
+
+    dataset = open_dataset(directory)
+    with progress(len(dataset)) as bar:
+        report = export(dataset, out, asked, engine=engine, overwrite=overwrite, progress=bar)
+    (print_json if as_json else _show_report)(report.to_json())
+    if report.without_steps:
+        typer.echo(f"left out: {report.without_steps} episodes of which the view masks every step", err=True)
+    for column, why in report.left_out.items():
+        typer.echo(f"left out: {column}: {why}", err=True)
+    print_notes(report.notes)
+
+
+def _show_report(report: Mapping[str, Any]) -> None:
+    """Show what was exported, and how each camera is kept."""
+    typer.echo(f"{report['out']}: {report['episodes']} episodes, {report['steps']} steps in {files(report['files'])}")
+    for key, kept in report["cameras"].items():
+        how = f"{kept['as']}, PSNR of each frame at least {kept['psnr']} dB" if kept["psnr"] else kept["as"]
+        typer.echo(f"{key}: {how}{': ' + kept['why'] if kept['why'] else ''}")
