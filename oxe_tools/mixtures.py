@@ -4,8 +4,8 @@ from os.path import relpath
 from pathlib import Path
 from typing import Any
 
+from pipelines.beam.engine import Engine
 from pipelines.beam.progress import Progress, silent
-from pipelines.convert.records import Engine
 from pipelines.mix.drift import compared, drift
 from pipelines.mix.make import make
 from pipelines.mix.report import sample as sample_of

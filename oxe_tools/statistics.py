@@ -14,7 +14,7 @@ from stats.norm import NormStats
 from stats.record import Statistics
 
 if TYPE_CHECKING:
-    from pipelines.convert.records import Engine
+    from pipelines.beam.engine import Engine
     from pipelines.statistics.numbers import Selection
 
 
@@ -34,7 +34,7 @@ def stats(
         norm = stats("kitchen", view="eef_delta").norm("action")
         norm.normalize(action)  # in [-1, 1]
     """
-    from pipelines.convert.records import Engine  # noqa: PLC0415
+    from pipelines.beam.engine import Engine  # noqa: PLC0415
     from pipelines.statistics.numbers import Selection  # noqa: PLC0415 - opening a dataset needs none of it
     from pipelines.statistics.statistics import statistics  # noqa: PLC0415
     from schemas.store.dataset import open_dataset  # noqa: PLC0415

@@ -20,7 +20,7 @@ from schemas.errors import OxeError, UsageError
 from stats.formats import Form
 
 if TYPE_CHECKING:
-    from pipelines.convert.records import Engine
+    from pipelines.beam.engine import Engine
     from pipelines.export.plan import Asked
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
@@ -137,8 +137,9 @@ def convert(
     Example: oxe convert bridge_dataset --source data/bridge_dataset/1.0.0 --out bridge
     """
     from oxe_tools import drafts
+    from pipelines.beam.engine import Engine
     from pipelines.convert import convert as work
-    from pipelines.convert.records import Engine, Options
+    from pipelines.convert.records import Options
     from schemas.declarations import catalog
 
     spec = drafts.declared(declaration)
@@ -245,7 +246,7 @@ def stats(
     Example: oxe stats bridge --view openvla --format openvla --out dataset_statistics.json
     """
     from oxe_tools import statistics as work
-    from pipelines.convert.records import Engine
+    from pipelines.beam.engine import Engine
     from pipelines.statistics.numbers import Selection
 
     modes = {"--diff": diff, "--against": against, "--publish": publish, "--format or --out": form or out}
@@ -291,7 +292,7 @@ def export_rlds(
     \b
     Example: oxe export rlds bridge --view openvla --out bridge_rlds/1.0.0
     """
-    from pipelines.convert.records import Engine
+    from pipelines.beam.engine import Engine
     from pipelines.export.plan import Asked
 
     engine = Engine(workers=workers, runner=runner, options=_words(beam_options))
@@ -331,7 +332,7 @@ def export_lerobot(
     \b
     Example: oxe export lerobot bridge --video h264 --out bridge_lerobot
     """
-    from pipelines.convert.records import Engine
+    from pipelines.beam.engine import Engine
     from pipelines.export.plan import Asked
 
     asked = Asked(format="lerobot", version=version, view=view, fps=fps, video=video, crf=crf, gop=gop)

@@ -33,7 +33,7 @@ def lock(
     Example: oxe mix lock kitchen.toml --out kitchen.lock
     """
     from oxe_tools import mixtures
-    from pipelines.convert.records import Engine
+    from pipelines.beam.engine import Engine
 
     with progress() as bar:
         found = mixtures.lock(

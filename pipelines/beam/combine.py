@@ -15,7 +15,7 @@ from pipelines.beam.run import run_graph  # before Beam, which it imports withou
 # isort: split
 import apache_beam as beam
 
-from pipelines.convert.records import Engine
+from pipelines.beam.engine import Engine
 from schemas.errors import OxeError, UsageError
 from schemas.files.folder import Folder, absolute, open_folder
 from schemas.store import layout

@@ -9,9 +9,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol
 
+from pipelines.beam.engine import Engine
 from pipelines.beam.shards import Job, Shard, Worker
 from pipelines.beam.workers import METHOD
-from pipelines.convert.records import Engine
 from schemas.errors import MissingExtraError, UsageError
 
 logging.disable(logging.WARNING)  # Beam warns of Google Cloud libraries that nobody asked for

@@ -9,6 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from pipelines.beam.engine import Engine
 from pipelines.beam.progress import POLL, POLL_REMOTE, Progress, silent, watched
 from pipelines.beam.workers import prepare
 from pipelines.convert.binding import Binding, bind
@@ -17,7 +18,7 @@ from pipelines.convert.job import Job, check_allowance
 from pipelines.convert.ledger import Ledger, begin, begin_append, clear, is_finished, locked, ordered, published, sweep
 from pipelines.convert.publish import episodes_schema, identity_of, publish
 from pipelines.convert.rate import rate_note
-from pipelines.convert.records import Engine, Options
+from pipelines.convert.records import Options
 from pipelines.readers.history import History
 from pipelines.readers.reader import Reader, ShardRef
 from pipelines.readers.registry import open_source

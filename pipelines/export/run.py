@@ -11,13 +11,13 @@ from typing import Any, Protocol
 
 import tomli_w
 
+from pipelines.beam.engine import Engine
 from pipelines.beam.progress import Progress, silent, watched
 from pipelines.beam.shards import attempted
 from pipelines.beam.workers import prepare
 from pipelines.convert.binding import Binding
 from pipelines.convert.folders import check_apart
 from pipelines.convert.ledger import locked
-from pipelines.convert.records import Engine
 from pipelines.export.ledger import LOCK, OURS, RUNS, ExportLedger, begin, finish
 from pipelines.export.plan import Asked, ExportRef
 from pipelines.export.report import Report

@@ -8,8 +8,8 @@ from typing import Any
 import pyarrow as pa
 import xxhash
 
+from pipelines.beam.engine import Engine
 from pipelines.beam.progress import Progress, silent
-from pipelines.convert.records import Engine
 from pipelines.mix.sources import Source, located, opened
 from pipelines.statistics.statistics import statistics
 from schemas.errors import DatasetError, UnreachableError, UsageError, ViewError

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from pipelines.convert.records import Engine
+from pipelines.beam.engine import Engine
 from pipelines.statistics.numbers import Part, Selection, parts_of, vectors
 from schemas.source import Array
 from schemas.store.dataset import Dataset

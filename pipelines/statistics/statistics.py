@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from functools import reduce
 from typing import Any
 
-from pipelines.convert.records import Engine
+from pipelines.beam.engine import Engine
 from pipelines.statistics.embodiments import check_mergeable, rate
 from pipelines.statistics.kept import keep, kept
 from pipelines.statistics.numbers import Part, Selection, parts_of, spaces, vectors

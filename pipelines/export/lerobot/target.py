@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from pipelines.beam.engine import Engine
 from pipelines.convert.binding import Binding
 from pipelines.convert.rate import rate_note
-from pipelines.convert.records import Engine
 from pipelines.export.cameras import kept_cameras
 from pipelines.export.declaration import Paths, declaration, free_name
 from pipelines.export.lerobot import stats as lerobot_stats

@@ -9,8 +9,8 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from pipelines.beam.engine import Engine
 from pipelines.convert.binding import Binding
-from pipelines.convert.records import Engine
 from pipelines.export.declaration import Paths, declaration
 from pipelines.export.plan import Asked, ExportRef, checked, in_order_of_steps, shards_of_files
 from pipelines.export.report import Report

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from pipelines.beam.combine import combine
-from pipelines.convert.records import Engine
+from pipelines.beam.engine import Engine
 from schemas.errors import SourceError, UsageError
 from schemas.files.folder import LocalFolder
 

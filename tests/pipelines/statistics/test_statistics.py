@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipelines.convert.records import Engine
+from pipelines.beam.engine import Engine
 from pipelines.statistics.numbers import Selection
 from pipelines.statistics.statistics import statistics
 from schemas.errors import UsageError, ViewError
