@@ -98,7 +98,8 @@ def beam(data: Path, letter: str) -> Trial:
     from pipelines.beam.run import run
 
     job, refs = _begun(data, letter)
-    return Trial(work=lambda: run(job, refs, engine=Engine()), answer=lambda _: _digests(data))
+    ledger = job.open().ledger
+    return Trial(work=lambda: run(job, refs, ledger, engine=Engine()), answer=lambda _: _digests(data))
 
 
 def again(data: Path, letter: str) -> Trial:

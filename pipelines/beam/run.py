@@ -10,9 +10,10 @@ from contextlib import contextmanager
 from typing import Any, Protocol
 
 from pipelines.beam.engine import Engine
-from pipelines.beam.shards import Job, Shard, Worker
+from pipelines.beam.progress import POLL, POLL_REMOTE, Progress, silent, watched
+from pipelines.beam.shards import Job, Marks, Shard, Worker
 from pipelines.beam.workers import METHOD
-from schemas.errors import MissingExtraError, UsageError
+from schemas.errors import MissingExtraError, TooManyQuarantinedError, UsageError
 
 logging.disable(logging.WARNING)  # Beam warns of Google Cloud libraries that nobody asked for
 import apache_beam as beam  # noqa: E402
@@ -42,14 +43,26 @@ class DoShard(beam.DoFn):
         yield ref.name, worker.shard(ref)
 
 
-def run(job: Job, refs: Sequence[Shard], *, engine: Engine) -> None:
-    """Do shards on an engine and wait for it; an engine that breaks down is a UsageError."""
+def run(job: Job, refs: Sequence[Shard], marks: Marks, *, engine: Engine, progress: Progress = silent) -> None:
+    """Do shards on an engine and wait for it; `marks` are what the job's workers leave.
+
+    Shards that fail for good are one UsageError that names the first, and so is an engine that breaks down. Too many
+    quarantined episodes are a TooManyQuarantinedError.
+    """
 
     def graph(pipeline: beam.Pipeline, *, spread: bool) -> None:
         shards = pipeline | "shards" >> beam.Create(list(refs), reshuffle=spread)
         _ = shards | "work" >> beam.ParDo(DoShard(job))
 
-    run_graph(graph, engine=engine, elements=len(refs))
+    every = POLL if marks.out.local else POLL_REMOTE
+    with watched(marks.finished, refs, progress, workers=engine.workers, every=every):
+        run_graph(graph, engine=engine, elements=len(refs))
+    stopped, failures = marks.stopped(), marks.failures()
+    if failures:
+        name, message = next(iter(failures.items()))
+        raise UsageError(f"{len(failures)} of {len(refs)} shards failed; run again to go on. {name}: {message}")
+    if stopped:
+        raise TooManyQuarantinedError(stopped)
 
 
 class Graph(Protocol):

@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.beam.engine import Engine
-from pipelines.beam.progress import POLL, POLL_REMOTE, Progress, silent, watched
+from pipelines.beam.progress import Progress, silent
 from pipelines.beam.workers import prepare
 from pipelines.convert.binding import Binding, bind
 from pipelines.convert.folders import check_apart
@@ -24,7 +24,7 @@ from pipelines.readers.reader import Reader, ShardRef
 from pipelines.readers.registry import open_source
 from pipelines.statistics.statistics import statistics
 from schemas.declarations.spec import DatasetSpec
-from schemas.errors import TooManyQuarantinedError, UsageError, did_you_mean
+from schemas.errors import UsageError, did_you_mean
 from schemas.files.folder import Folder, absolute, open_folder
 from schemas.source import Unreadable
 from schemas.spaces import Space
@@ -152,11 +152,10 @@ class Conversion:
 
 
 def _run(work: Conversion, ledger: Ledger, *, engine: Engine, max_quarantine: int | None, progress: Progress) -> None:
-    """Do the shards that are not done; those that fail for good are one error that names the first."""
+    """Do the shards that are not done."""
     done = ledger.read(ref.name for ref in work.refs)
     todo = [ref for ref in work.refs if ref.name not in done]
-    unreadable = [problem for record in done.values() for problem in record.quarantined]
-    check_allowance(unreadable, max_quarantine)
+    check_allowance([problem for record in done.values() for problem in record.quarantined], max_quarantine)
     if not todo:
         return
     if engine.runner is None and engine.workers > 1:
@@ -170,37 +169,7 @@ def _run(work: Conversion, ledger: Ledger, *, engine: Engine, max_quarantine: in
         options=Options(**{**work.identity["options"], "materialize": tuple(work.identity["options"]["materialize"])}),
         max_quarantine=max_quarantine,
     )
-    every = POLL if ledger.out.local else POLL_REMOTE
-    finished = _counting(ledger, unreadable, done=set(done), allowed=max_quarantine)
-    with watched(finished, todo, progress, workers=engine.workers, every=every):
-        run(job, todo, engine=engine)
-    stopped, failures = ledger.stopped(), ledger.failures()
-    if failures:
-        name, message = next(iter(failures.items()))
-        raise UsageError(f"{len(failures)} of {len(todo)} shards failed; run again to go on. {name}: {message}")
-    if stopped:
-        raise TooManyQuarantinedError(stopped)
-
-
-def _counting(
-    ledger: Ledger, unreadable: list[Unreadable], *, done: set[str], allowed: int | None
-) -> Callable[[], set[str]]:
-    """Give what names the finished shards, and stops the run where all workers together quarantine too many."""
-    counted = set(done)
-
-    def finished() -> set[str]:
-        names = ledger.finished()
-        if allowed is not None:
-            for record in ledger.read(names - counted).values():
-                unreadable.extend(record.quarantined)
-            counted.update(names)
-            try:
-                check_allowance(unreadable, allowed)
-            except TooManyQuarantinedError as error:
-                ledger.stop(str(error))
-        return names
-
-    return finished
+    run(job, todo, ledger, engine=engine, progress=progress)
 
 
 def _count(out: Folder) -> None:

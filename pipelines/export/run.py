@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import tomli_w
 
 from pipelines.beam.engine import Engine
-from pipelines.beam.progress import Progress, silent, watched
+from pipelines.beam.progress import Progress, silent
 from pipelines.beam.shards import attempted
 from pipelines.beam.workers import prepare
 from pipelines.convert.binding import Binding
@@ -180,7 +180,7 @@ def _run(
     engine: Engine,
     progress: Progress,
 ) -> None:
-    """Do the shards that are not done; those that fail for good are one error that names the first."""
+    """Do the shards that are not done."""
     todo = [ref for ref in refs if ledger.read(ref.name) is None]
     for ref in todo:  # one whose files are gone or changed is not done
         ledger.out.remove(ledger.place(ref.name + ledger.RECORD))
@@ -196,12 +196,7 @@ def _run(
         out=absolute(ledger.out.uri),
         asked=asked,
     )
-    with watched(ledger.finished, todo, progress, workers=engine.workers):
-        run(job, todo, engine=engine)
-    failures = ledger.failures()
-    if failures:
-        name, message = next(iter(failures.items()))
-        raise UsageError(f"{len(failures)} of {len(todo)} shards failed; run again to go on. {name}: {message}")
+    run(job, todo, ledger, engine=engine, progress=progress)
 
 
 def _records(ledger: ExportLedger, refs: Sequence[ExportRef]) -> Iterator[Mapping[str, Any]]:
