@@ -4,7 +4,7 @@ from os.path import relpath
 from pathlib import Path
 from typing import Any
 
-from pipelines.beam.engine import Engine
+from pipelines.beam.engine import THIS_PROCESS, Engine
 from pipelines.beam.progress import Progress, silent
 from pipelines.mix.drift import compared, drift
 from pipelines.mix.make import make
@@ -21,7 +21,7 @@ def lock(
     *,
     data: str | None = None,
     out: Path | None = None,
-    engine: Engine | None = None,
+    engine: Engine = THIS_PROCESS,
     dry_run: bool = False,
     overwrite: bool = False,
     progress: Progress = silent,

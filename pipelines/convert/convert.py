@@ -9,9 +9,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from pipelines.beam.engine import Engine
+from pipelines.beam.engine import THIS_PROCESS, Engine
 from pipelines.beam.progress import Progress, silent
-from pipelines.beam.workers import prepare
+from pipelines.beam.workers import started
 from pipelines.convert.binding import Binding, bind
 from pipelines.convert.folders import check_apart
 from pipelines.convert.job import Job, check_allowance
@@ -73,7 +73,7 @@ def convert(
     *,
     source: str | None = None,
     options: Options | None = None,
-    engine: Engine | None = None,
+    engine: Engine = THIS_PROCESS,
     max_quarantine: int | None = None,
     append: bool = False,
     overwrite: bool = False,
@@ -100,16 +100,17 @@ def convert(
             raise UsageError(f"{folder.uri}: another run has just appended to it; run again")
         if (begin_append if append else begin)(folder, work.identity):
             manifest = json.loads(folder.read(layout.MANIFEST))
-            _count(folder)
+            _count(folder, engine)
             return _report(folder, manifest, problems=(), added=0, seconds=time.monotonic() - began)
         ledger = Ledger(folder, episodes_schema(work.binding.layout))
-        _run(work, ledger, engine=engine or Engine(), max_quarantine=max_quarantine, progress=progress)
-        sweep(folder)  # of workers that were killed
-        records = ordered(ledger, [ref.name for ref in work.refs])
-        problems = tuple(problem for record in records for problem in record.quarantined)
-        check_allowance(problems, max_quarantine)
-        manifest = publish(folder, work.reader, binding=work.binding, identity=work.identity, records=records)
-        _count(folder)
+        with started(engine) as running:
+            _run(work, ledger, engine=running, max_quarantine=max_quarantine, progress=progress)
+            sweep(folder)  # of workers that were killed
+            records = ordered(ledger, [ref.name for ref in work.refs])
+            problems = tuple(problem for record in records for problem in record.quarantined)
+            check_allowance(problems, max_quarantine)
+            manifest = publish(folder, work.reader, binding=work.binding, identity=work.identity, records=records)
+            _count(folder, running)
         ledger.close()
         added = sum(len(record.episodes) for record in records)
         report = _report(folder, manifest, problems=problems, added=added, seconds=time.monotonic() - began)
@@ -158,8 +159,6 @@ def _run(work: Conversion, ledger: Ledger, *, engine: Engine, max_quarantine: in
     check_allowance([problem for record in done.values() for problem in record.quarantined], max_quarantine)
     if not todo:
         return
-    if engine.runner is None and engine.workers > 1:
-        prepare()  # before the next line, whose imports it has to do as well
     from pipelines.beam.run import run  # noqa: PLC0415 - Beam takes seconds to import, a finished conversion none
 
     job = Job(
@@ -172,11 +171,11 @@ def _run(work: Conversion, ledger: Ledger, *, engine: Engine, max_quarantine: in
     run(job, todo, ledger, engine=engine, progress=progress)
 
 
-def _count(out: Folder) -> None:
+def _count(out: Folder, engine: Engine) -> None:
     """Give the dataset its statistics, if it has none yet."""
     dataset = Dataset(out)
     if dataset.manifest["steps"]:
-        statistics(dataset)
+        statistics(dataset, engine=engine)
 
 
 def _report(

@@ -11,10 +11,10 @@ from typing import Any, Protocol
 
 import tomli_w
 
-from pipelines.beam.engine import Engine
+from pipelines.beam.engine import THIS_PROCESS, Engine
 from pipelines.beam.progress import Progress, silent
 from pipelines.beam.shards import attempted
-from pipelines.beam.workers import prepare
+from pipelines.beam.workers import started
 from pipelines.convert.binding import Binding
 from pipelines.convert.folders import check_apart
 from pipelines.convert.ledger import locked
@@ -77,7 +77,7 @@ def export(
     out: Path,
     asked: Asked,
     *,
-    engine: Engine | None = None,
+    engine: Engine = THIS_PROCESS,
     overwrite: bool = False,
     progress: Progress = silent,
 ) -> Report:
@@ -102,8 +102,9 @@ def export(
         if finished:
             return Report(out=str(out), **finished["report"])
         ledger = ExportLedger(folder)
-        _run(dataset, ledger, refs, asked=asked, engine=engine or Engine(), progress=progress)
-        report = target.describe(refs, _records(ledger, refs), engine or Engine())
+        with started(engine) as running:
+            _run(dataset, ledger, refs, asked=asked, engine=running, progress=progress)
+            report = target.describe(refs, _records(ledger, refs), running)
         folder.write(DECLARATION, tomli_w.dumps(target.declaration()).encode())
         _log_run(folder, dataset)
         told = {name: value for name, value in report.to_json().items() if name != "out"}
@@ -186,8 +187,6 @@ def _run(
         ledger.out.remove(ledger.place(ref.name + ledger.RECORD))
     if not todo:
         return
-    if engine.runner is None and engine.workers > 1:
-        prepare()  # before the next line, whose imports it has to do as well
     from pipelines.beam.run import run  # noqa: PLC0415 - Beam takes seconds to import, a finished export none
 
     job = ExportJob(
