@@ -87,14 +87,14 @@ def inspect(
     with progress() as bar:
         found = run(source, limit=limit or (EPISODES if draft else None), progress=bar)
     if as_json:
-        show.as_json({**found, "draft": proposed.to_json()} if proposed else found)
+        show.as_json({**found.to_json(), "draft": proposed.to_json()} if proposed else found.to_json())
     else:
-        show.inspection(found)
+        show.inspection(found.to_json())
     if proposed and not as_json:
         show.draft(str(draft), proposed)
-    if found["unreadable"]:
-        counts = show.counted(found["unreadable"])
-        fail(f"unreadable episodes: {counts}; the first one: {found['first_unreadable']}", FAILURES)
+    if found.unreadable:
+        counts = show.counted(found.unreadable)
+        fail(f"unreadable episodes: {counts}; the first one: {found.first_unreadable}", FAILURES)
 
 
 @app.command()
@@ -147,7 +147,7 @@ def convert(
     options = Options(split=split, limit=limit, keep_raw=keep_raw, materialize=tuple(materialize or ()))
     if dry_run:
         planned = work.dry_run(spec, source=source, options=options, append_to=out if append else None)
-        (show.as_json if as_json else show.plan)(planned)
+        (show.as_json if as_json else show.plan)(planned.to_json())
         return
     with progress() as bar:
         report = work.convert(

@@ -45,7 +45,7 @@ def lock(
             overwrite=overwrite,
             progress=bar,
         )
-    (show.as_json if as_json else show.mixture)(found)
+    (show.as_json if as_json else show.mixture)(found.to_json())
 
 
 @app.command()
@@ -57,7 +57,7 @@ def stats(locked: Locked, *, as_json: Json = False) -> None:
     """
     from oxe_tools import mixtures
 
-    (show.as_json if as_json else show.mixture)(mixtures.stats(locked))
+    (show.as_json if as_json else show.mixture)(mixtures.stats(locked).to_json())
 
 
 @app.command()
@@ -124,6 +124,6 @@ def sample(
     from oxe_tools import mixtures
 
     found = mixtures.sample(locked, draws, seed=seed)
-    (show.as_json if as_json else show.draws)(found)
-    if not found["ok"]:
-        fail(f"{locked}: {draws} draws do not follow the shares (p = {found['p']:.2g})", FAILURES)
+    (show.as_json if as_json else show.draws)(found.to_json())
+    if not found.ok:
+        fail(f"{locked}: {draws} draws do not follow the shares (p = {found.p:.2g})", FAILURES)

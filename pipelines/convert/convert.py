@@ -193,34 +193,55 @@ def _report(
     )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DryRun:
+    """What a conversion would read and write."""
+
+    dataset: str
+    episodes: int
+    bytes: int  # of the source's files
+    files: int
+    missing_files: tuple[str, ...]
+    action: tuple[str, ...]  # each dimension with its unit and mode
+    state: tuple[str, ...]
+    cameras: tuple[str, ...]
+    views: tuple[str, ...]
+    columns: tuple[str, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Give the machine-readable form of `oxe convert --dry-run --json`."""
+        return {name: getattr(self, name) for name in self.__slots__}
+
+
 def dry_run(
     spec: DatasetSpec,
     *,
     source: str | None = None,
     options: Options | None = None,
     append_to: str | Path | None = None,
-) -> dict[str, Any]:
+) -> DryRun:
     """Check that a declaration fits its source, and say what `convert` would write, or add to `append_to`."""
     out = None if append_to is None else open_folder(append_to, for_writing=True)
     work = Conversion.of(spec, out, source=source, options=options or Options())
     refs = work.refs if out is None or not is_finished(out, work.identity) else ()
     columns = work.binding.layout
-    return {
-        "dataset": spec.name,
-        "episodes": sum(ref.episodes for ref in refs),
-        "bytes": sum(part.size or 0 for ref in refs for part in ref.parts),
-        "files": len(refs),
-        "missing_files": [part.name for ref in refs for part in ref.parts if part.size is None],
-        "action": _described(columns.action),
-        "state": _described(columns.state) if columns.state else [],
-        "cameras": [f"{camera.leaf} ({camera.role})" if camera.role else camera.leaf for camera in columns.cameras],
-        "views": list(view_names(spec)),
-        "columns": columns.schema().names,
-    }
+    cameras = (f"{camera.leaf} ({camera.role})" if camera.role else camera.leaf for camera in columns.cameras)
+    return DryRun(
+        dataset=spec.name,
+        episodes=sum(ref.episodes for ref in refs),
+        bytes=sum(part.size or 0 for ref in refs for part in ref.parts),
+        files=len(refs),
+        missing_files=tuple(part.name for ref in refs for part in ref.parts if part.size is None),
+        action=_described(columns.action),
+        state=_described(columns.state) if columns.state else (),
+        cameras=tuple(cameras),
+        views=tuple(view_names(spec)),
+        columns=tuple(columns.schema().names),
+    )
 
 
-def _described(space: Space) -> list[str]:
-    return [f"{dim.name} [{dim.unit}, {dim.mode}]" for dim in space.dims]
+def _described(space: Space) -> tuple[str, ...]:
+    return tuple(f"{dim.name} [{dim.unit}, {dim.mode}]" for dim in space.dims)
 
 
 def _log_run(out: Folder, uri: str, report: Report) -> None:
