@@ -21,7 +21,7 @@ from stats.formats import Form
 
 if TYPE_CHECKING:
     from pipelines.beam.engine import Engine
-    from pipelines.export.plan import Asked
+    from pipelines.export.plan import ExportOptions
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 export_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Write a dataset in another format.")
@@ -293,13 +293,13 @@ def export_rlds(
     Example: oxe export rlds bridge --view openvla --out bridge_rlds/1.0.0
     """
     from pipelines.beam.engine import Engine
-    from pipelines.export.plan import Asked
+    from pipelines.export.plan import ExportOptions
 
     engine = Engine(workers=workers, runner=runner, options=_words(beam_options))
     _export(
         directory,
         out,
-        Asked(format="rlds", version="1.0.0", view=view),
+        ExportOptions(format="rlds", version="1.0.0", view=view),
         engine=engine,
         overwrite=overwrite,
         as_json=as_json,
@@ -333,14 +333,16 @@ def export_lerobot(
     Example: oxe export lerobot bridge --video h264 --out bridge_lerobot
     """
     from pipelines.beam.engine import Engine
-    from pipelines.export.plan import Asked
+    from pipelines.export.plan import ExportOptions
 
-    asked = Asked(format="lerobot", version=version, view=view, fps=fps, video=video, crf=crf, gop=gop)
+    asked = ExportOptions(format="lerobot", version=version, view=view, fps=fps, video=video, crf=crf, gop=gop)
     engine = Engine(workers=workers, runner=runner, options=_words(beam_options))
     _export(directory, out, asked, engine=engine, overwrite=overwrite, as_json=as_json)
 
 
-def _export(directory: str, out: Path, asked: "Asked", *, engine: "Engine", overwrite: bool, as_json: bool) -> None:
+def _export(
+    directory: str, out: Path, asked: "ExportOptions", *, engine: "Engine", overwrite: bool, as_json: bool
+) -> None:
     """Export, and print what became of it."""
     from pipelines.export.run import export
     from schemas.store.dataset import open_dataset
