@@ -94,11 +94,12 @@ def loop(data: Path, letter: str) -> Trial:
 
 def beam(data: Path, letter: str) -> Trial:
     """Do every shard on Beam in memory."""
+    from pipelines.beam.engine import Engine
     from pipelines.beam.run import run
-    from pipelines.convert.records import Engine
 
     job, refs = _begun(data, letter)
-    return Trial(work=lambda: run(job, refs, engine=Engine()), answer=lambda _: _digests(data))
+    ledger = job.open().ledger
+    return Trial(work=lambda: run(job, refs, ledger, engine=Engine()), answer=lambda _: _digests(data))
 
 
 def again(data: Path, letter: str) -> Trial:

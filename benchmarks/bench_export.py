@@ -69,13 +69,13 @@ def plain(data: Path, codec: str) -> Trial:
 def export(data: Path, codec: str) -> Trial:
     """Export: checked episodes, numbers, statistics, videos whose every frame is measured, descriptions."""
     from pipelines.beam import run  # noqa: F401 - imports are not measured
-    from pipelines.export.plan import Asked
+    from pipelines.export.plan import ExportOptions
     from pipelines.export.run import export as work
     from schemas.store.dataset import open_dataset
 
     out, opened = data / "export_out", open_dataset(data / "export_source")
     shutil.rmtree(out, ignore_errors=True)
-    asked = Asked(format="lerobot", version="3.0", video=codec)
+    asked = ExportOptions(format="lerobot", version="3.0", video=codec)
     return Trial(work=lambda: work(opened, out, asked).steps * len(opened.cameras))
 
 

@@ -2,14 +2,13 @@
 
 from os.path import relpath
 from pathlib import Path
-from typing import Any
 
+from pipelines.beam.engine import THIS_PROCESS, Engine
 from pipelines.beam.progress import Progress, silent
-from pipelines.convert.records import Engine
 from pipelines.mix.drift import compared, drift
 from pipelines.mix.make import make
+from pipelines.mix.report import DrawTest, MixtureSummary, summary
 from pipelines.mix.report import sample as sample_of
-from pipelines.mix.report import summary
 from schemas.errors import UsageError
 from schemas.files.folder import is_local
 from schemas.mixture import lock as locks
@@ -21,11 +20,11 @@ def lock(
     *,
     data: str | None = None,
     out: Path | None = None,
-    engine: Engine | None = None,
+    engine: Engine = THIS_PROCESS,
     dry_run: bool = False,
     overwrite: bool = False,
     progress: Progress = silent,
-) -> dict[str, Any]:
+) -> MixtureSummary:
     """Lock a mixture and write the lock, and give its summary; a lock that is there already is a UsageError."""
     spec = mixture(target)
     file = Path(target) if target.endswith(".toml") else None
@@ -37,13 +36,13 @@ def lock(
     made, table = make(spec, beside=beside, data=data, engine=engine, progress=progress)
     if not dry_run:
         locks.write(path, made, table)
-    return {"lock": None if dry_run else str(path), **summary(made, table)}
+    return summary(made, table, path=None if dry_run else path)
 
 
-def stats(target: str) -> dict[str, Any]:
+def stats(target: str) -> MixtureSummary:
     """Give the summary of a lock."""
     path, _ = found_lock(target)
-    return {"lock": str(path), **summary(*locks.read(path))}
+    return summary(*locks.read(path), path=path)
 
 
 def verify(target: str, *, deep: bool = False) -> list[str]:
@@ -60,7 +59,7 @@ def diff(first: str, second: str) -> list[str]:
     return compared(ours, theirs, tables=(ours_table, theirs_table))
 
 
-def sample(target: str, draws: int, *, seed: int | None = None) -> dict[str, Any]:
+def sample(target: str, draws: int, *, seed: int | None = None) -> DrawTest:
     """Draw from a lock and test the counts."""
     found, _ = locks.read(found_lock(target)[0])
     return sample_of(found, draws, seed=seed)

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from pipelines.convert.records import Engine
+from pipelines.beam.engine import Engine
 from pipelines.statistics.numbers import Selection
 from pipelines.statistics.outside import outside
 from pipelines.statistics.statistics import statistics

@@ -109,7 +109,7 @@ def _check_files(dataset: Dataset, out: Verification) -> None:
     manifest = {key: value for key, value in dataset.manifest.items() if key != "xxh3_128"}
     if sealed(manifest) != dataset.folder.read(layout.MANIFEST):
         out.differs(f"{layout.MANIFEST}: its content does not have the digest that it states")
-    known = {layout.MANIFEST, layout.RUNS, layout.VERIFICATION, layout.STATS}
+    known = {layout.MANIFEST, *(file.place for file in layout.META_FILES)}
     expected = {
         layout.EPISODES: dataset.manifest["episodes_xxh3_128"],
         layout.QUARANTINE: dataset.manifest["quarantine_xxh3_128"],

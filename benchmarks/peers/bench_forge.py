@@ -54,7 +54,7 @@ def ours_lerobot(data: Path, _: str) -> Trial:
     """Convert, and export to LeRobot v3 with the settings that forge has: x264's preset medium, crf 23, its own GOP."""
     from pipelines.beam import run  # noqa: F401 - imports are not measured
     from pipelines.convert.convert import convert
-    from pipelines.export.plan import Asked
+    from pipelines.export.plan import ExportOptions
     from pipelines.export.run import export
     from schemas.declarations import catalog
     from schemas.store.dataset import open_dataset
@@ -62,7 +62,7 @@ def ours_lerobot(data: Path, _: str) -> Trial:
     spec, out = catalog.dataset(str(HERE / "set_b.toml")), _emptied(data)
     unified, source = data / "unified", str(data / "bench_f/1.0.0")
     shutil.rmtree(unified, ignore_errors=True)
-    asked = Asked(format="lerobot", version="3.0", video="h264", crf=23, gop=250)
+    asked = ExportOptions(format="lerobot", version="3.0", video="h264", crf=23, gop=250)
 
     def work() -> None:
         convert(spec, unified, source=source)

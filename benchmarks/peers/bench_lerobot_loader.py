@@ -28,7 +28,7 @@ def prepare(data: Path, _: str) -> Trial:
     """Convert set L, and export its view as LeRobot v3 with videos."""
     from loader_sets import frames
 
-    from pipelines.export.plan import Asked
+    from pipelines.export.plan import ExportOptions
     from pipelines.export.run import export
     from schemas.store.dataset import open_dataset
 
@@ -36,7 +36,11 @@ def prepare(data: Path, _: str) -> Trial:
         dataset = open_dataset(frames(data) / "whole")
         for codec in CODECS:
             shutil.rmtree(_video(data, codec), ignore_errors=True)
-            export(dataset, _video(data, codec), Asked(format="lerobot", version="3.0", view="openvla", video=codec))
+            export(
+                dataset,
+                _video(data, codec),
+                ExportOptions(format="lerobot", version="3.0", view="openvla", video=codec),
+            )
 
     return Trial(work=work, answer=lambda _: None)
 

@@ -23,6 +23,7 @@ from oxe_tools.cli.console import (
 )
 
 if TYPE_CHECKING:
+    from pipelines.convert.convert import DryRun
     from schemas.declarations.spec import DatasetSpec
 
 
@@ -63,8 +64,9 @@ def convert(
     Example: oxe convert bridge_dataset --source data/bridge_dataset/1.0.0 --out bridge
     """
     from oxe_tools import drafts
+    from pipelines.beam.engine import Engine
     from pipelines.convert import convert as work
-    from pipelines.convert.records import Engine, Options
+    from pipelines.convert.records import Options
     from schemas.declarations import catalog
 
     spec = drafts.declared(declaration)
@@ -72,7 +74,10 @@ def convert(
     options = Options(split=split, limit=limit, keep_raw=keep_raw, materialize=tuple(materialize or ()))
     if dry_run:
         planned = work.dry_run(spec, source=source, options=options, append_to=out if append else None)
-        (print_json if as_json else _show_plan)(planned)
+        if as_json:
+            print_json(planned.to_json())
+        else:
+            _show_plan(planned)
         return
     with progress() as bar:
         report = work.convert(
@@ -98,14 +103,14 @@ def convert(
         fail(f"{out}: quarantined {counted(quarantined)}; see meta/quarantine.parquet", FAILURES)
 
 
-def _show_plan(planned: dict[str, Any]) -> None:
+def _show_plan(planned: "DryRun") -> None:
     """Show what a dry run would do."""
-    size = f"{planned['bytes'] / 1e6:.1f} MB in {files(planned['files'])}"
-    typer.echo(f"{planned['dataset']}: {planned['episodes']} episodes, {size}")
-    typer.echo(f"action: {', '.join(planned['action'])}")
-    typer.echo(f"state: {', '.join(planned['state']) or 'none'}")
-    typer.echo(f"cameras: {', '.join(planned['cameras']) or 'none'}")
-    typer.echo(f"views: {', '.join(planned['views']) or 'none'}")
+    size = f"{planned.bytes / 1e6:.1f} MB in {files(planned.files)}"
+    typer.echo(f"{planned.dataset}: {planned.episodes} episodes, {size}")
+    typer.echo(f"action: {', '.join(planned.action)}")
+    typer.echo(f"state: {', '.join(planned.state) or 'none'}")
+    typer.echo(f"cameras: {', '.join(planned.cameras) or 'none'}")
+    typer.echo(f"views: {', '.join(planned.views) or 'none'}")
     typer.echo("nothing was written")
 
 

@@ -21,8 +21,8 @@ from oxe_tools.cli.console import (
 )
 
 if TYPE_CHECKING:
-    from pipelines.convert.records import Engine
-    from pipelines.export.plan import Asked
+    from pipelines.beam.engine import Engine
+    from pipelines.export.plan import ExportOptions
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Write a dataset in another format.")
 
@@ -48,12 +48,12 @@ def rlds(
     \b
     Example: oxe export rlds bridge --view openvla --out bridge_rlds/1.0.0
     """
-    from pipelines.convert.records import Engine
-    from pipelines.export.plan import Asked
+    from pipelines.beam.engine import Engine
+    from pipelines.export.plan import ExportOptions
 
-    asked = Asked(format="rlds", version="1.0.0", view=view)
+    options = ExportOptions(format="rlds", version="1.0.0", view=view)
     engine = Engine(workers=workers, runner=runner, options=beam_words(beam_options))
-    _export(directory, out, asked, engine=engine, overwrite=overwrite, as_json=as_json)
+    _export(directory, out, options, engine=engine, overwrite=overwrite, as_json=as_json)
 
 
 @app.command()
@@ -82,22 +82,24 @@ def lerobot(
     \b
     Example: oxe export lerobot bridge --video h264 --out bridge_lerobot
     """
-    from pipelines.convert.records import Engine
-    from pipelines.export.plan import Asked
+    from pipelines.beam.engine import Engine
+    from pipelines.export.plan import ExportOptions
 
-    asked = Asked(format="lerobot", version=version, view=view, fps=fps, video=video, crf=crf, gop=gop)
+    options = ExportOptions(format="lerobot", version=version, view=view, fps=fps, video=video, crf=crf, gop=gop)
     engine = Engine(workers=workers, runner=runner, options=beam_words(beam_options))
-    _export(directory, out, asked, engine=engine, overwrite=overwrite, as_json=as_json)
+    _export(directory, out, options, engine=engine, overwrite=overwrite, as_json=as_json)
 
 
-def _export(directory: str, out: Path, asked: "Asked", *, engine: "Engine", overwrite: bool, as_json: bool) -> None:
+def _export(
+    directory: str, out: Path, options: "ExportOptions", *, engine: "Engine", overwrite: bool, as_json: bool
+) -> None:
     """Export, and print what became of it."""
     from pipelines.export.run import export
     from schemas.store.dataset import open_dataset
 
     dataset = open_dataset(directory)
     with progress(len(dataset)) as bar:
-        report = export(dataset, out, asked, engine=engine, overwrite=overwrite, progress=bar)
+        report = export(dataset, out, options, engine=engine, overwrite=overwrite, progress=bar)
     (print_json if as_json else _show_report)(report.to_json())
     if report.without_steps:
         typer.echo(f"left out: {report.without_steps} episodes of which the view masks every step", err=True)

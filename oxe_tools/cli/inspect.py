@@ -1,7 +1,7 @@
 """The command `oxe inspect`: it parses, calls one function, and prints."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -9,6 +9,7 @@ from oxe_tools.cli.console import FAILURES, Json, counted, fail, print_json, pri
 
 if TYPE_CHECKING:
     from pipelines.inspect.draft.write import Proposal
+    from pipelines.inspect.inspect import Inspection
     from pipelines.readers.find import Found
 
 
@@ -47,16 +48,17 @@ def inspect(
             return
         limit = limit or EPISODES
     with progress() as bar:
-        found = run(source, limit=limit, progress=bar)
+        inspection = run(source, limit=limit, progress=bar)
     if as_json:
-        print_json({**found, "draft": proposed.to_json()} if proposed else found)
+        drafted = {"draft": proposed.to_json()} if proposed else {}
+        print_json(inspection.to_json() | drafted)
     else:
-        _show_inspection(found)
+        _show_inspection(inspection)
     if proposed and not as_json:
         _show_draft(str(draft), proposed)
-    if found["unreadable"]:
-        counts = counted(found["unreadable"])
-        fail(f"unreadable episodes: {counts}; the first one: {found['first_unreadable']}", FAILURES)
+    if inspection.unreadable:
+        counts = counted(inspection.unreadable)
+        fail(f"unreadable episodes: {counts}; the first one: {inspection.first_unreadable}", FAILURES)
 
 
 def _show_sources(listed: "Sequence[Found]", *, as_json: bool) -> None:
@@ -68,24 +70,23 @@ def _show_sources(listed: "Sequence[Found]", *, as_json: bool) -> None:
     typer.echo(f"{len(listed)} sources: name one, such as: oxe inspect {listed[0].uri}")
 
 
-def _show_inspection(found: dict[str, Any]) -> None:
+def _show_inspection(inspection: "Inspection") -> None:
     """Show what a source holds."""
-    splits = ", ".join(f"{name} {split['episodes']}" for name, split in found["splits"].items())
-    typer.echo(
-        f"{found['format']}: {found['episodes']} episodes ({splits}), {found['steps']} steps in {found['read']} read"
-    )
+    splits = ", ".join(f"{name} {split['episodes']}" for name, split in inspection.splits.items())
+    counts = f"{inspection.episodes} episodes ({splits}), {inspection.steps} steps in {inspection.read} read"
+    typer.echo(f"{inspection.format}: {counts}")
     rows = []
-    for path, field in found["features"].items():
-        limits = "" if field["range"] is None else " .. ".join(f"{limit:.4g}" for limit in field["range"])
-        sample = str(field["samples"][0])[:40] if field["samples"] else ""
-        shape = "x".join("?" if d is None else str(d) for d in field["shape"])
-        rows.append((path, field["dtype"], shape, limits, field["encoding"] or "", sample))
+    for path, field in inspection.features.items():
+        limits = "" if field.range is None else " .. ".join(f"{limit:.4g}" for limit in field.range)
+        sample = str(field.samples[0])[:40] if field.samples else ""
+        shape = "x".join("?" if d is None else str(d) for d in field.shape)
+        rows.append((path, field.dtype, shape, limits, field.encoding or "", sample))
     print_table(["field", "type", "shape", "range", "encoding", "first value"], rows)
-    if "episodes_at" in found["source"]:
-        typer.echo(f'Each episode is at "{found["source"]["episodes_at"]}": declare that as source.episodes.')
-    for note in found["notes"]:
+    if "episodes_at" in inspection.source:
+        typer.echo(f'Each episode is at "{inspection.source["episodes_at"]}": declare that as source.episodes.')
+    for note in inspection.notes:
         typer.echo(f"Note: {note}")
-    if found["declaration"]:
+    if inspection.declaration:
         typer.echo("It carries its own declaration (oxe_spec.toml): 'oxe convert DIR --out ...' will find it.")
 
 

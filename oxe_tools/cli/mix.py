@@ -1,11 +1,15 @@
 """The commands `oxe mix`: they parse, call one function, and print."""
 
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from oxe_tools.cli.console import FAILURES, Json, Overwrite, fail, print_json, print_table, progress
+
+if TYPE_CHECKING:
+    from pipelines.mix.report import DrawTest, MixtureSummary
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Lock mixtures, check them, draw from them.")
 
@@ -32,10 +36,10 @@ def lock(
     Example: oxe mix lock kitchen.toml --out kitchen.lock
     """
     from oxe_tools import mixtures
-    from pipelines.convert.records import Engine
+    from pipelines.beam.engine import Engine
 
     with progress() as bar:
-        found = mixtures.lock(
+        summary = mixtures.lock(
             mixture,
             data=data,
             out=out,
@@ -44,7 +48,7 @@ def lock(
             overwrite=overwrite,
             progress=bar,
         )
-    (print_json if as_json else _show_mixture)(found)
+    _show_mixture(summary, as_json=as_json)
 
 
 @app.command()
@@ -56,7 +60,7 @@ def stats(locked: Locked, *, as_json: Json = False) -> None:
     """
     from oxe_tools import mixtures
 
-    (print_json if as_json else _show_mixture)(mixtures.stats(locked))
+    _show_mixture(mixtures.stats(locked), as_json=as_json)
 
 
 @app.command()
@@ -122,43 +126,46 @@ def sample(
     """
     from oxe_tools import mixtures
 
-    found = mixtures.sample(locked, draws, seed=seed)
-    (print_json if as_json else _show_draws)(found)
-    if not found["ok"]:
-        fail(f"{locked}: {draws} draws do not follow the shares (p = {found['p']:.2g})", FAILURES)
+    test = mixtures.sample(locked, draws, seed=seed)
+    if as_json:
+        print_json(test.to_json())
+    else:
+        _show_draws(test)
+    if not test.ok:
+        fail(f"{locked}: {draws} draws do not follow the shares (p = {test.p:.2g})", FAILURES)
 
 
-def _show_mixture(found: dict[str, Any]) -> None:
+def _show_mixture(summary: "MixtureSummary", *, as_json: bool) -> None:
     """Show what a mixture is made of."""
-    size = f"{found['episodes']} episodes, {found['steps']} steps, {found['hours']:.3g} hours"
-    typer.echo(f"{found['name']}{': ' + found['lock'] if found['lock'] else ''}")
-    typer.echo(f"view {found['view'] or '(as stored)'}: {size}; an epoch has {found['epoch']} draws")
+    if as_json:
+        print_json(summary.to_json())
+        return
+    size = f"{summary.episodes} episodes, {summary.steps} steps, {summary.hours:.3g} hours"
+    typer.echo(f"{summary.name}{': ' + summary.lock if summary.lock else ''}")
+    typer.echo(f"view {summary.view or '(as stored)'}: {size}; an epoch has {summary.epoch} draws")
     columns = ("source", "episodes", "steps", "hours", "nominal", "share", "repeats", "groups", "licence")
     rows = []
-    for name, row in found["sources"].items():
-        hours = "" if row["hours"] is None else f"{row['hours']:.3g}"
-        shares = f"{row['nominal']:.2%}", f"{row['share']:.2%}", f"{row['repeats']:.3g}"
-        counts = str(row["episodes"]), str(row["steps"]), hours
-        rows.append((name, *counts, *shares, str(row["strata"]), row["license"] or "not stated"))
+    for name, row in summary.sources.items():
+        hours = "" if row.hours is None else f"{row.hours:.3g}"
+        shares = f"{row.nominal:.2%}", f"{row.share:.2%}", f"{row.repeats:.3g}"
+        counts = str(row.episodes), str(row.steps), hours
+        rows.append((name, *counts, *shares, str(row.strata), row.license or "not stated"))
     print_table(columns, rows, padded=True)
-    typer.echo(f"as varied as {found['effective_sources']:.2f} sources of equal share")
-    for name, row in found["sources"].items():
-        if row["masked"]:
-            typer.echo(f"{name}: masked, for it has none: {', '.join(row['masked'])}")
-    for name, why in found["left_out"].items():
+    typer.echo(f"as varied as {summary.effective_sources:.2f} sources of equal share")
+    for name, row in summary.sources.items():
+        if row.masked:
+            typer.echo(f"{name}: masked, for it has none: {', '.join(row.masked)}")
+    for name, why in summary.left_out.items():
         typer.echo(f"left out: {name}: {why}")
-    for line in found["differences"]:
+    for line in summary.differences:
         typer.echo(f"the sources differ: {line}")
-    for what, count in found["leakage"].items():
+    for what, count in asdict(summary.leakage).items():
         if count and what != "validation_episodes":
             typer.echo(f"leakage: {what.replace('_', ' ')}: {count} episodes")
 
 
-def _show_draws(found: dict[str, Any]) -> None:
+def _show_draws(test: "DrawTest") -> None:
     """Show a sample beside its shares."""
-    rows = [
-        (name, f"{row['share']:.3%}", f"{row['expected']:.1f}", str(row["draws"]))
-        for name, row in found["sources"].items()
-    ]
+    rows = [(name, f"{row.share:.3%}", f"{row.expected:.1f}", str(row.draws)) for name, row in test.sources.items()]
     print_table(["source", "share", "expected", "drawn"], rows)
-    typer.echo(f"{found['draws']} draws with seed {found['seed']}: p = {found['p']:.3g} (chi-squared)")
+    typer.echo(f"{test.draws} draws with seed {test.seed}: p = {test.p:.3g} (chi-squared)")

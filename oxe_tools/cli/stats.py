@@ -61,7 +61,7 @@ def stats(
     Example: oxe stats bridge --view openvla --format openvla --out dataset_statistics.json
     """
     from oxe_tools import statistics as work
-    from pipelines.convert.records import Engine
+    from pipelines.beam.engine import Engine
     from pipelines.statistics.numbers import Selection
     from stats import registry
 

@@ -1,18 +1,23 @@
-"""The Beam graph of conversions and exports: Create(shards) -> ParDo(do one shard).
+"""The two Beam graphs, and the runners that they run on.
 
-Only the portable core of Beam is used, and only names and messages pass through it: a shard's outcome is the record it
-leaves, on whatever engine it ran.
+Conversions and exports are Create(shards) -> ParDo(do one shard): only names and messages pass through it, for a
+shard's outcome is the record it leaves. Statistics are Create(parts) -> ParDo(count one part) -> CombinePerKey(merge)
+-> one file per key. Only the portable core of Beam is used.
 """
 
+import json
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol
 
-from pipelines.beam.shards import Job, Shard, Worker
-from pipelines.beam.workers import METHOD
-from pipelines.convert.records import Engine
-from schemas.errors import MissingExtraError, UsageError
+from pipelines.beam.counts import Mergeable, Work, results
+from pipelines.beam.engine import Engine
+from pipelines.beam.progress import POLL, POLL_REMOTE, Progress, silent, watched
+from pipelines.beam.shards import Job, Marks, Shard, Worker
+from pipelines.beam.workers import started
+from schemas.errors import TooManyQuarantinedError, UsageError
+from schemas.files.folder import open_folder
 
 logging.disable(logging.WARNING)  # Beam warns of Google Cloud libraries that nobody asked for
 import apache_beam as beam  # noqa: E402
@@ -42,14 +47,86 @@ class DoShard(beam.DoFn):
         yield ref.name, worker.shard(ref)
 
 
-def run(job: Job, refs: Sequence[Shard], *, engine: Engine) -> None:
-    """Do shards on an engine and wait for it; an engine that breaks down is a UsageError."""
+def run(job: Job, refs: Sequence[Shard], marks: Marks, *, engine: Engine, progress: Progress = silent) -> None:
+    """Do shards on an engine and wait for it; `marks` are what the job's workers leave.
+
+    Shards that fail for good are one UsageError that names the first, and so is an engine that breaks down. Too many
+    quarantined episodes are a TooManyQuarantinedError.
+    """
 
     def graph(pipeline: beam.Pipeline, *, spread: bool) -> None:
         shards = pipeline | "shards" >> beam.Create(list(refs), reshuffle=spread)
         _ = shards | "work" >> beam.ParDo(DoShard(job))
 
-    run_graph(graph, engine=engine, elements=len(refs))
+    every = POLL if marks.out.local else POLL_REMOTE
+    with watched(marks.finished, refs, progress, workers=engine.workers, every=every):
+        run_graph(graph, engine=engine, elements=len(refs))
+    stopped, failures = marks.stopped(), marks.failures()
+    if failures:
+        name, message = next(iter(failures.items()))
+        raise UsageError(f"{len(failures)} of {len(refs)} shards failed; run again to go on. {name}: {message}")
+    if stopped:
+        raise TooManyQuarantinedError(stopped)
+
+
+class Count(beam.DoFn):
+    """Does the work on one part."""
+
+    def __init__(self, work: Work) -> None:
+        """Keep the work."""
+        self.work = work
+
+    def process(self, part: Any) -> Iterator[tuple[str, Mergeable]]:
+        """Count one part."""
+        yield from results(self.work, part)
+
+
+class Merge(beam.CombineFn):
+    """Merges what was counted under one key."""
+
+    def create_accumulator(self) -> Mergeable | None:
+        """Begin with nothing."""
+        return None
+
+    def add_input(self, accumulator: Mergeable | None, element: Mergeable) -> Mergeable:
+        """Add one."""
+        return element if accumulator is None else accumulator.merge(element)
+
+    def merge_accumulators(self, accumulators: Iterable[Mergeable | None]) -> Mergeable | None:
+        """Join several."""
+        total: Mergeable | None = None
+        for accumulator in accumulators:
+            if accumulator is not None:
+                total = self.add_input(total, accumulator)
+        return total
+
+    def extract_output(self, accumulator: Mergeable | None) -> Mergeable | None:
+        """Give the sum."""
+        return accumulator
+
+
+class Write(beam.DoFn):
+    """Writes each key's result to a file of its own."""
+
+    def __init__(self, folder: str) -> None:
+        """Keep the folder."""
+        self.folder = folder
+
+    def process(self, merged: tuple[str, Mergeable]) -> None:
+        """Write one."""
+        key, value = merged
+        open_folder(self.folder, for_writing=True).write(f"{key}.json", json.dumps(value.to_json()).encode())
+
+
+def run_merging(work: Work, parts: Sequence[Any], *, engine: Engine, into: str) -> None:
+    """Do `work` on each part, and write the sum of each key to `into`, a folder's URI; wait for it."""
+
+    def graph(pipeline: beam.Pipeline, *, spread: bool) -> None:
+        counted = pipeline | "parts" >> beam.Create(list(parts), reshuffle=spread) | beam.ParDo(Count(work))
+        merged = counted | "merge" >> beam.CombinePerKey(Merge())
+        _ = merged | "write" >> beam.ParDo(Write(into))
+
+    run_graph(graph, engine=engine, elements=len(parts))
 
 
 class Graph(Protocol):
@@ -62,8 +139,8 @@ class Graph(Protocol):
 
 def run_graph(graph: Graph, *, engine: Engine, elements: int) -> None:
     """Run a graph on an engine and wait for it; an engine that breaks down is a UsageError."""
-    spread = not _in_this_process(engine)  # here a shuffle would only cost
-    with _runner(engine, elements) as (runner, options):
+    spread = not engine.is_this_process  # here a shuffle would only cost
+    with started(engine) as running, _runner(running, elements) as (runner, options):
         try:
             pipeline = beam.Pipeline(runner=runner, options=PipelineOptions(options))
             graph(pipeline, spread=spread)
@@ -78,10 +155,6 @@ def run_graph(graph: Graph, *, engine: Engine, elements: int) -> None:
         raise UsageError(f"{_name(engine)} ended as {state}; run again to go on")
 
 
-def _in_this_process(engine: Engine) -> bool:
-    return engine.runner is None and engine.workers == 1
-
-
 def _name(engine: Engine) -> str:
     return engine.runner or "DaskRunner"
 
@@ -93,8 +166,8 @@ def _said(error: Exception) -> str:
 
 
 @contextmanager
-def _runner(engine: Engine, shards: int) -> Iterator[tuple[PipelineRunner, list[str]]]:
-    """Choose the runner: one that is named, Dask on this machine for several workers, else this process."""
+def _runner(engine: Engine, elements: int) -> Iterator[tuple[PipelineRunner, list[str]]]:
+    """Choose the runner: one that is named, Dask for a cluster, else this process."""
     options = list(engine.options)
     if engine.runner:
         try:
@@ -102,32 +175,13 @@ def _runner(engine: Engine, shards: int) -> Iterator[tuple[PipelineRunner, list[
         except (ValueError, ImportError, AttributeError) as error:
             raise UsageError(f"Beam cannot give the runner '{engine.runner}' ({error})") from error
         yield runner, options
-    elif _in_this_process(engine):
-        yield FnApiRunner(), options
-    else:
-        with _dask(engine.workers) as (runner, address):
-            yield runner, [*options, f"--dask_client_address={address}", f"--dask_npartitions={shards}"]
-
-
-@contextmanager
-def _dask(workers: int) -> Iterator[tuple[PipelineRunner, str]]:
-    """Start worker processes on this machine; one that is killed is started again and its shard done again."""
-    try:
+    elif engine.cluster:
         from apache_beam.runners.dask.dask_runner import DaskRunner  # noqa: PLC0415 - an extra
-        from dask import config  # noqa: PLC0415
-        from distributed import LocalCluster, default_client  # noqa: PLC0415
-    except ImportError as error:
-        raise MissingExtraError("dask", extra="dask") from error
-    logging.getLogger("distributed").setLevel(logging.ERROR)
-    # A worker imports this file first, and so Beam without its warnings.
-    quiet = {"silence_logs": logging.ERROR, "preload": [__name__]}
-    # There is no dashboard, but its server starts all the same: on a free port that only this machine sees.
-    quiet |= {"dashboard_address": None, "scheduler_kwargs": {"dashboard_address": "127.0.0.1:0"}}
-    with (
-        config.set({"distributed.worker.multiprocessing-method": METHOD}),
-        LocalCluster(n_workers=workers, threads_per_worker=1, **quiet) as cluster,
-    ):
+        from distributed import default_client  # noqa: PLC0415
+
         try:
-            yield DaskRunner(), cluster.scheduler_address
+            yield DaskRunner(), [*options, f"--dask_client_address={engine.cluster}", f"--dask_npartitions={elements}"]
         finally:
             default_client().close()  # the runner leaves it open
+    else:
+        yield FnApiRunner(), options

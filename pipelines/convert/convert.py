@@ -2,28 +2,29 @@
 
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from pipelines.beam.progress import POLL, POLL_REMOTE, Progress, silent, watched
-from pipelines.beam.workers import prepare
+from pipelines.beam.engine import THIS_PROCESS, Engine
+from pipelines.beam.progress import Progress, silent
+from pipelines.beam.workers import started
 from pipelines.convert.binding import Binding, bind
 from pipelines.convert.folders import check_apart
 from pipelines.convert.job import Job, check_allowance
 from pipelines.convert.ledger import Ledger, begin, begin_append, clear, is_finished, locked, ordered, published, sweep
 from pipelines.convert.publish import episodes_schema, identity_of, publish
 from pipelines.convert.rate import rate_note
-from pipelines.convert.records import Engine, Options
+from pipelines.convert.records import Options
 from pipelines.readers.history import History
 from pipelines.readers.reader import Reader, ShardRef
 from pipelines.readers.registry import open_source
 from pipelines.statistics.statistics import statistics
 from schemas.declarations.spec import DatasetSpec
-from schemas.errors import TooManyQuarantinedError, UsageError, did_you_mean
+from schemas.errors import UsageError, did_you_mean
 from schemas.files.folder import Folder, absolute, open_folder
 from schemas.source import Unreadable
 from schemas.spaces import Space
@@ -72,7 +73,7 @@ def convert(
     *,
     source: str | None = None,
     options: Options | None = None,
-    engine: Engine | None = None,
+    engine: Engine = THIS_PROCESS,
     max_quarantine: int | None = None,
     append: bool = False,
     overwrite: bool = False,
@@ -99,16 +100,17 @@ def convert(
             raise UsageError(f"{folder.uri}: another run has just appended to it; run again")
         if (begin_append if append else begin)(folder, work.identity):
             manifest = json.loads(folder.read(layout.MANIFEST))
-            _count(folder)
+            _count(folder, engine)
             return _report(folder, manifest, problems=(), added=0, seconds=time.monotonic() - began)
         ledger = Ledger(folder, episodes_schema(work.binding.layout))
-        _run(work, ledger, engine=engine or Engine(), max_quarantine=max_quarantine, progress=progress)
-        sweep(folder)  # of workers that were killed
-        records = ordered(ledger, [ref.name for ref in work.refs])
-        problems = tuple(problem for record in records for problem in record.quarantined)
-        check_allowance(problems, max_quarantine)
-        manifest = publish(folder, work.reader, binding=work.binding, identity=work.identity, records=records)
-        _count(folder)
+        with started(engine) as running:
+            _run(work, ledger, engine=running, max_quarantine=max_quarantine, progress=progress)
+            sweep(folder)  # of workers that were killed
+            records = ordered(ledger, [ref.name for ref in work.refs])
+            problems = tuple(problem for record in records for problem in record.quarantined)
+            check_allowance(problems, max_quarantine)
+            manifest = publish(folder, work.reader, binding=work.binding, identity=work.identity, records=records)
+            _count(folder, running)
         ledger.close()
         added = sum(len(record.episodes) for record in records)
         report = _report(folder, manifest, problems=problems, added=added, seconds=time.monotonic() - began)
@@ -151,15 +153,12 @@ class Conversion:
 
 
 def _run(work: Conversion, ledger: Ledger, *, engine: Engine, max_quarantine: int | None, progress: Progress) -> None:
-    """Do the shards that are not done; those that fail for good are one error that names the first."""
+    """Do the shards that are not done."""
     done = ledger.read(ref.name for ref in work.refs)
     todo = [ref for ref in work.refs if ref.name not in done]
-    unreadable = [problem for record in done.values() for problem in record.quarantined]
-    check_allowance(unreadable, max_quarantine)
+    check_allowance([problem for record in done.values() for problem in record.quarantined], max_quarantine)
     if not todo:
         return
-    if engine.runner is None and engine.workers > 1:
-        prepare()  # before the next line, whose imports it has to do as well
     from pipelines.beam.run import run  # noqa: PLC0415 - Beam takes seconds to import, a finished conversion none
 
     job = Job(
@@ -169,44 +168,14 @@ def _run(work: Conversion, ledger: Ledger, *, engine: Engine, max_quarantine: in
         options=Options.from_json(work.identity["options"]),
         max_quarantine=max_quarantine,
     )
-    every = POLL if ledger.out.local else POLL_REMOTE
-    finished = _counting(ledger, unreadable, done=set(done), allowed=max_quarantine)
-    with watched(finished, todo, progress, workers=engine.workers, every=every):
-        run(job, todo, engine=engine)
-    stopped, failures = ledger.stopped(), ledger.failures()
-    if failures:
-        name, message = next(iter(failures.items()))
-        raise UsageError(f"{len(failures)} of {len(todo)} shards failed; run again to go on. {name}: {message}")
-    if stopped:
-        raise TooManyQuarantinedError(stopped)
+    run(job, todo, ledger, engine=engine, progress=progress)
 
 
-def _counting(
-    ledger: Ledger, unreadable: list[Unreadable], *, done: set[str], allowed: int | None
-) -> Callable[[], set[str]]:
-    """Give what names the finished shards, and stops the run where all workers together quarantine too many."""
-    counted = set(done)
-
-    def finished() -> set[str]:
-        names = ledger.finished()
-        if allowed is not None:
-            for record in ledger.read(names - counted).values():
-                unreadable.extend(record.quarantined)
-            counted.update(names)
-            try:
-                check_allowance(unreadable, allowed)
-            except TooManyQuarantinedError as error:
-                ledger.stop(str(error))
-        return names
-
-    return finished
-
-
-def _count(out: Folder) -> None:
+def _count(out: Folder, engine: Engine) -> None:
     """Give the dataset its statistics, if it has none yet."""
     dataset = Dataset(out)
     if dataset.manifest["steps"]:
-        statistics(dataset)
+        statistics(dataset, engine=engine)
 
 
 def _report(
@@ -224,34 +193,55 @@ def _report(
     )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DryRun:
+    """What a conversion would read and write."""
+
+    dataset: str
+    episodes: int
+    bytes: int  # of the source's files
+    files: int
+    missing_files: tuple[str, ...]
+    action: tuple[str, ...]  # each dimension with its unit and mode
+    state: tuple[str, ...]
+    cameras: tuple[str, ...]
+    views: tuple[str, ...]
+    columns: tuple[str, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Give the machine-readable form of `oxe convert --dry-run --json`."""
+        return {name: getattr(self, name) for name in self.__slots__}
+
+
 def dry_run(
     spec: DatasetSpec,
     *,
     source: str | None = None,
     options: Options | None = None,
     append_to: str | Path | None = None,
-) -> dict[str, Any]:
+) -> DryRun:
     """Check that a declaration fits its source, and say what `convert` would write, or add to `append_to`."""
     out = None if append_to is None else open_folder(append_to, for_writing=True)
     work = Conversion.of(spec, out, source=source, options=options or Options())
     refs = work.refs if out is None or not is_finished(out, work.identity) else ()
     columns = work.binding.layout
-    return {
-        "dataset": spec.name,
-        "episodes": sum(ref.episodes for ref in refs),
-        "bytes": sum(part.size or 0 for ref in refs for part in ref.parts),
-        "files": len(refs),
-        "missing_files": [part.name for ref in refs for part in ref.parts if part.size is None],
-        "action": _described(columns.action),
-        "state": _described(columns.state) if columns.state else [],
-        "cameras": [f"{camera.leaf} ({camera.role})" if camera.role else camera.leaf for camera in columns.cameras],
-        "views": list(view_names(spec)),
-        "columns": columns.schema().names,
-    }
+    cameras = (f"{camera.leaf} ({camera.role})" if camera.role else camera.leaf for camera in columns.cameras)
+    return DryRun(
+        dataset=spec.name,
+        episodes=sum(ref.episodes for ref in refs),
+        bytes=sum(part.size or 0 for ref in refs for part in ref.parts),
+        files=len(refs),
+        missing_files=tuple(part.name for ref in refs for part in ref.parts if part.size is None),
+        action=_described(columns.action),
+        state=_described(columns.state) if columns.state else (),
+        cameras=tuple(cameras),
+        views=tuple(view_names(spec)),
+        columns=tuple(columns.schema().names),
+    )
 
 
-def _described(space: Space) -> list[str]:
-    return [f"{dim.name} [{dim.unit}, {dim.mode}]" for dim in space.dims]
+def _described(space: Space) -> tuple[str, ...]:
+    return tuple(f"{dim.name} [{dim.unit}, {dim.mode}]" for dim in space.dims)
 
 
 def _log_run(out: Folder, uri: str, report: Report) -> None:

@@ -45,7 +45,8 @@ class Work:
     reader: Reader
     binding: Binding
     ledger: Ledger = field(repr=False)
-    unreadable: list[Unreadable] = field(default_factory=list, repr=False)  # of the shards that it did
+    counted: set[str] = field(default_factory=set, repr=False)  # finished shards whose unreadable episodes it knows
+    unreadable: list[Unreadable] = field(default_factory=list, repr=False)  # these episodes
 
     def shard(self, ref: ShardRef) -> str | None:
         """Convert one shard and enter it in the ledger; say what went wrong, or None."""
@@ -53,9 +54,23 @@ class Work:
         def work() -> None:
             record = convert_shard(self, ref)
             self.ledger.write(ref.name, record)
-            self.unreadable.extend(record.quarantined)
+            self._check_all_workers(ref.name, record)
 
         return attempted(self.ledger, ref.name, work)
+
+    def _check_all_workers(self, name: str, record: ShardRecord) -> None:
+        """Refuse more quarantined episodes than allowed, counting those of every worker.
+
+        A worker's own record is there before it counts, so that whichever shard is finished last sees all of them.
+        """
+        if self.job.max_quarantine is None or not record.quarantined:
+            return
+        others = self.ledger.read(self.ledger.finished() - self.counted - {name})
+        self.counted.update(others, [name])
+        for other in sorted(others):
+            self.unreadable.extend(others[other].quarantined)
+        self.unreadable.extend(record.quarantined)
+        check_allowance(self.unreadable, self.job.max_quarantine)
 
 
 def convert_shard(work: Work, ref: ShardRef) -> ShardRecord:

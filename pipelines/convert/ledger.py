@@ -223,7 +223,7 @@ def clear(out: Folder) -> None:
     """
     if out.size(layout.MANIFEST) is None and out.size(layout.IDENTITY) is None:
         return _refuse_strangers(out)
-    if strangers := set(out.names()) - {layout.DATA, layout.INDEX, layout.META}:
+    if strangers := _strangers(out):
         raise UsageError(f"{out.uri}: holds '{min(strangers)}', which is not ours; --overwrite will not remove it")
     out.write(layout.IDENTITY, b"{}")
     out.remove(layout.MANIFEST)
@@ -234,6 +234,14 @@ def clear(out: Folder) -> None:
         if place != layout.LOCK:
             out.remove(place)
     return None
+
+
+def _strangers(out: Folder) -> set[str]:
+    """Name what lies at `out` and in its `meta/` and is no part of a dataset."""
+    known = {layout.MANIFEST, layout.EPISODES, layout.QUARANTINE, layout.LOCK, layout.LEDGER}
+    known.update(file.place for file in layout.META_FILES)
+    below = {f"{layout.META}/{name}" for name in out.names(layout.META) if not name.startswith(layout.UNFINISHED)}
+    return set(out.names()) - {layout.DATA, layout.INDEX, layout.META} | below - known
 
 
 def ordered(ledger: Ledger, names: Sequence[str]) -> list[ShardRecord]:

@@ -61,8 +61,9 @@ def publish(
         "episodes_xxh3_128": xxhash.xxh3_128_hexdigest(tables[layout.EPISODES]),
         "quarantine_xxh3_128": xxhash.xxh3_128_hexdigest(tables[layout.QUARANTINE]),
     }
-    for name in (layout.VERIFICATION, layout.STATS):  # of what it was
-        out.remove(name)
+    for file in layout.META_FILES:
+        if file.of_content:  # of what it was
+            out.remove(file.place)
     for name, content in tables.items():
         out.write(name, content)
     out.write(layout.MANIFEST, sealed(manifest))

@@ -1,7 +1,7 @@
-"""What an export is asked for, and its shards: some episodes of one split each."""
+"""What an export is, its shards (some episodes of one split each), and what it says of itself in the end."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from pipelines.statistics.numbers import kept_steps
@@ -13,7 +13,7 @@ LARGE, SMALL, PARTS = 100 << 20, 32 << 20, 8  # bytes of a shard at most, at lea
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Asked:
+class ExportOptions:
     """What an export is; two of the same dataset that ask for the same are the same."""
 
     format: str
@@ -51,6 +51,25 @@ class ExportRef:
     def episodes(self) -> int:
         """Count its episodes."""
         return len(self.positions)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExportReport:
+    """What was written."""
+
+    out: str
+    episodes: int
+    steps: int
+    files: int
+    without_steps: int  # episodes left out because the view masks all their steps
+    view: str | None
+    cameras: Mapping[str, Any] = field(default_factory=dict)  # key in the export -> how it is kept
+    left_out: Mapping[str, str] = field(default_factory=dict)  # column of the dataset -> why the format cannot hold it
+    notes: tuple[str, ...] = ()  # what the user should know before using it
+
+    def to_json(self) -> dict[str, Any]:
+        """Give the machine-readable form of `oxe export --json`."""
+        return {name: getattr(self, name) for name in self.__slots__}
 
 
 def by_file(dataset: Dataset) -> dict[str, list[list[int]]]:

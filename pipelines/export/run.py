@@ -11,16 +11,15 @@ from typing import Any, Protocol
 
 import tomli_w
 
-from pipelines.beam.progress import Progress, silent, watched
+from pipelines.beam.engine import THIS_PROCESS, Engine
+from pipelines.beam.progress import Progress, silent
 from pipelines.beam.shards import attempted
-from pipelines.beam.workers import prepare
+from pipelines.beam.workers import started
 from pipelines.convert.binding import Binding
 from pipelines.convert.folders import check_apart
 from pipelines.convert.ledger import locked
-from pipelines.convert.records import Engine
 from pipelines.export.ledger import LOCK, OURS, RUNS, ExportLedger, begin, finish
-from pipelines.export.plan import Asked, ExportRef
-from pipelines.export.report import Report
+from pipelines.export.plan import ExportOptions, ExportRef, ExportReport
 from pipelines.readers.registry import EXTRAS
 from pipelines.readers.rlds.reader import DECLARATION
 from pipelines.verify import Verification
@@ -40,7 +39,7 @@ class Target(Protocol):
 
     dataset: Dataset
     out: LocalFolder
-    asked: Asked
+    asked: ExportOptions
     holds: str  # a regular expression of the relative paths that the format has
 
     def refs(self) -> tuple[ExportRef, ...]:
@@ -49,7 +48,7 @@ class Target(Protocol):
     def write(self, ref: ExportRef) -> tuple[Sequence[str], Mapping[str, Any]]:
         """Write one shard; gives its files, and what the description of the whole needs to know of it."""
 
-    def describe(self, refs: Sequence[ExportRef], records: Iterator[Mapping[str, Any]], engine: Engine) -> Report:
+    def describe(self, refs: Sequence[ExportRef], records: Iterator[Mapping[str, Any]], engine: Engine) -> ExportReport:
         """Write the files that make a whole of the shards; `records` are what `write` gave for each."""
 
     def declaration(self) -> Mapping[str, Any]:
@@ -75,12 +74,12 @@ class Target(Protocol):
 def export(
     dataset: Dataset,
     out: Path,
-    asked: Asked,
+    asked: ExportOptions,
     *,
-    engine: Engine | None = None,
+    engine: Engine = THIS_PROCESS,
     overwrite: bool = False,
     progress: Progress = silent,
-) -> Report:
+) -> ExportReport:
     """Write `dataset` in another format at `out`, with the declaration that reads it back.
 
     Without a view everything stored is written that the format can hold. With one, its actions are, and the steps it
@@ -100,10 +99,11 @@ def export(
         identity = identity_of(dataset, asked)
         finished = begin(folder, identity, holds=f"{OURS}|{target.holds}", overwrite=overwrite)
         if finished:
-            return Report(out=str(out), **finished["report"])
+            return ExportReport(out=str(out), **finished["report"])
         ledger = ExportLedger(folder)
-        _run(dataset, ledger, refs, asked=asked, engine=engine or Engine(), progress=progress)
-        report = target.describe(refs, _records(ledger, refs), engine or Engine())
+        with started(engine) as running:
+            _run(dataset, ledger, refs, asked=asked, engine=running, progress=progress)
+            report = target.describe(refs, _records(ledger, refs), running)
         folder.write(DECLARATION, tomli_w.dumps(target.declaration()).encode())
         _log_run(folder, dataset)
         told = {name: value for name, value in report.to_json().items() if name != "out"}
@@ -111,7 +111,7 @@ def export(
     return report
 
 
-def opened(dataset: Dataset, out: LocalFolder, asked: Asked) -> Target:
+def opened(dataset: Dataset, out: LocalFolder, asked: ExportOptions) -> Target:
     """Open a format's export; its module is imported only now."""
     name, _, cls = TARGETS[asked.format].partition(":")
     try:
@@ -123,7 +123,7 @@ def opened(dataset: Dataset, out: LocalFolder, asked: Asked) -> Target:
     return target
 
 
-def identity_of(dataset: Dataset, asked: Asked) -> dict[str, Any]:
+def identity_of(dataset: Dataset, asked: ExportOptions) -> dict[str, Any]:
     """Say which export this is: two with the same identity have the same bytes."""
     digest = dataset.view(asked.view).digest if asked.view else None
     return {
@@ -141,7 +141,7 @@ class ExportJob:
     dataset: str  # a URI, or a path that is the same from any working directory
     manifest: str  # its digest
     out: str  # likewise
-    asked: Asked
+    asked: ExportOptions
 
     def open(self) -> "ExportWork":
         """Open both on this worker."""
@@ -176,18 +176,16 @@ def _run(
     ledger: ExportLedger,
     refs: Sequence[ExportRef],
     *,
-    asked: Asked,
+    asked: ExportOptions,
     engine: Engine,
     progress: Progress,
 ) -> None:
-    """Do the shards that are not done; those that fail for good are one error that names the first."""
+    """Do the shards that are not done."""
     todo = [ref for ref in refs if ledger.read(ref.name) is None]
     for ref in todo:  # one whose files are gone or changed is not done
         ledger.out.remove(ledger.place(ref.name + ledger.RECORD))
     if not todo:
         return
-    if engine.runner is None and engine.workers > 1:
-        prepare()  # before the next line, whose imports it has to do as well
     from pipelines.beam.run import run  # noqa: PLC0415 - Beam takes seconds to import, a finished export none
 
     job = ExportJob(
@@ -196,12 +194,7 @@ def _run(
         out=absolute(ledger.out.uri),
         asked=asked,
     )
-    with watched(ledger.finished, todo, progress, workers=engine.workers):
-        run(job, todo, engine=engine)
-    failures = ledger.failures()
-    if failures:
-        name, message = next(iter(failures.items()))
-        raise UsageError(f"{len(failures)} of {len(todo)} shards failed; run again to go on. {name}: {message}")
+    run(job, todo, ledger, engine=engine, progress=progress)
 
 
 def _records(ledger: ExportLedger, refs: Sequence[ExportRef]) -> Iterator[Mapping[str, Any]]:

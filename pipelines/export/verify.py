@@ -13,7 +13,7 @@ from pathlib import Path
 from pipelines.beam.progress import Progress, silent
 from pipelines.convert.binding import Binding, bind
 from pipelines.export.ledger import RECORD, RUNS, cannot_compare, read_record
-from pipelines.export.plan import Asked, ExportRef, checked
+from pipelines.export.plan import ExportOptions, ExportRef, checked
 from pipelines.export.run import Target, identity_of, opened
 from pipelines.readers.reader import Reader, plan
 from pipelines.readers.registry import open_source
@@ -34,7 +34,7 @@ def verify_export(out: Path, *, source: str | None = None, progress: Progress = 
     if record is None:
         raise UsageError(f"{out}: no {RECORD}: not an export, or it did not finish")
     dataset = _dataset(folder, source)
-    target = opened(dataset, folder, Asked(**record["identity"]["asked"]))
+    target = opened(dataset, folder, ExportOptions(**record["identity"]["asked"]))
     found = Verification(source="compared", files=record["report"]["files"])
     identity = identity_of(dataset, target.asked)
     if identity != record["identity"]:

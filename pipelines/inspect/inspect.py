@@ -1,6 +1,7 @@
 """`inspect`: what a source holds, told by its own files and by reading the numbers once."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from math import isfinite
 from typing import Any
 
@@ -16,7 +17,56 @@ from schemas.source import Column, Field, Ragged, Unreadable
 SAMPLES = 3
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
 class FieldSummary:
+    """What one field holds; of images, as their headers say."""
+
+    dtype: str  # of numbers and images; otherwise the kind of field
+    shape: tuple[int | None, ...]
+    range: tuple[float, float] | None
+    encoding: str | None
+    samples: tuple[Any, ...]  # the first values, as JSON has them
+    per_step: bool
+    sizes: tuple[tuple[int, int, int], ...]  # height, width, channels of images
+    ragged: int
+
+    def to_json(self) -> dict[str, Any]:
+        """Give `{"dtype", "shape", "range", "encoding", "samples", "per"}`, and what only some fields have."""
+        return {
+            "dtype": self.dtype,
+            "shape": list(self.shape),
+            "range": None if self.range is None else list(self.range),
+            "encoding": self.encoding,
+            "samples": list(self.samples),
+            "per": "step" if self.per_step else "episode",
+            **({"sizes": [list(size) for size in self.sizes]} if len(self.sizes) > 1 else {}),
+            **({"ragged": self.ragged} if self.ragged else {}),
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Inspection:
+    """What a source holds."""
+
+    format: str
+    source: Mapping[str, Any]  # what the manifest of its conversion will say of it
+    splits: Mapping[str, Mapping[str, int]]  # their episodes and steps
+    episodes: int
+    steps: int  # of the episodes that were read
+    features: Mapping[str, FieldSummary]  # by path
+    read: int  # episodes
+    unreadable: dict[str, int]  # episodes by reason
+    first_unreadable: str | None  # where and why
+    declaration: bool  # it carries its own
+    notes: tuple[str, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Give the machine-readable form of `oxe inspect --json`."""
+        features = {path: summary.to_json() for path, summary in self.features.items()}
+        return {name: getattr(self, name) for name in self.__slots__} | {"features": features}
+
+
+class FieldScan:
     """The range and first values of one field, over the episodes seen so far."""
 
     def __init__(self, field: Field) -> None:
@@ -53,33 +103,32 @@ class FieldSummary:
             if value not in self.samples and len(self.samples) < SAMPLES:
                 self.samples.append(value)
 
-    def to_json(self) -> dict[str, Any]:
-        """Give `{"dtype", "shape", "range", "encoding", "samples"}`; for images, shapes as their headers tell them."""
-        sizes = sorted(list(size) for size in self.sizes)
-        is_image = self.field.kind == "image"
-        return {
-            "dtype": self.field.dtype if self.field.kind in {"number", "image"} else self.field.kind,
-            "shape": (sizes[0] if len(sizes) == 1 else list(self.field.shape)) if is_image else list(self.field.shape),
-            "range": None if self.low is None else [self.low, self.high],
-            "encoding": ("/".join(sorted(self.formats)) or self.field.encoding) if is_image else self.field.encoding,
-            "samples": self.samples,
-            "per": "step" if self.field.per_step else "episode",
-            **({"sizes": sizes} if len(sizes) > 1 else {}),
-            **({"ragged": self.field.ragged} if self.field.ragged else {}),
-        }
+    def summary(self) -> FieldSummary:
+        """Say what was seen."""
+        field, sizes = self.field, tuple(sorted(self.sizes))
+        return FieldSummary(
+            dtype=field.dtype if field.kind in {"number", "image"} else field.kind,
+            shape=sizes[0] if len(sizes) == 1 else tuple(field.shape),
+            range=None if self.low is None or self.high is None else (self.low, self.high),
+            encoding="/".join(sorted(self.formats)) or field.encoding,
+            samples=tuple(self.samples),
+            per_step=field.per_step,
+            sizes=sizes,
+            ragged=field.ragged,
+        )
 
 
 def _text(item: Any) -> str:
     return bytes(item).decode(errors="replace")
 
 
-def inspect(uri: str, *, limit: int | None = None, progress: Progress = silent) -> dict[str, Any]:
+def inspect(uri: str, *, limit: int | None = None, progress: Progress = silent) -> Inspection:
     """Summarize a source: splits, counts, and every field's dtype, shape, range, encoding and first values.
 
     All episodes are read (at most `limit` with it); those that cannot be are counted under `unreadable`.
     """
     reader = open_source(uri)
-    summaries = {field.path: FieldSummary(field) for field in reader.fields}
+    scans = {field.path: FieldScan(field) for field in reader.fields}
     declared = {name: sum(part.count for part in parts) for name, parts in reader.files().items()}
     steps = dict.fromkeys(declared, 0)
     unreadable: dict[str, int] = {}
@@ -92,9 +141,9 @@ def inspect(uri: str, *, limit: int | None = None, progress: Progress = silent) 
                     raise raw.error()
                 count = raw.n_steps()
                 for path, column in raw.steps.items():
-                    summaries[path].add(column)
+                    scans[path].add(column)
                 for path, value in raw.metadata.items():
-                    summaries[path].add(_metadata_column(value, summaries[path].field))
+                    scans[path].add(_metadata_column(value, scans[path].field))
                 steps[raw.split] += count
                 read += 1
             except SourceError as error:
@@ -102,19 +151,19 @@ def inspect(uri: str, *, limit: int | None = None, progress: Progress = silent) 
                 first_unreadable = first_unreadable or f"episode {raw.index}: {error}"
             progress(1, 0)
         progress(0, sum(part.size or 0 for part in ref.parts))
-    return {
-        "format": reader.format,
-        "source": reader.description(),
-        "splits": {name: {"episodes": count, "steps": steps[name]} for name, count in declared.items()},
-        "episodes": sum(declared.values()),
-        "steps": sum(steps.values()),
-        "features": {path: summary.to_json() for path, summary in summaries.items()},
-        "read": read,
-        "unreadable": unreadable,
-        "first_unreadable": first_unreadable,
-        "declaration": reader.declaration() is not None,
-        "notes": list(reader.notes()),
-    }
+    return Inspection(
+        format=reader.format,
+        source=reader.description(),
+        splits={name: {"episodes": count, "steps": steps[name]} for name, count in declared.items()},
+        episodes=sum(declared.values()),
+        steps=sum(steps.values()),
+        features={path: scan.summary() for path, scan in scans.items()},
+        read=read,
+        unreadable=unreadable,
+        first_unreadable=first_unreadable,
+        declaration=reader.declaration() is not None,
+        notes=tuple(reader.notes()),
+    )
 
 
 def _metadata_column(value: Any, field: Field) -> Column:

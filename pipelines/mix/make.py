@@ -8,8 +8,8 @@ from typing import Any
 import pyarrow as pa
 import xxhash
 
+from pipelines.beam.engine import THIS_PROCESS, Engine
 from pipelines.beam.progress import Progress, silent
-from pipelines.convert.records import Engine
 from pipelines.mix.sources import Source, located, opened
 from pipelines.statistics.statistics import statistics
 from schemas.errors import DatasetError, UnreachableError, UsageError, ViewError
@@ -26,7 +26,7 @@ def make(
     beside: Path,
     data: str | None = None,
     located_by: Lock | None = None,
-    engine: Engine | None = None,
+    engine: Engine = THIS_PROCESS,
     progress: Progress = silent,
 ) -> tuple[Lock, pa.Table]:
     """Lock a mixture: open its datasets, choose episodes and steps, count everything.
@@ -72,7 +72,7 @@ def make(
 
 
 def _statistics(
-    spec: MixtureSpec, taken: Sequence[Source], engine: Engine | None
+    spec: MixtureSpec, taken: Sequence[Source], engine: Engine
 ) -> tuple[list[str], dict[str, dict[str, Any]]]:
     """Compute what each source is normalized with: the key of each, and the records."""
     keys = [

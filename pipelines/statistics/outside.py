@@ -4,7 +4,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from pipelines.convert.records import Engine
+from pipelines.beam.combine import combine
+from pipelines.beam.engine import Engine
 from pipelines.statistics.numbers import Part, Selection, parts_of, vectors
 from schemas.source import Array
 from schemas.store.dataset import Dataset
@@ -39,8 +40,6 @@ def outside(
     }
     if not ranges:
         return {}
-    from pipelines.beam.combine import combine  # noqa: PLC0415 - Beam takes seconds to import
-
-    work = CountOutside(selection=selection, ranges=ranges)
-    counted = combine(work, parts_of(dataset, selection), engine=engine, shared=dataset.folder)
+    work, parts = CountOutside(selection=selection, ranges=ranges), parts_of(dataset, selection)
+    counted = combine(work, parts, engine=engine.sharing(len(parts)), shared=dataset.folder)
     return {name: Outside.from_json(found) for name, found in counted.items()}

@@ -5,11 +5,13 @@ from dataclasses import dataclass, replace
 from functools import reduce
 from typing import Any
 
-from pipelines.convert.records import Engine
+from pipelines.beam.combine import combine
+from pipelines.beam.engine import THIS_PROCESS, Engine
+from pipelines.beam.workers import started
 from pipelines.statistics.embodiments import check_mergeable, rate
 from pipelines.statistics.kept import keep, kept
 from pipelines.statistics.numbers import Part, Selection, parts_of, spaces, vectors
-from schemas.errors import OxeError, UsageError
+from schemas.errors import UsageError
 from schemas.mixture import filters
 from schemas.source import Array
 from schemas.store.dataset import Dataset
@@ -39,7 +41,7 @@ class Count:
 
 
 def statistics(
-    *datasets: Dataset, selection: Selection | None = None, engine: Engine | None = None, recompute: bool = False
+    *datasets: Dataset, selection: Selection | None = None, engine: Engine = THIS_PROCESS, recompute: bool = False
 ) -> Statistics:
     """Compute the statistics of a selection, exact and the same on every engine.
 
@@ -51,7 +53,7 @@ def statistics(
         check_mergeable(datasets, chosen)
     elif not recompute and (found := kept(datasets[0], chosen)):
         return found
-    computed = _computed(datasets, chosen, engine or Engine())
+    computed = _computed(datasets, chosen, engine)
     if len(datasets) == 1:
         keep(datasets[0], computed)
     return computed
@@ -66,20 +68,18 @@ def _computed(datasets: Sequence[Dataset], selection: Selection, engine: Engine)
     meaning = spaces(datasets[0], selection)
     sizes = {name: len(space) * (selection.chunk if name in CHUNKED else 1) for name, space in meaning.items()}
 
-    def counted(searches: Mapping[str, Search]) -> dict[str, dict[str, Any]]:
-        work = Count(selection=selection, searches=searches)
-        if len(parts) == 1 and engine == Engine():  # then there is nothing for an engine to share out
-            return _alone(work, parts[0])
-        from pipelines.beam.combine import combine  # noqa: PLC0415 - Beam takes seconds to import
+    with started(engine.sharing(len(parts))) as running:
 
-        return combine(work, parts, engine=engine, shared=datasets[0].folder)
+        def counted(searches: Mapping[str, Search]) -> dict[str, dict[str, Any]]:
+            work = Count(selection=selection, searches=searches)
+            return combine(work, parts, engine=running, shared=datasets[0].folder)
 
-    first = counted({name: Search.of([], dims=size) for name, size in sizes.items()})
-    moments = {name: [Moments.from_json(first[f"{name}.{i}"]) for i in range(len(datasets))] for name in meaning}
-    totals = {name: reduce(Moments.merge, found) for name, found in moments.items()}
-    _check_counts(totals, selection)
-    histograms = {name: Histogram.from_json(first[name]) for name in meaning}
-    quantiles = _quantiles(totals, histograms, counted)
+        first = counted({name: Search.of([], dims=size) for name, size in sizes.items()})
+        moments = {name: [Moments.from_json(first[f"{name}.{i}"]) for i in range(len(datasets))] for name in meaning}
+        totals = {name: reduce(Moments.merge, found) for name, found in moments.items()}
+        _check_counts(totals, selection)
+        histograms = {name: Histogram.from_json(first[name]) for name in meaning}
+        quantiles = _quantiles(totals, histograms, counted)
     summaries = {
         name: Summary.of(
             space,
@@ -95,17 +95,6 @@ def _computed(datasets: Sequence[Dataset], selection: Selection, engine: Engine)
         for i, total in enumerate(moments["action"])
     ]
     return _record(datasets, selection, summaries=summaries, counts=counts)
-
-
-def _alone(work: Count, part: Part) -> dict[str, dict[str, Any]]:
-    """Do here what the graph does for many parts, errors included."""
-    totals: dict[str, Any] = {}
-    try:
-        for key, found in work(part):
-            totals[key] = totals[key].merge(found) if key in totals else found
-    except OxeError as error:
-        raise UsageError(str(error)) from error
-    return {key: total.to_json() for key, total in totals.items()}
 
 
 def _quantiles(

@@ -1,6 +1,7 @@
 """Where everything lies in a published dataset."""
 
 import re
+from dataclasses import dataclass
 
 DATA, INDEX, META = "data", "index", "meta"
 MANIFEST = "meta/manifest.json"
@@ -13,8 +14,22 @@ LEDGER = "meta/ledger"  # of a conversion that is not finished
 IDENTITY = "meta/ledger/identity.json"
 VERIFICATION = "meta/verification.json"
 SCRATCH = "scratch-"  # how a folder in meta begins through which other machines hand over what they counted
+UNFINISHED = ("tmp-", SCRATCH)  # how names begin that a killed process may have left
 
-OURS = r"data/[^/]+\.parquet|index/[^/]+\.idx|meta/[^/]+\.(parquet|json|jsonl)|(data|index|meta)/tmp-[0-9a-f]+"
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MetaFile:
+    """A file of `meta/` that the manifest has no digest of: it may come and change after the dataset is published."""
+
+    place: str
+    of_content: bool  # says something of the data, so an append removes it; otherwise it outlasts one
+
+
+META_FILES = (
+    MetaFile(place=STATS, of_content=True),
+    MetaFile(place=VERIFICATION, of_content=True),
+    MetaFile(place=RUNS, of_content=False),
+)
 DATA_FILE = re.compile(rf"{DATA}/[^/\\]+\.parquet")
 
 

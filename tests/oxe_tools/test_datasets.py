@@ -7,7 +7,7 @@ import pytest
 
 from oxe_tools import open_dataset, standardize
 from pipelines.convert.convert import convert
-from pipelines.export.plan import Asked
+from pipelines.export.plan import ExportOptions
 from pipelines.export.run import export
 from pipelines.verify import verify
 from schemas.declarations import catalog
@@ -120,7 +120,7 @@ def test_an_export_comes_back_with_its_views_filters_applied_and_fields_decoded(
     source = write(catalog.dataset(name), tmp_path / "source", lengths=(5, 4))
     convert(catalog.dataset(name), tmp_path / "out", source=str(source))
     first = open_dataset(tmp_path / "out")
-    export(first, tmp_path / "rlds/1.0.0", Asked(format="rlds", version="1.0.0"))
+    export(first, tmp_path / "rlds/1.0.0", ExportOptions(format="rlds", version="1.0.0"))
     declared = catalog.dataset(str(tmp_path / "rlds"))
     convert(declared, tmp_path / "again", source=str(tmp_path / "rlds"))
     again = open_dataset(tmp_path / "again")

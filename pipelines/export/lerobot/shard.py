@@ -21,7 +21,7 @@ from pipelines.export.lerobot.meta import Row
 from pipelines.export.lerobot.places import Places
 from pipelines.export.lerobot.stats import Figures, every, merged, of_pixels, of_values, sampled
 from pipelines.export.lerobot.video import BEST, Codec, Pictures, VideoFile
-from pipelines.export.plan import Asked, ExportRef, checked
+from pipelines.export.plan import ExportOptions, ExportRef, checked
 from schemas.errors import DatasetError
 from schemas.files.folder import LocalFolder
 from schemas.source import Array, Bytes
@@ -38,7 +38,7 @@ class Export(Protocol):
 
     dataset: Dataset
     out: LocalFolder
-    asked: Asked
+    asked: ExportOptions
     fps: float
     rate: Fraction
     codec: Codec

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from pipelines.beam.engine import Engine
 from pipelines.convert.binding import Binding
 from pipelines.convert.rate import rate_note
-from pipelines.convert.records import Engine
 from pipelines.export.cameras import kept_cameras
 from pipelines.export.declaration import Paths, declaration, free_name
 from pipelines.export.lerobot import stats as lerobot_stats
@@ -23,8 +23,14 @@ from pipelines.export.lerobot.places import HOLDS, STATS
 from pipelines.export.lerobot.shard import Written, write_shard
 from pipelines.export.lerobot.verify import check_descriptions, check_video
 from pipelines.export.lerobot.video import Codec
-from pipelines.export.plan import Asked, ExportRef, exported_lengths, in_order_of_steps, shards_of_size
-from pipelines.export.report import Report
+from pipelines.export.plan import (
+    ExportOptions,
+    ExportRef,
+    ExportReport,
+    exported_lengths,
+    in_order_of_steps,
+    shards_of_size,
+)
 from pipelines.statistics.numbers import Selection
 from pipelines.statistics.statistics import statistics
 from pipelines.verify import Verification
@@ -56,7 +62,7 @@ class LeRobotExport:
 
     holds = HOLDS
 
-    def __init__(self, dataset: Dataset, out: LocalFolder, asked: Asked) -> None:
+    def __init__(self, dataset: Dataset, out: LocalFolder, asked: ExportOptions) -> None:
         """Say which features there are and how each camera is kept."""
         self.dataset, self.out, self.asked = dataset, out, asked
         if asked.video == "h264" and asked.crf > MAX_CRF:
@@ -95,7 +101,7 @@ class LeRobotExport:
         """Write one shard."""
         return write_shard(self, ref)
 
-    def describe(self, refs: Sequence[ExportRef], records: Iterator[Mapping[str, Any]], engine: Engine) -> Report:
+    def describe(self, refs: Sequence[ExportRef], records: Iterator[Mapping[str, Any]], engine: Engine) -> ExportReport:
         """Write everything below `meta/`."""
         version = self.asked.version
         written = Written(self.cameras)
@@ -126,7 +132,7 @@ class LeRobotExport:
         )
         return self._report(totals, refs, written)
 
-    def _report(self, totals: Totals, refs: Sequence[ExportRef], written: "Written") -> Report:
+    def _report(self, totals: Totals, refs: Sequence[ExportRef], written: "Written") -> ExportReport:
         cameras = {
             kept.key: {
                 "as": f"{self.codec.name} video" if kept.is_video else f"{kept.header.format} images",
@@ -136,7 +142,7 @@ class LeRobotExport:
             for kept in self.cameras
         }
         parts = len(refs) if self.asked.version == "3.0" else totals.episodes
-        return Report(
+        return ExportReport(
             out=self.out.uri,
             episodes=totals.episodes,
             steps=totals.steps,
@@ -240,7 +246,7 @@ def _simple(value: Any) -> Any:
     return json.dumps(value)
 
 
-def _fps(dataset: Dataset, asked: Asked) -> float:
+def _fps(dataset: Dataset, asked: ExportOptions) -> float:
     known = (dataset.view(asked.view).control_hz if asked.view else None) or dataset.spec.control_hz
     if known is None and asked.fps is None:
         raise UsageError(

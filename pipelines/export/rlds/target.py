@@ -9,11 +9,10 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from pipelines.beam.engine import Engine
 from pipelines.convert.binding import Binding
-from pipelines.convert.records import Engine
 from pipelines.export.declaration import Paths, declaration
-from pipelines.export.plan import Asked, ExportRef, checked, in_order_of_steps, shards_of_files
-from pipelines.export.report import Report
+from pipelines.export.plan import ExportOptions, ExportRef, ExportReport, checked, in_order_of_steps, shards_of_files
 from pipelines.export.rlds.writer import Feature, Shard, features_json, info_json, metadata_column
 from pipelines.readers.rlds.reader import FEATURES, INFO
 from pipelines.verify import Verification
@@ -45,7 +44,7 @@ class RldsExport:
 
     holds = r"[^/]+\.tfrecord-\d+-of-\d+|features\.json|dataset_info\.json"
 
-    def __init__(self, dataset: Dataset, out: LocalFolder, asked: Asked) -> None:
+    def __init__(self, dataset: Dataset, out: LocalFolder, asked: ExportOptions) -> None:
         """Say which features there are and what fills each."""
         self.dataset, self.out, self.asked = dataset, out, asked
         self.name = re.sub(r"\W", "_", dataset.spec.name)
@@ -73,7 +72,7 @@ class RldsExport:
             self.out.drop(tmp)
         return [name], {"episodes": shard.episodes, "bytes": shard.bytes, "steps": steps}
 
-    def describe(self, refs: Sequence[ExportRef], records: Iterator[Mapping[str, Any]], engine: Engine) -> Report:  # noqa: ARG002 - others count on it
+    def describe(self, refs: Sequence[ExportRef], records: Iterator[Mapping[str, Any]], engine: Engine) -> ExportReport:  # noqa: ARG002 - others count on it
         """Write `features.json` and `dataset_info.json`."""
         splits: dict[str, list[Written]] = {}
         for ref, record in zip(refs, records, strict=True):
@@ -83,7 +82,7 @@ class RldsExport:
         self.out.write(INFO, info.encode())
         shards = [shard for written in splits.values() for shard in written]
         episodes = sum(shard.episodes for shard in shards)
-        return Report(
+        return ExportReport(
             out=self.out.uri,
             episodes=episodes,
             steps=sum(shard.steps for shard in shards),

@@ -1,4 +1,4 @@
-"""The graph that merges what was counted: the same for any order of parts, and an error of ours comes back as one."""
+"""What is counted and merged, here or as a graph: the same for any order of parts, and an error of ours is one."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from pipelines.beam.combine import combine
-from pipelines.convert.records import Engine
+from pipelines.beam.engine import Engine
 from schemas.errors import SourceError, UsageError
 from schemas.files.folder import LocalFolder
 
@@ -30,16 +30,21 @@ def odd_and_even(part: int) -> Iterator[tuple[str, Total]]:
     yield ("odd" if part % 2 else "even"), Total(part)
 
 
+ENGINES = [Engine(), Engine(runner="FnApiRunner")]
+
+
+@pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("parts", [range(10), [9, 0, 8, 1, 7, 2, 6, 3, 5, 4]])
-def test_results_are_merged_by_key_in_any_order(parts: Any, tmp_path: Path) -> None:
-    found = combine(odd_and_even, list(parts), engine=Engine(), shared=LocalFolder(tmp_path))
+def test_results_are_merged_by_key_in_any_order(parts: Any, engine: Engine, tmp_path: Path) -> None:
+    found = combine(odd_and_even, list(parts), engine=engine, shared=LocalFolder(tmp_path))
     assert found == {"odd": {"total": 25}, "even": {"total": 20}}
 
 
-def test_the_first_error_in_the_alphabet_is_raised_whatever_the_order(tmp_path: Path) -> None:
+@pytest.mark.parametrize("engine", ENGINES)
+def test_the_alphabetically_first_error_is_raised_whatever_the_order(engine: Engine, tmp_path: Path) -> None:
     for parts in ([1, -3, -2], [-2, 1, -3]):
         with pytest.raises(UsageError, match=r"^part -2 cannot be read$"):
-            combine(odd_and_even, parts, engine=Engine(), shared=LocalFolder(tmp_path))
+            combine(odd_and_even, parts, engine=engine, shared=LocalFolder(tmp_path))
 
 
 def test_a_place_for_results_that_cannot_be_written_is_named(tmp_path: Path) -> None:

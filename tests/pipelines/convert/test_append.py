@@ -15,6 +15,7 @@ from pipelines.convert import convert
 from pipelines.readers.history import History
 from pipelines.readers.rlds.reader import RldsReader
 from pipelines.statistics.statistics import statistics
+from schemas.store import layout
 from schemas.store.dataset import open_dataset
 from tests.pipelines.convert.test_crash import KILL_AT, Forks, forks, published
 from tests.pipelines.toy import FIELDS, Toy, columns, files, make_toy, write_source, write_spec
@@ -132,6 +133,37 @@ def test_a_dry_run_says_what_would_be_added(grown: Toy) -> None:
     assert files(grown.out) == before
     assert grown.convert("--append").code == 0
     assert grown.convert("--append", "--dry-run", "--json").json()["episodes"] == 0
+
+
+@pytest.fixture
+def annotated(grown: Toy) -> Toy:
+    """Let every file that may lie beside the data be there, with content that no command would write."""
+    for file in layout.META_FILES:
+        path = grown.out / file.place
+        path.write_bytes((path.read_bytes() if path.exists() else b"") + b" \n")
+    return grown
+
+
+def test_verify_knows_every_file_of_the_layout(annotated: Toy) -> None:
+    found = annotated.verify("--json").json()
+    assert not [line for line in found["first"] if "does not know" in line]
+
+
+def test_an_append_removes_what_says_something_of_the_old_content_and_no_more(annotated: Toy) -> None:
+    before = {file: (annotated.out / file.place).read_bytes() for file in layout.META_FILES}
+    assert annotated.convert("--append").code == 0
+    for file, content in before.items():
+        path = annotated.out / file.place
+        outlasts = path.exists() and path.read_bytes().startswith(content)
+        assert outlasts != file.of_content, file.place
+
+
+def test_overwriting_replaces_every_file_of_the_layout(annotated: Toy) -> None:
+    before = {file: (annotated.out / file.place).read_bytes() for file in layout.META_FILES}
+    assert annotated.convert("--overwrite").code == 0
+    for file, content in before.items():
+        path = annotated.out / file.place
+        assert not path.exists() or not path.read_bytes().startswith(content), file.place
 
 
 def test_quarantine_and_drops_add_up(toy: Toy) -> None:

@@ -255,7 +255,7 @@ def test_clearing_removes_all_but_the_lock(ledger: Ledger, *, finished: bool) ->
     if finished:
         finish(path_of(ledger))
         ledger.close()
-    for name in (layout.LOCK, layout.RUNS, layout.VERIFICATION):
+    for name in (layout.LOCK, "meta/tmp-0", *(file.place for file in layout.META_FILES)):
         (path_of(ledger) / name).write_text("")
     clear(ledger.out)
     assert [path.relative_to(path_of(ledger)) for path in path_of(ledger).rglob("*") if path.is_file()] == [
@@ -264,10 +264,11 @@ def test_clearing_removes_all_but_the_lock(ledger: Ledger, *, finished: bool) ->
     assert not begin(ledger.out, IDENTITY)
 
 
-def test_clearing_removes_nothing_if_one_thing_is_not_ours(ledger: Ledger) -> None:
+@pytest.mark.parametrize("name", ["thesis.tex", "meta/thesis.json"])
+def test_clearing_removes_nothing_if_one_thing_is_not_ours(ledger: Ledger, name: str) -> None:
     ledger.write(NAME, make_record(path_of(ledger)))
-    (path_of(ledger) / "thesis.tex").write_text("years of work")
-    with pytest.raises(UsageError, match=r"holds 'thesis.tex', which is not ours"):
+    (path_of(ledger) / name).write_text("years of work")
+    with pytest.raises(UsageError, match=rf"holds '{name}', which is not ours"):
         clear(ledger.out)
     assert ledger.read([NAME])
 

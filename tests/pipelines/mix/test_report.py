@@ -21,24 +21,24 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_hours_steps_and_the_effective_number_of_sources(lab: Path) -> None:
     found = summary(*made(lab, 'weighting = "share"'))
     steps = sum(map(sum, LENGTHS.values()))
-    assert (found["episodes"], found["steps"], found["hours"]) == (6, steps, pytest.approx(steps / 10 / 3600))
-    assert found["effective_sources"] == pytest.approx(2)
-    assert summary(*made(lab, 'weighting = "share"', weights="one = 999\ntwo = 1"))["effective_sources"] < 1.02
+    assert (found.episodes, found.steps, found.hours) == (6, steps, pytest.approx(steps / 10 / 3600))
+    assert found.effective_sources == pytest.approx(2)
+    assert summary(*made(lab, 'weighting = "share"', weights="one = 999\ntwo = 1")).effective_sources < 1.02
 
 
 def test_a_motion_that_two_sources_hold_is_leakage(lab: Path) -> None:
     tables = '[sources]\none = { uri = "one" }\ntwo = { uri = "one", filter = "length > 4" }\n'
-    found = summary(*made(lab, tables=tables))["leakage"]
-    assert (found["motions_in_several_sources"], found["motions_twice"]) == (4, 2)
-    assert summary(*made(lab))["leakage"]["motions_twice"] == 0
+    found = summary(*made(lab, tables=tables)).leakage
+    assert (found.motions_in_several_sources, found.motions_twice) == (4, 2)
+    assert summary(*made(lab)).leakage.motions_twice == 0
 
 
 def test_the_sample_is_what_the_shares_say(lab: Path) -> None:
     lock, _ = made(lab, 'balance = "instruction"', weights="one = 3.0\ntwo = 1.0")
     found = sample(lock, 20_000)
-    assert found["ok"]
-    assert sum(row["draws"] for row in found["sources"].values()) == 20_000
-    assert sample(lock, 20_000, seed=5)["seed"] == 5
+    assert found.ok
+    assert sum(source.draws for source in found.sources.values()) == 20_000
+    assert sample(lock, 20_000, seed=5).seed == 5
 
 
 def test_counts_that_do_not_follow_the_shares_are_very_unlikely() -> None:
@@ -54,10 +54,10 @@ def test_the_validation_split_of_the_debug_bridge_is_its_training_split(realdata
     convert(catalog.dataset("bridge_dataset"), tmp_path / "bridge_dataset", source=str(source))
     spec = load('name = "b"\nview = "openvla"\nweighting = "share"\n[weights]\nbridge_dataset = 1.0', where="b.toml")
     lock, table = make(spec, beside=tmp_path, data=str(tmp_path))
-    assert leakage(table)["motions_in_several_splits"] == 50
+    assert leakage(table).motions_in_several_splits == 50
     assert lock.sources["bridge_dataset"].stages["viewed"].steps == 50 * 8
 
 
 def test_mixtures_of_one_source_pass_any_sample(lab: Path) -> None:
     lock, _ = make(mix(weights="one = 1.0", tables='[sources]\none = { uri = "one" }\n'), beside=lab)
-    assert sample(lock, 10)["p"] == 1.0
+    assert sample(lock, 10).p == 1.0

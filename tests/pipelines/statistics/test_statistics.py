@@ -1,15 +1,20 @@
 """Statistics of a converted dataset are numpy's on the episodes that `open_dataset` gives."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from pipelines.convert.records import Engine
+from pipelines.beam.combine import combine
+from pipelines.beam.engine import Engine
+from pipelines.convert.convert import convert
+from pipelines.statistics import numbers
 from pipelines.statistics.numbers import Selection
 from pipelines.statistics.statistics import statistics
+from schemas.declarations import catalog
 from schemas.errors import UsageError, ViewError
 from schemas.store.dataset import Dataset, open_dataset
 from tests.pipelines.counted import RAW_VIEW, check, episodes, joined, make_counted
@@ -103,22 +108,58 @@ def test_a_damaged_file_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_two_processes_find_the_same_bits(tmp_path: Path) -> None:
-    dataset = open_dataset(make_counted(tmp_path).out)
-    one = statistics(dataset, recompute=True)
-    before = files(dataset.path)
-    two = statistics(dataset, engine=Engine(workers=2), recompute=True)
-    assert two.to_json() == one.to_json()
-    assert files(dataset.path) == before
+def test_two_processes_find_the_same_bits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    check_engine(Engine(workers=2), tmp_path, monkeypatch)
 
 
-def test_a_runner_that_is_named_finds_the_same_bits_and_leaves_nothing(tmp_path: Path) -> None:
+def test_a_runner_that_is_named_finds_the_same_bits_and_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Its results come back through a folder in the dataset, which other machines see too."""
-    dataset = open_dataset(make_counted(tmp_path).out)
+    check_engine(Engine(runner="FnApiRunner"), tmp_path, monkeypatch)
+
+
+def check_engine(engine: Engine, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    dataset = open_dataset(make_counted(folder).out)
     one = statistics(dataset)
     before = files(dataset.path)
-    assert statistics(dataset, engine=Engine(runner="FnApiRunner"), recompute=True).to_json() == one.to_json()
+    engines = many_parts(monkeypatch)
+    assert statistics(dataset, engine=engine, recompute=True).to_json() == one.to_json()
     assert files(dataset.path) == before
+    assert len(set(engines)) == 1  # with several workers, the same ones for every pass
+    assert not engines[0].is_this_process
+
+
+def many_parts(monkeypatch: pytest.MonkeyPatch) -> list[Engine]:
+    """Let each data file be a part, as if all were large; list the engines that count them."""
+    engines = list[Engine]()
+
+    def watched(*args: Any, engine: Engine, **more: Any) -> Any:
+        engines.append(engine)
+        return combine(*args, engine=engine, **more)
+
+    monkeypatch.setattr(numbers, "ROWS", 1)
+    monkeypatch.setattr("pipelines.statistics.statistics.combine", watched)
+    return engines
+
+
+@pytest.mark.slow
+def test_the_workers_of_a_conversion_count_its_statistics(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    toy = make_toy(tmp_path, splits={"a": 1, "b": 1, "c": 1})
+    spec, engine = catalog.dataset(str(toy.spec)), Engine(workers=2)
+    convert(spec, tmp_path / "here", source=str(toy.source))
+    engines = many_parts(monkeypatch)
+    convert(spec, tmp_path / "workers", source=str(toy.source), engine=engine)
+    assert {replace(used, cluster=None) for used in engines} == {engine}
+    assert len({used.cluster for used in engines} - {None}) == 1
+    here, there = ((tmp_path / out / "meta/stats.json").read_bytes() for out in ("here", "workers"))
+    assert here == there
+
+
+def test_a_single_part_is_counted_here_on_any_engine(tmp_path: Path) -> None:
+    dataset = open_dataset(make_counted(tmp_path).out)
+    nowhere = Engine(runner="NoSuchRunner")
+    assert statistics(dataset, engine=nowhere, recompute=True).to_json() == statistics(dataset).to_json()
 
 
 def test_nothing_is_left_behind(tmp_path: Path) -> None:

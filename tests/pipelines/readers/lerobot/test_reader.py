@@ -297,7 +297,7 @@ def test_counts_that_are_wrong_are_told_and_not_believed(tmp_path: Path) -> None
         "total_frames is 7, the episodes that are listed have 15",
         "1 episodes are in no split: they are read as 'unassigned'",
     ]
-    assert inspect(str(folder))["notes"] == list(open_source(str(folder)).notes())
+    assert inspect(str(folder)).notes == tuple(open_source(str(folder)).notes())
 
 
 def test_an_episode_with_other_rows_than_the_table_says_is_quarantined(tmp_path: Path) -> None:
