@@ -2,9 +2,9 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, TypeVar
 
 import numpy as np
 
@@ -25,7 +25,9 @@ FRAMES_LIMIT = 1 << 35  # bytes of one camera's raw frames in an episode; they a
 VALUE_LIMIT = 16 << 20  # bytes of what an episode has once
 BLOCK = 1 << 19  # bytes that are read at a time: they stay in the cache of a core
 MAX_STEPS = 10_000_000
+IN_ALL = {"no_definition", "unsupported_field", "unsupported_image"}  # reasons that most likely hold for every episode
 
+T = TypeVar("T")
 Form: TypeAlias = Literal["numbers", "texts", "frames", "padded", "blobs", "video", "value"]
 
 
@@ -97,3 +99,19 @@ def check_same(wanted: Leaf, found: Leaf) -> None:
         raise SourceError(
             f"{ours.path} is {says[0]} here and {says[1]} in the first episode", reason="contradicts_fields"
         )
+
+
+def first_readable(names: Iterable[str], describe: Callable[[str], T], *, otherwise: Exception) -> T:
+    """Describe the first that can be read; where none can, the first error stands for all.
+
+    `otherwise` is raised where there are no names.
+    """
+    failure = None
+    for name in names:
+        try:
+            return describe(name)
+        except SourceError as error:
+            if error.reason in IN_ALL:
+                raise
+            failure = failure or error
+    raise failure or otherwise

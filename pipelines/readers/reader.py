@@ -6,7 +6,7 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise
-from typing import Any, Protocol, TypeAlias, TypeVar
+from typing import Any, Protocol, TypeAlias
 
 from pipelines.readers.fields import digest
 from pipelines.readers.folder import SourceFolder
@@ -18,7 +18,6 @@ FILMED = 10  # times: about what the frames of a video take as JPEG, where nobod
 LARGE, SMALL, PARTS = 256 << 20, 32 << 20, 8  # bytes, bytes, how many shards a small source becomes
 SPLIT = "train"  # of all episodes, where a source does not say
 ADDED = "was added after the conversion was planned"
-IN_ALL = {"no_definition", "unsupported_field", "unsupported_image"}  # reasons that most likely hold for every episode
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,18 +100,20 @@ class Reader(Protocol):
         return ()
 
 
+Values: TypeAlias = tuple[Mapping[str, Column], Mapping[str, Any]]  # what an episode has per step, and what once
+
+
 @dataclass(frozen=True, slots=True)
 class Stored:
     """An episode in an opened file that is not read yet."""
 
-    read: Callable[[], tuple[Mapping[str, Column], Mapping[str, Any]]]  # what it has per step, and what it has once
+    read: Callable[[], Values]
     name: str = ""  # within the file, where errors should say it
     offset: int | None = None  # bytes, of its record
 
 
 Files: TypeAlias = Mapping[str, Sequence[FilePart]]  # by split, in order
 Episodes: TypeAlias = Generator[Stored | SourceError, None, None]
-T = TypeVar("T")
 
 
 class SourceReader(Reader):
@@ -133,8 +134,9 @@ class SourceReader(Reader):
     def episodes(self, part: FilePart, columns: Collection[str] | None) -> Episodes:
         """Open a file and yield each of its episodes, in order; those that are not part of `part` are not read.
 
-        What belongs to no episode is yielded as a SourceError. A file that cannot be opened, or not be read on, raises
-        one: that stands for all of its episodes that are left.
+        No more than the paths in `columns` need to be decoded (None: all). What belongs to no episode is yielded as a
+        SourceError. A file that cannot be opened, or not be read on, raises one: it stands for all episodes that are
+        left.
         """
 
     def where(self, part: FilePart) -> str:
@@ -177,23 +179,26 @@ class SourceReader(Reader):
     def read(self, ref: ShardRef, columns: Collection[str] | None = None) -> Iterator[RawEpisode | Unreadable]:
         """Yield one value per episode of `ref`, in order; what cannot be read comes as an `Unreadable`."""
         for part in ref.parts:
-            yield from self._accounted(part, ref.split, self.episodes(part, columns))
+            yield from self._read_part(part, ref.split, columns)
 
-    def _accounted(self, part: FilePart, split: str, episodes: Episodes) -> Iterator[RawEpisode | Unreadable]:
+    def _read_part(
+        self, part: FilePart, split: str, columns: Collection[str] | None
+    ) -> Iterator[RawEpisode | Unreadable]:
         """Yield one value for each planned episode, and one for whatever else the file holds."""
         path, number, end = self.where(part), 0, part.skip + part.count
         try:
-            with closing(episodes):
-                for stored in episodes:
+            with closing(self.episodes(part, columns)) as episodes:
+                while part.is_tail or number < end:
+                    stored = next(episodes, None)
+                    if stored is None:
+                        break
                     if isinstance(stored, SourceError):
                         yield Unreadable.of(stored, index=None, split=split, file=path)
                         continue
                     if number >= part.skip:
                         index = part.first + number - part.skip if number < end else None
-                        yield _value(stored, index, split=split, path=path)
+                        yield _value(stored, index, split=split, path=path, columns=columns)
                     number += 1
-                    if number == end and not part.is_tail:
-                        break
             if number >= end:
                 return
             message = self.ended.format(count=part.count, done=max(0, number - part.skip))
@@ -207,31 +212,24 @@ class SourceReader(Reader):
             yield Unreadable.of(failure, index=index, split=split, file=path)
 
 
-def _value(stored: Stored, index: int | None, *, split: str, path: str) -> RawEpisode | Unreadable:
+def _value(
+    stored: Stored, index: int | None, *, split: str, path: str, columns: Collection[str] | None
+) -> RawEpisode | Unreadable:
     try:
         if index is None:
             raise SourceError(ADDED, reason="undeclared_record")
         steps, metadata = stored.read()
-        return RawEpisode(index=index, split=split, steps=steps, metadata=metadata, file=path, offset=stored.offset)
+        return RawEpisode(
+            index=index,
+            split=split,
+            steps={name: column for name, column in steps.items() if columns is None or name in columns},
+            metadata={name: value for name, value in metadata.items() if columns is None or name in columns},
+            file=path,
+            offset=stored.offset,
+        )
     except SourceError as error:
         failure = error.at(path, prefix=stored.name) if stored.name else error
         return Unreadable.of(failure, index=index, split=split, file=path)
-
-
-def first_readable(names: Iterable[str], describe: Callable[[str], T], *, otherwise: Exception) -> T:
-    """Describe the first that can be read; where none can, the first error stands for all.
-
-    `otherwise` is raised where there are no names.
-    """
-    failure = None
-    for name in names:
-        try:
-            return describe(name)
-        except SourceError as error:
-            if error.reason in IN_ALL:
-                raise
-            failure = failure or error
-    raise failure or otherwise
 
 
 def plan(

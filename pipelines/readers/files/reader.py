@@ -7,13 +7,13 @@ from functools import cached_property, partial
 from pathlib import PurePosixPath
 from typing import Any
 
-from pipelines.readers.fields import Leaf, check_same, digest
+from pipelines.readers.fields import Leaf, check_same, digest, first_readable
 from pipelines.readers.files.piece import Piece
 from pipelines.readers.files.tree import VIDEOS, files_of, pieces_of, reading
 from pipelines.readers.find import EPISODE_FOLDER, EPISODE_NAMES, PICKLES
 from pipelines.readers.folder import SourceFolder, pickle_refused
 from pipelines.readers.names import covers, matching
-from pipelines.readers.reader import FILMED, SPLIT, Episodes, FilePart, Files, SourceReader, Stored, first_readable
+from pipelines.readers.reader import FILMED, SPLIT, Episodes, FilePart, Files, SourceReader, Stored, Values
 from schemas.declarations.formats import FolderSource
 from schemas.errors import SourceError, UsageError
 from schemas.source import Field
@@ -94,7 +94,7 @@ class EpisodeFilesReader(SourceReader):
     def _known(self) -> frozenset[str]:
         return frozenset(self.names)
 
-    def _values(self, name: str, columns: Collection[str] | None) -> tuple[dict[str, Any], dict[str, Any]]:
+    def _values(self, name: str, columns: Collection[str] | None) -> Values:
         """Read one episode: what it has per step, and what it has once."""
         metadata: dict[str, Any] = {}
         steps: dict[str, Any] = {}

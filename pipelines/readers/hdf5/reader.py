@@ -7,17 +7,17 @@ from typing import Any
 import h5py
 
 from pipelines.readers.beside import Beside, video_type
-from pipelines.readers.fields import Leaf, digest
+from pipelines.readers.fields import Leaf, digest, first_readable
 from pipelines.readers.find import HDF5_NAMES
 from pipelines.readers.folder import SourceFolder
 from pipelines.readers.hdf5 import tree
 from pipelines.readers.hdf5.episode import Held
 from pipelines.readers.hdf5.splits import split_groups, split_name
 from pipelines.readers.names import listed
-from pipelines.readers.reader import FILMED, SPLIT, Episodes, FilePart, Files, SourceReader, Stored, first_readable
+from pipelines.readers.reader import FILMED, SPLIT, Episodes, FilePart, Files, SourceReader, Stored, Values
 from schemas.declarations.formats import Hdf5Source
 from schemas.errors import SourceError, SpecError, UsageError
-from schemas.source import Column, Field
+from schemas.source import Field
 
 
 class Hdf5Reader(SourceReader):
@@ -49,18 +49,18 @@ class Hdf5Reader(SourceReader):
         path = self.place(name)
         try:
             with tree.opened(self.folder, name) as file, tree.reading(path):
-                found = source or Hdf5Source(format="hdf5", episodes=tree.guess(file))
-                nothing = _nothing(found, path)
+                known = source or Hdf5Source(format="hdf5", episodes=tree.guess(file))
+                nothing = _nothing(known, path)
 
                 def leaves(group: str) -> dict[str, Leaf]:
                     try:
-                        return Held(file, group, folder=self.folder, file_name=name, source=found).leaves()
+                        return Held(file, group, folder=self.folder, file_name=name, source=known).leaves()
                     except SpecError as error:
                         raise SpecError(f"{path}: {group}: {error}") from error
                     except SourceError as error:
                         raise error.at(path, prefix=group) from error
 
-                return found, first_readable(_groups(file, found), leaves, otherwise=nothing)
+                return known, first_readable(_groups(file, known), leaves, otherwise=nothing)
         except SourceError as error:
             raise error.at(error.file or path) from error
 
@@ -112,7 +112,7 @@ class Hdf5Reader(SourceReader):
         path = self.place(part.name)
         with tree.opened(self.folder, part.name) as file:
 
-            def read(name: str) -> tuple[dict[str, Column], dict[str, Any]]:
+            def read(name: str) -> Values:
                 with tree.reading(path):
                     held = Held(file, name, folder=self.folder, file_name=part.name, source=self.source)
                     return held.read(self.leaves, columns)

@@ -5,11 +5,11 @@ from dataclasses import dataclass, replace
 
 import pyarrow as pa
 
+from pipelines.readers.fields import first_readable
 from pipelines.readers.folder import SourceFolder
 from pipelines.readers.lerobot import columns
 from pipelines.readers.lerobot.info import Info
 from pipelines.readers.lerobot.places import Opened
-from pipelines.readers.reader import first_readable
 from schemas.errors import SourceError
 from schemas.source import Field
 

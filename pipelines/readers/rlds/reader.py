@@ -3,18 +3,18 @@
 import hashlib
 import json
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from functools import cached_property, partial
 from itertools import count
 from typing import Any
 
 from pipelines.readers.find import LOOKS, several, sources
 from pipelines.readers.folder import SourceFolder, inside
-from pipelines.readers.reader import Episodes, FilePart, Files, SourceReader, Stored
+from pipelines.readers.reader import Episodes, FilePart, Files, SourceReader, Stored, Values
 from pipelines.readers.rlds import example, features, tfrecord
 from schemas.declarations.formats import RldsSource
 from schemas.errors import SourceError, UsageError
-from schemas.source import Column, Field
+from schemas.source import Field
 
 FEATURES, INFO, DECLARATION = "features.json", "dataset_info.json", "oxe_spec.toml"
 MAX_EPISODES = 10**9  # of one split
@@ -155,9 +155,7 @@ class RldsReader(SourceReader):
                     records.skip(length)
 
 
-def _values(
-    records: tfrecord.RecordFile, length: int, leaves: list[features.Leaf]
-) -> tuple[Mapping[str, Column], Mapping[str, Any]]:
+def _values(records: tfrecord.RecordFile, length: int, leaves: list[features.Leaf]) -> Values:
     """Read one record; what is wrong with it is a SourceError that names its place."""
     offset = records.offset
     data = records.data(length)

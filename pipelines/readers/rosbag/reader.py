@@ -1,13 +1,13 @@
 """ROS bags and MCAP files: one bag is one episode, its topics resampled to one clock as a declaration says."""
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable
 from functools import partial
 from pathlib import PurePosixPath
-from typing import Any
 
+from pipelines.readers.fields import first_readable
 from pipelines.readers.find import ROSBAG_NAMES
 from pipelines.readers.folder import SourceFolder
-from pipelines.readers.reader import SPLIT, Episodes, FilePart, Files, SourceReader, Stored, first_readable
+from pipelines.readers.reader import SPLIT, Episodes, FilePart, Files, SourceReader, Stored, Values
 from pipelines.readers.rosbag import times
 from pipelines.readers.rosbag.bag import METADATA, STORED, Bag, find, opened_bag, parts
 from pipelines.readers.rosbag.guess import guessed
@@ -17,7 +17,7 @@ from pipelines.readers.rosbag.types import check_distro
 from pipelines.readers.rosbag.values import episode
 from schemas.declarations.formats import RosbagSource
 from schemas.errors import SourceError, UsageError
-from schemas.source import Column, Field
+from schemas.source import Field
 
 PLACE = "episode_path"
 
@@ -56,9 +56,9 @@ class RosbagReader(SourceReader):
         """Describe a bag."""
         try:
             with opened_bag(self.folder, name, is_alone=self.is_alone) as bag:
-                found = source or guessed(bag)
-                check_topics(found, bag.topics())
-                return found, first_streams(bag, found)
+                known = source or guessed(bag)
+                check_topics(known, bag.topics())
+                return known, first_streams(bag, known)
         except SourceError as error:
             raise error.at(error.file or self.place(name)) from error
 
@@ -91,11 +91,8 @@ class RosbagReader(SourceReader):
         with opened_bag(self.folder, part.name, is_alone=self.is_alone) as bag:
             yield Stored(partial(self._values, bag, part.name, columns=columns))
 
-    def _values(
-        self, bag: Bag, name: str, *, columns: Collection[str] | None
-    ) -> tuple[Mapping[str, Column], Mapping[str, Any]]:
+    def _values(self, bag: Bag, name: str, *, columns: Collection[str] | None) -> Values:
         with reading(self.place(name)):
             steps, metadata = episode(bag, self.streams, self.source, columns=columns)
-        bag_name = name.removesuffix(METADATA).rstrip("/") or PurePosixPath(self.folder.uri).name
-        metadata = {PLACE: bag_name, **metadata}
-        return steps, {path: value for path, value in metadata.items() if columns is None or path in columns}
+        place = name.removesuffix(METADATA).rstrip("/") or PurePosixPath(self.folder.uri).name
+        return steps, {PLACE: place, **metadata}

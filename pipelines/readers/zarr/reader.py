@@ -5,11 +5,11 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
-from pipelines.readers.fields import Leaf, check_same, digest
+from pipelines.readers.fields import Leaf, check_same, digest, first_readable
 from pipelines.readers.find import ZARR_NAMES
 from pipelines.readers.folder import SourceFolder
 from pipelines.readers.names import listed
-from pipelines.readers.reader import ADDED, SPLIT, Episodes, FilePart, Files, SourceReader, Stored, first_readable
+from pipelines.readers.reader import ADDED, SPLIT, Episodes, FilePart, Files, SourceReader, Stored, Values
 from pipelines.readers.zarr.buffer import Buffer
 from pipelines.readers.zarr.store import METADATA, ZIP_NAMES, opened, reading
 from schemas.declarations.formats import ZarrSource
@@ -113,18 +113,14 @@ class ZarrReader(SourceReader):
         for path in known:
             check_same(self.leaves[path], buffer.leaves[path])
 
-    def _values(
-        self, buffer: Buffer, number: int, *, name: str, columns: Collection[str] | None
-    ) -> tuple[dict[str, Any], dict[str, Any]]:
+    def _values(self, buffer: Buffer, number: int, *, name: str, columns: Collection[str] | None) -> Values:
         """Read one episode: what it has per step, and what it has once."""
         wanted = [path for path in self.leaves if path != PLACE and (columns is None or path in columns)]
         with reading(self.place(name)):
             values = {path: buffer.values(path, number, images=self.source.images) for path in wanted}
         steps = {path: values[path] for path in wanted if self.leaves[path].field.per_step}
         metadata = {path: values[path] for path in wanted if path not in steps}
-        if columns is None or PLACE in columns:
-            metadata[PLACE] = f"{name}/episode_{number}".lstrip("/")
-        return steps, metadata
+        return steps, {**metadata, PLACE: f"{name}/episode_{number}".lstrip("/")}
 
 
 def _found(folder: SourceFolder, pattern: str | None) -> tuple[str, ...]:
