@@ -9,6 +9,7 @@ from finetune.data.augment import Recipe
 from finetune.data.loader import Loader, Reading
 from finetune.data.preprocessing import Preprocessing
 from finetune.data.resize import Method
+from finetune.data.step_table import read
 from oxe_tools.statistics import stats
 from schemas.errors import MissingExtraError
 from schemas.store.dataset import open_dataset
@@ -112,7 +113,6 @@ def torch_dataset(
     try:
         from finetune.data.cameras import Images  # noqa: PLC0415 - the rest needs no torch
         from finetune.data.frames import FrameDataset  # noqa: PLC0415
-        from finetune.data.step_table import read  # noqa: PLC0415
     except ModuleNotFoundError as error:
         if error.name != "torch":
             raise
