@@ -11,7 +11,6 @@ source does not have, which `Binding` finds before the first episode is read.
 
 import inspect
 import math
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -19,13 +18,12 @@ from typing import Any
 import numpy as np
 
 from schemas.declarations.ops import ROW, Steps
+from schemas.declarations.parser import Parser
 from schemas.declarations.vocabulary import ARRAY_OPS, STEP_OPS
 from schemas.errors import SpecError, did_you_mean
 from schemas.source import Array
 
-TOKEN = re.compile(
-    r"\s*(?:(?P<number>-?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?)|(?P<path>[A-Za-z_][\w./]*)|(?P<sign>[|()\[\],:/]))"
-)
+WORDS = r"(?P<number>-?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?)|(?P<path>[A-Za-z_][\w./]*)|(?P<sign>[|()\[\],:/])"
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,12 +111,10 @@ def parse(text: str) -> Expr:
     >>> parse("action[-1:] | clip(0, 1) | invert").paths()
     frozenset({'action'})
     """
-    tokens = _Tokens(text)
-    source = tokens.path()
-    ops = []
-    while tokens.take("|"):
-        ops.append(tokens.call(ARRAY_OPS))
-    tokens.end()
+    parser = _ExpressionParser(text)
+    source = parser.path()
+    ops = parser.listed(lambda: parser.call(ARRAY_OPS), "|") if parser.take("|") else []
+    parser.end()
     return Expr(text, source, tuple(ops))
 
 
@@ -128,47 +124,32 @@ def parse_step_op(text: str) -> Call:
     >>> parse_step_op("drop_first(1)")
     Call(op='drop_first', args=(1.0,))
     """
-    tokens = _Tokens(text)
-    call = tokens.call(STEP_OPS)
-    tokens.end()
+    parser = _ExpressionParser(text)
+    call = parser.call(STEP_OPS)
+    parser.end()
     return call
 
 
-class _Tokens:
-    """The text, cut into words, and a place in it."""
+class _ExpressionParser(Parser):
+    """The grammar of expressions and step ops."""
 
     def __init__(self, text: str) -> None:
-        self.text, self.words, position, end = text, list[tuple[str, str]](), 0, len(text.rstrip())
-        while position < end:
-            match = TOKEN.match(text, position)
-            if not match:
-                raise SpecError(f"'{text}': cannot read '{text[position:].strip()}'")
-            self.words.append((str(match.lastgroup), match[match.lastgroup or 0]))
-            position = match.end()
-        self.next = 0
+        super().__init__(text, WORDS)
+        for token in self.tokens:
+            if token.kind == "unknown":
+                raise SpecError(f"'{text}': cannot read '{text[token.start :].strip()}'")
 
-    def peek(self) -> tuple[str, str]:
-        return self.words[self.next] if self.next < len(self.words) else ("end", "")
-
-    def take(self, word: str) -> bool:
-        found = self.peek()[1] == word
-        self.next += found
-        return found
+    def error(self, wanted: str) -> SpecError:
+        return SpecError(f"'{self.text}': expected {wanted}, found '{self.next.word or 'the end'}'")
 
     def word(self, kind: str) -> str:
-        found, word = self.peek()
-        if found != kind:
-            raise SpecError(f"'{self.text}': expected a {kind}, found '{word or 'the end'}'")
-        self.next += 1
-        return word
-
-    def expect(self, word: str) -> None:
-        if not self.take(word):
-            raise SpecError(f"'{self.text}': expected '{word}', found '{self.peek()[1] or 'the end'}'")
+        if self.next.kind != kind:
+            raise self.error(f"a {kind}")
+        return self.advance()
 
     def end(self) -> None:
-        if self.peek()[0] != "end":
-            raise SpecError(f"'{self.text}': cannot read '{self.peek()[1]}' here")
+        if self.next.kind != "end":
+            raise SpecError(f"'{self.text}': cannot read '{self.next.word}' here")
 
     def path(self) -> Path:
         path = self.word("path")
@@ -184,9 +165,9 @@ class _Tokens:
         return start, stop
 
     def index(self) -> int | None:
-        if self.peek()[0] != "number":
+        if self.next.kind != "number":
             return None
-        word = self.word("number")
+        word = self.advance()
         if not word.lstrip("-").isdigit() or len(word) > 18:
             raise SpecError(f"'{self.text}': '{word}' is not a whole number, or too large")
         return int(word)
@@ -197,15 +178,13 @@ class _Tokens:
             raise SpecError(f"unknown op '{name}'{did_you_mean(name, known)}")
         args: list[float | Path] = []
         if self.take("(") and not self.take(")"):
-            args.append(self.argument())
-            while self.take(","):
-                args.append(self.argument())
+            args = self.listed(self.argument, ",")
             self.expect(")")
         _check_arguments(name, known[name], args)
         return Call(name, tuple(args))
 
     def argument(self) -> float | Path:
-        if self.peek()[0] == "path":
+        if self.next.kind == "path":
             return self.path()
         value = float(self.word("number"))
         divisor = float(self.word("number")) if self.take("/") else 1.0

@@ -11,20 +11,19 @@ A comparison of a column that holds lists is true where it is true of any entry;
 """
 
 import operator
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, TypeAlias
 
 import numpy as np
 
+from schemas.declarations.parser import Parser
 from schemas.errors import UsageError, did_you_mean
 from schemas.source import Array
 
-TOKEN = re.compile(
-    r"""\s*(?:(?P<number>-?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)|(?P<text>"[^"]*"|'[^']*')
-    |(?P<word>[A-Za-z_][\w./]*)|(?P<sign>==|!=|<=|>=|[<>()\[\],]))""",
-    re.VERBOSE,
+WORDS = (
+    r"""(?P<number>-?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)|(?P<text>"[^"]*"|'[^']*')"""
+    r"|(?P<word>[A-Za-z_][\w./]*)|(?P<sign>==|!=|<=|>=|[<>()\[\],])"
 )
 DEEPEST = 50  # conditions inside one another
 KEYWORDS = {"and", "or", "not", "in", "contains", "true", "false"}
@@ -41,18 +40,7 @@ COMPARE: dict[str, Callable[[Any, Any], bool]] = {
 
 Value = str | float | int | bool
 Columns = Mapping[str, Sequence[Any]]  # of the episode table, as Python values
-
-
-class Condition(Protocol):
-    """What an episode must be; `str()` gives its one spelling, which is part of the key of statistics."""
-
-    def columns(self) -> frozenset[str]:
-        """Name the columns that it reads."""
-        ...
-
-    def mask(self, table: Columns) -> Array:
-        """Say for each row whether it holds, [N] bool; a column that does not fit is a UsageError."""
-        ...
+Condition: TypeAlias = "Comparison | Not | Joined"  # `str()` gives its one spelling, part of the key of statistics
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +62,7 @@ class Comparison:
         return frozenset({self.column})
 
     def mask(self, table: Columns) -> Array:
-        """Compare each row."""
+        """Compare each row, [N] bool; a column that does not fit is a UsageError."""
         if self.column not in table:
             raise UsageError(f"'{self}': no column '{self.column}'{did_you_mean(self.column, table)}")
         holds = COMPARE[self.op]
@@ -135,11 +123,11 @@ def parse(text: str) -> Condition:
     >>> parse("length > 2").mask({"length": [1, 3]}).tolist()
     [False, True]
     """
-    words = _Words(text)
-    found = words.condition()
-    if words.kind != "end":
-        raise words.error("'and', 'or' or the end")
-    return found
+    parser = _ConditionParser(text, WORDS)
+    condition = parser.condition()
+    if parser.next.kind != "end":
+        raise parser.error("'and', 'or' or the end")
+    return condition
 
 
 def _entries(cell: Any) -> Sequence[Any]:
@@ -156,53 +144,29 @@ def _inner(part: Condition) -> str:
     return f"({part})" if isinstance(part, Joined) else str(part)
 
 
-class _Words:
-    """The text, cut into words, and a place in it."""
+class _ConditionParser(Parser):
+    """The grammar of conditions."""
 
-    def __init__(self, text: str) -> None:
-        self.text, self.position, self.depth = text, 0, 0
-        self.advance()
-
-    def advance(self) -> None:
-        self.start = self.position + len(self.text[self.position :]) - len(self.text[self.position :].lstrip())
-        match = TOKEN.match(self.text, self.position)
-        if match:
-            self.kind, self.word, self.position = str(match.lastgroup), match[match.lastgroup or 0], match.end()
-        elif self.start == len(self.text):
-            self.kind, self.word = "end", ""
-        else:
-            self.kind, self.word = "unknown", self.text[self.start]
+    depth = 0
 
     def error(self, wanted: str) -> UsageError:
-        found = f"'{self.word}'" if self.word else "the end"
-        return UsageError(f"filter: expected {wanted}, found {found}\n  {self.text}\n  {' ' * self.start}^")
-
-    def take(self, word: str) -> bool:
-        found = self.word == word and self.kind in {"word", "sign"}
-        if found:
-            self.advance()
-        return found
-
-    def expect(self, word: str) -> None:
-        if not self.take(word):
-            raise self.error(f"'{word}'")
+        found = f"'{self.next.word}'" if self.next.word else "the end"
+        return UsageError(f"filter: expected {wanted}, found {found}\n  {self.text}\n  {' ' * self.next.start}^")
 
     def condition(self) -> Condition:
         return self.joined("or", lambda: self.joined("and", self.one))
 
     def joined(self, word: str, part: Callable[[], Condition]) -> Condition:
-        parts = [part()]
-        while self.take(word):
-            parts.append(part())
+        parts = self.listed(part, word)
         return parts[0] if len(parts) == 1 else Joined(word, tuple(parts))
 
     def one(self) -> Condition:
         self.depth += 1
         if self.depth > DEEPEST:
             raise UsageError(f"filter: nested more than {DEEPEST} deep")
-        found = self.bare()
+        condition = self.bare()
         self.depth -= 1
-        return found
+        return condition
 
     def bare(self) -> Condition:
         if self.take("not"):
@@ -211,33 +175,26 @@ class _Words:
             inner = self.condition()
             self.expect(")")
             return inner
-        if self.kind != "word" or self.word in KEYWORDS:
+        if self.next.kind != "word" or self.next.word in KEYWORDS:
             raise self.error("a column")
-        column = self.word
-        self.advance()
-        if self.word not in COMPARE:
+        column = self.advance()
+        if self.next.word not in COMPARE:
             raise self.error(f"one of {' '.join(COMPARE)}")
-        op = self.word
-        self.advance()
+        op = self.advance()
         return Comparison(column, op, self.values() if op == "in" else self.value())
 
     def values(self) -> tuple[Value, ...]:
         self.expect("[")
-        values = [self.value()]
-        while self.take(","):
-            values.append(self.value())
+        values = self.listed(self.value, ",")
         self.expect("]")
         return tuple(values)
 
     def value(self) -> Value:
-        kind, word = self.kind, self.word
-        if kind == "text":
-            value: Value = word[1:-1]
-        elif kind == "number":
-            value = int(word) if re.fullmatch(r"-?\d+", word) else float(word)
-        elif word in {"true", "false"}:
-            value = word == "true"
-        else:
-            raise self.error("a number, a text in quotes, true or false")
-        self.advance()
-        return value
+        if self.next.kind == "text":
+            return self.advance()[1:-1]
+        if self.next.kind == "number":
+            word = self.advance()
+            return int(word) if word.lstrip("-").isdigit() else float(word)
+        if self.next.word in {"true", "false"}:
+            return self.advance() == "true"
+        raise self.error("a number, a text in quotes, true or false")

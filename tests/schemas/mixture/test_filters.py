@@ -1,3 +1,5 @@
+from contextlib import suppress
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -150,6 +152,12 @@ def test_an_error_points_at_the_word(text: str, said: str, place: int) -> None:
     assert said in first
     assert second == f"  {text}"
     assert third == " " * (place + 2) + "^"
+
+
+@given(st.text(max_size=60) | st.text("ab.[]()<>=!,/-+1e 0'\"not", max_size=60))
+def test_any_text_is_a_condition_or_a_usage_error(text: str) -> None:
+    with suppress(UsageError):
+        parse(text)
 
 
 def test_a_column_that_is_not_there_is_named() -> None:
