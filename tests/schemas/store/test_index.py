@@ -190,7 +190,7 @@ def test_the_chunks_are_the_file_and_a_length_may_lie_across_two(
 
 MEMORY = """
 import sys, pathlib, numpy as np, xxhash
-from schemas import index
+from schemas.store import index
 
 def peak():
     return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmHWM"))
