@@ -1,4 +1,4 @@
-"""Every command has help with an example that parses, a section in docs/cli.md that names its options, and a golden.
+"""Every command has help with an example that parses, a section in docs/cli/ that names its options, and a golden.
 
 `UPDATE_GOLDEN=1 pytest tests/docs` rewrites tests/golden/cli; review the difference like code.
 """
@@ -21,7 +21,8 @@ from oxe_tools.cli.main import app
 from schemas.store.dataset import Dataset
 from tests.docs.toy import ROOT
 
-PAGE = (ROOT / "docs/cli.md").read_text()
+PAGES = [ROOT / "docs/cli.md", *sorted((ROOT / "docs/cli").glob("*.md"))]
+PAGE = "".join(page.read_text() for page in PAGES)
 GOLDEN = ROOT / "tests/golden/cli"
 WIDTH = 100
 
@@ -49,7 +50,7 @@ def options(name: str) -> set[str]:
 def section(name: str) -> str:
     """Take a command's section out of the page."""
     match = re.search(rf"^## oxe {re.escape(name)}\n(.*?)(?=^## |\Z)", PAGE, re.MULTILINE | re.DOTALL)
-    assert match, f"docs/cli.md has no section '## oxe {name}'"
+    assert match, f"docs/cli/ has no section '## oxe {name}'"
     return match[1]
 
 

@@ -16,7 +16,7 @@ from oxe_tools.cli.main import app
 from tests.docs.toy import ROOT, blocks
 
 SECONDS = re.compile(r"\d+\.\d s$")
-PAGES = ["README.md", *sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "docs").glob("*.md"))]
+PAGES = ["README.md", *sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "docs").rglob("*.md"))]
 
 
 def run(command: str, folder: Path) -> subprocess.CompletedProcess[str]:
