@@ -18,7 +18,7 @@ FRAMES = (4 << 30) // int(np.prod(FRAME)) + 1
 MEASURED = f"""
 import sys
 from pipelines.convert.convert import convert
-from schemas import catalog
+from schemas.declarations import catalog
 report = convert(catalog.dataset(sys.argv[1]), sys.argv[2], source=sys.argv[3])
 print(report.kept, report.steps, {PEAK} >> 10)
 """
