@@ -43,7 +43,7 @@ def recipe() -> Any:
 
 def samples() -> Any:
     """Make a batch as the loader would hand it out."""
-    from finetune.data.batch import Batch
+    from finetune.data.assemble import Batch
 
     rng = np.random.default_rng(SEED)
     rows = {name: np.arange(BATCH) for name in ("draw", "episode", "step")}

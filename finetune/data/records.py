@@ -13,8 +13,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from finetune.data.bytes import LocalRanges
-from finetune.data.cache import keep
+from finetune.data.cache import LocalRanges, keep
 from schemas.declarations.ops import ROW
 from schemas.errors import ViewError
 from schemas.source import Array

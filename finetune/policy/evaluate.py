@@ -11,7 +11,7 @@ import torch
 
 from finetune import recipe
 from finetune.actions import ActionTokenizer
-from finetune.data.batch import Batch
+from finetune.data.assemble import Batch
 from finetune.data.loader import Loader, Part, Reading
 from finetune.data.preprocessing import Preprocessing
 from finetune.models import checkpoint

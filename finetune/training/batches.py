@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from finetune.actions import ActionTokenizer
-from finetune.data.batch import Batch
+from finetune.data.assemble import Batch
 from finetune.models.decoding import with_prefix
 from finetune.models.openvla import IGNORED
 from finetune.models.processor import PrismaticProcessor

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import AdamW
 
-from finetune.data.batch import Batch
+from finetune.data.assemble import Batch
 from finetune.models.openvla import IGNORED
 from finetune.models.vit import PATCHES
 from finetune.recipe import Recipe

@@ -6,7 +6,7 @@ from itertools import islice
 
 import torch
 
-from finetune.data.batch import Batch
+from finetune.data.assemble import Batch
 from finetune.data.torch_loader import TorchLoader
 from finetune.training.batches import Collator, Inputs
 from finetune.training.engine import Part

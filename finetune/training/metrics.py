@@ -7,7 +7,7 @@ from typing import Any, Self
 import numpy as np
 
 from finetune.actions import ActionTokenizer
-from finetune.data.batch import Batch
+from finetune.data.assemble import Batch
 from finetune.models.decoding import NO_EPS
 from finetune.training.batches import known_numbers
 from schemas.source import Array

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from finetune.actions import ActionTokenizer
-from finetune.data.batch import Batch
+from finetune.data.assemble import Batch
 from schemas.errors import UsageError
 from stats.norm import NormStats
 from tests.finetune.runs import toy
