@@ -18,7 +18,8 @@ from finetune.training.parallel import Place
 from schemas.errors import MixtureError, UsageError
 from schemas.mixture import lock as locks
 from schemas.mixture.lock import Lock
-from stats.norm import KNOWN, NormStats
+from stats.formats import openvla_entry
+from stats.norm import NormStats
 from stats.record import Statistics as Record
 
 METHOD = "bounds_q99"  # what a policy of this kind undoes
@@ -118,11 +119,4 @@ class Task:
     def _statistics(self, source: str, norm: NormStats) -> dict[str, Any]:
         key = self.lock.sources[source].statistics
         found = Record.from_json(self.lock.statistics[key], where=f"{self.lock_path}: statistics of {key}")
-        vectors = {"action": {**_figures(norm), "mask": norm.mask.tolist()}}
-        if "state" in found.vectors:
-            vectors["proprio"] = _figures(found.norm("state"))
-        return {**vectors, "num_transitions": found.steps, "num_trajectories": found.episodes}
-
-
-def _figures(norm: NormStats) -> dict[str, Any]:
-    return {name: figures.tolist() for name in KNOWN if (figures := getattr(norm, name)) is not None}
+        return openvla_entry(found, action=norm)
