@@ -42,6 +42,11 @@ class Batch:
         """Count the drawn steps."""
         return len(self.instruction)
 
+    @property
+    def known(self) -> Array:
+        """Say which numbers of the actions were recorded, [B, C, D] bool."""
+        return np.asarray(~np.asarray(self.action_is_pad)[:, :, None] & np.asarray(self.action_valid)[:, None, :])
+
     def put(self, i: int, other: "Batch") -> None:
         """Overwrite sample i by the one that another batch holds, all but its draw and what is not an array."""
         for name in (field.name for field in fields(self)):

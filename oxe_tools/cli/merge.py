@@ -1,6 +1,5 @@
 """The command `oxe merge`: it parses, calls one function, and prints."""
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -37,7 +36,7 @@ def merge(
 
     found = merged(base or base_of(adapter), adapter, out, dtype=dtype.value if dtype else None)
     if as_json:
-        show.as_json({"out": str(out), **asdict(found)})
+        show.as_json(found.to_json())
     else:
         typer.echo(
             f"{out}: {found.dtype}. Root mean square over the logits of the self-test: the adapters change "

@@ -62,6 +62,6 @@ def predict(
         device=device,
     )
     if as_json:
-        show.as_json({"action": found.actions[0].tolist(), "token_ids": found.token_ids[0].tolist()})
+        show.as_json(found.to_json())
     else:
-        show.action(found.actions[0], found.token_ids[0])
+        show.action(found.action, found.token_ids)

@@ -3,7 +3,6 @@
 import os
 import sys
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -57,21 +56,20 @@ def train(
         found = training.train(asked, place, folder, overwrite=overwrite, say=_said_above(bar), watch=_shown_by(bar))
     if found is None:  # a process of torchrun that has nothing to tell
         return
-    (show.as_json if as_json else show.training)(found)
-    if not found["finished"]:
-        typer.echo(f"{found['step']} of {asked.train.steps} steps are done; the same command goes on", err=True)
+    (show.as_json if as_json else show.training)(found.to_json())
+    if not found.finished:
+        typer.echo(f"{found.step} of {asked.train.steps} steps are done; the same command goes on", err=True)
         raise typer.Exit(INTERRUPTED)
 
 
 def _show_plan(asked: "Recipe", *, as_json: bool) -> None:
     from finetune.training.plan import plan
 
-    found, needs = plan(asked)
+    found = plan(asked)
     if as_json:
-        ways = [{**asdict(need), "peak": need.peak} for need in needs]
-        show.as_json({"parameters": found.parameters, "trained": found.trained, "ways": ways})
+        show.as_json(found.to_json())
     else:
-        show_plan.plan(found, needs)
+        show_plan.plan(found)
 
 
 def _lock(recipe: "Recipe", target: str, lock: str | None) -> Path:
