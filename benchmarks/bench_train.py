@@ -43,7 +43,7 @@ def recipe() -> Any:
 
 def samples() -> Any:
     """Make a batch as the loader would hand it out."""
-    from finetune.data.batch import Batch
+    from finetune.data.assemble import Batch
 
     rng = np.random.default_rng(SEED)
     rows = {name: np.arange(BATCH) for name in ("draw", "episode", "step")}
@@ -82,7 +82,6 @@ def ours(_data: Path, _letter: str) -> Trial:
     """Step as `oxe train` does, with its metrics and the norm of the gradients."""
     import torch
 
-    from finetune.training.batches import Collator
     from finetune.training.engine import Engine, adamw
     from finetune.training.metrics import Judge
     from finetune.training.parallel import Place
@@ -91,7 +90,7 @@ def ours(_data: Path, _letter: str) -> Trial:
     model, batch, inputs = built()
     ones = np.ones(7)
     norm = NormStats(names=tuple("abcdefg"), mask=ones > 0, q01=-ones, q99=ones)
-    judge = Judge(("one",), (norm,), Collator(model.processor, model.config, "primary").actions)
+    judge = Judge(("one",), (norm,), model.config.action_tokenizer)
     engine = Engine(model, adamw(model, recipe()), recipe(), judge, Place(0, 1, torch.device("cpu")))
 
     def work() -> list[float]:

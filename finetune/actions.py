@@ -8,6 +8,8 @@ import numpy as np
 from schemas.errors import UsageError
 from schemas.source import Array
 
+NO_EPS = 0.0  # OpenVLA un-normalizes without the constant that it normalizes with
+
 
 @dataclass(frozen=True, slots=True)
 class ActionTokenizer:

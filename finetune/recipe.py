@@ -59,7 +59,7 @@ def _finite(number: float) -> float:
 
 Number = Annotated[float, Field(ge=0), AfterValidator(_finite)]
 Above = Annotated[float, Field(gt=0), AfterValidator(_finite)]
-Part = Annotated[float, Field(ge=0, lt=1)]
+Fraction = Annotated[float, Field(ge=0, lt=1)]
 Count = Annotated[int, Field(strict=True, ge=1)]
 Whole = Annotated[int, Field(strict=True, ge=0)]
 
@@ -151,7 +151,7 @@ class LoraRecipe(Model):
 
     rank: Count = 32
     alpha: Above = 16
-    dropout: Part = 0
+    dropout: Fraction = 0
     targets: Annotated[tuple[str, ...], Field(min_length=1)] = TARGETS
 
 
@@ -160,7 +160,7 @@ class OptimizerRecipe(Model):
 
     lr: Above = 5e-4
     weight_decay: Number = 0.01
-    betas: tuple[Part, Part] = (0.9, 0.999)
+    betas: tuple[Fraction, Fraction] = (0.9, 0.999)
     schedule: Literal["constant", "linear", "cosine", "multistep"] = "constant"
     warmup: Whole = 0  # steps
     milestones: tuple[Count, ...] = ()

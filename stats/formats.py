@@ -36,13 +36,20 @@ CHECKPOINT = (
 
 
 def openvla(found: Statistics) -> dict[str, Any]:
-    """Give `dataset_statistics.json`: an action with a mask, a proprio without, and the counts."""
+    """Give `dataset_statistics.json`."""
+    return {found.name: openvla_entry(found, action=found.norm())}
+
+
+def openvla_entry(found: Statistics, *, action: NormStats) -> dict[str, Any]:
+    """Give one dataset's part of `dataset_statistics.json`: an action with a mask, a proprio without, and the counts.
+
+    `action` is what is normalized with: the dataset's own figures, or those of a mixture's dimensions.
+    """
     figures = ("mean", "std", "max", "min", "q01", "q99")
-    vectors = {
-        theirs: _lists(found.vectors[ours], figures) for ours, theirs in OPENVLA.items() if ours in found.vectors
-    }
-    vectors["action"]["mask"] = found.vectors["action"].mask.tolist()
-    return {found.name: {**vectors, "num_transitions": found.steps, "num_trajectories": found.episodes}}
+    vectors = {"action": {**_lists(action, figures), "mask": action.mask.tolist()}}
+    if "state" in found.vectors:
+        vectors[OPENVLA["state"]] = _lists(found.vectors["state"], figures)
+    return {**vectors, "num_transitions": found.steps, "num_trajectories": found.episodes}
 
 
 def lerobot(found: Statistics) -> dict[str, Any]:
@@ -62,7 +69,7 @@ def openpi(found: Statistics) -> dict[str, Any]:
     return {"norm_stats": named}
 
 
-def _lists(summary: Summary, figures: tuple[str, ...]) -> dict[str, Any]:
+def _lists(summary: Summary | NormStats, figures: tuple[str, ...]) -> dict[str, Any]:
     return {name: getattr(summary, name).tolist() for name in figures}
 
 

@@ -10,8 +10,7 @@ from typing import Any, Literal, Self, TypeAlias, get_args
 
 import numpy as np
 
-from finetune.data.assemble import Assembly, Drawn
-from finetune.data.batch import Batch
+from finetune.data.assemble import Assembly, Batch, Drawn
 from finetune.data.cache import LIMIT, BlockCache, default_folder
 from finetune.data.order import InTurn, Order
 from finetune.data.pictures import Decoder

@@ -13,8 +13,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from finetune.data.bytes import LocalRanges
-from finetune.data.cache import keep
+from finetune.data.cache import LocalRanges, keep
 from schemas.errors import ViewError
 from schemas.store import columns, layout
 from schemas.store.columns import STATE, Span

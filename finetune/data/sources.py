@@ -8,8 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import polars as pl
 
-from finetune.data.bytes import LocalRanges, Ranges, RemoteRanges
-from finetune.data.cache import BlockCache
+from finetune.data.cache import BlockCache, LocalRanges, Ranges, RemoteRanges
 from finetune.data.records import FileRecords, Records
 from schemas.errors import MixtureError, OxeError, UnreachableError, did_you_mean
 from schemas.mixture.drift import cannot_compare, changes, place

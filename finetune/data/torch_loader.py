@@ -12,7 +12,7 @@ import torch
 from torch import distributed
 from torch.utils import data
 
-from finetune.data.batch import Batch
+from finetune.data.assemble import Batch
 from finetune.data.loader import Loader
 from schemas.errors import UsageError
 

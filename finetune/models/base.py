@@ -12,7 +12,6 @@ from finetune.models.images import ImageTransform
 from finetune.models.openvla import OpenVLAForActionPrediction
 from finetune.models.processor import PrismaticProcessor
 from finetune.recipe import ModelRecipe
-from schemas.errors import CheckpointError
 
 PADDING = 64  # rows that OpenVLA's embedding has more than its tokenizer has words
 PUBLISHED = "openvla/openvla-7b"  # whose dims are known here
@@ -40,8 +39,7 @@ def build(
         attn_implementation=settings.attention,
         norm_stats=dict(norm_stats or {}),
     )
-    if model.processor is None:
-        raise CheckpointError(f"{settings.base}: no tokenizer beside the weights; copy tokenizer.json there")
+    model.own_processor()
     return model
 
 

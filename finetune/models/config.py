@@ -7,6 +7,7 @@ from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoConfig, PreTrainedConfig
 from transformers.configuration_utils import SubConfigSpec
 
+from finetune.actions import ActionTokenizer
 from finetune.models.checkpoint import read_json
 from finetune.models.vit import VISION, ViTShape
 from schemas.errors import CheckpointError, did_you_mean
@@ -83,6 +84,11 @@ class OpenVLAConfig(PreTrainedConfig):
     def action_vocab(self) -> int:
         """Count the tokenizer's words: the embedding is that many rows and a padding."""
         return int(self.text_config.vocab_size) - self.pad_to_multiple_of
+
+    @property
+    def action_tokenizer(self) -> ActionTokenizer:
+        """Give the bins of this model's vocabulary."""
+        return ActionTokenizer(self.action_vocab, self.n_action_bins)
 
     def vision_shapes(self) -> list[ViTShape]:
         """Give the two towers' dims, in the order of their features."""

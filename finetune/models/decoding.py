@@ -1,29 +1,15 @@
-"""From tokens to actions: greedy decoding with a cache, statistics by name, and the test that images matter."""
+"""Greedy decoding with a cache, and the test that images matter."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from finetune.actions import ActionTokenizer
-from schemas.errors import CheckpointError, StatsError, UsageError, did_you_mean
-from schemas.source import Array
-from stats.formats import norms
-from stats.norm import NormStats
+from schemas.errors import CheckpointError, UsageError
 
-NO_EPS = 0.0  # OpenVLA un-normalizes without the constant that it normalizes with
 NOTHING = 1e-5  # of the largest logit: a smaller difference is rounding
-
-
-@dataclass(frozen=True, slots=True)
-class Prediction:
-    """Actions [B, A] float64 in the statistics' units, and the tokens they were decoded from, [B, A] int64."""
-
-    actions: Array
-    token_ids: Array
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,57 +18,6 @@ class Decoded:
 
     ids: Tensor
     logits: Tensor
-
-
-@dataclass(frozen=True, slots=True)
-class Statistics:
-    """The statistics of a checkpoint's actions, by dataset."""
-
-    known: Mapping[str, NormStats]
-    where: str
-
-    @classmethod
-    def of(cls, norm_stats: Any, *, where: str) -> Self:
-        """Understand what the checkpoint says; without any statistics no action can be told."""
-        if not norm_stats:
-            files = "dataset_statistics.json or norm_stats in config.json"
-            raise CheckpointError(f"{where}: no statistics, so its actions mean nothing; add {files}")
-        try:
-            found = norms(norm_stats, where=where)
-        except StatsError as error:
-            raise CheckpointError(str(error)) from error
-        return cls({name: vectors["action"] for name, vectors in found.items() if "action" in vectors}, where)
-
-    def named(self, key: str | None) -> NormStats:
-        """Give one dataset's; the name may be left out where there is but one."""
-        if key is None and len(self.known) == 1:
-            return next(iter(self.known.values()))
-        if key is None:
-            known = ", ".join(sorted(self.known))
-            raise UsageError(f"{self.where}: unnorm_key is missing: actions of {len(self.known)} datasets ({known})")
-        if key not in self.known:
-            raise UsageError(f"{self.where}: no statistics of '{key}'{did_you_mean(key, self.known)}")
-        return self.known[key]
-
-
-@dataclass(frozen=True, slots=True)
-class Predictor:
-    """A model and its statistics: calling it with a processor's inputs gives actions."""
-
-    model: Any
-    statistics: Statistics
-
-    def __call__(
-        self, input_ids: Tensor | None = None, *, unnorm_key: str | None = None, **inputs: Tensor
-    ) -> Prediction:
-        """Decode as many tokens as the dataset's action has numbers, and un-normalize."""
-        if input_ids is None or inputs.get("pixel_values") is None:
-            raise UsageError("input_ids and pixel_values are missing: give predict_action(**processor(prompt, image))")
-        norm = self.statistics.named(unnorm_key)
-        config = self.model.config
-        ids = decode(self.model, input_ids, steps=len(norm.names), **inputs).ids.cpu().numpy()
-        normalized = ActionTokenizer(config.action_vocab, config.n_action_bins).decode(ids)
-        return Prediction(norm.unnormalize(normalized, eps=NO_EPS), ids)
 
 
 @torch.inference_mode()

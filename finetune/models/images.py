@@ -1,20 +1,25 @@
 """Images as the vision towers see them: resized, cropped and normalized as `preprocessor_config.json` says."""
 
+import io
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
+from finetune.data.augment import center_crop
 from finetune.data.preprocessing import Preprocessing
+from finetune.data.resize import resize
 from finetune.models.vit import IMAGE
+from schemas.codec import decode
 from schemas.errors import CheckpointError, UsageError
 from schemas.source import Array
 
 BICUBIC = 3
 MEANS = ((0.485, 0.456, 0.406), (0.5, 0.5, 0.5))
 STDS = ((0.229, 0.224, 0.225), (0.5, 0.5, 0.5))
+QUALITY = 95  # of the JPEG that evaluations go through
 STRATEGIES = ("resize-naive", "letterbox", "resize-crop")
 
 
@@ -58,7 +63,7 @@ class ImageTransform:
     letterbox: tuple[int, ...] | None = None
 
     def __call__(self, image: Any) -> Array:
-        """Give [3 for each tower, H, W] float32; the image is PIL's, or an array [H, W, 3] uint8."""
+        """Give [3 for each tower, H, W] float32; the image is encoded, PIL's, or an array [H, W, 3] uint8."""
         picture = rgb(image)
         if self.letterbox is not None:
             picture = _squared(picture, self.letterbox)
@@ -120,8 +125,25 @@ def as_trained(image: Any, preprocessing: Preprocessing) -> Array:
     return preprocessing.resized(np.asarray(rgb(image)))
 
 
+def as_evaluated(image: Image.Image) -> Image.Image:
+    """Give what OpenVLA's evaluations show: scaled to 224 x 224 by way of JPEG if it is not, then its middle 90%."""
+    pixels = np.ascontiguousarray(rgb(image))
+    if pixels.shape != (IMAGE, IMAGE, 3):
+        pixels = resize(through_jpeg(pixels), (IMAGE, IMAGE))
+    return Image.fromarray(center_crop(pixels))
+
+
+def through_jpeg(pixels: Array) -> Array:
+    """Encode and decode as TensorFlow does: what Pillow writes is the same, what it reads is not."""
+    data = io.BytesIO()
+    Image.fromarray(pixels).save(data, "JPEG", quality=QUALITY, subsampling="4:2:0")
+    return decode(data.getvalue(), like_tensorflow=True)
+
+
 def rgb(image: Any) -> Image.Image:
     """Take an RGB image; one of another kind is refused, for only the caller knows what its channels mean."""
+    if isinstance(image, bytes):
+        image = decoded(image)
     if isinstance(image, np.ndarray):
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
             raise UsageError(f"an image must be [H, W, 3] uint8, got {list(image.shape)} {image.dtype}")
@@ -134,14 +156,24 @@ def rgb(image: Any) -> Image.Image:
     return image
 
 
-def _view(resize: Mapping[str, Any], crop: Mapping[str, Any], norm: Mapping[str, Any]) -> View:
-    size = resize["size"] if isinstance(resize["size"], int) else _pair(resize["size"])
+def decoded(data: bytes) -> Image.Image:
+    """Decode an image as Pillow does; one that it cannot decode is a UsageError."""
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            image.load()
+            return image
+    except UnidentifiedImageError as error:
+        raise UsageError("no image of a known format") from error
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise UsageError(f"an image that cannot be decoded ({error})") from error
+
+
+def _view(scale: Mapping[str, Any], crop: Mapping[str, Any], norm: Mapping[str, Any]) -> View:
+    size = scale["size"] if isinstance(scale["size"], int) else _pair(scale["size"])
     mean, std = (tuple(float(value) for value in norm[word]) for word in ("mean", "std"))
     if len(mean) != 3 or len(std) != 3 or not all(std):
         raise ValueError("a mean and a std have three numbers, and no std is 0")
-    return View(
-        size, int(Image.Resampling(resize.get("interpolation", BICUBIC))), _pair(crop["output_size"]), mean, std
-    )
+    return View(size, int(Image.Resampling(scale.get("interpolation", BICUBIC))), _pair(crop["output_size"]), mean, std)
 
 
 def _pair(values: Any) -> tuple[int, int]:

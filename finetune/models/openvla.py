@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from transformers import LlamaForCausalLM, PreTrainedModel
@@ -12,9 +13,9 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from finetune.data.preprocessing import Preprocessing
 from finetune.models import checkpoint
+from finetune.models.acting import ActionStatistics, Policy
 from finetune.models.config import OpenVLAConfig
-from finetune.models.decoding import Predictor, Statistics, check_image_matters
-from finetune.models.images import as_trained
+from finetune.models.decoding import check_image_matters
 from finetune.models.processor import PrismaticProcessor
 from finetune.models.vit import IMAGE, PATCHES, AttentionPool, LayerScale, ViT
 from schemas.errors import CheckpointError, UsageError
@@ -149,9 +150,18 @@ class OpenVLAForActionPrediction(PreTrainedModel):
         return dict(self.config.norm_stats or {})
 
     @property
-    def predictor(self) -> Predictor:
-        """Give what turns inputs into actions."""
-        return Predictor(self, Statistics.of(self.config.norm_stats, where=self.config.name_or_path or "config.json"))
+    def policy(self) -> Policy:
+        """Give what acts with this model."""
+        where = self.config.name_or_path or "config.json"
+        return Policy(model=self, statistics=ActionStatistics.of(self.config.norm_stats, where=where))
+
+    def own_processor(self) -> PrismaticProcessor:
+        """Give the processor; a CheckpointError where there is none."""
+        if self.processor is None:
+            raise CheckpointError(
+                f"{self.config.name_or_path}: no tokenizer beside the weights; copy tokenizer.json there"
+            )
+        return self.processor
 
     def predict_action(
         self,
@@ -168,26 +178,13 @@ class OpenVLAForActionPrediction(PreTrainedModel):
         """
         if do_sample:
             raise UsageError("do_sample: actions are not sampled here; the likeliest token is taken each time")
-        if image is not None or instruction is not None:
-            if self.processor is None:
-                raise CheckpointError(
-                    f"{self.config.name_or_path}: no tokenizer beside the weights; give a processor's inputs"
-                )
-            inputs = dict(self.processor.inputs(self.seen(image), instruction).to(self.device))
-        found = self.predictor(**inputs, unnorm_key=unnorm_key)
-        return found.actions[0] if len(found.actions) == 1 else found.actions
-
-    def seen(self, image: Any, *, center_crop: bool | None = None) -> Any:
-        """Give an image, or a list of them, as this policy was trained to see it, if its checkpoint says how.
-
-        `center_crop` crops, or does not, whatever the training did.
-        """
-        if self.preprocessing is None:
-            return image
-        acting = self.preprocessing.acting(center_crop=center_crop)
-        return (
-            [as_trained(one, acting) for one in image] if isinstance(image, list | tuple) else as_trained(image, acting)
-        )
+        if image is None and instruction is None:
+            found = self.policy.predict(inputs, unnorm_key=unnorm_key)
+        else:
+            images = image if isinstance(image, list | tuple) else [image]
+            texts = [instruction or ""] if isinstance(instruction, str | None) else instruction
+            found = self.policy.act(images, texts, unnorm_key=unnorm_key)
+        return found[0].action if len(found) == 1 else np.stack([one.action for one in found])
 
     # Files
 
@@ -197,14 +194,16 @@ class OpenVLAForActionPrediction(PreTrainedModel):
 
         Refused: keys that are missing, extra or of another shape; no statistics (`norm_stats` may give them); an
         `unnorm_key` they do not have; an image that changes nothing (`self_test=False` leaves that test out).
+        `processor` takes the place of the checkpoint's own.
         """
         unnorm_key, self_test = kwargs.pop("unnorm_key", None), kwargs.pop("self_test", True)
+        processor = kwargs.pop("processor", None)
         folder = checkpoint.local_folder(pretrained_model_name_or_path, kwargs)
         kwargs = {key: value for key, value in kwargs.items() if key not in checkpoint.FETCHING}
         config = kwargs.pop("config", None) or OpenVLAConfig.of(folder)
         config.tiny_vision = checkpoint.tiny_vision(folder) or config.tiny_vision
         config.norm_stats = kwargs.pop("norm_stats", None) or checkpoint.statistics(folder) or config.norm_stats
-        known = Statistics.of(config.norm_stats, where=str(folder))
+        known = ActionStatistics.of(config.norm_stats, where=str(folder))
         if unnorm_key is not None:
             known.named(unnorm_key)
         with torch.device("meta"):
@@ -212,14 +211,16 @@ class OpenVLAForActionPrediction(PreTrainedModel):
         if config.text_config.tie_word_embeddings:
             del expected[HEAD]  # it is the embedding, stored once
         checkpoint.check_layout(folder, expected)
+        if processor is None and PrismaticProcessor.is_in(folder):
+            processor = PrismaticProcessor.from_pretrained(folder)
+        if processor is not None:
+            processor.check_fits(config)
         if "dtype" not in kwargs and "torch_dtype" not in kwargs:
             kwargs["dtype"] = torch.float32
         model = super().from_pretrained(folder, *model_args, config=config, use_safetensors=True, **kwargs)
         model.eval()
         model.preprocessing = checkpoint.preprocessing(folder)
-        if PrismaticProcessor.is_in(folder):
-            model.processor = PrismaticProcessor.from_pretrained(folder)
-            model.processor.check_fits(config)
+        model.processor = processor
         if self_test:
             check_image_matters(model)
         return model

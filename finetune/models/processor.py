@@ -62,11 +62,9 @@ class PrismaticProcessor:
         named = {"input_ids": tokens["input_ids"], "attention_mask": tokens["attention_mask"], "pixel_values": pixels}
         return BatchFeature(named)
 
-    def inputs(self, images: Any, instructions: str | Sequence[str] | None) -> BatchFeature:
+    def inputs(self, images: Sequence[Any], instructions: Sequence[str]) -> BatchFeature:
         """Do the same for instructions."""
-        if isinstance(instructions, str) or instructions is None:
-            return self(prompt(instructions or ""), images)
-        return self([prompt(one) for one in instructions], images)
+        return self([prompt(instruction) for instruction in instructions], list(images))
 
     def check_fits(self, config: Any) -> None:
         """Refuse a tokenizer with another vocabulary than the model's: every action would be another one."""

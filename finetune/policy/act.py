@@ -2,21 +2,16 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
 
 import torch
-from PIL import Image, UnidentifiedImageError
 
 from finetune.memory import enough_memory
 from finetune.models import checkpoint
-from finetune.models.decoding import Prediction
-from finetune.models.images import as_trained, rgb
+from finetune.models.acting import Prediction
+from finetune.models.images import decoded, rgb
 from finetune.models.processor import PrismaticProcessor, prompt
-from finetune.policy.crop import as_evaluated
-from finetune.policy.policy import base_of, is_adapter, policy
+from finetune.policy.policy import Dtype, base_of, is_adapter, load
 from schemas.errors import CheckpointError, UsageError
-
-Dtype: TypeAlias = Literal["float32", "bfloat16", "float16"]
 
 
 def act(
@@ -37,39 +32,34 @@ def act(
     """
     if len(images) != 1:
         raise UsageError(f"--image: this model sees 1 image, got {len(images)}")
-    asked, place = prompt(instruction), _device(device)
-    published = rgb(_opened(images[0]))
+    prompt(instruction)
+    _check_device(device)
+    image = _read(images[0])
     folder = checkpoint.local_folder(model, {})
-    trained = checkpoint.preprocessing(folder)
-    if trained is not None:
-        seen: Any = as_trained(images[0].read_bytes(), trained.acting(center_crop=center_crop))
-    else:
-        seen = as_evaluated(published) if center_crop else published
     own = PrismaticProcessor.from_pretrained(processor or (base_of(folder) if is_adapter(folder) else folder))
     with enough_memory(CheckpointError, _fix(dtype)):
-        vla = policy(str(folder), unnorm_key=unnorm_key, dtype=getattr(torch, dtype))
-        own.check_fits(vla.config)
-        inputs = own(asked, seen)
-        vla.to(place)  # type: ignore[arg-type]  # transformers wraps it with a wrong signature
-        return vla.predictor(**inputs.to(place), unnorm_key=unnorm_key)
+        policy = load(folder, processor=own, unnorm_key=unnorm_key, center_crop=center_crop, dtype=dtype, device=device)
+        return policy.act([image], [instruction], unnorm_key=unnorm_key)[0]
 
 
-def _opened(path: Path) -> Image.Image:
+def _read(path: Path) -> bytes:
+    """Read an image, still encoded; one that the model could not see is refused."""
     try:
-        with Image.open(path) as image:
-            image.load()
-            return image
+        data = path.read_bytes()
+        picture = decoded(data)
     except FileNotFoundError as error:
         raise UsageError(f"{path}: no such image") from error
-    except UnidentifiedImageError as error:
-        raise UsageError(f"{path}: no image of a known format") from error
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+    except OSError as error:
         raise UsageError(f"{path}: an image that cannot be decoded ({error})") from error
+    except UsageError as error:
+        raise UsageError(f"{path}: {error}") from error
+    rgb(picture)
+    return data
 
 
-def _device(name: str) -> torch.device:
+def _check_device(name: str) -> None:
     try:
-        return torch.empty(0, device=name).device
+        torch.empty(0, device=name)
     except (RuntimeError, AssertionError) as error:
         raise UsageError(f"--device {name}: {str(error).splitlines()[0]}") from error
 

@@ -4,37 +4,43 @@ import shutil
 import uuid
 from collections.abc import Mapping
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from finetune.models import checkpoint, lora
+from finetune.models.acting import Policy
 from finetune.models.config import OpenVLAConfig
 from finetune.models.openvla import OpenVLAForActionPrediction
-from finetune.models.processor import PrismaticProcessor
 from finetune.models.vit import IMAGE
-from finetune.policy.policy import policy
+from finetune.policy.policy import Dtype, load
+from finetune.training.folders import LOCK, RECIPE
+from finetune.training.licences import LICENCES
 from schemas.errors import CheckpointError, UsageError
 
-Dtype: TypeAlias = Literal["float32", "bfloat16", "float16"]
 EXACT = 1e-4  # of the largest logit: what float32 may lose by adding the adapters up beforehand
 LOST = 0.5  # of what the adapters change: what the rounding of the merged weights may change at most
-CARRIED = ("preprocessing.json", "licences.json", "mixture.lock", "mixture.lock.parquet", "recipe.toml")
+CARRIED = (checkpoint.PREPROCESSING, LICENCES, LOCK, f"{LOCK}.parquet", RECIPE)
 PROBES = ("close the pot", "put the spoon to the right of the towel")
 
 
 @dataclass(frozen=True, slots=True)
 class Merged:
-    """Root mean squares over the logits of the self-test: what the adapters change, and what merging changes."""
+    """A merged checkpoint, and root mean squares over the logits of its self-test: what adapters and merging change."""
 
+    out: str
     dtype: str
     effect: float
     exact: float  # in float32
     rounded: float  # with the weights as they are written
+
+    def to_json(self) -> dict[str, Any]:
+        """Give all of it."""
+        return asdict(self)
 
 
 def merge(base: str, adapter: Path, out: Path, *, dtype: Dtype | None = None) -> Merged:
@@ -46,11 +52,8 @@ def merge(base: str, adapter: Path, out: Path, *, dtype: Dtype | None = None) ->
         raise UsageError(f"{out}: is there already; name another --out")
     folder = checkpoint.local_folder(base, {})
     kind = dtype or str(OpenVLAConfig.of(folder).dtype or "float32").removeprefix("torch.")
-    told = {"norm_stats": checkpoint.statistics(adapter)}
-    model = policy(str(folder), dtype=torch.float32, **told)
-    if model.processor is None:
-        raise CheckpointError(f"{folder}: no tokenizer beside the weights, and a checkpoint needs one")
-    inputs = _probes(model.processor)
+    policy = load(folder, norm_stats=checkpoint.statistics(adapter))
+    model, inputs = policy.model, _probes(policy)
     without = _logits(model, inputs)
     adapted = lora.load(model, adapter)
     unmerged = _logits(adapted, inputs)
@@ -59,6 +62,7 @@ def merge(base: str, adapter: Path, out: Path, *, dtype: Dtype | None = None) ->
     exact = _logits(model, inputs)
     _round(model, getattr(torch, kind))
     found = Merged(
+        str(out),
         kind,
         effect=_rms(unmerged - without),
         exact=_rms(exact - unmerged),
@@ -90,10 +94,10 @@ def _logits(model: Any, inputs: Mapping[str, Tensor]) -> Tensor:
     return model(**inputs).logits
 
 
-def _probes(processor: PrismaticProcessor) -> dict[str, Tensor]:
+def _probes(policy: Policy) -> dict[str, Tensor]:
     """Make two images of noise and two prompts."""
     noise = np.random.default_rng(0).integers(0, 256, (len(PROBES), IMAGE, IMAGE, 3), np.uint8)
-    return dict(processor.inputs(list(noise), list(PROBES)))
+    return policy.inputs(list(noise), PROBES)
 
 
 def _untie(model: OpenVLAForActionPrediction) -> None:

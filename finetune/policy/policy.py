@@ -1,28 +1,48 @@
 """A trained policy from its folder: a whole checkpoint, or adapters and the base they name."""
 
 import sys
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
+import torch
 from transformers.utils.logging import disable_progress_bar
 
 from finetune.models import checkpoint, lora
+from finetune.models.acting import Policy
 from finetune.models.openvla import OpenVLAForActionPrediction
+from finetune.models.processor import PrismaticProcessor
 from schemas.errors import CheckpointError
 
+Dtype: TypeAlias = Literal["float32", "bfloat16", "float16"]
 
-def policy(place: str, **told: Any) -> OpenVLAForActionPrediction:
-    """Load it; `told` goes to `from_pretrained`."""
-    folder = Path(place)
+
+def load(
+    folder: Path,
+    *,
+    processor: PrismaticProcessor | None = None,
+    norm_stats: Mapping[str, Any] | None = None,
+    unnorm_key: str | None = None,
+    center_crop: bool | None = None,
+    dtype: Dtype = "float32",
+    device: str = "cpu",
+) -> Policy:
+    """Load it, with its own processor and statistics unless others are given."""
     if not sys.stderr.isatty():
         disable_progress_bar()
-    if not is_adapter(folder):
-        return OpenVLAForActionPrediction.from_pretrained(place, **told)
-    told.setdefault("norm_stats", checkpoint.statistics(folder))
-    base = OpenVLAForActionPrediction.from_pretrained(base_of(folder), **told)
-    base.preprocessing = checkpoint.preprocessing(folder)
-    lora.load(base, folder)
-    return base
+    has_base = is_adapter(folder)
+    model: Any = OpenVLAForActionPrediction.from_pretrained(
+        base_of(folder) if has_base else folder,
+        processor=processor,
+        norm_stats=norm_stats or (checkpoint.statistics(folder) if has_base else None),
+        unnorm_key=unnorm_key,
+        dtype=getattr(torch, dtype),
+    )
+    if has_base:
+        model.preprocessing = checkpoint.preprocessing(folder)
+        lora.load(model, folder)
+    return replace(model.to(device).policy, center_crop=center_crop)
 
 
 def is_adapter(folder: Path) -> bool:

@@ -1,22 +1,25 @@
 """What the loader reads as what the model is trained on: prompt, action tokens and stop, with labels on the latter two.
 
-The prompt and the image are made by the processor that predicts, so training and acting see the same.
+The prompt and the image are made by the processor that predicts, so training and acting see the same. Samples are read
+and tokenized while the step before is computed.
 """
 
-from dataclasses import dataclass
-from typing import Any, Self
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from itertools import islice
+from typing import Any, Self, TypeAlias
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from finetune.actions import ActionTokenizer
-from finetune.data.batch import Batch
+from finetune.data.assemble import Batch
+from finetune.data.torch_loader import TorchLoader
 from finetune.models.decoding import with_prefix
 from finetune.models.openvla import IGNORED
 from finetune.models.processor import PrismaticProcessor
 from schemas.errors import UsageError
-from schemas.source import Array
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,8 +48,10 @@ class Inputs:
 
     def unlabelled(self) -> Self:
         """Give the same without labels: it can be computed and counts for nothing."""
-        told = {name: getattr(self, name) for name in self.__slots__}
-        return type(self)(**{**told, "labels": torch.full_like(self.labels, IGNORED)})
+        return replace(self, labels=torch.full_like(self.labels, IGNORED))
+
+
+MicroBatch: TypeAlias = tuple[Batch, Inputs]  # what a process computes at a time
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,11 +61,6 @@ class Collator:
     processor: PrismaticProcessor
     config: Any
     camera: str
-
-    @property
-    def actions(self) -> ActionTokenizer:
-        """Give the bins of this model's vocabulary."""
-        return ActionTokenizer(self.config.action_vocab, self.config.n_action_bins)
 
     def __call__(self, batch: Batch) -> Inputs:
         """Collate; right-padded, labels only where an action is known and not a padding of its chunk."""
@@ -84,8 +84,8 @@ class Collator:
         """Give action tokens and stop [B, chunk * D + 1], and which of them are to be learnt."""
         action = np.asarray(batch.action)
         stop = np.full((len(action), 1), self.config.text_config.eos_token_id)
-        ids = np.concatenate([self.actions.encode(action).reshape(len(action), -1), stop], axis=1)
-        known = known_numbers(batch).reshape(len(action), -1)
+        ids = np.concatenate([self.config.action_tokenizer.encode(action).reshape(len(action), -1), stop], axis=1)
+        known = batch.known.reshape(len(action), -1)
         return torch.from_numpy(ids), torch.from_numpy(np.pad(known, ((0, 0), (0, 1)), constant_values=True))
 
     def _check_length(self, length: int) -> None:
@@ -93,7 +93,38 @@ class Collator:
             raise UsageError(f"an instruction makes {length} tokens, the model reads {self.config.llm_max_length}")
 
 
-def known_numbers(batch: Batch) -> Array:
-    """Say which numbers of the actions were recorded, [B, chunk, D]."""
-    known: Array = ~np.asarray(batch.action_is_pad)[:, :, None] & np.asarray(batch.action_valid)[:, None, :]
-    return known
+def feed(loader: TorchLoader, collate: Collator, *, parts: int) -> Iterator[list[MicroBatch]]:
+    """Give `parts` batches for each step, without end; they begin where the loader is.
+
+    Workers take a seed from torch's random numbers when they start: they shall not change those of the training.
+    """
+    batches = iter(loader)
+    with ThreadPoolExecutor(1, thread_name_prefix="oxe-feed") as pool:
+        with torch.random.fork_rng():
+            ready = _step(batches, collate, parts)
+        while True:
+            coming = pool.submit(_step, batches, collate, parts)
+            yield ready
+            ready = coming.result()
+
+
+def evaluated(loader: TorchLoader, collate: Collator, *, limit: int, spare: Inputs) -> Iterator[MicroBatch]:
+    """Give the first batches of a loader, from its start each time.
+
+    Of the last ones a process may have no sample: there it gets `spare`, since all have to compute together.
+    """
+    loader.load_state_dict({**loader.state_dict(), "draws": 0})
+    with torch.random.fork_rng():
+        for batch in islice(loader, limit):
+            yield _part(batch, collate) if len(batch) else (batch, spare.unlabelled())
+
+
+def _step(batches: Iterator[Batch], collate: Collator, parts: int) -> list[MicroBatch]:
+    return [_part(batch, collate) for batch in islice(batches, parts)]
+
+
+def _part(batch: Batch, collate: Collator) -> MicroBatch:
+    try:
+        return batch, collate(batch)
+    except UsageError as error:
+        raise UsageError(f"{error} (one of episodes {list(map(int, batch.episode))})") from error

@@ -9,17 +9,15 @@ import torch
 from torch import Tensor, nn
 from torch.optim import AdamW
 
-from finetune.data.batch import Batch
+from finetune.data.assemble import Batch
 from finetune.models.openvla import IGNORED
 from finetune.models.vit import PATCHES
 from finetune.recipe import Recipe
-from finetune.training.batches import Inputs
+from finetune.training.batches import Inputs, MicroBatch
 from finetune.training.metrics import Judge, Metrics
 from finetune.training.parallel import Place, quiet, whole
 from finetune.training.schedule import rate
 from schemas.errors import TrainingError
-
-Part = tuple[Batch, Inputs]  # what a process computes at a time
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +40,7 @@ class Engine:
     judge: Judge
     here: Place
 
-    def step(self, parts: Sequence[Part], *, number: int, stop: bool) -> Stepped:
+    def step(self, parts: Sequence[MicroBatch], *, number: int, stop: bool) -> Stepped:
         """Do step `number`, counted from 0; the loss is the mean over all tokens of all processes' parts.
 
         `stop` asks all processes to stop behind this step.
@@ -68,7 +66,7 @@ class Engine:
         return Stepped(metrics, lr, norm, bool(asked[1]))
 
     @torch.no_grad()
-    def evaluate(self, parts: Iterable[Part]) -> Metrics:
+    def evaluate(self, parts: Iterable[MicroBatch]) -> Metrics:
         """Judge what is predicted for the parts of all processes; all have as many, and some may hold no sample."""
         self.model.eval()
         metrics = self.judge.nothing()
@@ -106,7 +104,8 @@ class Engine:
         return loss, tail[:, :-1].argmax(-1)
 
     def _judged(self, batch: Batch, loss: Tensor, predicted: Tensor, *, tokens: int) -> Metrics:
-        return self.judge(batch, predicted.cpu().numpy(), loss=float(loss.detach()), tokens=tokens)
+        steps = self.judge(batch, predicted.cpu().numpy())
+        return self.judge.summed(steps, loss=float(loss.detach()), tokens=tokens)
 
     def _clipped(self) -> float:
         """Give the norm of all gradients, and clip them if the recipe says so."""
@@ -116,7 +115,7 @@ class Engine:
             nn.utils.clip_grads_with_norm_(trained, self.recipe.train.clip, norm)
         return float(norm)
 
-    def _refuse(self, parts: Sequence[Part], metrics: Metrics, number: int) -> None:
+    def _refuse(self, parts: Sequence[MicroBatch], metrics: Metrics, number: int) -> None:
         """Say where numbers stopped being finite; nothing has been learnt from them."""
         where = "; ".join(_named(batch, self.judge.names) for batch, _ in parts)
         loss = "the loss" if not isfinite(metrics.loss[0]) else "the gradients of a finite loss"

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from finetune import recipe
 from finetune.models import lora
-from finetune.models.checkpoint import STATISTICS, write_json
+from finetune.models.checkpoint import PREPROCESSING, STATISTICS, write_json
 from finetune.training import licences, snapshots
 from finetune.training.logs import LOG, TENSORBOARD
 from finetune.training.parallel import Place, gathered, inside
@@ -21,12 +21,7 @@ from schemas.errors import UsageError
 from schemas.files.folder import LocalFolder
 from schemas.mixture.lock import side_file
 
-RECIPE, LOCK, PREPROCESSING, BASE = (
-    "recipe.toml",
-    "mixture.lock",
-    "preprocessing.json",
-    "base",
-)
+RECIPE, LOCK, BASE = "recipe.toml", "mixture.lock", "base"
 OURS = (RECIPE, LOCK, f"{LOCK}.parquet", LOG, TENSORBOARD, BASE, f"{PREFIX}*", f"{UNFINISHED}*")
 
 

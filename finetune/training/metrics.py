@@ -1,49 +1,112 @@
-"""How well actions are predicted: token accuracy, and L1 in normalized and in metric units, by dataset."""
+"""How well actions are predicted: token accuracy, and L1 in normalized and in metric units. It needs no torch."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Self
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 
-from finetune.actions import ActionTokenizer
-from finetune.data.batch import Batch
-from finetune.models.decoding import NO_EPS
-from finetune.training.batches import known_numbers
+from finetune.actions import NO_EPS, ActionTokenizer
+from finetune.data.assemble import Batch
 from schemas.source import Array
 from stats.norm import EPS, NormStats
+
+CLOSE = 1e-6  # of the statistics of a checkpoint and a lock that are the same
+
+
+class Errors(NamedTuple):
+    """What is wrong with predicted numbers, [N, C, D] each; `l1` is normalized."""
+
+    token_accuracy: Array  # bool
+    l1: Array
+    l1_metric: Array
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Steps:
+    """N judged steps of C actions with D numbers: where they are [N], and [N, C, D] as tokens and in their units.
+
+    `known` says which numbers were recorded.
+    """
+
+    source: Array
+    episode: Array
+    step: Array
+    tokens: Array
+    truth: Array  # the tokens of what was recorded
+    predicted: Array
+    recorded: Array
+    known: Array
+
+    @classmethod
+    def joined(cls, parts: Sequence[Self], limit: int) -> Self:
+        """Put batches together, and keep the first `limit` steps."""
+        names = [field.name for field in fields(cls)]
+        return cls(**{name: np.concatenate([getattr(part, name) for part in parts])[:limit] for name in names})
+
+    def of(self, chosen: Array) -> Self:
+        """Choose steps."""
+        return type(self)(**{field.name: getattr(self, field.name)[chosen] for field in fields(self)})
+
+    def always(self, tokens: Array, action: Array) -> Self:
+        """Give the same steps for a policy that does one thing, [D], whatever it sees."""
+        shape = self.tokens.shape
+        return replace(self, tokens=np.broadcast_to(tokens, shape), predicted=np.broadcast_to(action, shape))
+
+    def errors(self, tokenizer: ActionTokenizer) -> Errors:
+        """Compare what was predicted with what was recorded.
+
+        As in OpenVLA, the normalized error lies between the middles of the two bins; the metric one between what the
+        policy would do and what was recorded.
+        """
+        normalized = np.abs(tokenizer.decode(self.tokens) - tokenizer.decode(self.truth))
+        return Errors(self.tokens == self.truth, normalized, np.abs(self.predicted - self.recorded))
 
 
 @dataclass(frozen=True, slots=True)
 class Judge:
-    """Compares tokens with actions; `names` and `norms` are those of the sources, in the loader's order."""
+    """Compares tokens with actions; `names` and `norms` are those of the sources, in the loader's order.
+
+    `own` are the statistics that the policy acts with, where they are not those of the lock.
+    """
 
     names: Sequence[str]
     norms: Sequence[NormStats]
     tokenizer: ActionTokenizer
+    own: Sequence[NormStats] | None = None
+
+    def __call__(self, batch: Batch, predicted: Array) -> Steps:
+        """Put `predicted` tokens, [B, C * D], beside the recorded actions of a batch."""
+        action, source = np.asarray(batch.action, np.float64), np.asarray(batch.source)
+        tokens = predicted.reshape(action.shape)
+        did = self.tokenizer.decode(tokens)
+        acted, recorded, normalized = (np.empty_like(action) for _ in range(3))
+        for place in np.unique(source):
+            at, norm, own = source == place, self.norms[place], (self.own or self.norms)[place]
+            acted[at] = own.unnormalize(did[at], eps=NO_EPS)
+            recorded[at] = norm.unnormalize(action[at], eps=EPS)
+            normalized[at] = action[at] if _are_same(own, norm) else own.normalize(recorded[at])
+        return Steps(
+            source=source,
+            episode=np.asarray(batch.episode),
+            step=np.asarray(batch.step),
+            tokens=tokens,
+            truth=self.tokenizer.encode(normalized),
+            predicted=acted,
+            recorded=recorded,
+            known=batch.known,
+        )
 
     def nothing(self) -> "Metrics":
         """Give what no step has been counted in."""
         dims = (len(self.norms), len(self.norms[0].names))
         return Metrics(np.zeros(2), *(np.zeros(dims) for _ in range(4)))
 
-    def __call__(self, batch: Batch, predicted: Array, *, loss: float, tokens: int) -> "Metrics":
-        """Count one batch: `predicted` tokens [B, chunk * D], the summed loss and what it was summed over.
-
-        As in OpenVLA, the normalized error lies between the middles of the two bins; the metric one between what the
-        policy would do and what was recorded.
-        """
-        action, known = np.asarray(batch.action, np.float64), known_numbers(batch)
-        predicted = predicted.reshape(action.shape)
-        truth, did = self.tokenizer.encode(action), self.tokenizer.decode(predicted)
-        metric = np.zeros_like(action)
-        source = np.asarray(batch.source)
-        for place in np.unique(source):
-            at, norm = source == place, self.norms[place]
-            metric[at] = np.abs(norm.unnormalize(did[at], eps=NO_EPS) - norm.unnormalize(action[at], eps=EPS))
-        error = np.abs(did - self.tokenizer.decode(truth))
-        columns = [known, (predicted == truth) & known, np.where(known, error, 0), np.where(known, metric, 0)]
-        return Metrics(np.array([loss, tokens]), *(self._by_source(source, column) for column in columns))
+    def summed(self, steps: Steps, *, loss: float, tokens: int) -> "Metrics":
+        """Count judged steps; `loss` is summed over so many `tokens`."""
+        known, errors = steps.known, steps.errors(self.tokenizer)
+        columns = [known, *(np.where(known, column, 0) for column in errors)]
+        return Metrics(np.array([loss, tokens]), *(self._by_source(steps.source, column) for column in columns))
 
     def _by_source(self, source: Array, column: Array) -> Array:
         out = np.zeros((len(self.norms), column.shape[-1]))
@@ -77,30 +140,32 @@ class Metrics:
 
     def summary(self) -> dict[str, float]:
         """Give the means over all: of the tokens that were to be predicted, and over dimensions."""
-        return {
-            "loss": _mean(self.loss[0], self.loss[1]),
-            "token_accuracy": _mean(self.correct.sum(), self.count.sum()),
-            "l1": _mean(self.normalized.sum(), self.count.sum()),
-        }
+        return {"loss": _mean(self.loss[0], self.loss[1]), **self._figures(slice(None))}
 
     def by_source(self, judge: Judge) -> dict[str, Any]:
         """Give the same for each dataset that was seen, and both errors of each dimension."""
         dims = judge.norms[0].names
-        return {name: self._one(i, dims) for i, name in enumerate(judge.names) if self.count[i].any()}
-
-    def _one(self, i: int, dims: Sequence[str]) -> Mapping[str, Any]:
-        count = self.count[i]
-        errors = {"l1": self.normalized[i], "l1_metric": self.metric[i]}
         return {
-            "token_accuracy": _mean(self.correct[i].sum(), count.sum()),
-            "l1": _mean(self.normalized[i].sum(), count.sum()),
-            "dims": {
-                dim: {word: _mean(sums[j], count[j]) for word, sums in errors.items()}
-                for j, dim in enumerate(dims)
-                if count[j]
-            },
+            name: {**self._figures(i), "dims": {dim: self._dim(i, j) for j, dim in enumerate(dims) if self.count[i, j]}}
+            for i, name in enumerate(judge.names)
+            if self.count[i].any()
         }
+
+    def _figures(self, of: int | slice) -> dict[str, float]:
+        count, correct, normalized = (sums[of].sum() for sums in (self.count, self.correct, self.normalized))
+        return {"token_accuracy": _mean(correct, count), "l1": _mean(normalized, count)}
+
+    def _dim(self, i: int, j: int) -> dict[str, float]:
+        errors = {"l1": self.normalized, "l1_metric": self.metric}
+        return {name: _mean(sums[i, j], self.count[i, j]) for name, sums in errors.items()}
 
 
 def _mean(total: float, count: float) -> float:
     return float(total / count) if count else float("nan")
+
+
+def _are_same(own: NormStats, theirs: NormStats) -> bool:
+    pairs = ((own.q01, theirs.q01), (own.q99, theirs.q99), (own.mask, theirs.mask))
+    return own is theirs or all(
+        a is not None and b is not None and np.allclose(a, b, rtol=CLOSE, atol=0) for a, b in pairs
+    )

@@ -4,7 +4,7 @@ A step is traced on tensors without content, for one sample and for two, so acti
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -94,6 +94,19 @@ class Footprint:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a recipe's model takes, and each way to run it."""
+
+    footprint: Footprint
+    ways: Sequence[Need]
+
+    def to_json(self) -> dict[str, Any]:
+        """Give the numbers of parameters, and what each way takes."""
+        counts = {"parameters": self.footprint.parameters, "trained": self.footprint.trained}
+        return {**counts, "ways": [{**asdict(need), "peak": need.peak} for need in self.ways]}
+
+
 def footprint(recipe: Recipe) -> Footprint:
     """Trace a step of the recipe's model."""
     model, trained = _outlined(recipe)
@@ -116,16 +129,17 @@ def footprint(recipe: Recipe) -> Footprint:
     )
 
 
-def plan(recipe: Recipe, worlds: Sequence[int] = (1, 2, 4, 8)) -> tuple[Footprint, list[Need]]:
+def plan(recipe: Recipe, worlds: Sequence[int] = (1, 2, 4, 8)) -> Plan:
     """Reckon each way to share the recipe's batch among processes, with and without checkpointed activations."""
     found, train = footprint(recipe), recipe.train
     fitting = [world for world in worlds if train.batch % (world * (train.micro or 1)) == 0]
     ways = [(way, world) for world in fitting for way in (("none",) if world == 1 else ("ddp", "fsdp"))]
-    return found, [
+    needs = [
         found.need(way, world, batch=train.batch, micro=train.micro, checkpointed=checkpointed)
         for way, world in ways
         for checkpointed in (False, True)
     ]
+    return Plan(found, needs)
 
 
 def _outlined(recipe: Recipe) -> tuple[nn.Module, list[nn.Parameter]]:

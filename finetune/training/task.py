@@ -11,15 +11,16 @@ from finetune.data import augment
 from finetune.data.loader import Loader, Part, Reading
 from finetune.data.preprocessing import Preprocessing
 from finetune.models import checkpoint
+from finetune.models.acting import ActionStatistics
 from finetune.models.config import OpenVLAConfig
-from finetune.models.decoding import Statistics
 from finetune.recipe import Recipe
 from finetune.training.parallel import Place
 from schemas.errors import MixtureError, UsageError
 from schemas.mixture import lock as locks
 from schemas.mixture.lock import Lock
-from stats.norm import KNOWN, NormStats
-from stats.record import Statistics as Record
+from stats.formats import openvla_entry
+from stats.norm import NormStats
+from stats.record import Statistics
 
 METHOD = "bounds_q99"  # what a policy of this kind undoes
 
@@ -67,7 +68,7 @@ class Task:
             return set()
         folder = checkpoint.local_folder(self.recipe.model.base, {}, wanted=("*.json",))
         told = checkpoint.statistics(folder) or OpenVLAConfig.of(folder).norm_stats
-        return {len(norm.names) for norm in Statistics.of(told, where=str(folder)).known.values()}
+        return {len(norm.names) for norm in ActionStatistics.of(told, where=str(folder)).known.values()}
 
     @cached_property
     def preprocessing(self) -> Preprocessing:
@@ -117,12 +118,5 @@ class Task:
 
     def _statistics(self, source: str, norm: NormStats) -> dict[str, Any]:
         key = self.lock.sources[source].statistics
-        found = Record.from_json(self.lock.statistics[key], where=f"{self.lock_path}: statistics of {key}")
-        vectors = {"action": {**_figures(norm), "mask": norm.mask.tolist()}}
-        if "state" in found.vectors:
-            vectors["proprio"] = _figures(found.norm("state"))
-        return {**vectors, "num_transitions": found.steps, "num_trajectories": found.episodes}
-
-
-def _figures(norm: NormStats) -> dict[str, Any]:
-    return {name: figures.tolist() for name in KNOWN if (figures := getattr(norm, name)) is not None}
+        found = Statistics.from_json(self.lock.statistics[key], where=f"{self.lock_path}: statistics of {key}")
+        return openvla_entry(found, action=norm)

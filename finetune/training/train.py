@@ -1,22 +1,30 @@
 """`oxe train`: from a recipe and a locked mixture to checkpoints; what was stopped goes on where it was."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from time import perf_counter
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
+import torch
+from torch import nn
 from transformers.utils.logging import disable_progress_bar
 
 from finetune.data.torch_loader import TorchLoader
 from finetune.memory import enough_memory
+from finetune.models import base, lora
+from finetune.models.openvla import OpenVLAForActionPrediction
 from finetune.recipe import Recipe
-from finetune.training import folders, parallel
-from finetune.training.engine import Part, Stepped
-from finetune.training.feed import evaluated, feed
+from finetune.training import folders, licences, parallel, snapshots
+from finetune.training.batches import Collator, MicroBatch, evaluated, feed
+from finetune.training.engine import Engine, Stepped, adamw
+from finetune.training.folders import BASE, Run
 from finetune.training.logs import Log
-from finetune.training.session import Session
+from finetune.training.metrics import Judge
+from finetune.training.parallel import Place
+from finetune.training.snapshots import Position
 from finetune.training.stopping import Stop, asked_to_stop
 from finetune.training.task import Task
 from schemas.errors import TrainingError
@@ -26,6 +34,27 @@ LOWER = (
     'lower train.micro, set train.checkpoint_activations = true or train.precision = "bf16", train adapters '
     '(train.mode = "lora"), or share the model among more processes (train.parallel = "fsdp")'
 )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trained:
+    """How far a run came, and what was logged last, by kind (`train`, `eval`).
+
+    `seconds` is None where there was nothing left to do; `broken` counts images that could not be decoded.
+    """
+
+    out: str
+    checkpoint: str
+    step: int
+    finished: bool
+    seconds: float | None = None
+    broken: Mapping[str, int] = field(default_factory=dict)
+    logged: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """Give all that there is to say."""
+        run = {key: value for key, value in asdict(self).items() if key != "logged" and value not in (None, {})}
+        return {**run, **self.logged}
 
 
 def silent(*_: Any) -> None:
@@ -40,7 +69,7 @@ def train(
     overwrite: bool = False,
     say: Callable[[str], None] = silent,
     watch: Watch = silent,
-) -> dict[str, Any] | None:
+) -> Trained | None:
     """Train, or go on with what `out` holds, and tell how far it came.
 
     Started by torchrun, all processes call this; only the first one says what begins, watches, and has something to
@@ -53,7 +82,7 @@ def train(
         task.check_batch(here)
         run = folders.prepare(out, task, here=here, overwrite=overwrite)
         if run.last is not None and run.position.step >= recipe.train.steps:
-            done = {"out": str(out), "checkpoint": str(run.last), "step": run.position.step, "finished": True}
+            done = Trained(out=str(out), checkpoint=str(run.last), step=run.position.step, finished=True)
             return done if here.is_first else None
         with asked_to_stop() as stop:
             session = Session.of(task, run, here)
@@ -63,6 +92,69 @@ def train(
                     say(line)
             found = Training(session, watch).run(stop)
         return found if here.is_first else None
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """One process's part of a run: data, model and optimizer, as new or as the last checkpoint left them."""
+
+    task: Task
+    run: Run
+    here: Place
+    engine: Engine
+    collate: Collator
+    loader: TorchLoader
+    held_out: TorchLoader | None
+
+    @classmethod
+    def of(cls, task: Task, run: Run, here: Place) -> Self:
+        """Open the data, build the model, and give both what the last checkpoint holds."""
+        recipe, workers = task.recipe, task.recipe.data.workers
+        drawn = task.loader(here, part="train", augmented=True)
+        held_out = task.loader(here, part=recipe.eval.part, augmented=False) if recipe.eval.every else None
+        if run.last is not None:
+            drawn.load_state_dict(run.position.loader)
+        spread, collate = _model(task, run, here=here, norm_stats=task.norm_stats(drawn))
+        optimizer = adamw(spread, recipe)
+        torch.manual_seed(recipe.seed + here.rank)  # of dropout alone
+        if run.last is not None:
+            snapshots.restore(run.last, parallel.inside(spread), optimizer, here=here)
+        judge = Judge(drawn.sources, [drawn.norm(name) for name in drawn.sources], collate.config.action_tokenizer)
+        return cls(
+            task=task,
+            run=run,
+            here=here,
+            engine=Engine(spread, optimizer, recipe, judge, here),
+            collate=collate,
+            loader=TorchLoader(drawn, workers=workers),
+            held_out=TorchLoader(held_out, workers=workers) if held_out else None,
+        )
+
+    @property
+    def parts(self) -> int:
+        """Count the batches of which this process makes its share of a step."""
+        return self.task.recipe.train.batch // (self.here.world * self.loader.loader.batch_size)
+
+    def told(self) -> Iterator[str]:
+        """Say to a person what is about to begin."""
+        recipe, values = self.task.recipe, list(self.engine.model.parameters())
+        trained = sum(value.numel() for value in values if value.requires_grad)
+        yield (
+            f"{recipe.name}: {recipe.train.mode}, {trained:,} of {sum(value.numel() for value in values):,} weights; "
+            f"{recipe.train.steps} steps of {recipe.train.batch} samples, {self.loader.loader.batch_size} at a time in "
+            f"each process ({self.here.world}) on {self.here.device.type}"
+        )
+        held_out = f", evaluated on {self.held_out.loader.steps} of '{recipe.eval.part}'" if self.held_out else ""
+        yield f"{self.task.lock.name}: {self.loader.loader.steps} steps to learn from{held_out}"
+        yield from licences.said((*licences.of_weights(recipe.model), *licences.of_data(self.task.lock)))
+        if self.run.last is not None:
+            yield f"going on behind step {self.run.position.step}: {self.run.last}"
+
+    def save(self, step: int, *, draws: int, sums: list[float]) -> Path:
+        """Write a checkpoint behind a step, all processes together."""
+        position = Position(step=step, loader={**self.loader.state_dict(), "draws": draws}, sums=sums)
+        model, optimizer = self.engine.model, self.engine.optimizer
+        return folders.write(self.run, self.task, model, optimizer=optimizer, here=self.here, position=position)
 
 
 class Training:
@@ -81,7 +173,7 @@ class Training:
         self.logged: dict[str, Any] = {}
         self.log: Log | None = None
 
-    def run(self, stop: Stop) -> dict[str, Any]:
+    def run(self, stop: Stop) -> Trained:
         """Do what is left, or what can be done until it is to stop."""
         if not self.is_first:
             return self._run(stop)
@@ -89,7 +181,7 @@ class Training:
         with closing(Log(self.session.run.out, step=self.first, tensorboard=board)) as self.log:
             return self._run(stop)
 
-    def _run(self, stop: Stop) -> dict[str, Any]:
+    def _run(self, stop: Stop) -> Trained:
         session, steps = self.session, self.recipe.train.steps
         parts_of_steps = feed(session.loader, session.collate, parts=session.parts)
         checkpoint = None
@@ -105,9 +197,15 @@ class Training:
                 self.watch(done, self.logged)
             if is_last:
                 break
-        out = {"out": str(session.run.out), "checkpoint": str(checkpoint), "step": done, "finished": done == steps}
-        broken = {"broken": dict(session.loader.loader.broken)} if session.loader.loader.broken else {}
-        return {**out, "seconds": round(perf_counter() - self.began, 3), **broken, **self.logged}
+        return Trained(
+            out=str(session.run.out),
+            checkpoint=str(checkpoint),
+            step=done,
+            finished=done == steps,
+            seconds=round(perf_counter() - self.began, 3),
+            broken=dict(session.loader.loader.broken),
+            logged=self.logged,
+        )
 
     def _count(self, done: int, stepped: Stepped) -> None:
         """Add a step to the sums, and log them when it is time."""
@@ -126,7 +224,7 @@ class Training:
         self._write({"kind": "train", "step": done, **figures})
         self.sums, self.since, self.counted = self.engine.judge.nothing(), now, done
 
-    def _evaluate(self, done: int, held_out: TorchLoader, *, spare: Part) -> None:
+    def _evaluate(self, done: int, held_out: TorchLoader, *, spare: MicroBatch) -> None:
         """Judge and log what is predicted for what was held out."""
         settings = self.recipe.eval
         limit = max(1, settings.batches * self.session.parts)
@@ -135,7 +233,7 @@ class Training:
         self._write({"kind": "eval", "step": done, "part": settings.part, **found.summary(), "sources": sources})
         self.since = perf_counter()
 
-    def _save(self, done: int, parts: list[Part]) -> Path:
+    def _save(self, done: int, parts: list[MicroBatch]) -> Path:
         """Write a checkpoint; sums that are not logged yet are put together in the first process."""
         summed = self.engine.summed(self.sums)
         self.sums = summed if self.is_first else self.engine.judge.nothing()
@@ -145,3 +243,47 @@ class Training:
         self.logged = {**self.logged, entry["kind"]: {key: value for key, value in entry.items() if key != "kind"}}
         if self.log is not None:
             self.log(entry)
+
+
+def _model(task: Task, run: Run, *, here: Place, norm_stats: dict[str, Any]) -> tuple[nn.Module, Collator]:
+    """Give all processes what is trained, and what makes its inputs; of a shared model, the first one alone reads."""
+    recipe, place = task.recipe, run.out / BASE
+    settings = recipe.model.of_checkpoint(place) if place.exists() else recipe.model
+    here.wait()  # until all have looked
+    way = parallel.way(recipe.train.parallel, mode=recipe.train.mode, world=here.world)
+    read: list[nn.Module] = []
+
+    def reads() -> Collator:
+        model = base.build(settings, norm_stats=norm_stats, seed=recipe.seed)
+        if recipe.train.mode == "lora" and recipe.model.is_made_here:
+            _keep(model, place, here=here)
+        read.append(_trained(model, recipe))
+        if run.last is not None:
+            snapshots.load_weights(run.last, read[0])
+        return Collator(model.own_processor(), model.config, recipe.data.cameras[0])
+
+    if way != "fsdp":
+        collate = reads()
+        return parallel.spread(read[0], way, here=here), collate
+    collate = here.first_does(reads)
+    outline = _trained(base.outlined(settings, collate.config), recipe)
+    weights = read[0] if read else None
+    return parallel.share(outline, weights, here=here, precision=recipe.train.precision), collate
+
+
+def _keep(model: OpenVLAForActionPrediction, place: Path, *, here: Place) -> None:
+    """Keep a base that is made here beside its adapters."""
+    if here.is_first and not place.exists():
+        with snapshots.writing(place) as folder:
+            model.save_pretrained(folder)
+    model.name_or_path = model.config.name_or_path = str(place)
+
+
+def _trained(model: OpenVLAForActionPrediction, recipe: Recipe) -> nn.Module:
+    """Add the adapters, if they are what is trained, and say what of the model is; the same in every process."""
+    if recipe.train.checkpoint_activations:
+        model.activation_checkpointing_enable({"use_reentrant": False})
+    torch.manual_seed(recipe.seed)
+    trained = lora.apply(model, recipe.lora) if recipe.train.mode == "lora" else model
+    lora.trainable(trained, recipe.train.mode)
+    return trained

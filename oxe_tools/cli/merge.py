@@ -1,6 +1,5 @@
 """The command `oxe merge`: it parses, calls one function, and prints."""
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -35,7 +34,7 @@ def merge(
 
     found = merged(base or base_of(adapter), adapter, out, dtype=dtype.value if dtype else None)
     if as_json:
-        print_json({"out": str(out), **asdict(found)})
+        print_json(found.to_json())
     else:
         typer.echo(
             f"{out}: {found.dtype}. Root mean square over the logits of the self-test: the adapters change "

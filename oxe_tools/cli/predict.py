@@ -51,9 +51,8 @@ def predict(
         dtype=dtype.value,
         device=device,
     )
-    action, token_ids = found.actions[0].tolist(), found.token_ids[0].tolist()
     if as_json:
-        print_json({"action": action, "token_ids": token_ids})
+        print_json(found.to_json())
     else:
-        typer.echo(f"action: {numbers(action)}")
-        typer.echo(f"token ids: {' '.join(map(str, token_ids))}")
+        typer.echo(f"action: {numbers(found.action)}")
+        typer.echo(f"token ids: {' '.join(map(str, found.token_ids))}")

@@ -2,8 +2,7 @@
 
 import os
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,7 +15,7 @@ if TYPE_CHECKING:
     from tqdm import tqdm
 
     from finetune.recipe import Recipe
-    from finetune.training.plan import Footprint, Need
+    from finetune.training.plan import Plan
 
 GIB = 2**30
 WAYS = {"none": "one process", "ddp": "copies (ddp)", "fsdp": "parts (fsdp)"}
@@ -62,9 +61,9 @@ def train(
         found = training.train(asked, place, folder, overwrite=overwrite, say=_said_above(bar), watch=_shown_by(bar))
     if found is None:  # a process of torchrun that has nothing to tell
         return
-    (print_json if as_json else _show_progress)(found)
-    if not found["finished"]:
-        typer.echo(f"{found['step']} of {asked.train.steps} steps are done; the same command goes on", err=True)
+    (print_json if as_json else _show_progress)(found.to_json())
+    if not found.finished:
+        typer.echo(f"{found.step} of {asked.train.steps} steps are done; the same command goes on", err=True)
         raise typer.Exit(INTERRUPTED)
 
 
@@ -72,23 +71,23 @@ def _plan(asked: "Recipe", *, as_json: bool) -> None:
     """Print what each way to run takes."""
     from finetune.training.plan import plan
 
-    found, needs = plan(asked)
+    found = plan(asked)
     if as_json:
-        ways = [{**asdict(need), "peak": need.peak} for need in needs]
-        print_json({"parameters": found.parameters, "trained": found.trained, "ways": ways})
+        print_json(found.to_json())
     else:
-        _show_plan(found, needs)
+        _show_plan(found)
 
 
-def _show_plan(found: "Footprint", needs: "Sequence[Need]") -> None:
+def _show_plan(plan: "Plan") -> None:
     """Show what each way to run takes."""
+    model = plan.footprint
     typer.echo(
-        f"{found.parameters:,} parameters, {found.trained:,} of them trained. GiB for each process at most, without "
+        f"{model.parameters:,} parameters, {model.trained:,} of them trained. GiB for each process at most, without "
         "what Python and the libraries take (about 0.6):"
     )
     columns = ("processes", "way", "samples at a time", "checkpointed", "weights", "gradients", "AdamW")
     rows = []
-    for need in needs:
+    for need in plan.ways:
         sizes = (need.weights, need.gradients, need.moments, need.activations, need.gathered, need.peak)
         how = (str(need.world), WAYS[need.way], str(need.micro), "yes" if need.checkpointed else "no")
         rows.append((*how, *(f"{size / GIB:.2f}" for size in sizes)))

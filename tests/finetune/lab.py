@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from finetune.data.batch import Batch
+from finetune.data.assemble import Batch
 from finetune.data.loader import Loader, Reading
 from finetune.data.preprocessing import Preprocessing
 from schemas.mixture import lock as locks

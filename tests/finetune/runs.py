@@ -5,13 +5,16 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from finetune.recipe import Recipe, load
 from tests.finetune.lab import locked
 from tests.pipelines.mix.lab import make_datasets
 from tests.pipelines.toy import ROOT
 from tests.waiting import PATIENCE
+
+if TYPE_CHECKING:
+    from finetune.training.train import Trained
 
 TIMES = {"seconds", "samples_per_second"}
 RECIPE = """
@@ -49,7 +52,7 @@ def toy(*settings: str) -> Recipe:
     return load(RECIPE, where="toy.toml").with_(settings)
 
 
-def run(lock: Path, out: Path, *settings: str, **told: Any) -> dict[str, Any]:
+def run(lock: Path, out: Path, *settings: str, **told: Any) -> "Trained":
     """Train in this process."""
     from finetune.training.train import train  # torch may be missing where tests are collected
 

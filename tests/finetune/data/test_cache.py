@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from finetune.data.bytes import RemoteRanges
-from finetune.data.cache import BLOCK, LEAST, BlockCache, default_folder, keep
+from finetune.data.cache import BLOCK, LEAST, BlockCache, RemoteRanges, default_folder, keep
 from schemas.errors import UsageError
 from schemas.files.folder import open_folder
 from schemas.mixture import lock as locks

@@ -10,16 +10,16 @@ from tests.finetune.vla import BASE, INSTRUCTIONS, KEYS, PROMPTS, close, image, 
 
 torch = pytest.importorskip("torch", reason="the models need the extra finetune")
 
-from finetune.models.decoding import Statistics, check_image_matters, decode, with_prefix  # noqa: E402
+from finetune.models.acting import ActionStatistics  # noqa: E402
+from finetune.models.decoding import check_image_matters, decode, with_prefix  # noqa: E402
 from finetune.models.openvla import OpenVLAForActionPrediction  # noqa: E402 - only where torch is
 
 
 @pytest.mark.parametrize("i", range(4))
 def test_an_action_and_its_tokens_are_those_of_the_original(i: int) -> None:
-    found = model().predictor(**model().processor(PROMPTS[i], image(i)), unnorm_key=KEYS[i])
-    steps = found.token_ids.shape[1]
-    np.testing.assert_array_equal(found.token_ids, reference()[f"generated_ids_{i}"][:, -steps:])
-    np.testing.assert_array_equal(found.actions[0], reference()[f"action_{i}"])
+    (found,) = model().policy.predict(model().processor(PROMPTS[i], image(i)), unnorm_key=KEYS[i])
+    np.testing.assert_array_equal(found.token_ids, reference()[f"generated_ids_{i}"][0, -len(found.token_ids) :])
+    np.testing.assert_array_equal(found.action, reference()[f"action_{i}"])
 
 
 @pytest.mark.parametrize("i", range(4))
@@ -82,13 +82,13 @@ def test_the_key_may_be_left_out_only_where_there_is_one_dataset() -> None:
     with pytest.raises(UsageError, match="unnorm_key is missing"):
         model().predict_action(image(0), INSTRUCTIONS[0])
     one = {"tiny_bridge": model().norm_stats["tiny_bridge"]}
-    assert Statistics.of(one, where="here").named(None) is not None
+    assert ActionStatistics.of(one, where="here").named(None) is not None
 
 
 @pytest.mark.parametrize("norm_stats", [None, {}, {"a": {}}, {"a": {"action": {"q01": ["x"]}}}, [1]])
 def test_statistics_that_say_nothing_are_refused(norm_stats: Any) -> None:
     with pytest.raises(CheckpointError, match=r"statistics|could not convert"):
-        Statistics.of(norm_stats, where="config.json")
+        ActionStatistics.of(norm_stats, where="config.json")
 
 
 @pytest.mark.parametrize(

@@ -1,18 +1,21 @@
 """Images become what the original makes of them."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from finetune.data.augment import center_crop
+from finetune.data.resize import resize
 from schemas.errors import CheckpointError, UsageError
 from tests.finetune.vla import BASE, image, reference
 
 pytest.importorskip("torch", reason="the models need the extra finetune")
 
-from finetune.models.images import ImageTransform
+from finetune.models.images import ImageTransform, as_evaluated, rgb, through_jpeg
 
 TOLD = json.loads((BASE / "preprocessor_config.json").read_text())
 ONE = {"means": [[0.5] * 3], "stds": [[0.5] * 3]}
@@ -97,3 +100,47 @@ def test_an_image_of_another_kind_is_refused(picture: Any, message: str) -> None
 def test_a_preprocessor_that_cannot_be_understood_is_refused(told: Any) -> None:
     with pytest.raises(CheckpointError, match=r"preprocessor_config\.json: cannot be understood"):
         ImageTransform.of(told)
+
+
+@pytest.mark.parametrize(("data", "message"), [(b"", "no image of a known format"), (b"P6 9 9 255 ", "be decoded")])
+def test_encoded_images_are_decoded_or_refused(data: bytes, message: str) -> None:
+    encoded = (BASE.parent / "io_base/image1.png").read_bytes()
+    np.testing.assert_array_equal(np.asarray(rgb(encoded)), np.asarray(image(1)))
+    with pytest.raises(UsageError, match=message):
+        rgb(data)
+
+
+# The evaluations' crop gives TensorFlow's numbers
+
+
+@pytest.mark.realdata
+@pytest.mark.parametrize("i", range(4))
+def test_scaling_and_cropping_give_what_tensorflow_gives(i: int, realdata: Path) -> None:
+    folder = realdata.parent / "vla/fixtures/io_image"
+    with Image.open(folder / f"in{i}.png") as file, np.load(folder / "reference.npz") as reference:
+        pixels, picture = np.asarray(file), as_evaluated(file)
+        jpeg = through_jpeg(pixels)
+        expected = reference[f"jpeg_decoded_{i}"]
+        np.testing.assert_array_equal(jpeg[: len(expected), : expected.shape[1]], expected)
+        found = {
+            f"lanczos3_only_{i}": resize(pixels, (224, 224)),
+            f"resize_image_for_policy_{i}": resize(jpeg, (224, 224)),
+            f"prepare_crop_{i}": np.asarray(picture),
+        }
+        for name in found.keys() & set(reference.files):
+            off = np.abs(found[name].astype(int) - reference[name])
+            assert off.max() <= 1
+            assert (off > 0).sum() <= 5, "of 150,528 numbers, those that lie between two"
+
+
+def test_the_crop_of_one_colour_is_that_colour_and_its_edges_are_inside() -> None:
+    assert (center_crop(np.full((224, 224, 3), 77, np.uint8)) == 77).all()
+    ramp = np.broadcast_to(np.arange(224, dtype=np.uint8)[:, None, None], (224, 224, 3))
+    found = center_crop(np.ascontiguousarray(ramp))
+    assert found[[0, -1], 0, 0].tolist() == [5, 217]  # (1 - sqrt(0.9)) / 2 of 223 from either end, rounded down
+
+
+def test_an_image_of_the_right_size_is_not_scaled() -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (224, 224, 3), dtype=np.uint8)
+    np.testing.assert_array_equal(as_evaluated(Image.fromarray(pixels)), center_crop(pixels))
+    assert as_evaluated(Image.new("RGB", (640, 480))).size == (224, 224)

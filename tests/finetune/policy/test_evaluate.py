@@ -25,7 +25,7 @@ torch = pytest.importorskip("torch", reason="the models need the extra finetune"
 from finetune.data.loader import Loader, Reading  # noqa: E402
 from finetune.data.preprocessing import Preprocessing  # noqa: E402
 from finetune.policy.evaluate import Asked, _of_others, evaluate  # noqa: E402
-from finetune.policy.policy import policy  # noqa: E402
+from finetune.policy.policy import load as load_policy  # noqa: E402
 from finetune.recipe import load  # noqa: E402
 from finetune.training.batches import Collator  # noqa: E402 - only where torch is
 from finetune.training.parallel import Place  # noqa: E402
@@ -90,34 +90,32 @@ def test_predict_is_the_prediction_inside_the_training_bit_for_bit(
     name: str, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
     lock, folder = request.getfixturevalue(name)
-    vla = policy(str(folder))
-    loader, collate = inside(lock, folder, vla)
+    policy = load_policy(folder)
+    loader, collate = inside(lock, folder, policy.model)
     batch = next(iter(loader))
     pixels = collate(batch).pixel_values.clone()
     for i in range(len(batch)):
         source = loader.sources[int(batch.source[i])]
-        inputs = {**vla.processor.inputs(np.zeros((224, 224, 3), np.uint8), batch.instruction[i])}
-        expected = vla.predictor(**{**inputs, "pixel_values": pixels[i : i + 1]}, unnorm_key=source)
+        inputs = policy.inputs([np.zeros((224, 224, 3), np.uint8)], [batch.instruction[i]])
+        (expected,) = policy.predict({**inputs, "pixel_values": pixels[i : i + 1]}, unnorm_key=source)
         (tmp_path / "frame.jpg").write_bytes(
             stored(lock, source, episode=int(batch.episode[i]), step=int(batch.step[i]))
         )
         found = predicted(folder, tmp_path / "frame.jpg", batch.instruction[i], "--unnorm-key", source)
-        assert found == {"action": expected.actions[0].tolist(), "token_ids": expected.token_ids[0].tolist()}
+        assert found == expected.to_json()
 
 
 def test_a_policy_of_crops_sees_the_middle_unless_told_not_to(cropped: Trained, plain: Trained) -> None:
     data = jpeg(3, size=40)
     for folder, middle in ((cropped[1], True), (plain[1], False)):
-        vla = policy(str(folder))
-        told = Preprocessing()
-        whole = told.seen(data)
-        np.testing.assert_array_equal(vla.seen(data), center_crop(whole) if middle else whole)
-        np.testing.assert_array_equal(vla.seen(data, center_crop=False), whole)
-        np.testing.assert_array_equal(vla.seen(data, center_crop=True), center_crop(whole))
+        whole = Preprocessing().seen(data)
+        for told, is_cropped in ((None, middle), (False, False), (True, True)):
+            found = load_policy(folder, center_crop=told).seen(data)
+            np.testing.assert_array_equal(found, center_crop(whole) if is_cropped else whole)
 
 
 def test_the_python_api_sees_the_same_of_bytes_and_resizes_pixels_alike(plain: Trained, tmp_path: Path) -> None:
-    vla = policy(str(plain[1]))
+    vla = load_policy(plain[1]).model
     data = jpeg(3, size=40)
     (tmp_path / "frame.jpg").write_bytes(data)
     expected = predicted(plain[1], tmp_path / "frame.jpg", "lift", "--unnorm-key", "one")["action"]
@@ -129,13 +127,13 @@ def test_the_python_api_sees_the_same_of_bytes_and_resizes_pixels_alike(plain: T
 
 
 def test_a_checkpoint_that_does_not_say_what_it_saw_is_shown_the_image_as_it_is() -> None:
-    vla = policy(str(BASE))
-    assert vla.preprocessing is None
-    assert vla.seen(picture := image(0)) is picture
+    policy = load_policy(BASE)
+    assert policy.model.preprocessing is None
+    assert policy.seen(picture := image(0)) is picture
 
 
 def test_what_was_seen_stays_with_a_checkpoint_that_is_saved_again(cropped: Trained, tmp_path: Path) -> None:
-    policy(str(cropped[1])).save_pretrained(tmp_path)
+    load_policy(cropped[1]).model.save_pretrained(tmp_path)
     assert (tmp_path / "preprocessing.json").read_bytes() == (cropped[1] / "preprocessing.json").read_bytes()
 
 
@@ -158,7 +156,7 @@ def test_the_figures_are_those_of_predicting_each_step_alone(plain: Trained, tmp
     lock, folder = plain
     found = evaluated(plain, tmp_path)
     loader = Loader(lock, Reading(preprocessing=Preprocessing()), part="val")
-    vla = policy(str(folder))
+    vla = load_policy(folder).model
     errors: dict[str, list[Any]] = {}
     means: dict[str, list[Any]] = {}
     for batch in loader:
@@ -190,7 +188,7 @@ def test_other_statistics_in_the_checkpoint_judge_in_its_own_tokens(plain: Train
     np.testing.assert_array_equal(ours.steps.tokens, theirs.steps.tokens)
     assert (theirs.steps.predicted >= ours.steps.predicted).all()
     first = theirs.sources[int(theirs.steps.source[0])].name
-    norm = policy(str(other)).predictor.statistics.named(first)
+    norm = load_policy(other).statistics.named(first)
     expected = theirs.tokenizer.encode(norm.normalize(theirs.steps.recorded[0]))
     np.testing.assert_array_equal(theirs.steps.truth[0], expected)
     assert (theirs.steps.truth != ours.steps.truth).any()

@@ -40,7 +40,7 @@ def test_merged_in_float32_it_predicts_what_the_adapter_does_beside_its_base(tmp
     found = merge(str(BASE), ADAPTER, tmp_path / "out", dtype="float32")
     assert found.exact == found.rounded < 1e-5 < found.effect
     merged, beside = loaded(tmp_path / "out"), lora.load(loaded(BASE), ADAPTER)
-    inputs = merged.processor.inputs(image(1), INSTRUCTIONS[1])
+    inputs = merged.processor.inputs([image(1)], [INSTRUCTIONS[1]])
     with torch.inference_mode():
         ours, theirs = merged(**inputs).logits, beside(**inputs).logits
         assert (ours - theirs).abs().max() < 1e-4
@@ -111,7 +111,7 @@ def test_a_head_that_is_the_embedding_gets_weights_of_its_own(tmp_path: Path) ->
     assert not merged.config.text_config.tie_word_embeddings
     assert torch.equal(merged.get_input_embeddings().weight, embedding)
     assert not torch.equal(merged.get_output_embeddings().weight, embedding)
-    inputs = merged.processor.inputs(image(1), INSTRUCTIONS[1])
+    inputs = merged.processor.inputs([image(1)], [INSTRUCTIONS[1]])
     with torch.inference_mode():
         np.testing.assert_allclose(merged(**inputs).logits, model.eval()(**inputs).logits, atol=1e-4)
 

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from finetune.actions import ActionTokenizer
-from finetune.data.batch import Batch
+from finetune.data.assemble import Batch
 from schemas.errors import UsageError
 from stats.norm import NormStats
 from tests.finetune.runs import toy
@@ -139,7 +139,7 @@ def test_metric_errors_are_in_the_units_of_each_source() -> None:
     tokenizer = ActionTokenizer()
     given = batch(action=np.full((3, 1, 7), 0.25, np.float32))
     predicted = tokenizer.encode(np.full((3, 7), 0.75))
-    found = judge()(given, predicted, loss=6.0, tokens=3).by_source(judge())
+    found = judge().summed(judge()(given, predicted), loss=6.0, tokens=3).by_source(judge())
     bin_width = 2 / 255
     for name, unit in (("half", 0.5), ("double", 2.0)):
         assert found[name]["l1"] == pytest.approx(0.5, abs=bin_width)
@@ -152,7 +152,7 @@ def test_what_was_not_recorded_is_not_judged() -> None:
     valid = np.ones((3, 7), bool)
     valid[:, 2] = False
     predicted = ActionTokenizer().encode(batch().action[:, 0])
-    metrics = judge()(batch(action_valid=valid), predicted, loss=1.0, tokens=1)
+    metrics = judge().summed(judge()(batch(action_valid=valid), predicted), loss=1.0, tokens=1)
     assert metrics.count.tolist() == [[2, 2, 0, 2, 2, 2, 2], [1, 1, 0, 1, 1, 1, 1]]
     assert metrics.summary()["token_accuracy"] == 1.0
     assert "c" not in metrics.by_source(judge())["half"]["dims"]

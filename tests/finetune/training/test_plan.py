@@ -21,7 +21,7 @@ GIB = 2**30
 MEASURE = """
 import resource, sys
 import torch
-from finetune import lora
+from finetune.models import lora
 from finetune.models.base import build
 from tests.finetune.training.test_plan import recipe
 
@@ -109,5 +109,5 @@ def test_gradients_of_an_earlier_part_are_there_beside_activations() -> None:
 
 
 def test_only_ways_that_can_share_the_batch_are_listed() -> None:
-    _, needs = plan(recipe(batch=12, micro=3))
+    needs = plan(recipe(batch=12, micro=3)).ways
     assert {(need.way, need.world) for need in needs} == {("none", 1), ("ddp", 2), ("fsdp", 2), ("ddp", 4), ("fsdp", 4)}

@@ -178,8 +178,8 @@ MEASURED = f"""
 import sys
 from pathlib import Path
 from finetune.training import folders, parallel
-from finetune.training.session import Session
 from finetune.training.task import Task
+from finetune.training.train import Session
 from tests.finetune.runs import toy
 
 lock, out, *settings = sys.argv[1:]
@@ -210,7 +210,7 @@ def test_of_a_shared_model_only_the_first_process_ever_has_the_whole(lock: Path,
 def test_a_run_that_goes_on_is_the_same_to_the_bit(whole: Path, lock: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     run(lock, out, "train.steps=3")
-    assert run(lock, out)["step"] == 6
+    assert run(lock, out).step == 6
     assert logged(out) == logged(whole)
     assert unequal(out / "step-00000006", whole / "step-00000006") == []
 
@@ -265,8 +265,8 @@ class Stopper:
 def test_asked_to_stop_it_finishes_its_step_and_writes_a_checkpoint(whole: Path, lock: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     found = run(lock, out, watch=Stopper(at=5))
-    assert (found["step"], found["finished"]) == (5, False)
-    assert run(lock, out)["finished"]
+    assert (found.step, found.finished) == (5, False)
+    assert run(lock, out).finished
     assert losses(out) == losses(whole)
     assert unequal(out / "step-00000006", whole / "step-00000006") == []
 
@@ -278,7 +278,7 @@ def test_the_last_checkpoints_are_kept(lock: Path, tmp_path: Path) -> None:
 
 def test_a_finished_run_has_nothing_to_do(whole: Path, lock: Path) -> None:
     before = logged(whole)
-    assert run(lock, whole)["finished"]
+    assert run(lock, whole).finished
     assert logged(whole) == before
 
 
@@ -369,7 +369,7 @@ def test_a_mixture_of_which_nothing_is_held_out_cannot_be_evaluated_on_it(tmp_pa
     with pytest.raises(MixtureError, match=r"'val' has no step to draw; \[holdout\]"):
         run(lock, tmp_path / "run")
     found = run(lock, tmp_path / "run", "eval.part=train", "train.steps=1")
-    assert found["eval"]["part"] == "train"
+    assert found.logged["eval"]["part"] == "train"
 
 
 def test_episodes_without_an_instruction_are_said_with_the_filter_that_leaves_them_out(tmp_path: Path) -> None:
@@ -407,4 +407,4 @@ def test_a_checkpoint_for_other_actions_is_refused_unless_that_is_meant(lock: Pa
     recipe["model"]["action_dims"] = 4
     found = train(Recipe(**recipe), lock, tmp_path / "run")
     assert found is not None
-    assert found["finished"]
+    assert found.finished

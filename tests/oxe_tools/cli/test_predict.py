@@ -13,7 +13,7 @@ from tests.finetune.vla import BASE, DATA, INSTRUCTIONS, KEYS, image, model, ref
 
 pytest.importorskip("torch", reason="the models need the extra finetune")
 
-from finetune.policy.crop import as_evaluated
+from finetune.models.images import as_evaluated
 
 
 def predict(*more: str, i: int = 1, **instead: str) -> None:
