@@ -13,7 +13,7 @@ RECORDS = st.lists(st.binary(max_size=300), max_size=5)
 
 
 def read(data: bytes) -> list[bytes]:
-    """Read every record, data checked."""
+    """Read and verify every record."""
     records = tfrecord.RecordFile(io.BytesIO(data), "shard")
     found = []
     while (length := records.next_length()) is not None:
