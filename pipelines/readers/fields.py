@@ -25,7 +25,7 @@ FRAMES_LIMIT = 1 << 35  # bytes of one camera's raw frames in an episode, which 
 VALUE_LIMIT = 16 << 20  # bytes of one per-episode value
 BLOCK = 1 << 19  # bytes read at a time; they fit into a core's cache
 MAX_STEPS = 10_000_000
-SOURCE_WIDE_REASONS = {"no_definition", "unsupported_field", "unsupported_image"}  # most likely for every episode
+SOURCE_WIDE_REASONS = {"no_definition", "unsupported_field", "unsupported_image"}  # likely to apply to all episodes
 
 T = TypeVar("T")
 Form: TypeAlias = Literal["numbers", "texts", "frames", "padded", "blobs", "video", "value"]
@@ -40,7 +40,7 @@ class Leaf:
 
 
 def encoded_leaf(path: str, start: bytes, form: Form) -> Leaf | None:
-    """Describe a column of encoded images; None if `start`, the first bytes of its first row, is not an image."""
+    """Describe a column of encoded images whose first row starts with `start`; None if that is not an image."""
     if not start.startswith(IMAGE_SIGNATURES):
         return None
     encoding = "png" if start.startswith(PNG) else "jpeg"

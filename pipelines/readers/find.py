@@ -16,7 +16,7 @@ ROSBAG_NAMES = (".mcap", ".db3", ".bag")
 EPISODE_NAMES = (".npz", ".npy", ".csv", ".jsonl")
 EPISODE_FOLDER = re.compile(r"[^.]*[A-Za-z_-][0-9]+|[0-9]{2,}")  # `episode_7`, `0007`; not `1.0.0`
 PICKLES = (".pkl", ".pickle")
-FILE_NAME = re.compile(r".*\.[A-Za-z]\w{0,7}")  # taken for files where telling a file from a folder needs a request
+FILE_NAME = re.compile(r".*\.[A-Za-z]\w{0,7}")  # remote names that are taken for files, to save a request each
 Pattern: TypeAlias = str | re.Pattern[str]  # a glob, "/" leads into folders; or a regular expression for folder names
 FormatPatterns: TypeAlias = Mapping[str, Sequence[Pattern]]  # by format
 FORMAT_PATTERNS: FormatPatterns = {  # a folder with a match is a source of that format; the first format wins
@@ -57,7 +57,7 @@ def find_sources(uri: str, formats: FormatPatterns | None = None) -> tuple[Sourc
         loose, is_complete = _find_below(top, LOOSE_PATTERNS, known=[source.uri for source in sources])
         sources += loose
     if not is_complete:
-        raise UsageError(f"{uri}: more than {MAX_FOLDERS} folders to look into; name one further down")
+        raise UsageError(f"{uri}: more than {MAX_FOLDERS} folders to search; name one further down")
     return tuple(sorted(sources, key=lambda source: source.uri))
 
 

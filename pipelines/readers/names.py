@@ -10,7 +10,7 @@ from pipelines.readers.folder import SourceFolder
 def natural_key(name: str) -> tuple[list[str | int], str]:
     """Return the key that sorts the numbers inside names by value.
 
-    >>> sorted(["demo_10", "demo_2"], key=natural)
+    >>> sorted(["demo_10", "demo_2"], key=natural_key)
     ['demo_2', 'demo_10']
     """
     return [int(word) if i % 2 else word for i, word in enumerate(re.split(r"([0-9]+)", name))], name

@@ -134,7 +134,7 @@ class SourceReader(Reader):
 
     @abstractmethod
     def episodes(self, part: FilePart, columns: Collection[str] | None) -> Episodes:
-        """Open a file and yield each of its episodes, in order; only those in `part` are read later.
+        """Open a file and yield each of its episodes, in order, of which only those in `part` are read.
 
         Only the paths in `columns` need to be decoded (None: all). Yield a SourceError for data that belongs to no
         episode. Raise a SourceError if the file cannot be opened or read any further: it counts for all remaining

@@ -22,7 +22,7 @@ def read_file(folder: SourceFolder, name: str, limit: int) -> bytes:
     with folder.open(name) as file:
         data = file.read(limit + 1)
     if len(data) > limit:
-        raise SourceError(f"more than {limit} bytes", reason="too_large", file=folder.path(name))
+        raise SourceError(f"the file has more than {limit} bytes", reason="too_large", file=folder.path(name))
     if data.startswith(LFS_MARK):
         raise lfs_pointer_error(folder.path(name))
     return data

@@ -81,7 +81,7 @@ def _without_ignored(fields: Mapping[str, LazyField], source: FolderSource) -> d
 def _add(fields: dict[str, LazyField], more: Mapping[str, LazyField]) -> None:
     for path, field in more.items():
         if path in fields:
-            raise SourceError(f"two files have the field {path}", reason="unsupported_field")
+            raise SourceError(f"two files define the field {path}", reason="unsupported_field")
         fields[path] = field
 
 

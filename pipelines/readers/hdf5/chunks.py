@@ -19,7 +19,7 @@ def check_chunks(path: str, dataset: h5py.Dataset) -> None:
         return
     declared = prod(dataset.chunks) * dataset.dtype.itemsize
     if declared > LIMIT:
-        raise SourceError(f"{path}: chunks of more than {LIMIT} bytes", reason="too_large")
+        raise SourceError(f"{path}: its chunks have more than {LIMIT} bytes", reason="too_large")
     creation = dataset.id.get_create_plist()
     compressors = [kind for i in range(creation.get_nfilters()) if (kind := creation.get_filter(i)[0]) in RATIOS]
     if len(compressors) > 1:

@@ -89,7 +89,7 @@ def _from_parquet(folder: SourceFolder, where: str) -> pa.Table:
     names = [f"{TABLES}/{chunk}/{name}" for chunk in folder.names(TABLES) for name in folder.names(f"{TABLES}/{chunk}")]
     tables = [_read_table(folder, name) for name in names if name.endswith(".parquet")]
     if not tables:
-        raise SourceError("no Parquet files; they list the episodes", reason="bad_info", file=where)
+        raise SourceError("no Parquet files, so the episodes are unknown", reason="bad_info", file=where)
     try:
         return pa.concat_tables(tables, promote_options="permissive")
     except pa.ArrowInvalid as error:

@@ -97,5 +97,5 @@ def _first_schema(folder: SourceFolder, checked: CheckedPaths) -> tuple[pa.Schem
         with columns.open_parquet(folder, name) as file:
             return file.schema_arrow, name
 
-    no_episodes = SourceError("lists no episode", reason="bad_info", file=episodes.where)
+    no_episodes = SourceError("no episodes are listed", reason="bad_info", file=episodes.where)
     return first_readable(names[:MAX_TRIES], schema, otherwise=no_episodes)

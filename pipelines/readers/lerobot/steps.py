@@ -21,7 +21,7 @@ FRAME = "frame_index"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepReader:
-    """Reads the selected fields of one episode after the other."""
+    """Reads the selected fields of episodes, one episode at a time."""
 
     paths: EpisodePaths
     fields: DatasetFields
@@ -101,7 +101,9 @@ def check_order(steps: Mapping[str, Any]) -> None:
         values = values.ravel().astype(np.float64)
         if not np.isfinite(values).all():
             step = int(np.argmin(np.isfinite(values)))
-            raise SourceError(f"{name} is {values[step]} at step {step}", reason="bad_timestamps")
+            raise SourceError(
+                f"{name} is {values[step]} at step {step}, expected a finite number", reason="bad_timestamps"
+            )
         bad = np.diff(values) <= 0 if name == TIME else np.diff(values) != 1
         if bad.any():
             step = int(np.argmax(bad)) + 1

@@ -122,7 +122,7 @@ class ExampleFeature:
         return Ragged(items, tuple(np.full(n, d) for n, d in zip(counts, shape[1:], strict=False)))
 
     def _shapes(self, features: Mapping[str, example.Value], suffix: str, count: int) -> list[tuple[int, ...]]:
-        """Return the shape of every encoded tensor; at most one dimension is -1, known from the value's size."""
+        """Return the shape of every encoded tensor; at most one dimension is -1, given by the value's size."""
         declared = self.field.shape
         if not self.dynamic:
             return [tuple(-1 if d is None else d for d in declared)] * count

@@ -89,7 +89,7 @@ class RecordFile:
         if crc != masked_crc(header[:8]):
             raise self._error("the record's length has a wrong CRC, so no record after it can be found", "wrong_crc")
         if self.offset + HEADER.size + length + FOOTER.size > self.size:
-            raise self._error(f"the record says {length} bytes, but the file ends before that", "truncated")
+            raise self._error(f"the record declares {length} bytes, but the file ends before that", "truncated")
         return int(length)
 
     def data(self, length: int) -> memoryview:

@@ -92,7 +92,7 @@ def read_metadata(folder: SourceFolder, name: str) -> BagMetadata:
     """Read `metadata.yaml`; raise SourceError if it is invalid, or if it does not list exactly the files of the bag."""
     path, below = folder.path(name), name.rpartition("/")[0]
     if (folder.size(name) or 0) > MAX_YAML:
-        raise SourceError(f"more than {MAX_YAML} bytes", reason="bad_metadata", file=path)
+        raise SourceError(f"the file has more than {MAX_YAML} bytes", reason="bad_metadata", file=path)
     try:
         content = YAML(typ="safe").load(folder.read(name).decode())["rosbag2_bagfile_information"]
         counts = Counter[str]()

@@ -19,7 +19,7 @@ NS = 1e9  # nanoseconds per second
 
 @dataclass(frozen=True, slots=True)
 class Alignment:
-    """For each of T steps, the messages that it is made of and their distance in time."""
+    """For each of T steps, its messages and their distance in time."""
 
     left: Array  # [T] positions of the messages before the steps, or of the chosen ones
     right: Array  # [T] positions of the messages after the steps

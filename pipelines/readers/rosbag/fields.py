@@ -184,7 +184,7 @@ def _with_shape(leaf: MessageLeaf, message: Any) -> MessageLeaf:
     except (ValueError, TypeError, OverflowError) as error:
         raise leaf.mismatch("lists of unequal length, or other values than numbers") from error
     if values.nbytes > VALUE_LIMIT:
-        message = f"{leaf.path}: a value of {values.nbytes} bytes; leave it out with source.ignore = ['{leaf.path}']"
+        message = f"{leaf.path}: a value has {values.nbytes} bytes; leave it out with source.ignore = ['{leaf.path}']"
         raise SourceError(message, reason="too_large")
     return replace(leaf, shape=values.shape)
 

@@ -204,7 +204,7 @@ class SqliteFile:
         """Yield the messages of some topics, in the order in which they were written."""
         names = {c.id: c.topic for c in self.reader.connections if c.topic in topics}
         wanted = ",".join("?" * len(names))
-        query = f"SELECT topic_id, timestamp, data FROM messages WHERE topic_id IN ({wanted}) ORDER BY id"  # noqa: S608 - only question marks are filled in
+        query = f"SELECT topic_id, timestamp, data FROM messages WHERE topic_id IN ({wanted}) ORDER BY id"  # noqa: S608 - only question marks
         assert self.reader.dbconn  # noqa: S101 - it is open
         for topic, time, data in self.reader.dbconn.execute(query, tuple(names)):
             if type(time) is not int or type(data) is not bytes:

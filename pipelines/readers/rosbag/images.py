@@ -90,7 +90,7 @@ def _pixels(message: Any, path: str) -> Array:
     row = width * channels * dtype.itemsize
     if not (0 < height <= MAX_SIDE and 0 < width <= MAX_SIDE and row <= step and len(message.data) == height * step):
         declared = f"{height} rows of {step} bytes for {width} pixels"
-        raise SourceError(f"{path}: an image of {declared} has {len(message.data)} bytes", reason="bad_image")
+        raise SourceError(f"{path}: an image with {declared} has {len(message.data)} bytes", reason="bad_image")
     rows = np.frombuffer(message.data, np.uint8).reshape(height, step)[:, :row]
     frame = np.ascontiguousarray(rows).view(dtype).reshape(height, width, channels)
     return np.ascontiguousarray(frame[..., ::-1] if message.encoding == "bgr8" else frame).astype(name, copy=False)

@@ -159,7 +159,9 @@ def _check_types(types: Mapping[str, Any]) -> None:
         for _, (kind, arguments) in fields:
             inner, size = arguments if kind in {Nodetype.ARRAY, Nodetype.SEQUENCE} else ((kind, arguments), 0)
             if inner[0] == Nodetype.NAME and not TYPE_NAME.fullmatch(inner[1]):
-                raise SourceError(f"the bag defines {name} with a field of type {inner[1]!r}", reason="no_definition")
+                raise SourceError(
+                    f"the bag defines {name} with a field of the invalid type {inner[1]!r}", reason="no_definition"
+                )
             is_unrolled = kind == Nodetype.ARRAY and (inner[0] == Nodetype.NAME or inner[1][0] == "string")
             unrolled_items += size if is_unrolled else 0
             if not 0 <= size <= MAX_ARRAY or unrolled_items > MAX_ITEMS or len(types) > MAX_TYPES:

@@ -81,7 +81,7 @@ class ZarrRows:
             -(-s // c) * c for s, c in zip(self.shape[1:], array.chunks[1:], strict=True)
         )
         if chunk * padded > LIMIT or prod(array.shards or ()) * array.dtype.itemsize > SHARD_LIMIT:
-            raise SourceError(f"{path}: chunks of more than {LIMIT} bytes", reason="too_large")
+            raise SourceError(f"{path}: its chunks have more than {LIMIT} bytes", reason="too_large")
         self.rows = chunk * max(1, BLOCK // max(chunk * row, 1 << 14))
         stored = array.async_array
         metadata = with_bounded_codecs(stored.metadata, path)
@@ -157,4 +157,4 @@ def _plain(value: Any) -> Any:
     try:
         return value.decode() if isinstance(value, bytes) else value
     except UnicodeError as error:
-        raise SourceError("a text that is not UTF-8", reason="bad_utf8") from error
+        raise SourceError("a text is not UTF-8", reason="bad_utf8") from error

@@ -117,7 +117,7 @@ def _no_steps_error(source: ZarrSource, ends: Array) -> SourceError:
 
 def _row_count_error(place: str, path: str, *, rows: int, episodes: int) -> SourceError:
     return SourceError(
-        f"{place} has {rows} rows, but there are {episodes} episodes: arrays outside the group source.steps have a row "
-        f"per episode; name the right group, or leave the array out with source.ignore = ['{path}']",
+        f"{place} has {rows} rows, but there are {episodes} episodes: arrays outside the group in source.steps have a "
+        f"row per episode; name the right group, or leave the array out with source.ignore = ['{path}']",
         reason="unsupported_field",
     )

@@ -45,7 +45,7 @@ def test_it_looks_three_levels_down_and_into_so_many_folders(shelf: Path, monkey
     write_source(shelf / "1/2/3/4", [columns(0)])
     assert not [found for found in find_sources(str(shelf)) if found.uri.endswith("4")]
     monkeypatch.setattr(find, "MAX_FOLDERS", 3)
-    with pytest.raises(UsageError, match="more than 3 folders to look into; name one further down"):
+    with pytest.raises(UsageError, match="more than 3 folders to search; name one further down"):
         find_sources(str(shelf))
 
 

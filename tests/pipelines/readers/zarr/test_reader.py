@@ -336,7 +336,7 @@ def test_an_array_without_its_description_is_noticed(tmp_path: Path) -> None:
     store = write(tmp_path / "x.zarr")
     (store / "data/action/.zarray").unlink()
     assert "data/action is neither an array nor a group" in str(refused(store))
-    (store / "README.md").write_text("a file that is no data")
+    (store / "README.md").write_text("a file without data")
     assert len(episodes(store, ignore=["action"])) == 5
 
 
@@ -396,7 +396,7 @@ def edit_json(file: Path, **changes: Any) -> None:
         ({"filters": [{"id": "pickle"}]}, "pickle"),
         ({"compressor": {"id": "imagecodecs_nothing"}}, "imagecodecs"),
         ({"compressor": {"id": "nothing"}}, "nothing"),
-        ({"chunks": [1 << 40, 2]}, "chunks of more than"),
+        ({"chunks": [1 << 40, 2]}, "chunks have more than"),
         ({"shape": "many"}, "cannot be read"),
     ],
 )
