@@ -5,7 +5,7 @@ from pathlib import Path
 
 from pipelines.inspect.draft.draft import draft as propose
 from pipelines.inspect.draft.write import Proposal
-from pipelines.readers.find import several, sources
+from pipelines.readers.find import find_sources, several_sources_error
 from pipelines.readers.registry import open_source
 from schemas.declarations import catalog
 from schemas.declarations.spec import DatasetSpec
@@ -37,10 +37,11 @@ def declared(target: str) -> DatasetSpec:
     try:
         return catalog.dataset(target)
     except SpecError as error:
-        found = sources(target) if Path(target).is_dir() and not (Path(target) / catalog.DECLARATION).is_file() else ()
-        if len(found) > 1:
-            raise several(target, found) from error
-        if found:
-            draft = f"oxe inspect {found[0].uri} --draft my_dataset.toml"
+        is_undeclared = Path(target).is_dir() and not (Path(target) / catalog.DECLARATION).is_file()
+        sources = find_sources(target) if is_undeclared else ()
+        if len(sources) > 1:
+            raise several_sources_error(target, sources) from error
+        if sources:
+            draft = f"oxe inspect {sources[0].uri} --draft my_dataset.toml"
             raise SpecError(f"{error}; to have one drafted: {draft}") from error
         raise

@@ -12,7 +12,7 @@ import numpy as np
 
 from pipelines.readers.history import History
 from pipelines.readers.reader import FilePart, Reader, ShardRef, plan
-from pipelines.readers.registry import opened
+from pipelines.readers.registry import open_with
 from schemas.declarations.formats import OURS, PluginSource, SourceSpec
 from schemas.errors import OxeError, SourceError
 from schemas.files.folder import absolute
@@ -250,7 +250,7 @@ def _reopened(reader: Reader, uri: str) -> Reader:
         table(format=reader.format, **layout) if table else PluginSource(format=reader.format, options=layout)
     )
     try:
-        return opened(type(reader), uri, source)
+        return open_with(type(reader), uri, source)
     except OxeError as error:
         raise AssertionError(f"the reader: what `layout()` says does not open it: {error}") from error
 

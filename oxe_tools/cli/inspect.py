@@ -10,7 +10,7 @@ from oxe_tools.cli.console import FAILURES, Json, counted, fail, print_json, pri
 if TYPE_CHECKING:
     from pipelines.inspect.draft.write import Proposal
     from pipelines.inspect.inspect import Inspection
-    from pipelines.readers.find import Found
+    from pipelines.readers.find import SourceLocation
 
 
 def inspect(
@@ -29,9 +29,9 @@ def inspect(
     Example: oxe inspect data/bridge_dataset/1.0.0
     """
     from pipelines.inspect.inspect import inspect as run
-    from pipelines.readers.find import sources
+    from pipelines.readers.find import find_sources
 
-    listed = sources(source)
+    listed = find_sources(source)
     if len(listed) > 1 and draft is None:
         _show_sources(listed, as_json=as_json)
         return
@@ -61,7 +61,7 @@ def inspect(
         fail(f"unreadable episodes: {counts}; the first one: {inspection.first_unreadable}", FAILURES)
 
 
-def _show_sources(listed: "Sequence[Found]", *, as_json: bool) -> None:
+def _show_sources(listed: "Sequence[SourceLocation]", *, as_json: bool) -> None:
     """Show the sources that lie in a folder."""
     if as_json:
         print_json({"sources": [{"format": found.format, "uri": found.uri} for found in listed]})

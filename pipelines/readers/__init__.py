@@ -1,1 +1,1 @@
-"""One file per source format, found through the lazy table in `registry.py`."""
+"""Readers of source formats, listed in the table of `registry.py`."""

@@ -1,4 +1,4 @@
-"""Where sources lie, and in which format: told by the names of files alone, nothing is opened."""
+"""Find sources and their formats by file names alone, without opening a file."""
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -9,116 +9,121 @@ from typing import TypeAlias
 from pipelines.readers.folder import SourceFolder
 from schemas.errors import UsageError
 
-DEPTH, MAX_FOLDERS, LISTED = 3, 300, 20  # levels below, folders looked into, sources that an error names
+MAX_DEPTH, MAX_FOLDERS, MAX_LISTED = 3, 300, 20  # levels to search, folders to search, sources in an error
 HDF5_NAMES = (".hdf5", ".h5", ".hdf")
 ZARR_NAMES = (".zarr", ".zarr.zip")
 ROSBAG_NAMES = (".mcap", ".db3", ".bag")
 EPISODE_NAMES = (".npz", ".npy", ".csv", ".jsonl")
 EPISODE_FOLDER = re.compile(r"[^.]*[A-Za-z_-][0-9]+|[0-9]{2,}")  # `episode_7`, `0007`; not `1.0.0`
 PICKLES = (".pkl", ".pickle")
-FILE_NAME = re.compile(r".*\.[A-Za-z]\w{0,7}")  # where only a request would tell a file from a folder
-Pattern: TypeAlias = str | re.Pattern[str]  # of names, as a shell's, into folders with "/"; or a regular expression
-Looks: TypeAlias = Mapping[str, Sequence[Pattern]]
-LOOKS: Looks = {  # a folder with one of these is a source of the format; the first that fits
+FILE_NAME = re.compile(r".*\.[A-Za-z]\w{0,7}")  # remote names that are taken for files, to save a request each
+Pattern: TypeAlias = str | re.Pattern[str]  # a glob, "/" leads into folders; or a regular expression for folder names
+FormatPatterns: TypeAlias = Mapping[str, Sequence[Pattern]]  # by format
+FORMAT_PATTERNS: FormatPatterns = {  # a folder with a match is a source of that format; the first format wins
     "rlds": ["features.json"],
-    "hdf5": [f"*{ending}" for ending in HDF5_NAMES],  # a file that such a pattern names is a source by itself, too
+    "hdf5": [f"*{ending}" for ending in HDF5_NAMES],  # a file that matches is a source as well
     "lerobot": ["meta/info.json"],
     "zarr": [".zgroup", ".zmetadata", "zarr.json", *(f"*{ending}" for ending in ZARR_NAMES)],
     "rosbag": ["metadata.yaml", *(f"*{ending}" for ending in ROSBAG_NAMES), "*/metadata.yaml"],  # a bag is an episode
 }
-LOOSE: Looks = {  # only where nothing of the above lies at or below a place
+LOOSE_PATTERNS: FormatPatterns = {  # only if there is no source of the formats above
     "folder": [*(f"*{ending}" for ending in (*EPISODE_NAMES, *PICKLES)), EPISODE_FOLDER],
 }
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class SourceLocation:
     """A source: its format and where it is."""
 
     format: str
     uri: str
 
 
-def sources(uri: str, looks: Looks | None = None) -> tuple[Found, ...]:
-    """Find the source at `uri`, or those up to three levels below it, sorted."""
-    name = uri.rstrip("/").rpartition("/")[2]
-    if looks is None and name.endswith(".zip"):  # Zarr's, by whatever name; in a folder, zip files may be anything
-        return (Found("zarr", uri),)
-    for table in (LOOKS, LOOSE) if looks is None else (looks,):
-        for form, patterns in table.items():
-            if any(isinstance(pattern, str) and fnmatchcase(name, pattern) for pattern in patterns):
-                return (Found(form, uri),)
-    top = SourceFolder.at(uri)
-    found, is_whole = _below(top, LOOKS if looks is None else looks)
-    if looks is None and (is_whole or not found):
-        loose, is_whole = _below(top, LOOSE, others=[one.uri for one in found])
-        found += loose
-    if not is_whole:
-        raise UsageError(f"{uri}: more than {MAX_FOLDERS} folders to look into; name one further down")
-    return tuple(sorted(found, key=lambda one: one.uri))
+def find_sources(uri: str, formats: FormatPatterns | None = None) -> tuple[SourceLocation, ...]:
+    """Find the source at `uri`, or those up to three levels below it, sorted by URI.
 
-
-def _below(top: SourceFolder, looks: Looks, others: Sequence[str] = ()) -> tuple[list[Found], bool]:
-    """Walk level by level into what is no source itself, nor one of `others`; say whether all of it was seen.
-
-    Beside `others`, and not around them, a source is what has several files or folders that say so: many hold a table.
+    `formats` limits the search to some formats. Raises UsageError if there are too many folders to search.
     """
-    level, seen, found = [top], 0, list[Found]()
-    for depth in range(DEPTH + 1):
-        deeper: list[SourceFolder] = []
+    name = uri.rstrip("/").rpartition("/")[2]
+    if formats is None and name.endswith(".zip"):  # inside a folder, a zip file need not be a Zarr store
+        return (SourceLocation("zarr", uri),)
+    for table in (FORMAT_PATTERNS, LOOSE_PATTERNS) if formats is None else (formats,):
+        for format_name, patterns in table.items():
+            if any(isinstance(pattern, str) and fnmatchcase(name, pattern) for pattern in patterns):
+                return (SourceLocation(format_name, uri),)
+    top = SourceFolder.at(uri)
+    sources, is_complete = _find_below(top, FORMAT_PATTERNS if formats is None else formats)
+    if formats is None and (is_complete or not sources):
+        loose, is_complete = _find_below(top, LOOSE_PATTERNS, known=[source.uri for source in sources])
+        sources += loose
+    if not is_complete:
+        raise UsageError(f"{uri}: more than {MAX_FOLDERS} folders to search; name one further down")
+    return tuple(sorted(sources, key=lambda source: source.uri))
+
+
+def _find_below(
+    top: SourceFolder, formats: FormatPatterns, known: Sequence[str] = ()
+) -> tuple[list[SourceLocation], bool]:
+    """Search level by level, skipping sources and those `known`; return the sources and whether all was searched."""
+    level, searched, sources = [top], 0, list[SourceLocation]()
+    for depth in range(MAX_DEPTH + 1):
+        next_level: list[SourceFolder] = []
         for folder in level:
-            seen += 1
-            if seen > MAX_FOLDERS:
-                return found, False
-            if folder.uri in others:
+            searched += 1
+            if searched > MAX_FOLDERS:
+                return sources, False
+            if folder.uri in known:
                 continue
             names = folder.names()
-            form = next((form for form, look in looks.items() if _fits(folder, names, look)), None)
+            format_name = next((key for key, patterns in formats.items() if _any_match(folder, names, patterns)), None)
             if (
-                form
-                and not _is_mixed(folder, names, form=form, looks=looks)
-                and _stands(folder, names, looks=looks, others=others)
+                format_name
+                and not _is_mixed(folder, names, format_name=format_name, formats=formats)
+                and _is_apart(folder, names, formats=formats, known=known)
             ):
-                found.append(Found(form, folder.uri))
-            elif depth < DEPTH:
-                deeper += [folder.child(name) for name in names if _may_be_folder(folder, name)]
-        level = deeper
-    return found, True
+                sources.append(SourceLocation(format_name, folder.uri))
+            elif depth < MAX_DEPTH:
+                next_level += [folder.child(name) for name in names if _may_be_folder(folder, name)]
+        level = next_level
+    return sources, True
 
 
-def _stands(folder: SourceFolder, names: Sequence[str], *, looks: Looks, others: Sequence[str]) -> bool:
-    """Say whether a folder is a source in spite of `others`."""
-    if not others:
+def _is_apart(folder: SourceFolder, names: Sequence[str], *, formats: FormatPatterns, known: Sequence[str]) -> bool:
+    """Whether a folder is a source next to the `known` ones: it contains none of them, and has at least two matches.
+
+    One match is not enough there, because many folders contain a table.
+    """
+    if not known:
         return True
-    around = any(other.startswith(f"{folder.uri.rstrip('/')}/") for other in others)
-    return not around and sum(_fits(folder, [name], look) for name in names for look in looks.values()) > 1
+    around = any(other.startswith(f"{folder.uri.rstrip('/')}/") for other in known)
+    return not around and sum(_any_match(folder, [name], own) for name in names for own in formats.values()) > 1
 
 
-def _fits(folder: SourceFolder, names: Sequence[str], look: Iterable[Pattern]) -> bool:
-    return any(_holds(folder, names, pattern) for pattern in look)
+def _any_match(folder: SourceFolder, names: Sequence[str], patterns: Iterable[Pattern]) -> bool:
+    return any(_matches(folder, names, pattern) for pattern in patterns)
 
 
-def _is_mixed(folder: SourceFolder, names: Sequence[str], *, form: str, looks: Looks) -> bool:
-    """Say whether a folder is a source by what lies below it alone, with those of other formats beside that."""
-    if _fits(folder, names, [pattern for pattern in looks[form] if not str(pattern).startswith("*/")]):
+def _is_mixed(folder: SourceFolder, names: Sequence[str], *, format_name: str, formats: FormatPatterns) -> bool:
+    """Whether a folder matches only by its subfolders, and some of these match another format."""
+    if _any_match(folder, names, [pattern for pattern in formats[format_name] if not str(pattern).startswith("*/")]):
         return False
     below = [folder.child(name) for name in names if _may_be_folder(folder, name)]
-    others = [look for other, look in looks.items() if other != form]
-    return any(_fits(inner, inner.names(), look) for inner in below for look in others)
+    others = [patterns for other, patterns in formats.items() if other != format_name]
+    return any(_any_match(inner, inner.names(), patterns) for inner in below for patterns in others)
 
 
-def _holds(folder: SourceFolder, names: Sequence[str], pattern: Pattern) -> bool:
-    """Say whether a folder with these names has what a pattern such as `meta/info.json` names."""
+def _matches(folder: SourceFolder, names: Sequence[str], pattern: Pattern) -> bool:
+    """Whether a folder with these names has a match for a pattern such as `meta/info.json`."""
     if isinstance(pattern, re.Pattern):
         return any(pattern.fullmatch(name) and _may_be_folder(folder, name) for name in names)
-    if not names and folder.files.local is None and "*" not in pattern:  # many web servers list nothing
+    if not names and folder.files.local is None and "*" not in pattern:  # many web servers cannot list a folder
         return folder.size(pattern) is not None
     first, _, rest = pattern.partition("/")
-    found = [name for name in names if fnmatchcase(name, first)]
+    matching = [name for name in names if fnmatchcase(name, first)]
     if not rest:
-        return bool(found)
-    inner = [folder.child(name) for name in found if _may_be_folder(folder, name)]
-    return any(_holds(below, below.names(), rest) for below in inner)
+        return bool(matching)
+    inner = [folder.child(name) for name in matching if _may_be_folder(folder, name)]
+    return any(_matches(below, below.names(), rest) for below in inner)
 
 
 def _may_be_folder(folder: SourceFolder, name: str) -> bool:
@@ -128,10 +133,10 @@ def _may_be_folder(folder: SourceFolder, name: str) -> bool:
     return (here / name).is_dir() if here else not FILE_NAME.fullmatch(name)
 
 
-def several(uri: str, found: Iterable[Found]) -> UsageError:
-    """Say that a folder holds other sources, and name them."""
-    listed = [f"{one.uri} ({one.format})" for one in found]
+def several_sources_error(uri: str, sources: Iterable[SourceLocation]) -> UsageError:
+    """Return the error for a folder that is not a source itself; it lists the sources inside."""
+    listed = [f"{source.uri} ({source.format})" for source in sources]
     if len(listed) == 1:
-        return UsageError(f"{uri} is no source itself; there is one at {listed[0]}: name that")
-    more = f", and {len(listed) - LISTED} more ('oxe inspect {uri}' lists them)" if len(listed) > LISTED else ""
-    return UsageError(f"{uri} holds several sources, name one: {', '.join(listed[:LISTED])}{more}")
+        return UsageError(f"{uri} is not a source itself; there is one at {listed[0]}: name that")
+    more = f", and {len(listed) - MAX_LISTED} more ('oxe inspect {uri}' lists them)" if len(listed) > MAX_LISTED else ""
+    return UsageError(f"{uri} holds several sources, name one: {', '.join(listed[:MAX_LISTED])}{more}")

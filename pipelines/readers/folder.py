@@ -1,4 +1,4 @@
-"""A source's folder: what cannot be read is a SourceError that names the file."""
+"""The folder of a source, whose read errors are SourceErrors that name the file."""
 
 import re
 from collections.abc import Iterable, Iterator
@@ -10,34 +10,37 @@ from schemas.errors import SourceError
 from schemas.files import folder
 
 LFS_MARK = b"version https://git-lfs"
-INSIDE = re.compile(r"(?!(.*/)?\.\.(/|$))[^/\\\0][^\\\0]*", re.DOTALL)
+SAFE_PATH = re.compile(r"(?!(.*/)?\.\.(/|$))[^/\\\0][^\\\0]*", re.DOTALL)
 
 
-def lfs_pointer(path: str) -> SourceError:
-    """Say that a file is a pointer, and what to do."""
-    message = "a Git LFS pointer, not the data; run 'git lfs pull' where it was cloned"
+def lfs_pointer_error(path: str) -> SourceError:
+    """Return the error for a Git LFS pointer, with the command that fetches the data."""
+    message = "a Git LFS pointer, not the data; run 'git lfs pull' in the clone"
     return SourceError(message, reason="lfs_pointer", file=path)
 
 
-def pickle_refused(path: str) -> SourceError:
-    """Say why a pickle is not read, and what to do."""
+def pickle_error(path: str) -> SourceError:
+    """Return the error for a pickle, with the way to convert it."""
     message = (
-        "a pickle: reading one runs whatever code it holds, so none is ever read; where you trust it, load it yourself "
-        "and write its arrays with numpy.savez, which is read"
+        "a pickle, which is never read because loading one can run any code; if you trust it, load it yourself "
+        "and save its arrays with numpy.savez"
     )
     return SourceError(message, reason="unsupported_field", file=path)
 
 
-def inside(name: str, *, where: str) -> str:
-    """Return `name` if it is a relative path that stays inside its folder; else a SourceError naming `where`."""
-    if not INSIDE.fullmatch(name):
+def safe_path(name: str, *, where: str) -> str:
+    """Return `name` if it is a relative path that stays inside its folder; otherwise raise SourceError.
+
+    `where` is the file that contains the name, for the error.
+    """
+    if not SAFE_PATH.fullmatch(name):
         raise SourceError(f"'{name}' leaves its folder: refused", reason="unsafe_path", file=where)
     return name
 
 
 @dataclass(frozen=True, slots=True)
 class SourceFolder:
-    """Files of a source, read only."""
+    """The files of a source, read-only."""
 
     files: folder.Folder
 
@@ -48,7 +51,7 @@ class SourceFolder:
 
     @classmethod
     def around(cls, uri: str, endings: tuple[str, ...]) -> tuple["SourceFolder", str]:
-        """Open a folder; of a file with one of `endings`, the folder that it lies in, and return its name too."""
+        """Open a folder; for a file with one of `endings`, open its folder and return the file's name as well."""
         above, _, name = uri.rstrip("/").rpartition("/")
         if f"/{name}".endswith(endings):
             return cls.at(above or "/" if "/" in uri else "."), name
@@ -56,29 +59,29 @@ class SourceFolder:
 
     @property
     def uri(self) -> str:
-        """Say where it is."""
+        """The folder's path or URI."""
         return self.files.uri
 
     def child(self, name: str) -> "SourceFolder":
-        """Go one folder down."""
+        """Return the folder `name` inside this one."""
         return SourceFolder(self.files.child(name))
 
     def path(self, name: str) -> str:
-        """Name a file as errors do."""
+        """Return the full path of a file, as errors show it."""
         return self.files.place(name)
 
     def size(self, name: str) -> int | None:
-        """Tell a file's size in bytes; None where there is none."""
+        """Return a file's size in bytes; None if it does not exist."""
         with self._reading("reached", name):
             return self.files.size(name)
 
     def sizes(self, names: Iterable[str]) -> dict[str, int | None]:
-        """Tell the sizes of many files."""
+        """Return the sizes of many files in bytes; None for those that do not exist."""
         with self._reading("reached"):
             return self.files.sizes(names)
 
     def tails(self, names: Iterable[str], count: int) -> dict[str, bytes]:
-        """Read the last `count` bytes of many files; those that are not there are left out."""
+        """Read the last `count` bytes of many files; missing files are left out."""
         with self._reading("reached"):
             return self.files.tails(names, count)
 
@@ -88,7 +91,7 @@ class SourceFolder:
             return self.files.open(name)
 
     def open_parts(self, name: str) -> IO[bytes]:
-        """Open a file for reading small parts of it."""
+        """Open a file of which only small parts will be read."""
         with self._reading("opened", name):
             return self.files.open_parts(name)
 
@@ -97,11 +100,11 @@ class SourceFolder:
         with self._reading("opened", name):
             content = self.files.read(name)
         if content.startswith(LFS_MARK):
-            raise lfs_pointer(self.path(name))
+            raise lfs_pointer_error(self.path(name))
         return content
 
     def names(self, below: str = "") -> tuple[str, ...]:
-        """List what lies directly in the folder or in one below it, sorted; nothing where listing is not possible."""
+        """List the names directly in the folder, or in `below`, sorted; empty if they cannot be listed."""
         with self._reading("listed", below):
             return self.files.names(below)
 
@@ -111,6 +114,6 @@ class SourceFolder:
             yield
         except FileNotFoundError as error:
             raise SourceError("no such file", reason="missing_file", file=self.path(name)) from error
-        except OSError as error:  # without the path: that stands in the error already, and in no published file
+        except OSError as error:  # without the path: `file` has it, and it must not reach published files
             why = error.strerror or type(error).__name__
             raise SourceError(f"cannot be {verb} ({why})", file=self.path(name)) from error

@@ -1,4 +1,4 @@
-"""Which files of a source a dataset holds, in the order in which it took them: `--append` adds a generation."""
+"""The history of the source files in a dataset; `--append` adds the new files as one more generation."""
 
 import re
 from collections import Counter
@@ -11,47 +11,47 @@ import xxhash
 from pipelines.readers.reader import FilePart, Files, Reader, ShardRef, plan
 from schemas.errors import UsageError
 
-TAIL = 4096  # bytes; in a TFRecord file the checksum of the last record is among them
-OF = re.compile(r"-of-\d{5,}$")  # the number of shards: it changes when shards are added
+TAIL_BYTES = 4096  # they include the checksum of a TFRecord file's last record
+SHARD_COUNT = re.compile(r"-of-\d{5,}$")  # the number of shards, which changes when shards are added
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SourceFile:
-    """What tells a file from another one without reading it whole."""
+    """A source file, identified without reading all of it."""
 
     path: str
     split: str
     bytes: int | None  # None: it is missing
     episodes: int  # as declared
-    tail_xxh3_64: str | None  # of the last bytes
+    tail_xxh3_64: str | None  # the hash of its last TAIL_BYTES bytes
 
     @property
     def key(self) -> tuple[str, str]:
-        """Name its place, which stays the same when shards are added."""
-        return self.split, OF.sub("", self.path)
+        """The split and path of the file, without the number of shards."""
+        return self.split, SHARD_COUNT.sub("", self.path)
 
     @property
     def content(self) -> tuple[int | None, int, str | None]:
-        """Give what must not change."""
+        """The values that must not change."""
         return self.bytes, self.episodes, self.tail_xxh3_64
 
 
-def _is_there(file: SourceFile | None) -> bool:
+def _exists(file: SourceFile | None) -> bool:
     return file is not None and file.bytes is not None
 
 
 @dataclass(frozen=True, slots=True)
 class History:
-    """The files of all generations, oldest first, and how many there were after each."""
+    """The files of all generations, oldest first, and the number of files after each generation."""
 
     files: tuple[SourceFile, ...]
     ends: tuple[int, ...]
 
     @classmethod
     def of(cls, reader: Reader) -> "History":
-        """Take a source as it is now, as one generation."""
+        """Return the current files of a source as one generation."""
         parts = [(split, part) for split, parts in reader.files().items() for part in parts]
-        tails = reader.tails([part.name for _, part in parts if part.size is not None], TAIL)
+        tails = reader.tails([part.name for _, part in parts if part.size is not None], TAIL_BYTES)
         files = tuple(
             SourceFile(
                 path=part.name,
@@ -66,19 +66,19 @@ class History:
 
     @classmethod
     def from_json(cls, source: Mapping[str, Any]) -> "History":
-        """Read it from the manifest's `source`."""
+        """Read the history from the manifest's `source`."""
         return cls(tuple(SourceFile(**file) for file in source["files"]), tuple(source["generations"]))
 
     def to_json(self) -> dict[str, Any]:
-        """Give its part of the manifest's `source`."""
+        """Return the history's part of the manifest's `source`."""
         return {"files": [asdict(file) for file in self.files], "generations": list(self.ends)}
 
-    def since(self, then: "History") -> "Changes":
-        """Compare with what the source was."""
-        before = {file.key: file for file in then.files}
+    def since(self, earlier: "History") -> "Changes":
+        """Compare the files with an earlier history."""
+        before = {file.key: file for file in earlier.files}
         now = {file.key: file for file in self.files}
-        gone = {key for key, file in before.items() if file.bytes is not None and not _is_there(now.get(key))}
-        arrived = {key for key, file in before.items() if file.bytes is None and _is_there(now.get(key))}
+        gone = {key for key, file in before.items() if file.bytes is not None and not _exists(now.get(key))}
+        arrived = {key for key, file in before.items() if file.bytes is None and _exists(now.get(key))}
         both = before.keys() & now.keys() - gone - arrived
         return Changes(
             vanished=tuple(now.get(key, file).path for key, file in before.items() if key in gone or key not in now),
@@ -89,17 +89,17 @@ class History:
             added=tuple(file.path for key, file in now.items() if key not in before),
         )
 
-    def after(self, then: "History") -> "History":
-        """Put the files in the order of `then`; new ones are one more generation, vanished ones stay."""
+    def after(self, earlier: "History") -> "History":
+        """Append the files to an earlier history: new files become one more generation, vanished ones stay."""
         now = {file.key: file for file in self.files}
-        old = tuple(now.pop(file.key, file) for file in then.files)
-        return History((*old, *now.values()), (*then.ends, len(old) + len(now)) if now else then.ends)
+        old = tuple(now.pop(file.key, file) for file in earlier.files)
+        return History((*old, *now.values()), (*earlier.ends, len(old) + len(now)) if now else earlier.ends)
 
     def generations(self, files: Files) -> list[dict[str, list[FilePart]]]:
-        """Give the parts of each generation by split; episodes are counted through all of them."""
+        """Return the parts of each generation by split; episode indices run through all generations."""
         parts = {(split, part.name): part for split, parts in files.items() for part in parts}
         first = 0
-        out: list[dict[str, list[FilePart]]] = []
+        generations: list[dict[str, list[FilePart]]] = []
         for start, end in zip((0, *self.ends), self.ends, strict=False):
             generation: dict[str, list[FilePart]] = {}
             for file in self.files[start:end]:
@@ -107,56 +107,56 @@ class History:
                 part = replace(parts.get((file.split, file.path), missing), first=first)
                 generation.setdefault(file.split, []).append(part)
                 first += file.episodes
-            out.append(generation)
-        return out
+            generations.append(generation)
+        return generations
 
     def plan(self, files: Files, *, split: str | None, limit: int | None) -> list[tuple[ShardRef, ...]]:
-        """Plan the shards of each generation; later ones do not change the names of earlier ones."""
-        taken: Counter[str] = Counter()
-        planned = []
+        """Plan the shards of each generation; later generations do not change the names of earlier shards."""
+        planned: Counter[str] = Counter()
+        shards = []
         for generation in self.generations(files):
-            refs = plan(generation, split=split, limit=limit, before=taken)
-            taken.update(ref.split for ref in refs)
-            planned.append(refs)
-        return planned
+            refs = plan(generation, split=split, limit=limit, before=planned)
+            planned.update(ref.split for ref in refs)
+            shards.append(refs)
+        return shards
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Changes:
-    """The files by which a source differs from what it was."""
+    """The files that differ between two states of a source."""
 
     vanished: tuple[str, ...]
     changed: tuple[str, ...]
-    arrived: tuple[str, ...]  # missing then
+    arrived: tuple[str, ...]  # were missing before
     added: tuple[str, ...]
 
     def __bool__(self) -> bool:
-        """Say whether anything differs."""
+        """Whether any file differs."""
         return bool(self.vanished or self.changed or self.arrived or self.added)
 
     @property
     def only_added(self) -> bool:
-        """Say whether an append would take them in."""
+        """Whether files were added and nothing else changed, so that an append is possible."""
         return bool(self.added) and not (self.vanished or self.changed or self.arrived)
 
     def lines(self) -> list[str]:
-        """Say it, a line for each kind."""
+        """Describe the changes, one line per kind."""
         kinds = {
             "vanished": self.vanished,
             "changed": self.changed,
-            "missing then, there now": self.arrived,
+            "no longer missing": self.arrived,
             "new": self.added,
         }
-        return [f"{kind}: {_some(names)}" for kind, names in kinds.items() if names]
+        return [f"{kind}: {_first_names(names)}" for kind, names in kinds.items() if names]
 
 
-def _some(names: Sequence[str], most: int = 5) -> str:
+def _first_names(names: Sequence[str], most: int = 5) -> str:
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(names[:most]) + more
 
 
 def check_only_added(changes: Changes, out: str) -> None:
-    """Refuse to append to a dataset whose source is no longer what it holds."""
+    """Raise UsageError if files that the dataset already contains have changed, so that nothing can be appended."""
     if changes.vanished or changes.changed or changes.arrived:
-        told = "; ".join(replace(changes, added=()).lines())
-        raise UsageError(f"{out}: --append adds files, but some of those it holds are not as they were: {told}")
+        changed = "; ".join(replace(changes, added=()).lines())
+        raise UsageError(f"{out}: --append only adds files, but files that it already contains have changed: {changed}")

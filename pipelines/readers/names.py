@@ -1,4 +1,4 @@
-"""Names of files and paths of fields: their order, and which ones a declaration means."""
+"""Sort file names, and match file names and field paths against those in a declaration."""
 
 import re
 from collections.abc import Collection
@@ -7,17 +7,17 @@ from fnmatch import fnmatchcase
 from pipelines.readers.folder import SourceFolder
 
 
-def natural(name: str) -> tuple[list[str | int], str]:
-    """Give the key that sorts numbers inside names by their value.
+def natural_key(name: str) -> tuple[list[str | int], str]:
+    """Return the key that sorts the numbers inside names by value.
 
-    >>> sorted(["demo_10", "demo_2"], key=natural)
+    >>> sorted(["demo_10", "demo_2"], key=natural_key)
     ['demo_2', 'demo_10']
     """
     return [int(word) if i % 2 else word for i, word in enumerate(re.split(r"([0-9]+)", name))], name
 
 
 def covers(prefixes: Collection[str], path: str) -> bool:
-    """Say whether a dotted path is one of `prefixes`, or below one.
+    """Whether a dotted path is one of `prefixes`, or below one.
 
     >>> covers(["obs"], "obs.image"), covers(["obs"], "observation")
     (True, False)
@@ -26,21 +26,21 @@ def covers(prefixes: Collection[str], path: str) -> bool:
 
 
 def matching(folder: SourceFolder, pattern: str) -> tuple[str, ...]:
-    """List what a pattern such as `*/demo.hdf5` names, `demo_2` before `demo_10`; hidden names are not meant."""
-    found = [""]
+    """List the paths that match a pattern such as `*/demo.hdf5`, `demo_2` before `demo_10`, without hidden ones."""
+    paths = [""]
     for depth, word in enumerate(pattern.split("/")):
-        bases = [(base, f"{base}/" if depth else "") for base in found]
-        found = [
-            f"{stem}{name}"
-            for base, stem in bases
-            for name in folder.names(base)
+        parents = [(parent, f"{parent}/" if depth else "") for parent in paths]
+        paths = [
+            f"{prefix}{name}"
+            for parent, prefix in parents
+            for name in folder.names(parent)
             if fnmatchcase(name, word) and name[0] != "."
         ]
-    return tuple(sorted(found, key=natural))
+    return tuple(sorted(paths, key=natural_key))
 
 
-def listed(folder: SourceFolder, pattern: str | None, endings: tuple[str, ...]) -> tuple[str, ...]:
-    """List the files that a pattern names, or those directly in the folder that end so, `demo_2` before `demo_10`."""
+def list_files(folder: SourceFolder, pattern: str | None, endings: tuple[str, ...]) -> tuple[str, ...]:
+    """List the files that match a pattern; without one, those directly in the folder with one of `endings`."""
     if pattern is not None:
         return matching(folder, pattern)
-    return tuple(sorted((name for name in folder.names() if name.endswith(endings)), key=natural))
+    return tuple(sorted((name for name in folder.names() if name.endswith(endings)), key=natural_key))

@@ -1,4 +1,4 @@
-"""Raw pixels become encoded images: the one place where a frame is compressed."""
+"""Encode raw pixels as images; all readers compress frames here."""
 
 import io
 from collections.abc import Iterable, Iterator
@@ -12,15 +12,14 @@ from PIL import Image
 from schemas.errors import SourceError, SpecError
 from schemas.source import Array
 
-NEAR = {2: 0.25, 4: 0.01, 8: 0.01}  # of 255, by the bytes of a float: how far a pixel may be from a whole number
+TOLERANCE = {2: 0.25, 4: 0.01, 8: 0.01}  # tolerance in 1/255 of float pixels, keyed by item size
 
 
 def encode(frame: Array, images: str, *, subsampling: str = "444") -> bytes:
-    """Encode one frame [H, W, C] uint8, C 1 or 3: `png` loses nothing, `jpeg 95` is a tenth of the size.
+    """Encode one frame [H, W, C] uint8 with C = 1 or 3, or, as PNG, [H, W, 1] uint16.
 
-    `subsampling` is that of a JPEG's colours; more than the frame ever had would only take space.
-
-    As `png` it may also be uint16, C 1.
+    `images` is `png`, which is lossless, or `jpeg` and a quality; `jpeg 95` takes a tenth of the size. `subsampling`
+    is the chroma subsampling of a JPEG.
     """
     form, _, quality = images.partition(" ")
     if form == "jpeg":
@@ -34,69 +33,69 @@ def encode(frame: Array, images: str, *, subsampling: str = "444") -> bytes:
     return out.getvalue()
 
 
-def unpadded(rows: Iterable[bytes], path: str) -> Iterator[bytes]:
-    """Take the zeros behind encoded images; a row of nothing but zeros is a SourceError: nobody wrote its frame."""
+def strip_padding(rows: Iterable[bytes], path: str) -> Iterator[bytes]:
+    """Strip the trailing zeros from encoded images; raise SourceError for a row that has only zeros."""
     for number, row in enumerate(rows):
         image = row.rstrip(b"\0")
         if not image:
             raise SourceError(
-                f"{path}: row {number} holds zeros alone: its frame was never written", reason="bad_image"
+                f"{path}: row {number} contains only zeros, so its frame was never written", reason="bad_image"
             )
         yield image
 
 
-def gathered(frames: Iterable[bytes], path: str, *, limit: int) -> list[bytes]:
-    """List encoded frames as they come; more bytes than `limit` are a SourceError."""
-    found: list[bytes] = []
-    held = 0
-    for frame in frames:
-        found.append(frame)
-        held += len(frame)
-        if held > limit:
+def collect_bytes(items: Iterable[bytes], path: str, *, limit: int) -> list[bytes]:
+    """Collect byte strings into a list; raise SourceError if they have more than `limit` bytes in total."""
+    collected: list[bytes] = []
+    size = 0
+    for item in items:
+        collected.append(item)
+        size += len(item)
+        if size > limit:
             raise SourceError(f"{path}: more than {limit} bytes in one episode", reason="too_large")
-    return found
+    return collected
 
 
 @dataclass(frozen=True, slots=True)
-class Pixels:
-    """How an array [T, ...] holds frames."""
+class PixelLayout:
+    """How an array [T, ...] stores frames."""
 
     is_channels_first: bool
-    has_alpha: bool  # a fourth channel, which is left out
-    white: float | None  # of float pixels; None: bytes
+    has_alpha: bool  # a fourth channel, which is dropped
+    white: float | None  # the value of white in float pixels; None: pixels are uint8
 
     @classmethod
-    def of(cls, words: str = "hwc") -> "Pixels":
-        """Read a declaration.
+    def of(cls, words: str = "hwc") -> "PixelLayout":
+        """Parse a declaration.
 
-        >>> Pixels.of("chw 0..1")
-        Pixels(is_channels_first=True, has_alpha=False, white=1.0)
+        >>> PixelLayout.of("chw 0..1")
+        PixelLayout(is_channels_first=True, has_alpha=False, white=1.0)
         """
-        axes, *more = words.split()
-        limits = [word for word in more if ".." in word]
-        return cls(axes == "chw", "rgba" in more, float(limits[0].rpartition("..")[2]) if limits else None)
+        axes, *options = words.split()
+        ranges = [word for word in options if ".." in word]
+        return cls(axes == "chw", "rgba" in options, float(ranges[0].rpartition("..")[2]) if ranges else None)
 
     def channels(self, kind: Any, shape: tuple[int, ...]) -> int | None:
-        """Count the channels of the images that come of an array of this type and shape; None if it holds none."""
+        """Return the number of channels of the encoded images; None if an array like this holds no images."""
         fits = np.issubdtype(kind, np.floating) if self.white else kind == np.uint8
         if not fits or len(shape) != 4 or 0 in shape[1:]:
             return None
-        held = shape[1] if self.is_channels_first else shape[3]
+        channels = shape[1] if self.is_channels_first else shape[3]
         if self.has_alpha:
-            return 3 if held == 4 else None
-        return held if held in {1, 3} else None
+            return 3 if channels == 4 else None
+        return channels if channels in {1, 3} else None
 
     def declared_channels(self, kind: Any, shape: tuple[int, ...], *, path: str) -> int:
-        """Do what `channels` does for a field that a declaration names; one that holds no images is a SpecError."""
-        if (found := self.channels(kind, shape)) is None:
+        """Return the number of channels of a declared image field; raise SpecError if it holds no images."""
+        if (channels := self.channels(kind, shape)) is None:
             raise SpecError(
-                f"source.frames: {path} is {np.dtype(kind).name} {list(shape)}, which does not fit; images are uint8, "
-                "or floats with their range such as 'hwc 0..1', with 1 or 3 channels, or with 4 as 'hwc rgba'"
+                f"source.frames: {path} is {np.dtype(kind).name} {list(shape)}, but an image is uint8, "
+                "or floats with a declared range such as 'hwc 0..1', with 1 or 3 channels, or with 4 and 'hwc rgba'"
             )
-        return found
+        return channels
 
     def __call__(self, block: Array, path: str) -> Array:
-        """Give frames [T, H, W, C] uint8; float pixels that are no bytes are a SourceError."""
+        """Return frames [T, H, W, C] uint8; raise SourceError for float pixels that do not scale to whole numbers."""
         frames = np.moveaxis(block, 1, -1) if self.is_channels_first else block
         if self.has_alpha:
             frames = frames[..., :3]
@@ -104,7 +103,7 @@ class Pixels:
             return frames
         scaled = np.nan_to_num(frames.astype(np.float64) * (255 / self.white), nan=-1, posinf=-1, neginf=-1)
         whole = np.rint(scaled)
-        if (np.abs(scaled - whole) > NEAR[block.dtype.itemsize]).any() or whole.min() < 0 or whole.max() > 255:
-            message = f"{path}: pixels that are no whole numbers of 0..255 when 255 is {self.white:g}"
+        if (np.abs(scaled - whole) > TOLERANCE[block.dtype.itemsize]).any() or whole.min() < 0 or whole.max() > 255:
+            message = f"{path}: pixels are not whole numbers in 0..255 after scaling {self.white:g} to 255"
             raise SourceError(message, reason="bad_image")
         return whole.astype(np.uint8)

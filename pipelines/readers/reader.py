@@ -1,4 +1,4 @@
-"""What a reader is, how it names the work (shards of file parts), and what all of ours do the same way."""
+"""The protocol of readers, the plan of shards, and the base class that numbers and accounts for episodes."""
 
 from abc import abstractmethod
 from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
@@ -14,33 +14,33 @@ from schemas.declarations.formats import SourceSpec
 from schemas.errors import SourceError
 from schemas.source import Column, Field, RawEpisode, Unreadable
 
-FILMED = 10  # times: about what the frames of a video take as JPEG, where nobody has counted them
-LARGE, SMALL, PARTS = 256 << 20, 32 << 20, 8  # bytes, bytes, how many shards a small source becomes
-SPLIT = "train"  # of all episodes, where a source does not say
-ADDED = "was added after the conversion was planned"
+VIDEO_EXPANSION = 10  # estimate: how many times larger a video becomes when its frames are JPEGs
+MAX_SHARD, MIN_SHARD, TARGET_SHARDS = 256 << 20, 32 << 20, 8  # bytes, bytes, shards to aim for within these sizes
+SPLIT = "train"  # the split of all episodes if a source has none
+ADDED_LATER = "was added after the conversion was planned"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FilePart:
-    """A run of episodes inside one file."""
+    """A range of episodes in one file."""
 
     name: str  # relative to the source
-    size: int | None  # bytes of the run; None: the file is missing
-    first: int = 0  # episode index of the first; `SourceReader.files` counts it
-    count: int  # episodes, as declared
-    skip: int = 0  # episodes of this file before the run
-    is_tail: bool = True  # the run ends where the file should end
-    becomes: int | None = None  # bytes of the run with its videos as images; None: about its size
+    size: int | None  # bytes of the range; None: the file is missing
+    first: int = 0  # episode index of the first episode; `SourceReader.files` sets it
+    count: int  # declared episodes
+    skip: int = 0  # episodes of this file before the range
+    is_tail: bool = True  # the range ends at the declared end of the file
+    becomes: int | None = None  # bytes of the range with its videos as images; None: about `size`
 
     @property
     def work(self) -> int:
-        """Give what counts when shards are cut."""
+        """The bytes by which the part counts when shards are planned."""
         return self.size or 0 if self.becomes is None else self.becomes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShardRef:
-    """The unit of work: what becomes one published file."""
+    """The unit of work: the episodes that become one published file."""
 
     split: str
     number: int  # within the split
@@ -49,24 +49,24 @@ class ShardRef:
 
     @property
     def name(self) -> str:
-        """Name the published file, without its ending."""
+        """The name of the published file, without its ending."""
         return f"{self.split}-{self.number:05d}-of-{self.of:05d}"
 
     @property
     def episodes(self) -> int:
-        """Count the declared episodes."""
+        """The number of declared episodes."""
         return sum(part.count for part in self.parts)
 
     @property
     def size(self) -> int:
-        """Tell the bytes of its files, as far as they are there."""
+        """The bytes of its files, without missing ones."""
         return sum(part.size or 0 for part in self.parts)
 
 
 class Reader(Protocol):
-    """One opened source. Opening reads descriptions only, never episodes.
+    """An opened source. Opening it reads descriptions, never episodes.
 
-    A reader that inherits from this need not say that nothing lies inside its source, or that all of it agrees.
+    A reader that inherits from this class need not define `declaration` and `notes`.
     """
 
     format: str
@@ -74,42 +74,44 @@ class Reader(Protocol):
     fields: tuple[Field, ...]
 
     def files(self) -> Mapping[str, tuple[FilePart, ...]]:
-        """Name every file of every split, in order."""
+        """Return the files of every split, in order."""
 
     def read(self, ref: ShardRef, columns: Collection[str] | None = None) -> Iterator[RawEpisode | Unreadable]:
-        """Yield one value per episode of `ref`; only the paths in `columns` are decoded (None: all)."""
+        """Yield one value per episode of `ref`, decoding only the paths in `columns` (None: all)."""
 
     def place(self, name: str) -> str:
-        """Name a file of `files` the way errors do."""
+        """Return the full path of a file in `files`, as errors show it."""
 
     def description(self) -> dict[str, Any]:
-        """Say which source this is, but for its files: without clocks, hosts or paths."""
+        """Return what identifies the source besides its files, without times, hosts or paths."""
 
     def tails(self, names: Iterable[str], count: int) -> dict[str, bytes]:
-        """Read the last `count` bytes of files; those that are not there are left out."""
+        """Read the last `count` bytes of files; missing files are left out."""
 
     def layout(self) -> dict[str, Any]:
-        """Give the keys of the declaration's `source` that open it the same way, without format, uri and defaults."""
+        """Return the keys of `source` that open it the same way, without `format`, `uri` and defaults."""
 
     def declaration(self) -> str | None:
-        """Give the text of the declaration that lies inside the source, if one does."""
+        """Return the text of the declaration inside the source; None if there is none."""
         return None
 
     def notes(self) -> Sequence[str]:
-        """Say where the source's description does not agree with its files, and how it was read."""
+        """Describe where the source contradicts its own description, and how it was read."""
         return ()
 
 
-Values: TypeAlias = tuple[Mapping[str, Column], Mapping[str, Any]]  # what an episode has per step, and what once
+Values: TypeAlias = tuple[
+    Mapping[str, Column], Mapping[str, Any]
+]  # an episode's columns per step, and its per-episode values
 
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """An episode in an opened file that is not read yet."""
+    """An episode of an opened file, read when `read` is called."""
 
     read: Callable[[], Values]
-    name: str = ""  # within the file, where errors should say it
-    offset: int | None = None  # bytes, of its record
+    name: str = ""  # its name within the file, for errors
+    offset: int | None = None  # bytes in the file before its record
 
 
 Files: TypeAlias = Mapping[str, Sequence[FilePart]]  # by split, in order
@@ -117,34 +119,34 @@ Episodes: TypeAlias = Generator[Stored | SourceError, None, None]
 
 
 class SourceReader(Reader):
-    """What the readers of all formats do the same way: numbering episodes, and accounting for each that was planned.
+    """The base class of our readers: it numbers the episodes and accounts for each one that was planned.
 
-    A format's reader sets `uri`, `source`, `folder` and `fields` when it is opened, and has `parts` and `episodes`.
+    A subclass sets `uri`, `source`, `folder` and `fields` when it is opened, and defines `parts` and `episodes`.
     """
 
-    source: SourceSpec  # as it was declared, or guessed
+    source: SourceSpec  # declared or guessed
     folder: SourceFolder
-    ended = "{count} episodes were planned, the file ends after {done}"
+    ended = "{count} episodes were planned, but the file ends after {done}"
 
     @abstractmethod
     def parts(self) -> Files:
-        """Name every file of every split with the episodes it holds, in order; `files` numbers them."""
+        """Return the files of every split with their numbers of episodes, in order; `files` sets `first`."""
 
     @abstractmethod
     def episodes(self, part: FilePart, columns: Collection[str] | None) -> Episodes:
-        """Open a file and yield each of its episodes, in order; those that are not part of `part` are not read.
+        """Open a file and yield each of its episodes, in order, of which only those in `part` are read.
 
-        No more than the paths in `columns` need to be decoded (None: all). What belongs to no episode is yielded as a
-        SourceError. A file that cannot be opened, or not be read on, raises one: it stands for all episodes that are
-        left.
+        Only the paths in `columns` need to be decoded (None: all). Yield a SourceError for data that belongs to no
+        episode. Raise a SourceError if the file cannot be opened or read any further: it counts for all remaining
+        episodes.
         """
 
     def where(self, part: FilePart) -> str:
-        """Name what holds the episodes of a part the way errors do."""
+        """Return the path of the file or folder with the episodes of a part, as errors show it."""
         return self.place(part.name)
 
     def files(self) -> Mapping[str, tuple[FilePart, ...]]:
-        """Name every file of every split, in order, with the numbers of its episodes."""
+        """Return the files of every split, in order, with the indices of their episodes."""
         return self._files
 
     @cached_property
@@ -152,11 +154,11 @@ class SourceReader(Reader):
         first = 0
         numbered: dict[str, tuple[FilePart, ...]] = {}
         for split, parts in self.parts().items():
-            listed = []
+            ranges = []
             for part in parts:
-                listed.append(replace(part, first=first))
+                ranges.append(replace(part, first=first))
                 first += part.count
-            numbered[split] = tuple(listed)
+            numbered[split] = tuple(ranges)
         return numbered
 
     def place(self, name: str) -> str:
@@ -172,19 +174,19 @@ class SourceReader(Reader):
         return self.source.layout()
 
     def description(self) -> dict[str, Any]:
-        """Name the format, its keys without `files` (the manifest names each), and the fields by their digest."""
+        """Return the format, its keys without `files`, which the manifest lists, and the digest of the fields."""
         keys = {key: value for key, value in self.layout().items() if key != "files"}
         return {"format": self.format, **keys, "fields_sha256": digest(self.fields)}
 
     def read(self, ref: ShardRef, columns: Collection[str] | None = None) -> Iterator[RawEpisode | Unreadable]:
-        """Yield one value per episode of `ref`, in order; what cannot be read comes as an `Unreadable`."""
+        """Yield one value per episode of `ref`, in order; an `Unreadable` for one that cannot be read."""
         for part in ref.parts:
             yield from self._read_part(part, ref.split, columns)
 
     def _read_part(
         self, part: FilePart, split: str, columns: Collection[str] | None
     ) -> Iterator[RawEpisode | Unreadable]:
-        """Yield one value for each planned episode, and one for whatever else the file holds."""
+        """Yield one value per planned episode, and an `Unreadable` for anything else in the file."""
         path, number, end = self.where(part), 0, part.skip + part.count
         try:
             with closing(self.episodes(part, columns)) as episodes:
@@ -197,7 +199,7 @@ class SourceReader(Reader):
                         continue
                     if number >= part.skip:
                         index = part.first + number - part.skip if number < end else None
-                        yield _value(stored, index, split=split, path=path, columns=columns)
+                        yield _read_episode(stored, index, split=split, path=path, columns=columns)
                     number += 1
             if number >= end:
                 return
@@ -212,12 +214,12 @@ class SourceReader(Reader):
             yield Unreadable.of(failure, index=index, split=split, file=path)
 
 
-def _value(
+def _read_episode(
     stored: Stored, index: int | None, *, split: str, path: str, columns: Collection[str] | None
 ) -> RawEpisode | Unreadable:
     try:
         if index is None:
-            raise SourceError(ADDED, reason="undeclared_record")
+            raise SourceError(ADDED_LATER, reason="undeclared_record")
         steps, metadata = stored.read()
         return RawEpisode(
             index=index,
@@ -235,27 +237,30 @@ def _value(
 def plan(
     files: Files, *, split: str | None = None, limit: int | None = None, before: Mapping[str, int] | None = None
 ) -> tuple[ShardRef, ...]:
-    """Group files into shards; `before` counts the shards that each split has already.
+    """Group files into shards; the plan depends only on the arguments.
 
-    The plan depends on the arguments alone.
+    `limit` is the number of episodes to plan in total (None: all), and `before` the number of shards that each split
+    already has.
     """
-    chosen = {name: parts for name, parts in files.items() if split in {None, name}}
-    target = min(LARGE, max(SMALL, sum(part.work for parts in chosen.values() for part in parts) // PARTS))
+    selected = {name: parts for name, parts in files.items() if split in {None, name}}
+    target = min(
+        MAX_SHARD, max(MIN_SHARD, sum(part.work for parts in selected.values() for part in parts) // TARGET_SHARDS)
+    )
     refs = []
-    for name, parts in chosen.items():
+    for name, parts in selected.items():
         groups: list[list[FilePart]] = []
-        filled = 0  # of the last group
-        for part in (piece for whole in parts for piece in _pieces(whole, target)):
+        filled = 0  # bytes in the last group
+        for part in (piece for file in parts for piece in _pieces(file, target)):
             if limit == 0:
                 break
-            kept = part if limit is None else _first(part, limit)
-            limit = None if limit is None else limit - kept.count
-            if groups and filled + kept.work <= target:
-                groups[-1].append(kept)
-                filled += kept.work
+            taken = part if limit is None else _first(part, limit)
+            limit = None if limit is None else limit - taken.count
+            if groups and filled + taken.work <= target:
+                groups[-1].append(taken)
+                filled += taken.work
             else:
-                groups.append([kept])
-                filled = kept.work
+                groups.append([taken])
+                filled = taken.work
         start = (before or {}).get(name, 0)
         refs += [
             ShardRef(split=name, number=number, of=start + len(groups), parts=tuple(group))
@@ -269,7 +274,7 @@ def _first(part: FilePart, limit: int) -> FilePart:
 
 
 def _pieces(part: FilePart, target: int) -> Iterator[FilePart]:
-    """Split a large file into runs of episodes."""
+    """Split a large file into ranges of episodes."""
     pieces = min(max(1, round(part.work / target)), max(1, part.count))
     bounds = [part.count * i // pieces for i in range(pieces + 1)]
     for start, end in pairwise(bounds):

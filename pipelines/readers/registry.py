@@ -1,12 +1,12 @@
-"""Formats and where their readers are; a reader's module is imported only when it is used."""
+"""The table of formats and their readers; a reader's module is imported on first use."""
 
 from collections.abc import Callable
 from importlib import import_module
 from importlib.metadata import entry_points
 from pathlib import Path
 
-from pipelines.readers.find import PICKLES, several, sources
-from pipelines.readers.folder import pickle_refused
+from pipelines.readers.find import PICKLES, find_sources, several_sources_error
+from pipelines.readers.folder import pickle_error
 from pipelines.readers.reader import Reader
 from schemas.declarations.formats import GROUP, PluginSource, SourceSpec
 from schemas.declarations.spec import validated
@@ -21,7 +21,7 @@ READERS = {
     "rosbag": "pipelines.readers.rosbag.reader:RosbagReader",
     "folder": "pipelines.readers.files.reader:EpisodeFilesReader",
 }
-# Packages that only some formats need, and the extra that brings them.
+# Packages that only some formats need, and the extras that install them.
 EXTRAS = {
     "h5py": "hdf5",
     "zarr": "zarr",
@@ -31,23 +31,24 @@ EXTRAS = {
 
 
 def open_source(uri: str, source: SourceSpec | None = None) -> Reader:
-    """Open a source as its declaration tells; without one, place, format and layout are guessed from what lies there.
+    """Open a source as `source` declares it; without one, guess its location, format and layout from its files.
 
-    A folder that holds several sources is a UsageError that names them.
+    Raises UsageError, which lists the sources, if a folder contains several.
     """
     if source is None:
-        form, place = guess(uri)
-        return reader_of(form)(place)
+        format_name, location = guess(uri)
+        return load_reader(format_name)(location)
     try:
-        return opened(reader_of(source.format), uri, source)
+        return open_with(load_reader(source.format), uri, source)
     except UsageError as error:
-        raise _elsewhere(uri, source.format, error) from error
+        raise _other_sources_error(uri, source.format, error) from error
 
 
-def opened(reader: Callable[..., Reader], uri: str, source: SourceSpec) -> Reader:
-    """Open a source with a reader: ours takes its table of the declaration.
+def open_with(reader: Callable[..., Reader], uri: str, source: SourceSpec) -> Reader:
+    """Open a source with a reader.
 
-    One of another package takes the table that it names as `Source`; where it names none, `options` as keywords.
+    Our readers take their table of the declaration. The reader of another package takes its `Source` if it has one, and
+    the `options` as keyword arguments otherwise.
     """
     if not isinstance(source, PluginSource):
         return reader(uri, source)
@@ -63,26 +64,33 @@ def opened(reader: Callable[..., Reader], uri: str, source: SourceSpec) -> Reade
         ) from error
 
 
-def _elsewhere(uri: str, form: str, error: UsageError) -> UsageError:
-    """Say what there is instead of a source of the declared format."""
-    found = sources(uri)
-    others = [one for one in found if one.uri.rstrip("/") != uri.rstrip("/")]
+def _other_sources_error(uri: str, format_name: str, error: UsageError) -> UsageError:
+    """Return the error for a wrong declared format, with the sources and formats that are there instead."""
+    sources = find_sources(uri)
+    others = [source for source in sources if source.uri.rstrip("/") != uri.rstrip("/")]
     if others:
-        return several(uri, others)
-    return UsageError(f"{error}; it looks like {found[0].format}") if found and found[0].format != form else error
+        return several_sources_error(uri, others)
+    return (
+        UsageError(f"{error}; it looks like {sources[0].format}")
+        if sources and sources[0].format != format_name
+        else error
+    )
 
 
-def reader_of(form: str) -> Callable[..., Reader]:
-    """Import the reader of a format: ours, or the one that another package gives as an entry point."""
-    if form not in READERS:
+def load_reader(format_name: str) -> Callable[..., Reader]:
+    """Import the reader of a format: ours, or one that another package declares as an entry point.
+
+    Raises SpecError if the format is unknown, and MissingExtraError if its library is not installed.
+    """
+    if format_name not in READERS:
         plugins = entry_points(group=GROUP)
-        if form not in plugins.names:
-            raise SpecError(f"unknown format '{form}'{did_you_mean(form, {*READERS, *plugins.names})}")
-        plugin: Callable[..., Reader] = plugins[form].load()
+        if format_name not in plugins.names:
+            raise SpecError(f"unknown format '{format_name}'{did_you_mean(format_name, {*READERS, *plugins.names})}")
+        plugin: Callable[..., Reader] = plugins[format_name].load()
         return plugin
-    name, _, cls = READERS[form].partition(":")
+    module, _, class_name = READERS[format_name].partition(":")
     try:
-        ours: Callable[..., Reader] = getattr(import_module(name), cls)
+        ours: Callable[..., Reader] = getattr(import_module(module), class_name)
     except ModuleNotFoundError as error:
         if error.name not in EXTRAS:
             raise
@@ -91,12 +99,15 @@ def reader_of(form: str) -> Callable[..., Reader]:
 
 
 def guess(uri: str) -> tuple[str, str]:
-    """Say which format lies at `uri` or below, and where; RLDS where nothing does: its reader says what is missing."""
+    """Return the format and the location of the source at or below `uri`.
+
+    The format is RLDS if there is no source: its reader explains what is missing.
+    """
     if uri.rstrip("/").endswith(PICKLES):
-        raise pickle_refused(uri)
-    found = sources(uri)
-    if len(found) > 1:
-        raise several(uri, found)
-    if not found and is_local(uri) and not Path(absolute(uri)).exists():
+        raise pickle_error(uri)
+    sources = find_sources(uri)
+    if len(sources) > 1:
+        raise several_sources_error(uri, sources)
+    if not sources and is_local(uri) and not Path(absolute(uri)).exists():
         raise UsageError(f"{uri}: no such file or folder")
-    return (found[0].format, found[0].uri) if found else ("rlds", uri)
+    return (sources[0].format, sources[0].uri) if sources else ("rlds", uri)

@@ -1,4 +1,4 @@
-"""Video files as encoded images: every frame is decoded once, in order, whoever asks for which part."""
+"""Read video files as encoded images, decoding each frame once, in order."""
 
 from bisect import bisect_left
 from collections.abc import Iterator
@@ -12,65 +12,65 @@ import av
 import numpy as np
 import simplejpeg
 
-from pipelines.readers.folder import LFS_MARK, SourceFolder, lfs_pointer
+from pipelines.readers.folder import LFS_MARK, SourceFolder, lfs_pointer_error
 from pipelines.readers.pixels import encode
 from schemas.errors import SourceError
 from schemas.source import Array
 
 MAX_SIDE = 1 << 14  # pixels
 MAX_PIXELS = 1 << 26
-AHEAD = 256  # frames that are rather decoded in vain than jumped over
-EXACT = {"mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm"}  # containers whose packets have the same times after a jump
-BUFFER = 1 << 20  # bytes that are fetched at a time where the file is not on this machine
-STRICT = {"err_detect": "explode", "max_pixels": str(MAX_PIXELS)}  # FFmpeg would paint over what is damaged
+MAX_SKIPPED = 256  # frames; up to here, decoding and dropping them is faster than seeking
+EXACT_SEEK = {"mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm"}  # containers whose packets have the same times after a seek
+BUFFER = 1 << 20  # bytes fetched at a time from a remote file
+STRICT = {"err_detect": "explode", "max_pixels": str(MAX_PIXELS)}  # by default, FFmpeg conceals damage
 
-# Planes that can become a JPEG as they are but for their range: 8 bits, and the matrix of BT.601, which FFmpeg takes
-# where none is named, too. Names as FFmpeg has them; numbers of AVColorSpace.
+# Pixel formats whose planes can be encoded as JPEG without conversion to RGB: 8 bits and the BT.601 matrix, which is
+# FFmpeg's default as well. Pixel formats have FFmpeg's names, colour spaces the numbers of AVColorSpace.
 PLANAR = {f"yuv{j}{layout}p": bool(j) for j in ("", "j") for layout in ("420", "422", "444")}  # name -> full range
 BT601 = {2, 5, 6}
-FULL_RANGE = 2  # of AVColorRange
+FULL_RANGE = 2  # in AVColorRange
 LEVELS = np.arange(256)
 LUMA = np.clip(np.rint((LEVELS - 16) * 255 / 219), 0, 255).astype(np.uint8).tobytes()
 CHROMA = np.clip(np.rint((LEVELS - 128) * 255 / 224 + 128), 0, 255).astype(np.uint8).tobytes()
 
 
 class Video:
-    """One opened file. Going on where the last call ended is free; going elsewhere costs a jump to a key frame."""
+    """An open video file. Reading on from the last call is free; any other start seeks to a key frame first."""
 
     def __init__(self, file: str | IO[bytes], *, where: str) -> None:
-        """Read the header; what is no video is a SourceError that names `where`."""
+        """Read the header; raise SourceError, which names `where`, if the file is not a video."""
         self.where = where
         self._file = file
-        self._times: list[int] | None = None  # when each frame is shown, in order; None: not looked for yet
-        self._begin()
+        self._times: list[int] | None = None  # the presentation time of each frame, in order; None: not read yet
+        self._open()
         self.width, self.height = self.stream.width, self.stream.height
         if not (0 < self.width <= MAX_SIDE and 0 < self.height <= MAX_SIDE and self.width * self.height <= MAX_PIXELS):
-            raise self._wrong(f"frames of {self.width} x {self.height}")
+            raise self._error(f"unsupported frame size {self.width} x {self.height}")
         self.rate = float(self.stream.average_rate or 0)  # frames per second; 0: unknown
-        self._base, self._tick = self.stream.start_time or 0, float(self.stream.time_base)
+        self._start, self._time_base = self.stream.start_time or 0, float(self.stream.time_base)
 
-    def _begin(self) -> None:
-        """Open the container, with the decoder before the first frame."""
-        with self._damage():
+    def _open(self) -> None:
+        """Open the container and place the decoder before the first frame."""
+        with self._decode_errors():
             self.container = av.open(self._file, "r", buffer_size=BUFFER)
         if not self.container.streams.video:
-            raise self._wrong("holds no video stream")
+            raise self._error("the file contains no video stream")
         self.stream: Any = self.container.streams.video[0]
         if self.stream.codec_context is None:
-            raise self._wrong("a video of a kind that nothing here can decode")
+            raise self._error("FFmpeg cannot decode this kind of video")
         self.stream.codec_context.options = STRICT
-        self.stream.codec_context.thread_count = 1  # what runs at the same time are processes
+        self.stream.codec_context.thread_count = 1  # the work is parallel in processes, not threads
         self._decoded: Iterator[Any] = self._frames(self.container.demux(self.stream))
-        self._next: int | None = 0  # the number of the frame that the decoder gives next; None: unknown
-        self._last = -inf  # the time of the frame that it gave last, in seconds after the first; inf: it is nowhere
+        self._next_number: int | None = 0  # the number of the next decoded frame; None: unknown
+        self._last_time = -inf  # the time of the last decoded frame, in seconds after the first; inf: unknown
 
     @classmethod
     def at(cls, folder: SourceFolder, name: str) -> "Video":
-        """Open a file of a source; one that is not there is a SourceError."""
-        path, here = folder.path(name), folder.files.local
+        """Open a file of a source; raise SourceError if it does not exist."""
+        path, local = folder.path(name), folder.files.local
         if folder.size(name) is None:
             raise SourceError("no such video", reason="missing_video", file=path)
-        return cls(str(here / name) if here else folder.open_parts(name), where=path)
+        return cls(str(local / name) if local else folder.open_parts(name), where=path)
 
     def close(self) -> None:
         """Close the file."""
@@ -80,86 +80,90 @@ class Video:
 
     def count(self) -> int:
         """Count the frames without decoding them."""
-        return len(self._shown())
+        return len(self._frame_times())
 
     def read(self, start: int, count: int, *, images: str, whole: bool = False) -> Iterator[bytes]:
-        """Give `count` frames from number `start` on, encoded as `images` says; fewer are a SourceError.
+        """Yield `count` frames from number `start` on, encoded as `images` says.
 
-        Frames are numbered from 0 in the order in which they are shown. With `whole`, frames after these are a
-        SourceError, too.
+        Frames are numbered from 0 in presentation order. Raises SourceError if there are fewer frames or, with `whole`,
+        if more frames follow.
         """
-        if self._next is None or not self._next <= start <= self._next + AHEAD:
-            self._jump_to(start)
-        while self._next is not None and self._next < start and self._step():
+        if self._next_number is None or not self._next_number <= start <= self._next_number + MAX_SKIPPED:
+            self._seek_frame(start)
+        while self._next_number is not None and self._next_number < start and self._next_frame():
             pass
         for number in range(start, start + count):
-            frame = self._step()
+            frame = self._next_frame()
             if frame is None:
-                raise self._wrong(f"ends before frame {number}", reason="frame_count")
+                raise self._error(f"the video ends before frame {number}", reason="frame_count")
             yield pixels(frame, images)
-        if whole and self._step():
-            raise self._wrong(f"goes on after frame {start + count - 1}", reason="frame_count")
+        if whole and self._next_frame():
+            raise self._error(f"the video continues after frame {start + count - 1}", reason="frame_count")
 
     def read_at(self, seconds: float, count: int, *, hz: float, images: str) -> Iterator[bytes]:
-        """Give `count` frames that are shown `hz` a second, from the one nearest to a time on, encoded.
+        """Yield `count` encoded frames at `hz` frames per second, starting with the one nearest to `seconds`.
 
-        Times are counted from the first frame. A frame that is not there within half of its time is a SourceError.
+        Times are relative to the first frame. Raises SourceError if no frame is within half a period of its time.
         """
         half = 0.5 / hz
-        if not (self._last <= seconds - half and seconds <= max(self._last, 0) + AHEAD / hz):
-            self._jump_at(seconds)
-        for wanted in (seconds + number / hz for number in range(count)):
-            frame = self._step()
-            while frame is not None and self._last <= wanted - half:
-                frame = self._step()
+        if not (self._last_time <= seconds - half and seconds <= max(self._last_time, 0) + MAX_SKIPPED / hz):
+            self._seek_time(seconds)
+        for expected in (seconds + number / hz for number in range(count)):
+            frame = self._next_frame()
+            while frame is not None and self._last_time <= expected - half:
+                frame = self._next_frame()
             if frame is None:
-                raise self._wrong(f"ends before the frame at {wanted:.3f} s", reason="frame_count")
-            if self._last > wanted + half:
-                found, self._last = self._last, inf
-                raise self._wrong(f"the frame at {wanted:.3f} s is missing: the next is at {found:.3f} s")
+                raise self._error(f"the video ends before the frame at {expected:.3f} s", reason="frame_count")
+            if self._last_time > expected + half:
+                actual, self._last_time = self._last_time, inf
+                raise self._error(f"the frame at {expected:.3f} s is missing: the next is at {actual:.3f} s")
             yield pixels(frame, images)
 
-    def _step(self) -> Any:
-        """Decode one frame; None at the end."""
-        number, self._next, self._last = self._next, None, inf  # should this fail, the decoder is nowhere
+    def _next_frame(self) -> Any:
+        """Decode the next frame; None at the end."""
+        number, self._next_number, self._last_time = (
+            self._next_number,
+            None,
+            inf,
+        )  # if decoding fails, the position is unknown
         frame = next(self._decoded, None)
         if frame is not None:
-            self._next = None if number is None else number + 1
-            self._last = inf if frame.pts is None else (frame.pts - self._base) * self._tick
+            self._next_number = None if number is None else number + 1
+            self._last_time = inf if frame.pts is None else (frame.pts - self._start) * self._time_base
         return frame
 
-    def _shown(self) -> list[int]:
-        """List the times of all frames, in order."""
+    def _frame_times(self) -> list[int]:
+        """Return the presentation times of all frames, in order."""
         if self._times is None:
             self._rewind()
-            with self._damage():
+            with self._decode_errors():
                 packets = [p.pts for p in self.container.demux(self.stream) if p.size and not p.is_discard]
             self._times = [-1] * len(packets) if None in packets else sorted(packets)
             self._rewind()
         return self._times
 
-    def _jump_to(self, start: int) -> None:
-        """Send the decoder before frame `start`, by the time at which that is shown."""
-        times = self._shown()
+    def _seek_frame(self, start: int) -> None:
+        """Place the decoder at or before frame `start`, by its presentation time."""
+        times = self._frame_times()
         if start >= len(times):
-            raise self._wrong(f"ends before frame {start}", reason="frame_count")
-        is_told = len({*times}) == len(times)  # else a time does not say which frame it is
-        key = self._key_before(times[start] if is_told else self._base)
+            raise self._error(f"the video ends before frame {start}", reason="frame_count")
+        is_unique = len({*times}) == len(times)  # otherwise a time does not identify a frame
+        key = self._seek_before(times[start] if is_unique else self._start)
         if key is not None:
-            self._next = bisect_left(times, key)
+            self._next_number = bisect_left(times, key)
 
-    def _jump_at(self, seconds: float) -> None:
-        """Send the decoder before a time."""
-        self._key_before(self._base + round(seconds / self._tick))
+    def _seek_time(self, seconds: float) -> None:
+        """Place the decoder before a time."""
+        self._seek_before(self._start + round(seconds / self._time_base))
 
-    def _key_before(self, target: int) -> int | None:
-        """Go to a key frame that is not shown after `target` and give its time; None: the decoder is at the beginning.
+    def _seek_before(self, target: int) -> int | None:
+        """Seek to a key frame at or before `target` and return its time; None if the decoder is at the beginning.
 
-        A key frame is passed over where it, or what follows it, refers to what lies before it (an open GOP).
+        Key frames that depend on earlier frames, or whose followers do (an open GOP), are skipped.
         """
-        at, back = target, max(1, round(1 / self._tick))
-        while at > self._base and self.container.format.name in EXACT:
-            with self._damage():
+        at, back = target, max(1, round(1 / self._time_base))
+        while at > self._start and self.container.format.name in EXACT_SEEK:
+            with self._decode_errors():
                 self.container.seek(at, stream=self.stream)
                 packets = self.container.demux(self.stream)
                 key = next((packet for packet in packets if packet.is_keyframe), None)
@@ -169,50 +173,50 @@ class Video:
                     first = next(decoded, None)
                     if first and first.pts == key.pts:
                         self._decoded = chain([first], decoded)
-                        self._next, self._last = None, (first.pts - 1 - self._base) * self._tick
+                        self._next_number, self._last_time = None, (first.pts - 1 - self._start) * self._time_base
                         return int(first.pts)
             at, back = at - back, back * 2
         self._rewind()
         return None
 
     def _rewind(self) -> None:
-        """Begin again: jumping to the first frame does not find it in every container."""
+        """Open the file again, because not every container can seek to its first frame."""
         self.container.close()
         if not isinstance(self._file, str):
             self._file.seek(0)
-        self._begin()
+        self._open()
 
     def _frames(self, packets: Iterator[Any]) -> Iterator[Any]:
-        """Decode packets; what is damaged is an error, never a guess."""
-        with self._damage():
+        """Decode packets; raise SourceError for damage, which FFmpeg would conceal."""
+        with self._decode_errors():
             for packet in packets:
                 if packet.is_corrupt:
-                    raise self._wrong("a video that is damaged or was cut off")
+                    raise self._error("the video is damaged or truncated")
                 for frame in packet.decode():
                     if frame.is_corrupt:
-                        raise self._wrong("a video that is damaged: a frame cannot be decoded")
+                        raise self._error("the video is damaged: a frame cannot be decoded")
                     yield frame
 
-    def _wrong(self, message: str, *, reason: str = "bad_video") -> SourceError:
+    def _error(self, message: str, *, reason: str = "bad_video") -> SourceError:
         return SourceError(message, reason=reason, file=self.where)
 
     @contextmanager
-    def _damage(self) -> Iterator[None]:
-        """Make a SourceError of whatever FFmpeg says of a damaged file."""
+    def _decode_errors(self) -> Iterator[None]:
+        """Turn FFmpeg's errors for a damaged file into a SourceError."""
         try:
             yield
         except (av.error.FFmpegError, OSError, ValueError) as error:
-            if _is_pointer(self._file):
-                raise lfs_pointer(self.where) from error
+            if _is_lfs_pointer(self._file):
+                raise lfs_pointer_error(self.where) from error
             why = getattr(error, "strerror", None) or type(error).__name__
             missing = isinstance(error, FileNotFoundError)
-            raise self._wrong(
-                "no such video" if missing else f"a video that cannot be read ({why})",
+            raise self._error(
+                "no such video" if missing else f"the video cannot be read ({why})",
                 reason="missing_video" if missing else "bad_video",
             ) from error
 
 
-def _is_pointer(file: str | IO[bytes]) -> bool:
+def _is_lfs_pointer(file: str | IO[bytes]) -> bool:
     if isinstance(file, str):
         if not Path(file).is_file():
             return False
@@ -223,7 +227,7 @@ def _is_pointer(file: str | IO[bytes]) -> bool:
 
 
 def pixels(frame: Any, images: str) -> bytes:
-    """Encode a decoded frame; for JPEG its planes are taken as they are where that is exact, without a way over RGB."""
+    """Encode a decoded frame; as JPEG, its planes are used without conversion to RGB where that is exact."""
     form, _, quality = images.partition(" ")
     name = frame.format.name
     if form == "jpeg" and name in PLANAR and frame.colorspace in BT601:
@@ -236,7 +240,7 @@ def pixels(frame: Any, images: str) -> bytes:
 
 
 def _plane(plane: Any, table: bytes | None) -> Array:
-    """Take a plane without its padding, and its levels through a table."""
+    """Return a plane [H, W] without padding, its levels mapped through a table."""
     rows = np.frombuffer(plane, np.uint8).reshape(plane.height, plane.line_size)[:, : plane.width]
     if table is None:
         return np.ascontiguousarray(rows)

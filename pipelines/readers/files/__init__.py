@@ -1,1 +1,1 @@
-"""Loose files, a folder or a file for each episode: tables, arrays of NumPy, images, videos and texts."""
+"""Sources with a folder or a file per episode: tables, NumPy arrays, images, videos and texts."""

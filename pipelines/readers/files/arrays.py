@@ -1,4 +1,4 @@
-"""Arrays as NumPy writes them, `npy` and `npz`: never an object, and read in blocks whatever they would inflate to."""
+"""Read NumPy's `npy` and `npz` files in blocks, without objects, whatever they would inflate to."""
 
 import zipfile
 from collections.abc import Callable, Iterator
@@ -11,20 +11,20 @@ import numpy as np
 from numpy.lib import format as npy
 
 from pipelines.readers.fields import BLOCK, LIMIT, Leaf, array_leaf, check_size
-from pipelines.readers.files.piece import Piece
+from pipelines.readers.files.lazy_field import LazyField
 from pipelines.readers.folder import SourceFolder
 from pipelines.readers.names import covers
-from pipelines.readers.pixels import encode, gathered
+from pipelines.readers.pixels import collect_bytes, encode
 from schemas.errors import SourceError
 from schemas.source import Array
 
 MAX_MEMBERS = 10_000
-Opened = Callable[[], Any]  # a context with the open file of one array
+OpenArray = Callable[[], Any]  # a context manager that opens the file of one array
 
 
 @dataclass(frozen=True, slots=True)
-class Header:
-    """What an array says of itself."""
+class NpyHeader:
+    """The header of an `npy` file."""
 
     shape: tuple[int, ...]
     is_fortran: bool
@@ -32,122 +32,124 @@ class Header:
 
     @property
     def size(self) -> int:
-        """Count the bytes."""
+        """The bytes of the array."""
         return self.dtype.itemsize * prod(self.shape)
 
 
-def npy_piece(folder: SourceFolder, name: str, path: str, **told: Any) -> Piece:
+def npy_field(folder: SourceFolder, name: str, path: str, **options: Any) -> LazyField:
     """Describe the array of an `npy` file."""
 
     @contextmanager
-    def opened() -> Iterator[IO[bytes]]:
+    def open_array() -> Iterator[IO[bytes]]:
         with folder.open(name) as file:
             yield file
 
-    return _piece(opened, path, held=folder.size(name) or 0, **told)
+    return _array_field(open_array, path, stored=folder.size(name) or 0, **options)
 
 
-def npz_pieces(folder: SourceFolder, name: str, prefix: str, **told: Any) -> dict[str, Piece]:
+def npz_fields(folder: SourceFolder, name: str, prefix: str, **options: Any) -> dict[str, LazyField]:
     """Describe the arrays of an `npz` file."""
     with _zip(folder, name) as file:
         members = file.infolist()
     if len(members) > MAX_MEMBERS or any(not member.filename.endswith(".npy") for member in members):
-        raise SourceError("holds something else than arrays, or too many", reason="unsupported_field")
-    pieces: dict[str, Piece] = {}
+        raise SourceError(f"expected only arrays, at most {MAX_MEMBERS}", reason="unsupported_field")
+    fields: dict[str, LazyField] = {}
     for member in members:
         path = prefix + member.filename.removesuffix(".npy").replace("/", ".")
-        if covers(told["ignore"], path):
+        if covers(options["ignore"], path):
             continue
 
         @contextmanager
-        def opened(member: zipfile.ZipInfo = member) -> Iterator[IO[bytes]]:
+        def open_array(member: zipfile.ZipInfo = member) -> Iterator[IO[bytes]]:
             with _zip(folder, name) as file, file.open(member) as stream:
                 yield stream
 
-        if path in pieces:
+        if path in fields:
             raise SourceError(f"two arrays are called {path}", reason="unsupported_field")
-        pieces[path] = _piece(opened, path, held=member.file_size, **told)
-    return pieces
+        fields[path] = _array_field(open_array, path, stored=member.file_size, **options)
+    return fields
 
 
 @contextmanager
 def _zip(folder: SourceFolder, name: str) -> Iterator[zipfile.ZipFile]:
     with folder.open_parts(name) as file:
         try:
-            held = zipfile.ZipFile(file)
+            archive = zipfile.ZipFile(file)
         except zipfile.BadZipFile as error:
-            message = "not a whole npz file: it was not written or not copied to its end"
+            message = "the npz file is incomplete: it was not fully written or copied"
             raise SourceError(message, reason="truncated") from error
-        with held:
-            yield held
+        with archive:
+            yield archive
 
 
-def _piece(opened: Opened, path: str, *, held: int, per_episode: Any, images: str, **_: Any) -> Piece:
-    with opened() as stream:
-        header = _header(stream, path)
-        begins = stream.tell()
+def _array_field(
+    open_array: OpenArray, path: str, *, stored: int, per_episode: Any, images: str, **_: Any
+) -> LazyField:
+    with open_array() as stream:
+        header = _read_header(stream, path)
+        header_size = stream.tell()
     is_value = not header.shape or covers(per_episode, path)
     leaf = array_leaf(path, header.dtype, header.shape, is_value=is_value)
-    if held != begins + header.size:
-        message = f"{path} is {held - begins} bytes, and says that it has {header.size}"
+    if stored != header_size + header.size:
+        message = f"{path} has {stored - header_size} bytes, but its header declares {header.size}"
         raise SourceError(message, reason="truncated")
 
     def read(rows: int) -> Any:
         size = header.dtype.itemsize * rows * prod(header.shape[1:])
         check_size(leaf, rows=rows, size=header.size if header.is_fortran else size)
-        with opened() as stream:
-            _header(stream, path)
+        with open_array() as stream:
+            _read_header(stream, path)
             return _read(stream, header, leaf, rows=rows, images=images)
 
-    return Piece(leaf=leaf, count=1 if is_value else header.shape[0], read=read)
+    return LazyField(leaf=leaf, count=1 if is_value else header.shape[0], read=read)
 
 
-def _header(stream: IO[bytes], path: str) -> Header:
+def _read_header(stream: IO[bytes], path: str) -> NpyHeader:
     version = npy.read_magic(stream)
-    if version != (1, 0):  # the others are for structured types
-        raise SourceError(f"{path}: version {version} of npy is not read", reason="unsupported_field")
+    if version != (1, 0):  # other versions are for structured types
+        raise SourceError(f"{path}: version {version} of npy is not supported", reason="unsupported_field")
     shape, is_fortran, dtype = npy.read_array_header_1_0(stream)
     if any(side < 0 for side in shape):
-        raise SourceError(f"{path} has the shape {shape}", reason="unsupported_field")
-    return Header(shape, is_fortran, dtype)
+        raise SourceError(f"{path} has the impossible shape {shape}", reason="unsupported_field")
+    return NpyHeader(shape, is_fortran, dtype)
 
 
-def _read(stream: IO[bytes], header: Header, leaf: Leaf, *, rows: int, images: str) -> Any:
+def _read(stream: IO[bytes], header: NpyHeader, leaf: Leaf, *, rows: int, images: str) -> Any:
     if leaf.form == "value":
-        return _plain(_whole(stream, header).tolist())
+        return _plain(_read_array(stream, header).tolist())
     if header.is_fortran and len(header.shape) > 1:
         if header.size > LIMIT:
-            raise SourceError(f"{leaf.field.path}: more than {LIMIT} bytes in Fortran's order", reason="too_large")
-        blocks = iter([_whole(stream, header)[:rows]])
+            raise SourceError(f"{leaf.field.path}: more than {LIMIT} bytes in Fortran order", reason="too_large")
+        blocks = iter([_read_array(stream, header)[:rows]])
     else:
         blocks = _blocks(stream, header, rows)
     if leaf.form == "frames":
         encoded = (encode(np.ascontiguousarray(frame), images) for block in blocks for frame in block)
-        return gathered(encoded, leaf.field.path, limit=LIMIT)
+        return collect_bytes(encoded, leaf.field.path, limit=LIMIT)
     if leaf.form == "texts":
         return [item.encode() if isinstance(item, str) else item for block in blocks for item in block.tolist()]
     parts = [block.astype(leaf.field.dtype, copy=False) for block in blocks]
     return np.concatenate(parts) if parts else np.empty((0, *header.shape[1:]), leaf.field.dtype)
 
 
-def _blocks(stream: IO[bytes], header: Header, rows: int) -> Iterator[Array]:
-    """Read some rows at a time, and in the end what is left: a checksum stands behind it."""
+def _blocks(stream: IO[bytes], header: NpyHeader, rows: int) -> Iterator[Array]:
+    """Read some rows at a time, then the rest of the stream, whose end verifies the checksum of a zip member."""
     row = header.dtype.itemsize * prod(header.shape[1:])
     count = max(1, BLOCK // max(1, row))
     for start in range(0, rows, count):
-        some = min(count, rows - start)
-        data = stream.read(some * row)
-        if len(data) < some * row:
-            raise SourceError("an array ends early", reason="truncated")
-        yield np.frombuffer(data, header.dtype).reshape(some, *header.shape[1:])
+        block = min(count, rows - start)
+        data = stream.read(block * row)
+        if len(data) < block * row:
+            raise SourceError("the array ends early", reason="truncated")
+        yield np.frombuffer(data, header.dtype).reshape(block, *header.shape[1:])
     while stream.read(BLOCK):
         pass
 
 
-def _whole(stream: IO[bytes], header: Header) -> Array:
+def _read_array(stream: IO[bytes], header: NpyHeader) -> Array:
     data = stream.read(header.size)
     if len(data) < header.size:
-        raise SourceError("an array ends early", reason="truncated")
+        raise SourceError("the array ends early", reason="truncated")
     return np.frombuffer(data, header.dtype).reshape(header.shape, order="F" if header.is_fortran else "C")
 
 

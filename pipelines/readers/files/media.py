@@ -1,4 +1,4 @@
-"""Images, videos and texts of an episode as files: a frame that is lost is an error, never a gap."""
+"""Read the images, videos and texts of an episode; a missing frame is an error."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -7,12 +7,12 @@ from fnmatch import fnmatchcase
 from itertools import pairwise
 from typing import Any
 
-from pipelines.readers.beside import video_type
 from pipelines.readers.fields import LIMIT, MAX_STEPS, VALUE_LIMIT, Leaf
-from pipelines.readers.files.piece import Piece
-from pipelines.readers.folder import LFS_MARK, SourceFolder, lfs_pointer
-from pipelines.readers.names import natural
-from pipelines.readers.pixels import gathered
+from pipelines.readers.files.lazy_field import LazyField
+from pipelines.readers.folder import LFS_MARK, SourceFolder, lfs_pointer_error
+from pipelines.readers.names import natural_key
+from pipelines.readers.pixels import collect_bytes
+from pipelines.readers.sidecars import video_type
 from schemas.errors import SourceError
 from schemas.source import Field
 
@@ -22,26 +22,26 @@ def read_file(folder: SourceFolder, name: str, limit: int) -> bytes:
     with folder.open(name) as file:
         data = file.read(limit + 1)
     if len(data) > limit:
-        raise SourceError(f"more than {limit} bytes", reason="too_large", file=folder.path(name))
+        raise SourceError(f"the file has more than {limit} bytes", reason="too_large", file=folder.path(name))
     if data.startswith(LFS_MARK):
-        raise lfs_pointer(folder.path(name))
+        raise lfs_pointer_error(folder.path(name))
     return data
 
 
-def texts_piece(folder: SourceFolder, name: str, path: str, *, ignore_lines: str | None) -> Piece:
-    """Take the lines of a text file, but for empty ones and those that a pattern names."""
+def text_field(folder: SourceFolder, name: str, path: str, *, ignore_lines: str | None) -> LazyField:
+    """Describe the lines of a text file, without empty ones and those that match the pattern `ignore_lines`."""
     try:
         lines = [line.strip() for line in read_file(folder, name, VALUE_LIMIT).decode("utf-8-sig").splitlines()]
     except UnicodeError as error:
         raise SourceError("not UTF-8", reason="bad_utf8") from error
     texts = [line for line in lines if line and not (ignore_lines and fnmatchcase(line, ignore_lines))]
     field = Field(path=path, kind="text", ragged=1, per_step=False)
-    return Piece(leaf=Leaf(field, "value"), read=lambda _: texts)
+    return LazyField(leaf=Leaf(field, "value"), read=lambda _: texts)
 
 
-def images_piece(folder: SourceFolder, below: str, path: str, *, names: Sequence[str], is_numbered: bool) -> Piece:
-    """Take the images of a folder in the order of their numbers; a gap between those is a lost frame."""
-    ordered = sorted(names, key=natural)
+def image_field(folder: SourceFolder, below: str, path: str, *, names: Sequence[str], is_numbered: bool) -> LazyField:
+    """Describe the images of a folder, in the order of their numbers; a gap in the numbers is an error."""
+    ordered = sorted(names, key=natural_key)
     if is_numbered:
         _check_numbers(ordered, path)
     if len(ordered) > MAX_STEPS:
@@ -54,42 +54,42 @@ def images_piece(folder: SourceFolder, below: str, path: str, *, names: Sequence
         return data
 
     def read(rows: int) -> list[bytes]:
-        return gathered(map(image, ordered[:rows]), path, limit=LIMIT)
+        return collect_bytes(map(image, ordered[:rows]), path, limit=LIMIT)
 
     encoding = "png" if ordered[0].lower().endswith("png") else "jpeg"
     field = Field(path=path, kind="image", dtype="uint8", shape=(None, None, 3), encoding=encoding)
-    return Piece(leaf=Leaf(field, "blobs"), count=len(ordered), read=read)
+    return LazyField(leaf=Leaf(field, "blobs"), count=len(ordered), read=read)
 
 
 def _check_numbers(names: Sequence[str], path: str) -> None:
     numbers = [re.findall(r"[0-9]+", name.rpartition(".")[0]) for name in names]
-    hint = f"; where the numbers are none of frames, declare source.unnumbered = ['{path}']"
-    for name, found in zip(names, numbers, strict=True):
-        if not found:
+    hint = f"; if the names are not numbered by frame, declare source.unnumbered = ['{path}']"
+    for name, digits in zip(names, numbers, strict=True):
+        if not digits:
             raise SourceError(f"{path}: {name} has no number{hint}", reason="frame_count")
     for (before, low), (after, high) in pairwise(zip(names, numbers, strict=True)):
         if int(high[-1]) != int(low[-1]) + 1:
             raise SourceError(f"{path}: frames are missing between {before} and {after}{hint}", reason="frame_count")
 
 
-def video_piece(folder: SourceFolder, name: str, path: str, *, images: str) -> Piece:
-    """Take the frames of a video, encoded as `images` says."""
-    kind, here = video_type(), folder.files.local
+def video_field(folder: SourceFolder, name: str, path: str, *, images: str) -> LazyField:
+    """Describe the frames of a video, encoded as `images` says."""
+    video_class, local = video_type(), folder.files.local
 
     @contextmanager
-    def opened() -> Iterator[Any]:
+    def open_video() -> Iterator[Any]:
         with ExitStack() as stack:
-            file = str(here / name) if here else stack.enter_context(folder.open_parts(name))
-            video = kind(file, where=folder.path(name))
+            file = str(local / name) if local else stack.enter_context(folder.open_parts(name))
+            video = video_class(file, where=folder.path(name))
             stack.callback(video.close)
             yield video
 
     def read(rows: int) -> list[bytes]:
-        with opened() as video:
-            return gathered(video.read(0, rows, images=images), path, limit=LIMIT)
+        with open_video() as video:
+            return collect_bytes(video.read(0, rows, images=images), path, limit=LIMIT)
 
-    with opened() as video:
+    with open_video() as video:
         count = video.count()
     encoding = "png" if images == "png" else "jpeg"
     field = Field(path=path, kind="image", dtype="uint8", shape=(None, None, 3), encoding=encoding)
-    return Piece(leaf=Leaf(field, "video"), count=count, read=read)
+    return LazyField(leaf=Leaf(field, "video"), count=count, read=read)

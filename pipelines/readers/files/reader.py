@@ -1,4 +1,4 @@
-"""Loose files: a folder, or a file, for each episode."""
+"""Read sources in which each episode is a folder or a file."""
 
 import re
 from collections import Counter
@@ -8,25 +8,25 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from pipelines.readers.fields import Leaf, check_same, digest, first_readable
-from pipelines.readers.files.piece import Piece
-from pipelines.readers.files.tree import VIDEOS, files_of, pieces_of, reading
+from pipelines.readers.files.lazy_field import LazyField
+from pipelines.readers.files.tree import VIDEOS, episode_fields, files_of, reading
 from pipelines.readers.find import EPISODE_FOLDER, EPISODE_NAMES, PICKLES
-from pipelines.readers.folder import SourceFolder, pickle_refused
+from pipelines.readers.folder import SourceFolder, pickle_error
 from pipelines.readers.names import covers, matching
-from pipelines.readers.reader import FILMED, SPLIT, Episodes, FilePart, Files, SourceReader, Stored, Values
+from pipelines.readers.reader import SPLIT, VIDEO_EXPANSION, Episodes, FilePart, Files, SourceReader, Stored, Values
 from schemas.declarations.formats import FolderSource
 from schemas.errors import SourceError, UsageError
 from schemas.source import Field
 
-PLACE = "episode_path"  # a per-episode field that every source has
+EPISODE_PATH = "episode_path"  # a per-episode field of every source
 MEDIA = {"blobs", "video"}
 
 
 class EpisodeFilesReader(SourceReader):
     """A folder in which each episode is a folder or a file; without a `source`, their names are guessed.
 
-    What an episode's files are called is what its fields are called. The fields are those of the first episode that
-    can be read.
+    The names of an episode's files become the names of its fields. The first episode that can be read defines the
+    fields.
     """
 
     format = "folder"
@@ -42,37 +42,37 @@ class EpisodeFilesReader(SourceReader):
             raise UsageError(
                 f"{uri}: no such file"
                 if file
-                else f"{uri}: nothing here is called '{self.source.episodes}', as source.episodes says"
+                else f"{uri}: nothing here is called '{self.source.episodes}' (source.episodes)"
             )
-        self.leaves = first_readable(self.names, self._described, otherwise=UsageError(f"{uri}: no episodes"))
+        self.leaves = first_readable(self.names, self._describe, otherwise=UsageError(f"{uri}: no episodes"))
         self.fields: tuple[Field, ...] = tuple(leaf.field for leaf in self.leaves.values())
 
-    def _described(self, name: str) -> dict[str, Leaf]:
+    def _describe(self, name: str) -> dict[str, Leaf]:
         """Describe an episode."""
         with reading(self.place(name)):
-            pieces = pieces_of(self.folder, name, self.source)
-            if not any(piece.count for piece in pieces.values() if piece.leaf.field.per_step):
-                raise SourceError("holds no steps", reason="no_episodes")
-        place = Leaf(Field(path=PLACE, kind="text", per_step=False), "value")
-        return {PLACE: place, **{path: piece.leaf for path, piece in pieces.items()}}
+            fields = episode_fields(self.folder, name, self.source)
+            if not any(field.count for field in fields.values() if field.leaf.field.per_step):
+                raise SourceError("contains no steps", reason="no_episodes")
+        episode_path = Leaf(Field(path=EPISODE_PATH, kind="text", per_step=False), "value")
+        return {EPISODE_PATH: episode_path, **{path: field.leaf for path, field in fields.items()}}
 
     def parts(self) -> Files:
-        """Name one file of each episode, with the size of all of its files."""
+        """Return one file of each episode, with the size of all its files."""
         return {SPLIT: [self._part(name) for name in self.names]}
 
     def _part(self, name: str) -> FilePart:
         try:
             files = files_of(self.folder, name)
-        except SourceError:  # reading it says why
+        except SourceError:  # reported when the episode is read
             files = []
         sizes = self.folder.sizes(files)
         size = sum(size or 0 for size in sizes.values()) if files else None
-        filmed = sum(sizes[file] or 0 for file in files if file.endswith(VIDEOS))
-        becomes = (size or 0) + (FILMED - 1) * filmed
+        video_size = sum(sizes[file] or 0 for file in files if file.endswith(VIDEOS))
+        becomes = (size or 0) + (VIDEO_EXPANSION - 1) * video_size
         return FilePart(name=files[0] if files else name, size=size, count=1, becomes=becomes)
 
     def description(self) -> dict[str, Any]:
-        """Name where the episodes are, and the fields by their digest."""
+        """Return the pattern of the episodes and the digest of the fields."""
         return {"format": self.format, "episodes_at": self.source.episodes, "fields_sha256": digest(self.fields)}
 
     def where(self, part: FilePart) -> str:
@@ -80,72 +80,77 @@ class EpisodeFilesReader(SourceReader):
         return self.place(self._episode(part.name))
 
     def episodes(self, part: FilePart, columns: Collection[str] | None) -> Episodes:
-        """Yield the one episode that a file belongs to."""
+        """Yield the episode that a file belongs to."""
         if part.size is None or self.folder.size(part.name) is None:
             raise SourceError("no such file", reason="missing_file", file=self.place(part.name))
         yield Stored(partial(self._values, self._episode(part.name), columns))
 
     def _episode(self, file: str) -> str:
-        """Find the episode that a file belongs to."""
+        """Return the name of the episode that a file belongs to."""
         above = [file, *map(str, PurePosixPath(file).parents)]
-        return next(name for name in above if name in self._known)
+        return next(name for name in above if name in self._name_set)
 
     @cached_property
-    def _known(self) -> frozenset[str]:
+    def _name_set(self) -> frozenset[str]:
         return frozenset(self.names)
 
     def _values(self, name: str, columns: Collection[str] | None) -> Values:
-        """Read one episode: what it has per step, and what it has once."""
+        """Read one episode: its columns and its per-episode values."""
         metadata: dict[str, Any] = {}
         steps: dict[str, Any] = {}
         with reading(self.place(name)):
-            pieces = pieces_of(self.folder, name, self.source)
-            self._check(pieces)
+            fields = episode_fields(self.folder, name, self.source)
+            self._check(fields)
             for path, leaf in self.leaves.items():
                 if columns is not None and path not in columns:
                     continue
-                if path == PLACE:
+                if path == EPISODE_PATH:
                     metadata[path] = name
-                elif path not in pieces:
+                elif path not in fields:
                     metadata[path] = [] if leaf.field.ragged else None
                 elif leaf.field.per_step:
-                    steps[path] = self._column(leaf, pieces[path])
+                    steps[path] = self._column(leaf, fields[path])
                 else:
-                    metadata[path] = pieces[path].read(1)
+                    metadata[path] = fields[path].read(1)
         return steps, metadata
 
-    def _column(self, leaf: Leaf, piece: Piece) -> Any:
-        rows = self._rows(piece)
-        if leaf.form == "texts" and piece.cells is not None:
-            return piece.cells[:rows]
-        made = piece.read(rows)
-        return made.astype(leaf.field.dtype, copy=False) if leaf.form == "numbers" else made
+    def _column(self, leaf: Leaf, field: LazyField) -> Any:
+        rows = self._rows(field)
+        if leaf.form == "texts" and field.cells is not None:
+            return field.cells[:rows]
+        values = field.read(rows)
+        return values.astype(leaf.field.dtype, copy=False) if leaf.form == "numbers" else values
 
-    def _rows(self, piece: Piece) -> int:
-        return max(0, piece.count - covers(self.source.drop_last, piece.leaf.field.path))
+    def _rows(self, field: LazyField) -> int:
+        return max(0, field.count - covers(self.source.drop_last, field.leaf.field.path))
 
-    def _check(self, pieces: Mapping[str, Piece]) -> None:
-        """Refuse an episode that is not as the first one, or whose frames are not as many as its rows."""
-        known = {path for path in self.leaves if path != PLACE}
-        needed = {path for path in known if self.leaves[path].field.per_step}
-        if missing := sorted(needed - {*pieces}):
-            raise SourceError(f"there is no '{missing[0]}', which the first episode has", reason="contradicts_fields")
-        if more := sorted({*pieces} - known):
+    def _check(self, fields: Mapping[str, LazyField]) -> None:
+        """Raise SourceError if an episode differs from the first one, or has a different number of frames than rows."""
+        known = {path for path in self.leaves if path != EPISODE_PATH}
+        required = {path for path in known if self.leaves[path].field.per_step}
+        if missing := sorted(required - {*fields}):
+            raise SourceError(f"'{missing[0]}' is missing, but the first episode has it", reason="contradicts_fields")
+        if more := sorted({*fields} - known):
             message = f"'{more[0]}' is not in the first episode; leave it out with source.ignore = ['{more[0]}']"
             raise SourceError(message, reason="contradicts_fields")
-        for path, piece in pieces.items():
-            is_text = self.leaves[path].form == "texts" and piece.cells is not None
+        for path, field in fields.items():
+            is_text = self.leaves[path].form == "texts" and field.cells is not None
             if not is_text:
-                check_same(self.leaves[path], piece.leaf)
-        rows = {self._rows(p) for p in pieces.values() if p.leaf.field.per_step and p.leaf.form not in MEDIA}
-        for path, piece in pieces.items():
-            if len(rows) == 1 and piece.leaf.form in MEDIA and self._rows(piece) not in rows:
-                message = f"{path} has {self._rows(piece)} frames, and there are {rows.pop()} rows"
+                check_same(self.leaves[path], field.leaf)
+        rows = {
+            self._rows(field) for field in fields.values() if field.leaf.field.per_step and field.leaf.form not in MEDIA
+        }
+        for path, field in fields.items():
+            if len(rows) == 1 and field.leaf.form in MEDIA and self._rows(field) not in rows:
+                message = f"{path} has {self._rows(field)} frames, but there are {rows.pop()} rows"
                 raise SourceError(message, reason="frame_count")
 
 
 def guess(folder: SourceFolder) -> str:
-    """Guess which names are episodes: numbered folders of one stem, or the files of one kind."""
+    """Guess the pattern of the episodes: numbered folders with one stem, or the files of one type.
+
+    Raises UsageError if there are none.
+    """
     names = folder.names()
     stems = Counter(re.sub(r"[0-9]+$", "", name) for name in names if EPISODE_FOLDER.fullmatch(name))
     if stems:
@@ -154,5 +159,5 @@ def guess(folder: SourceFolder) -> str:
         if any(name.endswith(ending) for name in names):
             return f"*{ending}"
     if pickles := [name for name in names if name.endswith(PICKLES)]:
-        raise pickle_refused(folder.path(pickles[0]))
-    raise UsageError(f"{folder.uri}: no episodes here; source.episodes says how their folders or files are called")
+        raise pickle_error(folder.path(pickles[0]))
+    raise UsageError(f"{folder.uri}: no episodes here; name their folders or files in source.episodes")

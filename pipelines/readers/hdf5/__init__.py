@@ -1,1 +1,1 @@
-"""HDF5 in small pieces: files and groups, and the columns inside them."""
+"""HDF5 sources: their files, groups and columns."""

@@ -1,4 +1,4 @@
-"""Compressed chunks: none may inflate to more than it is declared to hold. The HDF5 library itself sets no limit."""
+"""Check that no compressed chunk inflates beyond its declared size, which the HDF5 library does not check."""
 
 import zlib
 from math import prod
@@ -8,43 +8,43 @@ import h5py
 from pipelines.readers.fields import LIMIT
 from schemas.errors import SourceError
 
-GZIP, LZF = 1, 32000  # as HDF5 numbers its filters
-RATIOS = {GZIP: 1032, LZF: 88}  # what a byte inflates to at most
+GZIP, LZF = 1, 32000  # HDF5's filter numbers
+RATIOS = {GZIP: 1032, LZF: 88}  # the most bytes that one byte inflates to
 PIECE = 1 << 20  # bytes
 
 
 def check_chunks(path: str, dataset: h5py.Dataset) -> None:
-    """Refuse a dataset whose chunks are too large, or inflate to more than they should."""
+    """Raise SourceError if a dataset's chunks are too large, or if one inflates beyond its declared size."""
     if not dataset.chunks:
         return
-    room = prod(dataset.chunks) * dataset.dtype.itemsize
-    if room > LIMIT:
-        raise SourceError(f"{path}: chunks of more than {LIMIT} bytes", reason="too_large")
+    declared = prod(dataset.chunks) * dataset.dtype.itemsize
+    if declared > LIMIT:
+        raise SourceError(f"{path}: its chunks have more than {LIMIT} bytes", reason="too_large")
     creation = dataset.id.get_create_plist()
-    packed = [kind for i in range(creation.get_nfilters()) if (kind := creation.get_filter(i)[0]) in RATIOS]
-    if len(packed) > 1:
-        raise SourceError(f"{path}: chunks that are compressed twice: refused", reason="too_large")
-    if not packed or dataset.id.get_storage_size() * RATIOS[packed[0]] <= LIMIT:
+    compressors = [kind for i in range(creation.get_nfilters()) if (kind := creation.get_filter(i)[0]) in RATIOS]
+    if len(compressors) > 1:
+        raise SourceError(f"{path}: chunks are compressed twice: refused", reason="too_large")
+    if not compressors or dataset.id.get_storage_size() * RATIOS[compressors[0]] <= LIMIT:
         return
     large: list[tuple[int, ...]] = []
 
-    def look(chunk: h5py.h5d.StoreInfo) -> None:
-        if chunk.size * RATIOS[packed[0]] > LIMIT:
+    def collect(chunk: h5py.h5d.StoreInfo) -> None:
+        if chunk.size * RATIOS[compressors[0]] > LIMIT:
             large.append(chunk.chunk_offset)
 
-    dataset.id.chunk_iter(look)
+    dataset.id.chunk_iter(collect)
     for offset in large:
-        if packed[0] == LZF or _inflates(dataset.id.read_direct_chunk(offset)[1], room):
-            raise SourceError(f"{path}: a chunk may inflate to more than it should have", reason="too_large")
+        if compressors[0] == LZF or _inflates_beyond(dataset.id.read_direct_chunk(offset)[1], declared):
+            raise SourceError(f"{path}: a chunk may inflate to more than its declared size", reason="too_large")
 
 
-def _inflates(data: bytes, room: int) -> bool:
-    """Say whether a deflated chunk has more than `room` bytes; one that is damaged has not."""
+def _inflates_beyond(data: bytes, limit: int) -> bool:
+    """Whether a deflated chunk inflates to more than `limit` bytes; False if it is damaged."""
     stream, size = zlib.decompressobj(), 0
     try:
-        while data and not stream.eof and size <= room:
+        while data and not stream.eof and size <= limit:
             size += len(stream.decompress(data, PIECE))
             data = stream.unconsumed_tail
     except zlib.error:
         return False
-    return size > room
+    return size > limit

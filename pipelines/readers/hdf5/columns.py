@@ -1,4 +1,4 @@
-"""Datasets and attributes of HDF5 as columns and values: never an object, never more than fits."""
+"""Read HDF5 datasets and attributes as columns and values, within the size limits and without objects."""
 
 from collections.abc import Collection, Iterator, Mapping
 from math import prod
@@ -10,22 +10,23 @@ import numpy as np
 from pipelines.readers.fields import BLOCK, LIMIT, NUMBERS, VALUE_LIMIT, Leaf, check_size, encoded_leaf
 from pipelines.readers.hdf5.chunks import check_chunks
 from pipelines.readers.names import covers
-from pipelines.readers.pixels import Pixels, encode, gathered, unpadded
+from pipelines.readers.pixels import PixelLayout, collect_bytes, encode, strip_padding
 from schemas.errors import SourceError
 from schemas.images import PNG
 from schemas.source import Array, Column, Field
 
 
 def leaf_of(path: str, dataset: h5py.Dataset, per_episode: Collection[str], *, frames: Mapping[str, str]) -> Leaf:
-    """Describe a dataset; one whose content is no numbers, texts or images is a SourceError.
+    """Describe a dataset.
 
-    `frames` says how some datasets hold images; one that it names and that holds none is a SpecError.
+    `frames` declares how some datasets store images. Raises SpecError if such a dataset holds no images, and
+    SourceError if a dataset holds neither numbers, texts nor images.
     """
     shape, kind = dataset.shape, dataset.dtype
     check_storage(path, dataset)
     if (not shape or covers(per_episode, path)) and path not in frames:
         if kind.itemsize * prod(shape or ()) > VALUE_LIMIT:
-            raise SourceError(f"{path}: more than {VALUE_LIMIT} bytes for one value of an episode", reason="too_large")
+            raise SourceError(f"{path}: more than {VALUE_LIMIT} bytes for one value per episode", reason="too_large")
         return Leaf(value_field(path, kind, shape), "value")
     name, rest = kind.name, shape[1:]
     if channels := _channels(path, dataset, frames.get(path)):
@@ -45,19 +46,19 @@ def leaf_of(path: str, dataset: h5py.Dataset, per_episode: Collection[str], *, f
 
 def _channels(path: str, dataset: h5py.Dataset, words: str | None) -> int | None:
     if words is None:
-        return Pixels.of().channels(dataset.dtype, dataset.shape)
-    return Pixels.of(words).declared_channels(dataset.dtype, dataset.shape, path=path)
+        return PixelLayout.of().channels(dataset.dtype, dataset.shape)
+    return PixelLayout.of(words).declared_channels(dataset.dtype, dataset.shape, path=path)
 
 
 def check_storage(path: str, dataset: h5py.Dataset) -> None:
-    """Refuse values that lie in other files or would inflate without end."""
+    """Raise SourceError if values are in other files, or if a chunk is too large or inflates too much."""
     if dataset.is_virtual or dataset.external:
-        raise SourceError(f"{path} keeps its values in other files: refused", reason="unsafe_link")
+        raise SourceError(f"{path} stores its values in other files: refused", reason="unsafe_link")
     check_chunks(path, dataset)
 
 
 def value_field(path: str, kind: Any, shape: tuple[int, ...] | None) -> Field:
-    """Describe what there is once an episode: a dataset or an attribute."""
+    """Describe a per-episode value, a dataset or an attribute."""
     if kind.name in NUMBERS:
         return Field(path=path, kind="number", dtype=kind.name, shape=shape or (), per_step=False)
     if h5py.check_string_dtype(kind) and len(shape or ()) < 2:
@@ -66,35 +67,35 @@ def value_field(path: str, kind: Any, shape: tuple[int, ...] | None) -> Field:
 
 
 def _unsupported(path: str, kind: Any) -> SourceError:
-    held = "references, or lists of unequal length" if kind.kind == "O" else f"'{kind}'"
+    content = "references, or lists of unequal length" if kind.kind == "O" else f"'{kind}'"
     return SourceError(
-        f"{path} holds {held}: neither numbers nor texts nor images, and what may be a pickle is never read; "
+        f"{path} contains {content}: expected numbers, texts or images, and data that may be a pickle is never read; "
         f"leave it out with source.ignore = ['{path}']",
         reason="unsupported_field",
     )
 
 
 def column(leaf: Leaf, dataset: h5py.Dataset, *, rows: int, images: str, frames: Mapping[str, str]) -> Column:
-    """Read the first `rows` rows; raw frames are encoded as `images` says: `png`, or `jpeg` and a quality."""
+    """Read the first `rows` rows; raw frames are encoded as `images` says, `png`, or `jpeg` and a quality."""
     path = leaf.field.path
     check_size(leaf, rows=rows, size=dataset.dtype.itemsize * rows * prod(dataset.shape[1:]))
     if leaf.form == "numbers":
         return _native(dataset[:rows], leaf.field.dtype)
     blocks = _blocks(dataset, rows)
     if leaf.form == "frames":
-        pixels = Pixels.of(frames.get(path, "hwc"))
+        pixels = PixelLayout.of(frames.get(path, "hwc"))
         encoded = (encode(frame, images) for block in blocks for frame in pixels(block, path))
-        return gathered(encoded, path, limit=LIMIT)
+        return collect_bytes(encoded, path, limit=LIMIT)
     items: Iterator[bytes] = (_bytes(item) for block in blocks for item in block)
     if leaf.form == "padded":
-        items = unpadded(items, path)
+        items = strip_padding(items, path)
     elif leaf.form == "blobs":
         items = (item.rstrip(b"\0") for item in items)
-    return gathered(items, path, limit=LIMIT)
+    return collect_bytes(items, path, limit=LIMIT)
 
 
 def _blocks(dataset: h5py.Dataset, rows: int) -> Iterator[Array]:
-    """Read some whole chunks at a time: each is inflated once."""
+    """Yield blocks of whole chunks, so that each chunk is inflated once."""
     chunk = dataset.chunks[0] if dataset.chunks else 1
     row = dataset.dtype.itemsize * prod(dataset.shape[1:])
     count = max(1, BLOCK // (max(row, 1 << 14) * chunk)) * chunk
@@ -102,14 +103,14 @@ def _blocks(dataset: h5py.Dataset, rows: int) -> Iterator[Array]:
         yield dataset[start : min(start + count, rows)]
 
 
-def value(field: Field, held: Any) -> Any:
-    """Give a value as plain Python: numbers, str, and lists of them; None where it is empty."""
-    if isinstance(held, h5py.Empty):
+def value(field: Field, stored: Any) -> Any:
+    """Return a value as plain Python, numbers, str or lists of them; None if it is empty."""
+    if isinstance(stored, h5py.Empty):
         return None
     if field.kind == "number":
-        return _native(np.asarray(held), field.dtype).tolist()
+        return _native(np.asarray(stored), field.dtype).tolist()
     try:
-        texts = [_bytes(item).decode() for item in np.atleast_1d(np.asarray(held, object))]
+        texts = [_bytes(item).decode() for item in np.atleast_1d(np.asarray(stored, object))]
     except UnicodeError as error:
         raise SourceError(f"{field.path} is not UTF-8", reason="bad_utf8") from error
     return texts if field.ragged else texts[0]

@@ -1,65 +1,67 @@
-"""One episode of an opened HDF5 file: which fields it has, and where each of them is."""
+"""The fields of one episode of an open HDF5 file, and where each is stored."""
 
 from collections.abc import Collection, Mapping
 from typing import Any
 
 import h5py
 
-from pipelines.readers.beside import PLACEHOLDER, Beside
-from pipelines.readers.documents import inside, json_leaf, json_value
+from pipelines.readers.documents import json_leaf, json_value, value_at
 from pipelines.readers.fields import Leaf, check_same
 from pipelines.readers.folder import SourceFolder
 from pipelines.readers.hdf5 import tree
 from pipelines.readers.hdf5.columns import column, leaf_of, value, value_field
 from pipelines.readers.names import covers
+from pipelines.readers.sidecars import PLACEHOLDER, Sidecars
 from schemas.declarations.formats import Hdf5Source
 from schemas.errors import SourceError, SpecError, did_you_mean
 from schemas.source import Column, Field
 
-PLACE, OWN, PARENT = "episode_path", "attrs", "parent"  # per-episode fields that every source has, or may have
-FILE, EPISODE = "file", "episode"  # placeholders: the file's name without its ending, the group's own name
+EPISODE_PATH, OWN, PARENT = "episode_path", "attrs", "parent"  # per-episode fields of every source, or of some
+FILE, EPISODE = "file", "episode"  # placeholders: the file's name without its ending, and the group's name
 
 
-class Held:
-    """One episode: the datasets below its group, its attributes, and what the declaration names beside the file."""
+class Hdf5Episode:
+    """One episode: the datasets below its group, its attributes, and the sidecar files that the declaration names."""
 
     def __init__(self, file: h5py.File, name: str, *, folder: SourceFolder, file_name: str, source: Hdf5Source) -> None:
-        """Walk the group `name`; no values are read."""
+        """Walk the group `name` without reading values."""
         group = tree.group_at(file, name)
         self.source = source
         self.datasets = tree.datasets(group, source.ignore)
         self.attributes = _attributes(group, source.ignore)
         below, _, last = file_name.rpartition("/")
-        self.beside = Beside(folder, below)
+        self.sidecars = Sidecars(folder, below)
         self._values: dict[str, tuple[Leaf | None, Any]] = {
-            PLACE: (_text(PLACE), f"{file_name}{name.rstrip('/')}"),
-            FILE: (_text(FILE), last.rpartition(".")[0]),
-            EPISODE: (_text(EPISODE), name.rpartition("/")[2]),
+            EPISODE_PATH: (_text_leaf(EPISODE_PATH), f"{file_name}{name.rstrip('/')}"),
+            FILE: (_text_leaf(FILE), last.rpartition(".")[0]),
+            EPISODE: (_text_leaf(EPISODE), name.rpartition("/")[2]),
         }
 
     def leaves(self) -> dict[str, Leaf]:
-        """Describe every field; what the declaration names and the episode does not have is a SpecError."""
+        """Describe every field; raise SpecError if the declaration names one that the episode lacks."""
         source = self.source
         self._check_keys()
-        found = [self._described(path, dataset) for path, dataset in self.datasets.items()]
-        for path in (PLACE, *self.attributes, *source.beside, *source.in_json):
-            leaf, _ = self.once(path)
+        leaves = [self._describe(path, dataset) for path, dataset in self.datasets.items()]
+        for path in (EPISODE_PATH, *self.attributes, *source.beside, *source.in_json):
+            leaf, _ = self.per_episode(path)
             if leaf is None:
-                raise SpecError(f"source.in_json: there is nothing at '{path}'{did_you_mean(path, self._near(path))}")
-            found.append(leaf)
-        found += [
+                raise SpecError(
+                    f"source.in_json: there is nothing at '{path}'{did_you_mean(path, self._candidates(path))}"
+                )
+            leaves.append(leaf)
+        leaves += [
             Leaf(Field(path=path, kind="image", dtype="uint8", shape=(None, None, 3)), "video")
             for path in source.videos
         ]
-        named: dict[str, Leaf] = {}
-        for leaf in found:
-            if leaf.field.path in named:
+        by_path: dict[str, Leaf] = {}
+        for leaf in leaves:
+            if leaf.field.path in by_path:
                 raise SourceError(f"two fields are called {leaf.field.path}", reason="unsupported_field")
-            named[leaf.field.path] = leaf
-        return named
+            by_path[leaf.field.path] = leaf
+        return by_path
 
     def _check_keys(self) -> None:
-        """Refuse keys that name what the episode does not have."""
+        """Raise SpecError if a key of `source` names something that the episode lacks."""
         source, paths = self.source, [*self.datasets, *self.source.videos]
         missing = [("frames", path) for path in source.frames if path not in self.datasets]
         for key, prefixes in (("per_episode", source.per_episode), ("drop_last", source.drop_last)):
@@ -71,131 +73,131 @@ class Held:
             for pattern in patterns.values():
                 for path in PLACEHOLDER.findall(pattern):
                     if path not in {*known, *self.datasets}:
-                        raise SpecError(f"source.{key}: '{{{path}}}' is no value{did_you_mean(path, known)}")
+                        raise SpecError(f"source.{key}: '{{{path}}}' is not a value{did_you_mean(path, known)}")
 
-    def once(self, path: str) -> tuple[Leaf | None, Any]:
-        """Describe and read a value of the whole episode; None twice for an attribute or a key that is not there."""
+    def per_episode(self, path: str) -> tuple[Leaf | None, Any]:
+        """Describe and read a per-episode value; return None twice if the attribute or key is missing."""
         if path not in self._values:
-            self._values[path] = None, None  # for a pattern that needs itself
-            self._values[path] = self._once(path)
+            self._values[path] = None, None  # stops a pattern that refers to itself
+            self._values[path] = self._per_episode(path)
         return self._values[path]
 
-    def _once(self, path: str) -> tuple[Leaf | None, Any]:
+    def _per_episode(self, path: str) -> tuple[Leaf | None, Any]:
         source = self.source
         if path in source.in_json:
             return self._in_json(path)
         if path in source.beside:
-            name = self.beside.find(source.beside[path], self._word, missing="missing_file")
-            return _text(path), self.beside.text(name)
+            name = self.sidecars.find(source.beside[path], self._value, missing="missing_file")
+            return _text_leaf(path), self.sidecars.text(name)
         if path in self.datasets:
             leaf = self._leaf(path)
             return leaf, value(leaf.field, self.datasets[path][()]) if leaf.form == "value" else None
         if path not in self.attributes:
             return None, None
         holder, name = self.attributes[path]
-        held = holder.attrs.get_id(name)
-        field = value_field(path, held.dtype, held.shape)
+        attribute = holder.attrs.get_id(name)
+        field = value_field(path, attribute.dtype, attribute.shape)
         return Leaf(field, "value"), value(field, holder.attrs[name])
 
-    def _word(self, path: str) -> Any:
-        return self.once(path)[1]
+    def _value(self, path: str) -> Any:
+        return self.per_episode(path)[1]
 
     def _in_json(self, path: str) -> tuple[Leaf | None, Any]:
-        base, keys = self._base(path)
-        leaf, text = self.once(base) if base else (None, None)
+        base, keys = self._text_and_keys(path)
+        leaf, text = self.per_episode(base) if base else (None, None)
         if text is None:
             return None, None
         if leaf is None or leaf.field.kind != "text" or leaf.field.ragged:
-            raise SourceError(f"{base} is no text, as source.in_json says it is", reason="bad_json")
-        found = inside(text, keys, path=base)
-        return (None, None) if found is None else (json_leaf(path, found), json_value(found))
+            raise SourceError(f"{base} is not a text; source.in_json says it is", reason="bad_json")
+        content = value_at(text, keys, path=base)
+        return (None, None) if content is None else (json_leaf(path, content), json_value(content))
 
-    def _base(self, path: str) -> tuple[str, list[str]]:
-        """Take a path of `in_json` apart: the longest part that is a text, and the keys inside it."""
+    def _text_and_keys(self, path: str) -> tuple[str, list[str]]:
+        """Split a path of `in_json` into its longest prefix that is a text, and the keys inside that text."""
         words = path.split(".")
         texts = {*self.attributes, *self.datasets, *self.source.beside}
         ends = [end for end in range(1, len(words)) if ".".join(words[:end]) in texts]
         return (".".join(words[: ends[-1]]), words[ends[-1] :]) if ends else ("", words)
 
-    def _near(self, path: str) -> list[str]:
-        """Name what a path of `in_json` may have meant."""
-        base, keys = self._base(path)
+    def _candidates(self, path: str) -> list[str]:
+        """List the paths that a wrong path of `in_json` may have meant."""
+        base, keys = self._text_and_keys(path)
         if not base:
             return [*self.attributes, *self.source.beside]
-        there = inside(self.once(base)[1] or "null", keys[:-1], path=base)
-        above = path.removesuffix(keys[-1])
-        return [f"{above}{key}" for key in there] if isinstance(there, dict) else []
+        content = value_at(self.per_episode(base)[1] or "null", keys[:-1], path=base)
+        prefix = path.removesuffix(keys[-1])
+        return [f"{prefix}{key}" for key in content] if isinstance(content, dict) else []
 
     def read(
-        self, wanted: Mapping[str, Leaf], columns: Collection[str] | None
+        self, expected: Mapping[str, Leaf], columns: Collection[str] | None
     ) -> tuple[dict[str, Column], dict[str, Any]]:
-        """Read what there is per step, and what there is once; what is not as in the first episode is a SourceError."""
-        self._check(wanted)
-        asked = [leaf for path, leaf in wanted.items() if columns is None or path in columns]
+        """Read the columns and the per-episode values; raise SourceError if they differ from the first episode's."""
+        self._check(expected)
+        leaves = [leaf for path, leaf in expected.items() if columns is None or path in columns]
         metadata: dict[str, Any] = {}
-        for leaf in asked:
+        for leaf in leaves:
             if not leaf.field.per_step:
-                found, metadata[leaf.field.path] = self.once(leaf.field.path)
-                if found:
-                    check_same(leaf, found)
-        held = [leaf for leaf in asked if leaf.field.per_step and leaf.form != "video"]
-        steps = {leaf.field.path: self._column(leaf) for leaf in held}
-        rows = len(next(iter(steps.values()))) if steps else self._rows(wanted)
-        steps |= {leaf.field.path: self._video(leaf.field.path, rows) for leaf in asked if leaf.form == "video"}
+                actual, metadata[leaf.field.path] = self.per_episode(leaf.field.path)
+                if actual:
+                    check_same(leaf, actual)
+        stored = [leaf for leaf in leaves if leaf.field.per_step and leaf.form != "video"]
+        steps = {leaf.field.path: self._column(leaf) for leaf in stored}
+        rows = len(next(iter(steps.values()))) if steps else self._rows(expected)
+        steps |= {leaf.field.path: self._video(leaf.field.path, rows) for leaf in leaves if leaf.form == "video"}
         return steps, metadata
 
-    def _check(self, wanted: Mapping[str, Leaf]) -> None:
-        """Refuse an episode that lacks a dataset of the first one, or holds more: that would be lost."""
-        known = wanted.keys() - {PLACE, *self.source.beside, *self.source.in_json, *self.source.videos}
-        found = self.datasets.keys() | self.attributes.keys()
-        missing = sorted(path for path in known - found if not covers([OWN, PARENT], path))
-        more = sorted(found - known)
+    def _check(self, expected: Mapping[str, Leaf]) -> None:
+        """Raise SourceError if the episode lacks a field of the first one, or has others, which would be lost."""
+        known = expected.keys() - {EPISODE_PATH, *self.source.beside, *self.source.in_json, *self.source.videos}
+        actual = self.datasets.keys() | self.attributes.keys()
+        missing = sorted(path for path in known - actual if not covers([OWN, PARENT], path))
+        more = sorted(actual - known)
         if missing:
-            raise SourceError(f"there is no '{missing[0]}', which the first episode has", reason="contradicts_fields")
+            raise SourceError(f"'{missing[0]}' is missing, but the first episode has it", reason="contradicts_fields")
         if more:
             message = f"'{more[0]}' is not in the first episode; leave it out with source.ignore = ['{more[0]}']"
             raise SourceError(message, reason="contradicts_fields")
 
-    def _rows(self, wanted: Mapping[str, Leaf]) -> int:
-        """Count the steps where no column is read."""
-        paths = [path for path, leaf in wanted.items() if leaf.field.per_step and path in self.datasets]
+    def _rows(self, expected: Mapping[str, Leaf]) -> int:
+        """Return the number of steps if no column is read."""
+        paths = [path for path, leaf in expected.items() if leaf.field.per_step and path in self.datasets]
         return self._count(paths[0]) if paths else 0
 
     def _count(self, path: str) -> int:
         shape = self.datasets[path].shape
         return max(0, shape[0] - covers(self.source.drop_last, path)) if shape else 0
 
-    def _described(self, path: str, dataset: h5py.Dataset) -> Leaf:
+    def _describe(self, path: str, dataset: h5py.Dataset) -> Leaf:
         return leaf_of(path, dataset, self.source.per_episode, frames=self.source.frames)
 
     def _leaf(self, path: str) -> Leaf:
-        """Describe a dataset; what does not fit the declaration is wrong with this episode, not with that."""
+        """Describe a dataset; a SpecError becomes a SourceError, since the first episode fitted the declaration."""
         try:
-            return self._described(path, self.datasets[path])
+            return self._describe(path, self.datasets[path])
         except SpecError as error:
             raise SourceError(str(error), reason="contradicts_fields") from error
 
     def _column(self, leaf: Leaf) -> Column:
         path = leaf.field.path
         dataset = self.datasets[path]
-        found = self._leaf(path)
-        if found.form == "value" or dataset.shape[0]:  # a camera without a frame cannot show how it is encoded
-            check_same(leaf, found)
+        actual = self._leaf(path)
+        if actual.form == "value" or dataset.shape[0]:  # without a frame, the encoding is unknown
+            check_same(leaf, actual)
         images = self.source.images or "png"
         return column(leaf, dataset, rows=self._count(path), images=images, frames=self.source.frames)
 
     def _video(self, path: str, rows: int) -> Column:
-        name = self.beside.find(self.source.videos[path], self._word, missing="missing_video")
+        name = self.sidecars.find(self.source.videos[path], self._value, missing="missing_video")
         more = covers(self.source.drop_last, path)
-        return self.beside.video(name, frames=rows + more, used=rows, images=self.source.images or "jpeg 95")
+        return self.sidecars.video(name, frames=rows + more, used=rows, images=self.source.images or "jpeg 95")
 
 
-def _text(path: str) -> Leaf:
+def _text_leaf(path: str) -> Leaf:
     return Leaf(Field(path=path, kind="text", per_step=False), "value")
 
 
 def _attributes(group: h5py.Group, ignore: Collection[str]) -> dict[str, tuple[h5py.Group, str]]:
-    """Find the attributes of a group, and of the one it lies in."""
+    """Return the attributes of a group and of its parent by path, each as its group and name."""
     holders = {OWN: group} if group.name == "/" else {OWN: group, PARENT: group.parent}
-    named = {f"{prefix}.{name}": (held, name) for prefix, held in holders.items() for name in held.attrs}
-    return {path: place for path, place in named.items() if not covers(ignore, path)}
+    by_path = {f"{prefix}.{name}": (owner, name) for prefix, owner in holders.items() for name in owner.attrs}
+    return {path: attribute for path, attribute in by_path.items() if not covers(ignore, path)}

@@ -1,1 +1,1 @@
-"""LeRobotDataset in small pieces: its description, its table of episodes, its columns."""
+"""LeRobotDataset sources: their metadata, columns and cameras."""

@@ -1,4 +1,4 @@
-"""The Parquet files of a LeRobotDataset: rows of one episode after the other, their columns as numbers and bytes."""
+"""Read the rows of a LeRobotDataset's Parquet files as columns of numbers and bytes."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -10,19 +10,19 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pipelines.readers.folder import LFS_MARK, SourceFolder, lfs_pointer
-from pipelines.readers.lerobot.info import Feature
+from pipelines.readers.folder import LFS_MARK, SourceFolder, lfs_pointer_error
+from pipelines.readers.lerobot.info import FeatureInfo
 from schemas.errors import SourceError
 from schemas.source import Array, Field, Ragged
 
-BATCH = 256  # rows that are decoded at a time
-BUFFER = 1 << 20  # bytes that are read of a column at a time
+BATCH = 256  # rows decoded at a time
+BUFFER = 1 << 20  # bytes of a column read at a time
 LIMIT = 1 << 30  # bytes of one column of an episode
 
 
 @contextmanager
 def reading(path: str) -> Iterator[None]:
-    """Make a SourceError of whatever Arrow says of a damaged file."""
+    """Turn Arrow's errors for a damaged file into a SourceError."""
     try:
         yield
     except FileNotFoundError as error:
@@ -33,41 +33,43 @@ def reading(path: str) -> Iterator[None]:
 
 
 @contextmanager
-def opened(folder: SourceFolder, name: str) -> Iterator[pq.ParquetFile]:
-    """Open a Parquet file; one that is none, or was cut off, is a SourceError."""
+def open_parquet(folder: SourceFolder, name: str) -> Iterator[pq.ParquetFile]:
+    """Open a Parquet file; raise SourceError if it is truncated or not a Parquet file."""
     path, here = folder.path(name), folder.files.local
     with (folder.open if here else folder.open_parts)(name) as file:
         try:
-            held = pq.ParquetFile(file, buffer_size=BUFFER, pre_buffer=False)
-            held.schema_arrow  # noqa: B018 - damaged names are found here
+            parquet = pq.ParquetFile(file, buffer_size=BUFFER, pre_buffer=False)
+            parquet.schema_arrow  # noqa: B018 - detects damaged names
         except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
             file.seek(0)
             if file.read(len(LFS_MARK)) == LFS_MARK:
-                raise lfs_pointer(path) from error
-            message = "not a whole Parquet file: it was not written or not copied to its end"
+                raise lfs_pointer_error(path) from error
+            message = "not a complete Parquet file: it was not fully written or copied"
             raise SourceError(message, reason="bad_parquet", file=path) from error
-        yield held
+        yield parquet
 
 
-def field_of(path: str, kind: pa.DataType, feature: Feature | None) -> Field:
-    """Describe a column; one that holds neither numbers nor texts nor images is a SourceError."""
+def field_of(path: str, kind: pa.DataType, feature: FeatureInfo | None) -> Field:
+    """Describe a column; raise SourceError if it holds neither numbers, texts nor images."""
     doc = ", ".join(feature.names) if feature else ""
-    kind = stored(kind)
+    kind = storage_type(kind)
     if is_image(kind):
-        deep = feature is not None and feature.is_depth
-        return Field(path=path, kind="image", dtype="uint16" if deep else "uint8", shape=(None, None, 1 if deep else 3))
+        is_depth = feature is not None and feature.is_depth
+        return Field(
+            path=path, kind="image", dtype="uint16" if is_depth else "uint8", shape=(None, None, 1 if is_depth else 3)
+        )
     sizes: list[int | None] = []
     while is_list(kind):
         sizes.append(kind.list_size if pa.types.is_fixed_size_list(kind) else None)
-        kind = stored(kind.value_type)
+        kind = storage_type(kind.value_type)
     if pa.types.is_boolean(kind) or pa.types.is_integer(kind) or pa.types.is_floating(kind):
         dtype = np.dtype(kind.to_pandas_dtype()).name
-        told = (
+        declared = (
             feature.shape
             if feature and len(feature.shape) == len(sizes) and min(feature.shape, default=1) > 0
             else None
         )
-        shape = [size or (told[i] if told else None) for i, size in enumerate(sizes)]
+        shape = [size or (declared[i] if declared else None) for i, size in enumerate(sizes)]
         if None in shape and set(shape) == {None}:
             return Field(path=path, kind="number", dtype=dtype, ragged=len(shape), doc=doc)
         if None not in shape:
@@ -75,36 +77,36 @@ def field_of(path: str, kind: pa.DataType, feature: Feature | None) -> Field:
     elif not sizes and is_text(kind):
         return Field(path=path, kind="text", doc=doc)
     raise SourceError(
-        f"{path} holds '{kind}'{' in lists' if sizes else ''}: neither numbers nor texts nor images; "
+        f"{path} contains '{kind}'{' in lists' if sizes else ''}: expected numbers, texts or images; "
         f"leave it out with source.ignore = ['{path}']",
         reason="unsupported_field",
     )
 
 
-def stored(kind: pa.DataType) -> pa.DataType:
-    """Give the type under an extension (`datasets` brings some for arrays) or a dictionary."""
+def storage_type(kind: pa.DataType) -> pa.DataType:
+    """Return the type under an extension type, such as those of `datasets` for arrays, or under a dictionary."""
     if isinstance(kind, pa.BaseExtensionType):
-        return stored(kind.storage_type)
+        return storage_type(kind.storage_type)
     return kind.value_type if pa.types.is_dictionary(kind) else kind
 
 
 def is_list(kind: pa.DataType) -> bool:
-    """Say whether it is a list of any sort."""
+    """Whether a type is any kind of list."""
     return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind))
 
 
 def is_text(kind: pa.DataType) -> bool:
-    """Say whether it is text."""
+    """Whether a type is text."""
     return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
 
 
 def is_image(kind: pa.DataType) -> bool:
-    """Say whether it is a struct of bytes and path, as `datasets` has images."""
+    """Whether a type is a struct of bytes and path, as `datasets` stores images."""
     return bool(pa.types.is_struct(kind) and {kind.field(i).name for i in range(kind.num_fields)} == {"bytes", "path"})
 
 
-def plain(column: pa.ChunkedArray) -> pa.Array:
-    """Make one array of a column, of the type under extensions and dictionaries."""
+def to_array(column: pa.ChunkedArray) -> pa.Array:
+    """Return a column as one array, without extension types and dictionaries."""
     array = column.combine_chunks()
     array = pa.concat_arrays(array.chunks) if isinstance(array, pa.ChunkedArray) else array
     while isinstance(array, pa.ExtensionArray):
@@ -113,90 +115,90 @@ def plain(column: pa.ChunkedArray) -> pa.Array:
 
 
 def numbers(column: pa.ChunkedArray, field: Field) -> Array | Ragged:
-    """Take numbers as they are stored; a null is NaN, as pandas writes it, and an error where there is no NaN."""
-    array, lengths = plain(column), []
+    """Return the numbers of a column; a null becomes NaN, and is an error in integers and booleans."""
+    array, lengths = to_array(column), []
     rows = len(array)
     while is_list(array.type):
         if array.null_count:
-            raise _wrong(field, "a list is missing")
+            raise _column_error(field, "a list is missing")
         lengths.append(pc.list_value_length(array).to_numpy().astype(np.int64))
         array = array.flatten()
         array = array.storage if isinstance(array, pa.ExtensionArray) else array
     if array.null_count and not pa.types.is_floating(array.type):
-        raise _wrong(field, "a value is missing")
+        raise _column_error(field, "a value is missing")
     values: Array = array.to_numpy(zero_copy_only=False)
     if not np.can_cast(values.dtype, field.dtype, "safe") or values.dtype.kind != np.dtype(field.dtype).kind:
-        raise _wrong(field, f"numbers of {values.dtype}, not of {field.dtype}")
+        raise _column_error(field, f"the numbers are {values.dtype}, expected {field.dtype}")
     values = values.astype(field.dtype, copy=False)
     if field.ragged:
         return Ragged(values, tuple(lengths))
     sizes = [int(size) for size in field.shape if size is not None]
     if len(lengths) != len(sizes) or any((length != size).any() for length, size in zip(lengths, sizes, strict=True)):
-        raise _wrong(field, f"values of another shape than {sizes}")
+        raise _column_error(field, f"the values do not have the shape {sizes}")
     return values.reshape(rows, *sizes)
 
 
 def texts(column: pa.ChunkedArray) -> list[bytes]:
-    """Take texts; a missing one is empty."""
-    return [item or b"" for item in plain(column).cast(pa.binary()).to_pylist()]
+    """Return the texts of a column; a missing one is empty."""
+    return [item or b"" for item in to_array(column).cast(pa.binary()).to_pylist()]
 
 
 def images(column: pa.ChunkedArray) -> Iterator[tuple[bytes | None, str | None]]:
-    """Take encoded images, or the paths of files that hold them."""
-    array = plain(column)
+    """Yield the encoded images of a column, and the paths of their files."""
+    array = to_array(column)
     parts = (pc.struct_field(array, name).to_pylist() for name in ("bytes", "path"))
     return zip(*parts, strict=True)
 
 
-def _wrong(field: Field, what: str) -> SourceError:
-    return SourceError(f"{field.path}: {what}", reason="contradicts_fields")
+def _column_error(field: Field, message: str) -> SourceError:
+    return SourceError(f"{field.path}: {message}", reason="contradicts_fields")
 
 
-class Rows:
-    """The rows of one file, read from its start to its end; what is asked for should lie in that order."""
+class ParquetRows:
+    """The rows of a Parquet file; reading them in order decodes each row once."""
 
     def __init__(self, file: pq.ParquetFile, columns: Sequence[str], path: str) -> None:
-        """Read nothing yet."""
+        """Keep the file; nothing is read yet."""
         self.file, self.columns, self.path = file, list(columns), path
         sizes = [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
         self.starts = np.concatenate(([0], np.cumsum(sizes, dtype=np.int64)))
-        self._at = -1  # the row that the batches go on with; -1: there are none
-        self._rest: pa.Table | None = None
+        self._position = -1  # the next row of the batches; -1: there are none
+        self._remainder: pa.Table | None = None
         self._batches: Iterator[pa.RecordBatch] = iter(())
 
     def read(self, start: int, stop: int) -> pa.Table:
-        """Give some rows."""
+        """Read rows `start` to `stop`."""
         with reading(self.path):
             return self._read(start, stop)
 
     def _read(self, start: int, stop: int) -> pa.Table:
         group = int(np.searchsorted(self.starts, start, side="right")) - 1
-        if self._at < 0 or start < self._at or self.starts[group] > self._at:
-            self._at, self._rest = int(self.starts[group]), None
+        if self._position < 0 or start < self._position or self.starts[group] > self._position:
+            self._position, self._remainder = int(self.starts[group]), None
             groups = range(group, self.file.num_row_groups)
             self._batches = self.file.iter_batches(BATCH, row_groups=groups, columns=self.columns, use_threads=False)
-        taken: list[pa.Table] = []
-        while self._at < stop:
-            table = self._rest if self._rest is not None else self._batch()
-            end = self._at + len(table)
-            first, last = max(start, self._at), min(stop, end)
-            taken.append(table.slice(first - self._at, max(0, last - first)))
-            self._rest = table.slice(stop - self._at) if end > stop else None
-            self._at = last
-            if sum(part.nbytes for part in taken) > LIMIT * len(self.columns):
-                raise SourceError(f"more than {LIMIT} bytes a column", reason="too_large", file=self.path)
-        return pa.concat_tables(taken) if taken else self.file.schema_arrow.empty_table()
+        parts: list[pa.Table] = []
+        while self._position < stop:
+            table = self._remainder if self._remainder is not None else self._batch()
+            end = self._position + len(table)
+            first, last = max(start, self._position), min(stop, end)
+            parts.append(table.slice(first - self._position, max(0, last - first)))
+            self._remainder = table.slice(stop - self._position) if end > stop else None
+            self._position = last
+            if sum(part.nbytes for part in parts) > LIMIT * len(self.columns):
+                raise SourceError(f"more than {LIMIT} bytes per column", reason="too_large", file=self.path)
+        return pa.concat_tables(parts) if parts else self.file.schema_arrow.empty_table()
 
     def _batch(self) -> pa.Table:
         batch = next(self._batches, None)
         if batch is None:
-            raise SourceError("holds fewer rows than it says", reason="bad_parquet", file=self.path)
+            raise SourceError("contains fewer rows than its footer declares", reason="bad_parquet", file=self.path)
         return pa.Table.from_batches([batch])
 
     def runs(self, column: str) -> dict[int, tuple[int, int]]:
-        """Find the rows of each episode: where the numbers in `column` change; one that comes back is an error."""
-        found: dict[int, tuple[int, int]] = {}
-        at, last = 0, None
+        """Return the rows of each episode by the numbers in `column`; raise SourceError if they are not consecutive."""
+        runs: dict[int, tuple[int, int]] = {}
+        offset, last = 0, None
         with reading(self.path):
             for batch in self.file.iter_batches(1 << 16, columns=[column], use_threads=False):
                 values = batch.column(column).to_numpy(zero_copy_only=False)
@@ -205,20 +207,20 @@ class Rows:
                     if start == stop:
                         continue
                     index = int(values[start])
-                    if index in found and index != last:
-                        message = f"the rows of episode {index} do not lie together"
+                    if index in runs and index != last:
+                        message = f"the rows of episode {index} are not consecutive"
                         raise SourceError(message, reason="bad_parquet", file=self.path)
-                    found[index] = (found[index][0] if index == last else at + start, at + stop)
+                    runs[index] = (runs[index][0] if index == last else offset + start, offset + stop)
                     last = index
-                at += len(values)
-        return found
+                offset += len(values)
+        return runs
 
 
 def check_size(rows: int, fields: Iterable[Field]) -> None:
-    """Refuse columns that would not fit into memory, before they are read."""
+    """Raise SourceError if a column would be too large, before it is read."""
     for field in fields:
         if field.kind == "number":
             size = rows * prod(size or 1 for size in field.shape) * np.dtype(field.dtype).itemsize
             if size > LIMIT:
-                message = f"{field.path}: {rows} steps of {size} bytes together; the limit is {LIMIT}"
+                message = f"{field.path}: {rows} steps with {size} bytes in total; the limit is {LIMIT} bytes"
                 raise SourceError(message, reason="too_large")

@@ -1,4 +1,4 @@
-"""The steps of one episode of a LeRobotDataset: columns, images and the text of its task, checked for their order."""
+"""Read the steps of one episode of a LeRobotDataset, and check their order in time."""
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from pipelines.readers.folder import inside
+from pipelines.readers.folder import safe_path
 from pipelines.readers.lerobot import columns
 from pipelines.readers.lerobot.cameras import Cameras
-from pipelines.readers.lerobot.columns import Rows
-from pipelines.readers.lerobot.fields import TASK, TASKS, TIME, Features
-from pipelines.readers.lerobot.places import Places
+from pipelines.readers.lerobot.columns import ParquetRows
+from pipelines.readers.lerobot.fields import TASK, TASKS, TIME, DatasetFields
+from pipelines.readers.lerobot.paths import EpisodePaths
 from schemas.errors import SourceError
 from schemas.source import Array, Bytes, Column, Field
 
@@ -20,74 +20,80 @@ FRAME = "frame_index"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Steps:
-    """What is to be read of each episode."""
+class StepReader:
+    """Reads the selected fields of episodes, one episode at a time."""
 
-    places: Places
-    features: Features
+    paths: EpisodePaths
+    fields: DatasetFields
     tasks: Mapping[int, str]
     cameras: Cameras
-    wanted: Collection[str] | None  # paths; None: all
+    selected: Collection[str] | None  # paths of fields; None: all
 
     def columns(self) -> list[str]:
-        """Name the columns that are needed: those wanted, and those that tell the order."""
-        needed = {TIME, FRAME, *([TASKS] if self._wants(TASK) else [])}
-        return [name for name in self.features.stored if name in needed or self._wants(name)]
+        """Return the columns to read: the selected ones, and those that show the order."""
+        required = {TIME, FRAME, *([TASKS] if self._is_selected(TASK) else [])}
+        return [name for name in self.fields.stored if name in required or self._is_selected(name)]
 
-    def _wants(self, path: str) -> bool:
-        return self.wanted is None or path in self.wanted
+    def _is_selected(self, path: str) -> bool:
+        return self.selected is None or path in self.selected
 
-    def read(self, rows: Rows, row: int, run: tuple[int, int] | None) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Read the episode of one row of the table: what it has per step, and what it has once."""
-        told = self.places.episodes.row(row)
+    def read(self, rows: ParquetRows, row: int, run: tuple[int, int] | None) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Read the episode in one row of the table: its columns and its per-episode values.
+
+        `run` is the range of its rows in the file. Raises SourceError if the rows contradict the table.
+        """
+        declared = self.paths.episodes.row(row)
         if run is None:
-            raise SourceError("holds no row of this episode", reason="missing_record")
+            raise SourceError("contains no row of this episode", reason="missing_record")
         count = run[1] - run[0]
-        if count != told["length"]:
-            message = f"holds {count} rows of this episode, meta/ says {told['length']}"
+        if count != declared["length"]:
+            message = f"contains {count} rows of this episode, but meta/ declares {declared['length']}"
             raise SourceError(message, reason="row_count")
-        columns.check_size(count, (self.features.stored[name] for name in rows.columns))
+        columns.check_size(count, (self.fields.stored[name] for name in rows.columns))
         table = rows.read(*run)
-        steps = {name: self._column(table[name], self.features.stored[name], row) for name in rows.columns}
+        steps = {name: self._column(table[name], self.fields.stored[name], row) for name in rows.columns}
         check_order(steps)
-        if self.features.has_task and self._wants(TASK):
+        if self.fields.has_task and self._is_selected(TASK):
             steps[TASK] = self._texts(np.asarray(steps[TASKS]))
-        for key in self.features.beside:
-            if self._wants(key):
+        for key in self.fields.cameras:
+            if self._is_selected(key):
                 steps[key] = self.cameras.frames(key, row, steps=count)
-        metadata = {field.path: told[name] for name, field in self.features.episode.items() if self._wants(field.path)}
-        return {path: column for path, column in steps.items() if self._wants(path)}, metadata
+        metadata = {
+            field.path: declared[name] for name, field in self.fields.episode.items() if self._is_selected(field.path)
+        }
+        return {path: column for path, column in steps.items() if self._is_selected(path)}, metadata
 
     def _column(self, column: pa.ChunkedArray, field: Field, row: int) -> Column:
         if field.kind == "number":
             return columns.numbers(column, field)
         if field.kind == "text":
             return columns.texts(column)
-        held = columns.images(column)
-        return [data or self._image(field.path, row, step=step, path=path) for step, (data, path) in enumerate(held)]
+        images = columns.images(column)
+        return [data or self._image(field.path, row, step=step, path=path) for step, (data, path) in enumerate(images)]
 
     def _image(self, key: str, row: int, *, step: int, path: str | None) -> Bytes:
-        """Read an image from the file that the table names; where it names none, the frame is missing.
+        """Read an image from the file that the table names; return no bytes if it names none.
 
-        Names from the machine that recorded it are of no use: there LeRobot's own place is looked at.
+        If info.json has a template for images, or the name is an absolute path of the recording machine, the template's
+        path is read instead.
         """
         if path is None:
             return b""
-        info = self.places.info
+        info = self.paths.info
         is_usual = info.templates["image_path"] is not None or path.startswith("/")
-        name = self.places.image(key, row, step) if is_usual else inside(path, where=info.where)
+        name = self.paths.image(key, row, step) if is_usual else safe_path(path, where=info.where)
         return self.cameras.folder.read(name)
 
     def _texts(self, numbers: Array) -> list[bytes]:
-        known = {number: text.encode() for number, text in self.tasks.items()}
-        found: list[int] = numbers.ravel().tolist()
-        if missing := sorted(set(found) - known.keys()):
+        text_by_number = {number: text.encode() for number, text in self.tasks.items()}
+        task_numbers: list[int] = numbers.ravel().tolist()
+        if missing := sorted(set(task_numbers) - text_by_number.keys()):
             raise SourceError(f"{TASKS} {missing[0]} has no text in meta/tasks", reason="unknown_task")
-        return [known[number] for number in found]
+        return [text_by_number[number] for number in task_numbers]
 
 
 def check_order(steps: Mapping[str, Any]) -> None:
-    """Refuse rows that are not in the order of time: then frames of a video would lie beside other steps."""
+    """Raise SourceError if rows are not in order of time, since video frames would then belong to other steps."""
     for name in (TIME, FRAME):
         values = steps.get(name)
         if not isinstance(values, np.ndarray) or values.size != len(values):
@@ -95,10 +101,12 @@ def check_order(steps: Mapping[str, Any]) -> None:
         values = values.ravel().astype(np.float64)
         if not np.isfinite(values).all():
             step = int(np.argmin(np.isfinite(values)))
-            raise SourceError(f"{name} is {values[step]} at step {step}", reason="bad_timestamps")
+            raise SourceError(
+                f"{name} is {values[step]} at step {step}, expected a finite number", reason="bad_timestamps"
+            )
         bad = np.diff(values) <= 0 if name == TIME else np.diff(values) != 1
         if bad.any():
             step = int(np.argmax(bad)) + 1
             message = f"{name} goes from {values[step - 1]:g} to {values[step]:g} at step {step}"
-            advice = f"; should that be so, leave it out with source.ignore = ['{name}']"
-            raise SourceError(message + advice, reason="bad_timestamps")
+            fix = f"; if that is intended, leave it out with source.ignore = ['{name}']"
+            raise SourceError(message + fix, reason="bad_timestamps")

@@ -1,1 +1,1 @@
-"""RLDS as bytes: TFRecord framing, the `tf.train.Example` wire format, `features.json`. No TensorFlow."""
+"""RLDS without TensorFlow: TFRecord framing, the `tf.train.Example` wire format and `features.json`."""

@@ -1,4 +1,4 @@
-"""`tf.train.Example` straight from and to its wire format.
+"""Read and write the wire format of `tf.train.Example`.
 
     Example  { features = 1: Features }
     Features { feature = 1: map<string key = 1, Feature value = 2> }
@@ -14,7 +14,7 @@ import numpy as np
 from schemas.errors import SourceError
 from schemas.source import Array, Bytes
 
-Value = tuple[int, memoryview]  # which list (1 bytes, 2 floats, 3 ints), and its still encoded content
+Value = tuple[int, memoryview]  # the type of a list (1 bytes, 2 floats, 3 ints), and its encoded content
 BYTES, FLOATS, INTS = 1, 2, 3
 NOTHING: Value = (0, memoryview(b""))
 LEN = 2  # the wire type of everything with a length
@@ -24,13 +24,13 @@ LISTS = {kind << 3 | LEN for kind in (BYTES, FLOATS, INTS)}
 
 
 def varint(buf: memoryview, pos: int) -> tuple[int, int]:
-    """Read one varint: its value and the position after it."""
+    """Read a varint; return its value and the position after it."""
     value = shift = 0
     while True:
         try:
             byte = buf[pos]
         except IndexError as error:
-            raise SourceError("a message ends inside a number", reason="malformed_record") from error
+            raise SourceError("the message ends inside a number", reason="malformed_record") from error
         pos += 1
         value |= (byte & 0x7F) << shift
         if byte < 0x80:
@@ -41,7 +41,7 @@ def varint(buf: memoryview, pos: int) -> tuple[int, int]:
 
 
 def fields(buf: memoryview) -> list[tuple[int, memoryview]]:
-    """Split one message into (field number, content)."""
+    """Split a message into pairs of field number and content."""
     out = []
     pos, end = 0, len(buf)
     while pos < end:
@@ -56,16 +56,16 @@ def fields(buf: memoryview) -> list[tuple[int, memoryview]]:
         else:
             raise SourceError(f"wire type {wire} in a tf.train.Example", reason="malformed_record")
         if pos + size > end:
-            raise SourceError("a field reaches beyond its message", reason="malformed_record")
+            raise SourceError("a field extends beyond its message", reason="malformed_record")
         out.append((tag >> 3, buf[pos : pos + size]))
         pos += size
     return out
 
 
 def parse(record: memoryview) -> dict[str, Value]:
-    """Find the features of one Example without decoding their values.
+    """Return the features of an Example without decoding their values.
 
-    A record that is not an Example is a SourceError.
+    Raises SourceError if the record is not an Example.
     """
     try:
         maps = [content for number, content in fields(record) if number == 1]
@@ -75,7 +75,7 @@ def parse(record: memoryview) -> dict[str, Value]:
 
 
 def _entry(pair: memoryview) -> tuple[str, Value]:
-    """Read one entry of the map; the common layout (a short key, then one list) at once, others field by field."""
+    """Read one entry of the map, with a fast path for the common layout: a short key, then one list."""
     size = len(pair)
     key_end = 2 + pair[1] if size > 1 else size
     if key_end + 4 < size and pair[0] == KEY and pair[1] < 0x80 and pair[key_end] == VALUE:
@@ -102,7 +102,7 @@ def floats(value: Value) -> Array:
     try:
         packed = [np.frombuffer(part, "<f4") for number, part in fields(content) if number == 1]
     except ValueError as error:
-        raise SourceError(f"a float list of broken length ({error})", reason="malformed_record") from error
+        raise SourceError(f"the float list has a wrong length ({error})", reason="malformed_record") from error
     return packed[0] if len(packed) == 1 else np.concatenate([np.zeros(0, np.float32), *packed])
 
 
@@ -122,14 +122,14 @@ def varints(encoded: Array) -> Array:
     ends = np.flatnonzero(encoded < 0x80)
     starts = np.concatenate(([0], ends[:-1] + 1))
     if len(encoded) and (not len(ends) or ends[-1] != len(encoded) - 1 or (ends - starts).max() > 9):
-        raise SourceError("an integer list ends inside a varint", reason="malformed_record")
+        raise SourceError("the integer list ends inside a varint", reason="malformed_record")
     place = np.arange(len(encoded)) - np.repeat(starts, ends - starts + 1)
     parts = (encoded & 0x7F).astype(np.uint64) << (7 * place).astype(np.uint64)
     return np.bitwise_or.reduceat(parts, starts).view(np.int64)
 
 
 def blobs(value: Value) -> list[Bytes]:
-    """Decode a bytes list; the items are views into the record."""
+    """Decode a bytes list; the items are views of the record."""
     content = _content(value, BYTES, "bytes")
     out: list[Bytes] = []
     pos, end = 0, len(content)
@@ -142,22 +142,24 @@ def blobs(value: Value) -> list[Bytes]:
                     size, start = varint(content, pos + 1)
             pos = start + size
             if tag != BYTES_ITEM or pos > end:
-                raise SourceError("a byte string reaches beyond its list", reason="malformed_record")
+                raise SourceError("a byte string extends beyond its list", reason="malformed_record")
             out.append(content[start:pos])
     except IndexError as error:
-        raise SourceError("a bytes list ends inside a length", reason="malformed_record") from error
+        raise SourceError("the bytes list ends inside a length", reason="malformed_record") from error
     return out
 
 
 def _content(value: Value, kind: int, name: str) -> memoryview:
     if value[0] != kind and value is not NOTHING:
-        found = {BYTES: "bytes", FLOATS: "floats", INTS: "integers"}.get(value[0], "nothing known")
-        raise SourceError(f"features.json promises {name}, the record holds {found}", reason="contradicts_features")
+        actual = {BYTES: "bytes", FLOATS: "floats", INTS: "integers"}.get(value[0], "an unknown type")
+        raise SourceError(
+            f"features.json declares {name}, but the record contains {actual}", reason="contradicts_features"
+        )
     return value[1]
 
 
 def encode(features: Mapping[str, Array | Sequence[Bytes]]) -> bytes:
-    """Write one Example; float arrays are stored as float32, integer and boolean ones as int64."""
+    """Encode an Example, floats as float32, integers and booleans as int64."""
     entries = []
     for key, values in features.items():
         name = key.encode()
@@ -186,13 +188,13 @@ def encode_varints(numbers: Array) -> bytes:
     >>> encode_varints(np.array([1, 300])).hex()
     '01ac02'
     """
-    rest = numbers.view(np.uint64)
-    if not len(rest) or int(rest.max()) < 0x80:
-        return rest.astype(np.uint8).tobytes()
-    groups = rest[:, None] >> np.arange(0, 70, 7, dtype=np.uint64)
+    unsigned = numbers.view(np.uint64)
+    if not len(unsigned) or int(unsigned.max()) < 0x80:
+        return unsigned.astype(np.uint8).tobytes()
+    groups = unsigned[:, None] >> np.arange(0, 70, 7, dtype=np.uint64)
     groups[:, -1] &= np.uint64(1)
     used = np.maximum(1, 10 - (groups[:, ::-1] != 0).argmax(axis=1))
-    used[rest == 0] = 1
+    used[unsigned == 0] = 1
     column = np.arange(10)
     more = np.where(column < used[:, None] - 1, 0x80, 0).astype(np.uint8)
     encoded = (groups & np.uint64(0x7F)).astype(np.uint8) | more

@@ -1,9 +1,10 @@
-"""`features.json`: which values an RLDS dataset holds and how `tensorflow-datasets` stored them.
+"""Read `features.json`, and decode the values of an RLDS dataset as `tensorflow-datasets` stored them.
 
-What `tensorflow-datasets` does (`core/example_serializer.py`, `core/features/`): the tree is flattened with "/";
-every value of `steps` is stored end to end over the steps; sequences inside a step become `ragged_flat_values` plus
-`ragged_row_lengths_i`; integers and booleans are int64, floats (float64 too) are float32, uint64 is bit-cast; a tensor
-with an encoding is one byte string a step, and with several unknown dimensions its shape lies beside it.
+`tensorflow-datasets` (`core/example_serializer.py`, `core/features/`) flattens the tree of features with "/" and
+concatenates the values in `steps` over all steps. Sequences inside a step become `ragged_flat_values` and
+`ragged_row_lengths_i`. Integers and booleans are stored as int64, floats (including float64) as float32, and uint64 is
+bit-cast. A tensor with an encoding is one byte string per step; with several unknown dimensions, its shape is stored as
+another feature.
 """
 
 import json
@@ -22,30 +23,30 @@ from schemas.errors import SourceError
 from schemas.source import Array, Bytes, Column, Field, Ragged
 
 STEPS = "steps"
-TEMPLATE = "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}"  # of shard names, where dataset_info.json gives none
-MAX_INFLATED = 1 << 32  # bytes; the encoded tensors of one field may not become larger in one episode
-MAX_VALUES = 1 << 32  # of one tensor
+TEMPLATE = "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}"  # the default for names of shards
+MAX_INFLATED = 1 << 32  # bytes of all encoded tensors of one field in an episode
+MAX_VALUES = 1 << 32  # values in one tensor
 
 
 @dataclass(frozen=True)
-class Leaf:
-    """One stored feature: the field it becomes, and where its values lie in a `tf.train.Example`."""
+class ExampleFeature:
+    """A feature of a `tf.train.Example`: where its values are stored, and the field they become."""
 
     field: Field
     key: str
-    dynamic: bool = False  # the shape is stored beside the value
+    dynamic: bool = False  # the shape is stored as another feature
     bfloat16: bool = False  # widened to float32
-    optional: bool = False  # a per-episode value that a record may lack
+    optional: bool = False  # a per-episode value that may be missing
 
     @property
     def ragged_levels(self) -> int:
-        """Count the stored row-length lists: of two sequence levels or more, all but the outermost have one."""
+        """The number of stored lists of row lengths; the outermost of a per-episode value is not stored."""
         return self.field.ragged if self.field.per_step else max(0, self.field.ragged - 1)
 
     def decode(self, features: Mapping[str, example.Value]) -> Column:
-        """Decode one episode's values: T of them, or for a per-episode field as many as its sequence has, else one.
+        """Decode the values of one episode: T of them, or the items of a per-episode sequence, or one.
 
-        A contradiction of features.json is a SourceError naming the field.
+        Raises SourceError, which names the field, if they contradict features.json.
         """
         try:
             return self._ragged(features) if self.ragged_levels else self._values(features)
@@ -53,14 +54,14 @@ class Leaf:
             raise error.at(prefix=self.field.path) from error
 
     def decode_metadata(self, features: Mapping[str, example.Value]) -> Any:
-        """Decode one per-episode value as plain Python: numbers, str, bytes, and lists of them."""
+        """Decode a per-episode value as plain Python: numbers, str, bytes, or lists of them; None if it is missing."""
         if self.optional and self.key not in features:
             return None
         column = self.decode(features)
-        values = _listed(column, text=self.field.kind == "text", path=self.field.path)
+        values = _to_lists(column, text=self.field.kind == "text", path=self.field.path)
         if not self.field.ragged and len(values) != 1:
             raise SourceError(
-                f"{self.field.path}: {len(values)} values where there is one per episode", reason="contradicts_features"
+                f"{self.field.path}: expected one value per episode, got {len(values)}", reason="contradicts_features"
             )
         return values if self.field.ragged else values[0]
 
@@ -76,7 +77,7 @@ class Leaf:
         values = self._values(features, "/ragged_flat_values")
         for rows, count in zip(lengths, [*map(len, lengths[1:]), len(values)], strict=True):
             if ((rows < 0) | (rows > count)).any() or rows.sum() != count:
-                raise SourceError("row lengths that do not add up", reason="contradicts_features")
+                raise SourceError("the row lengths do not add up", reason="contradicts_features")
         if isinstance(values, Ragged):
             return Ragged(values.values, (*lengths, *values.lengths))
         return Ragged(values if isinstance(values, np.ndarray) else list(values), lengths)
@@ -84,7 +85,7 @@ class Leaf:
     def _values(self, features: Mapping[str, example.Value], suffix: str = "") -> Column:
         value = _stored(features, self._value_key + suffix)
         if self.field.kind != "number":
-            return self._blobs(example.blobs(value))
+            return self._byte_strings(example.blobs(value))
         if self.field.encoding:
             items = example.blobs(value)
             return self._tensors(items, self._shapes(features, suffix, len(items)))
@@ -94,53 +95,53 @@ class Leaf:
         else:
             values = example.ints(value)
             values = values.view(np.uint64) if dtype == np.uint64 else values.astype(dtype, copy=False)
-        return self._shaped(values)
+        return self._reshape(values)
 
-    def _shaped(self, values: Array) -> Array:
-        """Give stored values their shape; the first axis counts steps, items of a sequence, or is 1."""
+    def _reshape(self, values: Array) -> Array:
+        """Reshape stored values; the first axis counts steps or the items of a sequence, or is 1."""
         size, shape = self._size_and_shape
         if size == 0 or len(values) % size or (shape[0] == 1 and -1 not in shape and len(values) != size):
             raise SourceError(
-                f"{len(values)} stored values do not divide into shape {list(self.field.shape)}",
+                f"{len(values)} stored values do not fit the shape {list(self.field.shape)}",
                 reason="contradicts_features",
             )
         return values.reshape(shape)
 
     @cached_property
     def _size_and_shape(self) -> tuple[int, tuple[int, ...]]:
-        """How many numbers one value has at least, and the shape of all of them, -1 where it is not known."""
+        """The least number of elements in one value, and the shape of all values, with -1 for unknown sizes."""
         known = tuple(-1 if d is None else d for d in self.field.shape)
-        many = self.field.per_step or self.field.ragged
-        return math.prod(d for d in known if d >= 0), (-1 if many else 1, *known)
+        is_repeated = self.field.per_step or self.field.ragged
+        return math.prod(d for d in known if d >= 0), (-1 if is_repeated else 1, *known)
 
-    def _blobs(self, items: list[Bytes]) -> Column:
+    def _byte_strings(self, items: list[Bytes]) -> Column:
         if self.field.kind == "image" or not self.field.shape:
             return items
-        shape = self._shaped(np.arange(len(items))).shape
+        shape = self._reshape(np.arange(len(items))).shape
         counts = np.cumprod(shape)
         return Ragged(items, tuple(np.full(n, d) for n, d in zip(counts, shape[1:], strict=False)))
 
     def _shapes(self, features: Mapping[str, example.Value], suffix: str, count: int) -> list[tuple[int, ...]]:
-        """Tell the shape of every encoded tensor; at most one dimension is -1, which the value's size tells."""
+        """Return the shape of every encoded tensor; at most one dimension is -1, given by the value's size."""
         declared = self.field.shape
         if not self.dynamic:
             return [tuple(-1 if d is None else d for d in declared)] * count
         stored = example.ints(_stored(features, f"{self.key}/shape{suffix}"))
         if len(stored) != count * len(declared):
-            raise SourceError("shapes that do not belong to the values beside them", reason="contradicts_features")
+            raise SourceError("the stored shapes do not belong to the stored values", reason="contradicts_features")
         for shape in (shapes := [tuple(row) for row in stored.reshape(count, len(declared)).tolist()]):
             if any(n < 0 or d not in {None, n} for d, n in zip(declared, shape, strict=True)):
-                raise SourceError(f"a stored shape {shape} that is not {list(declared)}", reason="contradicts_features")
+                raise SourceError(f"the stored shape {shape} is not {list(declared)}", reason="contradicts_features")
         return shapes
 
     def _tensors(self, items: Sequence[Bytes], shapes: Sequence[tuple[int, ...]]) -> Column:
-        arrays, left = [], MAX_INFLATED
+        arrays, remaining = [], MAX_INFLATED
         for item, shape in zip(items, shapes, strict=True):
-            arrays.append(self._tensor(item, shape, left))
-            # Of a tensor without values, the row lengths are what takes room.
-            left -= arrays[-1].nbytes or 8 * math.prod(max(1, d) for d in shape)
-            if left < 0:
-                raise SourceError(f"its tensors take more than {MAX_INFLATED} bytes", reason="too_large")
+            arrays.append(self._tensor(item, shape, remaining))
+            # A tensor without values still has row lengths.
+            remaining -= arrays[-1].nbytes or 8 * math.prod(max(1, d) for d in shape)
+            if remaining < 0:
+                raise SourceError(f"the tensors take more than {MAX_INFLATED} bytes", reason="too_large")
         if None in self.field.shape:
             return ragged_of(arrays, rank=len(self.field.shape), dtype=self.field.dtype)
         known = tuple(d or 0 for d in self.field.shape)
@@ -151,17 +152,17 @@ class Leaf:
         if -1 not in shape:
             limit = min(limit, math.prod(shape) * stored.itemsize)
         try:
-            data = _inflated(item, limit) if self.field.encoding == "zlib" else item
+            data = _inflate(item, limit) if self.field.encoding == "zlib" else item
             array = np.frombuffer(data, stored).reshape(shape)
         except (ValueError, zlib.error) as error:
             raise SourceError(
-                f"an encoded tensor that does not fit ({error})", reason="contradicts_features"
+                f"an encoded tensor does not fit its type and shape ({error})", reason="contradicts_features"
             ) from error
         return (array.astype(np.uint32) << 16).view(np.float32) if self.bfloat16 else array
 
 
 def ragged_of(arrays: list[Array], *, rank: int, dtype: str) -> Ragged:
-    """Describe arrays of equal rank and unequal shape as nested sequences of scalars."""
+    """Return arrays with equal rank and different shapes as nested sequences of scalars."""
     lengths = [np.array([len(a) for a in arrays], np.int64)]
     for level in range(1, rank):
         repeats = [math.prod(a.shape[:level]) for a in arrays]
@@ -173,13 +174,13 @@ def ragged_of(arrays: list[Array], *, rank: int, dtype: str) -> Ragged:
 def _stored(features: Mapping[str, example.Value], key: str) -> example.Value:
     value = features.get(key)
     if value is None:
-        raise SourceError(f"the record has no '{key}', which features.json promises", reason="contradicts_features")
+        raise SourceError(f"the record has no '{key}', which features.json declares", reason="contradicts_features")
     return value
 
 
-def _listed(column: Column, *, text: bool, path: str) -> list[Any]:
+def _to_lists(column: Column, *, text: bool, path: str) -> list[Any]:
     if isinstance(column, Ragged):
-        values = _listed(column.values, text=text, path=path)
+        values = _to_lists(column.values, text=text, path=path)
         for lengths in reversed(column.lengths):
             ends = np.cumsum(lengths)
             values = [values[end - n : end] for n, end in zip(lengths.tolist(), ends.tolist(), strict=True)]
@@ -192,64 +193,64 @@ def _listed(column: Column, *, text: bool, path: str) -> list[Any]:
         raise SourceError(f"{path}: not UTF-8 ({error})", reason="bad_utf8") from error
 
 
-def _inflated(item: Bytes, limit: int) -> bytes:
+def _inflate(item: Bytes, limit: int) -> bytes:
     inflater = zlib.decompressobj()
     data = inflater.decompress(item, limit + 1)
     if len(data) > limit:
-        raise SourceError(f"a zlib tensor inflates to more than {limit} bytes", reason="too_large")
+        raise SourceError(f"the zlib tensor inflates to more than {limit} bytes", reason="too_large")
     if not inflater.eof:
-        raise SourceError("a zlib tensor that breaks off", reason="contradicts_features")
+        raise SourceError("the zlib tensor ends early", reason="contradicts_features")
     return data
 
 
-def load(text: str | bytes, name: str) -> tuple[Leaf, ...]:
-    """Read `features.json`: the leaves of `steps` and of the episode itself, sorted by path.
+def load(text: str | bytes, name: str) -> tuple[ExampleFeature, ...]:
+    """Read `features.json`: the features of `steps` and those of the episode, each sorted by path.
 
-    Anything but an RLDS tree of known features is a SourceError naming `name`.
+    Raises SourceError, which names the file `name`, if it is not an RLDS tree of supported features.
     """
     try:
         tree = json.loads(text)
         _require_steps(tree)
-        leaves = sorted(_leaves(tree, ()), key=lambda leaf: (not leaf.field.per_step, leaf.field.path))
+        features = sorted(_features(tree, ()), key=lambda feature: (not feature.field.per_step, feature.field.path))
     except SourceError as error:
         raise error.at(name) from error
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise SourceError(f"not a features.json ({error!r})", reason="bad_features", file=name) from error
-    for one, other in pairwise(leaves):
+    for one, other in pairwise(features):
         if (one.field.per_step, one.field.path) == (other.field.per_step, other.field.path):
             raise SourceError(
                 f"'{one.key}' and '{other.key}' have the same path {one.field.path}", reason="bad_features", file=name
             )
-    return tuple(leaves)
+    return tuple(features)
 
 
 def _require_steps(tree: Mapping[str, Any]) -> None:
     steps = tree.get("featuresDict", {}).get("features", {}).get(STEPS, {})
     if "featuresDict" not in steps.get("sequence", {}).get("feature", {}):
-        raise SourceError("no 'steps' dataset of named features: this is TFDS, but not RLDS", reason="bad_features")
+        raise SourceError("no dataset 'steps' with named features: this is TFDS, but not RLDS", reason="bad_features")
 
 
-def _leaves(node: Mapping[str, Any], keys: tuple[str, ...], sequences: int = 0) -> Iterator[Leaf]:
+def _features(node: Mapping[str, Any], keys: tuple[str, ...], sequences: int = 0) -> Iterator[ExampleFeature]:
     if "featuresDict" in node:
         for key, child in node["featuresDict"].get("features", {}).items():
-            yield from _leaves(child, (*keys, key), sequences)
+            yield from _features(child, (*keys, key), sequences)
     elif "sequence" in node:
-        yield from _leaves(node["sequence"]["feature"], keys, sequences + (keys != (STEPS,)))
+        yield from _features(node["sequence"]["feature"], keys, sequences + (keys != (STEPS,)))
     elif "video" in node:
         frame = {**node["video"], "shape": {"dimensions": node["video"].get("shape", {}).get("dimensions", [])[1:]}}
-        yield _leaf({**node, "image": frame}, keys, sequences + 1)
+        yield _feature({**node, "image": frame}, keys, sequences + 1)
     else:
-        yield _leaf(node, keys, sequences)
+        yield _feature(node, keys, sequences)
 
 
-def _leaf(node: Mapping[str, Any], keys: tuple[str, ...], sequences: int) -> Leaf:
+def _feature(node: Mapping[str, Any], keys: tuple[str, ...], sequences: int) -> ExampleFeature:
     per_step = keys[0] == STEPS
     path = ".".join(keys[1:] if per_step else keys)
     common: dict[str, Any] = {"path": path, "per_step": per_step, "ragged": sequences, "doc": _doc(node)}
     key = "/".join(keys)
     if "image" in node:
         image = node["image"]
-        return Leaf(
+        return ExampleFeature(
             Field(
                 **common,
                 kind="image",
@@ -260,30 +261,30 @@ def _leaf(node: Mapping[str, Any], keys: tuple[str, ...], sequences: int) -> Lea
             key,
         )
     if "text" in node:
-        return Leaf(Field(**common, kind="text"), key)
+        return ExampleFeature(Field(**common, kind="text"), key)
     if "classLabel" in node:
-        return Leaf(Field(**common, kind="number", dtype="int64"), key)
+        return ExampleFeature(Field(**common, kind="number", dtype="int64"), key)
     if "boundingBox" in node:
-        return Leaf(Field(**common, kind="number", dtype="float32", shape=(4,)), key)
+        return ExampleFeature(Field(**common, kind="number", dtype="float32", shape=(4,)), key)
     if "tensor" not in node:
         raise SourceError(
             f"{path}: feature {node.get('pythonClassName', '?')} is not supported; please report it",
             reason="bad_features",
         )
-    return _tensor_leaf(node["tensor"], key, common)
+    return _tensor_feature(node["tensor"], key, common)
 
 
-def _tensor_leaf(tensor: Mapping[str, Any], key: str, common: dict[str, Any]) -> Leaf:
+def _tensor_feature(tensor: Mapping[str, Any], key: str, common: dict[str, Any]) -> ExampleFeature:
     path, shape, dtype = common["path"], _shape(tensor), tensor["dtype"]
     encoding = tensor.get("encoding", "none").lower()
     unknown = shape.count(None)
     if encoding == "none" and (unknown > 1 or (unknown and (common["per_step"] or common["ragged"]))):
         raise SourceError(
-            f"{path}: the lengths of a tensor of shape {list(shape)} are not stored", reason="bad_features"
+            f"{path}: a tensor of shape {list(shape)} has unknown lengths that are not stored", reason="bad_features"
         )
     optional = tensor.get("optional", False) and not common["per_step"]
     if dtype in {"string", "object"}:
-        return Leaf(Field(**common, kind="bytes", shape=shape), key, optional=optional)
+        return ExampleFeature(Field(**common, kind="bytes", shape=shape), key, optional=optional)
     bfloat16 = dtype == "bfloat16"
     number = np.dtype("float32" if bfloat16 else dtype)
     needs_encoding = bfloat16 or number.kind == "c"
@@ -296,13 +297,13 @@ def _tensor_leaf(tensor: Mapping[str, Any], key: str, common: dict[str, Any]) ->
     field = Field(
         **common, kind="number", dtype=number.name, shape=shape, encoding=None if encoding == "none" else encoding
     )
-    return Leaf(field, key, dynamic=unknown > 1, bfloat16=bfloat16, optional=optional)
+    return ExampleFeature(field, key, dynamic=unknown > 1, bfloat16=bfloat16, optional=optional)
 
 
 def _shape(node: Mapping[str, Any]) -> tuple[int | None, ...]:
     dimensions = [int(d) for d in node.get("shape", {}).get("dimensions", [])]
     if math.prod(max(1, d) for d in dimensions) > MAX_VALUES:
-        raise SourceError(f"a shape of {dimensions} is too large", reason="bad_features")
+        raise SourceError(f"the shape {dimensions} is too large", reason="bad_features")
     return tuple(None if d < 0 else d for d in dimensions)
 
 

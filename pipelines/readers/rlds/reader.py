@@ -1,4 +1,4 @@
-"""RLDS as `tensorflow-datasets` writes it, read without TensorFlow."""
+"""Read RLDS datasets, as `tensorflow-datasets` writes them, without TensorFlow."""
 
 import hashlib
 import json
@@ -8,8 +8,8 @@ from functools import cached_property, partial
 from itertools import count
 from typing import Any
 
-from pipelines.readers.find import LOOKS, several, sources
-from pipelines.readers.folder import SourceFolder, inside
+from pipelines.readers.find import FORMAT_PATTERNS, find_sources, several_sources_error
+from pipelines.readers.folder import SourceFolder, safe_path
 from pipelines.readers.reader import Episodes, FilePart, Files, SourceReader, Stored, Values
 from pipelines.readers.rlds import example, features, tfrecord
 from schemas.declarations.formats import RldsSource
@@ -17,31 +17,31 @@ from schemas.errors import SourceError, UsageError
 from schemas.source import Field
 
 FEATURES, INFO, DECLARATION = "features.json", "dataset_info.json", "oxe_spec.toml"
-MAX_EPISODES = 10**9  # of one split
+MAX_EPISODES = 10**9  # in one split
 SPLIT_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]*")
 SHARD_FILE = re.compile(r"(?P<dataset>.+)-(?P<split>[^-]+)\.tfrecord-(?P<shard>\d{5,})-of-(?P<of>\d{5,})")
 
 
 class RldsReader(SourceReader):
-    """One RLDS dataset: `features.json`, `dataset_info.json` and TFRecord shards.
+    """An RLDS dataset: `features.json`, `dataset_info.json` and TFRecord shards.
 
-    `uri` is the version folder, or one above it that holds a single dataset.
+    `uri` is the version folder, or a folder above it that contains a single dataset.
     """
 
     format = "rlds"
-    ended = "{count} episodes are declared, the file ends after {done}"
+    ended = "{count} episodes are declared, but the file ends after {done}"
 
     def __init__(self, uri: str, source: RldsSource | None = None) -> None:
-        """Read the two descriptions; neither the shards' contents nor their sizes."""
+        """Read `features.json`, but neither the shards nor their sizes."""
         self.uri, self.source = uri, source or RldsSource()
-        self.folder = find(SourceFolder.at(uri), uri)
-        self.leaves = features.load(self.folder.read(FEATURES), self.place(FEATURES))
-        self._buffers = tfrecord.Buffers()  # for one thread at a time
-        self.fields: tuple[Field, ...] = tuple(leaf.field for leaf in self.leaves)
+        self.folder = find_dataset(SourceFolder.at(uri), uri)
+        self.features = features.load(self.folder.read(FEATURES), self.place(FEATURES))
+        self._buffers = tfrecord.BufferPool()  # not thread-safe
+        self.fields: tuple[Field, ...] = tuple(feature.field for feature in self.features)
 
     @cached_property
     def info(self) -> dict[str, Any]:
-        """The parsed `dataset_info.json`; empty where there is none."""
+        """The parsed `dataset_info.json`; empty if there is none."""
         if self.folder.size(INFO) is None:
             return {}
         try:
@@ -49,19 +49,19 @@ class RldsReader(SourceReader):
         except (ValueError, RecursionError) as error:
             raise SourceError(f"not JSON ({error})", reason="bad_info", file=self.place(INFO)) from error
         if not isinstance(info, dict):
-            raise SourceError("not a dataset_info.json: no object", reason="bad_info", file=self.place(INFO))
+            raise SourceError("not a dataset_info.json: expected an object", reason="bad_info", file=self.place(INFO))
         return info
 
     def parts(self) -> Files:
-        """Name the shards of every split, in order, with the episodes they declare."""
+        """Return the shards of every split, in order, with their declared numbers of episodes."""
         where = self.place(INFO)
         try:
-            shards = self._declared_shards(where) if self.info else self._found_shards()
+            shards = self._declared_shards(where) if self.info else self._shards_in_folder()
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise SourceError(f"not a dataset_info.json ({error!r})", reason="bad_info", file=where) from error
         if not shards:
             raise SourceError(
-                "no splits: neither dataset_info.json nor file names tell them", reason="bad_info", file=where
+                "no splits, neither in dataset_info.json nor in the file names", reason="bad_info", file=where
             )
         sizes = self.folder.sizes(name for names in shards.values() for name, _ in names)
         return {
@@ -73,56 +73,58 @@ class RldsReader(SourceReader):
         }
 
     def _declared_shards(self, where: str) -> dict[str, list[tuple[str, int | None]]]:
-        """Name the shards as `dataset_info.json` does, with the episodes of each."""
+        """Return the shards in `dataset_info.json` by split, with their numbers of episodes."""
         if self.info.get("fileFormat", "tfrecord") != "tfrecord":
             raise SourceError(f"file format '{self.info['fileFormat']}' is not tfrecord", reason="bad_info", file=where)
         splits: dict[str, list[tuple[str, int | None]]] = {}
         for split in self.info.get("splits", []):
             name, lengths = split["name"], [int(n) for n in split.get("shardLengths", [])]
             if not SPLIT_NAME.fullmatch(name):
-                raise SourceError(f"'{name}' is no name for a split", reason="unsafe_path", file=where)
+                raise SourceError(f"'{name}' is not a valid name for a split", reason="unsafe_path", file=where)
             if name in splits or min(lengths, default=0) < 0 or sum(lengths) > MAX_EPISODES:
                 raise SourceError(
-                    f"split '{name}' is named twice, or has negative lengths or ones too large to be true",
+                    f"split '{name}' occurs twice, or its lengths are negative or impossibly large",
                     reason="bad_info",
                     file=where,
                 )
             template = split.get("filepathTemplate") or features.TEMPLATE
             splits[name] = [
-                (inside(_expand(template, self.info["name"], name, shard=i, of=len(lengths)), where=where), n)
+                (safe_path(_fill_template(template, self.info["name"], name, shard=i, of=len(lengths)), where=where), n)
                 for i, n in enumerate(lengths)
             ]
         return splits
 
-    def _found_shards(self) -> dict[str, list[tuple[str, int | None]]]:
-        """Name the shards as they lie in the folder; how many episodes they hold is not known."""
+    def _shards_in_folder(self) -> dict[str, list[tuple[str, int | None]]]:
+        """Return the shards in the folder by split; their numbers of episodes are unknown (None)."""
         splits: dict[str, list[re.Match[str]]] = {}
         for match in filter(None, map(SHARD_FILE.fullmatch, self.folder.names())):
             splits.setdefault(match["split"], []).append(match)
-        for split, found in splits.items():
-            whole = len({(match["dataset"], match["of"]) for match in found}) == 1 and len(found) == int(found[0]["of"])
-            if not whole:
+        for split, matches in splits.items():
+            is_complete = len({(match["dataset"], match["of"]) for match in matches}) == 1 and len(matches) == int(
+                matches[0]["of"]
+            )
+            if not is_complete:
                 raise SourceError(
-                    f"no dataset_info.json, and the shards of '{split}' are no complete set: how many episodes are "
-                    "missing cannot be known; copy dataset_info.json from where the shards came",
+                    f"no dataset_info.json, and the shards of '{split}' are not a complete set, so it is unknown how "
+                    "many episodes are missing; copy dataset_info.json from where the shards came",
                     reason="missing_shard",
-                    file=self.place(found[0][0]),
+                    file=self.place(matches[0][0]),
                 )
-        return {split: [(match[0], None) for match in found] for split, found in splits.items()}
+        return {split: [(match[0], None) for match in matches] for split, matches in splits.items()}
 
     def _count(self, name: str) -> int:
-        """Count the records of a shard; whatever lies behind damage counts as one."""
-        found = 0
+        """Count the records of a shard; everything after damage counts as one."""
+        records = 0
         try:
             with self.folder.open(name) as file:
                 for _ in tfrecord.offsets(file, self.place(name)):
-                    found += 1
+                    records += 1
         except SourceError:
-            found += 1
-        return found
+            records += 1
+        return records
 
     def description(self) -> dict[str, Any]:
-        """Name the source, and its fields by their digest."""
+        """Return the name and version of the dataset and the digest of `features.json`."""
         return {
             "format": self.format,
             "name": self.info.get("name"),
@@ -131,16 +133,16 @@ class RldsReader(SourceReader):
         }
 
     def declaration(self) -> str | None:
-        """Give the `oxe_spec.toml` that our exports carry."""
+        """Return the `oxe_spec.toml` of our exports; None if there is none."""
         return None if self.folder.size(DECLARATION) is None else self.folder.read(DECLARATION).decode()
 
     def episodes(self, part: FilePart, columns: Collection[str] | None) -> Episodes:
-        """Open a shard and yield its records; those that nobody declared are errors."""
+        """Open a shard and yield its records, then a SourceError for each undeclared one."""
         if part.size is None:
             if part.count:
                 raise SourceError("the shard is missing", reason="missing_shard", file=self.place(part.name))
             return
-        leaves = [leaf for leaf in self.leaves if columns is None or leaf.field.path in columns]
+        selected = [feature for feature in self.features if columns is None or feature.field.path in columns]
         with self.folder.open(part.name) as file:
             records = tfrecord.RecordFile(file, self.place(part.name), self._buffers)
             for number in count():
@@ -150,27 +152,29 @@ class RldsReader(SourceReader):
                 if number >= part.skip + part.count:
                     yield _undeclared(records, length)
                     continue
-                yield Stored(partial(_values, records, length, leaves), offset=records.offset)
+                yield Stored(partial(_values, records, length, selected), offset=records.offset)
                 if number < part.skip:
                     records.skip(length)
 
 
-def _values(records: tfrecord.RecordFile, length: int, leaves: list[features.Leaf]) -> Values:
-    """Read one record; what is wrong with it is a SourceError that names its place."""
+def _values(records: tfrecord.RecordFile, length: int, selected: list[features.ExampleFeature]) -> Values:
+    """Read one record; a SourceError has the record's offset."""
     offset = records.offset
     data = records.data(length)
     try:
         values = example.parse(data)
-        steps = {leaf.field.path: leaf.decode(values) for leaf in leaves if leaf.field.per_step}
-        metadata = {leaf.field.path: leaf.decode_metadata(values) for leaf in leaves if not leaf.field.per_step}
+        steps = {feature.field.path: feature.decode(values) for feature in selected if feature.field.per_step}
+        metadata = {
+            feature.field.path: feature.decode_metadata(values) for feature in selected if not feature.field.per_step
+        }
     except SourceError as error:
         raise error.at(records.name, offset=offset) from error
     return steps, metadata
 
 
 def _undeclared(records: tfrecord.RecordFile, length: int) -> SourceError:
-    """Check a record that belongs to no declared episode."""
-    message, offset = "a record beyond those that dataset_info.json declares", records.offset
+    """Return the error for an undeclared record, after verifying its checksum."""
+    message, offset = "a record that dataset_info.json does not declare", records.offset
     try:
         records.data(length)
     except SourceError as error:
@@ -178,7 +182,7 @@ def _undeclared(records: tfrecord.RecordFile, length: int) -> SourceError:
     return SourceError(message, reason="undeclared_record", file=records.name, offset=offset)
 
 
-def _expand(template: str, dataset: str, split: str, *, shard: int, of: int) -> str:
+def _fill_template(template: str, dataset: str, split: str, *, shard: int, of: int) -> str:
     digits = max(5, len(str(of)))
     values = {
         "DATASET": dataset,
@@ -191,15 +195,18 @@ def _expand(template: str, dataset: str, split: str, *, shard: int, of: int) -> 
     return re.sub(r"\{(\w+)\}", lambda match: values.get(match[1], match[0]), template)
 
 
-def find(folder: SourceFolder, uri: str) -> SourceFolder:
-    """Find the folder with `features.json`: this one, or the only one below it."""
+def find_dataset(folder: SourceFolder, uri: str) -> SourceFolder:
+    """Return the folder with `features.json`: this one, or the only one below it.
+
+    Raises UsageError if there is none or several, and SourceError if there are shards without it.
+    """
     if folder.size(FEATURES) is not None:
         return folder
-    found = sources(uri, {"rlds": LOOKS["rlds"]})
-    if len(found) == 1:
-        return SourceFolder.at(found[0].uri)
-    if found:
-        raise several(uri, found)
+    sources = find_sources(uri, {"rlds": FORMAT_PATTERNS["rlds"]})
+    if len(sources) == 1:
+        return SourceFolder.at(sources[0].uri)
+    if sources:
+        raise several_sources_error(uri, sources)
     if any(SHARD_FILE.fullmatch(name) for name in folder.names()):
         raise SourceError(
             "features.json is missing: without it the shards have no types or shapes; "

@@ -1,1 +1,1 @@
-"""Bags of ROS messages and MCAP files: storage, message types, and topics on one clock."""
+"""ROS bags and MCAP files: storage, message types, and topics resampled to one clock."""

@@ -1,4 +1,4 @@
-"""Bags: which files are one, what `metadata.yaml` says of them, and their messages as one stream."""
+"""Find the files of each bag, check them against `metadata.yaml`, and read their messages as one stream."""
 
 import re
 from collections import Counter
@@ -13,182 +13,186 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from pipelines.readers.find import ROSBAG_NAMES
-from pipelines.readers.folder import SourceFolder, inside
-from pipelines.readers.names import natural
-from pipelines.readers.rosbag.files import opened
-from pipelines.readers.rosbag.storage import Channel, Message, Storage, inflated, reading
+from pipelines.readers.folder import SourceFolder, safe_path
+from pipelines.readers.names import natural_key
+from pipelines.readers.rosbag.files import open_storage
+from pipelines.readers.rosbag.storage import Channel, Message, Storage, inflate, reading
 from schemas.errors import SourceError
 
 METADATA = "metadata.yaml"
-STORED = (*ROSBAG_NAMES, *(f"{name}.zstd" for name in ROSBAG_NAMES))
-DEPTH = 4  # folders below the source in which bags are looked for
+STORED_NAMES = (*ROSBAG_NAMES, *(f"{name}.zstd" for name in ROSBAG_NAMES))
+MAX_DEPTH = 4  # levels of folders to search for bags
 MAX_VERSION = 9
 MAX_YAML = 16 << 20  # bytes
 
 
-def find(folder: SourceFolder, files: str | None) -> tuple[str, ...]:
-    """Name the bags below a folder, each by its `metadata.yaml` or its first file, in the order of their numbers.
+def find_bags(folder: SourceFolder, files: str | None) -> tuple[str, ...]:
+    """Return the `metadata.yaml` or the first file of each bag below a folder, in the order of their numbers.
 
-    `files` is a pattern of files, each of which is a bag.
+    With the pattern `files`, each file that matches is a bag.
     """
     if files is None:
         return tuple(_bags(folder, "", 0))
-    found = [""]
+    paths = [""]
     for depth, word in enumerate(files.split("/")):
-        bases = [(base, f"{base}/" if depth else "") for base in found]
-        found = [f"{stem}{name}" for base, stem in bases for name in folder.names(base) if fnmatchcase(name, word)]
-    return tuple(sorted(found, key=natural))
+        parents = [(parent, f"{parent}/" if depth else "") for parent in paths]
+        paths = [
+            f"{prefix}{name}" for parent, prefix in parents for name in folder.names(parent) if fnmatchcase(name, word)
+        ]
+    return tuple(sorted(paths, key=natural_key))
 
 
 def _bags(folder: SourceFolder, below: str, depth: int) -> Iterator[str]:
-    names = sorted(folder.names(below), key=natural)
-    stem = f"{below}/" if below else ""
+    names = sorted(folder.names(below), key=natural_key)
+    prefix = f"{below}/" if below else ""
     if METADATA in names:
-        yield stem + METADATA
+        yield prefix + METADATA
         return
     seen: set[str] = set()
     for name in names:
         if name in seen:
             continue
-        if name.endswith(STORED):
-            seen |= {member.rpartition("/")[2] for member in parts(folder, stem + name)}
-            yield stem + name
-        elif depth < DEPTH and "." not in name:
-            yield from _bags(folder, stem + name, depth + 1)
+        if name.endswith(STORED_NAMES):
+            seen |= {member.rpartition("/")[2] for member in bag_files(folder, prefix + name)}
+            yield prefix + name
+        elif depth < MAX_DEPTH and "." not in name:
+            yield from _bags(folder, prefix + name, depth + 1)
 
 
-def parts(folder: SourceFolder, name: str) -> list[str]:
-    """Name the files of a bag without `metadata.yaml`: rosbag2 calls those of the folder `x` `x_0`, `x_1`, ..."""
+def bag_files(folder: SourceFolder, name: str) -> list[str]:
+    """Return the files of a bag without `metadata.yaml`; in a folder `x`, rosbag2 names them `x_0`, `x_1`, ..."""
     below, _, file = name.rpartition("/")
     bag = below.rpartition("/")[2] or PurePosixPath(folder.uri).name
     match = re.fullmatch(rf"{re.escape(bag)}_\d+(\..*)", file)
     if not match:
         return [name]
-    like = re.compile(rf"{re.escape(bag)}_(\d+){re.escape(match[1])}")
-    named = sorted((word for word in folder.names(below) if like.fullmatch(word)), key=natural)
-    return [f"{below}/{word}" if below else word for word in named] or [name]
+    pattern = re.compile(rf"{re.escape(bag)}_(\d+){re.escape(match[1])}")
+    files = sorted((part for part in folder.names(below) if pattern.fullmatch(part)), key=natural_key)
+    return [f"{below}/{part}" if below else part for part in files] or [name]
 
 
-def _check_parts(names: Sequence[str], path: str) -> None:
-    """Refuse a bag of which a part is missing in between."""
+def _check_complete(names: Sequence[str], path: str) -> None:
+    """Raise SourceError if a part is missing between the files of a bag."""
     for number, name in enumerate(names):
         if len(names) > 1 and not re.search(rf"_0*{number}\.[^/]*$", name):
-            message = f"part {number} of the bag is not there, but '{name.rpartition('/')[2]}' is"
+            message = f"part {number} of the bag is missing, but '{name.rpartition('/')[2]}' exists"
             raise SourceError(message, reason="missing_file", file=path)
 
 
 @dataclass(frozen=True, slots=True)
-class Metadata:
-    """What is used of `metadata.yaml`."""
+class BagMetadata:
+    """The contents of `metadata.yaml` that are used."""
 
     files: tuple[str, ...]
-    counts: Mapping[str, int]  # topic -> messages
-    is_compressed: bool = False  # each message, with zstd
+    counts: Mapping[str, int]  # number of messages by topic
+    is_compressed: bool = False  # whether each message is compressed, with zstd
 
 
-def metadata(folder: SourceFolder, name: str) -> Metadata:
-    """Read `metadata.yaml`; what it lacks, and files that it does not name or that are not there, are SourceErrors."""
+def read_metadata(folder: SourceFolder, name: str) -> BagMetadata:
+    """Read `metadata.yaml`; raise SourceError if it is invalid, or if it does not list exactly the files of the bag."""
     path, below = folder.path(name), name.rpartition("/")[0]
     if (folder.size(name) or 0) > MAX_YAML:
-        raise SourceError(f"more than {MAX_YAML} bytes", reason="bad_metadata", file=path)
+        raise SourceError(f"the file has more than {MAX_YAML} bytes", reason="bad_metadata", file=path)
     try:
-        told = YAML(typ="safe").load(folder.read(name).decode())["rosbag2_bagfile_information"]
+        content = YAML(typ="safe").load(folder.read(name).decode())["rosbag2_bagfile_information"]
         counts = Counter[str]()
-        for topic in told["topics_with_message_count"]:
+        for topic in content["topics_with_message_count"]:
             counts[str(topic["topic_metadata"]["name"])] += int(topic["message_count"])
-        names = [PurePosixPath(str(file)).name for file in told["relative_file_paths"]]
-        mode, how = (str(told.get(key) or "").lower() for key in ("compression_mode", "compression_format"))
-        version = int(told["version"])
+        names = [PurePosixPath(str(file)).name for file in content["relative_file_paths"]]
+        mode, compression = (str(content.get(key) or "").lower() for key in ("compression_mode", "compression_format"))
+        version = int(content["version"])
     except (YAMLError, LookupError, TypeError, ValueError, AttributeError, RecursionError) as error:
         why = str(error).partition("\n")[0]
-        message = f"not the metadata of rosbag2 ({why}); 'ros2 bag reindex' writes it anew"
+        message = f"not the metadata of rosbag2 ({why}); 'ros2 bag reindex' writes it again"
         raise SourceError(message, reason="bad_metadata", file=path) from error
-    if version > MAX_VERSION or mode not in {"", "none", "file", "message"} or how not in {"", "zstd"}:
-        message = f"version {version} with compression {mode!r} by {how!r} is not known"
+    if version > MAX_VERSION or mode not in {"", "none", "file", "message"} or compression not in {"", "zstd"}:
+        message = f"version {version} with compression {mode!r} by {compression!r} is not supported"
         raise SourceError(message, reason="bad_metadata", file=path)
-    files = tuple(inside(f"{below}/{file}" if below else file, where=path) for file in names)
+    files = tuple(safe_path(f"{below}/{file}" if below else file, where=path) for file in names)
     _check_files(folder, below, files, path=path)
-    return Metadata(files, counts, mode == "message")
+    return BagMetadata(files, counts, mode == "message")
 
 
 def _check_files(folder: SourceFolder, below: str, files: Sequence[str], *, path: str) -> None:
-    here = {f"{below}/{name}" if below else name for name in folder.names(below) if name.endswith(STORED)}
-    gone = [file for file in files if folder.size(file) is None]
-    if gone:
-        message = f"'{gone[0].rpartition('/')[2]}' is not there, which {METADATA} names"
+    stored = {f"{below}/{name}" if below else name for name in folder.names(below) if name.endswith(STORED_NAMES)}
+    missing = [file for file in files if folder.size(file) is None]
+    if missing:
+        message = f"'{missing[0].rpartition('/')[2]}' is missing, but {METADATA} lists it"
         raise SourceError(message, reason="missing_file", file=path)
-    if more := sorted(here - {*files}):
-        message = f"'{more[0].rpartition('/')[2]}' lies here, but {METADATA} does not name it"
-        raise SourceError(f"{message}: 'ros2 bag reindex' adds it, or move it away", reason="bad_metadata", file=path)
+    if more := sorted(stored - {*files}):
+        message = f"'{more[0].rpartition('/')[2]}' is here, but {METADATA} does not list it"
+        raise SourceError(
+            f"{message}: 'ros2 bag reindex' adds it; or move it to another folder", reason="bad_metadata", file=path
+        )
 
 
 @dataclass(frozen=True, slots=True)
 class Bag:
-    """One opened bag."""
+    """An open bag."""
 
     storages: tuple[Storage, ...]
-    told: Metadata | None
-    path: str  # as errors name it
+    metadata: BagMetadata | None
+    path: str  # for errors
 
     @property
     def channels(self) -> tuple[Channel, ...]:
-        """Name the connections of all files."""
+        """The connections of all files."""
         return tuple(channel for storage in self.storages for channel in storage.channels)
 
     def topics(self) -> dict[str, Channel]:
-        """Merge the connections of each topic; `count` is that of all."""
-        found: dict[str, Channel] = {}
+        """Return one connection per topic, with the number of messages of all its connections."""
+        merged: dict[str, Channel] = {}
         for channel in self.channels:
-            first = found.get(channel.topic, replace(channel, count=0))
-            found[channel.topic] = replace(first, count=(first.count or 0) + (channel.count or 0))
-        return found
+            first = merged.get(channel.topic, replace(channel, count=0))
+            merged[channel.topic] = replace(first, count=(first.count or 0) + (channel.count or 0))
+        return merged
 
     def check_types(self, topics: Collection[str]) -> None:
-        """Refuse topics whose connections hold different types."""
+        """Raise SourceError if the connections of a topic have different types."""
         kinds: dict[str, set[tuple[str, str]]] = {}
         for channel in self.channels:
             kinds.setdefault(channel.topic, set()).add((channel.type, channel.encoding))
         for topic in sorted(topics):
             if len(kinds.get(topic, ())) > 1:
                 listed = " and ".join(f"{name} ({encoding})" for name, encoding in sorted(kinds[topic]))
-                message = f"{topic} holds messages of {listed}; leave it out with source.ignore = ['{topic}']"
+                message = f"{topic} contains messages of {listed}; leave it out with source.ignore = ['{topic}']"
                 raise SourceError(message, reason="unsupported_field")
 
     def messages(self, topics: Collection[str]) -> Iterator[Message]:
-        """Give the messages of some topics, file after file."""
+        """Yield the messages of some topics, file by file."""
         for storage in self.storages:
             for message in storage.messages(topics):
-                yield message._replace(data=inflated(message.data, "zstd")) if self._inflates else message
+                yield message._replace(data=inflate(message.data, "zstd")) if self._is_compressed else message
 
     @property
-    def _inflates(self) -> bool:
-        return self.told is not None and self.told.is_compressed
+    def _is_compressed(self) -> bool:
+        return self.metadata is not None and self.metadata.is_compressed
 
-    def check_counts(self, found: Mapping[str, int]) -> None:
-        """Refuse a bag that holds more or fewer messages than it says itself."""
+    def check_counts(self, counts: Mapping[str, int]) -> None:
+        """Raise SourceError if the numbers of messages differ from those that the bag declares."""
         topics = self.topics()
-        for topic, count in sorted(found.items()):
-            says: dict[str, Any] = {"its own index": topics[topic].count if topic in topics else 0}
-            if self.told:
-                says[METADATA] = self.told.counts.get(topic, 0)
-            for who, declared in says.items():
+        for topic, count in sorted(counts.items()):
+            declarations: dict[str, Any] = {"its own index": topics[topic].count if topic in topics else 0}
+            if self.metadata:
+                declarations[METADATA] = self.metadata.counts.get(topic, 0)
+            for origin, declared in declarations.items():
                 if declared != count:
-                    message = f"{topic}: {count} messages are there, {who} says {declared}"
-                    fix = "; 'ros2 bag reindex' mends it, if nothing was lost" if who == METADATA else ""
+                    message = f"{topic}: {count} messages, but {origin} declares {declared}"
+                    fix = "; if nothing was lost, 'ros2 bag reindex' corrects it" if origin == METADATA else ""
                     raise SourceError(message + fix, reason="message_count")
 
 
 @contextmanager
-def opened_bag(folder: SourceFolder, name: str, *, is_alone: bool) -> Iterator[Bag]:
-    """Open all files of a bag; `is_alone`: the file is one, whatever lies beside it."""
+def open_bag(folder: SourceFolder, name: str, *, is_alone: bool) -> Iterator[Bag]:
+    """Open all files of a bag; with `is_alone`, a file is a bag by itself, whatever files are next to it."""
     path = folder.path(name)
     with ExitStack() as stack:
         if name.rpartition("/")[2] == METADATA:
-            told = metadata(folder, name)
-            files: Sequence[str] = told.files
+            metadata = read_metadata(folder, name)
+            files: Sequence[str] = metadata.files
         else:
-            told, files = None, [name] if is_alone else parts(folder, name)
-            _check_parts(files, path)
-        storages = [stack.enter_context(opened(folder, file)) for file in files]
+            metadata, files = None, [name] if is_alone else bag_files(folder, name)
+            _check_complete(files, path)
+        storages = [stack.enter_context(open_storage(folder, file)) for file in files]
         with reading(path):
-            yield Bag(tuple(storages), told, path)
+            yield Bag(tuple(storages), metadata, path)

@@ -1,4 +1,4 @@
-"""What a message holds, taken apart into numbers, texts and images: one leaf each, under a dotted path."""
+"""Split messages into leaves: numbers, texts and images, each with a dotted path."""
 
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
@@ -10,184 +10,190 @@ from rosbags.typesys.base import normalize_fieldname
 
 from pipelines.readers.names import covers
 from pipelines.readers.rosbag import images
-from pipelines.readers.rosbag.types import Types
+from pipelines.readers.rosbag.types import MessageTypes
 from schemas.errors import SourceError
 from schemas.source import Array, Field
 
 NUMBERS = {"bool", "float32", "float64", *(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64))}
-SAME = {"byte": "uint8", "char": "uint8", "octet": "uint8"}
-EACH = "*"  # in a way: into every message of a list
-EMPTY = "structure_needs_at_least_one_member"  # what stands in a message that has no fields
+ALIASES = {"byte": "uint8", "char": "uint8", "octet": "uint8"}
+EACH = "*"  # among attributes: every message of a list
+EMPTY_MESSAGE = "structure_needs_at_least_one_member"  # the placeholder field of a message without fields
 AXES = (["x", "y", "z"], ["x", "y", "z", "w"])
-MAX_DEPTH, VALUE_LIMIT = 32, 1 << 28  # messages in messages; bytes of one value
+MAX_DEPTH, VALUE_LIMIT = 32, 1 << 28  # levels of nested messages; bytes of one value
 MAX_LEAVES = 4096
 
 Form: TypeAlias = Literal["number", "text", "labels", "image"]
 
 
 @dataclass(frozen=True, slots=True)
-class Leaf:
-    """One value of a message, and the way to it."""
+class MessageLeaf:
+    """A value of a message, and the attributes that lead to it."""
 
-    path: str  # dotted, with the topic
+    path: str  # dotted, starting with the topic
     form: Form  # labels: a list of texts, the same in every message
-    way: tuple[str, ...]  # attributes
+    attributes: tuple[str, ...]  # names, from the message to the value
     dtype: str = "object"
     shape: tuple[int, ...] = ()
-    axes: tuple[str, ...] = ()  # of a vector or quaternion: the attributes that are its numbers
-    look: images.Look | None = None  # of an image
-    words: tuple[str, ...] = ()  # of labels: joints in another order would be other numbers
+    axes: tuple[str, ...] = ()  # the attributes with the numbers of a vector or quaternion
+    image_format: images.ImageFormat | None = None
+    labels: tuple[str, ...] = ()  # such as the names of joints, which must keep their order
 
     @property
     def is_quaternion(self) -> bool:
-        """Say whether it holds rotations."""
+        """Whether the value is a quaternion."""
         return len(self.axes) == 4
 
     @property
     def is_empty(self) -> bool:
-        """Say whether it is an array without numbers: there is nothing to store, but it must stay so."""
+        """Whether the value is an empty array, which is not stored but must stay empty."""
         return 0 in self.shape
 
     def field(self, *, per_step: bool) -> Field:
-        """Describe it as a field of the source."""
-        if self.form == "image" and self.look:
-            look = self.look
-            shape = (None, None, look.channels)
-            return Field(path=self.path, kind="image", dtype=look.dtype, shape=shape, encoding=look.encoding)
+        """Return the field of the source that this leaf becomes."""
+        if self.form == "image" and self.image_format:
+            known = self.image_format
+            shape = (None, None, known.channels)
+            return Field(path=self.path, kind="image", dtype=known.dtype, shape=shape, encoding=known.encoding)
         if self.form == "labels":
             return Field(path=self.path, kind="text", ragged=1, per_step=False)
         kind: Literal["number", "text"] = "number" if self.form == "number" else "text"
         return Field(path=self.path, kind=kind, dtype=self.dtype, shape=self.shape, per_step=per_step)
 
     def value(self, message: Any, images_as: str) -> Any:
-        """Take it out of a message: numbers, or bytes; what is not as in the first message is a SourceError."""
-        held = _follow(message, self.way, self)
+        """Return the value in a message, an array or bytes; raise SourceError if it is unlike that in the first one."""
+        content = _get(message, self.attributes, self)
         if self.form == "number":
-            return self._number(held)
+            return self._number(content)
         if self.form == "image":
-            if images.look(held, self.path) != self.look:
-                raise self.unlike("an image that is held otherwise")
-            return images.encoded(held, self.path, images_as)
+            if images.image_format(content, self.path) != self.image_format:
+                raise self.mismatch("an image in another format")
+            return images.encode_image(content, self.path, images_as)
         if self.form == "labels":
-            if tuple(held) != self.words:
-                raise self.unlike(f"{list(held)}"[:200])
+            if tuple(content) != self.labels:
+                raise self.mismatch(f"{list(content)}"[:200])
             return b""
-        if not isinstance(held, str):
-            raise self.unlike(type(held).__name__)
-        return held.encode(errors="surrogatepass")  # which is no UTF-8, and is refused as such
+        if not isinstance(content, str):
+            raise self.mismatch(type(content).__name__)
+        return content.encode(errors="surrogatepass")  # invalid UTF-8, which is refused later
 
-    def _number(self, held: Any) -> Array:
+    def _number(self, content: Any) -> Array:
         try:
-            values = np.asarray(held, self.dtype)
+            values = np.asarray(content, self.dtype)
         except (ValueError, TypeError, OverflowError) as error:
-            raise self.unlike("lists of unequal length, or no numbers") from error
+            raise self.mismatch("lists of unequal length, or other values than numbers") from error
         if values.shape != self.shape and not (values.size == 0 and self.is_empty):
-            raise self.unlike(f"{list(values.shape)} numbers")
+            raise self.mismatch(f"{list(values.shape)} numbers")
         return values.reshape(self.shape)
 
-    def unlike(self, found: str) -> SourceError:
-        """Say that a message does not hold what the first one does."""
-        first = f"{list(self.shape)} numbers" if self.form == "number" else f"a {self.form}"
-        first = f"{list(self.words)}"[:200] if self.form == "labels" else first
+    def mismatch(self, actual: str) -> SourceError:
+        """Return the error for a message whose value differs from the first message's."""
+        expected = f"{list(self.shape)} numbers" if self.form == "number" else f"a {self.form}"
+        expected = f"{list(self.labels)}"[:200] if self.form == "labels" else expected
         return SourceError(
-            f"{self.path} holds {found} in one message and {first} in the first; a step needs the same every time: "
+            f"{self.path} contains {actual} in one message and {expected} in the first, but must be the same in all: "
             f"leave it out with source.ignore = ['{self.path}']",
             reason="changing_length",
         )
 
 
-def leaves(types: Types, name: str, message: Any, *, prefix: str, ignore: Collection[str]) -> list[Leaf]:
-    """Take a message of type `name` apart, the first of its topic; what cannot be a field is a SourceError."""
-    fields = [told for told in types.fields(name) if told[0] != EMPTY]
-    if [told[0] for told in fields] == ["data"]:  # a number or a text, and nothing else: the topic itself
-        found = _field(types, fields[0][1], Leaf(prefix, "text", ("data",)))
+def message_leaves(
+    types: MessageTypes, name: str, message: Any, *, prefix: str, ignore: Collection[str]
+) -> list[MessageLeaf]:
+    """Return the leaves of `message`, the first of its topic, which has the type `name`, without ignored ones.
+
+    Raises SourceError if a value cannot become a field.
+    """
+    fields = [field for field in types.fields(name) if field[0] != EMPTY_MESSAGE]
+    if [field[0] for field in fields] == ["data"]:  # a single value, which gets the path of the topic
+        candidates = _field(types, fields[0][1], MessageLeaf(prefix, "text", ("data",)))
     else:
-        found = _message(types, name, Leaf(prefix, "text", ()))
-    made: list[Leaf] = []
-    for leaf in found:
+        candidates = _message(types, name, MessageLeaf(prefix, "text", ()))
+    leaves: list[MessageLeaf] = []
+    for leaf in candidates:
         if not covers(ignore, leaf.path):
-            made.append(_measured(leaf, message))
-        if len(made) > MAX_LEAVES:
+            leaves.append(_with_shape(leaf, message))
+        if len(leaves) > MAX_LEAVES:
             raise SourceError(f"{prefix}: more than {MAX_LEAVES} fields in one message", reason="too_large")
-    return made
+    return leaves
 
 
-def _message(types: Types, name: str, at: Leaf) -> Iterator[Leaf]:
-    if len(at.way) > MAX_DEPTH:
-        raise SourceError(f"{at.path}: messages in messages, more than {MAX_DEPTH} deep", reason="too_large")
-    fields = [told for told in types.fields(name) if told[0] != EMPTY]
-    dtypes = {desc[1][0] for _, desc in fields if desc[0] == Nodetype.BASE}
-    if [word for word, _ in fields] in AXES and dtypes in ({"float32"}, {"float64"}) and len(dtypes) == 1:
-        axes = tuple(word for word, _ in fields)
-        yield replace(at, form="number", dtype=dtypes.pop(), axes=axes)
+def _message(types: MessageTypes, name: str, leaf: MessageLeaf) -> Iterator[MessageLeaf]:
+    if len(leaf.attributes) > MAX_DEPTH:
+        raise SourceError(f"{leaf.path}: messages are nested more than {MAX_DEPTH} levels deep", reason="too_large")
+    fields = [field for field in types.fields(name) if field[0] != EMPTY_MESSAGE]
+    dtypes = {field_type[1][0] for _, field_type in fields if field_type[0] == Nodetype.BASE}
+    if [field_name for field_name, _ in fields] in AXES and dtypes in ({"float32"}, {"float64"}) and len(dtypes) == 1:
+        axes = tuple(field_name for field_name, _ in fields)
+        yield replace(leaf, form="number", dtype=dtypes.pop(), axes=axes)
         return
     left_out: Collection[str] = ()
     if name in images.TYPES:
-        yield replace(at, form="image")
+        yield replace(leaf, form="image")
         left_out = images.TYPES[name]
-    for word, desc in fields:
-        if word not in left_out:
-            below = f"{at.path}.{word}"
-            yield from _field(types, desc, replace(at, path=below, way=(*at.way, normalize_fieldname(word))))
+    for field_name, field_type in fields:
+        if field_name not in left_out:
+            attributes = (*leaf.attributes, normalize_fieldname(field_name))
+            yield from _field(types, field_type, replace(leaf, path=f"{leaf.path}.{field_name}", attributes=attributes))
 
 
-def _field(types: Types, desc: Any, at: Leaf) -> Iterator[Leaf]:
-    kind, what = desc
+def _field(types: MessageTypes, field_type: Any, leaf: MessageLeaf) -> Iterator[MessageLeaf]:
+    kind, arguments = field_type
     if kind in {Nodetype.ARRAY, Nodetype.SEQUENCE}:
-        inner, _ = what
+        inner, _ = arguments
         if inner[0] != Nodetype.BASE:
-            yield from _field(types, inner, replace(at, way=(*at.way, EACH)))
+            yield from _field(types, inner, replace(leaf, attributes=(*leaf.attributes, EACH)))
         elif inner[1][0] == "string":
-            yield replace(at, form="labels")
+            yield replace(leaf, form="labels")
         else:
-            yield replace(at, form="number", dtype=_dtype(inner[1][0], at.path))
+            yield replace(leaf, form="number", dtype=_dtype(inner[1][0], leaf.path))
     elif kind == Nodetype.NAME:
-        yield from _message(types, what, at)
-    elif what[0] == "string":
-        yield replace(at, form="labels" if EACH in at.way else "text")
+        yield from _message(types, arguments, leaf)
+    elif arguments[0] == "string":
+        yield replace(leaf, form="labels" if EACH in leaf.attributes else "text")
     else:
-        yield replace(at, form="number", dtype=_dtype(what[0], at.path))
+        yield replace(leaf, form="number", dtype=_dtype(arguments[0], leaf.path))
 
 
-def _dtype(word: str, path: str) -> str:
-    dtype = SAME.get(word, word)
+def _dtype(type_name: str, path: str) -> str:
+    dtype = ALIASES.get(type_name, type_name)
     if dtype not in NUMBERS:
         raise SourceError(
-            f"{path} holds values of type '{word}', which are not read; leave it out with source.ignore = ['{path}']",
+            f"{path} contains values of type '{type_name}', which is not supported; "
+            f"leave it out with source.ignore = ['{path}']",
             reason="unsupported_field",
         )
     return dtype
 
 
-def _measured(leaf: Leaf, message: Any) -> Leaf:
-    """Fill in what only a message can tell: the lengths of its arrays, the form of its images."""
-    if leaf.form in {"labels", "image"} and leaf.way.count(EACH) > (leaf.form == "labels"):
+def _with_shape(leaf: MessageLeaf, message: Any) -> MessageLeaf:
+    """Add what only a message shows: the shape of an array, the format of an image, the labels."""
+    if leaf.form in {"labels", "image"} and leaf.attributes.count(EACH) > (leaf.form == "labels"):
         raise SourceError(
-            f"{leaf.path} holds lists of {leaf.form}; leave it out with source.ignore = ['{leaf.path}']",
+            f"{leaf.path} contains lists of {leaf.form}; leave it out with source.ignore = ['{leaf.path}']",
             reason="unsupported_field",
         )
-    held = _follow(message, leaf.way, leaf)
+    content = _get(message, leaf.attributes, leaf)
     if leaf.form == "image":
-        return replace(leaf, look=images.look(held, leaf.path))
+        return replace(leaf, image_format=images.image_format(content, leaf.path))
     if leaf.form == "labels":
-        return replace(leaf, words=tuple(held))
+        return replace(leaf, labels=tuple(content))
     if leaf.form != "number":
         return leaf
     try:
-        values = np.asarray(held, leaf.dtype)
+        values = np.asarray(content, leaf.dtype)
     except (ValueError, TypeError, OverflowError) as error:
-        raise leaf.unlike("lists of unequal length, or no numbers") from error
+        raise leaf.mismatch("lists of unequal length, or other values than numbers") from error
     if values.nbytes > VALUE_LIMIT:
-        message = f"{leaf.path}: a value of {values.nbytes} bytes; leave it out with source.ignore = ['{leaf.path}']"
+        message = f"{leaf.path}: a value has {values.nbytes} bytes; leave it out with source.ignore = ['{leaf.path}']"
         raise SourceError(message, reason="too_large")
     return replace(leaf, shape=values.shape)
 
 
-def _follow(held: Any, way: tuple[str, ...], leaf: Leaf) -> Any:
-    for at, word in enumerate(way):
-        if word == EACH:
-            return [_follow(item, way[at + 1 :], leaf) for item in held]
-        if not hasattr(held, word):  # JSON holds what it wants
-            raise SourceError(f"a message without {leaf.path}", reason="malformed_message")
-        held = getattr(held, word)
-    return [getattr(held, word) for word in leaf.axes] if leaf.axes else held
+def _get(content: Any, attributes: tuple[str, ...], leaf: MessageLeaf) -> Any:
+    for depth, attribute in enumerate(attributes):
+        if attribute == EACH:
+            return [_get(item, attributes[depth + 1 :], leaf) for item in content]
+        if not hasattr(content, attribute):  # possible in JSON
+            raise SourceError(f"a message has no {leaf.path}", reason="malformed_message")
+        content = getattr(content, attribute)
+    return [getattr(content, axis) for axis in leaf.axes] if leaf.axes else content

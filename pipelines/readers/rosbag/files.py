@@ -1,4 +1,4 @@
-"""The files of bags: MCAP, sqlite3 (`.db3`) and ROS 1 (`.bag`), each read by its library, in small pieces."""
+"""Read the files of bags, MCAP, sqlite3 (`.db3`) and ROS 1 (`.bag`), each with its library."""
 
 import os
 import shutil
@@ -24,90 +24,90 @@ from rosbags.rosbag1 import Reader as Bag1
 from rosbags.rosbag1.reader import decompressors
 from rosbags.rosbag2.storage_sqlite3 import Sqlite3Reader
 
-from pipelines.readers.folder import LFS_MARK, SourceFolder, lfs_pointer
-from pipelines.readers.rosbag.storage import LIMIT, Bounded, Channel, Definition, Message, Storage, inflated, reading
+from pipelines.readers.folder import LFS_MARK, SourceFolder, lfs_pointer_error
+from pipelines.readers.rosbag.storage import LIMIT, BoundedFile, Channel, Definition, Message, Storage, inflate, reading
 from schemas.errors import SourceError
 
 MCAP, SQLITE, BAG1, ZSTD = b"\x89MCAP0\r\n", b"SQLite format 3\0", b"#ROSBAG V2.0", b"\x28\xb5\x2f\xfd"
-COPY_LIMIT = 16 << 30  # bytes of a file that is copied, because it is remote or compressed as a whole
+COPY_LIMIT = 16 << 30  # bytes of the copy of a remote or compressed file
 FORMS = {"ros2msg": "msg", "ros1msg": "msg", "ros2idl": "idl", "omgidl": "idl", "jsonschema": "json"}
 ROS_FORMS = {MessageDefinitionFormat.MSG: "msg", MessageDefinitionFormat.IDL: "idl", MessageDefinitionFormat.NONE: ""}
 
 
 @contextmanager
-def opened(folder: SourceFolder, name: str) -> Iterator[Storage]:
-    """Open a file by what it begins with; one that is no bag is a SourceError."""
+def open_storage(folder: SourceFolder, name: str) -> Iterator[Storage]:
+    """Open a file by its first bytes; raise SourceError if it is not a bag."""
     path = folder.path(name)
     with ExitStack() as stack:
         with reading(path):
             with folder.open(name) as file:
                 start = file.read(len(LFS_MARK))
             if start.startswith(LFS_MARK):
-                raise lfs_pointer(path)
-            here = folder.files.local
-            local = here / name if here else None
+                raise lfs_pointer_error(path)
+            root = folder.files.local
+            local = root / name if root else None
             if start.startswith(ZSTD):
-                local = _copy(folder, name, stack, inflate=True)
-                start = _start(local)
+                local = _copy(folder, name, stack, is_compressed=True)
+                start = _first_bytes(local)
             if start.startswith(MCAP):
-                held = stack.enter_context(local.open("rb") if local else folder.open_parts(name))
-                storage: Storage = McapFile(held)
+                file = stack.enter_context(local.open("rb") if local else folder.open_parts(name))
+                storage: Storage = McapFile(file)
             elif start.startswith((SQLITE, BAG1)):
                 local = local or _copy(folder, name, stack)
-                kind: type[SqliteFile | Bag1File] = SqliteFile if start.startswith(SQLITE) else Bag1File
-                made = kind(local)
-                stack.callback(made.close)
-                storage = made
+                storage_class: type[SqliteFile | Bag1File] = SqliteFile if start.startswith(SQLITE) else Bag1File
+                bag = storage_class(local)
+                stack.callback(bag.close)
+                storage = bag
             else:
-                message = "neither MCAP nor the sqlite3 of rosbag2 nor a ROS 1 bag" if start else "an empty file"
+                message = "expected MCAP, rosbag2's sqlite3 or a ROS 1 bag" if start else "the file is empty"
                 raise SourceError(message, reason="not_rosbag", file=path)
         yield storage
 
 
-def _start(path: Path) -> bytes:
+def _first_bytes(path: Path) -> bytes:
     with path.open("rb") as file:
         return file.read(len(LFS_MARK))
 
 
-def _copy(folder: SourceFolder, name: str, stack: ExitStack, *, inflate: bool = False) -> Path:
-    """Copy a file to a temporary one, which is gone when `stack` is closed."""
+def _copy(folder: SourceFolder, name: str, stack: ExitStack, *, is_compressed: bool = False) -> Path:
+    """Copy a file to a temporary one, which is removed when `stack` is closed."""
     size = folder.size(name) or 0
     target = Path(stack.enter_context(TemporaryDirectory())) / "bag"
     with folder.open(name) as file, target.open("wb") as out:
-        source: IO[bytes] = zstandard.ZstdDecompressor().stream_reader(file) if inflate else file
+        source: IO[bytes] = zstandard.ZstdDecompressor().stream_reader(file) if is_compressed else file
         if size <= COPY_LIMIT:
-            shutil.copyfileobj(_Limited(source, COPY_LIMIT), out, 1 << 20)
+            shutil.copyfileobj(_LimitedStream(source, COPY_LIMIT), out, 1 << 20)
             return target
-    raise _too_large(folder.path(name))
+    raise _too_large_error(folder.path(name))
 
 
-def _too_large(path: str) -> SourceError:
+def _too_large_error(path: str) -> SourceError:
     message = (
-        f"needs a local, uncompressed copy of more than {COPY_LIMIT >> 30} GiB: make one, and name it as the source"
+        f"requires a local, uncompressed copy of more than {COPY_LIMIT >> 30} GiB: make one and use it as the source"
     )
     return SourceError(message, reason="too_large", file=path)
 
 
-class _Limited:
-    """A stream that ends with a SourceError where it is longer than is allowed."""
+class _LimitedStream:
+    """A stream that raises SourceError after `limit` bytes."""
 
     def __init__(self, file: IO[bytes], limit: int) -> None:
-        self.file, self.left = file, limit
+        self.file, self.remaining = file, limit
 
     def read(self, size: int = -1, /) -> bytes:
         data = self.file.read(size)
-        self.left -= len(data)
-        if self.left < 0:
-            raise _too_large("")
+        self.remaining -= len(data)
+        if self.remaining < 0:
+            raise _too_large_error("")
         return data
 
 
 class McapFile:
-    """An MCAP file, read from its start to its end: nothing depends on its index, and all checksums are verified."""
+    """An MCAP file, read from start to end without its index, with all checksums verified."""
 
     def __init__(self, file: IO[bytes]) -> None:
-        """Read the summary; where there is none, the whole file."""
-        self.file = Bounded(file)
+        """Read the summary, or the whole file if there is none."""
+        self.file = BoundedFile(file)
         self.file.seek(max(self.file.seek(0, os.SEEK_END) - len(MCAP), 0))
         if self.file.read(len(MCAP)) != MCAP:
             raise EndOfFile
@@ -118,7 +118,9 @@ class McapFile:
             schemas, channels = summary.schemas, summary.channels
         else:
             schemas, channels, counts = self._scan()
-        self.channels = tuple(_channel(held, schemas, counts.get(id_, 0)) for id_, held in sorted(channels.items()))
+        self.channels = tuple(
+            _channel(channel, schemas, counts.get(id_, 0)) for id_, channel in sorted(channels.items())
+        )
 
     def _scan(self) -> tuple[dict[int, Schema], dict[int, McapChannel], dict[int, int]]:
         schemas: dict[int, Schema] = {}
@@ -134,7 +136,7 @@ class McapFile:
         return schemas, channels, counts
 
     def messages(self, topics: Collection[str]) -> Iterator[Message]:
-        """Give the messages of some topics, in the order of the file."""
+        """Yield the messages of some topics, in the order of the file."""
         channels: dict[int, str] = {}
         for record in self._records():
             if isinstance(record, McapChannel):
@@ -143,7 +145,7 @@ class McapFile:
                 yield Message(channels[record.channel_id], record.log_time, record.data)
 
     def _records(self) -> Iterator[McapRecord]:
-        """Give every record up to the end of the data, those inside chunks too."""
+        """Yield every record up to the end of the data, including those inside chunks."""
         self.file.seek(0)
         limits = {"validate_crcs": True, "record_size_limit": LIMIT}
         for record in StreamReader(self.file, emit_chunks=True, **limits).records:  # type: ignore[arg-type]
@@ -153,37 +155,39 @@ class McapFile:
                 if record.uncompressed_size > LIMIT:
                     message = f"a chunk of {record.uncompressed_size} bytes; the limit is {LIMIT}"
                     raise SourceError(message, reason="too_large")
-                plain = inflated(record.data, record.compression, limit=record.uncompressed_size)
+                plain = inflate(record.data, record.compression, limit=record.uncompressed_size)
                 yield from breakup_chunk(replace(record, compression="", data=plain), validate_crc=True)
             else:
                 yield record
 
 
-def _channel(held: McapChannel, schemas: dict[int, Schema], count: int) -> Channel:
-    schema = schemas.get(held.schema_id)
+def _channel(channel: McapChannel, schemas: dict[int, Schema], count: int) -> Channel:
+    schema = schemas.get(channel.schema_id)
     form = schema.encoding if schema else ""
     text = schema.data.decode(errors="replace") if schema and form in FORMS else ""
     definition = Definition(FORMS.get(form, form), text)
-    return Channel(held.topic, schema.name if schema else "", held.message_encoding, definition, count)
+    return Channel(channel.topic, schema.name if schema else "", channel.message_encoding, definition, count)
 
 
 class SqliteFile:
-    """A file of rosbag2's sqlite3 storage."""
+    """A sqlite3 file of rosbag2."""
 
     def __init__(self, path: Path) -> None:
-        """Read its topics; one that was not closed, or is cut off, is a SourceError."""
-        for end in ("-wal", "-journal"):
-            beside = path.with_name(path.name + end)
-            if beside.is_file() and beside.stat().st_size:
-                message = f"was not closed: '{beside.name}' holds the rest; open both with the command sqlite3 once"
+        """Read the topics; raise SourceError if the file was not closed or is truncated."""
+        for ending in ("-wal", "-journal"):
+            leftover = path.with_name(path.name + ending)
+            if leftover.is_file() and leftover.stat().st_size:
+                message = (
+                    f"the file was not closed: '{leftover.name}' has the rest; open it once with the command sqlite3"
+                )
                 raise SourceError(message, reason="truncated")
         with path.open("rb") as file:
             header = file.read(32)
         page, pages = int.from_bytes(header[16:18]), int.from_bytes(header[28:32])
         if path.stat().st_size < (65536 if page == 1 else page) * pages:
-            message = "the file is shorter than it says: it was not written or not copied to its end"
+            message = "the file is incomplete: it was not fully written or copied"
             raise SourceError(message, reason="truncated")
-        self.reader = Sqlite3Reader(Path(quote(str(path))))  # the library makes a URI of it
+        self.reader = Sqlite3Reader(Path(quote(str(path))))  # the library builds a URI from it
         self.reader.open()
         self.channels = tuple(
             Channel(
@@ -197,43 +201,43 @@ class SqliteFile:
         )
 
     def messages(self, topics: Collection[str]) -> Iterator[Message]:
-        """Give the messages of some topics, in the order in which they were written."""
+        """Yield the messages of some topics, in the order in which they were written."""
         names = {c.id: c.topic for c in self.reader.connections if c.topic in topics}
         wanted = ",".join("?" * len(names))
-        query = f"SELECT topic_id, timestamp, data FROM messages WHERE topic_id IN ({wanted}) ORDER BY id"  # noqa: S608 - question marks alone
+        query = f"SELECT topic_id, timestamp, data FROM messages WHERE topic_id IN ({wanted}) ORDER BY id"  # noqa: S608 - only question marks
         assert self.reader.dbconn  # noqa: S101 - it is open
         for topic, time, data in self.reader.dbconn.execute(query, tuple(names)):
             if type(time) is not int or type(data) is not bytes:
-                raise SourceError("a message without a time or without bytes", reason="malformed_record")
+                raise SourceError("a message has no time or no bytes", reason="malformed_record")
             yield Message(names[topic], time, data)
 
     def close(self) -> None:
-        """Close it."""
+        """Close the file."""
         self.reader.close()
 
 
 class Bag1File:
-    """A ROS 1 bag; its messages come in the order of their log times."""
+    """A ROS 1 bag, read in the order of log times."""
 
     def __init__(self, path: Path) -> None:
-        """Read its index."""
+        """Read the index."""
         self.reader = Bag1(path)
         self.reader.open()
         names: dict[Callable[[bytes], bytes], str] = {function: name for name, function in decompressors.items()}
-        for at, chunk in self.reader.chunks.items():
-            bounded = partial(inflated, how=names[chunk.decompressor])
-            self.reader.chunks[at] = chunk._replace(decompressor=bounded)
+        for offset, chunk in self.reader.chunks.items():
+            bounded = partial(inflate, compression=names[chunk.decompressor])
+            self.reader.chunks[offset] = chunk._replace(decompressor=bounded)
         self.channels = tuple(
             Channel(c.topic, c.msgtype, "ros1", Definition(ROS_FORMS[c.msgdef.format], c.msgdef.data), c.msgcount)
             for c in self.reader.connections
         )
 
     def messages(self, topics: Collection[str]) -> Iterator[Message]:
-        """Give the messages of some topics, in the order of their log times."""
+        """Yield the messages of some topics, in the order of their log times."""
         wanted = [c for c in self.reader.connections if c.topic in topics]
         for connection, time, data in self.reader.messages(wanted) if wanted else ():
             yield Message(connection.topic, time, data)
 
     def close(self) -> None:
-        """Close it."""
+        """Close the file."""
         self.reader.close()

@@ -1,4 +1,4 @@
-"""Images in messages: raw pixels, which are encoded, and encoded ones, which pass through."""
+"""Read the images in messages: raw pixels are encoded, encoded images pass through."""
 
 import base64
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from schemas.source import Array
 
 RAW = "sensor_msgs/msg/Image"
 ENCODED = ("sensor_msgs/msg/CompressedImage", "foxglove_msgs/msg/CompressedImage", "foxglove.CompressedImage")
-# The types, and which of their fields become the image.
+# The fields of each type that become the image.
 TYPES = {
     RAW: ("height", "width", "encoding", "is_bigendian", "step", "data"),
     **dict.fromkeys(ENCODED, ("data",)),
@@ -26,54 +26,56 @@ PIXELS = {  # encoding -> dtype and channels
     "mono16": ("uint16", 1),
     "16UC1": ("uint16", 1),
 }
-DEPTH_HEADER = 12  # bytes before the PNG of the transport compressedDepth
-SIDE = 1 << 14  # pixels
+DEPTH_HEADER = 12  # bytes before the PNG in the compressedDepth transport
+MAX_SIDE = 1 << 14  # pixels
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
-    """What one topic's images have in common."""
+class ImageFormat:
+    """The format of a topic's images."""
 
     dtype: str
     channels: int
     encoding: str  # raw, jpeg, png
 
 
-def look(message: Any, path: str) -> Look:
-    """Tell how an image is held; one that is not read is a SourceError."""
+def image_format(message: Any, path: str) -> ImageFormat:
+    """Return the format of an image; raise SourceError if it is not supported."""
     if hasattr(message, "step"):
         if message.encoding not in PIXELS:
             raise SourceError(
-                f"{path}: images encoded as '{message.encoding}', which are not read (known: {', '.join(PIXELS)}); "
+                f"{path}: images encoded as '{message.encoding}' are not supported (known: {', '.join(PIXELS)}); "
                 f"leave them out with source.ignore = ['{path}']",
                 reason="unsupported_image",
             )
-        return Look(*PIXELS[message.encoding], "raw")
+        return ImageFormat(*PIXELS[message.encoding], "raw")
     data = _bytes(message, path)
     if data.startswith((PNG, JPEG)):
-        is_deep = data.startswith(PNG) and data[24:25] == b"\x10"  # the bits of a channel
-        return Look("uint16" if is_deep else "uint8", 1 if is_deep else 3, "png" if data.startswith(PNG) else "jpeg")
+        is_depth = data.startswith(PNG) and data[24:25] == b"\x10"  # bits per channel
+        return ImageFormat(
+            "uint16" if is_depth else "uint8", 1 if is_depth else 3, "png" if data.startswith(PNG) else "jpeg"
+        )
     raise SourceError(
-        f"{path}: images of the format '{str(message.format)[:40]}' that are neither JPEG nor PNG; "
+        f"{path}: images of the format '{str(message.format)[:40]}' are neither JPEG nor PNG; "
         f"leave them out with source.ignore = ['{path}']",
         reason="unsupported_image",
     )
 
 
-def encoded(message: Any, path: str, how: str) -> bytes:
-    """Give an image's bytes: raw pixels are encoded as `how` says, depth always as PNG."""
+def encode_image(message: Any, path: str, images: str) -> bytes:
+    """Return the bytes of an image; raw pixels are encoded as `images` says, depth always as PNG."""
     if not hasattr(message, "step"):
         return _bytes(message, path)
     frame = _pixels(message, path)
-    return encode(frame, "png" if frame.dtype == np.uint16 else how)
+    return encode(frame, "png" if frame.dtype == np.uint16 else images)
 
 
 def _bytes(message: Any, path: str) -> bytes:
-    held = message.data
+    content = message.data
     try:
-        data = base64.b64decode(held, validate=True) if isinstance(held, str) else bytes(held)
+        data = base64.b64decode(content, validate=True) if isinstance(content, str) else bytes(content)
     except (ValueError, TypeError) as error:
-        raise SourceError(f"{path}: an image that is no base64", reason="bad_image") from error
+        raise SourceError(f"{path}: the image is not valid base64", reason="bad_image") from error
     is_depth = data[DEPTH_HEADER:].startswith(PNG) and "compressedDepth" in str(message.format)
     if is_depth and str(message.format).startswith("16UC1"):
         return data[DEPTH_HEADER:]
@@ -81,14 +83,14 @@ def _bytes(message: Any, path: str) -> bytes:
 
 
 def _pixels(message: Any, path: str) -> Array:
-    """Give an image as [H, W, C], red first; one whose size is not what its header says is a SourceError."""
+    """Return an image [H, W, C] in RGB order; raise SourceError if its size contradicts its header."""
     name, channels = PIXELS[message.encoding]
     dtype = np.dtype(name).newbyteorder(">" if message.is_bigendian else "<")
     height, width, step = message.height, message.width, message.step
     row = width * channels * dtype.itemsize
-    if not (0 < height <= SIDE and 0 < width <= SIDE and row <= step and len(message.data) == height * step):
-        says = f"{height} rows of {step} bytes for {width} pixels"
-        raise SourceError(f"{path}: an image of {says} holds {len(message.data)} bytes", reason="bad_image")
+    if not (0 < height <= MAX_SIDE and 0 < width <= MAX_SIDE and row <= step and len(message.data) == height * step):
+        declared = f"{height} rows of {step} bytes for {width} pixels"
+        raise SourceError(f"{path}: an image with {declared} has {len(message.data)} bytes", reason="bad_image")
     rows = np.frombuffer(message.data, np.uint8).reshape(height, step)[:, :row]
     frame = np.ascontiguousarray(rows).view(dtype).reshape(height, width, channels)
     return np.ascontiguousarray(frame[..., ::-1] if message.encoding == "bgr8" else frame).astype(name, copy=False)

@@ -1,4 +1,4 @@
-"""JSON schemas of MCAP channels, described as rosbags describes message types: plain objects, arrays and values."""
+"""Convert the JSON schemas of MCAP channels to rosbags' descriptions of message types."""
 
 import json
 from typing import Any
@@ -10,35 +10,38 @@ from schemas.errors import SourceError
 BASES = {"number": "float64", "integer": "int64", "boolean": "bool", "string": "string"}
 MAX_DEPTH = 32
 
-Found = dict[str, list[tuple[str, Any]]]
+FieldsByType = dict[str, list[tuple[str, Any]]]
 
 
-def fields_of(name: str, text: str) -> Found:
-    """Describe the types of a schema, inner ones named by their place; what is no plain schema is a SourceError."""
+def fields_of(name: str, text: str) -> FieldsByType:
+    """Return the fields of each type in a schema; a nested type is named by its path.
+
+    Raises SourceError if the schema has anything but objects, arrays and values.
+    """
     try:
         schema = json.loads(text)
-        found: Found = {}
-        _add(found, name, schema)
+        types: FieldsByType = {}
+        _add(types, name, schema)
     except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
         message = f"the JSON schema of {name} cannot be used ({error}); leave its topics out with source.ignore"
         raise SourceError(message, reason="no_definition") from error
-    return found
+    return types
 
 
-def _add(found: Found, name: str, schema: dict[str, Any]) -> None:
+def _add(types: FieldsByType, name: str, schema: dict[str, Any]) -> None:
     if name.count("/") > MAX_DEPTH:
-        raise ValueError("too deep")
+        raise ValueError("nested too deeply")
     if schema.get("type") != "object":
-        raise ValueError(f"'{name}' is no object")
-    found[name] = [(word, _desc(found, f"{name}/{word}", inner)) for word, inner in schema["properties"].items()]
+        raise ValueError(f"'{name}' is not an object")
+    types[name] = [(word, _desc(types, f"{name}/{word}", inner)) for word, inner in schema["properties"].items()]
 
 
-def _desc(found: Found, name: str, schema: dict[str, Any]) -> Any:
+def _desc(types: FieldsByType, name: str, schema: dict[str, Any]) -> Any:
     form = schema.get("type")
     if form == "array":
-        return Nodetype.SEQUENCE, (_desc(found, name, schema["items"]), 0)
+        return Nodetype.SEQUENCE, (_desc(types, name, schema["items"]), 0)
     if form == "object":
-        _add(found, name, schema)
+        _add(types, name, schema)
         return Nodetype.NAME, name
     if form not in BASES:
         raise ValueError(f"'{name}' is of type {form!r}")

@@ -1,4 +1,4 @@
-"""What a file of messages is, whatever its format; damage to one; and compressed bytes, never more than are allowed."""
+"""Types shared by all bag files, the errors of damaged ones, and decompression within a limit."""
 
 import bz2
 import io
@@ -17,7 +17,7 @@ from rosbags.rosbag2 import ReaderError as Bag2Error
 
 from schemas.errors import SourceError
 
-LIMIT = 1 << 30  # bytes of one record, and of what one inflates to
+LIMIT = 1 << 30  # bytes of one record, compressed or inflated
 DAMAGE = (
     AssertionError,
     Bag1Error,
@@ -39,21 +39,21 @@ DAMAGE = (
 
 @dataclass(frozen=True, slots=True)
 class Definition:
-    """The text that says what a message type holds."""
+    """The text that defines a message type."""
 
-    form: str  # msg, idl, json; "": there is none
+    form: str  # msg, idl or json; "": no definition
     text: str
 
 
 @dataclass(frozen=True, slots=True)
 class Channel:
-    """One connection of a topic; a topic may have several."""
+    """A connection of a topic; a topic may have several."""
 
     topic: str
     type: str
-    encoding: str  # cdr, ros1, json, or what else the file says
+    encoding: str  # cdr, ros1, json, or another word of the file
     definition: Definition
-    count: int | None  # messages; None: the file does not say
+    count: int | None  # messages; None: unknown
 
 
 class Message(NamedTuple):
@@ -65,72 +65,70 @@ class Message(NamedTuple):
 
 
 class Storage(Protocol):
-    """One opened file."""
+    """An open bag file."""
 
     channels: tuple[Channel, ...]
 
     def messages(self, topics: Collection[str]) -> Iterator[Message]:
-        """Give the messages of some topics, in the order in which they were stored."""
+        """Yield the messages of some topics, in stored order."""
 
 
 @contextmanager
 def reading(path: str) -> Iterator[None]:
-    """Make a SourceError of whatever the libraries raise for a damaged file; none names a place of this machine."""
+    """Turn the libraries' errors for a damaged file into SourceErrors without local paths."""
     try:
         yield
     except FileNotFoundError as error:
         raise SourceError("no such file", reason="missing_file", file=path) from error
     except (EndOfFile, InvalidMagic) as error:
-        message = (
-            "ends before it should: it was not closed or not copied to its end; 'mcap recover' saves what is there"
-        )
+        message = "the file is incomplete: it was not closed or not fully copied; 'mcap recover' saves what is there"
         raise SourceError(message, reason="truncated", file=path) from error
     except DAMAGE as error:
         if isinstance(error, Bag1Error) and "not indexed" in str(error):
-            message = "was not closed, so it has no index; 'rosbag reindex' makes one"
+            message = "the file was not closed, so it has no index; 'rosbag reindex' creates one"
             raise SourceError(message, reason="truncated", file=path) from error
         why = type(error).__name__ if isinstance(error, OSError) else str(error).replace(path, "").strip("'\": ")
         raise SourceError(f"cannot be read ({why or type(error).__name__})", file=path) from error
 
 
-def inflated(data: bytes, how: str, *, limit: int = LIMIT) -> bytes:
-    """Inflate one piece; one that becomes larger than `limit` is a SourceError."""
-    if how in {"", "none"}:
-        out = data
-    elif how == "zstd":
-        out = zstandard.ZstdDecompressor().stream_reader(io.BytesIO(data)).read(limit + 1)
-    elif how == "lz4":
-        out = lz4.frame.LZ4FrameDecompressor().decompress(data, max_length=limit + 1)
-    elif how == "bz2":
-        out = bz2.BZ2Decompressor().decompress(data, max_length=limit + 1)
+def inflate(data: bytes, compression: str, *, limit: int = LIMIT) -> bytes:
+    """Decompress `data`; raise SourceError if it inflates to more than `limit` bytes."""
+    if compression in {"", "none"}:
+        plain = data
+    elif compression == "zstd":
+        plain = zstandard.ZstdDecompressor().stream_reader(io.BytesIO(data)).read(limit + 1)
+    elif compression == "lz4":
+        plain = lz4.frame.LZ4FrameDecompressor().decompress(data, max_length=limit + 1)
+    elif compression == "bz2":
+        plain = bz2.BZ2Decompressor().decompress(data, max_length=limit + 1)
     else:
-        raise SourceError(f"compressed as '{how}', which is not known", reason="unreadable")
-    if len(out) > limit:
+        raise SourceError(f"unknown compression '{compression}'", reason="unreadable")
+    if len(plain) > limit:
         raise SourceError(f"{len(data)} bytes inflate to more than {limit}", reason="too_large")
-    return out
+    return plain
 
 
-class Bounded:
-    """A file that gives all the bytes asked for, and never more than fit into memory."""
+class BoundedFile:
+    """A file whose `read` returns all requested bytes, or raises if there are too few or too many."""
 
     def __init__(self, file: IO[bytes]) -> None:
         """Read from `file`."""
         self.file = file
 
     def seekable(self) -> bool:
-        """Say so."""
+        """Return True."""
         return True
 
     def seek(self, offset: int, whence: int = 0) -> int:
-        """Go to a place."""
+        """Move to an offset."""
         return self.file.seek(offset, whence)
 
     def tell(self) -> int:
-        """Say where it is."""
+        """Return the offset."""
         return self.file.tell()
 
     def read(self, size: int = -1) -> bytes:
-        """Give `size` bytes; a size beyond reason is a SourceError."""
+        """Read `size` bytes; raise SourceError if `size` exceeds the limit, and EndOfFile if the file ends before."""
         if not 0 <= size <= LIMIT:
             raise SourceError(f"a record of {size} bytes; the limit is {LIMIT}", reason="too_large")
         data = self.file.read(size)

@@ -1,4 +1,4 @@
-"""The times of a bag's messages: which steps an episode has, which message stands for each, and how far off it is."""
+"""Choose the steps of an episode and the messages of each step from the times of a bag's messages."""
 
 from array import array
 from collections import Counter
@@ -10,30 +10,30 @@ import numpy as np
 
 from pipelines.readers.rosbag import clock
 from pipelines.readers.rosbag.bag import Bag
-from pipelines.readers.rosbag.clock import NS, Choice
+from pipelines.readers.rosbag.clock import NS, Alignment
 from pipelines.readers.rosbag.storage import Channel
-from pipelines.readers.rosbag.streams import Stream, has_header, is_read, parts, stamp
-from pipelines.readers.rosbag.types import Types
+from pipelines.readers.rosbag.streams import Stream, decode_parts, has_header, header_stamp, is_read
+from pipelines.readers.rosbag.types import MessageTypes
 from schemas.declarations.formats import RosbagSource
 from schemas.errors import SourceError
 from schemas.source import Array, Field
 
-FAR = 1 << 62  # nanoseconds, 146 years: differences of stamps must not overflow
+MAX_STAMP = 1 << 62  # nanoseconds, 146 years, so that differences do not overflow
 MAX_STEPS = 10_000_000
 TIMESTAMP = "timestamp"
-TIMES = ("clock.start_ns", "clock.cut_start", "clock.cut_end")
+CLOCK_FIELDS = ("clock.start_ns", "clock.cut_start", "clock.cut_end")
 
 
 def fields(streams: Sequence[Stream], source: RosbagSource) -> Iterator[Field]:
-    """Describe what is known of an episode's times."""
+    """Yield the fields with an episode's times, skews and lags."""
     yield Field(path=TIMESTAMP, kind="number", dtype="float64", doc="seconds since the first step")
-    for path in TIMES:
+    for path in CLOCK_FIELDS:
         yield Field(path=path, kind="number", dtype="int64", per_step=False)
     for stream in streams:
-        named = [f"skew.{stream.path}.max_s", f"skew.{stream.path}.median_s"] if _is_resampled(stream, source) else []
+        paths = [f"skew.{stream.path}.max_s", f"skew.{stream.path}.median_s"] if _is_resampled(stream, source) else []
         if has_header(source, stream.topic):
-            named += [f"lag.{stream.path}.median_s", f"lag.{stream.path}.drift_s"]
-        for path in named:
+            paths += [f"lag.{stream.path}.median_s", f"lag.{stream.path}.drift_s"]
+        for path in paths:
             yield Field(path=path, kind="number", dtype="float64", per_step=False)
 
 
@@ -42,109 +42,109 @@ def _is_resampled(stream: Stream, source: RosbagSource) -> bool:
 
 
 @dataclass(slots=True)
-class Track:
-    """The times of one stream's messages, in the order in which they are stored."""
+class StreamTimes:
+    """The times of one stream's messages, in stored order."""
 
     stamps: Any = field(default_factory=lambda: array("q"))  # nanoseconds
-    lags: Any = field(default_factory=lambda: array("q"))  # log time less stamp
+    lags: Any = field(default_factory=lambda: array("q"))  # log time minus stamp, in nanoseconds
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
-    """Which messages of a stream an episode needs: their places in the bag, and what is made of them."""
+class StreamPlan:
+    """The messages of a stream that an episode needs, and their alignment with its steps."""
 
-    places: Array  # [M] among the stream's messages
-    choice: Choice  # among those M
+    positions: Array  # [M] among the stream's messages
+    alignment: Alignment  # positions among those M
 
 
-def tracks_of(
-    bag: Bag, streams: Sequence[Stream], source: RosbagSource, *, topics: Mapping[str, Channel], types: Types
-) -> dict[str, Track]:
-    """Read the time of every message."""
-    tracks = {stream.name: Track() for stream in streams}
+def read_times(
+    bag: Bag, streams: Sequence[Stream], source: RosbagSource, *, topics: Mapping[str, Channel], types: MessageTypes
+) -> dict[str, StreamTimes]:
+    """Read the time of every message; raise SourceError for a stream that the first bag does not have."""
+    times = {stream.name: StreamTimes() for stream in streams}
     plain = {stream.name for stream in streams if stream.name == stream.topic and not has_header(source, stream.topic)}
     counts = Counter[str]()
     for message in bag.messages(topics):
         counts[message.topic] += 1
         if message.topic in plain:
-            tracks[message.topic].stamps.append(message.time)
+            times[message.topic].stamps.append(message.time)
             continue
-        for name, part in parts(message, topics, types):
-            if name not in tracks:
+        for name, part in decode_parts(message, topics, types):
+            if name not in times:
                 text = f"{name} is not in the first bag; leave it out with source.ignore = ['{name}']"
                 if is_read(source, name):
                     raise SourceError(text, reason="contradicts_fields")
                 continue
-            time = stamp(part, message.topic) if has_header(source, message.topic) else message.time
-            tracks[name].stamps.append(time)
-            tracks[name].lags.append(message.time - time)
+            time = header_stamp(part, message.topic) if has_header(source, message.topic) else message.time
+            times[name].stamps.append(time)
+            times[name].lags.append(message.time - time)
     bag.check_counts({topic: counts[topic] for topic in topics})
-    return tracks
+    return times
 
 
-def plans_of(
-    streams: Sequence[Stream], tracks: Mapping[str, Track], source: RosbagSource
-) -> tuple[Array, dict[str, Plan], dict[str, Any]]:
-    """Choose the steps, and for each the messages of every stream."""
+def plan_steps(
+    streams: Sequence[Stream], times: Mapping[str, StreamTimes], source: RosbagSource
+) -> tuple[Array, dict[str, StreamPlan], dict[str, Any]]:
+    """Choose the steps of an episode [T] and the messages of every stream; return both and the metadata."""
     metadata: dict[str, Any] = {}
     orders, stamps = dict[str, Array](), dict[str, Array]()
     for stream in streams:
-        track = tracks[stream.name]
-        recorded = np.frombuffer(track.stamps, np.int64) if track.stamps else np.zeros(0, np.int64)
+        stream_times = times[stream.name]
+        recorded = np.frombuffer(stream_times.stamps, np.int64) if stream_times.stamps else np.zeros(0, np.int64)
         if has_header(source, stream.topic):
-            metadata |= _lag(stream.path, np.frombuffer(track.lags, np.int64))
+            metadata |= _lag(stream.path, np.frombuffer(stream_times.lags, np.int64))
         if stream.is_once:
             continue
-        if (np.abs(recorded) > FAR).any():
-            raise SourceError(f"{stream.name}: a stamp {FAR} ns or more from 1970", reason="bad_timestamps")
+        if (np.abs(recorded) > MAX_STAMP).any():
+            raise SourceError(f"{stream.name}: a stamp is more than {MAX_STAMP} ns from 1970", reason="bad_timestamps")
         try:
-            orders[stream.name] = clock.in_order(recorded, source.disorder)
+            orders[stream.name] = clock.stamp_order(recorded, source.disorder)
         except SourceError as error:
             raise error.at(prefix=stream.name) from error
         stamps[stream.name] = recorded[orders[stream.name]]
-    steps, cut = _steps([stream for stream in streams if not stream.is_once], stamps, source)
-    metadata |= dict(zip(TIMES, (int(steps[0]), *cut), strict=True))
+    steps, cut = _covered_steps([stream for stream in streams if not stream.is_once], stamps, source)
+    metadata |= dict(zip(CLOCK_FIELDS, (int(steps[0]), *cut), strict=True))
     plans = {}
     for stream in streams:
         if stream.is_once:
             continue
-        choice = clock.choose(stamps[stream.name], steps, stream.policy)
+        alignment = clock.align(stamps[stream.name], steps, stream.policy)
         if _is_resampled(stream, source):
-            metadata |= _skew(stream, choice.skew, source)
-        used = np.unique(np.concatenate([choice.left, choice.right]))
-        plans[stream.name] = Plan(orders[stream.name][used], choice.of(used))
+            metadata |= _skew(stream, alignment.skew, source)
+        used = np.unique(np.concatenate([alignment.left, alignment.right]))
+        plans[stream.name] = StreamPlan(orders[stream.name][used], alignment.restricted(used))
     return steps, plans, metadata
 
 
-def _steps(
+def _covered_steps(
     streams: Sequence[Stream], stamps: Mapping[str, Array], source: RosbagSource
 ) -> tuple[Array, tuple[int, int]]:
-    """Give the clock's steps for which every topic has a value, and how many are cut off before and after."""
+    """Return the clock's steps at which every topic has a value, and how many are cut off before and after."""
     if isinstance(source.clock, str):
-        whole = stamps[source.clock]
+        steps = stamps[source.clock]
     else:
         hz = source.clock or 0.0
-        start = min((held[0] for held in stamps.values() if len(held)), default=0)
-        end = max((held[-1] for held in stamps.values() if len(held)), default=-1)
+        start = min((times[0] for times in stamps.values() if len(times)), default=0)
+        end = max((times[-1] for times in stamps.values() if len(times)), default=-1)
         if (end - start) / NS * hz > MAX_STEPS:
             raise SourceError(f"more than {MAX_STEPS} steps at {hz:g} Hz", reason="too_large")
-        latest = max((held[0] for held in stamps.values() if len(held)), default=0)
-        whole = clock.ticks(int(latest), int(end), hz)
-    kept = np.ones(len(whole), bool)
+        latest = max((times[0] for times in stamps.values() if len(times)), default=0)
+        steps = clock.ticks(int(latest), int(end), hz)
+    is_covered = np.ones(len(steps), bool)
     for stream in streams:
-        kept &= clock.covered(stamps[stream.name], whole, stream.policy)
-    if not kept.any():
+        is_covered &= clock.coverage(stamps[stream.name], steps, stream.policy)
+    if not is_covered.any():
         spans = [(stream.name, stamps[stream.name]) for stream in streams]
-        latest_name, latest_held = max(spans, key=lambda span: span[1][0] if len(span[1]) else np.inf)
-        first_name, first_held = min(spans, key=lambda span: span[1][-1] if len(span[1]) else -np.inf)
-        ends = f"{first_name} ends {(latest_held[0] - first_held[-1]) / NS:g} s before {latest_name} begins"
+        latest_name, latest_times = max(spans, key=lambda span: span[1][0] if len(span[1]) else np.inf)
+        first_name, first_times = min(spans, key=lambda span: span[1][-1] if len(span[1]) else -np.inf)
+        ends = f"{first_name} ends {(latest_times[0] - first_times[-1]) / NS:g} s before {latest_name} begins"
         raise SourceError(
-            f"no step of the clock has a value of every topic: {ends}; a topic with one message for the whole bag is "
-            f"declared as source.topics = {{ '{first_name}' = 'once' }}, one that changes now and then as 'hold'",
+            f"no step of the clock has values from all topics: {ends}; declare a topic with one message per bag as "
+            f"source.topics = {{ '{first_name}' = 'once' }}, and one that rarely changes as 'hold'",
             reason="no_overlap",
         )
-    places = np.flatnonzero(kept)
-    return whole[kept], (int(places[0]), int(len(whole) - 1 - places[-1]))
+    positions = np.flatnonzero(is_covered)
+    return steps[is_covered], (int(positions[0]), int(len(steps) - 1 - positions[-1]))
 
 
 def _skew(stream: Stream, skew: Array, source: RosbagSource) -> dict[str, float]:
@@ -158,7 +158,7 @@ def _skew(stream: Stream, skew: Array, source: RosbagSource) -> dict[str, float]
 
 
 def _lag(path: str, lags: Array) -> dict[str, float]:
-    """Tell how much later messages were logged than stamped, and how that changed from one half to the other."""
+    """Return the median delay from stamp to log time, and how it changed from the first half to the second."""
     half = max(len(lags) // 2, 1)
     drift = float(np.median(lags[-half:]) - np.median(lags[:half])) if len(lags) else 0.0
     return {f"lag.{path}.median_s": float(np.median(lags)) / NS, f"lag.{path}.drift_s": drift / NS}

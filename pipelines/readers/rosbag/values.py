@@ -1,4 +1,4 @@
-"""One bag as one episode: the messages that its steps need are decoded, everything else is passed over."""
+"""Read one bag as one episode, decoding only the messages that its steps need."""
 
 from collections.abc import Collection, Sequence
 from math import prod
@@ -8,11 +8,11 @@ import numpy as np
 
 from pipelines.readers.rosbag import clock, times
 from pipelines.readers.rosbag.bag import Bag
-from pipelines.readers.rosbag.clock import NS, Choice
-from pipelines.readers.rosbag.fields import Leaf
+from pipelines.readers.rosbag.clock import NS, Alignment
+from pipelines.readers.rosbag.fields import MessageLeaf
 from pipelines.readers.rosbag.storage import Channel
-from pipelines.readers.rosbag.streams import Stream, is_read, parts
-from pipelines.readers.rosbag.times import Plan, plans_of, tracks_of
+from pipelines.readers.rosbag.streams import Stream, decode_parts, is_read
+from pipelines.readers.rosbag.times import StreamPlan, plan_steps, read_times
 from pipelines.readers.rosbag.types import types_of
 from schemas.declarations.formats import RosbagSource
 from schemas.errors import SourceError
@@ -21,118 +21,118 @@ from schemas.source import Column
 LIMIT = 4 << 30  # bytes of one column of an episode
 
 
-def episode(
+def read_episode(
     bag: Bag, streams: Sequence[Stream], source: RosbagSource, *, columns: Collection[str] | None
 ) -> tuple[dict[str, Column], dict[str, Any]]:
-    """Read a bag: what it has per step, and what it has once; one unlike the first bag is a SourceError."""
-    topics = _same_topics(bag, streams, source)
-    types = types_of(tuple(c for c in bag.channels if c.topic in topics), source.ros)
-    tracks = tracks_of(bag, streams, source, topics=topics, types=types)
-    steps, plans, metadata = plans_of(streams, tracks, source)
-    wanted = {}
+    """Read the columns and per-episode values of a bag; raise SourceError if it differs from the first bag."""
+    topics = _matching_topics(bag, streams, source)
+    types = types_of(tuple(channel for channel in bag.channels if channel.topic in topics), source.ros)
+    stream_times = read_times(bag, streams, source, topics=topics, types=types)
+    steps, plans, metadata = plan_steps(streams, stream_times, source)
+    collected = {}
     for stream in streams:
         leaves = [leaf for leaf in stream.leaves if columns is None or leaf.path in columns]
         if leaves:
-            wanted[stream.name] = Collected(stream, leaves, plans.get(stream.name), images=source.images)
-    read = {stream.topic: topics[stream.topic] for stream in streams if stream.name in wanted}
+            collected[stream.name] = StreamValues(stream, leaves, plans.get(stream.name), images=source.images)
+    read = {stream.topic: topics[stream.topic] for stream in streams if stream.name in collected}
     for message in bag.messages(read):
-        whole = wanted.get(message.topic)
-        if whole and not whole.takes():
+        topic_values = collected.get(message.topic)
+        if topic_values and not topic_values.advance():
             continue
-        for name, part in parts(message, topics, types):
-            held = wanted.get(name)
-            if held and (held is whole or held.takes()):
-                held.add(part)
-    made: dict[str, Column] = {}
+        for name, part in decode_parts(message, topics, types):
+            stream_values = collected.get(name)
+            if stream_values and (stream_values is topic_values or stream_values.advance()):
+                stream_values.add(part)
+    result: dict[str, Column] = {}
     if columns is None or times.TIMESTAMP in columns:
-        made[times.TIMESTAMP] = (steps - steps[0]) / NS
-    for held in wanted.values():
-        held.give(made, metadata)
-    return made, metadata
+        result[times.TIMESTAMP] = (steps - steps[0]) / NS
+    for stream_values in collected.values():
+        stream_values.store(result, metadata)
+    return result, metadata
 
 
-def _same_topics(bag: Bag, streams: Sequence[Stream], source: RosbagSource) -> dict[str, Channel]:
-    """Compare the topics with those of the first bag."""
-    here = {name: channel for name, channel in bag.topics().items() if is_read(source, name) and channel.count}
+def _matching_topics(bag: Bag, streams: Sequence[Stream], source: RosbagSource) -> dict[str, Channel]:
+    """Return the topics of a bag; raise SourceError if they differ from the first bag's."""
+    topics = {name: channel for name, channel in bag.topics().items() if is_read(source, name) and channel.count}
     known = {stream.topic for stream in streams}
-    if missing := sorted(known - here.keys()):
-        message = f"there is no message on {missing[0]}, on which the first bag has some"
+    if missing := sorted(known - topics.keys()):
+        message = f"{missing[0]} has no messages, but the first bag has some"
         raise SourceError(message, reason="contradicts_fields")
-    if more := sorted(here.keys() - known):
-        message = f"{more[0]} has messages, but none in the first bag; leave it out with source.ignore = ['{more[0]}']"
+    if more := sorted(topics.keys() - known):
+        message = f"{more[0]} has messages, but the first bag has none; leave it out with source.ignore = ['{more[0]}']"
         raise SourceError(message, reason="contradicts_fields")
-    bag.check_types(here)
-    return here
+    bag.check_types(topics)
+    return topics
 
 
-class Collected:
-    """The values of one stream's messages, taken as the messages come by."""
+class StreamValues:
+    """The values of one stream, collected while its messages are read."""
 
-    def __init__(self, stream: Stream, leaves: Sequence[Leaf], plan: Plan | None, *, images: str) -> None:
-        """Make room for them; too many are a SourceError. Without a plan, every message must hold the same."""
+    def __init__(self, stream: Stream, leaves: Sequence[MessageLeaf], plan: StreamPlan | None, *, images: str) -> None:
+        """Allocate memory; raise SourceError if it is too much. Without a plan, all messages must be equal."""
         self.stream, self.leaves, self.plan, self.images = stream, leaves, plan, images
-        self.rows = {int(place): row for row, place in enumerate(plan.places)} if plan else {}
+        self.rows = {int(position): row for row, position in enumerate(plan.positions)} if plan else {}
         self.seen, self.row = 0, 0
         count = len(self.rows) or 1
         self.values: dict[str, Any] = {}
         self.sizes = dict.fromkeys((leaf.path for leaf in leaves), 0)  # bytes
         for leaf in leaves:
             if leaf.form == "number":
-                self._grow(leaf, prod(leaf.shape) * count * np.dtype(leaf.dtype).itemsize)
+                self._add_size(leaf, prod(leaf.shape) * count * np.dtype(leaf.dtype).itemsize)
             is_number = leaf.form == "number"
             self.values[leaf.path] = np.zeros((count, *leaf.shape), leaf.dtype) if is_number else [b""] * count
 
-    def takes(self) -> bool:
-        """Go to the next message, and say whether it is needed."""
+    def advance(self) -> bool:
+        """Move to the next message; return whether it is needed."""
         self.row = self.rows.get(self.seen, -1) if self.plan else 0
         self.seen += 1
         return self.row >= 0
 
     def add(self, message: Any) -> None:
-        """Take the leaves out of a message."""
+        """Collect the leaves of a message."""
         for leaf in self.leaves:
             value = leaf.value(message, self.images)
             if not self.plan and self.seen > 1 and not np.array_equal(self.values[leaf.path][0], value):
                 raise SourceError(
-                    f"{leaf.path} is not the same in every message, as '{self.stream.name}' = 'once' says; "
-                    "'hold' is for values that change",
+                    f"{leaf.path} is not the same in every message, but source.topics has '{self.stream.name}' = "
+                    "'once'; use 'hold' for values that change",
                     reason="not_once",
                 )
             if isinstance(value, bytes):
-                self._grow(leaf, len(value))
+                self._add_size(leaf, len(value))
             self.values[leaf.path][self.row] = value
 
-    def _grow(self, leaf: Leaf, size: int) -> None:
+    def _add_size(self, leaf: MessageLeaf, size: int) -> None:
         self.sizes[leaf.path] += size
         if self.sizes[leaf.path] > LIMIT:
             fix = "encode them as 'jpeg 90' (source.images), or leave" if leaf.form == "image" else "leave"
             message = f"{leaf.path}: more than {LIMIT} bytes in one episode; {fix} it out with source.ignore"
             raise SourceError(message, reason="too_large")
 
-    def give(self, steps: dict[str, Column], metadata: dict[str, Any]) -> None:
-        """Enter a column for each leaf, or a value where there is one for the episode."""
+    def store(self, steps: dict[str, Column], metadata: dict[str, Any]) -> None:
+        """Add the columns to `steps` and the per-episode values to `metadata`."""
         for leaf in self.leaves:
             values = self.values[leaf.path]
             if leaf.is_empty:
                 continue
             if leaf.form == "labels":
-                metadata[leaf.path] = list(leaf.words)
+                metadata[leaf.path] = list(leaf.labels)
             elif not self.plan:
                 metadata[leaf.path] = values[0].tolist() if leaf.form == "number" else values[0].decode()
             else:
-                steps[leaf.path] = _column(leaf, values, self.plan.choice, is_mixed=self._is_mixed)
+                steps[leaf.path] = _column(leaf, values, self.plan.alignment, is_mixed=self._is_mixed)
 
     @property
     def _is_mixed(self) -> bool:
         return self.stream.policy in {"linear", "slerp"}
 
 
-def _column(leaf: Leaf, values: Any, choice: Choice, *, is_mixed: bool) -> Column:
-    """Make T values of those of the messages; between floats is mixed, between anything else chosen."""
-    rows = np.where(choice.weight > 1 / 2, choice.right, choice.left)
+def _column(leaf: MessageLeaf, values: Any, alignment: Alignment, *, is_mixed: bool) -> Column:
+    """Resample the values of messages to T steps; floats may be interpolated, anything else is chosen."""
+    rows = np.where(alignment.weight > 1 / 2, alignment.right, alignment.left)
     if leaf.form != "number":
         return [values[row] for row in rows]
     if not is_mixed or np.dtype(leaf.dtype).kind != "f":
         column: Column = values[rows]
         return column
-    return clock.slerp(values, choice) if leaf.is_quaternion else clock.linear(values, choice)
+    return clock.slerp(values, alignment) if leaf.is_quaternion else clock.linear(values, alignment)

@@ -1,1 +1,1 @@
-"""Zarr in small pieces: stores, codecs that inflate no more than a chunk, and arrays read in blocks."""
+"""Zarr sources: stores, codecs with size limits, and arrays read in blocks."""

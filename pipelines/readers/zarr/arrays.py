@@ -1,4 +1,4 @@
-"""Arrays of a Zarr store: found without missing one, and read in blocks of whole chunks."""
+"""Open the arrays of a Zarr store and read them in blocks of whole chunks."""
 
 from collections.abc import Callable, Iterator
 from math import prod
@@ -8,27 +8,30 @@ import numpy as np
 import zarr
 
 from pipelines.readers.fields import BLOCK, LIMIT, Leaf, array_leaf, check_size, encoded_leaf
-from pipelines.readers.pixels import Pixels, encode, gathered, unpadded
-from pipelines.readers.zarr.codecs import bounded, register_image_codecs
+from pipelines.readers.pixels import PixelLayout, collect_bytes, encode, strip_padding
+from pipelines.readers.zarr.codecs import register_image_codecs, with_bounded_codecs
 from pipelines.readers.zarr.store import DAMAGE, METADATA, SourceStore
 from schemas.errors import SourceError
 from schemas.source import Array, Column, Field
 
 MAX_NODES, MAX_DEPTH = 10_000, 8
-KEPT = 256 << 20  # bytes of the last block that an array keeps for the next episode
-SHARD_LIMIT = 8 << 30  # bytes of a shard, of which single chunks are read
+MAX_CACHED = 256 << 20  # bytes of the last block, which is cached for the next episode
+SHARD_LIMIT = 8 << 30  # bytes of a shard; its chunks are read one by one
 
 
 def arrays_of(store: SourceStore, is_ignored: Callable[[str], bool]) -> dict[str, Any]:
-    """Open every array of a store by its path; what lies there and is neither an array nor a group is a SourceError."""
+    """Return every array of a store by its path, without ignored ones.
+
+    Raises SourceError if there is no Zarr group, or a folder that is neither an array nor a group.
+    """
     register_image_codecs()
     listable = bool(store.files.names(""))
     try:
         root: Any = zarr.open_group(store, mode="r", use_consolidated=False if listable else None)
     except FileNotFoundError as error:
-        message = "no Zarr group is here: neither zarr.json nor .zgroup"
+        message = "no Zarr group here: neither zarr.json nor .zgroup"
         raise SourceError(message, reason="no_episodes") from error
-    found: dict[str, Any] = {}
+    arrays: dict[str, Any] = {}
     stack: list[tuple[str, Any]] = [("", root)]
     while stack:
         path, group = stack.pop()
@@ -37,41 +40,39 @@ def arrays_of(store: SourceStore, is_ignored: Callable[[str], bool]) -> dict[str
             if name in METADATA or name.startswith("."):
                 continue
             below = f"{path}/{name}".lstrip("/")
-            node = None if is_ignored(below) else _node(group, name, below)
+            node = None if is_ignored(below) else _open_node(group, name, below)
             if node is None:
                 continue
             if isinstance(node, zarr.Group):
                 stack.append((below, node))
             else:
-                found[below] = node
-            if len(found) + len(stack) > MAX_NODES or below.count("/") > MAX_DEPTH:
-                raise SourceError(f"more than {MAX_NODES} arrays, or groups too deep", reason="too_large")
-    return dict(sorted(found.items()))
+                arrays[below] = node
+            if len(arrays) + len(stack) > MAX_NODES or below.count("/") > MAX_DEPTH:
+                raise SourceError(f"more than {MAX_NODES} arrays, or groups nested too deeply", reason="too_large")
+    return dict(sorted(arrays.items()))
 
 
-def _node(group: Any, name: str, path: str) -> Any:
+def _open_node(group: Any, name: str, path: str) -> Any:
     try:
         return group[name]
     except KeyError as error:
         if not group.store.files.names(path):  # a README, or an empty folder
             return None
-        message = f"{path} is neither an array nor a group: what describes it is missing"
+        message = f"{path} is neither an array nor a group: its metadata is missing"
         raise SourceError(message, reason="missing_chunk") from error
     except ValueError as error:
         if "imagecodecs_" in str(error):
-            message = (
-                f"{path} needs the package 'imagecodecs', which is not installed ({error}): pip install imagecodecs"
-            )
+            message = f"{path} requires the package 'imagecodecs' ({error}): pip install imagecodecs"
             raise SourceError(message, reason="unsupported_field") from error
         raise
 
 
-class Rows:
-    """One array, row by row: blocks of whole chunks are read, and the last one is kept for who goes on there."""
+class ZarrRows:
+    """The rows of an array, read in blocks of whole chunks; the last block is cached for the next read."""
 
     def __init__(self, array: Any, path: str, pixels: str | None = None) -> None:
-        """Check what a chunk needs; nothing is read."""
-        self.path, self.pixels = path, Pixels.of(pixels or "hwc")
+        """Check the size of the chunks; no values are read."""
+        self.path, self.pixels = path, PixelLayout.of(pixels or "hwc")
         self.count = array.shape[0] if array.shape else 0
         self.shape, self.dtype = tuple(array.shape), array.dtype
         row = array.dtype.itemsize * prod(array.shape[1:])
@@ -80,15 +81,15 @@ class Rows:
             -(-s // c) * c for s, c in zip(self.shape[1:], array.chunks[1:], strict=True)
         )
         if chunk * padded > LIMIT or prod(array.shards or ()) * array.dtype.itemsize > SHARD_LIMIT:
-            raise SourceError(f"{path}: chunks of more than {LIMIT} bytes", reason="too_large")
+            raise SourceError(f"{path}: its chunks have more than {LIMIT} bytes", reason="too_large")
         self.rows = chunk * max(1, BLOCK // max(chunk * row, 1 << 14))
-        held = array.async_array
-        metadata = bounded(held.metadata, path)
-        self.array: Any = zarr.Array(zarr.AsyncArray(metadata, held.store_path, held.config))
-        self._kept: tuple[int, Array] | None = None
+        stored = array.async_array
+        metadata = with_bounded_codecs(stored.metadata, path)
+        self.array: Any = zarr.Array(zarr.AsyncArray(metadata, stored.store_path, stored.config))
+        self._cached: tuple[int, Array] | None = None
 
     def leaf(self, *, is_value: bool, is_declared: bool) -> Leaf:
-        """Describe the field; a declared image array that holds no images is a SpecError."""
+        """Describe the field; raise SpecError if a declared image array holds no images."""
         if not is_value and self.dtype == np.uint8 and len(self.shape) == 2 and 0 not in self.shape:
             (first,) = self.blocks(0, 1)
             if encoded := encoded_leaf(self.path, first.tobytes(), "padded"):
@@ -102,20 +103,20 @@ class Rows:
         return Leaf(field, "frames")
 
     def blocks(self, start: int, end: int) -> Iterator[Array]:
-        """Read rows `start` to `end` in pieces."""
+        """Yield rows `start` to `end` in blocks."""
         for first in range(start - start % self.rows, end, self.rows) if start < end else ():
             yield self._block(first, max(start, first), min(end, first + self.rows))
 
     def _block(self, first: int, start: int, end: int) -> Array:
-        if self._kept is None or self._kept[0] != first:
+        if self._cached is None or self._cached[0] != first:
             try:
                 block = np.asarray(self.array[first : min(first + self.rows, self.count)])
-            except (SourceError, *DAMAGE):  # perhaps of rows that nobody asked for
+            except (SourceError, *DAMAGE):  # the damage may be outside the requested rows
                 return np.asarray(self.array[start:end])
-            if block.nbytes > KEPT:
+            if block.nbytes > MAX_CACHED:
                 return block[start - first : end - first]
-            self._kept = first, block
-        return self._kept[1][start - first : end - first]
+            self._cached = first, block
+        return self._cached[1][start - first : end - first]
 
     def column(self, leaf: Leaf, start: int, end: int, *, images: str) -> Column:
         """Read one episode's rows."""
@@ -124,27 +125,29 @@ class Rows:
         blocks = self.blocks(start, end)
         if leaf.form == "frames":
             encoded = (encode(frame, images) for block in blocks for frame in self.pixels(block, self.path))
-            return gathered(encoded, self.path, limit=LIMIT)
+            return collect_bytes(encoded, self.path, limit=LIMIT)
         if leaf.form == "padded":
             rows = (row.tobytes() for block in blocks for row in block)
-            return gathered(unpadded(rows, self.path), self.path, limit=LIMIT)
+            return collect_bytes(strip_padding(rows, self.path), self.path, limit=LIMIT)
         if leaf.form == "texts":
-            return gathered((as_bytes(item) for block in blocks for item in block.tolist()), self.path, limit=LIMIT)
-        whole = np.empty((end - start, *self.shape[1:]), leaf.field.dtype)
-        at = 0
+            return collect_bytes(
+                (as_bytes(item) for block in blocks for item in block.tolist()), self.path, limit=LIMIT
+            )
+        column = np.empty((end - start, *self.shape[1:]), leaf.field.dtype)
+        filled = 0
         for block in blocks:
-            whole[at : at + len(block)] = block
-            at += len(block)
-        return whole
+            column[filled : filled + len(block)] = block
+            filled += len(block)
+        return column
 
     def value(self, index: int) -> Any:
-        """Give one row as plain Python."""
+        """Return one row as plain Python."""
         (block,) = self.blocks(index, index + 1)
         return _plain(block[0].tolist() if isinstance(block[0], np.ndarray) else block.tolist()[0])
 
 
 def as_bytes(text: str | bytes) -> bytes:
-    """Give a text as UTF-8."""
+    """Return a text as UTF-8."""
     return text.encode() if isinstance(text, str) else bytes(text)
 
 
@@ -154,4 +157,4 @@ def _plain(value: Any) -> Any:
     try:
         return value.decode() if isinstance(value, bytes) else value
     except UnicodeError as error:
-        raise SourceError("a text that is not UTF-8", reason="bad_utf8") from error
+        raise SourceError("a text is not UTF-8", reason="bad_utf8") from error

@@ -1,4 +1,4 @@
-"""Where Zarr's keys are: a folder or a zip file of a source, read only, in which a lost chunk does not go unnoticed."""
+"""Read-only Zarr stores over a folder or a zip file of a source; a missing chunk is an error."""
 
 import re
 import zipfile
@@ -11,13 +11,13 @@ from zarr.abc.store import ByteRequest, OffsetByteRequest, RangeByteRequest, Sto
 from zarr.core.buffer import Buffer, BufferPrototype
 
 from pipelines.readers.fields import LIMIT
-from pipelines.readers.folder import LFS_MARK, SourceFolder, lfs_pointer
+from pipelines.readers.folder import LFS_MARK, SourceFolder, lfs_pointer_error
 from pipelines.readers.names import covers
 from schemas.errors import SourceError
 
 METADATA = {"zarr.json", ".zarray", ".zgroup", ".zattrs", ".zmetadata"}
 ZIP_NAMES = (".zarr.zip", ".zip")
-ADDRESS = re.compile(r"0x[0-9a-f]+")  # different in every run
+ADDRESS = re.compile(r"0x[0-9a-f]+")  # addresses, which differ in every run
 CHUNK = re.compile(r"(/c)?/[0-9]+([./][0-9]+)*$")  # what a chunk adds to the path of its array
 DAMAGE = (
     OSError,
@@ -35,7 +35,7 @@ DAMAGE = (
 
 @contextmanager
 def reading(path: str) -> Iterator[None]:
-    """Make a SourceError of whatever Zarr and its codecs raise for a damaged store."""
+    """Turn the errors of Zarr and its codecs for a damaged store into a SourceError."""
     try:
         yield
     except DAMAGE as error:
@@ -43,21 +43,21 @@ def reading(path: str) -> Iterator[None]:
         raise SourceError(f"cannot be read ({why})", file=path) from error
 
 
-class Files(Protocol):
-    """The keys of one store."""
+class StoreFiles(Protocol):
+    """The keys and values of one store."""
 
     def open(self, key: str) -> IO[bytes] | None:
-        """Open a value for reading; None where there is none."""
+        """Open a value for reading; None if it does not exist."""
 
     def names(self, below: str) -> tuple[str, ...]:
-        """List what lies directly below a key; nothing where listing is not possible."""
+        """List the names directly below a key; empty if they cannot be listed."""
 
 
-class InFolder:
-    """Keys as files of a folder."""
+class FolderFiles:
+    """The files of a folder as keys."""
 
     def __init__(self, folder: SourceFolder) -> None:
-        """Keep the folder."""
+        """Read from `folder`."""
         self.folder = folder
 
     def open(self, key: str) -> IO[bytes] | None:
@@ -74,22 +74,22 @@ class InFolder:
         return self.folder.names(below)
 
 
-class InZip:
-    """Keys as members of a zip file."""
+class ZipFiles:
+    """The members of a zip file as keys."""
 
-    def __init__(self, held: zipfile.ZipFile) -> None:
-        """Sort the members by their folders."""
-        self.held = held
+    def __init__(self, archive: zipfile.ZipFile) -> None:
+        """Index the members by their folders."""
+        self.archive = archive
         self.below: dict[str, set[str]] = {}
-        for name in held.namelist():
+        for name in archive.namelist():
             words = name.strip("/").split("/")
             for depth, word in enumerate(words):
                 self.below.setdefault("/".join(words[:depth]), set()).add(word)
 
     def open(self, key: str) -> IO[bytes] | None:
-        """Open a member; its checksum is verified at its end."""
+        """Open a member; its checksum is verified at the end."""
         try:
-            return self.held.open(key)
+            return self.archive.open(key)
         except KeyError:
             return None
 
@@ -99,110 +99,110 @@ class InZip:
 
 
 @contextmanager
-def opened(folder: SourceFolder, name: str) -> Iterator[Files]:
-    """Open the store `name` of a folder; an empty name is the folder itself."""
+def open_store(folder: SourceFolder, name: str) -> Iterator[StoreFiles]:
+    """Open the store `name` in a folder; an empty name is the folder itself."""
     if not name.endswith(ZIP_NAMES):
-        yield InFolder(folder.child(name) if name else folder)
+        yield FolderFiles(folder.child(name) if name else folder)
         return
     with ExitStack() as stack:
         with reading(folder.path(name)):
             file = stack.enter_context(folder.open_parts(name))
             if file.read(len(LFS_MARK)) == LFS_MARK:
-                raise lfs_pointer(folder.path(name))
+                raise lfs_pointer_error(folder.path(name))
             try:
-                held = stack.enter_context(zipfile.ZipFile(file))
+                archive = stack.enter_context(zipfile.ZipFile(file))
             except zipfile.BadZipFile as error:
-                message = "not a whole zip file: it was not written or not copied to its end"
+                message = "the zip file is incomplete: it was not fully written or copied"
                 raise SourceError(message, reason="truncated", file=folder.path(name)) from error
-        yield InZip(held)
+        yield ZipFiles(archive)
 
 
 class SourceStore(Store):
-    """A store for Zarr's library; a chunk that is not there is a SourceError, unless its array is in `fill`."""
+    """A store for the Zarr library; a missing chunk raises SourceError unless its array is in `fill`."""
 
     supports_writes = False
     supports_deletes = False
     supports_listing = True
 
-    def __init__(self, files: Files, *, path_of: Callable[[str], str], fill: Collection[str] = ()) -> None:
-        """Keep where the keys are; `path_of` gives the field of an array, and `fill` has paths of fields."""
+    def __init__(self, files: StoreFiles, *, path_of: Callable[[str], str], fill: Collection[str] = ()) -> None:
+        """Read from `files`; `path_of` returns the field of an array, and `fill` contains paths of fields."""
         super().__init__(read_only=True)
         self.files, self.path_of, self.fill = files, path_of, fill
 
     def __eq__(self, other: object) -> bool:
-        """Say whether it is the same one."""
+        """Whether it is the same object."""
         return self is other
 
     def __hash__(self) -> int:
-        """Hash the object."""
+        """Return the hash of the object."""
         return id(self)
 
     async def get(self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None) -> Buffer | None:
-        """Read a value, or a part of it."""
+        """Read a value or a range of its bytes."""
         file = self.files.open(key)
         if file is None:
             path = self.path_of(CHUNK.sub("", key))
             if key.rpartition("/")[2] in METADATA or covers(self.fill, path):
                 return None
-            raise _lost(key, path)
+            raise _missing_chunk_error(key, path)
         with file:
-            data = _part(file, byte_range)
+            data = _read_range(file, byte_range)
         if len(data) > LIMIT:
             raise SourceError(f"{key}: a chunk of more than {LIMIT} bytes", reason="too_large")
         if data.startswith(LFS_MARK):
-            raise lfs_pointer(key)
+            raise lfs_pointer_error(key)
         return prototype.buffer.from_bytes(data)
 
     async def get_partial_values(
         self, prototype: BufferPrototype, key_ranges: Iterable[tuple[str, ByteRequest | None]]
     ) -> list[Buffer | None]:
-        """Read parts of values."""
+        """Read ranges of several values."""
         return [await self.get(key, prototype, byte_range) for key, byte_range in key_ranges]
 
     async def exists(self, key: str) -> bool:
-        """Say whether there is such a value."""
+        """Whether a value exists."""
         return self.files.open(key) is not None
 
     async def list_dir(self, prefix: str) -> AsyncIterator[str]:
-        """List what lies directly below a key."""
+        """List the names directly below a key."""
         for name in self.files.names(prefix.strip("/")):
             yield name
 
     def list(self) -> Any:
-        """Refuse: nobody asks for all keys."""
+        """Not supported; the reader does not need it."""
         self._refuse()
 
     def list_prefix(self, prefix: str) -> Any:
-        """Refuse: nobody asks for all keys below one."""
+        """Not supported; the reader does not need it."""
         self._refuse(prefix)
 
     async def set(self, key: str, value: Buffer) -> None:
-        """Refuse."""
+        """Not supported; the store is read-only."""
         self._refuse(key, value)
 
     async def delete(self, key: str) -> None:
-        """Refuse."""
+        """Not supported; the store is read-only."""
         self._refuse(key)
 
-    def _refuse(self, *asked: object) -> NoReturn:
-        raise NotImplementedError(asked)
+    def _refuse(self, *arguments: object) -> NoReturn:
+        raise NotImplementedError(arguments)
 
 
-def _part(file: IO[bytes], wanted: ByteRequest | None) -> bytes:
+def _read_range(file: IO[bytes], byte_range: ByteRequest | None) -> bytes:
     count = LIMIT + 1
-    if isinstance(wanted, RangeByteRequest):
-        file.seek(wanted.start)
-        count = min(count, wanted.end - wanted.start)
-    elif isinstance(wanted, OffsetByteRequest):
-        file.seek(wanted.offset)
-    elif isinstance(wanted, SuffixByteRequest):
-        file.seek(max(0, file.seek(0, 2) - wanted.suffix))
+    if isinstance(byte_range, RangeByteRequest):
+        file.seek(byte_range.start)
+        count = min(count, byte_range.end - byte_range.start)
+    elif isinstance(byte_range, OffsetByteRequest):
+        file.seek(byte_range.offset)
+    elif isinstance(byte_range, SuffixByteRequest):
+        file.seek(max(0, file.seek(0, 2) - byte_range.suffix))
     return file.read(count)
 
 
-def _lost(key: str, path: str) -> SourceError:
+def _missing_chunk_error(key: str, path: str) -> SourceError:
     return SourceError(
-        f"the chunk {key} is not there: it was lost, or left out because it held the fill value alone; if you know "
-        f"that it was left out, declare source.fill = ['{path}']",
+        f"the chunk {key} is missing: it was lost, or left out because it only had the fill value; if you know that it "
+        f"was left out, declare source.fill = ['{path}']",
         reason="missing_chunk",
     )

@@ -237,7 +237,7 @@ def test_an_old_file_that_is_not_as_it_was_is_named(grown: Toy, damage: Callable
     before = files(grown.out)
     done = grown.convert("--append")
     assert done.code == 2
-    assert done.err.endswith(f"are not as they were: {kind}: {old.name}\n")
+    assert done.err.endswith(f"have changed: {kind}: {old.name}\n")
     assert files(grown.out) == before
 
 
@@ -262,7 +262,7 @@ def test_a_file_that_was_missing_and_is_there_now_is_named(grown: Toy) -> None:
     assert grown.convert("--append").code == 1
     new.write_bytes(content)
     done = grown.convert("--append")
-    assert (done.code, f"missing then, there now: {new.name}" in done.err) == (2, True)
+    assert (done.code, f"no longer missing: {new.name}" in done.err) == (2, True)
 
 
 def test_without_append_a_grown_source_asks_for_it(grown: Toy) -> None:

@@ -228,7 +228,7 @@ def damage(toy: Toy, change: Callable[[bytes], bytes]) -> None:
 def test_a_truncated_record_is_quarantined(toy: Toy) -> None:
     damage(toy, lambda data: data[:-100])
     done = toy.convert()
-    assert_quarantined(toy, done, {2: "truncated"}, "the file ends before them")
+    assert_quarantined(toy, done, {2: "truncated"}, "the file ends before that")
     assert f"oxe: {toy.out}: quarantined 1 truncated; see meta/quarantine.parquet" in done.err
     assert toy.quarantine()[0]["file"] == SHARD
 
@@ -244,7 +244,7 @@ def test_the_real_process_exits_1_when_episodes_are_quarantined(toy: Toy) -> Non
 
 def test_a_wrong_crc_of_the_length_loses_the_rest_of_the_file(toy: Toy) -> None:
     damage(toy, lambda data: bytes([data[0] ^ 1]) + data[1:])
-    assert_quarantined(toy, toy.convert(), dict.fromkeys(range(3), "wrong_crc"), "nothing after it can be found")
+    assert_quarantined(toy, toy.convert(), dict.fromkeys(range(3), "wrong_crc"), "no record after it can be found")
     assert toy.balance()["kept"] == 0
 
 
@@ -288,7 +288,7 @@ def test_a_split_name_that_leaves_the_output_is_refused(toy: Toy) -> None:
     path = toy.source / "dataset_info.json"
     path.write_text(path.read_text().replace('"name": "train"', '"name": "../../evil"'))
     before = files(toy.folder)
-    assert_failed_cleanly(toy.convert(), toy.out, "'../../evil' is no name for a split")
+    assert_failed_cleanly(toy.convert(), toy.out, "'../../evil' is not a valid name for a split")
     assert files(toy.folder) == before
 
 

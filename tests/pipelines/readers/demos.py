@@ -1,4 +1,4 @@
-"""Robomimic's layout in small, and what a reader makes of HDF5 files."""
+"""A small file in robomimic's layout, and helpers that read HDF5 files."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -51,7 +51,7 @@ def edit(file: Path, change: Callable[[Any], Any]) -> None:
 
 
 def opened(uri: Path | str, **layout: Any) -> Reader:
-    """Open a source; `layout` has the keys of a declaration."""
+    """Open a source; `layout` contains keys of a declaration."""
     return opener(uri, **({"episodes": DEMOS, **layout} if layout else {}))
 
 

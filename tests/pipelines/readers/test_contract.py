@@ -1,4 +1,4 @@
-"""What every reader promises, whatever the format: the same episodes, written in each of them."""
+"""The contract of all readers, checked on the same episodes written in every format."""
 
 from pathlib import Path
 from typing import Any

@@ -1,11 +1,11 @@
-"""Folders that hold several sources: they are listed, and one must be named."""
+"""Folders with several sources, which are listed so that one can be named."""
 
 from pathlib import Path
 
 import pytest
 
 from pipelines.readers import find
-from pipelines.readers.find import Found, sources
+from pipelines.readers.find import SourceLocation, find_sources
 from pipelines.readers.registry import open_source
 from schemas.declarations.formats import Hdf5Source
 from schemas.errors import UsageError
@@ -27,26 +27,26 @@ def shelf(tmp_path: Path) -> Path:
 
 
 def test_all_sources_below_a_folder_are_found_sorted_and_hidden_ones_are_not(shelf: Path) -> None:
-    assert sources(str(shelf)) == (
-        Found("hdf5", str(shelf / "deep/er")),
-        Found("rlds", str(shelf / "toy/1.0.0")),
-        Found("rlds", str(shelf / "toy/1.1.0")),
+    assert find_sources(str(shelf)) == (
+        SourceLocation("hdf5", str(shelf / "deep/er")),
+        SourceLocation("rlds", str(shelf / "toy/1.0.0")),
+        SourceLocation("rlds", str(shelf / "toy/1.1.0")),
     )
 
 
 def test_a_file_is_a_source_by_its_ending(shelf: Path) -> None:
-    assert sources(str(shelf / "deep/er/a.hdf5")) == (Found("hdf5", str(shelf / "deep/er/a.hdf5")),)
+    assert find_sources(str(shelf / "deep/er/a.hdf5")) == (SourceLocation("hdf5", str(shelf / "deep/er/a.hdf5")),)
 
 
 def test_it_looks_three_levels_down_and_into_so_many_folders(shelf: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (shelf / "deep/er/a.hdf5").rename(shelf / "notes.hdf")
-    assert [found.uri for found in sources(str(shelf))] == [str(shelf)]
+    assert [found.uri for found in find_sources(str(shelf))] == [str(shelf)]
     (shelf / "notes.hdf").unlink()
     write_source(shelf / "1/2/3/4", [columns(0)])
-    assert not [found for found in sources(str(shelf)) if found.uri.endswith("4")]
+    assert not [found for found in find_sources(str(shelf)) if found.uri.endswith("4")]
     monkeypatch.setattr(find, "MAX_FOLDERS", 3)
-    with pytest.raises(UsageError, match="more than 3 folders to look into; name one further down"):
-        sources(str(shelf))
+    with pytest.raises(UsageError, match="more than 3 folders to search; name one further down"):
+        find_sources(str(shelf))
 
 
 def test_loose_files_are_a_source_only_where_there_is_no_other(shelf: Path) -> None:
@@ -54,23 +54,23 @@ def test_loose_files_are_a_source_only_where_there_is_no_other(shelf: Path) -> N
     (shelf / "toy/1.0.0/episode_1").mkdir()
     (shelf / "about").mkdir()
     (shelf / "about/files.csv").touch()
-    assert len(sources(str(shelf))) == 3
+    assert len(find_sources(str(shelf))) == 3
     for i in range(2):
         (shelf / f"monday/episode_{i}").mkdir(parents=True)
-    assert Found("folder", str(shelf / "monday")) in sources(str(shelf))
-    assert len(sources(str(shelf))) == 4
-    for i in range(400):  # more than are looked into
+    assert SourceLocation("folder", str(shelf / "monday")) in find_sources(str(shelf))
+    assert len(find_sources(str(shelf))) == 4
+    for i in range(400):  # more than are searched
         (shelf / f"loose/episode_{i}").mkdir(parents=True)
-    assert sources(str(shelf / "loose")) == (Found("folder", str(shelf / "loose")),)
+    assert find_sources(str(shelf / "loose")) == (SourceLocation("folder", str(shelf / "loose")),)
 
 
-def test_a_folder_of_bags_is_one_source_unless_others_lie_beside_them(tmp_path: Path) -> None:
+def test_a_folder_of_bags_is_one_source_unless_it_has_other_sources(tmp_path: Path) -> None:
     for name in ("monday", "tuesday"):
         (tmp_path / "bags" / name).mkdir(parents=True)
         (tmp_path / "bags" / name / "metadata.yaml").touch()
-    assert sources(str(tmp_path / "bags")) == (Found("rosbag", str(tmp_path / "bags")),)
+    assert find_sources(str(tmp_path / "bags")) == (SourceLocation("rosbag", str(tmp_path / "bags")),)
     write_source(tmp_path / "bags/toy", [columns(0)])
-    assert [(found.format, Path(found.uri).name) for found in sources(str(tmp_path / "bags"))] == [
+    assert [(found.format, Path(found.uri).name) for found in find_sources(str(tmp_path / "bags"))] == [
         ("rosbag", "monday"),
         ("rlds", "toy"),
         ("rosbag", "tuesday"),
@@ -80,7 +80,7 @@ def test_a_folder_of_bags_is_one_source_unless_others_lie_beside_them(tmp_path: 
 def test_a_loop_of_links_ends(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     (tmp_path / "a/b").symlink_to(tmp_path)
-    assert sources(str(tmp_path)) == ()
+    assert find_sources(str(tmp_path)) == ()
 
 
 def test_inspect_lists_them_and_says_to_name_one(shelf: Path) -> None:
@@ -111,9 +111,9 @@ def test_a_single_one_further_down_is_opened_where_nothing_is_declared(shelf: Pa
     assert done.err == f"the only source found below {shelf / 'toy'}: {shelf / 'toy/1.0.0'}\n"
 
 
-def test_a_declared_format_that_lies_elsewhere_or_is_another_says_what_is_there(shelf: Path) -> None:
+def test_a_wrong_declared_format_or_folder_says_what_is_there(shelf: Path) -> None:
     told = Hdf5Source(format="hdf5", episodes="/")
-    with pytest.raises(UsageError, match=r"is no source itself; there is one at .*/deep/er \(hdf5\)"):
+    with pytest.raises(UsageError, match=r"is not a source itself; there is one at .*/deep/er \(hdf5\)"):
         open_source(str(shelf / "deep"), told)
     with pytest.raises(UsageError, match="it looks like rlds"):
         open_source(str(shelf / "toy/1.0.0"), told)
@@ -130,5 +130,7 @@ def test_convert_of_a_folder_without_a_declaration_says_what_is_there(shelf: Pat
 def test_a_pattern_may_lead_into_a_folder(tmp_path: Path) -> None:
     (tmp_path / "set/meta").mkdir(parents=True)
     (tmp_path / "set/meta/info.json").touch()
-    assert sources(str(tmp_path), {"lerobot": ["meta/info.json"]}) == (Found("lerobot", str(tmp_path / "set")),)
-    assert sources(str(tmp_path), {"other": ["*/meta/info.json"]}) == (Found("other", str(tmp_path)),)
+    assert find_sources(str(tmp_path), {"lerobot": ["meta/info.json"]}) == (
+        SourceLocation("lerobot", str(tmp_path / "set")),
+    )
+    assert find_sources(str(tmp_path), {"other": ["*/meta/info.json"]}) == (SourceLocation("other", str(tmp_path)),)

@@ -1,4 +1,4 @@
-"""How pixels lie in an array, and that encoding does not change them."""
+"""Layouts of pixels in an array, and lossless encoding."""
 
 import io
 
@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from pipelines.readers.pixels import Pixels, encode, gathered
+from pipelines.readers.pixels import PixelLayout, collect_bytes, encode
 from schemas.errors import SourceError
 from schemas.source import Array
 
@@ -29,8 +29,8 @@ ALPHA = np.concatenate([FRAMES, np.full((2, 5, 4, 1), 7, np.uint8)], axis=-1)
         ("hwc rgba 0..255", ALPHA.astype(np.float32)),
     ],
 )
-def test_the_same_frames_come_out_however_they_lie(words: str, held: Array) -> None:
-    pixels = Pixels.of(words)
+def test_every_layout_gives_the_same_frames(words: str, held: Array) -> None:
+    pixels = PixelLayout.of(words)
     assert pixels.channels(held.dtype, held.shape) == 3
     assert np.array_equal(pixels(held, "rgb"), FRAMES)
 
@@ -47,16 +47,16 @@ def test_the_same_frames_come_out_however_they_lie(words: str, held: Array) -> N
         ("hwc", np.zeros((2, 0, 4, 3), np.uint8)),
     ],
 )
-def test_what_is_no_image_as_declared_has_no_channels(words: str, held: Array) -> None:
-    assert Pixels.of(words).channels(held.dtype, held.shape) is None
+def test_an_array_that_is_not_declared_images_has_no_channels(words: str, held: Array) -> None:
+    assert PixelLayout.of(words).channels(held.dtype, held.shape) is None
 
 
 @pytest.mark.parametrize("wrong", [0.5 / 255, 1.01, -0.1, np.nan, np.inf])
-def test_float_pixels_that_are_no_bytes_are_refused(wrong: float) -> None:
+def test_float_pixels_that_are_not_whole_numbers_are_refused(wrong: float) -> None:
     held = (FRAMES / 255).astype(np.float32)
     held[0, 0, 0, 0] = wrong
-    with pytest.raises(SourceError, match=r"rgb: pixels that are no whole numbers") as caught:
-        Pixels.of("hwc 0..1")(held, "rgb")
+    with pytest.raises(SourceError, match=r"rgb: pixels are not whole numbers") as caught:
+        PixelLayout.of("hwc 0..1")(held, "rgb")
     assert caught.value.reason == "bad_image"
 
 
@@ -68,6 +68,6 @@ def test_png_loses_nothing(height: int, width: int, channels: int, seed: int) ->
 
 
 def test_frames_are_gathered_up_to_a_limit() -> None:
-    assert gathered(iter([b"ab", b"c"]), "rgb", limit=3) == [b"ab", b"c"]
+    assert collect_bytes(iter([b"ab", b"c"]), "rgb", limit=3) == [b"ab", b"c"]
     with pytest.raises(SourceError, match="rgb: more than 2 bytes in one episode"):
-        gathered(iter([b"ab", b"c", b"d"]), "rgb", limit=2)
+        collect_bytes(iter([b"ab", b"c", b"d"]), "rgb", limit=2)

@@ -6,14 +6,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.readers.reader import LARGE, SMALL, FilePart, ShardRef, plan
+from pipelines.readers.reader import MAX_SHARD, MIN_SHARD, FilePart, ShardRef, plan
 
 MB = 1 << 20
 
 
 @dataclass
 class FakeReader:
-    """A source that is nothing but a list of files."""
+    """A source that is only a list of files."""
 
     splits: dict[str, tuple[FilePart, ...]]
     format: str = "fake"
@@ -40,7 +40,7 @@ class FakeReader:
 
 
 def make_reader(**splits: list[tuple[int | None, int]]) -> FakeReader:
-    """Give each split its files as (bytes, episodes)."""
+    """Make a reader from the files of each split, given as (bytes, episodes)."""
     first, made = 0, {}
     for split, files in splits.items():
         parts = []
@@ -56,7 +56,7 @@ READERS = st.fixed_dictionaries({"train": FILES, "val": FILES}).map(lambda split
 
 
 def planned(refs: tuple[ShardRef, ...]) -> list[tuple[str, str, int, int]]:
-    """List every planned episode as (split, file, place in the file, index)."""
+    """List every planned episode as (split, file, number in the file, index)."""
     return [
         (ref.split, part.name, part.skip + i, part.first + i)
         for ref in refs
@@ -105,7 +105,7 @@ def test_shards_are_numbered_within_their_split(reader: FakeReader) -> None:
 @given(READERS)
 def test_a_shard_of_several_parts_stays_below_the_size(reader: FakeReader) -> None:
     for ref in plan(reader.files()):
-        assert len(ref.parts) == 1 or sum(part.size or 0 for part in ref.parts) <= LARGE
+        assert len(ref.parts) == 1 or sum(part.size or 0 for part in ref.parts) <= MAX_SHARD
 
 
 def test_a_large_file_is_split_by_episodes() -> None:
@@ -118,7 +118,7 @@ def test_a_large_file_is_split_by_episodes() -> None:
 def test_small_files_are_grouped() -> None:
     refs = plan(make_reader(train=[(MB, 2)] * 40).files())
     assert [len(ref.parts) for ref in refs] == [32, 8]
-    assert SMALL == 32 * MB
+    assert MIN_SHARD == 32 * MB
 
 
 def test_a_file_of_one_huge_episode_is_one_part() -> None:
@@ -126,7 +126,7 @@ def test_a_file_of_one_huge_episode_is_one_part() -> None:
 
 
 @pytest.mark.parametrize("limit", [3, 4])
-def test_a_limit_ends_inside_a_file_and_goes_on_behind_an_empty_one(limit: int) -> None:
+def test_a_limit_ends_inside_a_file_and_continues_after_an_empty_one(limit: int) -> None:
     refs = plan(make_reader(train=[(MB, 3), (MB, 0), (MB, 5)]).files(), limit=limit)
     assert [part.count for ref in refs for part in ref.parts if part.count] == [3, 1][: limit - 2]
     assert [part.is_tail for ref in refs for part in ref.parts if part.name == "train-2"] == [False] * (limit - 3)

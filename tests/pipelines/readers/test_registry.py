@@ -1,4 +1,4 @@
-"""Formats by name: ours, those of other packages, and those that nobody reads."""
+"""Formats by name: ours, those of other packages, and unknown ones."""
 
 import sys
 from pathlib import Path
@@ -24,7 +24,7 @@ class LabReader(RldsReader):
 
 @pytest.fixture
 def lab(tmp_path: Path) -> Toy:
-    """Install a package that brings a reader, and declare a source of its format."""
+    """Install a package with a reader, and declare a source of its format."""
     site = tmp_path / "site"
     info = site / "lab_package-1.0.dist-info"
     info.mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""Videos as encoded images, against PyAV's own decoding from the first frame to the last."""
+"""Videos as encoded images, compared with PyAV's sequential decoding."""
 
 import io
 from pathlib import Path
@@ -67,7 +67,7 @@ def test_ranges_in_any_order_are_the_same_frames(tmp_path: Path, kind: str, monk
     wanted, chosen = sequential(file), np.random.default_rng(0)
     opened = video.Video(str(file), where="x.mp4")
     for _ in range(25):
-        monkeypatch.setattr(video, "AHEAD", int(chosen.choice([0, 5, 256])))
+        monkeypatch.setattr(video, "MAX_SKIPPED", int(chosen.choice([0, 5, 256])))
         start = int(chosen.integers(60))
         count = min(3, 60 - start)
         assert same(opened.read(start, count, images="png"), wanted[start : start + count])
@@ -79,7 +79,7 @@ def test_frames_are_found_by_their_times(tmp_path: Path, kind: str, monkeypatch:
     wanted, chosen = sequential(file), np.random.default_rng(1)
     opened = video.Video(str(file), where="x.mp4")
     for _ in range(25):
-        monkeypatch.setattr(video, "AHEAD", int(chosen.choice([0, 5, 256])))
+        monkeypatch.setattr(video, "MAX_SKIPPED", int(chosen.choice([0, 5, 256])))
         start = int(chosen.integers(57))
         found = opened.read_at(start / 10 + chosen.uniform(-0.04, 0.04), 3, hz=10, images="png")
         assert same(found, wanted[start : start + 3])
@@ -94,11 +94,11 @@ def test_other_containers_are_read_alike(tmp_path: Path, container: str) -> None
         assert same(opened.read(start, 2, images="png"), wanted[start : start + 2])
 
 
-def test_ranges_that_follow_each_other_cost_no_jump(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_consecutive_ranges_need_no_seek(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = write(tmp_path)
     opened = video.Video(str(file), where="x.mp4")
-    monkeypatch.setattr(video.Video, "_jump_to", None)
-    monkeypatch.setattr(video.Video, "_jump_at", None)
+    monkeypatch.setattr(video.Video, "_seek_frame", None)
+    monkeypatch.setattr(video.Video, "_seek_time", None)
     found = [*opened.read(0, 20, images="png"), *opened.read(20, 15, images="png")]
     found += [*opened.read_at(3.5, 10, hz=10, images="png"), *opened.read_at(4.5, 15, hz=10, images="png")]
     assert same(found, sequential(file))
@@ -106,7 +106,7 @@ def test_ranges_that_follow_each_other_cost_no_jump(tmp_path: Path, monkeypatch:
 
 # --- colours ---
 
-# How a plane of each kind must look as full-range BT.601, before JPEG loses anything.
+# The expected full-range BT.601 planes, before JPEG compression.
 PLANAR: dict[str, dict[str, Any]] = {
     "limited, no matrix named": {},
     "limited BT.601": {"colorspace": 5, "color_range": 1},
@@ -122,7 +122,7 @@ PLANAR: dict[str, dict[str, Any]] = {
 
 
 def converted(frame: Any) -> Array:
-    """Make RGB of a frame by the formulas of BT.601 and BT.709, each colour sample repeated."""
+    """Convert a frame to RGB by the formulas of BT.601 and BT.709, repeating the colour samples."""
     depth = 10 if "10" in frame.format.name else 8
     planes = [np.frombuffer(p, f"u{(depth + 7) // 8}").reshape(p.height, -1)[:, : p.width] for p in frame.planes]
     y, u, v = (plane.astype(float) / 2 ** (depth - 8) for plane in planes)
@@ -153,7 +153,7 @@ def test_a_jpeg_has_the_colours_of_the_frame(tmp_path: Path, kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["limited, no matrix named", "full BT.601", "4:4:4", "odd sizes"])
-def test_planes_that_are_taken_as_they_are_have_no_bias(tmp_path: Path, kind: str) -> None:
+def test_planes_that_are_used_directly_have_no_bias(tmp_path: Path, kind: str) -> None:
     file = write(tmp_path, name="x.webm" if kind == "odd sizes" else "x.mp4", count=4, **PLANAR[kind])
     with av.open(str(file)) as container:
         frame = list(container.decode(video=0))[-1]
@@ -187,7 +187,7 @@ def test_a_video_of_another_length_is_noticed(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("container", [{}, {"movflags": "faststart"}])
-def test_a_video_that_was_cut_off_is_an_error_wherever_it_was_cut(tmp_path: Path, container: dict[str, str]) -> None:
+def test_a_truncated_video_is_an_error_wherever_it_ends(tmp_path: Path, container: dict[str, str]) -> None:
     file = write(tmp_path, container=container)
     whole = file.read_bytes()
     for size in (0, 10, len(whole) // 3, len(whole) // 2, len(whole) * 9 // 10):
@@ -204,7 +204,7 @@ def test_a_frame_that_was_left_out_is_noticed_by_its_time(tmp_path: Path) -> Non
     assert same(opened.read_at(1.8, 2, hz=10, images="png"), sequential(file)[17:19])
 
 
-def test_what_is_no_video_is_an_error(tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_video_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "x.mp4").write_bytes(b"no video" * 100)
     assert reason_of(tmp_path / "x.mp4") == "bad_video"
     (tmp_path / "x.mp4").write_bytes(LFS_MARK + b".github.com/spec/v1\noid sha256:00\nsize 9\n")

@@ -86,7 +86,7 @@ def write_folders(folder: Path) -> SourceSpec:
 
 
 def padded(images: Sequence[bytes]) -> Any:
-    """Put encoded images in rows of one length."""
+    """Pad encoded images to rows of equal length."""
     longest = max(map(len, images))
     return np.stack([np.frombuffer(image.ljust(longest, b"\0"), np.uint8) for image in images])
 
@@ -111,7 +111,7 @@ def lerobot(folder: Path, **how: Any) -> SourceSpec:
 
 
 def datasets(made: Mapping[str, Any]) -> dict[str, Any]:
-    """Name an episode's columns as HDF5 does: images in rows of one length, padded."""
+    """Return an episode's columns as HDF5 datasets, with images padded to rows of equal length."""
     changed = {
         "observation.image": padded(made["observation.image"]),
         "episode_metadata.file_path": made["episode_metadata.file_path"][0],
@@ -132,7 +132,7 @@ def write_mcaps(folder: Path) -> SourceSpec:
 
 
 def said(made: Mapping[str, Any]) -> list[Said]:
-    """Say an episode's columns as messages that hold nothing but `data`, each on a topic of its own."""
+    """Return an episode's columns as messages with only the field `data`, each on its own topic."""
     messages: dict[str, Callable[[int], Any]] = {
         "action": lambda i: bags.msg("toy_msgs/Floats", data=made["action"][i]),
         "observation.state": lambda i: bags.msg("toy_msgs/Floats", data=made["observation.state"][i]),

@@ -1,4 +1,4 @@
-"""Loose files, a folder or a file for each episode, and as they should not be; every episode is one value."""
+"""Sources with a folder or a file per episode, valid and damaged; every episode is one value."""
 
 import io
 import json
@@ -44,7 +44,7 @@ joints = "steps.joint"
 
 
 def make_rows(seed: int = 0, *, steps: int = STEPS) -> dict[str, list[Any]]:
-    """Make a table as a lab would: two joints, a time in nanoseconds, a truth value and a word."""
+    """Make a table like that of a lab: two joints, a time in nanoseconds, a boolean and a word."""
     rng = np.random.default_rng(seed)
     return {
         "t": [1_700_000_000_000_000_001 + i for i in range(steps)],
@@ -76,7 +76,7 @@ opener = Opener("folder")
 
 
 def opened(uri: Path, **layout: Any) -> Reader:
-    """Open a source; where the layout does not name its episodes, they are guessed."""
+    """Open a source; without `episodes` in the layout, they are guessed."""
     if layout and "episodes" not in layout:
         layout["episodes"] = guess_names(SourceFolder.at(str(uri)))
     return opener(uri, **layout)
@@ -202,8 +202,8 @@ def test_memory_reads_like_the_disk(source: Path) -> None:
         memory.rm("/loose", recursive=True)
 
 
-def test_episodes_may_lie_deeper_and_bridge_is_read_without_its_pickles(tmp_path: Path) -> None:
-    """BridgeData's raw trajectories: images and texts are read, what lies in pickles is not."""
+def test_episodes_may_be_in_subfolders_and_bridge_is_read_without_its_pickles(tmp_path: Path) -> None:
+    """BridgeData's raw trajectories: images and texts are read, pickles are not."""
     for number in (0, 1, 10):
         folder = tmp_path / f"bridge/toykitchen/00/raw/traj_group0/traj{number}"
         write_folder(folder, number)
@@ -213,7 +213,7 @@ def test_episodes_may_lie_deeper_and_bridge_is_read_without_its_pickles(tmp_path
             (folder / f"{name}.pkl").write_bytes(b"\x80\x04.")
     pattern = "bridge/*/*/raw/traj_group*/traj*"
     error = refused(tmp_path, episodes=pattern)
-    assert "obs_dict.pkl: a pickle: reading one runs whatever code it holds" in str(error)
+    assert "obs_dict.pkl: a pickle, which is never read" in str(error)
     found = episodes(tmp_path, episodes=pattern, ignore=["obs_dict", "policy_out"], ignore_lines="confidence:*")
     assert [e.metadata["lang"] for e in found] == [["pick 0"], ["pick 1"], ["pick 10"]]
     assert [len(e.steps["images0"]) for e in found] == [STEPS] * 3
@@ -225,29 +225,29 @@ def test_episodes_may_lie_deeper_and_bridge_is_read_without_its_pickles(tmp_path
 @pytest.mark.parametrize(
     ("name", "content", "words"),
     [
-        ("csv", "a,b\n1,2\n3\n", "row 1: 1 cells, and the first line names 2 columns"),
+        ("csv", "a,b\n1,2\n3\n", "row 1: 1 cells, but the first line names 2 columns"),
         ("csv", "a,b\n1,2\n3,\n", "b: row 1 has no value"),
-        ("csv", "a,a\n1,2\n", "each by another name"),
-        ("csv", "", "the first line does not name the columns"),
-        ("csv", "a,b\n", "holds no rows"),
+        ("csv", "a,a\n1,2\n", "a different name for each column"),
+        ("csv", "", "the first line must contain"),
+        ("csv", "a,b\n", "contains no rows"),
         ("csv", 'a\n"1\n', "line 2"),
-        ("csv", "a\n1.5\n9007199254740993\n", "mixes fractions and whole numbers above 2**53"),
+        ("csv", "a\n1.5\n9007199254740993\n", "mixes fractions with integers above 2**53"),
         ("csv", "a\n99999999999999999999\n", "more than 64 bits"),
         ("jsonl", '{"a": 1}\n{"b": 1}\n', "row 1: 'a' is not in every row"),
-        ("jsonl", '{"a": 1}\n{"a": null}\n', "a holds null, numbers: neither"),
-        ("jsonl", '{"a": 1}\n{"a": "x"}\n', "a holds numbers, texts: neither"),
+        ("jsonl", '{"a": 1}\n{"a": null}\n', "a contains null, numbers: expected"),
+        ("jsonl", '{"a": 1}\n{"a": "x"}\n', "a contains numbers, texts: expected"),
         ("jsonl", '{"a": [1, 2]}\n{"a": [1]}\n', "lists of unequal length"),
         ("jsonl", '{"a": 1}\n{"a": tru\n', "row 1 is not JSON"),
-        ("jsonl", '{"a": ["x"]}\n', "a holds texts: neither"),
-        ("jsonl", '{"a": []}\n', "a holds empty lists: neither"),
-        ("jsonl", '{"a": 1, "a": 2}\n', "a key stands there twice"),
-        ("jsonl", '{"a.b": 1, "a": {"b": 2}}\n', "a key stands there twice"),
-        ("jsonl", "[1]\n", "row 0 is no JSON object"),
+        ("jsonl", '{"a": ["x"]}\n', "a contains texts: expected"),
+        ("jsonl", '{"a": []}\n', "a contains empty lists: expected"),
+        ("jsonl", '{"a": 1, "a": 2}\n', "a key occurs twice"),
+        ("jsonl", '{"a.b": 1, "a": {"b": 2}}\n', "a key occurs twice"),
+        ("jsonl", "[1]\n", "row 0 is not a JSON object"),
         ("jsonl", "[" * 100_000 + "\n", "row 0 is not JSON"),
-        ("jsonl", "\n", "holds no rows"),
+        ("jsonl", "\n", "contains no rows"),
     ],
 )
-def test_a_table_that_is_no_table_is_refused_by_name(tmp_path: Path, name: str, content: str, words: str) -> None:
+def test_an_invalid_table_is_refused_by_name(tmp_path: Path, name: str, content: str, words: str) -> None:
     (tmp_path / f"0.{name}").write_text(content)
     error = refused(tmp_path, episodes=f"*.{name}")
     assert error.reason == "bad_table"
@@ -255,7 +255,7 @@ def test_a_table_that_is_no_table_is_refused_by_name(tmp_path: Path, name: str, 
     assert error.file.endswith(f"0.{name}")
 
 
-def test_cells_that_are_no_numbers_make_a_column_of_texts(tmp_path: Path) -> None:
+def test_cells_that_are_not_numbers_make_a_column_of_texts(tmp_path: Path) -> None:
     (tmp_path / "0.csv").write_text("\ufeffa,b,c\n1,1_0,\n2,x,y\n")
     (tmp_path / "1.csv").write_text("a,b,c\n1,1,2\n")
     (tmp_path / "2.csv").write_text("a,b,c\nx,y,z\n")
@@ -285,28 +285,30 @@ def test_columns_and_keys_that_are_ignored_may_hold_anything(tmp_path: Path) -> 
 @given(st.lists(st.floats(allow_nan=False) | st.integers(-(2**53), 2**53), min_size=1))
 def test_a_number_comes_back_as_it_was_written(numbers: list[float]) -> None:
     rows = "".join(f"{number!r}\n" for number in numbers)
-    piece = tables.table(f"x\n{rows}".encode(), "t.csv")["x"]
+    piece = tables.table_fields(f"x\n{rows}".encode(), "t.csv")["x"]
     assert piece.read(len(numbers)).tolist() == [float(number) for number in numbers]
     lines = "".join(json.dumps({"x": number}) + "\n" for number in numbers)
-    assert tables.table(lines.encode(), "t.jsonl")["x"].read(len(numbers)).tolist() == [float(n) for n in numbers]
+    assert tables.table_fields(lines.encode(), "t.jsonl")["x"].read(len(numbers)).tolist() == [
+        float(n) for n in numbers
+    ]
 
 
 @given(st.lists(st.integers(-(2**63), 2**63 - 1), min_size=1).filter(lambda held: max(map(abs, held)) > 2**53))
 def test_whole_numbers_that_a_float_cannot_hold_stay_whole(numbers: list[int]) -> None:
-    piece = tables.table("\n".join(["x", *map(str, numbers)]).encode(), "t.csv")["x"]
+    piece = tables.table_fields("\n".join(["x", *map(str, numbers)]).encode(), "t.csv")["x"]
     assert piece.read(len(numbers)).tolist() == numbers
     assert piece.leaf.field.dtype == "int64"
 
 
-# --- episodes that are not as the first one ---
+# --- episodes unlike the first one ---
 
 
 @pytest.mark.parametrize(
     ("change", "reason", "words"),
     [
-        (lambda e: (e / "steps.csv").unlink(), "contradicts_fields", "there is no 'steps.joint'"),
+        (lambda e: (e / "steps.csv").unlink(), "contradicts_fields", "'steps.joint' is missing"),
         (lambda e: (e / "cam/im_10.jpg").unlink(), "frame_count", "frames are missing between im_9.jpg and im_11.jpg"),
-        (lambda e: (e / "cam/im_11.jpg").unlink(), "frame_count", "cam has 3 frames, and there are 4 rows"),
+        (lambda e: (e / "cam/im_11.jpg").unlink(), "frame_count", "cam has 3 frames, but there are 4 rows"),
         (lambda e: (e / "cam/x.jpg").write_bytes(jpeg(0)), "frame_count", "x.jpg has no number"),
         (lambda e: (e / "cam/im_9.jpg").write_bytes(b""), "bad_image", "im_9.jpg is empty"),
         (lambda e: (e / "more.txt").write_text("x"), "contradicts_fields", "'more' is not in the first episode"),
@@ -326,7 +328,7 @@ def test_an_episode_unlike_the_first_one_is_quarantined_alone(
     assert str(source) not in details(source)
 
 
-def test_a_text_that_is_missing_is_no_text(source: Path) -> None:
+def test_a_missing_text_is_empty(source: Path) -> None:
     (source / "episode_2/lang.txt").unlink()
     assert [e.metadata["lang"] for e in episodes(source)][1] == []
 
@@ -354,10 +356,10 @@ def test_an_episode_that_vanished_is_missing_and_an_empty_one_too(source: Path) 
 
 def test_what_may_be_a_pickle_is_refused_in_arrays_too(tmp_path: Path) -> None:
     np.savez(tmp_path / "0.npz", action=np.zeros((3, 2)), odd=np.array([{}, None, 1], object))
-    assert "odd holds Python objects" in str(refused(tmp_path))
+    assert "odd contains Python objects" in str(refused(tmp_path))
     assert len(episodes(tmp_path, ignore=["odd"])) == 1
     np.save(tmp_path / "0.npy", np.array([{}], object))
-    assert "values holds Python objects" in str(refused(tmp_path, episodes="*.npy"))
+    assert "values contains Python objects" in str(refused(tmp_path, episodes="*.npy"))
     (tmp_path / "0.pkl").write_bytes(b"\x80\x04.")
     assert "a pickle" in str(refused(tmp_path, episodes="*.pkl"))
 
@@ -383,7 +385,7 @@ def test_an_array_that_says_it_is_larger_than_it_is_takes_no_memory(tmp_path: Pa
     with zipfile.ZipFile(tmp_path / "1.npz", "w") as file:
         file.writestr("action.npy", header((1 << 50, 2)))
     assert outcome(tmp_path) == ["ok", "truncated"]
-    assert "and says that it has" in details(tmp_path)
+    assert "but its header declares" in details(tmp_path)
 
 
 def test_a_bomb_is_refused_by_its_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -402,13 +404,13 @@ def test_a_large_file_is_not_read_as_a_table(tmp_path: Path, monkeypatch: pytest
     assert refused(tmp_path).reason == "too_large"
 
 
-def test_folders_that_are_too_deep_or_go_round_end(source: Path) -> None:
+def test_folders_that_are_nested_too_deeply_or_loop_are_refused(source: Path) -> None:
     (source / "episode_2/loop").symlink_to(source / "episode_2")
     assert outcome(source) == ["ok", "missing_file", "ok"]
 
 
 def test_large_arrays_of_frames_take_the_memory_of_some_frames(tmp_path: Path) -> None:
-    """One episode of 450 MB of raw frames: the encoded ones are all that is kept."""
+    """One episode has 450 MB of raw frames; only the encoded ones are kept in memory."""
     np.savez(tmp_path / "0.npz", img=np.full((300, 700, 700, 3), 7, np.uint8))
     code = f"""
 import sys

@@ -1,4 +1,4 @@
-"""HDF5 as projects write it, where a declaration says more: DROID, LIBERO, robomimic, ManiSkill, Isaac Lab, RDT."""
+"""HDF5 layouts that need a declaration: DROID, LIBERO, robomimic, ManiSkill, Isaac Lab, RDT."""
 
 import json
 import sys
@@ -10,7 +10,7 @@ import fsspec
 import numpy as np
 import pytest
 
-from pipelines.readers.reader import FILMED, FilePart, plan
+from pipelines.readers.reader import VIDEO_EXPANSION, FilePart, plan
 from schemas.declarations import catalog
 from schemas.errors import MissingExtraError, SourceError, SpecError
 from schemas.source import RawEpisode, Unreadable
@@ -35,7 +35,7 @@ from tests.pipelines.toy import jpeg, oxe
 h5py = pytest.importorskip("h5py", reason="the extra 'hdf5'")
 
 
-# --- images in other shapes ---
+# --- images in other layouts ---
 
 
 @pytest.mark.parametrize("words", ["chw", "hwc rgba", "chw rgba", "hwc 0..1"])
@@ -53,8 +53,8 @@ def test_frames_are_read_as_declared_and_come_out_the_same(tmp_path: Path, words
 @pytest.mark.parametrize(
     ("frames", "words"),
     [
-        ({"obs.agentview_image": "chw"}, r"obs\.agentview_image is uint8 \[4, 8, 6, 3\], which does not fit"),
-        ({"obs.eef_pos": "hwc"}, r"obs\.eef_pos is float32 \[4, 3\], which does not fit"),
+        ({"obs.agentview_image": "chw"}, r"obs\.agentview_image is uint8 \[4, 8, 6, 3\], but an image is"),
+        ({"obs.eef_pos": "hwc"}, r"obs\.eef_pos is float32 \[4, 3\], but an image is"),
         ({"obs.agentview": "hwc"}, r"source\.frames: there is no 'obs\.agentview'; did you mean"),
     ],
 )
@@ -75,7 +75,7 @@ def test_frames_that_are_not_as_declared_in_a_later_episode_are_counted(tmp_path
         opened(write_demos(tmp_path / "y.hdf5", gain=np.float32(1)), frames={"gain": "hwc"})
 
 
-def test_maniskill_has_one_observation_more_than_actions_and_a_file_of_json_beside_it(tmp_path: Path) -> None:
+def test_maniskill_has_one_observation_more_than_actions_and_a_json_sidecar(tmp_path: Path) -> None:
     made = {
         "actions": np.zeros((3, 2), np.float32),
         "obs/agent/qpos": np.arange(8.0).reshape(4, 2),
@@ -99,13 +99,13 @@ def test_maniskill_has_one_observation_more_than_actions_and_a_file_of_json_besi
     assert found[0].metadata["told.env_info.env_id"] == "PickCube-v1"
     frames = [decoded(image) for image in found[2].steps["obs.sensor_data.base_camera.rgb"]]
     assert np.array_equal(frames, made["obs/sensor_data/base_camera/rgb"][:3, ..., :3])
-    assert outcome(tmp_path, **{**told, "drop_last": ["obs"]}) == ["ok"] * 3  # the reader leaves it to `n_steps`
+    assert outcome(tmp_path, **{**told, "drop_last": ["obs"]}) == ["ok"] * 3  # checked later, by `n_steps`
     with pytest.raises(SourceError, match=r"columns of unequal length: env_states\.actors\.cube has 4 steps"):
         episodes(tmp_path, **{**told, "drop_last": ["obs"]})[0].n_steps()
 
 
 @pytest.mark.parametrize("form", ["raw", "compressed"])
-def test_aloha_has_raw_images_or_padded_jpegs_whose_lengths_stand_beside(tmp_path: Path, form: str) -> None:
+def test_aloha_has_raw_images_or_padded_jpegs_with_stored_lengths(tmp_path: Path, form: str) -> None:
     is_packed = form == "compressed"
     made: dict[str, Any] = {"action": np.zeros((3, 14)), "observations/qpos": np.ones((3, 14))}
     images = [jpeg(seed) for seed in range(3)]
@@ -156,7 +156,7 @@ INFO = "parent.problem_info.language_instruction"
 
 
 def write_libero(file: Path, instruction: Any = "pick up the bowl ☂") -> Path:
-    """Write what LIBERO does: the instruction inside an attribute of the group of all demos."""
+    """Write a file like LIBERO's, with the instruction in an attribute of the group of all demos."""
     text = json.dumps({"problem_name": "libero", "language_instruction": instruction, "domain_name": "robosuite"})
     return write_hdf5(file, {"data/demo_0": make_demo()}, {"data": {"problem_info": text, "num_demos": 1}})
 
@@ -169,7 +169,7 @@ def test_an_instruction_inside_a_json_attribute_can_be_declared_as_language(tmp_
     assert oxe("convert", spec, "--out", tmp_path / "out").code == 0
     dataset = open_dataset(tmp_path / "out")
     assert [dataset.episode(i).instruction for i in range(2)] == ["pick up the bowl ☂", "open the drawer"]
-    assert "problem_name" in dataset.episode(0).metadata["parent.problem_info"]  # the whole text is kept as well
+    assert "problem_name" in dataset.episode(0).metadata["parent.problem_info"]  # the whole text is a field as well
     assert oxe("verify", tmp_path / "out").code == 0
 
 
@@ -194,7 +194,7 @@ def test_a_key_that_a_later_episode_lacks_is_null(tmp_path: Path) -> None:
     [
         ("parent.problem_info.language", r"nothing at 'parent\.problem_info\.language'; did you mean .*language_instr"),
         ("parent.problem.language", r"nothing at 'parent\.problem\.language'.*known: .*parent\.problem_info"),
-        ("parent.num_demos.x", r"parent\.num_demos is no text"),
+        ("parent.num_demos.x", r"parent\.num_demos is not a text"),
     ],
 )
 def test_a_path_into_json_that_leads_nowhere_is_refused_at_once(tmp_path: Path, path: str, words: str) -> None:
@@ -265,8 +265,8 @@ def test_a_demo_in_two_masks_is_refused(tmp_path: Path) -> None:
         opened(write_masked(tmp_path / "a.hdf5", ["demo_8"], ["demo_8"]), splits=MASKS)
 
 
-def test_a_mask_that_is_no_list_of_names_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(SourceError, match="data/demo_8/actions is no list of names"):
+def test_a_mask_that_is_not_a_list_of_names_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match="data/demo_8/actions is not a list of names"):
         opened(write_demos(tmp_path / "a.hdf5"), splits=["data/demo_8/actions"])
     with pytest.raises(SourceError, match="/ has no 'mask'"):
         opened(write_demos(tmp_path / "a.hdf5"), splits=MASKS)
@@ -296,7 +296,7 @@ def test_a_declaration_that_cannot_hold_is_refused(tmp_path: Path, source: str) 
         catalog.dataset(str(declare(tmp_path, source)))
 
 
-# --- files beside the episode's own ---
+# --- sidecar files ---
 
 SERIALS = {"wrist": "13062452", "ext1": "24400334"}
 DROID: dict[str, Any] = {
@@ -310,12 +310,12 @@ DROID: dict[str, Any] = {
 
 
 def lightness(first: int, count: int) -> list[int]:
-    """Give the lightness of the frames that `write_video` draws."""
+    """Return the lightness of the frames that `write_video` draws."""
     return [5 * number for number in range(first, first + count)]
 
 
 def write_droid(folder: Path, number: int = 0, *, steps: int = 5, **changes: Any) -> Path:
-    """Write one episode's folder as DROID does: serials differ between labs, and stereo videos lie there too."""
+    """Write an episode's folder like DROID's, with serials that differ between labs and stereo videos."""
     episode = folder / "success" / "2023-07-07" / f"Fri_Jul__7_09:4{number}:39_2023"
     held = {
         "action/joint_position": np.full((steps, 7), number, float),
@@ -363,7 +363,7 @@ def test_a_video_counts_with_its_size_where_work_is_shared_out(tmp_path: Path) -
         size=size,
         first=0,
         count=1,
-        becomes=FILMED * size,
+        becomes=VIDEO_EXPANSION * size,
     )
 
 
@@ -459,14 +459,16 @@ def test_videos_and_texts_are_read_from_memory_too(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("key", ["beside", "videos"])
-def test_a_placeholder_that_is_no_value_is_refused_at_once(tmp_path: Path, key: str) -> None:
+def test_a_placeholder_that_is_not_a_value_is_refused_at_once(tmp_path: Path, key: str) -> None:
     pytest.importorskip("av", reason="the extra 'lerobot'")
-    with pytest.raises(SpecError, match=rf"source\.{key}: '\{{attrs\.num\}}' is no value; did you mean 'attrs\.num_sa"):
+    with pytest.raises(
+        SpecError, match=rf"source\.{key}: '\{{attrs\.num\}}' is not a value; did you mean 'attrs\.num_sa"
+    ):
         opened(write_demos(tmp_path / "x.hdf5"), **{key: {"x": "{file}_{attrs.num}.mp4"}})
 
 
-def test_a_pattern_that_needs_itself_names_no_file(tmp_path: Path) -> None:
-    with pytest.raises(SourceError, match="x is None, which names no file"):
+def test_a_pattern_that_refers_to_itself_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match="x is None, which cannot be part of a file name"):
         opened(write_demos(tmp_path / "x.hdf5"), beside={"x": "{y}.json", "y": "{x}.json"})
 
 

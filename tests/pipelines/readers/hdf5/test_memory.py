@@ -1,4 +1,4 @@
-"""A file of 4 GiB needs a small part of that, however it is laid out; what an episode may hold at once is limited."""
+"""Reading a 4 GiB file takes little memory in any layout; the size of one episode is limited."""
 
 import subprocess
 import sys
@@ -25,7 +25,7 @@ print(report.kept, report.steps, {PEAK} >> 10)
 
 
 def write_frames(group: Any, count: int, *, chunks: tuple[int, ...] | None) -> None:
-    """Lay out `count` black frames without writing one: missing chunks are zeros, and so are holes of a sparse file."""
+    """Add `count` black frames without writing any: missing chunks and the holes of a sparse file read as zeros."""
     group["actions"] = np.zeros((count, 2))
     how = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
     if chunks:

@@ -1,4 +1,4 @@
-"""HDF5 as labs write it, and as it should not be; whatever is damaged, every planned episode is one value."""
+"""HDF5 files, valid and damaged; every planned episode is one value."""
 
 import re
 import subprocess
@@ -88,7 +88,7 @@ def test_frames_are_read_in_whole_chunks_and_blocks(tmp_path: Path, monkeypatch:
 
 
 def test_one_file_is_one_episode_where_that_is_declared(tmp_path: Path) -> None:
-    """ALOHA and ACT: `observations/images/cam` and `action` at the top, a file for each episode."""
+    """ALOHA and ACT: `observations/images/cam` and `action` at the top, and a file per episode."""
     for number in (0, 2, 10):
         made = {"action": np.full((3, 14), number), "observations/images/top": np.zeros((3, 4, 4, 3), np.uint8)}
         write_hdf5(tmp_path / f"episode_{number}.hdf5", {"/": made}, {"/": {"sim": False}})
@@ -122,7 +122,7 @@ def test_a_row_of_zeros_among_encoded_images_is_a_frame_that_was_never_written(t
         write_hdf5(tmp_path / f"{number + 1}.hdf5", {"/": held})
     write_hdf5(tmp_path / "0.hdf5", {"/": {"action": np.zeros((3, 2)), "top": rows}})
     assert outcome(tmp_path, episodes="/") == ["ok", "contradicts_fields", "bad_image"]
-    assert "top: row 2 holds zeros alone: its frame was never written" in details(tmp_path, episodes="/")
+    assert "top: row 2 contains only zeros, so its frame was never written" in details(tmp_path, episodes="/")
 
 
 @pytest.mark.parametrize(
@@ -139,7 +139,7 @@ def test_the_layout_is_guessed_where_nothing_is_declared(tmp_path: Path, groups:
     assert opened(file).layout() == {"episodes": pattern}
 
 
-def test_files_may_lie_deeper(tmp_path: Path) -> None:
+def test_files_may_be_in_subfolders(tmp_path: Path) -> None:
     for task in ("b", "a"):
         write_demos(tmp_path / task / "panda" / "demo.hdf5", 1)
         write_demos(tmp_path / task / "other.hdf5", 1)
@@ -218,7 +218,7 @@ def test_an_episode_without_steps_is_dropped(tmp_path: Path) -> None:
     assert (report.kept, report.dropped, report.quarantined) == (1, {"zero_steps": 1}, {})
 
 
-# --- episodes that are not as the first one ---
+# --- episodes unlike the first one ---
 
 
 def replaced(path: str, values: Any) -> Callable[[Any], None]:
@@ -233,7 +233,7 @@ def replaced(path: str, values: Any) -> Callable[[Any], None]:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (replaced("data/demo_9/actions", None), "there is no 'actions'"),
+        (replaced("data/demo_9/actions", None), "'actions' is missing"),
         (
             replaced("data/demo_9/actions", np.zeros((4, 3))),
             "actions is numbers float64 [3] here and numbers float64 [2]",
@@ -243,7 +243,7 @@ def replaced(path: str, values: Any) -> Callable[[Any], None]:
         (replaced("data/demo_9/dones", np.array([b"a"] * 4)), "dones is texts object [] here"),
         (lambda f: f["data/demo_9"].create_dataset("more", data=np.zeros(4)), "'more' is not in the first episode"),
         (lambda f: f["data/demo_9"].attrs.update({"more": 1}), "'attrs.more' is not in the first episode"),
-        (replaced("data/demo_9", np.zeros(3)), "an episode is a group"),
+        (replaced("data/demo_9", np.zeros(3)), "expected an episode's group"),
     ],
 )
 def test_an_episode_unlike_the_first_one_is_quarantined_alone(
@@ -275,11 +275,11 @@ def test_a_truncated_file_is_counted_and_the_others_are_read(tmp_path: Path) -> 
     (tmp_path / "a.hdf5").write_bytes((tmp_path / "a.hdf5").read_bytes()[:3000])
     (tmp_path / "b.hdf5").write_bytes(b"version https://git-lfs.github.com/spec/v1\n")
     assert outcome(tmp_path) == ["truncated", "lfs_pointer", "ok", "ok"]
-    assert "not copied to its end" in details(tmp_path)
+    assert "not fully written or copied" in details(tmp_path)
 
 
 @pytest.mark.parametrize(("content", "reason"), [(b"", "not_hdf5"), (b"text" * 1000, "not_hdf5")])
-def test_a_file_that_is_no_hdf5_is_refused_by_name(tmp_path: Path, content: bytes, reason: str) -> None:
+def test_a_file_that_is_not_hdf5_is_refused_by_name(tmp_path: Path, content: bytes, reason: str) -> None:
     (tmp_path / "x.hdf5").write_bytes(content)
     with pytest.raises(SourceError, match=r"x\.hdf5: not an HDF5 file") as caught:
         opener(tmp_path)
@@ -340,7 +340,7 @@ def test_whatever_bytes_are_wrong_the_outcome_is_counted_or_one_clear_error(tmp_
     assert all(text.startswith(str(tmp_path / "x.hdf5")) for text in refused)
 
 
-def test_an_error_has_no_clock_and_no_address(tmp_path: Path) -> None:
+def test_an_error_contains_no_time_and_no_address(tmp_path: Path) -> None:
     (tmp_path / "a.hdf5").mkdir()
     write_demos(tmp_path / "b.hdf5", 1)
     assert outcome(tmp_path, episodes=DEMOS) == ["unreadable", "ok"]
@@ -376,7 +376,7 @@ def virtual(group: Any) -> None:
         (in_second(lambda group: group.__setitem__("hard", group)), "leads back to a group"),
     ],
 )
-def test_links_that_leave_the_file_or_go_round_are_refused(
+def test_links_that_leave_the_file_or_loop_are_refused(
     tmp_path: Path, change: Callable[[Any], Any], words: str
 ) -> None:
     file = write_demos(tmp_path / "x.hdf5")
@@ -391,7 +391,7 @@ def test_a_dataset_that_keeps_its_values_in_another_file_is_refused(
 ) -> None:
     file = write_demos(tmp_path / "x.hdf5", 1)
     edit(file, lambda f: change(f["data/demo_8"]))
-    with pytest.raises(SourceError, match="keeps its values in other files: refused") as caught:
+    with pytest.raises(SourceError, match="stores its values in other files: refused") as caught:
         opened(file, episodes=DEMOS)
     assert caught.value.reason == "unsafe_link"
 
@@ -414,7 +414,7 @@ def test_a_soft_link_to_data_of_the_same_file_is_followed(tmp_path: Path) -> Non
 )
 def test_what_may_be_a_pickle_or_has_no_column_is_refused_at_once(tmp_path: Path, values: Any) -> None:
     file = write_demos(tmp_path / "x.hdf5", 1, odd=values)
-    with pytest.raises(SourceError, match=r"odd holds .*source\.ignore = \['odd'\]") as caught:
+    with pytest.raises(SourceError, match=r"odd contains .*source\.ignore = \['odd'\]") as caught:
         opener(file)
     assert caught.value.reason == "unsupported_field"
     assert len(episodes(file, ignore=["odd"])) == 1
@@ -423,7 +423,7 @@ def test_what_may_be_a_pickle_or_has_no_column_is_refused_at_once(tmp_path: Path
 def test_references_are_refused(tmp_path: Path) -> None:
     file = write_demos(tmp_path / "x.hdf5", 1)
     edit(file, lambda f: f["data/demo_8"].create_dataset("ref", (4,), h5py.ref_dtype))
-    with pytest.raises(SourceError, match="ref holds references"):
+    with pytest.raises(SourceError, match="ref contains references"):
         opener(file)
 
 

@@ -1,4 +1,4 @@
-"""Real robosuite recordings: their oddities end as a clear message, a declared reading or a counted quarantine."""
+"""Real robosuite recordings: each oddity is a clear error, a key of the declaration, or a counted quarantine."""
 
 from pathlib import Path
 from typing import Any
@@ -34,7 +34,7 @@ REAL = SPEC.replace("joint a b,", "joint a b c d e f g,")
     ("name", "lengths"), [("v1.0.1/lift/panda", {1: 412}), ("v1.4.1/lift", {1: 482, 2: 510, 3: 392})]
 )
 def test_lift_is_stored_as_it_is(realdata: Path, tmp_path: Path, name: str, lengths: dict[int, int]) -> None:
-    """Idle steps and actions far outside of [-1, 1] included."""
+    """Idle steps and actions far outside [-1, 1] are stored too."""
     file = realdata / "hdf5_robosuite" / name / "demo.hdf5"
     (tmp_path / "toy.toml").write_text(f'source = {{ format = "hdf5", episodes = "data/demo_*" }}\n{REAL}')
     convert(catalog.dataset(str(tmp_path / "toy.toml")), tmp_path / "out", source=str(file.parent))
@@ -71,7 +71,7 @@ def declared(folder: Path, source: str, *, dims: int = 7) -> Any:
 
 
 def stored(folder: Path, uri: Path, source: str = "", *, dims: int = 7) -> tuple[Report, Dataset]:
-    """Convert, and compare all of it with the source."""
+    """Convert a source and compare every value with it."""
     report = convert(declared(folder, source, dims=dims), folder / "out", source=str(uri))
     assert verify(open_dataset(folder / "out"), source=str(uri)).first == []
     return report, open_dataset(folder / "out")
@@ -124,7 +124,7 @@ def test_tasks_in_one_folder_differ_in_their_states_and_are_counted_until_these_
     assert [len(dataset.episode(i)) for i in range(5)] == [steps for task, steps in STEPS.items() if task != "wipe"]
 
 
-def test_what_lies_outside_of_what_the_controller_takes_is_shown(realdata: Path) -> None:
+def test_actions_outside_the_controllers_range_are_shown(realdata: Path) -> None:
     for name, dims, low in (("v1.0.1/wipe/panda", 6, -1.24), ("v1.4.1/lift", 7, -3.75)):
         found = oxe("inspect", realdata / "hdf5_robosuite" / name / "demo.hdf5", "--json").json()
         assert found["features"]["actions"]["shape"] == [dims]

@@ -1,4 +1,4 @@
-"""LeRobotDatasets as LeRobot writes them, and as they should not be; every planned episode is one value."""
+"""LeRobotDatasets, valid and damaged; every planned episode is one value."""
 
 import json
 import re
@@ -46,7 +46,7 @@ joints = "action"
 
 
 def make_episode(seed: int = 0, *, steps: int = 4, **more: Any) -> dict[str, Any]:
-    """Make one episode with a filmed camera; a column that is None is left out."""
+    """Make one episode with a video camera; a column that is None is left out."""
     rng = np.random.default_rng(seed)
     made = {
         "observation.state": rng.normal(size=(steps, 3)),
@@ -116,7 +116,7 @@ def test_every_version_gives_the_numbers_texts_and_frames_that_were_written(tmp_
     assert not frames
 
 
-def test_several_tasks_of_one_episode_are_told_step_by_step(tmp_path: Path) -> None:
+def test_several_tasks_of_one_episode_are_read_step_by_step(tmp_path: Path) -> None:
     found = episodes(write(tmp_path, episodes=[make_episode(task=["reach", "reach", "lift", "reach"])]))
     assert found[0].steps["task"] == [b"reach", b"reach", b"lift", b"reach"]
     assert found[0].metadata["tasks"] == ["reach", "lift"]
@@ -140,7 +140,7 @@ def test_what_the_table_says_of_an_episode_is_kept_but_for_statistics_and_places
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-def test_images_in_the_table_or_beside_it_pass_through_untouched(tmp_path: Path, version: str) -> None:
+def test_images_in_the_table_or_in_files_pass_through_untouched(tmp_path: Path, version: str) -> None:
     inside = [jpeg(i) for i in range(4)]
     (tmp_path / "source/images/wrist").mkdir(parents=True)
     for i, image in enumerate(inside):
@@ -224,16 +224,16 @@ def test_a_file_is_read_once_however_many_episodes_and_row_groups_it_has(
     for size in (1, 7, 1000):
         pq.write_table(table, data_file(tmp_path), row_group_size=size)
         monkeypatch.setattr(parquet, "BATCH", 5)
-        monkeypatch.setattr(video.Video, "_jump_at", None)
+        monkeypatch.setattr(video.Video, "_seek_time", None)
         assert all(np.array_equal(a.steps["action"], b) for a, b in zip(episodes(folder), wanted, strict=True))
 
 
 def test_a_part_of_a_file_is_read_like_the_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = write(tmp_path, 6, per_file=6)
     whole = episodes(folder)
-    for name in ("SMALL", "LARGE"):
+    for name in ("MIN_SHARD", "MAX_SHARD"):
         monkeypatch.setattr(source, name, 100)
-    monkeypatch.setattr(video, "AHEAD", 0)
+    monkeypatch.setattr(video, "MAX_SKIPPED", 0)
     reader = opened(str(folder))
     refs = plan(reader.files())
     assert len(refs) == 6
@@ -244,18 +244,18 @@ def test_a_part_of_a_file_is_read_like_the_whole(tmp_path: Path, monkeypatch: py
         assert np.array_equal(np.asarray(found.steps["action"]), np.asarray(whole[found.index].steps["action"]))
 
 
-def test_rows_of_one_episode_that_do_not_lie_together_are_refused(tmp_path: Path) -> None:
+def test_rows_of_one_episode_that_are_not_consecutive_are_refused(tmp_path: Path) -> None:
     folder = write(tmp_path, 2)
     rewrite(data_file(tmp_path), episode_index=pa.array([0, 0, 1, 1, 1, 1, 1, 0, 0]))
     assert outcome(folder) == ["bad_parquet"] * 2
 
 
-def test_rows_of_an_episode_that_nobody_declared_are_counted(tmp_path: Path) -> None:
+def test_rows_of_an_undeclared_episode_are_counted(tmp_path: Path) -> None:
     folder = write(tmp_path, 3, per_file=3)
     file = folder / "meta/episodes/chunk-000/file-000.parquet"
     pq.write_table(pq.read_table(file).slice(0, 2), file)
     assert outcome(folder) == ["ok", "ok", "undeclared_record"]
-    assert "holds rows of episode 2, which meta/ does not list" in details(folder)
+    assert "contains rows of episode 2, which meta/ does not list" in details(folder)
 
 
 # --- splits and counts ---
@@ -284,17 +284,17 @@ def test_splits_are_ranges_of_episodes(
 
 
 @pytest.mark.parametrize("declared", [{"train": "0:3", "val": "2:5"}, {"train": "80%"}, {"../up": "0:5"}])
-def test_splits_that_cannot_be_told_are_an_error(tmp_path: Path, declared: dict[str, str]) -> None:
+def test_ambiguous_splits_are_an_error(tmp_path: Path, declared: dict[str, str]) -> None:
     error = refused(write(tmp_path, 5, info={"splits": declared}))
     assert (error.reason, "splits: " in error.message) == ("bad_info", True)
 
 
-def test_counts_that_are_wrong_are_told_and_not_believed(tmp_path: Path) -> None:
+def test_wrong_counts_are_noted_and_not_used(tmp_path: Path) -> None:
     folder = write(tmp_path, 3, info={"total_episodes": 100, "total_frames": 7, "splits": {"train": "0:2"}})
     assert outcome(folder) == ["ok"] * 3
     assert list(open_source(str(folder)).notes()) == [
-        "total_episodes is 100, the episodes that are listed have 3",
-        "total_frames is 7, the episodes that are listed have 15",
+        "total_episodes is 100, but the listed episodes have 3",
+        "total_frames is 7, but the listed episodes have 15",
         "1 episodes are in no split: they are read as 'unassigned'",
     ]
     assert inspect(str(folder)).notes == tuple(open_source(str(folder)).notes())
@@ -308,7 +308,7 @@ def test_an_episode_with_other_rows_than_the_table_says_is_quarantined(tmp_path:
         assert outcome(folder) == ["row_count", "missing_record" if version == "v3.0" else "ok", "ok"]
 
 
-# --- what info.json has wrong ---
+# --- mistakes in info.json ---
 
 
 def test_a_camera_without_any_file_is_an_error_until_it_is_declared_so(tmp_path: Path) -> None:
@@ -323,9 +323,9 @@ def test_a_camera_without_any_file_is_an_error_until_it_is_declared_so(tmp_path:
     assert any(WRIST in note for note in guessed.notes())
 
 
-def test_a_template_that_leads_nowhere_is_told_with_the_one_that_does(tmp_path: Path) -> None:
+def test_a_template_that_leads_nowhere_is_noted_with_one_that_works(tmp_path: Path) -> None:
     folder = write(tmp_path, version="v2.0")
-    usual = open_source(str(folder)).info.usual
+    usual = open_source(str(folder)).info.default_templates
     wrong = {kind: path.replace("episode_chunk", "episode_index") for kind, path in usual.items()}
     edit_info(folder, **wrong)
     error = refused(folder)
@@ -351,10 +351,10 @@ def test_templates_of_ones_own_are_honoured(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("template", "words"),
     [
-        ("data/{episode_id}.parquet", "'{episode_id}' cannot be filled in (known: {episode_chunk}, {episode_index}"),
-        ("data/{episode_index.__class__}.parquet", "cannot be filled in"),
-        ("data/{episode_index!r}.parquet", "cannot be filled in"),
-        ("data/{episode_index:999999999d}.parquet", "cannot be filled in"),
+        ("data/{episode_id}.parquet", "cannot fill in '{episode_id}' (known: {episode_chunk}, {episode_index}"),
+        ("data/{episode_index.__class__}.parquet", "cannot fill in"),
+        ("data/{episode_index!r}.parquet", "cannot fill in"),
+        ("data/{episode_index:999999999d}.parquet", "cannot fill in"),
         ("../{episode_index}.parquet", "leaves its folder"),
         ("/etc/{episode_index}.parquet", "leaves its folder"),
     ],
@@ -375,13 +375,13 @@ def test_a_camera_key_cannot_lead_out_of_the_source(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"codebase_version": "v1.6"}, "codebase_version is v1.6, not v2.x or v3.x"),
+        ({"codebase_version": "v1.6"}, "codebase_version is v1.6, expected v2.x or v3.x"),
         ({"features": None}, "not the info.json of a LeRobotDataset"),
         ({"data_path": 3}, "not the info.json of a LeRobotDataset"),
         ({"chunks_size": "many"}, "not the info.json of a LeRobotDataset"),
     ],
 )
-def test_an_info_json_that_makes_no_sense_is_an_error(tmp_path: Path, change: dict[str, Any], words: str) -> None:
+def test_an_invalid_info_json_is_an_error(tmp_path: Path, change: dict[str, Any], words: str) -> None:
     folder = write(tmp_path)
     told = json.loads((folder / "meta/info.json").read_text())
     (folder / "meta/info.json").write_text(json.dumps({**told, **change}))
@@ -393,7 +393,7 @@ def test_an_info_json_that_makes_no_sense_is_an_error(tmp_path: Path, change: di
 def test_a_declared_feature_without_a_column_is_an_error_until_it_is_declared_so(tmp_path: Path) -> None:
     folder = write(tmp_path)
     edit_info(folder, features={"observation.force": {"dtype": "float32", "shape": [6], "names": None}})
-    assert "observation.force is declared, but no column" in refused(folder).message
+    assert "observation.force is declared, but data/" in refused(folder).message
     assert outcome(folder, ignore=["observation.force"]) == ["ok"] * 3
     assert open_source(str(folder)).layout() == {"ignore": ["observation.force"]}
 
@@ -463,7 +463,7 @@ def test_episodes_that_do_not_begin_on_a_frame_take_the_nearest_ones(tmp_path: P
     wanted = [episode.steps[FRONT] for episode in episodes(folder)]
     file = folder / "meta/episodes/chunk-000/file-000.parquet"
     table = pq.read_table(file)
-    for word in ("from", "to"):  # as when the durations of the joined files were a little longer than their frames
+    for word in ("from", "to"):  # as if the joined files lasted a little longer than their frames
         name = f"videos/{FRONT}/{word}_timestamp"
         moved = pa.array([x + 0.04 for x in table[name].to_pylist()])
         table = table.set_column(table.schema.get_field_index(name), name, moved)
@@ -471,7 +471,7 @@ def test_episodes_that_do_not_begin_on_a_frame_take_the_nearest_ones(tmp_path: P
     assert [episode.steps[FRONT] for episode in episodes(folder)] == wanted
 
 
-def test_damaged_videos_and_pointers_are_told_apart(tmp_path: Path) -> None:
+def test_damaged_videos_and_pointers_are_distinguished(tmp_path: Path) -> None:
     folder = write(tmp_path, 3, version="v2.1")
     one, two, _ = sorted(folder.rglob("*.mp4"))
     one.write_bytes(one.read_bytes()[: one.stat().st_size // 2])
@@ -482,7 +482,7 @@ def test_damaged_videos_and_pointers_are_told_apart(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("version", VERSIONS)
 @pytest.mark.parametrize("size", [0, 3, 50, 1000])
-def test_a_data_file_that_was_cut_off_loses_its_episodes(tmp_path: Path, version: str, size: int) -> None:
+def test_a_truncated_data_file_loses_its_episodes(tmp_path: Path, version: str, size: int) -> None:
     folder = write(tmp_path, 5, version=version)
     file = data_file(tmp_path, 1)
     file.write_bytes(file.read_bytes()[:size])
@@ -570,24 +570,24 @@ def test_a_task_without_a_text_is_quarantined_and_without_tasks_there_are_number
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-def test_a_table_of_episodes_that_makes_no_sense_is_an_error(tmp_path: Path, version: str) -> None:
+def test_an_invalid_table_of_episodes_is_an_error(tmp_path: Path, version: str) -> None:
     folder = write(tmp_path, 2, version=version)
     if version == "v3.0":
         file = folder / "meta/episodes/chunk-000/file-000.parquet"
         pq.write_table(pa.concat_tables([pq.read_table(file)] * 2), file)
-        assert "stands there twice" in refused(folder).message
+        assert "occurs twice" in refused(folder).message
         file.write_bytes(b"PAR1")
     else:
         file = folder / "meta/episodes.jsonl"
         file.write_text(file.read_text() + '{"episode_index": 1, "tasks": [], "length": 5}\n')
-        assert "stands there twice" in refused(folder).message
+        assert "occurs twice" in refused(folder).message
         file.write_text("[1]\n")
     assert refused(folder).reason == "bad_info"
     file.unlink()
     assert refused(folder).reason in {"bad_info", "missing_file"}
 
 
-# --- places ---
+# --- locations ---
 
 
 def test_the_only_dataset_below_a_folder_is_found_and_several_are_listed(tmp_path: Path) -> None:
@@ -675,7 +675,7 @@ def test_check_compares_the_clock_with_that_of_the_source(tmp_path: Path) -> Non
     folder = write(tmp_path, 1, info={"total_episodes": 9})
     found = check(catalog.dataset(str(declare(tmp_path, replace={"control_hz = 10": "control_hz = 20"}))), str(folder))
     assert found.problems == ["control_hz is 20, the source says 10 frames per second"]
-    assert "total_episodes is 9, the episodes that are listed have 1" in found.notes
+    assert "total_episodes is 9, but the listed episodes have 1" in found.notes
     assert check(catalog.dataset(str(declare(tmp_path))), str(folder)).ok
 
 
@@ -748,7 +748,7 @@ def test_rebot_is_read_as_it_is(realdata: Path) -> None:
 
 
 @pytest.mark.realdata
-def test_pointers_instead_of_files_are_told(realdata: Path) -> None:
+def test_pointers_instead_of_files_are_reported(realdata: Path) -> None:
     run = oxe("inspect", realdata / "lerobot_malformed/lfs_pointers_cube_to_bowl_5")
     assert run.code == 2
     assert re.search(r"episode_000000.parquet: a Git LFS pointer, not the data; run 'git lfs pull'", run.err)

@@ -100,9 +100,9 @@ def test_items_are_views_into_the_record() -> None:
 @pytest.mark.parametrize(
     ("decode", "held", "words"),
     [
-        (example.floats, np.array([1], np.int64), "promises floats, the record holds integers"),
-        (example.ints, [b"a"], "promises integers, the record holds bytes"),
-        (example.blobs, np.array([1], np.float32), "promises bytes, the record holds floats"),
+        (example.floats, np.array([1], np.int64), "declares floats, but the record contains integers"),
+        (example.ints, [b"a"], "declares integers, but the record contains bytes"),
+        (example.blobs, np.array([1], np.float32), "declares bytes, but the record contains floats"),
     ],
 )
 def test_a_list_of_another_kind_contradicts(decode: Any, held: Any, words: str) -> None:
@@ -116,14 +116,14 @@ def test_a_list_of_another_kind_contradicts(decode: Any, held: Any, words: str) 
     ("record", "words"),
     [
         (b"\x0a", "ends inside a number"),
-        (b"\x0a\x05abc", "reaches beyond its message"),
-        (b"\x0a" + b"\xff" * 9 + b"\x7f", "reaches beyond its message"),
+        (b"\x0a\x05abc", "extends beyond its message"),
+        (b"\x0a" + b"\xff" * 9 + b"\x7f", "extends beyond its message"),
         (b"\xff" * 11, "more than 10 bytes"),
         (b"\x0b", "wire type 3"),
         (b"\x0a\x06\x0a\x04\x0a\x02\xff\xfe", "utf-8"),
     ],
 )
-def test_a_record_that_is_no_example_says_why(record: bytes, words: str) -> None:
+def test_a_record_that_is_not_an_example_says_why(record: bytes, words: str) -> None:
     with pytest.raises(SourceError, match=words) as caught:
         example.parse(memoryview(record))
     assert caught.value.reason == "malformed_record"

@@ -1,6 +1,6 @@
-"""The oracle is `tensorflow-datasets` itself: it writes, both read, the values must be equal.
+"""Compare with `tensorflow-datasets`: it writes a dataset, both read it, and the values must be equal.
 
-What it cannot read back, though it writes it, is compared with the values that were written.
+Features that it can write but not read are compared with the written values.
 """
 
 import json
@@ -131,7 +131,7 @@ def tree(children: Mapping[str, Node]) -> Node:
 DIMS = st.integers(1, 3)
 SHAPES = st.lists(DIMS, max_size=3).map(tuple)
 PLAIN = st.builds(tensor, st.sampled_from(["bool", "string", *INTEGERS, *FLOATS]), SHAPES)
-# tf.io.decode_raw knows no uint32, so tfds cannot read an encoded one
+# tf.io.decode_raw does not support uint32, so tfds cannot read it encoded
 RAW = st.sampled_from(["bool", "bfloat16", *INTEGERS, *FLOATS]).filter("uint32".__ne__)
 ENCODED = st.builds(tensor, RAW, SHAPES, st.sampled_from(["bytes", "zlib"]))
 DYNAMIC = st.builds(
@@ -142,7 +142,7 @@ IMAGES = st.sampled_from(
 ).map(lambda kind: image(*kind))
 SIMPLE = st.sampled_from(["text", "label", "box"]).map(simple)
 LEAVES = PLAIN | ENCODED | IMAGES | SIMPLE
-# of sequences whose items differ in shape tfds can read none
+# tfds cannot read sequences whose items have different shapes
 SEQUENCES = st.recursive(
     (PLAIN | ENCODED | IMAGES | SIMPLE).map(sequence), lambda inner: inner.map(sequence), max_leaves=3
 )
@@ -180,7 +180,7 @@ def read(folder: Path) -> list[RawEpisode]:
 
 
 def skipping(node: Node) -> Any:
-    """Tell tfds to leave images encoded."""
+    """Return decoders that make tfds leave images encoded."""
     import tensorflow_datasets as tfds
 
     if node.children is not None:
@@ -197,7 +197,7 @@ def leaves(value: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, Any]]:
 
 
 def plain(value: Any) -> str:
-    """Write a value so that NaN, -0.0 and every digit can be compared."""
+    """Format a value so that NaN, -0.0 and every digit can be compared."""
     if isinstance(value, list | tuple):
         return "[" + ", ".join(map(plain, value)) + "]"
     if isinstance(value, memoryview | str):
@@ -209,7 +209,7 @@ def plain(value: Any) -> str:
 
 
 def plain_tensor(value: Any) -> tuple[str, str]:
-    """Give what tfds read as (dtype, values)."""
+    """Return a tensor of tfds as (dtype, values)."""
     name = value.dtype.name.replace("bfloat16", "float32")
     return name, plain(value.to_list() if hasattr(value, "to_list") else value.numpy())
 
@@ -307,7 +307,7 @@ def rlds_json(steps: Mapping[str, Any], **metadata: Any) -> dict[str, Any]:
     return {"featuresDict": {"features": {"steps": below, **metadata}}}
 
 
-def load(declared: Any) -> tuple[features.Leaf, ...]:
+def load(declared: Any) -> tuple[features.ExampleFeature, ...]:
     return features.load(declared if isinstance(declared, str | bytes) else json.dumps(declared), "features.json")
 
 
@@ -318,17 +318,20 @@ def load(declared: Any) -> tuple[features.Leaf, ...]:
         (b"\xff\xfe", "not a features.json"),
         ("[" * 100_000, "not a features.json"),
         ("[]", "not a features.json"),
-        ({}, "no 'steps' dataset"),
-        ({"type": "x.FeaturesDict", "content": {}}, "no 'steps' dataset"),
-        ({"featuresDict": {"features": {"action": tensor_json()}}}, "no 'steps' dataset"),
-        ({"featuresDict": {"features": {"steps": tensor_json()}}}, "no 'steps' dataset"),
+        ({}, "no dataset 'steps'"),
+        ({"type": "x.FeaturesDict", "content": {}}, "no dataset 'steps'"),
+        ({"featuresDict": {"features": {"action": tensor_json()}}}, "no dataset 'steps'"),
+        ({"featuresDict": {"features": {"steps": tensor_json()}}}, "no dataset 'steps'"),
         (
             rlds_json({"a": {"pythonClassName": "lab.Quaternion", "jsonFeature": {}}}),
             "a: feature lab.Quaternion is not supp",
         ),
         (rlds_json({"a": {"pythonClassName": "tfds.Audio", "audio": {}}}), "a: feature tfds.Audio is not supported"),
-        (rlds_json({"a": tensor_json(shape=(-1,))}), r"a: the lengths of a tensor of shape \[None\] are not stored"),
-        (rlds_json({"a": tensor_json("string", (-1,))}), "lengths of a tensor"),
+        (
+            rlds_json({"a": tensor_json(shape=(-1,))}),
+            r"a: a tensor of shape \[None\] has unknown lengths that are not stored",
+        ),
+        (rlds_json({"a": tensor_json("string", (-1,))}), "has unknown lengths"),
         (rlds_json({"a": tensor_json("no_such")}), "not a features.json"),
         (rlds_json({"a": tensor_json("O", encoding="bytes")}), "a tensor of O with encoding 'bytes' is not supported"),
         (rlds_json({"a": tensor_json("bfloat16")}), "a tensor of bfloat16 with encoding 'none' is not supported"),
@@ -347,7 +350,7 @@ def test_a_wrong_features_json_says_why(declared: Any, words: str) -> None:
     assert (caught.value.reason, caught.value.file) == ("bad_features", "features.json")
 
 
-# --- records that contradict it ---
+# --- records that contradict features.json ---
 
 
 def decode(declared: Mapping[str, Any], stored: Mapping[str, Any], key: str = "steps/a") -> Any:
@@ -369,13 +372,13 @@ FULL = {"a": ANY_SHAPE}
         (
             {"a": tensor_json(shape=(7,))},
             {"steps/a": np.array([1] * 8, np.float32)},
-            r"8 stored values do not divide into shape \[7\]",
+            r"8 stored values do not fit the shape \[7\]",
         ),
-        ({"a": tensor_json(shape=(0,))}, {"steps/a": np.array([], np.float32)}, r"do not divide into shape \[0\]"),
+        ({"a": tensor_json(shape=(0,))}, {"steps/a": np.array([], np.float32)}, r"do not fit the shape \[0\]"),
         (
             {"a": tensor_json("int8")},
             {"steps/a": np.array([1], np.float32)},
-            "promises integers, the record holds floats",
+            "declares integers, but the record contains floats",
         ),
         ({"a": tensor_json()}, {"steps/b": np.array([1], np.float32)}, "the record has no 'steps/a'"),
         (
@@ -384,10 +387,10 @@ FULL = {"a": ANY_SHAPE}
             "has no 'steps/a/ragged_row_lengths_0'",
         ),
         ({"a": ZIPPED}, {"steps/a": [b"not zlib"]}, "does not fit"),
-        ({"a": ZIPPED}, {"steps/a": [zlib.compress(bytes(8))[:-5]]}, "breaks off"),
+        ({"a": ZIPPED}, {"steps/a": [zlib.compress(bytes(8))[:-5]]}, "ends early"),
         ({"a": ZIPPED}, {"steps/a": [zlib.compress(bytes(1 << 24))]}, "inflates to more than 8 bytes"),
         ({"a": ZIPPED}, {"steps/a": [zlib.compress(bytes(4))]}, "does not fit"),
-        (FULL, {"steps/a/value": [bytes(4)], "steps/a/shape": np.array([1, 2])}, "do not belong to the values"),
+        (FULL, {"steps/a/value": [bytes(4)], "steps/a/shape": np.array([1, 2])}, "do not belong to the stored values"),
         (FULL, {"steps/a/value": [bytes(6)], "steps/a/shape": np.array([1, 3, 2])}, r"stored shape \(1, 3, 2\)"),
         (FULL, {"steps/a/value": [bytes(4)], "steps/a/shape": np.array([-1, 2, 1])}, r"stored shape \(-1, 2, 1\)"),
         (FULL, {"steps/a/value": [b""], "steps/a/shape": np.array([0, 2, 1 << 62])}, "does not fit|more than"),
@@ -405,13 +408,13 @@ def test_a_record_that_contradicts_features_json_says_which_field(
 @pytest.mark.parametrize("lengths", [[-1, 3], [1 << 62] * 4, [1], [2, 2], [1 << 63 - 1, 2]])
 def test_row_lengths_that_do_not_add_up_are_refused(lengths: list[int]) -> None:
     stored = {"steps/a/ragged_flat_values": np.array([1, 2][: 0 if len(lengths) == 4 else 2], np.float32)}
-    with pytest.raises(SourceError, match="a: row lengths that do not add up"):
+    with pytest.raises(SourceError, match="a: the row lengths do not add up"):
         decode({"steps": {"a": SEQUENCE}}, {**stored, "steps/a/ragged_row_lengths_0": np.array(lengths, np.int64)})
 
 
 @pytest.mark.parametrize("texts", [[], [b"a", b"b"]])
 def test_one_value_per_episode_means_one(texts: list[bytes]) -> None:
-    with pytest.raises(SourceError, match=r"task: . values where there is one per episode"):
+    with pytest.raises(SourceError, match=r"task: expected one value per episode, got"):
         decode({"steps": {"a": TEXT}, "task": TEXT}, {"task": texts}, "task")
 
 
@@ -472,7 +475,7 @@ SUFFIXES += [f"/value{suffix}" for suffix in SUFFIXES[3:]] + ["/shape/ragged_fla
 @given(st.sampled_from(FUZZED), st.fixed_dictionaries(dict.fromkeys(SUFFIXES, HELD)), st.data())
 @settings(max_examples=600)
 def test_any_stored_values_raise_only_source_errors(
-    leaf: features.Leaf, held: dict[str, Any], data: st.DataObject
+    leaf: features.ExampleFeature, held: dict[str, Any], data: st.DataObject
 ) -> None:
     record = bytearray(example.encode({leaf.key + suffix: values for suffix, values in held.items()}))
     if data.draw(st.booleans()):

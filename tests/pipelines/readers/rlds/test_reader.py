@@ -1,4 +1,4 @@
-"""Every test of damage asserts the balance: as many values as declared episodes, and one per undeclared record."""
+"""RLDS datasets; despite damage, there is one value per declared episode and per undeclared record."""
 
 import json
 import shutil
@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from pipelines.readers import reader as source
-from pipelines.readers.folder import inside
+from pipelines.readers.folder import safe_path
 from pipelines.readers.history import History
 from pipelines.readers.reader import plan
 from pipelines.readers.rlds import example, tfrecord
@@ -151,8 +151,8 @@ def test_the_folder_above_is_found_through(pristine: Path) -> None:
 
 def test_ranges_read_like_the_whole(pristine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = [summary(value) for value in read(pristine)]
-    monkeypatch.setattr(source, "SMALL", 100)
-    monkeypatch.setattr(source, "LARGE", 100)
+    monkeypatch.setattr(source, "MIN_SHARD", 100)
+    monkeypatch.setattr(source, "MAX_SHARD", 100)
     assert len(plan(RldsReader(str(pristine)).files())) == 6  # two files of two episodes, one of one, one of none
     assert [summary(value) for value in read(pristine)] == whole
 
@@ -190,7 +190,7 @@ def test_a_file_cut_inside_data_loses_that_record_and_the_rest(toy: Path) -> Non
     shard = toy / TRAIN.format(0)
     rewrite(shard, lambda data: data[:-5])
     assert outcome(toy) == [(0, "ok"), (1, "truncated"), (2, "ok"), (3, "ok"), (4, "ok")]
-    assert "the file ends before them" in details(toy)
+    assert "the file ends before that" in details(toy)
 
 
 def test_a_file_cut_inside_a_header_says_so(toy: Path) -> None:
@@ -203,7 +203,7 @@ def test_a_file_cut_inside_a_header_says_so(toy: Path) -> None:
 def test_a_wrong_crc_of_the_length_loses_the_rest_of_the_shard(toy: Path) -> None:
     rewrite(toy / TRAIN.format(0), lambda data: data.__setitem__(0, data[0] ^ 1))
     assert outcome(toy) == [(0, "wrong_crc"), (1, "wrong_crc"), (2, "ok"), (3, "ok"), (4, "ok")]
-    assert "nothing after it can be found" in details(toy)
+    assert "no record after it can be found" in details(toy)
 
 
 def test_a_wrong_crc_of_the_data_loses_that_episode_alone(toy: Path) -> None:
@@ -226,7 +226,7 @@ def test_a_folder_in_place_of_a_shard_is_counted(toy: Path) -> None:
 def test_an_empty_file_is_short_of_all_its_records(toy: Path) -> None:
     (toy / TRAIN.format(0)).write_bytes(b"")
     assert outcome(toy)[:3] == [(0, "missing_record"), (1, "missing_record"), (2, "ok")]
-    assert "2 episodes are declared, the file ends after 0" in details(toy)
+    assert "2 episodes are declared, but the file ends after 0" in details(toy)
 
 
 def test_a_git_lfs_pointer_says_what_to_do(toy: Path) -> None:
@@ -235,7 +235,7 @@ def test_a_git_lfs_pointer_says_what_to_do(toy: Path) -> None:
     assert "git lfs pull" in details(toy)
 
 
-def test_records_that_nobody_declared_are_counted_not_read(toy: Path) -> None:
+def test_undeclared_records_are_counted_not_read(toy: Path) -> None:
     rewrite(toy / TRAIN.format(0), lambda data: data + tfrecord.frame(b"more") * 2)
     assert outcome(toy)[:5] == [
         (0, "ok"),
@@ -246,7 +246,7 @@ def test_records_that_nobody_declared_are_counted_not_read(toy: Path) -> None:
     ]
 
 
-def test_garbage_behind_the_last_record_is_counted(toy: Path) -> None:
+def test_garbage_after_the_last_record_is_counted(toy: Path) -> None:
     rewrite(toy / TRAIN.format(0), lambda data: data + b"garbage")
     assert outcome(toy)[:4] == [(0, "ok"), (1, "ok"), (None, "truncated"), (2, "ok")]
 
@@ -255,7 +255,7 @@ def test_fewer_records_than_declared_are_counted(toy: Path) -> None:
     shard = toy / TRAIN.format(0)
     rewrite(shard, lambda data: data[: records(shard)[1][0]])
     assert outcome(toy)[:3] == [(0, "ok"), (1, "missing_record"), (2, "ok")]
-    assert "2 episodes are declared, the file ends after 1" in details(toy)
+    assert "2 episodes are declared, but the file ends after 1" in details(toy)
 
 
 def test_garbage_with_a_right_crc_loses_that_episode_alone(toy: Path) -> None:
@@ -267,8 +267,8 @@ def test_garbage_with_a_right_crc_loses_that_episode_alone(toy: Path) -> None:
 def test_damage_is_the_same_in_ranges(toy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rewrite(toy / TRAIN.format(0), lambda data: data.__setitem__(20, data[20] ^ 1) or data + b"garbage")
     whole = outcome(toy)
-    monkeypatch.setattr(source, "SMALL", 100)
-    monkeypatch.setattr(source, "LARGE", 100)
+    monkeypatch.setattr(source, "MIN_SHARD", 100)
+    monkeypatch.setattr(source, "MAX_SHARD", 100)
     assert outcome(toy) == whole
 
 
@@ -304,9 +304,9 @@ def renamed(steps: Any) -> None:
     [
         (
             lambda steps: steps["action"]["tensor"]["shape"].update(dimensions=["7"]),
-            "action: 6 stored values do not divide",
+            "action: 6 stored values do not fit",
         ),
-        (lambda steps: steps["action"]["tensor"].update(dtype="int32"), "action: features.json promises integers"),
+        (lambda steps: steps["action"]["tensor"].update(dtype="int32"), "action: features.json declares integers"),
         (renamed, "other: the record has no 'steps/other'"),
     ],
 )
@@ -339,7 +339,7 @@ def test_a_dataset_without_sound_features_is_refused(toy: Path, break_it: Any, w
 # --- dataset_info.json ---
 
 
-def test_without_dataset_info_the_file_names_tell_the_splits(toy: Path, pristine: Path) -> None:
+def test_without_dataset_info_the_splits_come_from_file_names(toy: Path, pristine: Path) -> None:
     (toy / "dataset_info.json").unlink()
     assert [summary(value) for value in read(toy)] == [summary(value) for value in read(pristine)]
 
@@ -354,7 +354,7 @@ def test_without_dataset_info_damage_counts_as_one_episode(toy: Path) -> None:
 def test_without_dataset_info_an_incomplete_set_of_shards_is_refused(toy: Path) -> None:
     (toy / "dataset_info.json").unlink()
     (toy / TRAIN.format(0)).unlink()
-    with pytest.raises(SourceError, match="the shards of 'train' are no complete set"):
+    with pytest.raises(SourceError, match="the shards of 'train' are not a complete set"):
         RldsReader(str(toy)).files()
 
 
@@ -366,18 +366,18 @@ def split_of(info: Any, **changes: Any) -> None:
     ("change", "reason", "words"),
     [
         (lambda info: info.update(fileFormat="riegeli"), "bad_info", "'riegeli' is not tfrecord"),
-        (lambda info: split_of(info, name="../train"), "unsafe_path", "'../train' is no name for a split"),
+        (lambda info: split_of(info, name="../train"), "unsafe_path", "'../train' is not a valid name for a split"),
         (lambda info: split_of(info, filepathTemplate="../{SPLIT}"), "unsafe_path", "leaves its folder"),
         (lambda info: split_of(info, filepathTemplate="a/../../{SPLIT}"), "unsafe_path", "leaves its folder"),
         (lambda info: split_of(info, filepathTemplate="/etc/passwd"), "unsafe_path", "leaves its folder"),
         (lambda info: info.update(name="../toy"), "unsafe_path", "leaves its folder"),
-        (lambda info: split_of(info, shardLengths=["-1"]), "bad_info", "negative lengths"),
+        (lambda info: split_of(info, shardLengths=["-1"]), "bad_info", "lengths are negative"),
         (lambda info: split_of(info, shardLengths=["many"]), "bad_info", "not a dataset_info.json"),
-        (lambda info: split_of(info, name="val"), "bad_info", "'val' is named twice"),
+        (lambda info: split_of(info, name="val"), "bad_info", "'val' occurs twice"),
         (lambda info: info["splits"][0].pop("name") and None, "bad_info", "KeyError.'name'"),
         (lambda info: info.update(splits=[1]), "bad_info", "not a dataset_info.json"),
         (lambda info: info.update(splits=[]), "bad_info", "no splits"),
-        (lambda info: [info], "bad_info", "no object"),
+        (lambda info: [info], "bad_info", "expected an object"),
     ],
 )
 def test_a_wrong_dataset_info_says_why(toy: Path, change: Any, reason: str, words: str) -> None:
@@ -410,18 +410,18 @@ def test_a_filepath_template_names_the_shards(toy: Path, pristine: Path) -> None
 )
 def test_a_name_that_leaves_its_folder_is_refused(name: str) -> None:
     with pytest.raises(SourceError, match="leaves its folder"):
-        inside(name, where="dataset_info.json")
+        safe_path(name, where="dataset_info.json")
 
 
 @pytest.mark.parametrize("name", ["x", "a/x", "..x", "x..", "a/.../x", ".x"])
 def test_a_name_that_stays_inside_is_kept(name: str) -> None:
-    assert inside(name, where="dataset_info.json") == name
+    assert safe_path(name, where="dataset_info.json") == name
 
 
-# --- where is the dataset ---
+# --- finding the dataset ---
 
 
-def test_several_datasets_below_one_folder_must_be_told_apart(pristine: Path, tmp_path: Path) -> None:
+def test_one_of_several_datasets_below_a_folder_must_be_named(pristine: Path, tmp_path: Path) -> None:
     for version in ("1.0.0", "1.1.0"):
         shutil.copytree(pristine, tmp_path / "toy" / version)
     with pytest.raises(UsageError, match=r"holds several sources, name one: .*1\.0\.0 \(rlds\), .*1\.1\.0"):
@@ -429,13 +429,13 @@ def test_several_datasets_below_one_folder_must_be_told_apart(pristine: Path, tm
 
 
 @pytest.mark.parametrize("below", ["", "no/such/folder"])
-def test_a_folder_that_is_no_dataset_is_refused(tmp_path: Path, below: str) -> None:
+def test_a_folder_without_a_dataset_is_refused(tmp_path: Path, below: str) -> None:
     (tmp_path / "LICENSE").write_text("a file without a dot in its name")
     with pytest.raises(UsageError, match="no RLDS dataset here"):
         RldsReader(str(tmp_path / below))
 
 
-def test_a_scheme_that_nobody_knows_is_refused() -> None:
+def test_an_unknown_scheme_is_refused() -> None:
     with pytest.raises(OxeError, match="nosuch"):
         RldsReader("nosuch://bucket/toy")
 

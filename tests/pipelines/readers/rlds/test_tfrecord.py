@@ -13,7 +13,7 @@ RECORDS = st.lists(st.binary(max_size=300), max_size=5)
 
 
 def read(data: bytes) -> list[bytes]:
-    """Read every record, data checked."""
+    """Read and verify every record."""
     records = tfrecord.RecordFile(io.BytesIO(data), "shard")
     found = []
     while (length := records.next_length()) is not None:
@@ -70,7 +70,7 @@ def test_a_flipped_bit_anywhere_is_found(record: bytes, data: st.DataObject) -> 
 def test_a_length_with_a_right_crc_that_reaches_beyond_the_file_allocates_nothing(length: int) -> None:
     header = struct.pack("<Q", length)
     data = header + struct.pack("<I", tfrecord.masked_crc(header)) + b"x" * 9
-    with pytest.raises(SourceError, match=f"the record says {length} bytes"):
+    with pytest.raises(SourceError, match=f"the record declares {length} bytes"):
         read(data)
 
 

@@ -1,4 +1,4 @@
-"""Resampling, against its definitions written out and against scipy's Slerp."""
+"""Resampling, compared with plain implementations and with scipy's Slerp."""
 
 import numpy as np
 import pytest
@@ -18,14 +18,14 @@ POLICIES: list[Policy] = ["nearest", "hold", "linear", "slerp"]
 
 
 def covered(stamps: Array, steps: Array, policy: Policy) -> Array:
-    kept: Array = steps[clock.covered(stamps, steps, policy)]
+    kept: Array = steps[clock.coverage(stamps, steps, policy)]
     return kept
 
 
 @given(STAMPS, STEPS)
 def test_nearest_takes_the_nearest_message_and_of_two_the_earlier_one(stamps: Array, steps: Array) -> None:
     kept = covered(stamps, steps, "nearest")
-    choice = clock.choose(stamps, kept, "nearest")
+    choice = clock.align(stamps, kept, "nearest")
     wanted = [int(np.argmin(np.abs(stamps - step))) for step in kept]
     assert choice.left.tolist() == choice.right.tolist() == wanted
     assert choice.skew.tolist() == [min(abs(stamps - step)) / NS for step in kept]
@@ -35,7 +35,7 @@ def test_nearest_takes_the_nearest_message_and_of_two_the_earlier_one(stamps: Ar
 def test_hold_takes_the_last_message_that_is_not_later(stamps: Array, steps: Array) -> None:
     kept = covered(stamps, steps, "hold")
     assert kept.tolist() == [step for step in steps if step >= stamps[0]]
-    choice = clock.choose(stamps, kept, "hold")
+    choice = clock.align(stamps, kept, "hold")
     wanted = [max(i for i, stamp in enumerate(stamps) if stamp <= step) for step in kept]
     assert choice.left.tolist() == wanted
     assert choice.skew.tolist() == [(step - stamps[i]) / NS for i, step in zip(wanted, kept, strict=True)]
@@ -45,7 +45,7 @@ def test_hold_takes_the_last_message_that_is_not_later(stamps: Array, steps: Arr
 def test_linear_is_what_numpy_interpolates_and_exact_at_messages(stamps: Array, steps: Array, seed: int) -> None:
     kept = covered(stamps, steps, "linear")
     values = np.random.default_rng(seed).normal(size=(len(stamps), 2))
-    made = clock.linear(values, clock.choose(stamps, kept, "linear"))
+    made = clock.linear(values, clock.align(stamps, kept, "linear"))
     for column in range(2):
         assert np.allclose(made[:, column], np.interp(kept, stamps, values[:, column]), atol=1e-12)
     at = {int(stamp): i for i, stamp in enumerate(stamps)}
@@ -59,7 +59,7 @@ def test_slerp_is_scipys_with_the_sign_of_the_message_before(stamps: Array, step
     kept = covered(stamps, steps, "slerp")
     values = np.random.default_rng(seed).normal(size=(len(stamps), 4))
     values /= np.linalg.norm(values, axis=1, keepdims=True)
-    choice = clock.choose(stamps, kept, "slerp")
+    choice = clock.align(stamps, kept, "slerp")
     made = clock.slerp(values, choice)
     assert made.shape == (len(kept), 4)
     assert ((made * values[choice.left]).sum(axis=1) >= -1e-9).all()
@@ -74,13 +74,13 @@ def test_every_covered_step_gets_messages_and_skew_is_never_negative(
     policy: Policy, stamps: Array, steps: Array
 ) -> None:
     kept = covered(stamps, steps, policy)
-    choice = clock.choose(stamps, kept, policy)
+    choice = clock.align(stamps, kept, policy)
     for side in (choice.left, choice.right):
         assert ((side >= 0) & (side < len(stamps))).all()
     assert (choice.skew >= 0).all()
     assert ((choice.weight >= 0) & (choice.weight < 1)).all()
     used = np.unique(np.concatenate([choice.left, choice.right]))
-    part = choice.of(used)
+    part = choice.restricted(used)
     assert used[part.left].tolist() == choice.left.tolist()
     assert used[part.right].tolist() == choice.right.tolist()
 
@@ -88,7 +88,7 @@ def test_every_covered_step_gets_messages_and_skew_is_never_negative(
 @given(st.lists(TIME, max_size=12))
 def test_sorted_stamps_increase_and_of_equal_ones_the_last_counts(held: list[int]) -> None:
     stamps = np.array(held, np.int64)
-    order = clock.in_order(stamps, "sort")
+    order = clock.stamp_order(stamps, "sort")
     assert stamps[order].tolist() == sorted(set(held))
     assert all(place == max(i for i, stamp in enumerate(held) if stamp == held[place]) for place in order)
 
@@ -102,7 +102,7 @@ def test_sorted_stamps_increase_and_of_equal_ones_the_last_counts(held: list[int
 )
 def test_stamps_that_go_back_or_repeat_are_refused(stamps: list[int], words: str) -> None:
     with pytest.raises(SourceError, match=words) as caught:
-        clock.in_order(np.array(stamps, np.int64), "refuse")
+        clock.stamp_order(np.array(stamps, np.int64), "refuse")
     assert caught.value.reason == "bad_timestamps"
 
 
@@ -116,13 +116,13 @@ def test_ticks_start_at_the_start_and_stay_within(start: int, length: int, hz: f
 
 def test_stamps_of_today_keep_every_nanosecond() -> None:
     now = 1_700_000_000_123_456_789
-    choice = clock.choose(np.array([now, now + 3]), np.array([now + 1, now + 2]), "nearest")
+    choice = clock.align(np.array([now, now + 3]), np.array([now + 1, now + 2]), "nearest")
     assert choice.left.tolist() == [0, 1]
     assert choice.skew.tolist() == [1e-9, 1e-9]
 
 
 def test_nothing_is_made_of_what_is_not_finite() -> None:
-    choice = clock.choose(np.array([0, 10]), np.array([0, 5]), "linear")
+    choice = clock.align(np.array([0, 10]), np.array([0, 5]), "linear")
     assert np.isnan(clock.linear(np.array([[1.0], [np.nan]]), choice)[:, 0]).tolist() == [False, True]
     with pytest.raises(SourceError, match="not finite"):
         clock.slerp(np.array([[0, 0, 0, 1.0], [0, 0, np.nan, 1]]), choice)

@@ -1,4 +1,4 @@
-"""ROS bags and MCAP files as labs record them, and as they should not be; every planned bag is one value."""
+"""ROS bags and MCAP files, valid and damaged; every planned bag is one value."""
 
 import base64
 import bz2
@@ -95,7 +95,7 @@ def converted(folder: Path, uri: Path, source: str) -> Dataset:
     return open_dataset(folder / "out")
 
 
-# --- every storage holds the same ---
+# --- every storage gives the same episode ---
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -138,7 +138,7 @@ def test_a_bag_split_over_files_is_one_episode_with_and_without_its_metadata(tmp
 
 
 def metadata_of(folder: Path, tmp_path: Path, *, replace: tuple[str, str] = ("", "")) -> Path:
-    """Write the metadata of one bag over the files of a folder."""
+    """Write the `metadata.yaml` of one bag with all files of a folder."""
     made = bags.write_bag(tmp_path / "other", arm(40)) / "metadata.yaml"
     files = "".join(f"\n  - {file.name}" for file in sorted(folder.glob("*_?.mcap")))
     text = re.sub(r"relative_file_paths:(\n *- .*)+", f"relative_file_paths:{files}", made.read_text())
@@ -221,9 +221,9 @@ def test_poses_turn_with_slerp_and_move_linearly_and_texts_stay(tmp_path: Path) 
     assert np.allclose(numbers(value, "pose.pose.orientation")[1], [0, 0, np.sin(np.pi / 8), np.cos(np.pi / 8)])
     assert numbers(value, "pose.pose.orientation")[2] == [0, 0, half, half]
     assert list(value.steps["pose.header.frame_id"]) == [b"base"] * 3
-    with pytest.raises(SpecError, match="holds rotations: 'slerp' turns them"):
+    with pytest.raises(SpecError, match="contains rotations: use 'slerp'"):
         episode(tmp_path / "x", topics={"/pose": "linear"})
-    with pytest.raises(SpecError, match="/cmd_vel = 'slerp', but it holds no quaternion"):
+    with pytest.raises(SpecError, match="/cmd_vel = 'slerp', but it contains no quaternion"):
         episode(bags.write_bag(tmp_path / "y", arm(3)), topics={CMD: "slerp"})
 
 
@@ -295,7 +295,7 @@ def test_header_stamps_that_go_back_are_refused(tmp_path: Path) -> None:
 # --- messages ---
 
 
-def test_transforms_are_told_apart_by_their_child(tmp_path: Path) -> None:
+def test_transforms_are_separate_streams_by_child_frame(tmp_path: Path) -> None:
     said = []
     for i in range(4):
         said.append(Said("/tf", bags.transforms(bags.transform(i, "/hand", i), bags.transform(i, "eye", -i)), 10 * i))
@@ -373,7 +373,7 @@ def test_raw_images_become_jpeg_where_declared_and_a_depth_camera_is_one(tmp_pat
     [
         (lambda: bags.image(0, PIXELS[0], "32FC1"), "images encoded as '32FC1'"),
         (lambda: bags.image(0, PIXELS[0], "8UC3"), "known: rgb8, bgr8"),
-        (lambda: bags.compressed(0, b"\0\0\0\1x", "h264"), "'h264' that are neither JPEG nor PNG"),
+        (lambda: bags.compressed(0, b"\0\0\0\1x", "h264"), "'h264' are neither JPEG nor PNG"),
     ],
 )
 def test_images_that_are_not_read_are_refused_until_they_are_left_out(
@@ -399,9 +399,13 @@ def test_images_whose_size_is_not_what_they_say_are_quarantined(tmp_path: Path) 
         (
             lambda: bags.joints(10, [1, 2, 3], "ab"),
             "position",
-            "holds [3] numbers in one message and [2] numbers in the",
+            "contains [3] numbers in one message and [2] numbers in the",
         ),
-        (lambda: bags.joints(10, [1, 2], "ba"), "name", "holds ['b', 'a'] in one message and ['a', 'b'] in the first"),
+        (
+            lambda: bags.joints(10, [1, 2], "ba"),
+            "name",
+            "contains ['b', 'a'] in one message and ['a', 'b'] in the first",
+        ),
     ],
 )
 def test_arrays_that_change_their_length_and_joints_their_order_are_quarantined(
@@ -470,7 +474,7 @@ def test_protobuf_is_refused_with_what_to_do(tmp_path: Path) -> None:
         writer.add_message(channel, START, b"", START)
         writer.finish()
     with pytest.raises(
-        SourceError, match=r"/x holds messages encoded as 'protobuf'.*convert the file to ROS 2 messages"
+        SourceError, match=r"/x contains messages encoded as 'protobuf'.*convert the file to ROS 2 messages"
     ):
         opened(tmp_path / "x.mcap", clock="/x")
 
@@ -478,7 +482,7 @@ def test_protobuf_is_refused_with_what_to_do(tmp_path: Path) -> None:
 def test_several_connections_of_a_topic_may_not_differ_in_type(tmp_path: Path) -> None:
     said = [*arm(3), Said(CMD, bags.text("stop"), 15)]
     with pytest.raises(
-        SourceError, match=r"/cmd_vel holds messages of geometry_msgs/msg/Twist .* and std_msgs/msg/String"
+        SourceError, match=r"/cmd_vel contains messages of geometry_msgs/msg/Twist .* and std_msgs/msg/String"
     ):
         opened(bags.write_bag(tmp_path / "x", said), clock=JOINTS)
 
@@ -565,7 +569,7 @@ def test_types_without_definition_need_the_name_of_a_distribution(tmp_path: Path
         f"float32 x\n{'=' * 80}\nMSG: a/b c\nfloat32 y",
     ],
 )
-def test_a_definition_that_is_none_is_refused(tmp_path: Path, text: str) -> None:
+def test_an_invalid_definition_is_refused(tmp_path: Path, text: str) -> None:
     from mcap.writer import Writer
 
     with (tmp_path / "x.mcap").open("wb") as out:
@@ -581,7 +585,7 @@ def test_a_definition_that_is_none_is_refused(tmp_path: Path, text: str) -> None
     assert len(str(caught.value)) < 500
 
 
-# --- bags that are not as the first one, and damage ---
+# --- bags unlike the first one, and damage ---
 
 
 def test_a_bag_unlike_the_first_one_is_quarantined_alone(tmp_path: Path) -> None:
@@ -627,10 +631,10 @@ def test_an_mcap_file_that_was_never_closed_is_truncated(tmp_path: Path) -> None
     assert caught.value.reason == "truncated"
 
 
-def test_an_open_write_ahead_log_is_no_bag_yet(tmp_path: Path) -> None:
+def test_a_bag_with_an_open_write_ahead_log_is_refused(tmp_path: Path) -> None:
     bag = bags.write_bag(tmp_path / "x", arm(), storage="sqlite3")
     (bag / "x.db3-wal").write_bytes(b"x" * 100)
-    with pytest.raises(SourceError, match=r"'x\.db3-wal' holds the rest") as caught:
+    with pytest.raises(SourceError, match=r"'x\.db3-wal' has the rest") as caught:
         opened(bag, clock=JOINTS)
     assert caught.value.reason == "truncated"
 
@@ -644,7 +648,7 @@ def test_an_open_write_ahead_log_is_no_bag_yet(tmp_path: Path) -> None:
     ],
 )
 @pytest.mark.parametrize("name", ["x.mcap", "x.db3", "x.bag"])
-def test_a_file_that_is_no_bag_is_refused_by_name(tmp_path: Path, name: str, content: bytes, reason: str) -> None:
+def test_a_file_that_is_not_a_bag_is_refused_by_name(tmp_path: Path, name: str, content: bytes, reason: str) -> None:
     (tmp_path / name).write_bytes(content)
     with pytest.raises(SourceError, match=name) as caught:
         opened(tmp_path / name, clock=JOINTS)
@@ -657,10 +661,10 @@ def test_a_file_that_is_no_bag_is_refused_by_name(tmp_path: Path, name: str, con
         (
             lambda text: text.replace("message_count: 40", "message_count: 39"),
             "message_count",
-            "40 messages are there, metadata.yaml says 39",
+            "40 messages, but metadata.yaml declares 39",
         ),
-        (lambda text: text.replace("run_1.mcap", "run_7.mcap"), "missing_file", "'run_7.mcap' is not there"),
-        (lambda text: text.replace("  - run_1.mcap\n", ""), "bad_metadata", "'run_1.mcap' lies here"),
+        (lambda text: text.replace("run_1.mcap", "run_7.mcap"), "missing_file", "'run_7.mcap' is missing"),
+        (lambda text: text.replace("  - run_1.mcap\n", ""), "bad_metadata", "'run_1.mcap' is here"),
         (lambda text: text.replace("run_1.mcap", "../../run_1.mcap"), None, ""),
         (lambda _: "a: [", "bad_metadata", "not the metadata of rosbag2"),
         (lambda _: "- 1", "bad_metadata", "not the metadata of rosbag2"),
@@ -668,7 +672,9 @@ def test_a_file_that_is_no_bag_is_refused_by_name(tmp_path: Path, name: str, con
         (lambda text: text.replace("version: 9", "version: 99"), "bad_metadata", "version 99"),
     ],
 )
-def test_metadata_that_lies(tmp_path: Path, change: Callable[[str], str], reason: str | None, words: str) -> None:
+def test_wrong_metadata_is_refused(
+    tmp_path: Path, change: Callable[[str], str], reason: str | None, words: str
+) -> None:
     bags.write_bag(tmp_path / "all" / "a_first", arm(40))
     folder = tmp_path / "all" / "run"
     for number in range(2):
@@ -690,7 +696,7 @@ def test_a_part_that_is_missing_in_between_is_noticed(tmp_path: Path) -> None:
         bags.write_mcap(tmp_path / "run" / f"run_{number}.mcap", arm())
     value = read(tmp_path)[1]
     assert isinstance(value, Unreadable)
-    assert (value.reason, value.detail) == ("missing_file", "part 1 of the bag is not there, but 'run_2.mcap' is")
+    assert (value.reason, value.detail) == ("missing_file", "part 1 of the bag is missing, but 'run_2.mcap' exists")
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -712,7 +718,7 @@ def test_random_damage_is_a_value_or_an_error_with_a_reason(tmp_path: Path, kind
         if isinstance(values[1], Unreadable):
             assert str(tmp_path) not in values[1].detail
             assert not re.search(r"0x[0-9a-f]{6}", values[1].detail)
-        elif kind == "plain":  # every byte of a message lies under a checksum
+        elif kind == "plain":  # a checksum covers every byte of a message
             assert repr(values[1].steps) == repr(truth.steps)
 
 
@@ -727,7 +733,7 @@ def test_a_chunk_that_inflates_beyond_reason_is_refused(tmp_path: Path, monkeypa
         opened(path, clock="/task")
     assert caught.value.reason == "too_large"
     with pytest.raises(SourceError, match="inflate to more than 1000"):
-        storage.inflated(bz2.compress(bytes(10**6)), "bz2", limit=1000)
+        storage.inflate(bz2.compress(bytes(10**6)), "bz2", limit=1000)
 
 
 # --- keys and guesses ---
@@ -798,7 +804,7 @@ SAMPLES = "rosbag/plotjuggler/datasamples"
 
 
 def outcome(path: Path) -> str | int:
-    """Say how many steps a bag has, or why it has none."""
+    """Return the number of steps in a bag, or the reason of the error."""
     try:
         reader = open_source(str(path))
         (value,) = [value for ref in plan(reader.files()) for value in reader.read(ref)]

@@ -1,4 +1,4 @@
-"""Zarr replay buffers, versions 2 and 3, and as they should not be; whatever is damaged, every episode is one value."""
+"""Zarr replay buffers, versions 2 and 3, valid and damaged; every episode is one value."""
 
 import json
 import shutil
@@ -145,7 +145,7 @@ def test_several_stores_in_a_folder_are_one_source_to_which_more_can_be_added(tm
 def test_the_ends_and_the_steps_may_be_elsewhere(tmp_path: Path) -> None:
     held = {"action": np.zeros((ROWS, 2)), "cam/top": np.zeros((ROWS, 4, 4, 3), np.uint8), "ends": ENDS}
     store = write_zarr(tmp_path / "x.zarr", held)
-    assert "source.episode_ends says where" in str(refused(store))
+    assert "in source.episode_ends" in str(refused(store))
     reader = opened(store, episode_ends="ends", steps="")
     assert [field.path for field in reader.fields] == ["episode_path", "action", "cam.top"]
     assert reader.layout() == {"episode_ends": "ends", "steps": ""}
@@ -171,10 +171,10 @@ def test_other_layouts_of_images_are_read_as_declared_and_else_stay_numbers(
     assert np.array_equal(found, frames)
 
 
-def test_declared_images_that_are_none_are_refused(tmp_path: Path) -> None:
+def test_declared_images_that_are_not_images_are_refused(tmp_path: Path) -> None:
     store = write(tmp_path / "x.zarr", **{"data/cam": np.full((ROWS, 6, 8, 3), 0.5, np.float32)})
     assert outcome(store, frames={"cam": "hwc 0..1"}) == ["bad_image"] * 3 + ["ok", "bad_image"]
-    assert "no whole numbers of 0..255" in details(store, frames={"cam": "hwc 0..1"})
+    assert "not whole numbers in 0..255" in details(store, frames={"cam": "hwc 0..1"})
     for path, words in (("cam", "hwc"), ("action", "hwc"), ("img", "hwc 0..1"), ("img", "chw")):
         with pytest.raises(SpecError, match=rf"source\.frames: {path} is"):
             opened(store, frames={path: words})
@@ -200,10 +200,10 @@ def test_a_chunk_is_read_once_for_all_episodes_in_it(tmp_path: Path, monkeypatch
     store = write(tmp_path / "x.zarr", chunks={"data/obs/pos": (ROWS, 3)})
     asked: list[str] = []
     reader = opened(store)
-    from pipelines.readers.zarr.store import InFolder
+    from pipelines.readers.zarr.store import FolderFiles
 
-    open_key = InFolder.open
-    monkeypatch.setattr(InFolder, "open", lambda self, key: asked.append(key) or open_key(self, key))
+    open_key = FolderFiles.open
+    monkeypatch.setattr(FolderFiles, "open", lambda self, key: asked.append(key) or open_key(self, key))
     monkeypatch.setattr(zarr_arrays, "BLOCK", 1)  # one chunk at a time
     for ref in plan(reader.files()):
         list(reader.read(ref))
@@ -215,8 +215,8 @@ def test_a_chunk_is_read_once_for_all_episodes_in_it(tmp_path: Path, monkeypatch
 def test_the_plan_may_split_a_store_and_reads_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = write(tmp_path / "x.zarr")
     whole = [repr(e.steps) for e in episodes(store)]
-    monkeypatch.setattr(planning, "SMALL", 100)
-    monkeypatch.setattr(planning, "LARGE", 100)
+    monkeypatch.setattr(planning, "MIN_SHARD", 100)
+    monkeypatch.setattr(planning, "MAX_SHARD", 100)
     assert len(plan(opened(store).files())) == 5
     assert [repr(e.steps) for e in episodes(store)] == whole
 
@@ -228,11 +228,11 @@ def test_the_format_is_guessed_from_names(tmp_path: Path, name: str, form: str |
     if form:
         assert guess(str(tmp_path / name)) == (form, str(tmp_path / name))
     else:
-        with pytest.raises(SourceError, match="a pickle: reading one runs whatever code it holds"):
+        with pytest.raises(SourceError, match="a pickle, which is never read"):
             guess(str(tmp_path / name))
 
 
-def test_a_store_is_guessed_by_what_lies_in_it(tmp_path: Path) -> None:
+def test_a_store_is_guessed_by_its_contents(tmp_path: Path) -> None:
     write(tmp_path / "buffer", zarr_format=3)
     write(tmp_path / "many/a.zarr")
     for name in ("buffer", "many"):
@@ -245,10 +245,10 @@ def test_a_store_is_guessed_by_what_lies_in_it(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("ends", "words"),
     [
-        (np.array([4, 3, 12]), "episode 1 would end at row 3, before it begins at 4"),
-        (np.array([-1, 3, 12]), "episode 0 would end at row -1"),
-        (np.array([4.0, 12.0]), "no list of ends"),
-        (np.array([[4, 12]]), "no list of ends"),
+        (np.array([4, 3, 12]), "episode 1 ends at row 3, before it starts at 4"),
+        (np.array([-1, 3, 12]), "episode 0 ends at row -1"),
+        (np.array([4.0, 12.0]), "expected a list of ends"),
+        (np.array([[4, 12]]), "expected a list of ends"),
     ],
 )
 def test_ends_that_cannot_be_are_refused(tmp_path: Path, ends: Array, words: str) -> None:
@@ -256,16 +256,16 @@ def test_ends_that_cannot_be_are_refused(tmp_path: Path, ends: Array, words: str
     assert (error.reason, words in error.message) == ("bad_ends", True)
 
 
-def test_an_array_that_ends_early_loses_the_episodes_behind_its_end(tmp_path: Path) -> None:
+def test_an_array_that_ends_early_loses_the_episodes_after_its_end(tmp_path: Path) -> None:
     store = write(tmp_path / "x.zarr", **{"data/obs/pos": np.zeros((8, 3))})
     assert outcome(store) == ["ok", "ok", "truncated", "truncated", "truncated"]
-    assert "obs.pos ends at row 8, the episode at 9" in details(store)
+    assert "obs.pos ends at row 8, but the episode ends at 9" in details(store)
 
 
-def test_steps_behind_the_last_end_are_counted(tmp_path: Path) -> None:
+def test_steps_after_the_last_end_are_counted(tmp_path: Path) -> None:
     store = write(tmp_path / "x.zarr", **{"meta/episode_ends": ENDS[:3]})
     assert outcome(store) == ["ok", "ok", "ok", "undeclared_record"]
-    assert "3 steps lie behind the end of the last episode" in details(store)
+    assert "3 steps come after the end of the last episode" in details(store)
 
 
 def test_an_empty_episode_is_dropped_and_the_balance_holds(tmp_path: Path) -> None:
@@ -280,7 +280,7 @@ def test_an_empty_episode_is_dropped_and_the_balance_holds(tmp_path: Path) -> No
 def test_what_is_neither_per_step_nor_per_episode_is_refused_until_it_is_ignored(tmp_path: Path) -> None:
     store = write(tmp_path / "x.zarr", **{"meta/calibration": np.eye(3)})
     error = refused(store)
-    assert "meta/calibration has 3 rows and there are 5 episodes" in error.message
+    assert "meta/calibration has 3 rows, but there are 5 episodes" in error.message
     assert len(episodes(store, ignore=["meta.calibration"])) == 5
 
 
@@ -310,7 +310,7 @@ def test_a_store_that_grew_after_the_plan_balances(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("zarr_format", [2, 3])
 def test_a_lost_chunk_is_noticed_and_loses_its_episodes_alone(tmp_path: Path, zarr_format: int) -> None:
-    """Zarr itself gives the fill value for it."""
+    """Zarr itself returns the fill value for a missing chunk."""
     store = write(tmp_path / "x.zarr", zarr_format=zarr_format)
     (store / ("data/img/2.0.0.0" if zarr_format == 2 else "data/img/c/2/0/0/0")).unlink()  # rows 4 and 5
     assert outcome(store) == ["ok", "missing_chunk", "missing_chunk", "ok", "ok"]
@@ -326,17 +326,17 @@ def test_missing_chunks_without_a_fill_value_are_not_filled(tmp_path: Path) -> N
     assert "has no fill value" in str(refused(store, fill=["img"]))
 
 
-def test_what_is_no_store_is_refused(tmp_path: Path) -> None:
-    assert "no Zarr group is here" in str(refused(tmp_path / "x.zarr"))
+def test_a_folder_without_a_store_is_refused(tmp_path: Path) -> None:
+    assert "no Zarr group here" in str(refused(tmp_path / "x.zarr"))
     (tmp_path / "x.zip").write_bytes(b"PK\x05\x06" + bytes(18))
-    assert "no Zarr group is here" in str(refused(tmp_path / "x.zip"))
+    assert "no Zarr group here" in str(refused(tmp_path / "x.zip"))
 
 
 def test_an_array_without_its_description_is_noticed(tmp_path: Path) -> None:
     store = write(tmp_path / "x.zarr")
     (store / "data/action/.zarray").unlink()
     assert "data/action is neither an array nor a group" in str(refused(store))
-    (store / "README.md").write_text("a file that is no data")
+    (store / "README.md").write_text("a file without data")
     assert len(episodes(store, ignore=["action"])) == 5
 
 
@@ -345,7 +345,7 @@ def test_a_store_without_its_arrays_says_how_much_is_missing(tmp_path: Path) -> 
     shutil.rmtree(store / "data")
     error = refused(store)
     assert error.reason == "no_episodes"
-    assert "no array below 'data', but meta/episode_ends has 5 episodes of 12 steps" in error.message
+    assert "no array below 'data', but meta/episode_ends has 5 episodes with 12 steps" in error.message
 
 
 def test_damaged_chunks_and_zip_files_are_counted(tmp_path: Path) -> None:
@@ -391,12 +391,12 @@ def edit_json(file: Path, **changes: Any) -> None:
     ("changes", "words"),
     [
         ({"dtype": "|O", "filters": [{"id": "pickle"}]}, ""),
-        ({"dtype": "<c16"}, "action holds 'complex128'"),
-        ({"dtype": [["a", "<f4"]]}, "action holds"),
+        ({"dtype": "<c16"}, "action contains 'complex128'"),
+        ({"dtype": [["a", "<f4"]]}, "action contains"),
         ({"filters": [{"id": "pickle"}]}, "pickle"),
         ({"compressor": {"id": "imagecodecs_nothing"}}, "imagecodecs"),
         ({"compressor": {"id": "nothing"}}, "nothing"),
-        ({"chunks": [1 << 40, 2]}, "chunks of more than"),
+        ({"chunks": [1 << 40, 2]}, "chunks have more than"),
         ({"shape": "many"}, "cannot be read"),
     ],
 )
@@ -448,7 +448,7 @@ def test_a_second_gzip_member_is_counted_too() -> None:
 
 
 def test_a_large_array_takes_the_memory_of_some_chunks(tmp_path: Path) -> None:
-    """One episode of 900 MB of raw frames, and another: the encoded frames are all that is kept."""
+    """Two episodes with 900 MB of raw frames; only the encoded ones are kept in memory."""
     store = write_zarr(
         tmp_path / "x.zarr", {"data/action": np.zeros((600, 2)), "meta/episode_ends": np.array([300, 600])}
     )
@@ -525,9 +525,9 @@ def test_a_codec_that_is_not_installed_is_named(tmp_path: Path) -> None:
     store = write(tmp_path / "x.zarr")
     edit_json(store / "data/img/.zarray", compressor={"id": "imagecodecs_jpegxl"})
     try:
-        import imagecodecs  # noqa: F401 - only whether it is there
+        import imagecodecs  # noqa: F401 - to see whether it is installed
     except ImportError:
-        assert "data/img needs the package 'imagecodecs'" in str(refused(store))
+        assert "data/img requires the package 'imagecodecs'" in str(refused(store))
 
 
 # --- real recordings ---
@@ -537,7 +537,7 @@ def test_a_codec_that_is_not_installed_is_named(tmp_path: Path) -> None:
 def test_a_real_store_without_its_data_is_refused_with_what_it_names(realdata: Path) -> None:
     done = oxe("inspect", realdata / "zarr_malformed/guided_dp_meta_only")
     assert (done.code, done.out) == (2, "")
-    assert "meta/episode_ends has 200 episodes of 9666 steps together" in done.err
+    assert "meta/episode_ends has 200 episodes with 9666 steps in total" in done.err
 
 
 @pytest.mark.realdata
@@ -546,7 +546,7 @@ def test_a_real_pickle_is_refused(realdata: Path) -> None:
     for place in (pickle, pickle.parent):
         done = oxe("inspect", place)
         assert (done.code, done.out) == (2, "")
-        assert "a pickle: reading one runs whatever code it holds" in done.err
+        assert "a pickle, which is never read" in done.err
 
 
 def test_open_source_takes_the_layout_that_the_reader_gives(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Files that lie beside an episode's own: texts, and a video for each camera, found by patterns with placeholders."""
+"""Sidecar files of an episode, texts and videos, found by patterns with placeholders."""
 
 import re
 from collections.abc import Callable
@@ -8,37 +8,40 @@ from glob import escape, has_magic
 from typing import Any
 
 from pipelines.readers.fields import LIMIT, VALUE_LIMIT
-from pipelines.readers.folder import SourceFolder, inside
+from pipelines.readers.folder import SourceFolder, safe_path
 from pipelines.readers.names import matching
-from pipelines.readers.pixels import gathered
+from pipelines.readers.pixels import collect_bytes
 from schemas.errors import MissingExtraError, SourceError
 
-PLACEHOLDER = re.compile(r"\{([^{}]+)\}")  # of a per-episode value: `recordings/MP4/{metadata.wrist_cam_serial}.mp4`
-SHOWN = 4
+PLACEHOLDER = re.compile(r"\{([^{}]+)\}")  # a per-episode value, as in `recordings/MP4/{metadata.wrist_cam_serial}.mp4`
+MAX_SHOWN = 4
 
 
 @dataclass(frozen=True, slots=True)
-class Beside:
-    """The folder of one file."""
+class Sidecars:
+    """The files next to one file of a source."""
 
     folder: SourceFolder
-    below: str  # the folder's name in the source; "" for its top
+    below: str  # the folder of the file, relative to the source; "" for its top
 
     def find(self, pattern: str, values: Callable[[str], Any], *, missing: str) -> str:
-        """Name the one file that a pattern means; where there is none, the SourceError has the reason `missing`."""
+        """Return the name of the one file that matches a pattern.
+
+        Raises SourceError if several match, or, with the reason `missing`, if none does.
+        """
         here = self.folder.child(self.below) if self.below else self.folder
         if has_magic(pattern):
-            filled = PLACEHOLDER.sub(lambda found: escape(_word(values(found[1]), found[1])), pattern)
-            found = matching(here, filled)
+            filled = PLACEHOLDER.sub(lambda match: escape(_word(values(match[1]), match[1])), pattern)
+            names = matching(here, filled)
         else:
-            filled = PLACEHOLDER.sub(lambda found: _word(values(found[1]), found[1]), pattern)
-            found = (filled,) if here.size(inside(filled, where=self.below)) is not None else ()
-        if not found:
-            raise SourceError(f"there is no '{filled}' beside it", reason=missing)
-        if len(found) > 1:
-            shown = ", ".join(found[:SHOWN]) + (", ..." if len(found) > SHOWN else "")
-            raise SourceError(f"{len(found)} files fit '{filled}': {shown}; one is meant", reason="ambiguous_file")
-        return f"{self.below}/{found[0]}".lstrip("/")
+            filled = PLACEHOLDER.sub(lambda match: _word(values(match[1]), match[1]), pattern)
+            names = (filled,) if here.size(safe_path(filled, where=self.below)) is not None else ()
+        if not names:
+            raise SourceError(f"there is no '{filled}' next to it", reason=missing)
+        if len(names) > 1:
+            shown = ", ".join(names[:MAX_SHOWN]) + (", ..." if len(names) > MAX_SHOWN else "")
+            raise SourceError(f"{len(names)} files match '{filled}': {shown}; expected one", reason="ambiguous_file")
+        return f"{self.below}/{names[0]}".lstrip("/")
 
     def text(self, name: str) -> str:
         """Read a small text file."""
@@ -50,7 +53,7 @@ class Beside:
             raise SourceError(f"{name} is not UTF-8", reason="bad_utf8") from error
 
     def video(self, name: str, *, frames: int, used: int, images: str) -> list[bytes]:
-        """Decode the first `used` frames of a video that must have `frames`."""
+        """Decode the first `used` frames of a video; raise SourceError unless it has `frames` in total."""
         kind, local = video_type(), self.folder.files.local
         try:
             with ExitStack() as stack:
@@ -58,28 +61,28 @@ class Beside:
                 video = kind(file, where=self.folder.path(name))
                 stack.callback(video.close)
                 if (count := video.count()) != frames:
-                    message = f"{count} frames, the episode's other columns have {frames} rows"
+                    message = f"{count} frames, but the episode's other columns have {frames} rows"
                     raise SourceError(message, reason="frame_count")
-                return gathered(video.read(0, used, images=images), "the frames", limit=LIMIT)
+                return collect_bytes(video.read(0, used, images=images), "the frames", limit=LIMIT)
         except SourceError as error:
             raise error.at(prefix=name) from error
 
     def sizes(self, pattern: str) -> dict[str, int]:
-        """Tell the sizes of the files that a pattern means, whatever stands in its placeholders."""
+        """Return the sizes of the files that match a pattern, whatever the values of its placeholders."""
         here = self.folder.child(self.below) if self.below else self.folder
         names = matching(here, PLACEHOLDER.sub("*", pattern))
         return {f"{self.below}/{name}": size or 0 for name, size in here.sizes(names).items()}
 
 
 def _word(value: Any, path: str) -> str:
-    """Write a value into a file's name; a number of JSON that is whole has no point."""
+    """Format a value for a file name; a whole float is written without a decimal point."""
     if value is None or isinstance(value, bool | list):
-        raise SourceError(f"{path} is {value!r}, which names no file", reason="missing_file")
+        raise SourceError(f"{path} is {value!r}, which cannot be part of a file name", reason="missing_file")
     return f"{value:.0f}" if isinstance(value, float) and value.is_integer() else str(value)
 
 
 def video_type() -> Any:
-    """Give the class that reads videos, or say what to install."""
+    """Import the class that reads videos; raise MissingExtraError if its library is not installed."""
     try:
         from pipelines.readers.video import Video  # noqa: PLC0415 - only sources with videos need its library
     except ModuleNotFoundError as error:

@@ -1,0 +1,160 @@
+"""Find the files of each episode of a LeRobotDataset, and check that the declared paths exist."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from pipelines.readers.folder import SourceFolder
+from pipelines.readers.lerobot.episodes import EpisodeTable
+from pipelines.readers.lerobot.info import DatasetInfo, fill_template
+from schemas.declarations.formats import LerobotSource
+from schemas.errors import SourceError
+
+
+@dataclass(frozen=True, slots=True)
+class Clip:
+    """The part of a video file that belongs to one episode; without times, the whole file."""
+
+    file: str
+    start: float | None = None  # seconds
+    stop: float | None = None
+
+
+@dataclass(frozen=True)
+class EpisodePaths:
+    """The files of each episode, by its row in the table of episodes."""
+
+    info: DatasetInfo
+    episodes: EpisodeTable
+    data_path: str
+    video_path: str
+
+    @cached_property
+    def _columns(self) -> dict[str, list[Any]]:
+        return {name: self.episodes.column(name) for name in self.episodes.table.column_names if "/" in name}
+
+    @cached_property
+    def indices(self) -> list[int]:
+        """The `episode_index` of each row."""
+        return self.episodes.column("episode_index")
+
+    def data(self, row: int) -> str:
+        """Return the Parquet file of an episode."""
+        return fill_template(self.data_path, self._values("data", row), where=self.info.where)
+
+    def clip(self, key: str, row: int) -> Clip:
+        """Return the video of an episode, and the times of the episode in it."""
+        values: dict[str, int | str] = {"video_key": key, **self._values(f"videos/{key}", row)}
+        name = fill_template(self.video_path, values, where=self.info.where)
+        if not self.info.is_v3:
+            return Clip(name)
+        start, stop = (self._number(f"videos/{key}/{word}_timestamp", row) for word in ("from", "to"))
+        return Clip(name, float(start), float(stop))
+
+    def image(self, key: str, row: int, frame: int) -> str:
+        """Return the file of one image."""
+        index = self.indices[row]
+        chunk = index // self.info.chunks_size
+        words = {"episode_index": index, "episode_chunk": chunk, "frame_index": frame}
+        template = self.info.templates["image_path"] or self.info.default_templates["image_path"]
+        return fill_template(template, {"image_key": key, **words}, where=self.info.where)
+
+    def _values(self, prefix: str, row: int) -> dict[str, int | str]:
+        index = self.indices[row]
+        values: dict[str, int | str] = {"episode_chunk": index // self.info.chunks_size, "episode_index": index}
+        for word in ("chunk_index", "file_index"):
+            if f"{prefix}/{word}" in self._columns:
+                values[word] = int(self._number(f"{prefix}/{word}", row))
+        return values
+
+    def _number(self, name: str, row: int) -> Any:
+        value = self._columns[name][row] if name in self._columns else None
+        if not isinstance(value, int | float) or not 0 <= value < 1e9:
+            message = f"episode {self.indices[row]}: '{name}' is {value}, expected a number from 0 on"
+            raise SourceError(message, reason="bad_info", file=self.episodes.where)
+        return value
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckedPaths:
+    """The paths of a dataset after a comparison with its files."""
+
+    paths: EpisodePaths
+    ignore: tuple[str, ...]
+    mistakes: tuple[SourceError, ...]  # in info.json, corrected here
+
+    @property
+    def templates(self) -> dict[str, str | None]:
+        """The path templates that a declaration needs; None where info.json is right."""
+        info = self.paths.info
+        templates = {"data_path": self.paths.data_path, "video_path": self.paths.video_path}
+        known = {kind: info.templates[kind] or info.default_templates[kind] for kind in templates}
+        return {kind: None if path == known[kind] else path for kind, path in templates.items()}
+
+
+def check_paths(
+    folder: SourceFolder, info: DatasetInfo, episodes: EpisodeTable, *, source: LerobotSource
+) -> CheckedPaths:
+    """Check that the files are where info.json says, and correct the paths and cameras that are not."""
+    mistakes: list[SourceError] = []
+    declared = {"data_path": source.data_path, "video_path": source.video_path}
+    templates = {kind: path or info.templates[kind] or info.default_templates[kind] for kind, path in declared.items()}
+    ignored = source.ignore
+    videos = [key for key, feature in info.features.items() if feature.dtype == "video" and key not in ignored]
+    for kind, keys in (("data_path", [None]), ("video_path", videos)):
+        if declared[kind] is None and templates[kind] != info.default_templates[kind]:
+            error = _wrong_template_error(folder, info, episodes, kind=kind, keys=keys)
+            if error:
+                mistakes.append(error)
+                templates[kind] = info.default_templates[kind]
+    paths = EpisodePaths(info, episodes, **templates)
+    for key in videos:
+        error = _unreadable_video_error(folder, paths, key)
+        if error:
+            mistakes.append(error)
+            ignored += (key,)
+    return CheckedPaths(paths=paths, ignore=ignored, mistakes=tuple(mistakes))
+
+
+def _wrong_template_error(
+    folder: SourceFolder, info: DatasetInfo, episodes: EpisodeTable, *, kind: str, keys: Iterable[str | None]
+) -> SourceError | None:
+    """Return an error if a template leads to no file but LeRobot's default does, for the first or last episode."""
+    templates = {name: info.default_templates[name] for name in ("data_path", "video_path")}
+    declared = EpisodePaths(info, episodes, **{**templates, kind: info.templates[kind] or ""})
+    default = EpisodePaths(info, episodes, **templates)
+    for row in _first_and_last(episodes):
+        for key in keys:
+            names = [paths.data(row) if key is None else paths.clip(key, row).file for paths in (declared, default)]
+            if folder.size(names[0]) is None and folder.size(names[1]) is not None:
+                return SourceError(
+                    f"{kind} is '{info.templates[kind]}', which leads to {names[0]}; that does not exist, but "
+                    f"{names[1]} does: declare source.{kind} = '{info.default_templates[kind]}'",
+                    reason="bad_info",
+                    file=info.where,
+                )
+    return None
+
+
+def _unreadable_video_error(folder: SourceFolder, paths: EpisodePaths, key: str) -> SourceError | None:
+    """Return an error if no video of a camera can be read, because there is none or it holds depth; else None."""
+    if paths.info.features[key].is_depth:
+        message = f"{key} is depth in a video, which is not supported; leave it out with source.ignore = ['{key}']"
+        return SourceError(message, reason="unsupported_field", file=paths.info.where)
+    rows = range(len(paths.episodes))
+    if not rows or any(folder.size(paths.clip(key, row).file) is not None for row in _first_and_last(paths.episodes)):
+        return None
+    names = [paths.clip(key, row).file for row in rows]
+    if any(size is not None for size in folder.sizes(names).values()):
+        return None
+    return SourceError(
+        f"{key} is declared, but no episode has a video of it ({names[0]} does not exist); "
+        f"leave it out with source.ignore = ['{key}']",
+        reason="bad_info",
+        file=paths.info.where,
+    )
+
+
+def _first_and_last(episodes: EpisodeTable) -> Iterator[int]:
+    yield from sorted({0, len(episodes) - 1} if len(episodes) else ())
