@@ -6,12 +6,12 @@ from schemas.declarations.expr import Path
 from schemas.declarations.ops import Steps
 from schemas.declarations.rotations import to_euler, to_rotation
 from schemas.source import Array
-from schemas.spaces import DELTA, Dim, Space, no_pose
+from schemas.spaces import DELTA, Dim, Space, why_not_pose
 
 
 def eef_delta_space(action: Space, state: Space | None) -> Space | str:
     """Say what `eef_delta` means for these Spaces, or why they cannot give it."""
-    if problem := no_pose(action, {"delta", "absolute"}):
+    if problem := why_not_pose(action, {"delta", "absolute"}):
         return f"its action {problem}"
     if len(action.indices("gripper")) != 1 or action.gripper != "open_is_1":
         return f"its action has {len(action.indices('gripper'))} gripper dimensions, with gripper '{action.gripper}'"
@@ -19,7 +19,7 @@ def eef_delta_space(action: Space, state: Space | None) -> Space | str:
     if is_absolute or action.frame == "tool":
         if state is None:
             return "that takes a state with a pose"
-        if problem := no_pose(state, {"absolute"}):
+        if problem := why_not_pose(state, {"absolute"}):
             return f"that takes a state with a pose, and its state {problem}"
         if state.frame == "tool" or (is_absolute and state.frame != action.frame):
             return f"its action is in frame '{action.frame}', its state in '{state.frame}'"

@@ -33,7 +33,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(network, "TRIES", 4)
     monkeypatch.setattr(network, "BLOCK", 1000)
     monkeypatch.setattr(remote, "BLOCK", 1000)
-    monkeypatch.setattr(remote, "PATIENCE", 0.5)
+    monkeypatch.setattr(remote, "TIMEOUT", 0.5)
     monkeypatch.setattr(progress, "POLL_REMOTE", 0.1)
     monkeypatch.setattr("pipelines.beam.shards.PAUSES", (0.001, 0.001))
 

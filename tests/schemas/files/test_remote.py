@@ -33,7 +33,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(network, "TRIES", 4)
     monkeypatch.setattr(network, "BLOCK", 100_000)
     monkeypatch.setattr(remote, "BLOCK", 100_000)
-    monkeypatch.setattr(remote, "PATIENCE", 0.3)
+    monkeypatch.setattr(remote, "TIMEOUT", 0.3)
 
 
 @pytest.fixture
