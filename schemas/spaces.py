@@ -1,4 +1,4 @@
-"""`Space`: the meaning of a vector, by dimension (unit, mode, kind) and as a whole (frame, rotation, gripper, origin)."""
+"""`Space`: the meaning of a vector, its dimensions (unit, mode, kind), frame, rotation, gripper sense and origin."""
 
 import hashlib
 import json

@@ -129,7 +129,7 @@ def _embodiments() -> list[str]:
 
 
 def source_of(target: str, dataset_spec: DatasetSpec) -> str | None:
-    """Return the URI of the recordings of `dataset(target)`; a relative one is resolved from the declaration's folder."""
+    """Return the URI of the recordings of `dataset(target)`; a relative `uri` starts at the declaration's folder."""
     path, uri = Path(target), dataset_spec.source.uri
     if target in dataset_names() or _is_alias(target) or (uri and ("://" in uri or Path(uri).is_absolute())):
         return uri

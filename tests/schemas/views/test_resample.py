@@ -13,7 +13,7 @@ from schemas.errors import SpecError, ViewError
 from schemas.source import Array
 from schemas.spaces import Dim, Space
 from schemas.views import views
-from schemas.views.resample import TIMES, combined, kept_steps, not_combined, resampled
+from schemas.views.resample import TIMES, combined, kept_steps, resampled, why_not_combined
 from schemas.views.views import view
 from tests.schemas.makers import TOY, load, make_episode, make_space
 from tests.schemas.views.test_views import REPRESENTATIONS, matrices, poses, with_gripper
@@ -169,7 +169,7 @@ def dims(*told: str) -> tuple[Dim, ...]:
 )
 def test_each_dimension_is_combined_as_its_mode_says(told: str, expected: list[float]) -> None:
     space = make_space(dims=dims(told))
-    assert not_combined(space) is None
+    assert why_not_combined(space) is None
     action = np.arange(1, 8, dtype=np.float32)[:, None]
     assert combined(action, np.array([0, 4]), space).ravel().tolist() == expected
 
@@ -179,7 +179,7 @@ def test_two_arms_are_composed_one_by_one() -> None:
     both = replace(arm, dims=(*arm.dims, *arm.dims))
     one, other = (with_gripper(np.random.default_rng(i).normal(size=(6, 6)).astype(np.float32)) for i in range(2))
     starts = np.array([0, 2, 3])
-    assert not_combined(both) is None
+    assert why_not_combined(both) is None
     np.testing.assert_array_equal(
         combined(np.concatenate([one, other], axis=1), starts, both),
         np.concatenate([combined(one, starts, arm), combined(other, starts, arm)], axis=1),
@@ -222,13 +222,13 @@ REFUSED: dict[str, tuple[Space, str]] = {
 @pytest.mark.parametrize("what", REFUSED)
 def test_what_has_no_sum_is_refused(what: str) -> None:
     space, why = REFUSED[what]
-    found = not_combined(space)
+    found = why_not_combined(space)
     assert found is not None
     assert found.startswith(why)
 
 
 def test_absolute_targets_need_no_known_unit_or_frame() -> None:
-    assert not_combined(make_space(mode="absolute", unit="unknown", frame="unknown", rotation="unknown")) is None
+    assert why_not_combined(make_space(mode="absolute", unit="unknown", frame="unknown", rotation="unknown")) is None
 
 
 # As a view
