@@ -105,8 +105,8 @@ def why_not_pose(space: Space, modes: set[str]) -> str | None:
     if len(position) != 3 or not size or len(rotation) != size:
         return f"has {len(position)} position and {len(rotation)} rotation dimensions, with rotation '{space.rotation}'"
     if {dim.unit for dim in position} != {"m"} or {dim.unit for dim in rotation} != {unit}:
-        return f"has the units {', '.join(sorted({dim.unit for dim in position + rotation}))}, not metres and radians"
+        return f"has units {', '.join(sorted({dim.unit for dim in position + rotation}))}, not metres and radians"
     dim_modes = {dim.mode for dim in position + rotation}
     if len(dim_modes) > 1 or not dim_modes <= modes:
-        return f"has the modes {', '.join(sorted(dim_modes))}"
-    return None if space.frame in {"base", "tool", "world"} else f"has the frame '{space.frame}'"
+        return f"has mode {' and '.join(sorted(dim_modes))}"
+    return None if space.frame in {"base", "tool", "world"} else f"is in frame '{space.frame}'"

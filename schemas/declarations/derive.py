@@ -19,7 +19,7 @@ def derived_space(derivation: Derivation, state: Space) -> Space | str:
     if problem := why_not_pose(state, {"absolute"}):
         return f"'achieved_delta' needs a pose in the state, and the state {problem}"
     if state.frame == "tool":
-        return "'achieved_delta' needs a pose in a fixed frame, and the state has the frame 'tool'"
+        return "'achieved_delta' needs a pose in a fixed frame, and the state is in frame 'tool'"
     dims = (*DELTA, *(state.dims[i] for i in state.indices("gripper")))
     return replace(state, name="action", dims=dims, rotation="euler_xyz", origin="achieved")
 

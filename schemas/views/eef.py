@@ -22,7 +22,7 @@ def eef_delta_space(action: Space, state: Space | None) -> Space | str:
         if problem := why_not_pose(state, {"absolute"}):
             return f"it needs a pose in the state, and its state {problem}"
         if state.frame == "tool" or (is_absolute and state.frame != action.frame):
-            return f"its action has the frame '{action.frame}', its state '{state.frame}'"
+            return f"its action is in frame '{action.frame}', its state in '{state.frame}'"
     dims = (*DELTA, Dim("gripper", "1", "absolute", "gripper"))
     frame = state.frame if action.frame == "tool" and state else action.frame
     return Space(

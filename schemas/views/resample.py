@@ -67,7 +67,7 @@ def why_not_combined(space: Space) -> str | None:
             return f"{dim.name} is a change relative to a moving base"
     position, rotation = _deltas(space, "position"), _deltas(space, "rotation")
     if (position or rotation) and space.frame not in {"base", "tool", "world"}:
-        return f"its changes have the frame '{space.frame}'"
+        return f"its changes are in frame '{space.frame}'"
     size, unit = ROTATION_DIMS.get(space.rotation, (0, ""))
     units = {space.dims[i].unit for i in rotation}
     if rotation and not _is_one_angle(space) and (not size or len(rotation) % size or units != {unit}):

@@ -112,7 +112,7 @@ def test_presets_find_their_datasets_below_a_folder_by_name_or_by_what_they_are(
 
 def test_a_source_that_is_gone_is_an_error_or_left_out_with_its_reason(lab: Path) -> None:
     tables = '[sources]\none = { uri = "one" }\ntwo = { uri = "nowhere" }\n'
-    with pytest.raises(SpecError, match=r"1 of 2 cannot take part: two \(.*nowhere: no meta/manifest.json"):
+    with pytest.raises(SpecError, match=r"1 of 2 sources are not available: two \(.*nowhere: no meta/manifest.json"):
         made(lab, tables=tables)
     lock, _ = made(lab, 'missing = "skip"', tables=tables)
     assert [*lock.sources] == ["one"]
@@ -127,7 +127,7 @@ def test_a_source_that_is_gone_is_an_error_or_left_out_with_its_reason(lab: Path
         ('balance = "scene"', "", "no column 'scene'"),
         ("", '[holdout]\nby = "lab"', "no column 'lab'"),
         ('view = "eef"', "", "unknown dataset|has no view 'eef'"),
-        ('weighting = "share"', "[caps]\nshare = 0.3", "caps leave only 0.6 of the draws"),
+        ('weighting = "share"', "[caps]\nshare = 0.3", "caps: allow only 0.6 of the draws"),
         ('dims = ["x", "y", "z"]', "", "has 'gripper', which dims does not name"),
         ('dims = ["x", "y", "z", "gripper", "w"]', "", "dims: no source has 'w'"),
     ],

@@ -1,4 +1,4 @@
-"""A remote file reads like any other, in few requests; what may pass is tried again, what may not is not."""
+"""A remote file reads like a local one, with few requests; only transient errors are retried."""
 
 import errno
 import io
@@ -18,7 +18,7 @@ from tests.waiting import PATIENCE, wait_until
 
 
 class Store:
-    """Bytes that are fetched, and what was asked for."""
+    """Bytes to fetch, with a record of the requests."""
 
     def __init__(self, data: bytes) -> None:
         self.data = data
@@ -162,23 +162,23 @@ def test_files_of_several_threads_do_not_disturb_one_another() -> None:
         assert set(pool.map(read, range(40))) == {data}
 
 
-# --- patience ---
+# --- retries ---
 
 
-class Answer(Exception):  # noqa: N818 - stands for what stores' libraries raise
+class Answer(Exception):  # noqa: N818 - stands for an exception of a store's library
     def __init__(self, status: int) -> None:
         self.status = status
 
 
 class ClientError(Exception):
-    """Keeps its status as botocore's does."""
+    """Stores its status like botocore's error."""
 
     def __init__(self, code: int) -> None:
         self.response = {"ResponseMetadata": {"HTTPStatusCode": code}}
 
 
 class NoCredentialsError(Exception):
-    """Is called what botocore calls it."""
+    """Has the name of botocore's error."""
 
 
 def caused(error: Exception, cause: Exception) -> Exception:
