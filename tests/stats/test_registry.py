@@ -36,7 +36,9 @@ def test_publishing_twice_changes_nothing(tmp_path: Path) -> None:
 
 def test_two_records_of_one_name_must_be_told_apart(tmp_path: Path) -> None:
     names = [publish(make_statistics(make_numbers(seed)), str(tmp_path)) for seed in (0, 1)]
-    with pytest.raises(UsageError, match=r"2 records match 'toy'; choose one of: toy@\w{12}, 500 steps; toy@\w{12}, 500"):
+    with pytest.raises(
+        UsageError, match=r"2 records match 'toy'; choose one of: toy@\w{12}, 500 steps; toy@\w{12}, 500"
+    ):
         fetch("toy", str(tmp_path))
     assert [fetch(name, str(tmp_path)).digest() for name in names] == [name[4:] for name in names]
 

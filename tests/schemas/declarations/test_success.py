@@ -37,7 +37,10 @@ def test_unknown_may_be_said() -> None:
     [
         (0.7, "'k' is 0.7, not 0 or 1; declare a condition such as { key = \"k\", at_least = 0.5 }"),
         (-1, "'k' is -1, not 0 or 1"),
-        ("done", "'k' is 'done', not success or failure or unknown; declare a condition such as { key = \"k\", equals = "),
+        (
+            "done",
+            "'k' is 'done', not success or failure or unknown; declare a condition such as { key = \"k\", equals = ",
+        ),
     ],
 )
 def test_what_is_neither_is_not_guessed(value: Any, why: str) -> None:

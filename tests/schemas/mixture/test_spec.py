@@ -227,7 +227,11 @@ def test_a_mixture_of_which_nothing_remains_is_an_error() -> None:
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("two = 0.5", "one = 0.5", "is not TOML (Cannot overwrite a value (at line 7, column 10)); keys that occur twice: one"),
+        (
+            "two = 0.5",
+            "one = 0.5",
+            "is not TOML (Cannot overwrite a value (at line 7, column 10)); keys that occur twice: one",
+        ),
         ("0.5", "0", "weights.two: must be a number above 0; to leave the dataset out, list it under [excluded]"),
         ("0.5", "-1", "weights.two: must be a number above 0; to leave the dataset out, list it under [excluded]"),
         ("0.5", "nan", "weights.two: must be a number above 0; to leave the dataset out, list it under [excluded]"),
@@ -237,7 +241,11 @@ def test_a_mixture_of_which_nothing_remains_is_an_error() -> None:
         ("0.5", "1\n[excluded]\none = 'a'\ntwo = 'b'", "weights: the mixture is empty; name at least one"),
         ("0.5", "1\n[excluded]\ntow = 'a'", "excluded.tow: has no weight; did you mean 'two'? (known: one, two)"),
         ("0.5", "1\n[sources]\ntow = {dataset = 'a', scenes = ['b']}", "sources.tow: has no weight; did you mean"),
-        ("0.5", "1\n[sources]\ntwo = {dataset = 'one', scenes = ['b']}", "weights.one: is included both whole and by scenes"),
+        (
+            "0.5",
+            "1\n[sources]\ntwo = {dataset = 'one', scenes = ['b']}",
+            "weights.one: is included both whole and by scenes",
+        ),
         ("0.5", "1\n[sources]\ntwo = {dataset = 'a', scenes = []}", "sources.two.scenes: Tuple should have at least 1"),
         ("0.5", "1\n[sources]\ntwo = {dataset = 'a', scenes = ['b', 'b']}", "sources: scene 'b' of a is in 2 sources"),
         ('"relative"', '"relativ"', "weighting: Input should be 'relative', 'share' or 'temperature'"),

@@ -141,8 +141,16 @@ REFUSALS: dict[str, tuple[Space, Space | None, str]] = {
         None,
         "its action has 0 gripper dimensions, with gripper 'none'",
     ),
-    "tool frame without a state": (make_space(frame="tool"), None, "it needs a pose in the state, and there is no state"),
-    "absolute without a state": (make_space(mode="absolute"), None, "it needs a pose in the state, and there is no state"),
+    "tool frame without a state": (
+        make_space(frame="tool"),
+        None,
+        "it needs a pose in the state, and there is no state",
+    ),
+    "absolute without a state": (
+        make_space(mode="absolute"),
+        None,
+        "it needs a pose in the state, and there is no state",
+    ),
     "a state of joints": (
         make_space(frame="tool"),
         JOINTS,
