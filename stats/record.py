@@ -92,7 +92,7 @@ class Statistics:
     def from_json(cls, data: Mapping[str, Any], *, where: str) -> Self:
         """Read the result of `to_json`. Raises StatsError if it is damaged or has another version."""
         if not isinstance(data, dict) or data.get("format") != FORMAT or data.get("version") != VERSION:
-            raise StatsError(f"{where}: is not statistics of version {VERSION}; compute them again")
+            raise StatsError(f"{where}: expected statistics of version {VERSION}; compute them again")
         try:
             statistics = cls(
                 members=tuple(Member(**member) for member in data["members"]),

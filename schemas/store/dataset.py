@@ -219,7 +219,7 @@ class Dataset:
     def where(self, i: int) -> tuple[str, int, int]:
         """Return an episode's file, its first row in the file, and its number of steps."""
         if not 0 <= i < len(self._places):
-            raise UsageError(f"{self.uri}: no episode {i} (there are {len(self)}, from 0)")
+            raise UsageError(f"{self.uri}: no episode {i} (there are {len(self)}, counted from 0)")
         return self._places[i]
 
     def content_hash(self, i: int) -> str:
@@ -242,7 +242,7 @@ class Dataset:
         """
         path, row, length = self.where(i)
         if not 0 <= step < length:
-            raise UsageError(f"{self.uri}: episode {i} has no step {step} (it has {length}, from 0)")
+            raise UsageError(f"{self.uri}: episode {i} has no step {step} (it has {length}, counted from 0)")
         file, columns = self.file(path), self._camera_columns
         wanted = self.cameras if cameras is None else (cameras,) if isinstance(cameras, str) else cameras
         try:

@@ -116,20 +116,20 @@ def view(spec: DatasetSpec, name: str) -> View:
     """
     name = _declared_name(spec, name)
     if name in spec.views:
-        declared, space = spec.views[name], spec.view_space(name)
-        if declared.unavailable:
-            raise ViewError(f"{spec.name} has no view '{name}': {declared.unavailable}")
-        if declared.control_hz and (why := _why_no_rate(declared, space)):
-            raise ViewError(f"{spec.name} has no view '{name}' at {declared.control_hz:g} Hz: {why}")
-        of_action = _reads_action(declared)
+        view_spec, space = spec.views[name], spec.view_space(name)
+        if view_spec.unavailable:
+            raise ViewError(f"{spec.name} has no view '{name}': {view_spec.unavailable}")
+        if view_spec.control_hz and (why := _why_no_rate(view_spec, space)):
+            raise ViewError(f"{spec.name} has no view '{name}' at {view_spec.control_hz:g} Hz: {why}")
+        of_action = _reads_action(view_spec)
         cut = not spec.has_last_action and of_action
         return View(
             name=name,
             space=space,
-            digest=view_digest(_view_json(declared, space, cut=cut), _versions_of(declared)),
-            columns=_columns_of(declared),
-            compute=partial(_viewed, make=partial(_declared_view, declared=declared, space=space), cut=cut),
-            control_hz=declared.control_hz,
+            digest=view_digest(_view_json(view_spec, space, cut=cut), _versions_of(view_spec)),
+            columns=_columns_of(view_spec),
+            compute=partial(_viewed, make=partial(_declared_view, view_spec=view_spec, space=space), cut=cut),
+            control_hz=view_spec.control_hz,
             reads_action=of_action,
         )
     if name in NEEDS:
@@ -162,43 +162,43 @@ def _eef_view(steps: Steps, *, action: Space, state: Space | None) -> Steps:
     return {**steps, "action": eef_delta(steps, action, state)}
 
 
-def _declared_view(steps: Steps, declared: ViewSpec, space: Space) -> Steps:
-    for call in declared.before:
+def _declared_view(steps: Steps, view_spec: ViewSpec, space: Space) -> Steps:
+    for call in view_spec.before:
         steps = _step(steps, call)
-    if declared.action:
-        steps = {**steps, "action": np.concatenate([expr(steps) for expr in declared.action], axis=1)}
-    for call in declared.after:
+    if view_spec.action:
+        steps = {**steps, "action": np.concatenate([expr(steps) for expr in view_spec.action], axis=1)}
+    for call in view_spec.after:
         steps = _step(steps, call)
-    return resampled(steps, declared.control_hz, space) if declared.control_hz else steps
+    return resampled(steps, view_spec.control_hz, space) if view_spec.control_hz else steps
 
 
-def _reads_action(declared: ViewSpec) -> bool:
-    return not declared.action or any("action" in expr.paths() for expr in declared.action)
+def _reads_action(view_spec: ViewSpec) -> bool:
+    return not view_spec.action or any("action" in expr.paths() for expr in view_spec.action)
 
 
-def _why_no_rate(declared: ViewSpec, space: Space) -> str | None:
+def _why_no_rate(view_spec: ViewSpec, space: Space) -> str | None:
     """Return why a view cannot have a lower rate, or None if it can."""
-    if any(call.op == "pose_to_delta" for expr in declared.action for call in expr.ops):
+    if any(call.op == "pose_to_delta" for expr in view_spec.action for call in expr.ops):
         return "pose_to_delta computes changes from the pose of each step, which overlap and cannot be added"
     return why_not_combined(space)
 
 
-def _columns_of(declared: ViewSpec) -> frozenset[str]:
-    calls = (*declared.before, *declared.after)
-    read = {"action", TIMES} if declared.control_hz else {"action"}
-    return frozenset(read).union(*(call.paths() for call in calls), *(expr.paths() for expr in declared.action))
+def _columns_of(view_spec: ViewSpec) -> frozenset[str]:
+    calls = (*view_spec.before, *view_spec.after)
+    read = {"action", TIMES} if view_spec.control_hz else {"action"}
+    return frozenset(read).union(*(call.paths() for call in calls), *(expr.paths() for expr in view_spec.action))
 
 
 def _step(steps: Steps, call: Call) -> Steps:
     return STEP_OPS[call.op](steps, *call.values(steps))
 
 
-def _view_json(declared: ViewSpec, space: Space, *, cut: bool) -> dict[str, Any]:
+def _view_json(view_spec: ViewSpec, space: Space, *, cut: bool) -> dict[str, Any]:
     # Without defaults, so that a new key in declarations does not change the digests of views that do not use it.
-    return {**declared.model_dump(mode="json", exclude_defaults=True), "space": space.to_json(), "cut": cut}
+    return {**view_spec.model_dump(mode="json", exclude_defaults=True), "space": space.to_json(), "cut": cut}
 
 
-def _versions_of(declared: ViewSpec) -> dict[str, int | str]:
-    calls = [*declared.before, *(call for expr in declared.action for call in expr.ops), *declared.after]
-    ours = ("declared", "resampled") if declared.control_hz else ("declared",)
+def _versions_of(view_spec: ViewSpec) -> dict[str, int | str]:
+    calls = [*view_spec.before, *(call for expr in view_spec.action for call in expr.ops), *view_spec.after]
+    ours = ("declared", "resampled") if view_spec.control_hz else ("declared",)
     return {call.op: op_version(call.op) for call in calls} | {name: VERSIONS[name] for name in ours}

@@ -42,7 +42,7 @@ def test_figures_that_do_not_fit_their_space_are_refused() -> None:
 
 @pytest.mark.parametrize("data", [[], {}, {"format": "oxe-tools statistics", "version": 2}])
 def test_what_is_no_such_record_is_refused(data: object) -> None:
-    with pytest.raises(StatsError, match="file: is not statistics of version 1; compute them again"):
+    with pytest.raises(StatsError, match="file: expected statistics of version 1; compute them again"):
         Statistics.from_json(data, where="file")  # type: ignore[arg-type]
 
 
