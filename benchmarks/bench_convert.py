@@ -1,4 +1,4 @@
-"""Convert both sets: the CPU over that of copying the source's bytes, and of `tensorflow-datasets` with our writer."""
+"""Convert both sets; CPU time relative to copying the source's bytes and to `tensorflow-datasets` with our writer."""
 
 import shutil
 from collections.abc import Iterator, Mapping
@@ -9,11 +9,11 @@ from harness import HERE, Side, Trial, arguments, at_least, at_most, compare, ge
 
 COPY_GOALS = {"A": 5, "B": 2.5}
 TFDS_GOAL = 5
-CHUNK = 1 << 20  # bytes that the copy reads at once
+CHUNK = 1 << 20  # bytes per read when copying
 
 
 def ours(data: Path, letter: str) -> Trial:
-    """Convert: images, numbers, index, digests, episode table and manifest."""
+    """Convert a set: images, numbers, index, digests, episode table and manifest."""
     from pipelines.convert.convert import convert
     from schemas.declarations import catalog
 
@@ -24,7 +24,7 @@ def ours(data: Path, letter: str) -> Trial:
 
 
 def copy_loop(data: Path, letter: str) -> Trial:
-    """Copy the source's files with a plain loop of reads and writes."""
+    """Copy the source's files with a loop of reads and writes."""
     files, out = sorted(_source(data, letter).iterdir()), _emptied(data)
 
     def work() -> int:
@@ -51,17 +51,17 @@ def copy_kernel(data: Path, letter: str) -> Trial:
 
 
 def tfds_default(data: Path, letter: str) -> Trial:
-    """Feed our writer from `tensorflow-datasets`; it also keeps a set under 250 MB in memory for a second epoch."""
+    """Feed our writer from `tensorflow-datasets`, which also caches sets under 250 MB in memory."""
     return _tfds(data, letter, interleave_cycle_length=1)
 
 
 def tfds_lean(data: Path, letter: str) -> Trial:
-    """The same without that copy in memory."""
+    """Feed our writer from `tensorflow-datasets` without that cache."""
     return _tfds(data, letter, interleave_cycle_length=1, try_autocache=False)
 
 
 def _tfds(data: Path, letter: str, **config: Any) -> Trial:
-    """Read in the order of the files, so that the result can be compared byte for byte."""
+    """Read in the order of the files, so that the results can be compared byte for byte."""
     import tensorflow_datasets as tfds
 
     from pipelines.convert.binding import bind
@@ -94,7 +94,7 @@ def _tfds(data: Path, letter: str, **config: Any) -> Trial:
 
 
 def _flat(steps: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Name the columns as our reader does; byte strings become lists."""
+    """Rename the columns as our reader does; byte strings become lists."""
     for name, column in steps.items():
         if isinstance(column, dict):
             yield from _flat(column, f"{prefix}{name}.")
@@ -118,7 +118,7 @@ def _emptied(data: Path) -> Path:
 
 
 def _digests(out: Path) -> list[str]:
-    """Digest what was written."""
+    """Hash the output."""
     import xxhash
 
     return [xxhash.xxh3_128_hexdigest(path.read_bytes()) for path in sorted((out / "data").iterdir())]
@@ -134,7 +134,7 @@ SIDES: dict[str, Side] = {
 
 
 def main() -> None:
-    """Compare, or be one side."""
+    """Compare all sides, or run one of them."""
     args = arguments(__doc__ or "")
     if args.side:
         return run_side(args, SIDES)

@@ -1,4 +1,4 @@
-"""What the engine costs: Beam over a plain loop, two workers over one, memory over the size, and going on."""
+"""The cost of the engine: Beam against a plain loop, two workers against one, memory by size, and resuming."""
 
 import json
 import os
@@ -33,20 +33,20 @@ if TYPE_CHECKING:
     from pipelines.convert.job import Job
     from pipelines.readers.reader import ShardRef
 
-SHARDS = 1000  # of set K
-TIMES = {"B": 1, "B10": 10, "B40": 40}  # how often the files of set B are in each
-SOON = 0.05  # seconds between two looks at the workers
+SHARDS = 1000  # number of shards in set K
+TIMES = {"B": 1, "B10": 10, "B40": 40}  # number of copies of the files of set B in each set
+SOON = 0.05  # seconds between two measurements of the workers
 BEAM_GOAL, WORKERS_GOAL, FLAT_GOAL, RESUME_GOAL = 1.05, 1.7, 1.1, 2.0
 SOURCES = {"B": "bench_b", "B10": "bench_b10", "B40": "bench_b40", "K": "bench_k"}
 
 
 def prepare(data: Path, letter: str) -> Trial:
-    """Write a set of our own, if it is missing."""
+    """Write one of the sets of this benchmark, if it is missing."""
     return Trial(work=lambda: _many_shards(data) if letter == "K" else _copies(data, letter))
 
 
 def _many_shards(data: Path) -> None:
-    """Write set K: every episode is a split, and so a shard, of its own."""
+    """Write set K, in which every episode is a split and thus a shard."""
     from generate import SET_B, ensure
 
     which = replace(SET_B, name="bench_k", shards=SHARDS, episodes=1, steps=3, pixels=64)
@@ -63,7 +63,7 @@ def _many_shards(data: Path) -> None:
 
 
 def _copies(data: Path, letter: str) -> None:
-    """Write set B10 or B40: the files of set B under many names."""
+    """Write set B10 or B40, the files of set B under many names."""
     source, folder = _source(data, "B"), _source(data, letter)
     if folder.is_dir():
         return
@@ -81,7 +81,7 @@ def _copies(data: Path, letter: str) -> None:
 
 
 def loop(data: Path, letter: str) -> Trial:
-    """Do every shard in a plain loop, with the very function that Beam calls."""
+    """Write every shard in a plain loop, with the function that Beam calls."""
     job, refs = _begun(data, letter)
 
     def work() -> None:
@@ -93,7 +93,7 @@ def loop(data: Path, letter: str) -> Trial:
 
 
 def beam(data: Path, letter: str) -> Trial:
-    """Do every shard on Beam in memory."""
+    """Write every shard on Beam's in-memory runner."""
     from pipelines.beam.engine import Engine
     from pipelines.beam.run import run
 
@@ -103,19 +103,19 @@ def beam(data: Path, letter: str) -> Trial:
 
 
 def again(data: Path, letter: str) -> Trial:
-    """Convert what is converted."""
+    """Run the conversion of a dataset that is already converted."""
     _convert(data, letter).work()
     return _convert(data, letter, empty=False)
 
 
 def all_but_manifest(data: Path, letter: str) -> Trial:
-    """Go on where every shard is done and the manifest is not written."""
+    """Resume a conversion with all shards but no manifest."""
     loop(data, letter).work()
     return _convert(data, letter, empty=False)
 
 
 def _convert(data: Path, letter: str, *, empty: bool = True) -> Trial:
-    from pipelines.beam import run  # noqa: F401 - imports are not measured
+    from pipelines.beam import run  # noqa: F401 - so that the import is not measured
     from pipelines.convert.convert import convert
     from schemas.declarations import catalog
 
@@ -126,7 +126,7 @@ def _convert(data: Path, letter: str, *, empty: bool = True) -> Trial:
 
 
 def _begun(data: Path, letter: str) -> "tuple[Job, Sequence[ShardRef]]":
-    """Plan a conversion and begin its ledger."""
+    """Plan a conversion and start its ledger."""
     from pipelines.convert.convert import Conversion
     from pipelines.convert.job import Job
     from pipelines.convert.ledger import begin
@@ -153,7 +153,7 @@ def _emptied(data: Path) -> Path:
 
 
 def _digests(data: Path) -> str:
-    """Digest what was written, one file after the other."""
+    """Hash the output, file by file."""
     import xxhash
 
     digest = xxhash.xxh3_128()
@@ -166,23 +166,23 @@ def _digests(data: Path) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Command:
-    """What one `oxe convert` took, from its call to its end."""
+    """The cost of one `oxe convert`, from start to end."""
 
     wall_s: float
-    cpu_s: float  # of the process itself, imports and all
-    rss_mb: float  # its peak
-    workers: tuple[tuple[float, float], ...]  # the CPU seconds and the peak memory of each worker process, in MB
-    manifest: bytes  # has the digests of all that was written
+    cpu_s: float  # CPU time of the main process, including imports
+    rss_mb: float  # its peak memory
+    workers: tuple[tuple[float, float], ...]  # CPU seconds and peak memory in MB of each worker process
+    manifest: bytes  # contains the digests of all output
 
 
 def oxe_convert(data: Path, letter: str, *, workers: int) -> Command:
-    """Run `oxe convert`, and look after its workers while it runs."""
+    """Run `oxe convert` and measure its workers while it runs."""
     words = (HERE / "set_b.toml", "--source", _source(data, letter), "--out", _emptied(data), "--workers", str(workers))
     began, seen = time.perf_counter(), dict[int, tuple[float, float]]()
     with (data / "log").open("w") as log:
         process = subprocess.Popen([sys.executable, "-m", "oxe_tools", "convert", *words], stdout=log, stderr=log)
     while not (done := os.wait4(process.pid, os.WNOHANG))[0]:
-        seen |= {child: found for child in _below(process.pid) if (found := _used(child))}
+        seen |= {child: usage for child in _below(process.pid) if (usage := _used(child))}
         time.sleep(SOON)
     wall, usage = time.perf_counter() - began, done[2]
     process.returncode = os.waitstatus_to_exitcode(done[1])
@@ -197,7 +197,7 @@ def oxe_convert(data: Path, letter: str, *, workers: int) -> Command:
 
 
 def _below(process: int) -> list[int]:
-    """Name the children of the children: the first are the process that forks the workers, and one that helps it."""
+    """Return the grandchildren of a process; its children are the fork server of the workers and a helper."""
     return [below for child in _children(process) for below in _children(child)]
 
 
@@ -208,7 +208,7 @@ def _children(process: int) -> list[int]:
 
 
 def _used(process: int) -> tuple[float, float] | None:
-    """Give the CPU seconds that a process has used, and its peak memory in MB; None where it has ended."""
+    """Return the CPU seconds and peak memory in MB of a process, or None if it has ended."""
     with suppress(OSError, StopIteration):
         times = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[11:13]
         lines = Path(f"/proc/{process}/status").read_text().splitlines()
@@ -221,7 +221,7 @@ SIDES: dict[str, Side] = {side.__name__: side for side in (prepare, loop, beam, 
 
 
 def main() -> None:
-    """Compare, or be one side."""
+    """Compare all sides, or run one of them."""
     args = arguments(__doc__ or "")
     if args.side:
         return run_side(args, SIDES)
@@ -234,7 +234,7 @@ def main() -> None:
     sizes = {letter: _alternating(args.data, letter, runs=args.runs) for letter in TIMES}
     for name in ("out", "log", SOURCES["B10"], SOURCES["B40"]):
         shutil.rmtree(args.data / name) if (args.data / name).is_dir() else (args.data / name).unlink()
-    where = "in memory (tmpfs)" if args.data.is_relative_to("/dev/shm") else "on disk"  # noqa: S108 - only compared
+    where = "in memory (tmpfs)" if args.data.is_relative_to("/dev/shm") else "on disk"  # noqa: S108 - only a comparison
     busy = "; the cores were not free, so two workers show less than they can" if load > 0.5 else ""
     publish(
         "engine",
@@ -252,15 +252,15 @@ def main() -> None:
 
 
 def _alternating(data: Path, letter: str, *, runs: int) -> dict[int, list[Command]]:
-    """Run with one worker and with two, in turn; what they write is the same."""
-    found: dict[int, list[Command]] = {1: [], 2: []}
+    """Run with one worker and with two, alternating, and check that their output is equal."""
+    results: dict[int, list[Command]] = {1: [], 2: []}
     for _ in range(runs):
-        for workers, commands in found.items():
+        for workers, commands in results.items():
             commands.append(oxe_convert(data, letter, workers=workers))
-    assert len({command.manifest for commands in found.values() for command in commands}) == 1, (
+    assert len({command.manifest for commands in results.values() for command in commands}) == 1, (
         "the files written differ"
     )
-    return found
+    return results
 
 
 def _costs(many: dict[str, Medians]) -> list[tuple[str, ...]]:
@@ -269,8 +269,8 @@ def _costs(many: dict[str, Medians]) -> list[tuple[str, ...]]:
 
 def _commands(sizes: dict[str, dict[int, list[Command]]]) -> list[tuple[str, ...]]:
     rows = []
-    for letter, found in sizes.items():
-        for workers, commands in found.items():
+    for letter, results in sizes.items():
+        for workers, commands in results.items():
             each = [f"{min(cpus):.1f} + {max(cpus):.1f}" for cpus in map(_cpus, commands) if cpus]
             figures = (_median(commands, key) for key in ("wall_s", "cpu_s", "rss_mb"))
             wall, cpu, memory = figures
@@ -287,15 +287,15 @@ def _median(commands: Sequence[Command], name: str) -> float:
 
 
 def _verdicts(many: dict[str, Medians], sizes: dict[str, dict[int, list[Command]]]) -> list[tuple[str, str, str]]:
-    wall = {letter: [_median(found[workers], "wall_s") for workers in (1, 2)] for letter, found in sizes.items()}
+    wall = {letter: [_median(results[workers], "wall_s") for workers in (1, 2)] for letter, results in sizes.items()}
     small, large = wall["B"], wall["B40"]
     over_loop = many["beam"].cpu_s / many["loop"].cpu_s
     memory = _median(sizes["B10"][1], "rss_mb") / _median(sizes["B"][1], "rss_mb")
     two = max(peak for command in sizes["B40"][2] for _, peak in command.workers)
     rest = (large[0] - small[0]) / (large[1] - small[1])
     shared = {
-        letter: statistics.median(sum(cpus) / max(cpus) for cpus in map(_cpus, found[2]))
-        for letter, found in sizes.items()
+        letter: statistics.median(sum(cpus) / max(cpus) for cpus in map(_cpus, results[2]))
+        for letter, results in sizes.items()
     }
     rows: list[tuple[str, float, str]] = [
         ("CPU of Beam in memory over a plain loop, set K", over_loop, at_most(over_loop, BEAM_GOAL)),

@@ -1,4 +1,4 @@
-"""Exporting to LeRobot with videos, against PyAV alone: decode, bring into range, encode, frame by frame."""
+"""Export to LeRobot with videos, against PyAV alone (decode, convert, encode, frame by frame)."""
 
 import shutil
 from collections.abc import Iterator
@@ -6,13 +6,13 @@ from pathlib import Path
 
 from harness import HERE, Side, Trial, arguments, at_least, compare, generate, publish, run_side, table
 
-EPISODES = 28  # of set B
-GOAL = 0.8  # of the plain loop's frames per second of CPU time
+EPISODES = 28  # number of episodes of set B
+GOAL = 0.8  # frames per second of CPU time, relative to the plain loop
 SETTINGS = {"h264": {"preset": "medium"}, "av1": {"preset": "12", "svtav1-params": "lp=1"}}
 
 
 def dataset(data: Path) -> Path:
-    """Convert the first episodes of set B, once."""
+    """Convert the first episodes of set B, if that is not done yet."""
     from pipelines.convert.convert import convert
     from pipelines.convert.records import Options
     from schemas.declarations import catalog
@@ -23,7 +23,7 @@ def dataset(data: Path) -> Path:
 
 
 def _frames(path: Path) -> Iterator[list[bytes]]:
-    """Give the encoded images of each camera."""
+    """Return the encoded images of each camera."""
     from schemas.store.dataset import open_dataset
 
     opened = open_dataset(path)
@@ -34,7 +34,7 @@ def _frames(path: Path) -> Iterator[list[bytes]]:
 
 
 def plain(data: Path, codec: str) -> Trial:
-    """Encode the same frames with the same settings, and write nothing else."""
+    """Encode the same frames with the same settings, without any other output."""
     import os
     from fractions import Fraction
 
@@ -67,8 +67,8 @@ def plain(data: Path, codec: str) -> Trial:
 
 
 def export(data: Path, codec: str) -> Trial:
-    """Export: checked episodes, numbers, statistics, videos whose every frame is measured, descriptions."""
-    from pipelines.beam import run  # noqa: F401 - imports are not measured
+    """Export with all checks: episodes, numbers, statistics, videos with every frame compared, and metadata."""
+    from pipelines.beam import run  # noqa: F401 - so that the import is not measured
     from pipelines.export.plan import ExportOptions
     from pipelines.export.run import export as work
     from schemas.store.dataset import open_dataset

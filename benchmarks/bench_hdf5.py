@@ -1,7 +1,7 @@
-"""HDF5 with raw and with encoded frames: reading and converting them, against h5py and simplejpeg alone.
+"""Read and convert HDF5 with raw and with encoded frames, against h5py and simplejpeg alone.
 
-The plain loops go a frame at a time, as scripts do: raw frames are read and encoded as JPEG; encoded ones are read and
-written, one after the other, to one file.
+The plain loops handle one frame at a time, as scripts do: raw frames are read and encoded as JPEG; encoded frames are
+read and written to one file.
 """
 
 import argparse
@@ -11,12 +11,12 @@ from pathlib import Path
 from harness import HERE, Side, Trial, arguments, at_least, compare, publish, run_side, table
 
 EPISODES, STEPS, SIZE, QUALITY = 8, 600, 256, 95
-GOAL = 0.8  # of the plain loop's frames per second of CPU time
+GOAL = 0.8  # frames per second of CPU time, relative to the plain loop
 SETS = {"raw": "raw frames, encoded as JPEG", "encoded": "JPEG in padded rows, passing through"}
 
 
 def plain(data: Path, name: str) -> Trial:
-    """Read each frame; encode it, or write it to a file. Keep the sum of the sizes."""
+    """Read each frame and encode it or write it to a file; returns the total size."""
     import h5py
     import numpy as np
     import simplejpeg
@@ -70,12 +70,12 @@ def convert(data: Path, name: str) -> Trial:
 
 
 def source(data: Path, name: str) -> Path:
-    """Name the folder of a set."""
+    """Return the folder of a set."""
     return data / f"hdf5_{name}"
 
 
 def generate(data: Path) -> None:
-    """Draw moving gradients with a little noise, as chunks of one frame; encode the same frames for the other set."""
+    """Write moving gradients with some noise in chunks of one frame, and the same frames encoded to the other set."""
     import h5py
     import numpy as np
     import simplejpeg
@@ -110,15 +110,15 @@ def generate(data: Path) -> None:
 
 
 def ratios(args: argparse.Namespace, name: str) -> str:
-    """Run the sides on one set and give its table."""
-    found = compare(__file__, args, name, sides=list(SIDES))
-    assert len({side.answer for side in found.values()}) == 1, "the sides made different images"
+    """Run the sides on one set and return its table."""
+    results = compare(__file__, args, name, sides=list(SIDES))
+    assert len({side.answer for side in results.values()}) == 1, "the sides made different images"
     frames = EPISODES * STEPS
-    ratio = {side: found["plain"].cpu_s / cost.cpu_s for side, cost in found.items()}
+    ratio = {side: results["plain"].cpu_s / cost.cpu_s for side, cost in results.items()}
     goals = {"convert": at_least(ratio["convert"], GOAL)} if name == "raw" else {}
     rows = [
         [side, f"{frames / cost.cpu_s:,.0f}", f"{ratio[side]:.2f}", f"{cost.rss_mb:.0f}", goals.get(side, "")]
-        for side, cost in found.items()
+        for side, cost in results.items()
     ]
     header = ["side", "frames per second of CPU", "of the plain loop", "memory, MB", "goal"]
     size = (source(args.data, name) / "demos.hdf5").stat().st_size >> 20

@@ -1,4 +1,4 @@
-"""JPEGs of 256x256 to augmented images of 224x224, OpenVLA's way: ours, TensorFlow's ops, and Pillow's resize."""
+"""Decode, resize and augment JPEGs (256x256 to 224x224) like OpenVLA: our code, TensorFlow's ops, Pillow's resize."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -11,7 +11,7 @@ SET = "256"
 
 
 def _jpegs() -> list[bytes]:
-    """Draw a few scenes of about 25 kB each."""
+    """Draw a few scenes as JPEGs of about 25 kB each."""
     import simplejpeg
 
     from finetune.data.resize import resize
@@ -29,7 +29,7 @@ def _pixels() -> list[Any]:
 
 
 def _trial(work: Callable[[Any, int], Any], inputs: Sequence[Any]) -> Trial:
-    """Do the work with one input after the other; the answer is roughly the sum of what came out."""
+    """Process the inputs one by one; the answer is approximately the sum of the outputs."""
 
     def run() -> int:
         return round(sum(float(np.asarray(work(inputs[i % len(inputs)], i)).mean()) for i in range(COUNT)) / COUNT)
@@ -38,7 +38,7 @@ def _trial(work: Callable[[Any, int], Any], inputs: Sequence[Any]) -> Trial:
 
 
 def decode() -> Trial:
-    """Decode alone."""
+    """Only decode."""
     from schemas.codec import decode as decoded
 
     return _trial(lambda jpeg, _: decoded(jpeg, like_tensorflow=True), _jpegs())
@@ -66,7 +66,7 @@ def resize_tf() -> Trial:
 
 
 def augment() -> Trial:
-    """Draw and change images of 224x224."""
+    """Augment images of 224x224."""
     from finetune.data.augment import Recipe
     from finetune.data.augment import augment as augmented
     from finetune.data.resize import resize as resized
@@ -76,7 +76,7 @@ def augment() -> Trial:
 
 
 def augment_tf() -> Trial:
-    """Draw and change images with TensorFlow, as dlimp does."""
+    """Augment images with TensorFlow, as dlimp does."""
     from finetune.data.resize import resize as resized
 
     change, seeds = _tf_augment(), _tf_seeds()
@@ -97,7 +97,7 @@ def whole() -> Trial:
 
 
 def whole_tf() -> Trial:
-    """Decode, resize, augment in one traced function of TensorFlow."""
+    """Decode, resize, augment in one traced TensorFlow function."""
     import tensorflow as tf
 
     shrink, change, seeds = _tf_resize(), _tf_augment(), _tf_seeds()
@@ -106,7 +106,7 @@ def whole_tf() -> Trial:
 
 
 def _tf_seeds() -> list[Any]:
-    """Make the seeds beforehand, as tensors: for a Python number TensorFlow would trace anew each time."""
+    """Return seeds as tensors, because TensorFlow would trace the function again for each Python number."""
     import tensorflow as tf
 
     return [tf.constant((0, i), tf.int32) for i in range(COUNT)]
@@ -136,7 +136,7 @@ OURS = {"resize_pillow": "resize", "resize_tf": "resize", "augment_tf": "augment
 
 
 def main() -> None:
-    """Compare, or be one side."""
+    """Compare all sides, or run one of them."""
     args = arguments(__doc__ or "")
     if args.side:
         return run_side(args, SIDES)

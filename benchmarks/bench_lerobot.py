@@ -1,6 +1,6 @@
-"""LeRobot videos to JPEG, read and converted, against PyAV's sequential decoding and simplejpeg's encoding alone.
+"""Read and convert LeRobot videos to JPEG, against sequential decoding with PyAV and encoding with simplejpeg alone.
 
-All sides make JPEG of quality 95 with colours at half the resolution (4:2:0), as the video has them.
+All sides encode JPEG of quality 95 with 4:2:0 subsampling, like the video.
 """
 
 import shutil
@@ -10,21 +10,21 @@ from pathlib import Path
 from harness import HERE, Side, Trial, arguments, at_least, compare, fresh, publish, run_side, table
 
 EPISODES, STEPS, SIZE, QUALITY, PER_FILE = 16, 300, 256, 95, 4
-GOAL = 1.0  # of PyAV's frames per second of CPU time
+GOAL = 1.0  # frames per second of CPU time, relative to PyAV
 
 
 def pyav(data: Path, _: str) -> Trial:
-    """Decode each file from start to end into RGB with PyAV's defaults, encode each frame; no numbers are read."""
+    """Decode each file from start to end to RGB with PyAV's defaults and encode each frame, without numeric columns."""
     return sequential(data, threads=0)
 
 
 def pyav_one(data: Path, _: str) -> Trial:
-    """Do the same with one thread for the decoder and one for the way to RGB, as our reader has it."""
+    """Do the same with one thread to decode and one to convert to RGB, like our reader."""
     return sequential(data, threads=1)
 
 
 def sequential(data: Path, *, threads: int) -> Trial:
-    """Decode and encode with as many threads (0: as many as FFmpeg likes)."""
+    """Decode and encode with this number of threads (0: FFmpeg's default)."""
     import av
     import simplejpeg
 
@@ -76,12 +76,12 @@ def convert(data: Path, _: str) -> Trial:
 
 
 def drawn(data: Path, _: str) -> Trial:
-    """Draw the source, in a process of its own: the frames take memory that would count for the sides."""
+    """Write the source in a separate process, because the frames' memory would count for the sides."""
     return Trial(work=lambda: generate(data))
 
 
 def generate(data: Path) -> None:
-    """Draw moving gradients with a little noise as h264, 4:2:0, a key frame each second frame as LeRobot has it."""
+    """Write moving gradients with a little noise as H.264, 4:2:0, with every second frame a key frame, like LeRobot."""
     sys.path.insert(0, str(HERE.parent))
     import numpy as np
 
@@ -118,11 +118,11 @@ if __name__ == "__main__":
         run_side(args, {**SIDES, "drawn": drawn})
     else:
         fresh(__file__, args.data, "-", side="drawn")
-        found = compare(__file__, args, "-", sides=list(SIDES))
+        results = compare(__file__, args, "-", sides=list(SIDES))
         frames = EPISODES * STEPS
-        assert {side.answer for side in found.values()} == {frames}, "the sides made different numbers of frames"
-        ratios = {name: found["pyav"].cpu_s / side.cpu_s for name, side in found.items()}
-        least = {name: found["pyav, one thread"].cpu_s / side.cpu_s for name, side in found.items()}
+        assert {side.answer for side in results.values()} == {frames}, "the sides made different numbers of frames"
+        ratios = {name: results["pyav"].cpu_s / side.cpu_s for name, side in results.items()}
+        least = {name: results["pyav, one thread"].cpu_s / side.cpu_s for name, side in results.items()}
         goals = {name: at_least(min(ratios[name], least[name]), GOAL) for name in ("read", "convert")}
         rows = [
             [
@@ -133,7 +133,7 @@ if __name__ == "__main__":
                 f"{side.rss_mb:.0f}",
                 goals.get(name, ""),
             ]
-            for name, side in found.items()
+            for name, side in results.items()
         ]
         header = ["side", "frames per second of CPU", "of PyAV", "of it with one thread", "memory, MB", "goal, of both"]
         size = sum(file.stat().st_size for file in (args.data / "lerobot").rglob("*.mp4")) >> 20

@@ -1,6 +1,6 @@
 """The loader against OpenVLA's steps in tf.data and against simplejpeg alone, and eight datasets against one.
 
-Set L: JPEGs of 256x256, one camera, as RLDS for tf.data and converted for us; what goes in is the same bytes.
+Set L has JPEGs of 256x256 from one camera, as RLDS for tf.data and converted for our loader, with the same bytes.
 """
 
 from collections.abc import Iterable, Iterator
@@ -10,10 +10,10 @@ from typing import Any
 
 from harness import Side, Trial, arguments, at_least, at_most, compare, fresh, publish, run_side, table
 
-BATCH, WARM, SHUFFLE = 16, 20, 2_000  # the last one is tf.data's; ours has no buffer
-PARALLEL = 4  # calls, of tf.data: what takes it the least CPU here, of 1, 2, 4, 16 and as many as it likes
-OURS, THEIRS = 200, 100  # batches a run
-CHECKED = 32  # frames that are compared between the sides
+BATCH, WARM, SHUFFLE = 16, 20, 2_000  # SHUFFLE is tf.data's buffer; our loader has none
+PARALLEL = 4  # tf.data's parallel calls: of 1, 2, 4, 16 and AUTOTUNE, this takes the least CPU
+OURS, THEIRS = 200, 100  # batches per run
+CHECKED = 32  # frames compared between the sides
 PEERS = {"tfdata": "ours", "tfdata_augment": "ours_augment"}
 GOAL, LIMIT, MIXED = 2.5, 0.85, 1.05
 
@@ -25,13 +25,13 @@ def prepare(data: Path, _: str) -> Trial:
     return Trial(work=lambda: frames(data), answer=lambda _: None)
 
 
-def ours(data: Path, _: str, *, lock: str = "one", batches: int = OURS, **told: Any) -> Trial:
-    """Read one mixture of one dataset: decode, resize to 224x224, normalize, chunk of one."""
-    return _pulled(_loader(data, lock, **told), batches)
+def ours(data: Path, _: str, *, lock: str = "one", batches: int = OURS, **options: Any) -> Trial:
+    """Read a mixture of one dataset: decode, resize to 224x224, normalize, chunks of one action."""
+    return _pulled(_loader(data, lock, **options), batches)
 
 
 def decode(data: Path, _: str) -> Trial:
-    """Decode the same frames with simplejpeg into one buffer, bytes at hand, and do nothing else."""
+    """Only decode the same frames with simplejpeg from memory into one buffer."""
     import numpy as np
     import simplejpeg
 
@@ -51,18 +51,18 @@ def decode(data: Path, _: str) -> Trial:
 
 
 def tfdata(data: Path, _: str, *, augment: bool = False) -> Trial:
-    """Read the same frames by OpenVLA's steps in tf.data."""
+    """Read the same frames with OpenVLA's steps in tf.data."""
     batches = _tfdata(data, augment=augment, shuffle=SHUFFLE)
     return _pulled(({"draw": batch["action"]} for batch in batches), THEIRS)
 
 
-def _loader(data: Path, lock: str, **told: Any) -> Any:
+def _loader(data: Path, lock: str, **options: Any) -> Any:
     from finetune.data.augment import Recipe
     from finetune.data.loader import Loader, Reading
     from finetune.data.preprocessing import Preprocessing
 
-    augment = Recipe() if told.pop("augment", False) else None
-    reading = Reading(preprocessing=Preprocessing(augment=augment, **told))
+    augment = Recipe() if options.pop("augment", False) else None
+    reading = Reading(preprocessing=Preprocessing(augment=augment, **options))
     return Loader(data / f"loader/{lock}.lock", reading, batch_size=BATCH, cache=data / "loader/cache")
 
 
@@ -84,7 +84,7 @@ def _tfdata(data: Path, *, augment: bool, shuffle: int) -> Iterator[dict[str, An
 
 
 def _pulled(batches: Iterable[Any], count: int) -> Trial:
-    """Take some batches to open all files and fill all buffers, then measure the next ones."""
+    """Take some batches to open all files and fill all buffers, then measure the following ones."""
     source = iter(batches)
     for _ in range(WARM):
         next(source)
@@ -100,7 +100,7 @@ def _size(batch: Any) -> int:
 
 
 def agree(data: Path, _: str) -> Trial:
-    """Find frames of the first episodes on both sides: the same actions, and images up to one level in few numbers."""
+    """Compare frames of the first episodes of both sides: equal actions, few pixel values that differ by one level."""
     return Trial(work=lambda: _compared(data))
 
 
@@ -109,7 +109,7 @@ def _compared(data: Path) -> dict[str, float]:
 
     theirs: dict[tuple[int, int], tuple[Any, Any]] = {}
     for batch in _tfdata(data, augment=False, shuffle=0):
-        steps = batch["observation"]["timestep"][:, 0] + 1  # the view leaves out the first
+        steps = batch["observation"]["timestep"][:, 0] + 1  # the view drops the first step
         images = batch["observation"]["image_primary"][:, 0]
         numbers = zip(batch["episode"].tolist(), steps.tolist(), strict=True)
         theirs |= dict(zip(numbers, zip(batch["action"], images, strict=True), strict=True))
@@ -142,7 +142,7 @@ SIDES: dict[str, Side] = {
 
 
 def main() -> None:
-    """Compare, or be one side."""
+    """Compare all sides, or run one of them."""
     args = arguments(__doc__ or "")
     if args.side:
         return run_side(args, {**SIDES, "prepare": prepare, "agree": agree})

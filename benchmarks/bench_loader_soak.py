@@ -1,6 +1,6 @@
-"""The loader's first sample of a million steps, and its memory while it hands out two million, of two sizes.
+"""The loader's time to the first of a million steps, and its memory over two million samples, for two dataset sizes.
 
-Images are JPEGs of 16x16, each of its own, so that it is the loader that is measured and not the decoder.
+Images are distinct JPEGs of 16x16, so that the loader is measured and not the decoder.
 """
 
 import os
@@ -16,7 +16,7 @@ FIRST_GOAL, GROWTH_GOAL, SIZE_GOAL = 0.5, 1.02, 1.05
 
 
 def prepare(data: Path, name: str) -> Trial:
-    """Write one of the sets, and let the loader make its records."""
+    """Write one of the sets and let the loader create its records."""
     import loader_sets
 
     which = {"small": loader_sets.SMALL, "large": loader_sets.LARGE}[name]
@@ -29,7 +29,7 @@ def prepare(data: Path, name: str) -> Trial:
 
 
 def warmed(data: Path, name: str) -> Trial:
-    """Draw until the loader has its records of all files."""
+    """Draw until the loader has records of all files."""
     loader = _loader(data, name)
 
     def work() -> None:
@@ -41,13 +41,13 @@ def warmed(data: Path, name: str) -> Trial:
 
 
 def first_cold(data: Path, name: str) -> Trial:
-    """Open the lock and get the first sample, where the loader was never used before."""
+    """Open the lock and draw the first sample, without records from an earlier use."""
     shutil.rmtree(_cache(data), ignore_errors=True)
     return _first(data, name)
 
 
 def first_forgotten(data: Path, name: str) -> Trial:
-    """Do the same where the loader has its records, but the kernel has forgotten all files."""
+    """Do the same with records, but without files in the page cache."""
     for path in (path for path in (data / "loader").rglob("*") if path.is_file()):
         with path.open("rb") as file:
             os.fsync(file.fileno())
@@ -56,18 +56,18 @@ def first_forgotten(data: Path, name: str) -> Trial:
 
 
 def first_warm(data: Path, name: str) -> Trial:
-    """Do the same where neither is so."""
+    """Do the same with records and page cache."""
     return _first(data, name)
 
 
 def _first(data: Path, name: str) -> Trial:
-    from finetune.data import loader as _  # noqa: F401 - imports are not measured
+    from finetune.data import loader as _  # noqa: F401 - so that the import is not measured
 
     return Trial(work=lambda: len(next(iter(_loader(data, name, batch=1)))))
 
 
 def soak(data: Path, name: str) -> Trial:
-    """Take samples; the answer is the process's memory at even distances."""
+    """Draw samples; the answer is the process's memory at regular intervals."""
     loader = _loader(data, name)
 
     def work() -> dict[str, Any]:
@@ -104,7 +104,7 @@ FIRSTS: dict[str, Side] = {
 
 
 def main() -> None:
-    """Measure, or be one side."""
+    """Measure all sides, or run one of them."""
     args = arguments(__doc__ or "")
     if args.side:
         return run_side(args, {**FIRSTS, "prepare": prepare, "soak": soak}, rounds=1)
@@ -121,16 +121,16 @@ def main() -> None:
     soaks = {name: fresh(__file__, args.data, name, side="soak") for name in SETS}
     rows, ends = [], {}
     for name, cost in soaks.items():
-        found, total = cost.answer, cost.answer["total"]
+        results, total = cost.answer, cost.answer["total"]
         settled = total[LOOKS // 10 :]
         ends[name], growth = total[-1], max(settled) / settled[0]
         rows.append((
             name,
-            f"{found['steps']:,}",
-            f"{found['samples']:,}",
-            f"{cost.cpu_s / found['samples'] * 1e6:.1f}",
+            f"{results['steps']:,}",
+            f"{results['samples']:,}",
+            f"{cost.cpu_s / results['samples'] * 1e6:.1f}",
             *(f"{total[look]:.1f}" for look in (0, LOOKS // 10, LOOKS // 2, LOOKS)),
-            f"{found['anonymous'][-1]:.1f}",
+            f"{results['anonymous'][-1]:.1f}",
             f"{growth:.3f}",
             at_most(growth, GROWTH_GOAL),
         ))  # fmt: skip

@@ -1,4 +1,4 @@
-"""Predict 7 tokens with the cache, and with everything computed again for each token."""
+"""Predict 7 tokens with the cache, and without it."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ GOAL = 3.0
 
 
 def model() -> object:
-    """Build a model of 4 layers, 512 wide, with small vision towers: the same in each process."""
+    """Build a model with 4 layers of width 512 and small vision towers, the same in each process."""
     import torch
 
     from finetune.models.config import OpenVLAConfig
@@ -18,12 +18,12 @@ def model() -> object:
     torch.manual_seed(SEED)
     text = {"hidden_size": 512, "intermediate_size": 1376, "num_attention_heads": 8, "num_hidden_layers": LAYERS}
     towers = [{"embed_dim": 96, "depth": 4, "num_heads": 4}, {"embed_dim": 96, "depth": 4, "num_heads": 4}]
-    told = {**text, "vocab_size": 32064, "pad_token_id": 32000}
-    return OpenVLAForActionPrediction(OpenVLAConfig(text_config=told, tiny_vision=towers)).eval()
+    options = {**text, "vocab_size": 32064, "pad_token_id": 32000}
+    return OpenVLAForActionPrediction(OpenVLAConfig(text_config=options, tiny_vision=towers)).eval()
 
 
 def inputs() -> tuple[object, object]:
-    """Give a prompt of 20 tokens and an image."""
+    """Return a prompt of 20 tokens and an image."""
     import torch
 
     generator = torch.Generator().manual_seed(SEED)
@@ -47,14 +47,14 @@ def recomputed(_data: Path, _letter: str) -> Trial:
 
     @torch.inference_mode()
     def work() -> list[list[list[int]]]:
-        found = []
+        results = []
         for _ in range(TIMES):
             text = torch.cat([ids, torch.tensor([[vla.config.action_prefix_id]])], dim=1)
             for _ in range(STEPS):
                 logits = vla(text, pixel_values=pixels, use_cache=False, logits_to_keep=1).logits
                 text = torch.cat([text, logits[:, -1].argmax(-1)[:, None]], dim=1)
-            found.append(text[:, -STEPS:].tolist())
-        return found
+            results.append(text[:, -STEPS:].tolist())
+        return results
 
     return Trial(work=work)
 
@@ -63,7 +63,7 @@ SIDES: dict[str, Side] = {"cached": cached, "recomputed": recomputed}
 
 
 def main() -> None:
-    """Compare, or be one side."""
+    """Compare all sides, or run one of them."""
     args = arguments(__doc__ or "")
     if args.side:
         return run_side(args, SIDES)

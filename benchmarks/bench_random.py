@@ -1,4 +1,4 @@
-"""Read a random step with its two neighbours, two cameras, undecoded: our index, ArrayRecord, Parquet row groups."""
+"""Read a random step and its two neighbours from two cameras, undecoded: our index, ArrayRecord, Parquet row groups."""
 
 import json
 import random
@@ -9,16 +9,16 @@ from pathlib import Path
 from harness import HERE, Side, Trial, arguments, at_least, compare, fresh, generate, publish, run_side, table
 
 SEED = 3
-SAME = 50  # triples whose bytes are compared between the sides
-GROUP = 100  # rows
+SAME = 50  # triples compared between the sides
+GROUP = 100  # rows per row group
 GOALS = {"array_record": 8.0, "array_record_plain": 8.0, "row_groups": 50.0}
-COUNTS = {"ours": 20_000, "array_record": 4_000, "array_record_plain": 4_000, "row_groups": 300}  # triples a run
+COUNTS = {"ours": 20_000, "array_record": 4_000, "array_record_plain": 4_000, "row_groups": 300}  # triples per run
 
 Triple = list[bytes]  # two cameras at t - 1, t and t + 1
 
 
 def prepare(data: Path, letter: str) -> Trial:
-    """Convert the set, and write its images as ArrayRecord (one record a step) and as Parquet with small row groups."""
+    """Convert the set; write its images as ArrayRecord (one record per step) and as Parquet with small row groups."""
     from array_record.python.array_record_module import ArrayRecordWriter
 
     from pipelines.convert.convert import convert
@@ -66,7 +66,7 @@ def _write_row_groups(root: Path) -> None:
 
 
 def ours(data: Path, letter: str) -> Trial:
-    """Slice the images out of the file that the index points into."""
+    """Slice the images out of the data file by the index."""
     from schemas.store.dataset import open_dataset
 
     dataset = open_dataset(_root(data, letter) / "ours")
@@ -79,12 +79,12 @@ def ours(data: Path, letter: str) -> Trial:
 
 
 def array_record(data: Path, letter: str) -> Trial:
-    """Read three records with ArrayRecord's data source; compressed by default."""
+    """Read three records with ArrayRecord's data source, compressed by default."""
     return _array_record(data, letter, name="group1", count=COUNTS["array_record"])
 
 
 def array_record_plain(data: Path, letter: str) -> Trial:
-    """Read three records that are not compressed, which JPEGs need not be."""
+    """Read three uncompressed records; JPEGs do not need compression."""
     return _array_record(data, letter, name="plain", count=COUNTS["array_record_plain"])
 
 
@@ -111,7 +111,7 @@ def _array_record(data: Path, letter: str, *, name: str, count: int) -> Trial:
 
 
 def row_groups(data: Path, letter: str) -> Trial:
-    """Read the one or two row groups that hold the three rows, with pyarrow and from a memory map."""
+    """Read the one or two row groups of the three rows with pyarrow, from a memory map."""
     import pyarrow.parquet as pq
 
     from schemas.store.dataset import open_dataset
@@ -134,16 +134,16 @@ def row_groups(data: Path, letter: str) -> Trial:
 
 
 def _picks(data: Path, letter: str, *, count: int) -> list[tuple[int, int]]:
-    """Choose episodes and inner steps; every side gets the same ones."""
+    """Choose episodes and inner steps, the same for every side."""
     manifest = json.loads((_root(data, letter) / "ours/meta/manifest.json").read_bytes())
     episodes = manifest["balance"]["kept"]
-    steps = manifest["steps"] // episodes  # all episodes of a set are of one length
-    rng = random.Random(SEED)  # noqa: S311 - no secret
+    steps = manifest["steps"] // episodes  # all episodes of a set have the same length
+    rng = random.Random(SEED)  # noqa: S311 - not for security
     return [(rng.randrange(episodes), rng.randrange(1, steps - 1)) for _ in range(count)]
 
 
 def _trial(read: Callable[[int, int], Triple], picks: Sequence[tuple[int, int]]) -> Trial:
-    """Read some triples to compare them and to open all files, then measure all."""
+    """Read some triples to compare them and to open all files, then measure the rest."""
     import xxhash
 
     digest = xxhash.xxh3_128_hexdigest(b"".join(image for pick in picks[:SAME] for image in read(*pick)))
@@ -168,7 +168,7 @@ SIDES: dict[str, Side] = {
 
 
 def main() -> None:
-    """Compare, or be one side."""
+    """Compare all sides, or run one of them."""
     args = arguments(__doc__ or "")
     if args.side:
         return run_side(args, {**SIDES, "prepare": prepare})

@@ -1,4 +1,4 @@
-"""Read both sets completely, images undecoded: ours against `tensorflow-datasets` with SkipDecoding on the steps."""
+"""Read both sets completely with undecoded images: our reader against `tensorflow-datasets` with SkipDecoding."""
 
 from pathlib import Path
 from typing import Any
@@ -29,12 +29,12 @@ def ours(data: Path, letter: str) -> Trial:
 
 
 def tfds_default(data: Path, letter: str) -> Trial:
-    """Read as `tensorflow-datasets` does by itself: sets under 250 MB are also kept in memory for a second epoch."""
+    """Read with the defaults of `tensorflow-datasets`, which caches sets under 250 MB in memory."""
     return _tfds(data, letter)
 
 
 def tfds_lean(data: Path, letter: str) -> Trial:
-    """Read without that cache and file after file, which is what takes it the least CPU."""
+    """Read without that cache and file by file, which takes the least CPU."""
     return _tfds(data, letter, try_autocache=False, interleave_cycle_length=1)
 
 
@@ -63,7 +63,7 @@ SIDES: dict[str, Side] = {"ours": ours, "tfds_default": tfds_default, "tfds_lean
 
 
 def main() -> None:
-    """Compare, or be one side."""
+    """Compare all sides, or run one of them."""
     args = arguments(__doc__ or "")
     if args.side:
         return run_side(args, SIDES)

@@ -1,7 +1,7 @@
-"""How many steps a second `standardize` turns into what OpenVLA trains on, on one core.
+"""Steps per second that `standardize` converts to OpenVLA's actions, on one core.
 
-No other side: the goals are absolute (1,000,000 steps/s for a plain delta dataset, 200,000 for gripper scans), because
-the originals run inside a TensorFlow graph whose cost cannot be told apart from its loader's.
+The goals are absolute (1,000,000 steps/s for a plain delta dataset, 200,000 for gripper scans). There is no other side,
+because the cost of OpenVLA's TensorFlow graph cannot be separated from that of its loader.
 """
 
 import statistics
@@ -11,11 +11,11 @@ from collections.abc import Callable
 from harness import arguments, at_least, publish, table
 
 SECONDS, LENGTHS = 0.5, (20, 50, 100, 200, 1000)
-TYPICAL = 100  # steps; where the goals are judged. The datasets' means lie between 30 and 800.
+TYPICAL = 100  # episode length for the goals; the datasets' means are 30 to 800 steps
 
 
 def makers() -> dict[str, tuple[str, float, Callable[[int], dict]]]:
-    """Name what is measured: dataset, goal, and a maker of raw episodes."""
+    """List the measurements: dataset, goal, and a maker of raw episodes."""
     import numpy as np
 
     rng = np.random.default_rng(0)

@@ -1,4 +1,4 @@
-"""Statistics: against numpy's quantiles, the bytes that are read of a large dataset, and growth from 1 to 100 M steps.
+"""Statistics: against numpy's quantiles, the bytes read of a large dataset, and the cost for 1 to 100 M steps.
 
 python benchmarks/bench_stats.py
 """
@@ -9,7 +9,7 @@ MILLIONS = (1, 10, 100)
 
 
 def main() -> None:
-    """Compare, or be one side."""
+    """Compare all sides, or run one of them."""
     args = arguments(__doc__ or "")
     if args.side:
         from stats_sides import SIDES
@@ -27,13 +27,13 @@ def main() -> None:
     }
     rows = []
     for side, (title, goal) in what.items():
-        cost, found = costs[side], costs[side].answer or {}
+        cost, results = costs[side], costs[side].answer or {}
         ratio = cost.cpu_s / base
-        state = f"{found['state_mb']:.2f}" if found else ""
-        exact = f"{found['wrong']} and {found['unequal']}" if found else ""
+        state = f"{results['state_mb']:.2f}" if results else ""
+        exact = f"{results['wrong']} and {results['unequal']}" if results else ""
         verdict = at_most(ratio, goal) if goal else ""
         rows.append((title, f"{cost.cpu_s:.2f}", f"{ratio:.2f}", state, exact, verdict))
-        assert not found or found["state_mb"] <= 4, "the state has grown"
+        assert not results or results["state_mb"] <= 4, "the state has grown"
     read = {view or "as stored": fresh(__file__, args.data, view, side="reading").answer for view in ("", "eef_delta")}
     growth = {millions: fresh(__file__, args.data, str(millions), side="growing") for millions in MILLIONS}
     first = growth[MILLIONS[0]]
@@ -51,13 +51,13 @@ def main() -> None:
             [
                 (
                     name,
-                    f"{found['gb']:.2f}",
-                    str(found["steps"]),
-                    f"{found['rchar']:.2%}",
-                    f"{found['read_bytes']:.2%}",
-                    at_most(max(found["rchar"], found["read_bytes"]), 0.01),
+                    f"{results['gb']:.2f}",
+                    str(results["steps"]),
+                    f"{results['rchar']:.2%}",
+                    f"{results['read_bytes']:.2%}",
+                    at_most(max(results["rchar"], results["read_bytes"]), 0.01),
                 )
-                for name, found in read.items()
+                for name, results in read.items()
             ],
         ),
         "Growth, one run each (action and state, 7 numbers each; one file of 100,000 steps under many names):\n",

@@ -1,4 +1,4 @@
-"""Read random frames as torch tensors, one camera of 256x256: `torch_dataset` against decoding the same JPEGs alone."""
+"""Read random frames of one 256x256 camera as torch tensors: `torch_dataset` against only decoding the same JPEGs."""
 
 import random
 import shutil
@@ -9,7 +9,7 @@ from typing import Any
 from harness import HERE, Side, Trial, arguments, compare, fresh, generate, publish, run_side, table
 
 SEED, COUNT = 3, 3_000
-CHUNK = 8  # actions
+CHUNK = 8  # actions per chunk
 
 
 def prepare(data: Path, letter: str) -> Trial:
@@ -28,7 +28,7 @@ def prepare(data: Path, letter: str) -> Trial:
 
 
 def decode(data: Path, letter: str) -> Trial:
-    """Decode with simplejpeg what the index finds, and do nothing else."""
+    """Only find the images in the index and decode them with simplejpeg."""
     import simplejpeg
 
     from schemas.store.dataset import open_dataset
@@ -41,17 +41,17 @@ def decode(data: Path, letter: str) -> Trial:
 
 
 def ours(data: Path, letter: str) -> Trial:
-    """Read items as they come."""
+    """Read items with the default options."""
     return _items(data, letter)
 
 
 def ours_uint8(data: Path, letter: str) -> Trial:
-    """Leave images as bytes."""
+    """Read items with undecoded images."""
     return _items(data, letter, image_type="uint8")
 
 
 def ours_chunk(data: Path, letter: str) -> Trial:
-    """Put a chunk of actions beside each frame."""
+    """Read items with a chunk of actions each."""
     return _items(data, letter, delta_timestamps={"action": [i / 5 for i in range(CHUNK)]}, tolerance_s=float("inf"))
 
 
@@ -68,7 +68,7 @@ def _items(data: Path, letter: str, **options: Any) -> Trial:
 
 
 def _picks(count: int) -> Sequence[int]:
-    rng = random.Random(SEED)  # noqa: S311 - no secret
+    rng = random.Random(SEED)  # noqa: S311 - not for security
     return [rng.randrange(count) for _ in range(COUNT)]
 
 
@@ -80,7 +80,7 @@ SIDES: dict[str, Side] = {"decode": decode, "ours": ours, "ours_uint8": ours_uin
 
 
 def main() -> None:
-    """Compare, or be one side."""
+    """Compare all sides, or run one of them."""
     args = arguments(__doc__ or "")
     if args.side:
         return run_side(args, {**SIDES, "prepare": prepare})

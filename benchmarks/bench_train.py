@@ -1,4 +1,4 @@
-"""Steps of `oxe train` on the model of tiny-cpu, and of the same model written plainly with transformers' own parts."""
+"""Training steps of `oxe train` with the model of tiny-cpu, and of the same model built from transformers' classes."""
 
 from pathlib import Path
 from typing import Any
@@ -8,8 +8,8 @@ from harness import Side, Trial, arguments, at_most, compare, publish, run_side,
 
 SEED, BATCH, STEPS, LR = 5, 16, 6, 1e-3
 GOAL = 1.05
-DIGITS = 4  # of the losses, which both sides must have alike
-NOT_OURS = ("embeddings.mask_token", "layernorm", "post_layernorm")  # without use here
+DIGITS = 4  # digits of the losses that must be equal
+NOT_OURS = ("embeddings.mask_token", "layernorm", "post_layernorm")  # weights that are not used here
 DINO = {
     "cls_token": "embeddings.cls_token",
     "reg_token": "embeddings.register_tokens",
@@ -33,7 +33,7 @@ SIGLIP = {
 
 
 def recipe() -> Any:
-    """Give tiny-cpu, at a constant rate and without clipping: a plain loop has neither."""
+    """Return the recipe tiny-cpu with a constant learning rate and without clipping, like a plain loop."""
     from finetune.recipe import recipe
 
     return recipe("tiny-cpu").with_(
@@ -42,7 +42,7 @@ def recipe() -> Any:
 
 
 def samples() -> Any:
-    """Make a batch as the loader would hand it out."""
+    """Make a batch like those of the loader."""
     from finetune.data.assemble import Batch
 
     rng = np.random.default_rng(SEED)
@@ -65,7 +65,7 @@ def samples() -> Any:
 
 
 def built() -> tuple[Any, Any, Any]:
-    """Give the model, one batch, and what the model reads of it; a second thread would spin, and count as work."""
+    """Return the model, a batch and its inputs, with one thread: a second one would spin and count as CPU time."""
     import torch
 
     from finetune.models.base import build
@@ -79,7 +79,7 @@ def built() -> tuple[Any, Any, Any]:
 
 
 def ours(_data: Path, _letter: str) -> Trial:
-    """Step as `oxe train` does, with its metrics and the norm of the gradients."""
+    """Train a step like `oxe train`, with its metrics and the gradient norm."""
     import torch
 
     from finetune.training.engine import Engine, adamw
@@ -101,7 +101,7 @@ def ours(_data: Path, _letter: str) -> Trial:
 
 
 def plain(_data: Path, _letter: str) -> Trial:
-    """Step as one would by hand: labels go to the language model, AdamW does the rest."""
+    """Train a step by hand: labels are passed to the language model, AdamW updates the weights."""
     import torch
 
     model, _, inputs = built()
@@ -129,25 +129,30 @@ def plain(_data: Path, _letter: str) -> Trial:
     def work() -> list[float]:
         losses = []
         for _ in range(STEPS):
-            found = loss()
-            found.backward()
+            step_loss = loss()
+            step_loss.backward()
             optimizer.step()
             optimizer.zero_grad()
-            losses.append(float(found.detach()))
+            losses.append(float(step_loss.detach()))
         return losses
 
     return Trial(work=work, answer=rounded)
 
 
 def from_transformers(model: Any) -> dict[str, Any]:
-    """Build towers of transformers' own, without the block that computes nothing, with the same weights."""
+    """Build transformers' vision towers with the same weights, without the block whose output is not used."""
     from transformers import Dinov2WithRegistersConfig, Dinov2WithRegistersModel, SiglipVisionConfig, SiglipVisionModel
 
     one, two = model.config.vision_shapes()
-    told = {"num_attention_heads": one.heads, "num_hidden_layers": one.depth - 1, "image_size": 224, "patch_size": 14}
+    options = {
+        "num_attention_heads": one.heads,
+        "num_hidden_layers": one.depth - 1,
+        "image_size": 224,
+        "patch_size": 14,
+    }
     wide = {"intermediate_size": two.hidden, "hidden_act": "gelu", "vision_use_head": False}
-    dino = Dinov2WithRegistersConfig(**told, hidden_size=one.dim, mlp_ratio=int(one.mlp_ratio))
-    siglip = SiglipVisionConfig(**told, **wide, hidden_size=two.dim)
+    dino = Dinov2WithRegistersConfig(**options, hidden_size=one.dim, mlp_ratio=int(one.mlp_ratio))
+    siglip = SiglipVisionConfig(**options, **wide, hidden_size=two.dim)
     towers = model.vision_backbone
     return {
         "dino": filled(Dinov2WithRegistersModel(dino), towers.featurizer, DINO),
@@ -158,7 +163,7 @@ def from_transformers(model: Any) -> dict[str, Any]:
 
 
 def filled(tower: Any, ours: Any, names: dict[str, str]) -> Any:
-    """Copy weights under transformers' names; those of the class token's position are none."""
+    """Copy weights under transformers' names; the class token has no position embedding."""
     import torch
 
     state = {}
@@ -179,7 +184,7 @@ def filled(tower: Any, ours: Any, names: dict[str, str]) -> Any:
 
 
 def rounded(losses: list[float]) -> list[float]:
-    """Take what both sides must have alike."""
+    """Return what must be equal on both sides."""
     return [round(loss, DIGITS) for loss in losses]
 
 
@@ -187,7 +192,7 @@ SIDES: dict[str, Side] = {"oxe train": ours, "plain": plain}
 
 
 def main() -> None:
-    """Compare, or be one side."""
+    """Compare all sides, or run one of them."""
     args = arguments(__doc__ or "")
     if args.side:
         return run_side(args, SIDES)

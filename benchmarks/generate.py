@@ -3,7 +3,7 @@
     python benchmarks/generate.py --data DIR
 
 Set A: 64 shards of 10-step episodes, 4 cameras of 64x64, a 512-float embedding. Set B: 16 shards of 40-step episodes,
-2 cameras of 256x256. Every frame is a JPEG of its own: a window that wanders over a smooth scene with some grain.
+2 cameras of 256x256. Every frame is a distinct JPEG: a window that moves over a smooth scene with some texture.
 """
 
 import argparse
@@ -28,7 +28,7 @@ INSTRUCTIONS = (b"put the spoon on the towel", b"open the drawer", b"stack the g
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BenchSet:
-    """What one set consists of."""
+    """The contents of one set."""
 
     name: str
     seed: int
@@ -37,20 +37,20 @@ class BenchSet:
     steps: int  # per episode
     cameras: int
     pixels: int  # height and width
-    grain: float  # standard deviation of the texture, of 255; decides how large a JPEG is
+    grain: float  # standard deviation of the texture (0 to 255); determines the size of JPEGs
     embedding: int = 0
 
     @property
     def declaration(self) -> Path:
-        """The TOML that says what its numbers mean."""
+        """The path of its declaration."""
         return HERE / f"{self.name.replace('bench', 'set')}.toml"
 
     def source(self, data: Path) -> Path:
-        """Say where the RLDS version folder lies."""
+        """Return the path of the RLDS version folder."""
         return data / self.name / VERSION
 
     def shard(self, number: int) -> str:
-        """Name one shard."""
+        """Return the file name of a shard."""
         return f"{self.name}-train.tfrecord-{number:05d}-of-{self.shards:05d}"
 
 
@@ -58,12 +58,12 @@ SET_A = BenchSet(
     name="bench_a", seed=1, shards=64, episodes=24, steps=10, cameras=4, pixels=64, grain=8.0, embedding=512
 )
 SET_B = BenchSet(name="bench_b", seed=2, shards=16, episodes=14, steps=40, cameras=2, pixels=256, grain=1.0)
-SETS = {"A": SET_A, "B": SET_B}  # for all; the loader's are written by bench_loader.py alone
+SETS = {"A": SET_A, "B": SET_B}  # sets for all benchmarks; bench_loader.py writes its own
 SET_L = BenchSet(name="bench_l", seed=5, shards=16, episodes=14, steps=40, cameras=1, pixels=256, grain=3.0)
 
 
 def ensure(which: BenchSet, data: Path) -> Path:
-    """Write the set unless it is there; returns its version folder."""
+    """Write the set if it is missing; returns its version folder."""
     folder = which.source(data)
     if not folder.is_dir():
         tmp = folder.with_name("tmp")
@@ -120,7 +120,7 @@ def _episode(which: BenchSet, rng: np.random.Generator, scenes: list[Array]) -> 
 
 
 def _camera(which: BenchSet, rng: np.random.Generator, scenes: list[Array]) -> list[Bytes]:
-    """Film an episode: the window takes a short walk over one scene."""
+    """Render an episode: the window moves over one scene."""
     canvas = scenes[rng.integers(len(scenes))]
     walk = rng.integers(0, which.pixels // 2, 2) + np.cumsum(rng.integers(-2, 3, (which.steps, 2)), axis=0)
     frames: list[Bytes] = []
@@ -131,7 +131,7 @@ def _camera(which: BenchSet, rng: np.random.Generator, scenes: list[Array]) -> l
 
 
 def _features(which: BenchSet) -> dict[str, Any]:
-    """Describe the set as `tensorflow-datasets` does."""
+    """Write the metadata files of `tensorflow-datasets`."""
     observation = {
         **{f"image_{i}": _image(which.pixels) for i in range(which.cameras)},
         "state": _tensor(7),

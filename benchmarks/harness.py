@@ -1,7 +1,7 @@
-"""Run each side of a comparison in a fresh process, alternating, and write down the medians.
+"""Run each side of a comparison in fresh processes, alternating, and save the medians.
 
-A script names its sides: functions that import and open what they need and return a Trial. The parent imports nothing
-large, because Linux counts the parent's memory into the peak of a process that it starts.
+A script lists its sides: functions that import and open what they need and return a Trial. The parent process imports
+nothing large, because Linux includes the parent's memory in the peak of a process that it starts.
 """
 
 import argparse
@@ -22,32 +22,32 @@ from types import MappingProxyType
 from typing import Any
 
 HERE = Path(__file__).parent
-CACHE = "OXE_TOOLS_BENCH_DATA"  # the variable that may name the folder for generated data
+CACHE = "OXE_TOOLS_BENCH_DATA"  # environment variable for the folder of generated data
 
-# Every process does its work this often, and the last time counts. By then all that is imported on first use has been
-# (pyarrow: pandas), and memory is at hand: a virtual machine gives idle pages back to its host, and whoever gets one
-# next pays for fetching it. Without this a copy of 224 MB took 0.08 to 0.4 s of CPU, with it always 0.08.
+# Every process repeats its work this often, and the last time counts. By then, lazy imports are done (pyarrow imports
+# pandas) and memory is allocated: a virtual machine returns idle pages to its host, and the next use of a page is slow.
+# Without this a copy of 224 MB took 0.08 to 0.4 s of CPU, with it always 0.08.
 ROUNDS = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trial:
-    """What is measured, and how to tell afterwards whether two sides found the same."""
+    """The work to measure, and how to check whether two sides have the same result."""
 
     work: Callable[[], Any]
-    answer: Callable[[Any], Any] = lambda found: found  # from what `work` returns, to JSON
+    answer: Callable[[Any], Any] = lambda result: result  # converts the result of `work` to JSON
 
 
-Side = Callable[[Path, str], Trial]  # gets the data folder and the letter of the set
+Side = Callable[[Path, str], Trial]  # (data folder, letter of the set) -> Trial
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cost:
-    """What one run took, and what it found."""
+    """The cost and the result of one run."""
 
     cpu_s: float  # user + system, all threads
     wall_s: float
-    rss_mb: float  # peak of the whole process
+    rss_mb: float  # peak memory of the whole process
     answer: Any
 
 
@@ -62,7 +62,7 @@ class Medians:
 
 
 def arguments(description: str) -> argparse.Namespace:
-    """Read the command line that all benchmarks share; the last two are the harness's own."""
+    """Parse the command line that all benchmarks share; the last two options are for the harness."""
     default = os.environ.get(CACHE) or Path(tempfile.gettempdir()) / "oxe-tools-bench"
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument(
@@ -75,17 +75,17 @@ def arguments(description: str) -> argparse.Namespace:
 
 
 def measure(trial: Trial) -> Cost:
-    """Run a trial once in this process; imports and opening have happened before."""
+    """Run a trial in this process; imports and opened files are not measured."""
     wall, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_SELF)
-    found = trial.work()
+    result = trial.work()
     after, wall = resource.getrusage(resource.RUSAGE_SELF), time.perf_counter() - wall
     cpu = after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
     per_mb = 1e6 if sys.platform == "darwin" else 1e6 / 1024
-    return Cost(cpu_s=cpu, wall_s=wall, rss_mb=after.ru_maxrss / per_mb, answer=trial.answer(found))
+    return Cost(cpu_s=cpu, wall_s=wall, rss_mb=after.ru_maxrss / per_mb, answer=trial.answer(result))
 
 
 def run_side(args: argparse.Namespace, sides: Mapping[str, Side], *, rounds: int = ROUNDS) -> None:
-    """Be the fresh process: run the side that `--side` names and print the cost of its last round."""
+    """Run the side `--side` in this fresh process and print the cost of its last round."""
     costs = [measure(sides[args.side](args.data, args.set)) for _ in range(rounds)]
     print(json.dumps(asdict(costs[-1])))
 
@@ -100,7 +100,7 @@ def compare(
 ) -> dict[str, Medians]:
     """Run all sides in turn, `--runs` times after one round that warms the page cache.
 
-    `pythons` names the interpreter of sides that need another environment.
+    `pythons` has the interpreter of sides that need another environment.
     """
 
     def once(side: str) -> Cost:
@@ -111,9 +111,9 @@ def compare(
 
 
 def fresh(script: str, data: Path, letter: str, *, side: str, python: str = sys.executable) -> Cost:
-    """Run one side once in a process of its own."""
+    """Run one side once in a separate process."""
     command = [python, script, "--data", str(data), "--set", letter, "--side", side]
-    # One BLAS thread: a second one spins for 50 ms after the import of numpy, and would count as work.
+    # One BLAS thread: a second one would spin for 50 ms after the import of numpy and count as CPU time.
     quiet = {**os.environ, "OPENBLAS_NUM_THREADS": "1", "TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": "-1"}
     done = subprocess.run(command, env=quiet, capture_output=True, text=True, check=False)
     if done.returncode:
@@ -122,7 +122,7 @@ def fresh(script: str, data: Path, letter: str, *, side: str, python: str = sys.
 
 
 def _medians(costs: Sequence[Cost]) -> Medians:
-    assert all(cost.answer == costs[0].answer for cost in costs), "two runs of one side found different things"
+    assert all(cost.answer == costs[0].answer for cost in costs), "two runs of one side have different results"
     return Medians(
         cpu_s=statistics.median(cost.cpu_s for cost in costs),
         wall_s=statistics.median(cost.wall_s for cost in costs),
@@ -132,17 +132,17 @@ def _medians(costs: Sequence[Cost]) -> Medians:
 
 
 def generate(data: Path) -> None:
-    """Write the sets where they are missing, in a process of its own."""
+    """Write missing sets in a separate process."""
     subprocess.run([sys.executable, str(HERE / "generate.py"), "--data", str(data)], check=True)
 
 
 def at_least(value: float, goal: float) -> str:
-    """Judge a figure that should be large."""
+    """Format a result that should be large, with its goal."""
     return f">= {goal:g}: {'met' if value >= goal else 'missed'}"
 
 
 def at_most(value: float, goal: float) -> str:
-    """Judge a figure that should be small."""
+    """Format a result that should be small, with its goal."""
     return f"<= {goal:g}: {'met' if value <= goal else 'missed'}"
 
 
@@ -163,7 +163,7 @@ def publish(
     packages: Sequence[str],
     how: str = "alternating runs, the second of two rounds in each process",
 ) -> None:
-    """Print the result and keep it as `results/<name>.md`."""
+    """Print the result and save it as `results/<name>.md`."""
     versions = ", ".join(f"{package} {version(package)}" for package in packages)
     machine = f"{os.cpu_count()} cores, {platform.system()} {platform.machine()}, Python {platform.python_version()}"
     text = "\n".join((*parts, f"Medians of {args.runs} {how}. {machine}, {versions}.\n"))

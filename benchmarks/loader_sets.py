@@ -1,4 +1,4 @@
-"""Datasets and locks for the measurements of the loader."""
+"""Datasets and locks for the benchmarks of the loader."""
 
 import json
 import shutil
@@ -20,12 +20,12 @@ LARGE = replace(SMALL, shards=40)  # 1,000,000 steps
 
 
 def folder(data: Path) -> Path:
-    """Say where all of it lies."""
+    """Return the folder of all sets."""
     return data / "loader"
 
 
 def frames(data: Path) -> Path:
-    """Write set L, the same in eight datasets, and the locks `one` and `eight` over them."""
+    """Write set L as one and as eight datasets, and the locks `one` and `eight`."""
     root = folder(data)
     source = ensure(SET_L, data)
     for number in range(PARTS):
@@ -37,7 +37,7 @@ def frames(data: Path) -> Path:
 
 
 def tiny(data: Path, which: BenchSet, name: str) -> Path:
-    """Write a set of tiny images, and the lock `name` over it."""
+    """Write a set of tiny images and its lock `name`."""
     root = folder(data)
     source = ensure(which, root / f"rlds_{name}")
     _converted(source, root / name)
@@ -65,7 +65,7 @@ def _converted(source: Path, out: Path) -> None:
 
 
 def _locked(root: Path, name: str, sources: Mapping[str, str]) -> None:
-    """Lock a mixture in which every step has the same chance."""
+    """Lock a mixture in which every step has the same probability."""
     weights = "".join(f"{source} = 1.0\n" for source in sources)
     places = "".join(f'{source} = {{ uri = "{uri}" }}\n' for source, uri in sources.items())
     text = f'name = "{name}"\nview = "openvla"\nweighting = "relative"\n[weights]\n{weights}[sources]\n{places}'

@@ -1,4 +1,4 @@
-"""Statistics: against numpy's quantiles, the bytes that are read of a large dataset, and growth from 1 to 100 M steps.
+"""Statistics: against numpy's quantiles, the bytes read of a large dataset, and the cost for 1 to 100 M steps.
 
 python benchmarks/bench_stats.py
 """
@@ -36,7 +36,7 @@ LONG = BenchSet(name="bench_d", seed=4, shards=1, episodes=100, steps=1000, came
 
 
 def numbers(_: Path) -> Array:
-    """Make what is normal, small, binary and constant, as actions are."""
+    """Draw normal, small, binary and constant columns, like those of actions."""
     x = np.random.default_rng(0).normal(size=(ROWS, DIMS)).astype(np.float32)
     x[:, 3:5] *= np.float32(0.01)
     x[:, 5] = 0
@@ -45,13 +45,13 @@ def numbers(_: Path) -> Array:
 
 
 def with_numpy(data: Path, _: str) -> Trial:
-    """Take two quantiles as trainers do: two calls."""
+    """Compute two quantiles in two calls, as trainers do."""
     x = numbers(data)
     return Trial(work=lambda: [np.quantile(x, q, axis=0) for q in TWO], answer=lambda _: "")
 
 
 def with_ours(wanted: list[float]) -> Callable[[Path, str], Trial]:
-    """Take quantiles; the answer is the largest state, and how many order statistics are not numpy's."""
+    """Compute quantiles; the answer is the size of the largest state and the number of values unlike numpy's."""
 
     def side(data: Path, _: str) -> Trial:
         x = numbers(data)
@@ -61,7 +61,7 @@ def with_ours(wanted: list[float]) -> Callable[[Path, str], Trial]:
 
 
 def everything(data: Path, _: str) -> Trial:
-    """Take the seven quantiles, mean, std, min and max."""
+    """Compute the seven quantiles, mean, std, min and max."""
     x = numbers(data)
     return Trial(work=lambda: (Moments.of(x), quantiles(x, SEVEN)), answer=lambda _: "")
 
@@ -83,7 +83,7 @@ def _judged(x: Array, wanted: list[float], found: Array) -> dict[str, Any]:
 
 
 def large(data: Path) -> Path:
-    """Convert a set of about 2 GB, once."""
+    """Convert a set of about 2 GB, if that is not done yet."""
     out = data / "large"
     if not (out / layout.MANIFEST).is_file():
         source = ensure(LARGE, data)
@@ -94,7 +94,7 @@ def large(data: Path) -> Path:
 
 
 def reading(data: Path, view: str) -> Trial:
-    """Compute the statistics of a dataset whose pages the kernel has forgotten, and count the bytes it reads."""
+    """Compute the statistics of a dataset that is not in the page cache, and count the bytes read."""
     out = large(data)
     chosen = Selection(view=view or None)
     statistics(open_dataset(out), selection=chosen, recompute=True)  # imports
@@ -131,7 +131,7 @@ def prepare(data: Path, _: str) -> Trial:
 
 
 def long(data: Path, millions: int) -> Path:
-    """Make a dataset of many millions of steps out of one file of 100,000, linked under many names."""
+    """Make a dataset of many millions of steps from one file of 100,000 steps, linked under many names."""
     out = data / f"long_{millions}"
     if not (out / layout.MANIFEST).is_file():
         first = data / "long"

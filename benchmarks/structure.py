@@ -1,9 +1,9 @@
-"""How the code is laid out, from its imports alone: rooms, arrows between them, arrows against the flow, and cycles.
+"""The structure of the code by its imports: units, dependencies between them, backward dependencies, and cycles.
 
     python benchmarks/structure.py [COMMIT ...]     without a commit: the working tree
 
-A room is a file or a folder directly below one of the five top packages; an arrow is one room that imports another.
-Rooms are put in the order in which the fewest arrows point backwards; those that still do run against the flow.
+A unit is a file or folder directly in one of the five packages; it depends on the units that it imports. Units are
+ordered so that few dependencies point backwards.
 """
 
 import ast
@@ -40,8 +40,8 @@ def _blobs(batch: bytes) -> Iterator[str]:
 
 
 def imports(modules: Mapping[str, str]) -> Graph:
-    """Find which modules of ours each module imports, inside functions too."""
-    found: dict[str, set[str]] = {}
+    """Return the modules of the five packages that each module imports, also inside functions."""
+    imported: dict[str, set[str]] = {}
     for module, text in modules.items():
         names = set[str]()
         for node in ast.walk(ast.parse(text)):
@@ -50,23 +50,23 @@ def imports(modules: Mapping[str, str]) -> Graph:
             elif isinstance(node, ast.ImportFrom) and node.module:
                 full = {f"{node.module}.{alias.name}" for alias in node.names}
                 names |= {name if name in modules else node.module for name in full}
-        found[module] = (names & modules.keys()) - {module}
-    return found
+        imported[module] = (names & modules.keys()) - {module}
+    return imported
 
 
-def between_rooms(graph: Graph, package: str) -> dict[str, set[str]]:
-    """Join the modules of each room of a package."""
-    rooms: dict[str, set[str]] = {}
+def between_units(graph: Graph, package: str) -> dict[str, set[str]]:
+    """Return the dependencies between the units of a package."""
+    units: dict[str, set[str]] = {}
     for module, imported in graph.items():
         if module.startswith(f"{package}."):
             here = module.split(".")[1]
             there = {name.split(".")[1] for name in imported if name.startswith(f"{package}.")}
-            rooms.setdefault(here, set()).update(there - {here})
-    return rooms
+            units.setdefault(here, set()).update(there - {here})
+    return units
 
 
 def cycles(graph: Graph) -> list[list[str]]:
-    """Find the groups of nodes that reach one another (Tarjan's strongly connected components)."""
+    """Return the strongly connected components with more than one node (Tarjan's algorithm)."""
     index: dict[str, int] = {}
     low: dict[str, int] = {}
     stack: list[str] = []
@@ -92,8 +92,8 @@ def cycles(graph: Graph) -> list[list[str]]:
     return [group for group in groups if len(group) > 1]
 
 
-def against_the_flow(graph: Graph) -> list[tuple[str, str]]:
-    """Name few arrows without which there is no cycle: those that point back in a greedy order (Eades et al. 1993)."""
+def backward(graph: Graph) -> list[tuple[str, str]]:
+    """Return the edges that point backwards in a greedy order, without which there is no cycle (Eades et al. 1993)."""
     left, first, last = {*graph}, list[str](), list[str]()
     while left:
         out = {node: graph[node] & left for node in left}
@@ -113,22 +113,22 @@ def against_the_flow(graph: Graph) -> list[tuple[str, str]]:
 
 
 def table(commit: str | None) -> Iterator[str]:
-    """Make the lines of a Markdown table for one state of the code."""
+    """Yield the lines of a Markdown table for one state of the code."""
     modules = sources(commit)
     graph = imports(modules)
-    yield "| package | rooms | arrows | against the flow | cycles of rooms | cycles of files | files | lines |"
+    yield "| package | units | dependencies | backward | cycles of units | cycles of files | files | lines |"
     yield "|---|---:|---:|---:|---:|---:|---:|---:|"
     totals = defaultdict(int)
     notes = []
     for package in PACKAGES:
-        rooms = between_rooms(graph, package)
+        units = between_units(graph, package)
         mine = {name: {n for n in graph[name] if n.startswith(f"{package}.")} for name in modules if _of(name, package)}
-        back, of_files = against_the_flow(rooms), cycles(mine)
+        back, of_files = backward(units), cycles(mine)
         row = [
-            len(rooms),
-            sum(map(len, rooms.values())),
+            len(units),
+            sum(map(len, units.values())),
             len(back),
-            len(cycles(rooms)),
+            len(cycles(units)),
             len(of_files),
             len(mine),
             sum(text.count("\n") for name, text in modules.items() if _of(name, package)),
@@ -139,7 +139,7 @@ def table(commit: str | None) -> Iterator[str]:
         yield f"| {package} | {' | '.join(map(str, row))} |"
     yield f"| all | {' | '.join(str(totals[i]) for i in range(7))} |"
     if notes:
-        yield "\nAgainst the flow:\n"
+        yield "\nBackward dependencies:\n"
         yield from notes
 
 

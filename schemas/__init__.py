@@ -1,1 +1,1 @@
-"""The vocabulary: what an episode, an action and a dataset mean, and how they lie on disk."""
+"""The vocabulary: episodes, actions and datasets, and how they are stored on disk."""

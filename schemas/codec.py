@@ -1,4 +1,4 @@
-"""Encoded images become pixels: the one place where a stored frame is decoded."""
+"""Decode stored images to pixels."""
 
 import io
 
@@ -10,31 +10,30 @@ from schemas.errors import SourceError
 from schemas.images import JPEG
 from schemas.source import Array, Bytes
 
-DAMAGED = "premature end of data segment"  # as libjpeg says that bits do not add up to the pixels there should be
+DAMAGED = "premature end of data segment"  # libjpeg's message for image data that is cut off
 EIGHT_BITS = {"1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr"}  # Pillow's modes
 
 
 def decode(data: Bytes, *, like_tensorflow: bool = False, out: Array | None = None) -> Array:
-    """Decode a JPEG or PNG to [H, W, 3] uint8 RGB; what is broken, or has more than 8 bits, is a SourceError.
+    """Decode a JPEG or PNG to [H, W, 3] uint8 RGB; grayscale becomes RGB, transparency is dropped.
 
-    `out` is memory of that size, or larger, that may be used for the result.
-
-    Gray becomes RGB, transparency is left out. `like_tensorflow` takes the fast integer DCT for JPEG, as
-    `tf.io.decode_jpeg` does by default: its pixels bit for bit, up to a few levels beside the exact ones.
+    `out` is a buffer of at least that size that may be used for the result. `like_tensorflow` decodes JPEGs with the
+    fast integer DCT, the default of `tf.io.decode_jpeg`: the same pixels bit for bit, a few levels off the exact ones.
+    Raises SourceError if the image is broken or has more than 8 bits per channel.
     """
     if data[:2] == JPEG:
         try:
             return np.asarray(simplejpeg.decode_jpeg(data, fastdct=like_tensorflow, fastupsample=False, buffer=out))
         except ValueError as error:
-            if DAMAGED in str(error):  # Pillow would make up what is not there
-                raise SourceError(f"an image that cannot be decoded ({error})", reason="bad_image") from error
-            # else its end marker is missing, or its pixels: Pillow tells these apart
+            if DAMAGED in str(error):  # Pillow would fill in the missing pixels
+                raise SourceError(f"the image cannot be decoded ({error})", reason="bad_image") from error
+            # Otherwise the end marker or some pixels are missing; Pillow accepts only the former.
     try:
         with Image.open(io.BytesIO(data)) as image:
             if image.mode not in EIGHT_BITS:
-                raise SourceError(f"an image of mode {image.mode}: not 8 bits a channel", reason="bad_image")
+                raise SourceError(f"the image has mode {image.mode}: expected 8 bits per channel", reason="bad_image")
             return np.asarray(image.convert("RGB"))
-    except UnidentifiedImageError as error:  # its text names an address in memory
-        raise SourceError("an image that is neither JPEG nor PNG", reason="bad_image") from error
+    except UnidentifiedImageError as error:  # its message contains a memory address
+        raise SourceError("the image is neither a JPEG nor a PNG", reason="bad_image") from error
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise SourceError(f"an image that cannot be decoded ({error})", reason="bad_image") from error
+        raise SourceError(f"the image cannot be decoded ({error})", reason="bad_image") from error

@@ -1,4 +1,4 @@
-"""The Episode: one demonstration in the unified schema."""
+"""`Episode`: one demonstration in the unified schema."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -13,23 +13,23 @@ from schemas.errors import SourceError
 from schemas.source import Array, Bytes, Column, Ragged
 from schemas.spaces import Space
 
-Frames = Sequence[Bytes | None]  # T encoded images; None where the source has none
-# The fields of an Episode that have steps: one column each, or several by name.
+Frames = Sequence[Bytes | None]  # T encoded images; None if the source lacks one
+# The per-step fields of an Episode: those with one column, and those with several columns by name.
 COLUMNS = ("action", "state", "timestamp", "instruction_index", "is_first", "is_last", "is_terminal", "reward")
 NAMED_COLUMNS = ("images", "depth", "raw")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Episode:
-    """One demonstration: T steps of one embodiment following one instruction (or several).
+    """One demonstration: T steps of one embodiment following one or several instructions.
 
-    Images are encoded, as the source holds them. `raw` holds the source's other fields under its own paths.
+    Images are encoded as in the source. `raw` has the source's other fields by their paths in the source.
     """
 
     id: str
     dataset: str
     embodiment: str
-    instructions: tuple[str, ...]  # distinct, in order of appearance; empty where the source has none
+    instructions: tuple[str, ...]  # distinct, in order of appearance; empty if the source has none
     control_hz: float | None
     action: Array  # [T, A] float32
     action_space: Space
@@ -42,7 +42,7 @@ class Episode:
     index: int = 0  # ordinal in the source over all splits
     split: str = "train"
     outcome: Outcome = "unknown"
-    instruction_index: Array | None = None  # [T] int32: which instruction each step has
+    instruction_index: Array | None = None  # [T] int32: the position in `instructions` of each step's instruction
     is_first: Array | None = None  # [T] bool
     is_last: Array | None = None  # [T] bool
     is_terminal: Array | None = None  # [T] bool; None: unknown
@@ -50,9 +50,12 @@ class Episode:
     metadata: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Refuse vectors of the wrong shape, columns of unequal length and numbers that are not finite."""
+        """Raise SourceError for vectors of the wrong shape, columns of unequal length and non-finite numbers."""
         if self.outcome not in OUTCOMES:
-            raise SourceError(f"episode {self.id}: outcome is '{self.outcome}'", reason="bad_success")
+            raise SourceError(
+                f"episode {self.id}: unknown outcome '{self.outcome}' (known: {', '.join(OUTCOMES)})",
+                reason="bad_success",
+            )
         self._check_vector("action", self.action, self.action_space)
         if self.state is not None and self.state_space is not None:
             self._check_vector("state", self.state, self.state_space)
@@ -77,7 +80,7 @@ class Episode:
             )
 
     def __len__(self) -> int:
-        """Count the steps."""
+        """Return the number of steps."""
         return len(self.action)
 
     @property
@@ -86,7 +89,7 @@ class Episode:
         return self.instructions[0] if self.instructions else None
 
     def columns(self) -> dict[str, Column | Frames]:
-        """Name everything that has one value per step."""
+        """Return everything with one value per step, by column name."""
         named: dict[str, Column | Frames | None] = {
             "action": self.action,
             "observation.state": self.state,
@@ -103,12 +106,12 @@ class Episode:
         return {name: column for name, column in named.items() if column is not None}
 
     def select(self, mask: Array, **changes: Any) -> "Episode":
-        """Keep the steps where `mask` [T] is true; `changes` replace fields that have that length already."""
+        """Keep the steps where `mask` [T] is true; `changes` replaces fields and must already have the new length."""
         values = {name: getattr(self, name) for name in (*COLUMNS, *NAMED_COLUMNS)}
         return replace(self, **{**selected(values, mask), **changes})
 
     def content_hash(self) -> str:
-        """Hash every stored value (xxh3-128); the same wherever and however the episode is stored."""
+        """Hash every stored value (xxh3-128); does not depend on where or how the episode is stored."""
         digest = xxhash.xxh3_128()
         header = [
             self.id,
@@ -127,7 +130,7 @@ class Episode:
 
 
 def selected(values: Mapping[str, Any], mask: Array) -> dict[str, Any]:
-    """Keep the steps where `mask` [T] is true in the fields of an episode, given by name."""
+    """Keep the steps where `mask` [T] is true; `values` are the fields of an episode by name."""
     if mask.all():
         return dict(values)
     rows = np.flatnonzero(mask)
@@ -137,7 +140,7 @@ def selected(values: Mapping[str, Any], mask: Array) -> dict[str, Any]:
 
 
 def take(column: Column, rows: Array) -> Column:
-    """Take some steps of a column."""
+    """Select some steps of a column."""
     if isinstance(column, Ragged):
         return _take_ragged(column, rows)
     return column[rows] if isinstance(column, np.ndarray) else [column[i] for i in rows]
@@ -156,7 +159,7 @@ def _take_ragged(column: Ragged, rows: Array) -> Ragged:
 
 
 def _chunks(column: Column | Frames) -> "list[Any]":
-    """Give the bytes of a column so that no two different columns give the same."""
+    """Return the bytes to hash for a column; different columns have different bytes."""
     if isinstance(column, Ragged):
         return [part for lengths in column.lengths for part in _chunks(lengths.astype(np.int64))] + _chunks(
             column.values

@@ -1,32 +1,32 @@
-"""Every error a user can meet. All exit with code 2, the message on stderr and no traceback.
+"""Every error that a user can see. The command line prints the message without a traceback and exits with 2.
 
 OxeError
-├── UsageError          the call is wrong: a flag, an output that exists
+├── UsageError          the call is wrong: a bad option, an output that already exists
 ├── SpecError           a declaration is wrong
 ├── SourceError         a source, or one episode of it, cannot be read
-├── UnreachableError    a remote file cannot be read or written, however often one tries
-├── TooManyQuarantinedError  more episodes cannot be read than the user allows
-├── DatasetError        a published dataset is damaged, or is not one
-├── ViewError           a dataset cannot give this view
-├── StatsError          statistics are damaged, or cannot be used as asked
-├── MixtureError        a locked mixture is damaged, or no longer what was locked
-├── CheckpointError     a model's checkpoint is damaged, of another layout, or does not fit what it is used for
-├── TrainingError       a training cannot go on: numbers that are not finite, memory that does not suffice
+├── UnreachableError    a remote file cannot be read or written, after several tries
+├── TooManyQuarantinedError  more episodes are unreadable than the user allows
+├── DatasetError        a folder is not a published dataset, or the dataset is damaged
+├── ViewError           a dataset does not have this view
+├── StatsError          statistics are damaged or do not fit
+├── MixtureError        a locked mixture is damaged, or its datasets have changed
+├── CheckpointError     a checkpoint is damaged, has an unknown layout, or does not fit
+├── TrainingError       a training run cannot continue: non-finite numbers, not enough memory
 └── MissingExtraError   an optional package is not installed
 """
 
 from collections.abc import Iterable
 from difflib import get_close_matches
 
-LISTED = 24  # known words that an error names
+LISTED = 24  # most known words that a message lists
 
 
 class OxeError(Exception):
-    """An error with a message for people: where, what, and the likely fix."""
+    """Base class. The message says where, what, and the likely fix."""
 
 
 class UsageError(OxeError):
-    """The call itself is wrong."""
+    """The call is wrong."""
 
 
 class SpecError(OxeError):
@@ -36,11 +36,11 @@ class SpecError(OxeError):
 class SourceError(OxeError):
     """A source cannot be read.
 
-    `reason` is the word it is counted under in the manifest; `file` and `offset` (bytes) say where, when known.
+    The manifest counts it under `reason`; `file` and `offset` (bytes) are the place, if known.
     """
 
     def __init__(self, message: str, *, reason: str = "unreadable", file: str = "", offset: int | None = None) -> None:
-        """Keep the place apart from the message."""
+        """Store the place apart from the message."""
         super().__init__(message)
         self.message = message
         self.reason = reason
@@ -48,7 +48,7 @@ class SourceError(OxeError):
         self.offset = offset
 
     def at(self, file: str | None = None, *, prefix: str = "", offset: int | None = None) -> "SourceError":
-        """Return the same error with `prefix` before its message; `file` and `offset` replace its own, if given.
+        """Return a copy with `prefix` before the message; `file` and `offset` replace the error's own, if given.
 
         >>> str(SourceError("not UTF-8", reason="bad_utf8").at("demo.hdf5", prefix="demo_7"))
         'demo.hdf5: demo_7: not UTF-8'
@@ -61,53 +61,53 @@ class SourceError(OxeError):
         )
 
     def __str__(self) -> str:
-        """Lead with the place."""
+        """Return the message after its place."""
         place = self.file + (f": byte {self.offset}" if self.offset is not None else "")
         return f"{place}: {self.message}" if place else self.message
 
 
 class UnreachableError(OxeError):
-    """A remote file cannot be read or written; what was done stays done, so the work can go on later."""
+    """A remote file cannot be read or written; finished work is kept, so the command can be run again later."""
 
 
 class TooManyQuarantinedError(OxeError):
-    """More episodes cannot be read than `--strict` or `--max-quarantine` allows."""
+    """More episodes are unreadable than `--strict` or `--max-quarantine` allows."""
 
 
 class DatasetError(OxeError):
-    """A published dataset is damaged, incomplete or not one of ours."""
+    """A published dataset is damaged or incomplete, or the folder is not a dataset."""
 
 
 class ViewError(OxeError):
-    """A dataset cannot give the view that was asked for."""
+    """A dataset does not have the requested view."""
 
 
 class StatsError(OxeError):
-    """Statistics are damaged, do not fit, or cannot be used as asked."""
+    """Statistics are damaged, do not fit, or cannot be used with this method."""
 
 
 class MixtureError(OxeError):
-    """A locked mixture is damaged, or is no longer what was locked."""
+    """A locked mixture is damaged, or its datasets have changed since it was locked."""
 
 
 class CheckpointError(OxeError):
-    """A model's checkpoint is damaged, of another layout, or does not fit what it is used for."""
+    """A model's checkpoint is damaged, has an unknown layout, or does not fit its use."""
 
 
 class TrainingError(OxeError):
-    """A training cannot go on as it is; its last checkpoint is whole."""
+    """A training run cannot continue; its last checkpoint is intact."""
 
 
 class MissingExtraError(OxeError):
     """An optional package is not installed."""
 
     def __init__(self, package: str, *, extra: str) -> None:
-        """Say what to install."""
+        """Build the message from the missing package and the extra that installs it."""
         super().__init__(f"this needs the package '{package}': pip install 'oxe-tools[{extra}]'")
 
 
 def closest(word: str, known: Iterable[str]) -> str:
-    """Name the closest known word, if one is close.
+    """Return a hint that names the closest known word, or "".
 
     >>> closest("invrt", ["clip", "invert"])
     "; did you mean 'invert'?"
@@ -117,7 +117,7 @@ def closest(word: str, known: Iterable[str]) -> str:
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """Name the closest known word and list the others.
+    """Return a hint that names the closest known word and lists the known words.
 
     >>> did_you_mean("invrt", ["clip", "invert"])
     "; did you mean 'invert'? (known: clip, invert)"

@@ -1,4 +1,4 @@
-"""What an encoded image says of itself: format and size, read from its header."""
+"""Read the format and size of an encoded image from its header."""
 
 import io
 import struct
@@ -17,7 +17,7 @@ CHANNELS_OF_PNG = {0: 1, 2: 3, 3: 3, 4: 2, 6: 4}
 
 @dataclass(frozen=True, slots=True)
 class ImageHeader:
-    """Format (`jpeg` or `png`), height, width, channels, and bits of one channel."""
+    """The format (`jpeg` or `png`), height, width, channels, and bits per channel of an image."""
 
     format: str
     height: int
@@ -27,7 +27,7 @@ class ImageHeader:
 
 
 def sniff(data: Bytes) -> ImageHeader:
-    """Read an image's header; anything but a JPEG or PNG with all its pixels is a SourceError."""
+    """Read an image's header. Raises SourceError unless it is a JPEG or PNG with all its pixels."""
     header, _ = _header(data)
     if not complete(data, header.format):
         _decode(data)
@@ -35,12 +35,12 @@ def sniff(data: Bytes) -> ImageHeader:
 
 
 def complete(data: Bytes, form: str) -> bool:
-    """Say whether the image is whole, as far as that is told without decoding it: PNG has checksums, JPEG an end."""
-    return _png_chunks_hold(data) if form == "png" else bytes(data[-len(JPEG_END) :]) == JPEG_END
+    """Whether the image looks whole without decoding it: by the checksums of a PNG or the end marker of a JPEG."""
+    return _png_chunks_valid(data) if form == "png" else bytes(data[-len(JPEG_END) :]) == JPEG_END
 
 
-def _png_chunks_hold(data: Bytes) -> bool:
-    """Check the CRC of every chunk of a PNG, up to its end."""
+def _png_chunks_valid(data: Bytes) -> bool:
+    """Whether every chunk of a PNG has the right CRC, up to the end chunk."""
     view, pos = memoryview(data), len(PNG)
     while pos + 12 <= len(view):
         size, kind = struct.unpack(">I4s", view[pos : pos + 8])
@@ -54,14 +54,14 @@ def _png_chunks_hold(data: Bytes) -> bool:
 
 
 class Sniffer:
-    """Checks image after image of one camera: one with the same header bytes as the last needs no second parse."""
+    """Does what `sniff` does for many images of one camera; a header is parsed only if it differs from the last one."""
 
     def __init__(self) -> None:
         """Start without a known header."""
         self._prefix, self._header = b"", ImageHeader("", 0, 0, 0, 0)
 
     def __call__(self, data: Bytes) -> ImageHeader:
-        """Do what `sniff` does."""
+        """Read one image's header, as `sniff` does."""
         if not self._prefix or bytes(data[: len(self._prefix)]) != self._prefix:
             self._header, size = _header(data)
             self._prefix = bytes(data[:size])
@@ -71,7 +71,7 @@ class Sniffer:
 
 
 def _header(data: Bytes) -> tuple[ImageHeader, int]:
-    """Give the header and how many bytes it took."""
+    """Return the header and its size in bytes."""
     try:
         if data[:8] == PNG:
             width, height, bits, colour = struct.unpack(">IIBB", data[16:26])
@@ -80,17 +80,17 @@ def _header(data: Bytes) -> tuple[ImageHeader, int]:
             header, size = _jpeg_header(data)
             return _sized(header), size
     except (struct.error, IndexError, KeyError) as error:
-        raise SourceError(f"an image whose header is broken ({error})", reason="bad_image") from error
+        raise SourceError(f"the image header is broken ({error})", reason="bad_image") from error
     start = bytes(data[:8]).hex(" ")
     raise SourceError(
-        f"an image that is neither JPEG nor PNG (it starts with {start or 'nothing'})", reason="bad_image"
+        f"the image is neither a JPEG nor a PNG (its first bytes are {start or 'missing'})", reason="bad_image"
     )
 
 
 def _sized(header: ImageHeader) -> ImageHeader:
     if not header.height * header.width * header.channels:
         size = f"{header.height} x {header.width} x {header.channels}"
-        raise SourceError(f"an image of no size ({size})", reason="bad_image")
+        raise SourceError(f"the image has no pixels ({size})", reason="bad_image")
     return header
 
 
@@ -98,7 +98,7 @@ def _jpeg_header(data: Bytes) -> tuple[ImageHeader, int]:
     pos = 2
     while True:
         if data[pos] != 0xFF:
-            raise SourceError("a JPEG whose header is broken", reason="bad_image")
+            raise SourceError("the JPEG header is broken", reason="bad_image")
         marker = data[pos + 1]
         pos += 1 if marker == 0xFF else 2
         if marker in BARE_MARKERS or marker == 0xFF:
@@ -111,15 +111,15 @@ def _jpeg_header(data: Bytes) -> tuple[ImageHeader, int]:
 
 
 def _decode(data: Bytes) -> None:
-    """Decode an image that does not end as it should: padding or no end marker is harmless, missing pixels are not."""
-    from PIL import Image, UnidentifiedImageError  # noqa: PLC0415 - only doubtful images pay for it
+    """Decode an image without a proper end: padding or a missing end marker is harmless, missing pixels are not."""
+    from PIL import Image, UnidentifiedImageError  # noqa: PLC0415 - imported only for doubtful images
 
     try:
         with Image.open(io.BytesIO(data)) as image:
             image.load()
-    except UnidentifiedImageError as error:  # its text names an address in memory: different in every run
+    except UnidentifiedImageError as error:  # its message contains a memory address, different in every run
         raise SourceError(
-            "an image that cannot be decoded (its header promises more than it holds)", reason="bad_image"
+            "the image cannot be decoded (it has less data than its header says)", reason="bad_image"
         ) from error
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise SourceError(f"an image that cannot be decoded ({error})", reason="bad_image") from error
+        raise SourceError(f"the image cannot be decoded ({error})", reason="bad_image") from error

@@ -1,4 +1,4 @@
-"""What every reader hands over: fields, raw episodes, and episodes that could not be read.
+"""The types that every reader returns: fields, raw episodes, and unreadable episodes.
 
 Paths are dotted, relative to one step (`observation.state`) or, for per-episode fields, to the episode
 (`episode_metadata.file_path`). A declaration's expressions use the same paths.
@@ -19,14 +19,14 @@ FieldKind: TypeAlias = Literal["number", "text", "bytes", "image"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Field:
-    """One field of a source: its path and what one value of it looks like."""
+    """One field of a source: its path and the type of one value."""
 
     path: str
     kind: FieldKind
     dtype: str = "object"  # numpy's name, for numbers
-    shape: tuple[int | None, ...] = ()  # of one value; for images [H, W, C]
-    ragged: int = 0  # how many sequence levels lie between a step and a value
-    encoding: str | None = None  # as stored in the source: jpeg, png, zlib, ...
+    shape: tuple[int | None, ...] = ()  # shape of one value; [H, W, C] for images
+    ragged: int = 0  # number of sequence levels between a step and a value
+    encoding: str | None = None  # encoding in the source: jpeg, png, zlib, ...
     per_step: bool = True
     doc: str = ""
 
@@ -42,7 +42,7 @@ class Ragged:
     lengths: tuple[Array, ...]
 
     def __len__(self) -> int:
-        """Count the steps."""
+        """Return the number of steps."""
         return len(self.lengths[0])
 
 
@@ -58,19 +58,19 @@ class RawEpisode:
     steps: Mapping[str, Column]  # path -> T values
     metadata: Mapping[str, Any] = field(default_factory=dict)  # path -> value
     file: str = ""
-    offset: int | None = None  # bytes, of the episode's record
+    offset: int | None = None  # start of the episode's record in bytes
 
     def n_steps(self) -> int:
-        """Count the steps; columns of unequal length are a SourceError."""
+        """Return the number of steps. Raises SourceError if the columns have unequal lengths."""
         lengths = {path: len(column) for path, column in self.steps.items()}
         if len(set(lengths.values())) > 1:
-            message = f"columns of unequal length: {_unequal(lengths)}"
+            message = f"columns of unequal length: {_by_length(lengths)}"
             raise SourceError(message, reason="unequal_lengths", file=self.file, offset=self.offset)
         return next(iter(lengths.values()), 0)
 
 
-def _unequal(lengths: Mapping[str, int], shown: int = 5) -> str:
-    """Say which columns have which length, the longest first, and of many columns the first one."""
+def _by_length(lengths: Mapping[str, int], shown: int = 5) -> str:
+    """List the lengths, longest first, each with one of its columns and the number of others."""
     named: dict[int, list[str]] = {}
     for path in sorted(lengths, key=lambda path: -lengths[path]):
         named.setdefault(lengths[path], []).append(path)
@@ -83,9 +83,9 @@ def _unequal(lengths: Mapping[str, int], shown: int = 5) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Unreadable:
-    """One episode that could not be read, with the reason it is counted under."""
+    """One unreadable episode, with the reason that the manifest counts it under."""
 
-    index: int | None  # None: a record beyond those the source declares
+    index: int | None  # None: a record past those that the source declares
     split: str
     file: str
     reason: str
@@ -93,7 +93,7 @@ class Unreadable:
     offset: int | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """Give its fields."""
+        """Return the fields as JSON."""
         return {name: getattr(self, name) for name in self.__slots__}
 
     @classmethod
@@ -103,7 +103,7 @@ class Unreadable:
 
     @classmethod
     def of(cls, error: SourceError, *, index: int | None, split: str, file: str = "") -> "Unreadable":
-        """Turn an error into a value that can be counted."""
+        """Build it from an error."""
         return cls(
             index=index,
             split=split,
@@ -114,5 +114,5 @@ class Unreadable:
         )
 
     def error(self) -> SourceError:
-        """Return the error that it was made of."""
+        """Return the error it was built from."""
         return SourceError(self.detail, reason=self.reason, file=self.file, offset=self.offset)

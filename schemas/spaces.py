@@ -1,4 +1,4 @@
-"""What the numbers of a vector mean: unit, mode and kind of every dimension, frame, rotation, gripper sense, origin."""
+"""`Space`: the meaning of a vector, its dimensions (unit, mode, kind), frame, rotation, gripper sense and origin."""
 
 import hashlib
 import json
@@ -15,7 +15,7 @@ Frame: TypeAlias = Literal["base", "tool", "world", "none", "unknown"]
 Rotation: TypeAlias = Literal["none", "euler_xyz", "rotvec", "quat_xyzw", "quat_wxyz", "unknown"]
 Gripper: TypeAlias = Literal["none", "open_is_1", "closed_is_1", "unknown"]
 Origin: TypeAlias = Literal["commanded", "achieved"]
-ROTATION_DIMS: dict[str, tuple[int, Unit]] = {  # how many numbers, in which unit
+ROTATION_DIMS: dict[str, tuple[int, Unit]] = {  # the number of dimensions and their unit
     "euler_xyz": (3, "rad"),
     "rotvec": (3, "rad"),
     "quat_xyzw": (4, "1"),
@@ -25,7 +25,7 @@ ROTATION_DIMS: dict[str, tuple[int, Unit]] = {  # how many numbers, in which uni
 
 @dataclass(frozen=True, slots=True)
 class Dim:
-    """One dimension. `mode` belongs to it, not to the vector: a gripper is absolute inside a delta action."""
+    """One dimension. It has its own `mode`: a gripper may be absolute in a delta action."""
 
     name: str
     unit: Unit
@@ -33,7 +33,7 @@ class Dim:
     kind: Kind
 
 
-DELTA = (  # the change of a pose
+DELTA = (  # a change of pose
     *(Dim(name, "m", "delta", "position") for name in ("x", "y", "z")),
     *(Dim(name, "rad", "delta", "rotation") for name in ("roll", "pitch", "yaw")),
 )
@@ -41,10 +41,10 @@ DELTA = (  # the change of a pose
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Space:
-    """The meaning of one vector. Spaces that differ in anything but `name` are never merged.
+    """The meaning of one vector. Spaces that differ in more than their `name` are never merged.
 
-    `frame` is what positions and rotations are expressed in; `euler_xyz` is roll, pitch, yaw about the fixed axes
-    (R = Rz Ry Rx); `origin` says whether the numbers were commanded or measured afterwards.
+    Positions and rotations are in `frame`. `euler_xyz` is roll, pitch, yaw about fixed axes (R = Rz Ry Rx). `origin` is
+    `commanded` for recorded commands and `achieved` for values measured afterwards.
     """
 
     name: str
@@ -55,7 +55,7 @@ class Space:
     origin: Origin
 
     def __post_init__(self) -> None:
-        """Refuse words outside the vocabulary."""
+        """Raise SpecError for words outside the vocabulary."""
         for word, allowed in (
             (self.frame, Frame),
             (self.rotation, Rotation),
@@ -69,44 +69,44 @@ class Space:
                 raise SpecError(f"space {self.name}: unknown word '{word}'{did_you_mean(word, get_args(allowed))}")
 
     def __len__(self) -> int:
-        """Count the dimensions."""
+        """Return the number of dimensions."""
         return len(self.dims)
 
     def to_json(self) -> dict[str, Any]:
-        """Give the form that stands in the manifest and in Arrow field metadata."""
+        """Return the JSON form used in the manifest and in Arrow field metadata."""
         return asdict(self)
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:
-        """Read `to_json` back."""
+        """Read the result of `to_json`."""
         return cls(**{**data, "dims": tuple(Dim(**dim) for dim in data["dims"])})
 
     def digest(self) -> str:
-        """Hash the meaning, not the name."""
+        """Hash everything but the name."""
         meaning = {key: value for key, value in self.to_json().items() if key != "name"}
         return hashlib.sha256(json.dumps(meaning, sort_keys=True).encode()).hexdigest()
 
     def unknowns(self) -> list[str]:
-        """Name the conventions that are not known."""
+        """List the conventions that are unknown."""
         words = [word for word in ("frame", "rotation", "gripper") if getattr(self, word) == "unknown"]
         for what in ("unit", "mode"):
             words += [f"the {what} of {dim.name}" for dim in self.dims if getattr(dim, what) == "unknown"]
         return words
 
     def indices(self, kind: Kind) -> list[int]:
-        """Find the dimensions of one kind."""
+        """Return the indices of the dimensions of one kind."""
         return [i for i, dim in enumerate(self.dims) if dim.kind == kind]
 
 
-def no_pose(space: Space, modes: set[str]) -> str | None:
-    """Say why a vector does not hold a position and a rotation in metres and radians, in a known frame and mode."""
+def why_not_pose(space: Space, modes: set[str]) -> str | None:
+    """Return why a vector is not a pose in metres and radians, in a known frame and one of `modes`; None if it is."""
     position, rotation = ([space.dims[i] for i in space.indices(kind)] for kind in ("position", "rotation"))
     size, unit = ROTATION_DIMS.get(space.rotation, (0, ""))
     if len(position) != 3 or not size or len(rotation) != size:
         return f"has {len(position)} position and {len(rotation)} rotation dimensions, with rotation '{space.rotation}'"
     if {dim.unit for dim in position} != {"m"} or {dim.unit for dim in rotation} != {unit}:
-        return f"is in {', '.join(sorted({dim.unit for dim in position + rotation}))}, not in metres and radians"
-    found = {dim.mode for dim in position + rotation}
-    if len(found) > 1 or not found <= modes:
-        return f"is {', '.join(sorted(found))}"
+        return f"has units {', '.join(sorted({dim.unit for dim in position + rotation}))}, not metres and radians"
+    dim_modes = {dim.mode for dim in position + rotation}
+    if len(dim_modes) > 1 or not dim_modes <= modes:
+        return f"has mode {' and '.join(sorted(dim_modes))}"
     return None if space.frame in {"base", "tool", "world"} else f"is in frame '{space.frame}'"

@@ -1,1 +1,1 @@
-"""Exact, mergeable statistics of vectors, and the normalizations that trained policies expect."""
+"""Exact, mergeable statistics of vectors, and the normalization of actions for policies."""

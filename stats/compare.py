@@ -1,4 +1,4 @@
-"""What differs between two statistics, and whether it matters to whoever has one's data and the other's model."""
+"""Compare two statistics, such as those of a dataset with those that a model was trained with."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
@@ -12,18 +12,18 @@ from schemas.source import Array
 from schemas.spaces import Space
 from stats.norm import NormStats
 
-OUTSIDE = 0.05  # share of the values out of range that matters, if they are not too few to tell
-USUAL = 0.02  # share that q01 to q99 of the same data leave out
-SHIFT = 1.0  # standard deviations between the means
-SPREAD = 3.0  # times the other's standard deviation
+OUTSIDE = 0.05  # share of values out of range that matters
+USUAL = 0.02  # share of values outside q01 to q99 of the same data
+SHIFT = 1.0  # limit of the distance between the means, in standard deviations
+SPREAD = 3.0  # limit of the ratio of the standard deviations
 Q99, EXTREMES = "q01 to q99", "min to max"
 UNITS = {1000.0: "millimetres for metres", 100.0: "centimetres for metres", 180 / pi: "degrees for radians"}
-LIKE = 1.25  # a ratio this near to one of UNITS looks like it
+LIKE = 1.25  # tolerance, as a factor, for a ratio to be one of UNITS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outside:
-    """How many of N vectors lie below `low` or above `high`, exactly; and the smallest and largest of all."""
+    """Exact counts of the values of N vectors below `low` or above `high`, and the smallest and largest values."""
 
     low: Array  # [D] float64
     high: Array
@@ -35,14 +35,14 @@ class Outside:
 
     @classmethod
     def of(cls, x: Array, *, low: Array, high: Array) -> Self:
-        """Count [N, D] float32."""
+        """Count the values of [N, D] float32."""
         wide = x.astype(np.float64)
         first, last = wide.min(axis=0, initial=np.inf), wide.max(axis=0, initial=-np.inf)
         below, above = (wide < low).sum(axis=0), (wide > high).sum(axis=0)
         return cls(low=low, high=high, count=len(x), below=below, above=above, min=first, max=last)
 
     def merge(self, other: Self) -> Self:
-        """Count both together."""
+        """Combine the counts of both."""
         return type(self)(
             low=self.low,
             high=self.high,
@@ -55,86 +55,88 @@ class Outside:
 
     @property
     def share(self) -> Array:
-        """The share outside, [D]."""
+        """The share of values outside, [D]."""
         return (self.below + self.above) / max(1, self.count)
 
     @property
     def matters(self) -> Array:
-        """Say where more lies outside than chance and the quantiles explain, [D] bool."""
+        """Whether more values are outside than chance and the quantiles explain, [D] bool."""
         expected = USUAL * self.count
         return np.asarray((self.share > OUTSIDE) & (self.share * self.count > expected + 3 * np.sqrt(expected)))
 
     @property
     def farthest(self) -> Array:
-        """The value farthest out, where the bounds are -1 and 1, [D]; NaN where these are equal."""
+        """The most extreme value, scaled so that the bounds are -1 and 1, [D]; NaN if they are equal."""
         span = np.where(self.high > self.low, self.high - self.low, np.nan)
         ends = [2 * (edge - self.low) / span - 1 for edge in (self.min, self.max)]
         return np.where(np.abs(ends[0]) > np.abs(ends[1]), *ends)
 
     def to_json(self) -> dict[str, Any]:
-        """Give the form that travels between processes."""
+        """Return a JSON form to exchange between processes."""
         return {
             name: value.tolist() if isinstance(value, np.ndarray) else value for name, value in asdict(self).items()
         }
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:
-        """Read `to_json` back."""
+        """Read the result of `to_json`."""
         arrays = {name: np.array(value) for name, value in data.items() if name != "count"}
         return cls(count=data["count"], **arrays)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """One difference; `what` is a word, `detail` a sentence, and `matters` the judgement."""
+    """One difference between two statistics."""
 
     vector: str
-    dimension: str | None
-    what: str
-    detail: str
-    matters: bool
+    dimension: str | None  # None: the whole vector
+    what: str  # a word for the kind of difference
+    detail: str  # a sentence
+    matters: bool  # whether it is likely to harm a policy
 
 
 def bounds(norm: NormStats, *, kinds: tuple[str, ...] = (Q99, EXTREMES)) -> tuple[str, Array, Array]:
-    """Give the range that data should lie in, and its kind: q01 to q99, or min to max where a file has only that."""
+    """Return the kind of range and its bounds: q01 to q99, or min to max if there are no quantiles."""
     for name, low, high in ((Q99, norm.q01, norm.q99), (EXTREMES, norm.min, norm.max)):
         if name in kinds and low is not None and high is not None and low.ndim == 1:
             return name, low, high
-    raise StatsError(f"statistics without a range: no {' and no '.join(kinds)}")
+    raise StatsError(f"statistics have no range ({' or '.join(kinds)} is required)")
 
 
 def compare(
     ours: Mapping[str, NormStats], theirs: Mapping[str, NormStats], outside: Mapping[str, Outside]
 ) -> list[Finding]:
-    """Say in what `ours`, of the data, differs from `theirs`; what matters comes first."""
-    found = [
+    """List how `ours`, the statistics of the data, differ from `theirs`; differences that matter come first."""
+    findings = [
         finding for name in ours for finding in _vector(name, ours[name], theirs.get(name), outside=outside.get(name))
     ]
-    return sorted(found, key=lambda finding: not finding.matters)
+    return sorted(findings, key=lambda finding: not finding.matters)
 
 
 def _vector(name: str, ours: NormStats, theirs: NormStats | None, *, outside: Outside | None) -> Iterator[Finding]:
-    def says(what: str, detail: str, *, matters: bool, dimension: str | None = None) -> Finding:
+    def finding(what: str, detail: str, *, matters: bool, dimension: str | None = None) -> Finding:
         return Finding(vector=name, dimension=dimension, what=what, detail=detail, matters=matters)
 
     if theirs is None:
-        yield says("missing", f"the other has no statistics of the {name}", matters=False)
+        yield finding("missing", f"the other statistics do not have the {name}", matters=False)
         return
     if len(ours.names) != len(theirs.names):
-        yield says("size", f"{len(ours.names)} dimensions, the other has {len(theirs.names)}", matters=True)
+        yield finding("size", f"{len(ours.names)} dimensions, the other has {len(theirs.names)}", matters=True)
         return
     if _is_placeholder(theirs):
-        yield says("placeholder", "the other's figures are all 0: it was made without this vector", matters=False)
+        yield finding(
+            "placeholder", "the other statistics are all 0: they were computed without this vector", matters=False
+        )
         return
     if ours.space and theirs.space and (words := meaning(ours.space, theirs.space)):
-        yield says("space", f"the numbers mean other things: {words}", matters=True)
+        yield finding("space", f"the numbers have different meanings: {words}", matters=True)
     for i, dimension in enumerate(ours.names):
         for what, detail, matters in _dimension(i, ours, theirs, outside=outside):
-            yield says(what, detail, matters=matters, dimension=dimension)
+            yield finding(what, detail, matters=matters, dimension=dimension)
 
 
 def meaning(ours: Space, theirs: Space) -> str | None:
-    """Say in what two Spaces differ, `ours for theirs`; None if only in name."""
+    """Describe how two Spaces differ, as `ours for theirs`; None if they have the same meaning."""
     if len(ours) != len(theirs):
         return f"{len(ours)} dimensions for {len(theirs)}"
     words = [
@@ -151,14 +153,14 @@ def meaning(ours: Space, theirs: Space) -> str | None:
 
 
 def _is_placeholder(norm: NormStats) -> bool:
-    """Say whether these are OpenVLA's zeros for a proprio that was not loaded."""
+    """Whether these are the zeros that OpenVLA writes for a proprio that was not loaded."""
     return not any(figures is not None and figures.any() for figures in (norm.mean, norm.std, norm.min, norm.max))
 
 
 def _dimension(
     i: int, ours: NormStats, theirs: NormStats, *, outside: Outside | None
 ) -> Iterator[tuple[str, str, bool]]:
-    """Compare one dimension: what, detail, whether it matters."""
+    """Compare one dimension; yields the kind, the detail and whether it matters."""
     label, low, high = bounds(theirs)
     _, first, last = bounds(ours, kinds=(label,))
     span, reference = last[i] - first[i], high[i] - low[i]
@@ -166,11 +168,11 @@ def _dimension(
         if not np.allclose((first[i], last[i]), (low[i], high[i]), rtol=1e-5):
             varies = theirs.min is not None and theirs.max is not None and theirs.min[i] != theirs.max[i]
             there = f"{label} is {low[i]:.4g} there" if varies else f"always {low[i]:.4g} there"
-            yield "constant", f"{there}; here {first[i]:.4g} .. {last[i]:.4g}", True
+            yield "constant", f"{there}; here it is {first[i]:.4g} .. {last[i]:.4g}", True
         return
     if outside is not None and outside.matters[i]:
-        share = f"{outside.share[i]:.1%} of the values lie outside {low[i]:.4g} .. {high[i]:.4g} ({label})"
-        yield "range", f"{share}; the farthest would be {outside.farthest[i]:.4g} when normalized", True
+        share = f"{outside.share[i]:.1%} of the values are outside {low[i]:.4g} .. {high[i]:.4g} ({label})"
+        yield "range", f"{share}; the most extreme is {outside.farthest[i]:.4g} when normalized", True
     if refused := theirs.degenerate("bounds_q99" if label == Q99 else "bounds").get(theirs.names[i]):
         yield "degenerate", refused, True
     if span:
@@ -182,32 +184,36 @@ def _dimension(
 def _suspicions(i: int, ours: NormStats, theirs: NormStats, *, ratio: float) -> Iterator[tuple[str, str, bool]]:
     for factor, words in UNITS.items():
         if 1 / LIKE < ratio / factor < LIKE or 1 / LIKE < ratio * factor < LIKE:
-            yield "unit", f"the range is {ratio:.3g} times the other's: {words}, or the other way round?", True
+            yield "unit", f"the range is {ratio:.3g} times the other's: {words}, or the reverse?", True
     if _mirrored(i, ours, theirs):
         yield (
             "polarity",
-            "the distribution is the other's mirror image: is the sign or the gripper's sense turned?",
+            "the distribution mirrors the other's: is the sign or the gripper's sense inverted?",
             True,
         )
     if ours.mean is None or theirs.mean is None or ours.std is None or theirs.std is None or not theirs.std[i]:
         return
     shift, spread = (ours.mean[i] - theirs.mean[i]) / theirs.std[i], ours.std[i] / theirs.std[i]
     if abs(shift) > SHIFT:
-        yield "shift", f"the mean is {shift:+.2f} of the other's standard deviations away", bool(theirs.mask[i])
+        yield (
+            "shift",
+            f"the mean is {shift:+.2f} of the other's standard deviations from its mean",
+            bool(theirs.mask[i]),
+        )
     if not 1 / SPREAD < spread < SPREAD:
-        more = spread > 1  # less spread only wastes resolution
-        yield "spread", f"the standard deviation is {spread:.3g} times the other's", more and bool(theirs.mask[i])
+        is_wider = spread > 1  # less spread only wastes resolution
+        yield "spread", f"the standard deviation is {spread:.3g} times the other's", is_wider and bool(theirs.mask[i])
 
 
 def _mirrored(i: int, ours: NormStats, theirs: NormStats) -> bool:
-    """Say whether one distribution looks like the other mirrored, about the middle of a gripper's range or about 0."""
+    """Whether one distribution looks like the other mirrored about 0, or about the middle of a shared range."""
     label, low, high = bounds(theirs)
     _, first, last = bounds(ours, kinds=(label,))
     span = high[i] - low[i]
     if ours.mean is None or theirs.mean is None:
         return False
     same_range = max(abs(first[i] - low[i]), abs(last[i] - high[i])) < 0.1 * span
-    centre = low[i] + high[i] if same_range else 0.0  # twice
+    centre = low[i] + high[i] if same_range else 0.0  # twice the centre of the mirror
     is_mirror = (
         abs(first[i] + high[i] - centre) < 0.1 * span
         and abs(last[i] + low[i] - centre) < 0.1 * span

@@ -1,4 +1,4 @@
-"""Statistics in the files that trainers read, ours, OpenVLA's, LeRobot's and openpi's, each known by its content."""
+"""Read and write statistics in the file formats of oxe-tools, OpenVLA, LeRobot and openpi."""
 
 import json
 from collections.abc import Callable, Iterator, Mapping
@@ -16,8 +16,8 @@ from stats.record import FORMAT, Statistics
 from stats.summary import Summary
 
 Form: TypeAlias = Literal["native", "openvla", "lerobot", "openpi"]
-Norms: TypeAlias = dict[str, dict[str, NormStats]]  # dataset ("" where the file names none) -> action, state -> figures
-SPELLINGS = {"q01": ("q01", "p01"), "q99": ("q99", "p99")}  # Octo and open-pi-zero say p01
+Norms: TypeAlias = dict[str, dict[str, NormStats]]  # dataset ("" if unnamed) -> vector -> statistics
+SPELLINGS = {"q01": ("q01", "p01"), "q99": ("q99", "p99")}  # Octo and open-pi-zero write p01
 OPENVLA = {"action": "action", "state": "proprio"}
 LEROBOT = {"action": "action", "state": "observation.state"}
 OPENPI = {"action": "actions", "state": "state"}
@@ -35,37 +35,41 @@ CHECKPOINT = (
 # Writing
 
 
-def openvla(found: Statistics) -> dict[str, Any]:
-    """Give `dataset_statistics.json`."""
-    return {found.name: openvla_entry(found, action=found.norm())}
+def openvla(statistics: Statistics) -> dict[str, Any]:
+    """Return the content of OpenVLA's `dataset_statistics.json`."""
+    return {statistics.name: openvla_entry(statistics, action=statistics.norm())}
 
 
-def openvla_entry(found: Statistics, *, action: NormStats) -> dict[str, Any]:
-    """Give one dataset's part of `dataset_statistics.json`: an action with a mask, a proprio without, and the counts.
+def openvla_entry(statistics: Statistics, *, action: NormStats) -> dict[str, Any]:
+    """Return one dataset's entry: action with a mask, proprio without, and counts.
 
-    `action` is what is normalized with: the dataset's own figures, or those of a mixture's dimensions.
+    `action` holds the figures to normalize with: those of the dataset, or of a mixture's dimensions.
     """
     figures = ("mean", "std", "max", "min", "q01", "q99")
     vectors = {"action": {**_lists(action, figures), "mask": action.mask.tolist()}}
-    if "state" in found.vectors:
-        vectors[OPENVLA["state"]] = _lists(found.vectors["state"], figures)
-    return {**vectors, "num_transitions": found.steps, "num_trajectories": found.episodes}
+    if "state" in statistics.vectors:
+        vectors[OPENVLA["state"]] = _lists(statistics.vectors["state"], figures)
+    return {**vectors, "num_transitions": statistics.steps, "num_trajectories": statistics.episodes}
 
 
-def lerobot(found: Statistics) -> dict[str, Any]:
-    """Give `meta/stats.json` of LeRobot v3, with quantiles of the whole dataset and not averages over episodes."""
+def lerobot(statistics: Statistics) -> dict[str, Any]:
+    """Return the content of LeRobot v3's `meta/stats.json`, with quantiles of all steps, not episode averages."""
     figures = ("min", "max", "mean", "std", "q01", "q10", "q50", "q90", "q99")
     return {
-        theirs: {**_lists(found.vectors[ours], figures), "count": [found.vectors[ours].count]}
+        theirs: {**_lists(statistics.vectors[ours], figures), "count": [statistics.vectors[ours].count]}
         for ours, theirs in LEROBOT.items()
-        if ours in found.vectors
+        if ours in statistics.vectors
     }
 
 
-def openpi(found: Statistics) -> dict[str, Any]:
-    """Give openpi's `norm_stats.json`."""
+def openpi(statistics: Statistics) -> dict[str, Any]:
+    """Return the content of openpi's `norm_stats.json`."""
     figures = ("mean", "std", "q01", "q99")
-    named = {theirs: _lists(found.vectors[ours], figures) for ours, theirs in OPENPI.items() if ours in found.vectors}
+    named = {
+        theirs: _lists(statistics.vectors[ours], figures)
+        for ours, theirs in OPENPI.items()
+        if ours in statistics.vectors
+    }
     return {"norm_stats": named}
 
 
@@ -81,18 +85,18 @@ FORMS: dict[str, Callable[[Statistics], dict[str, Any]]] = {
 }
 
 
-def encode(found: Statistics, form: Form) -> bytes:
-    """Write statistics as one of the files, the same bytes each time."""
-    return json.dumps(FORMS[form](found), indent=2).encode() + b"\n"
+def encode(statistics: Statistics, form: Form) -> bytes:
+    """Encode statistics in one of the file formats, always as the same bytes."""
+    return json.dumps(FORMS[form](statistics), indent=2).encode() + b"\n"
 
 
 # Reading
 
 
 def load(path: str | Path) -> Norms:
-    """Read a file of any of the forms, or find one in a checkpoint's folder; both may be behind an fsspec URI.
+    """Read a file in any of the formats, or find one in a checkpoint's folder; both may be fsspec URIs.
 
-    What is none of them is a StatsError.
+    Raises StatsError if it is not in a known format.
     """
     text = str(path).rstrip("/")
     above, _, name = text.rpartition("/")
@@ -102,11 +106,11 @@ def load(path: str | Path) -> Norms:
     for place in _candidates(folder):
         with suppress(StatsError):
             return _read(folder, place)
-    raise StatsError(f"{text}: holds no statistics that are known here ({', '.join(CHECKPOINT)})")
+    raise StatsError(f"{text}: contains no statistics in a known format (expected one of {', '.join(CHECKPOINT)})")
 
 
 def _candidates(folder: Folder) -> Iterator[str]:
-    """Name the files of a folder that may be statistics, the likeliest first."""
+    """Yield the files of a folder that may be statistics, the likeliest first."""
     for pattern in CHECKPOINT:
         above, _, name = pattern.rpartition("/")
         places = [""]
@@ -127,9 +131,9 @@ def _read(folder: Folder, name: str) -> Norms:
 
 
 def norms(data: Any, *, where: str) -> Norms:
-    """Understand what a file of statistics says."""
+    """Convert the content of a file of statistics, whose format is detected."""
     if not isinstance(data, dict):
-        raise StatsError(f"{where}: no statistics: expected an object")
+        raise StatsError(f"{where}: expected statistics as a JSON object, got {type(data).__name__}")
     if data.get("format") == FORMAT:
         entries = data.get("statistics", [data])
         read = [Statistics.from_json(entry, where=where) for entry in entries]
@@ -139,7 +143,7 @@ def norms(data: Any, *, where: str) -> Norms:
             }
             for one in read
         }
-    if isinstance(data.get("norm_stats"), dict):  # openpi's file, or the config.json of an OpenVLA checkpoint
+    if isinstance(data.get("norm_stats"), dict):  # openpi, or the config.json of an OpenVLA checkpoint
         data = data["norm_stats"]
     if _figures(data.get("actions")) or _figures(data.get("action")):
         names = OPENPI if "actions" in data else OPENVLA if "num_transitions" in data else LEROBOT
@@ -150,12 +154,12 @@ def norms(data: Any, *, where: str) -> Norms:
         if isinstance(entry, dict) and any(_figures(entry.get(word)) for word in OPENVLA.values())
     }
     if not datasets:
-        raise StatsError(f"{where}: no statistics in a form that is known here ({', '.join(FORMS)})")
+        raise StatsError(f"{where}: contains no statistics in a known format ({', '.join(FORMS)})")
     return {name: _vectors(entry, OPENVLA, f"{where}: {name}") for name, entry in datasets.items()}
 
 
 def label(name: str, *, view: str | None, split: str | None, filters: str | None) -> str:
-    """Name one record of several.
+    """Return a label that tells records of one name apart.
 
     >>> label("kitchen", view="eef_delta", split=None, filters=None)
     'kitchen, view eef_delta'
@@ -175,7 +179,7 @@ def _vectors(data: Mapping[str, Any], names: Mapping[str, str], where: str) -> d
 
 
 def _norm(entry: Mapping[str, Any], where: str) -> NormStats:
-    """Take one vector's figures; dimensions have no names in these files, so they are numbered."""
+    """Convert the statistics of one vector; its dimensions are numbered, because these files have no names for them."""
     try:
         figures: dict[str, Any] = {name: _array(entry, name) for name in KNOWN}
         size = next(len(values) for values in figures.values() if values is not None)
@@ -186,5 +190,5 @@ def _norm(entry: Mapping[str, Any], where: str) -> NormStats:
 
 
 def _array(entry: Mapping[str, Any], name: str) -> Array | None:
-    found = next((entry[word] for word in SPELLINGS.get(name, (name,)) if word in entry), None)
-    return None if found is None else np.array(found, np.float64)
+    values = next((entry[word] for word in SPELLINGS.get(name, (name,)) if word in entry), None)
+    return None if values is None else np.array(values, np.float64)

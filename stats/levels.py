@@ -1,4 +1,4 @@
-"""Exact statistics of numbers that have few different values: pixels, and columns that count."""
+"""Exact statistics of numbers with few distinct values, such as pixels and counters."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -13,15 +13,15 @@ FIGURES = {"q01": 0.01, "q10": 0.1, "q50": 0.5, "q90": 0.9, "q99": 0.99}  # LeRo
 
 @dataclass(frozen=True, slots=True)
 class Levels:
-    """Values, ascending, and how often each occurs."""
+    """Distinct values and their counts."""
 
-    values: Array  # [V]
+    values: Array  # [V], ascending
     counts: Array  # [V] int64
 
     @classmethod
     def of(cls, x: Array) -> Self:
-        """Count the numbers of an array of any shape."""
-        if x.dtype == np.uint8:  # an image: counting is five times faster than sorting
+        """Count the values of an array of any shape."""
+        if x.dtype == np.uint8:  # images: counting is five times faster than sorting
             counts = np.bincount(x.reshape(-1), minlength=256)
             (there,) = counts.nonzero()
             return cls(there, counts[there])
@@ -29,18 +29,18 @@ class Levels:
 
     @classmethod
     def counted(cls, values: Array, counts: Array) -> Self:
-        """Take values that may repeat, each with a count."""
+        """Build it from values, which may repeat, and their counts."""
         distinct, place = np.unique(values, return_inverse=True)
         total = np.zeros(len(distinct), np.int64)
         np.add.at(total, place, counts)
         return cls(distinct[total > 0], total[total > 0])
 
     def merge(self, other: Self) -> Self:
-        """Count both."""
+        """Combine the counts of both."""
         return self.counted(np.concatenate([self.values, other.values]), np.concatenate([self.counts, other.counts]))
 
     def figures(self, unit: float = 1.0) -> dict[str, float]:
-        """Give min, max, mean, std (ddof 0) and quantiles (numpy's `linear`) of the numbers divided by `unit`.
+        """Return min, max, mean, std (ddof 0) and quantiles (numpy's `linear`) of the numbers divided by `unit`.
 
         >>> Levels.of(np.array([0, 0, 4])).figures()["mean"]
         1.3333333333333333
@@ -49,20 +49,20 @@ class Levels:
         total = int(counts.sum())
         mean = float(values @ counts) / total
         std = float(np.sqrt(((values - mean) ** 2) @ counts / total))
-        found = {"min": float(values[0]), "max": float(values[-1]), "mean": mean, "std": std}
+        figures = {"min": float(values[0]), "max": float(values[-1]), "mean": mean, "std": std}
         ends = np.cumsum(counts)
         for name, q in FIGURES.items():
             place = (total - 1) * q
             low, high = (values[np.searchsorted(ends, rank, "right")] for rank in (int(place), int(np.ceil(place))))
-            found[name] = float(low + (high - low) * (place - int(place)))
-        return {name: value / unit for name, value in found.items()}
+            figures[name] = float(low + (high - low) * (place - int(place)))
+        return {name: value / unit for name, value in figures.items()}
 
     def to_json(self) -> list[list[Any]]:
-        """Give a form that JSON holds exactly."""
+        """Return an exact JSON form."""
         return [self.values.tolist(), self.counts.tolist()]
 
     @classmethod
     def from_json(cls, data: Iterable[Any]) -> Self:
-        """Read `to_json` back."""
+        """Read the result of `to_json`."""
         values, counts = data
         return cls(np.array(values), np.array(counts, np.int64))

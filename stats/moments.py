@@ -1,7 +1,7 @@
-"""Count, range, mean and standard deviation of float32 vectors, from sums that are exact.
+"""Count, range, mean and standard deviation of float32 vectors, from exact sums.
 
-Every float32 is a whole multiple of 2**-149 and its square of 2**-298, so their sums are whole numbers, and Python's
-have no limit: no order of adding, sharding or merging changes a digit, and the state stays a few hundred bytes.
+Every float32 is a multiple of 2**-149 and its square of 2**-298, so sums can be Python integers, which have no limit.
+The result does not depend on the order of adding, sharding or merging, and the state takes a few hundred bytes.
 """
 
 from collections.abc import Iterator, Mapping
@@ -13,9 +13,9 @@ import numpy as np
 
 from schemas.source import Array
 
-ROWS = 1 << 16  # of one block: it stays in the cache, and 2**16 numbers of 36 bits add up exactly in float64
-UNIT = 149  # float32 counts in 2**-149
-PART = 36  # bits that one round of `exact_sum` takes off
+ROWS = 1 << 16  # rows per block: it fits into the cache, and 2**16 numbers of 36 bits add up exactly in float64
+UNIT = 149  # float32 numbers are multiples of 2**-149
+PART = 36  # bits that are added up in one round of `exact_sum`
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,14 +27,14 @@ class Moments:
     """
 
     count: int
-    low: Array  # [D] float32, inf where N is 0
+    low: Array  # [D] float32, inf if N is 0
     high: Array  # [D] float32
     sums: tuple[int, ...]  # D, in units of 2**-149
     squares: tuple[int, ...]  # D, in units of 2**-298
 
     @classmethod
     def of(cls, x: Array) -> Self:
-        """Take the moments of [N, D] float32; all must be finite."""
+        """Compute the moments of [N, D] finite float32."""
         dims = x.shape[1]
         low, high = np.full(dims, np.inf, np.float32), np.full(dims, -np.inf, np.float32)
         sums, squares = [0] * dims, [0] * dims
@@ -47,7 +47,7 @@ class Moments:
         return cls(count=len(x), low=low, high=high, sums=tuple(sums), squares=tuple(squares))
 
     def merge(self, other: Self) -> Self:
-        """Take the moments of both together."""
+        """Combine the moments of both."""
         return type(self)(
             count=self.count + other.count,
             low=np.minimum(self.low, other.low),
@@ -63,33 +63,33 @@ class Moments:
 
     @property
     def std(self) -> Array:
-        """The standard deviation with ddof 0, [D] float64: the root of the variance rounded once."""
+        """The standard deviation with ddof 0, [D] float64: the root of the exact variance, rounded once."""
         pairs = zip(self.sums, self.squares, strict=True)
         return np.array([sqrt((self.count * q - s * s) / (self.count**2 << 2 * UNIT)) for s, q in pairs])
 
     def to_json(self) -> dict[str, Any]:
-        """Give the form that travels between processes."""
+        """Return a JSON form to exchange between processes."""
         bounds = {"low": self.low.tolist(), "high": self.high.tolist()}
         return {"count": self.count, **bounds, "sums": list(self.sums), "squares": list(self.squares)}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:
-        """Read `to_json` back."""
+        """Read the result of `to_json`."""
         low, high = np.array(data["low"], np.float32), np.array(data["high"], np.float32)
         sums, squares = tuple(data["sums"]), tuple(data["squares"])
         return cls(count=data["count"], low=low, high=high, sums=sums, squares=squares)
 
 
 def blocks(x: Array, rows: int = ROWS) -> Iterator[Array]:
-    """Cut [N, D] into [D, rows] blocks, each dimension contiguous."""
+    """Split [N, D] into [D, rows] blocks with contiguous dimensions."""
     return (np.ascontiguousarray(x[start : start + rows].T) for start in range(0, len(x), rows))
 
 
 def exact_sum(x: Array, unit: int) -> int:
-    """Add up to 2**16 finite float64 numbers that are multiples of 2**-unit, and count in that unit.
+    """Add at most 2**16 finite float64 numbers that are multiples of 2**-unit; the result is in that unit.
 
-    Each round rounds all numbers to multiples of one power of two, 36 bits below the largest that can be: those add up
-    without an error, and what was rounded off is exact and goes into the next round.
+    Each round rounds the numbers to multiples of one power of two, 36 bits below the largest possible number. These add
+    up without an error, and the exact remainders are added in the next round.
     """
     total, exponent = 0, frexp(max(x.max(), -x.min()))[1] if len(x) else 0
     while x.any():  # all are below 2**exponent

@@ -1,4 +1,4 @@
-"""Normalization as trainers do it: OpenVLA's formulas to the letter, and a safe mode that does not explode."""
+"""Normalize actions with OpenVLA's formulas, and guard against dimensions that would be divided by almost nothing."""
 
 from collections.abc import Collection
 from dataclasses import dataclass, replace
@@ -18,16 +18,16 @@ KNOWN = ("mean", "std", "min", "max", "q01", "q99")
 
 
 class Figures(NamedTuple):
-    """What one method needs of statistics: for one vector [D], or stacked for vectors of several sources [B, 1, D]."""
+    """The statistics that one method uses: of one vector [D], or stacked for several sources [B, 1, D]."""
 
     first: Array  # float32: the lower bound, or the mean
     second: Array  # float32: the upper bound, or the standard deviation
-    mask: Array  # bool: false passes through
-    fixed: Array  # bool: becomes 0
+    mask: Array  # bool: false is unchanged
+    fixed: Array  # bool: true becomes 0
 
 
 def normalized(x: Array, figures: Figures, method: Method) -> Array:
-    """Normalize [..., D] float32 by figures that fit it, see `NormStats.normalize`."""
+    """Normalize [..., D] float32; see `NormStats.normalize`."""
     first, second, mask, fixed = figures
     if method == "normal":
         scaled = (x - first) / (second + np.float32(EPS))
@@ -38,9 +38,9 @@ def normalized(x: Array, figures: Figures, method: Method) -> Array:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NormStats:
-    """The figures that one vector is normalized with, [D] or per step of a chunk [H, D], float64.
+    """The statistics that one vector is normalized with, float64, [D] or per step of a chunk [H, D].
 
-    What a file does not state is None. `pinned` names dimensions that are held constant, see `safe`.
+    Statistics that a file does not have are None. `pinned` dimensions are constant, see `safe`.
 
     >>> norm = NormStats(names=("x",), mask=np.array([True]), q01=np.array([-2.0]), q99=np.array([2.0]))
     >>> norm.normalize(np.float32([[1.0], [5.0]])).ravel().tolist()
@@ -48,7 +48,7 @@ class NormStats:
     """
 
     names: tuple[str, ...]
-    mask: Array  # [D] bool: false passes through
+    mask: Array  # [D] bool: false is unchanged
     mean: Array | None = None
     std: Array | None = None
     min: Array | None = None
@@ -59,7 +59,7 @@ class NormStats:
     pinned: frozenset[str] = frozenset()
 
     def __post_init__(self) -> None:
-        """Refuse figures of unequal length, or that are not finite."""
+        """Raise StatsError for arrays of the wrong length or with non-finite numbers."""
         for name in ("mask", *KNOWN):
             figures = getattr(self, name)
             if figures is not None and (figures.shape[-1:] != (len(self.names),) or not np.isfinite(figures).all()):
@@ -67,7 +67,7 @@ class NormStats:
 
     @classmethod
     def of(cls, summary: Summary) -> Self:
-        """Take them from exact statistics."""
+        """Build it from exact statistics."""
         names = tuple(dim.name for dim in summary.space.dims)
         figures = {name: getattr(summary, name) for name in KNOWN}
         return cls(names=names, mask=summary.mask, space=summary.space, **figures)
@@ -75,21 +75,21 @@ class NormStats:
     def normalize(self, x: Array, method: Method = "bounds_q99") -> Array:
         """Normalize [..., D] as OpenVLA does in training, in float32.
 
-        Bounds map to [-1, 1] and clip; a dimension whose min equals its max becomes 0, even where the mask is false.
+        Bounds map to [-1, 1], with clipping; a dimension whose min equals its max becomes 0, even if its mask is false.
         """
         return normalized(np.asarray(x, np.float32), self.figures(method), method)
 
     def figures(self, method: Method = "bounds_q99") -> Figures:
-        """Give what `normalize` needs, for those who normalize often."""
+        """Return what `normalized` needs, to compute it only once."""
         first, second = (figures.astype(np.float32) for figures in self._pair(method))
         fixed = self._pinned_dims() if method == "normal" else self._pinned_dims() | self._constant()
         return Figures(first, second, self.mask, fixed)
 
     def unnormalize(self, x: Array, method: Method = "bounds_q99", *, eps: float = EPS) -> Array:
-        """Undo `normalize` as OpenVLA-OFT does at inference, in float64; OpenVLA itself leaves out `eps` (0).
+        """Invert `normalize` as OpenVLA-OFT does at inference, in float64; OpenVLA uses an `eps` of 0.
 
-        What was clipped stays clipped, and a constant becomes the middle of its bounds; where the mask is false, 0
-        stays 0. A pinned dimension becomes the middle of its bounds in any case.
+        Clipped values stay clipped. A constant dimension becomes the middle of its bounds, but is unchanged if its mask
+        is false. A pinned dimension always becomes the middle of its bounds.
         """
         first, second = self._pair(method)
         x = np.asarray(x)
@@ -98,7 +98,7 @@ class NormStats:
         return np.where(self._pinned_dims(), middle, np.where(self.mask, scaled, x))
 
     def degenerate(self, method: Method = "bounds_q99") -> dict[str, str]:
-        """Say of each dimension that the method would divide by nothing, or nearly, what it would do."""
+        """Describe, by name, the dimensions that the method would divide by almost nothing."""
         first, second = self._pair(method)
         low, high = (first, first + second) if method == "normal" else (first, second)
         narrow = is_narrow(low, high, scale=0.0 if self.std is None else self.std) & self.mask
@@ -111,19 +111,19 @@ class NormStats:
         }
 
     def safe(self, method: Method = "bounds_q99", *, pin: Collection[str] = ()) -> Self:
-        """Give statistics that cannot explode: constants are pinned, other degenerate dimensions refused by name.
+        """Return statistics in which constant dimensions and those in `pin` are pinned.
 
-        A pinned dimension is 0 when normalized and comes back as the middle of its bounds. Those in `pin` are pinned
-        instead of refused; for the others a StatsError says what they would do.
+        A pinned dimension is 0 when normalized and the middle of its bounds when unnormalized. Raises StatsError for
+        other dimensions that the method would divide by almost nothing, see `degenerate`.
         """
         for name in pin:
             if name not in self.names:
                 raise UsageError(f"no dimension '{name}' to pin{did_you_mean(name, self.names)}")
-        found = self.degenerate(method)
+        degenerate = self.degenerate(method)
         constant = {name for name, fixed in zip(self.names, self._constant(), strict=True) if fixed}
-        refused = [text for name, text in found.items() if name not in constant | set(pin)]
+        refused = [text for name, text in degenerate.items() if name not in constant | set(pin)]
         if refused:
-            raise StatsError(f"{'; '.join(refused)}. Pin such dimensions, mask them, or use another method")
+            raise StatsError(f"{'; '.join(refused)}; pin or mask such dimensions, or use another method")
         return replace(self, pinned=self.pinned | constant | set(pin))
 
     def _pair(self, method: Method) -> tuple[Array, Array]:
@@ -137,7 +137,7 @@ class NormStats:
         return first, second
 
     def _constant(self) -> Array:
-        """Say which dimensions have one value, [D]; where the range is not known, none."""
+        """Whether each dimension has a single value, [D]; False if the range is unknown."""
         if self.min is None or self.max is None:
             return np.zeros(len(self.names), bool)
         return np.asarray(np.atleast_2d(self.min == self.max).all(axis=0))

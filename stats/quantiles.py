@@ -1,8 +1,8 @@
-"""Exact quantiles of any number of float32 vectors, with a state that is small and can be merged.
+"""Exact quantiles of any number of float32 vectors, with a small, mergeable state.
 
-The bits of a float32, with the sign turned around, are in the order of the numbers. A first pass counts how often each
-pattern of the leading 16 bits occurs; that brackets every wanted order statistic. Later passes count only inside those
-buckets, by 24 or all 32 bits, until the number itself is known.
+The bits of float32 numbers, with the sign flipped, sort like the numbers. A first pass counts each pattern of the
+leading 16 bits, which gives a bucket for each order statistic. Later passes count only inside these buckets, by 24 or
+all 32 bits, until the exact number is known.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,16 +16,16 @@ from schemas.source import Array
 from stats.moments import blocks
 
 FIRST, MIDDLE, ALL = 16, 24, 32  # leading bits that a pass counts by
-LIMIT = 1 << 18  # patterns that can occur inside the buckets, up to which all bits are counted at once: 4 MB of state
-BLOCK = 1 << 18  # rows that are counted at once
-FEW = 1 << 13  # rows that are sorted faster than 2**16 counters are read
-HALF = 1 << FIRST - 1  # patterns from here on have the sign bit
-DIMENSION = np.uint64(32)  # where a key holds its dimension
+LIMIT = 1 << 18  # possible patterns in the buckets up to which one pass counts by all bits: 4 MB of state
+BLOCK = 1 << 18  # rows counted at once
+FEW = 1 << 13  # rows up to which sorting is faster than reading 2**16 counters
+HALF = 1 << FIRST - 1  # the first pattern with the sign bit
+DIMENSION = np.uint64(32)  # the bit where a key's dimension starts
 
 
 @dataclass(frozen=True, slots=True)
 class Histogram:
-    """How often each pattern of leading bits occurs, for D dimensions; only patterns that occur are held."""
+    """The count of each pattern of leading bits that occurs, for D dimensions."""
 
     bits: int
     keys: Array  # uint64, ascending: dimension << 32 | the leading `bits` of the ordered pattern
@@ -33,51 +33,51 @@ class Histogram:
 
     @classmethod
     def of(cls, x: Array, search: "Search") -> Self:
-        """Count [N, D] float32, which must be finite, by the bits and in the buckets that `search` wants next."""
+        """Count [N, D] finite float32 by the bits and in the buckets that `search` needs next."""
         return cls(search.next_bits, *(_inside(x, search) if search.bits else _leading(x)))
 
     def merge(self, other: Self) -> Self:
-        """Count both together."""
+        """Combine the counts of both."""
         return type(self)(self.bits, *_added([(self.keys, self.counts), (other.keys, other.counts)]))
 
     def to_json(self) -> dict[str, Any]:
-        """Give the form that travels between processes."""
+        """Return a JSON form to exchange between processes."""
         return {"bits": self.bits, "keys": self.keys.tolist(), "counts": self.counts.tolist()}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:
-        """Read `to_json` back."""
+        """Read the result of `to_json`."""
         return cls(data["bits"], np.array(data["keys"], np.uint64), np.array(data["counts"], np.int64))
 
 
 @dataclass(frozen=True, slots=True)
 class Search:
-    """What is known of the wanted order statistics: the bucket of each and its rank inside."""
+    """The state of a search for order statistics: the bucket of each and its rank in the bucket."""
 
-    bits: int  # leading bits that are known
+    bits: int  # known leading bits
     keys: Array  # [D, R] uint64, as in Histogram
-    ranks: Array  # [D, R] int64, from 0, within the bucket
-    inside: int = 0  # patterns that can occur in all those buckets, at most
+    ranks: Array  # [D, R] int64, from 0, in the bucket
+    inside: int = 0  # upper bound of the patterns in all buckets
 
     @classmethod
     def of(cls, ranks: Sequence[int], *, dims: int) -> Self:
-        """Begin the search for the order statistics of these ranks (0: the smallest) in D dimensions."""
+        """Start a search for the order statistics of these ranks (0: the smallest) in D dimensions."""
         keys = np.arange(dims, dtype=np.uint64)[:, None] << DIMENSION
         return cls(0, np.repeat(keys, len(ranks), axis=1), np.tile(np.array(ranks, np.int64), (dims, 1)))
 
     @property
     def next_bits(self) -> int:
-        """By how many bits the next pass counts."""
+        """The number of bits that the next pass counts by."""
         if self.bits == 0:
             return FIRST
         return MIDDLE if self.bits == FIRST and self.inside > LIMIT else ALL
 
     def wanted(self, dimension: int) -> Array:
-        """Give the leading bits of one dimension's buckets, ascending, uint32."""
+        """Return the leading bits of one dimension's buckets, ascending, uint32."""
         return np.unique(self.keys[dimension].astype(np.uint32))
 
     def narrowed(self, counted: Histogram) -> Self:
-        """Find each order statistic among the counts that this search asked for."""
+        """Narrow each order statistic down to a bucket of the counts, which were made for this search."""
         ends = np.cumsum(counted.counts)
         starts = ends - counted.counts
         dimension, prefix = self.keys >> DIMENSION << DIMENSION, self.keys & np.uint64(0xFFFFFFFF)
@@ -89,18 +89,18 @@ class Search:
 
     @property
     def values(self) -> Array:
-        """The order statistics, [D, R] float32; only once all bits are known."""
+        """The order statistics, [D, R] float32, once all bits are known."""
         return numbers(self.keys.astype(np.uint32))
 
 
 def numbers(ordered: Array) -> Array:
-    """Turn ordered patterns, uint32, into the float32 they stand for."""
+    """Convert ordered patterns, uint32, to float32."""
     positive = ordered >> np.uint32(31) == 1
     return np.where(positive, ordered ^ np.uint32(1 << 31), ~ordered).view(np.float32)
 
 
 def _ordered(x: Array) -> Array:
-    """Turn float32 into uint32 of the same order."""
+    """Convert float32 to uint32 with the same order."""
     bits = x.view(np.int32)
     return (bits ^ (bits >> 31 | np.int32(-(1 << 31)))).view(np.uint32)
 
@@ -114,26 +114,26 @@ def _leading(x: Array) -> tuple[Array, Array]:
     for block in blocks(x, BLOCK):
         for d, column in enumerate(block):
             counts[d] += np.bincount(_upper(column), minlength=1 << FIRST)
-    counts = np.concatenate([counts[:, HALF:][:, ::-1], counts[:, :HALF]], axis=1)  # negative numbers come first
+    counts = np.concatenate([counts[:, HALF:][:, ::-1], counts[:, :HALF]], axis=1)  # negative numbers first
     place = np.flatnonzero(counts)
     return _key(place >> FIRST, place & 0xFFFF), counts.ravel()[place]
 
 
 def _inside(x: Array, search: Search) -> tuple[Array, Array]:
-    """Count the values in the buckets of `search`, by as many bits as the next pass is after."""
+    """Count the values in the buckets of `search` by the bits of the next pass."""
     wanted = [search.wanted(d) for d in range(x.shape[1])]
-    found = list[tuple[Array, Array]]()
+    counts = list[tuple[Array, Array]]()
     for block in blocks(x, BLOCK):
         for d, column in enumerate(block):
             values = _ordered(column[_among(column, np.unique(wanted[d] >> np.uint32(search.bits - FIRST)))])
             if search.bits > FIRST:
                 values = values[np.isin(values >> np.uint32(ALL - search.bits), wanted[d])]
-            found.append(_counted(values >> np.uint32(ALL - search.next_bits), d))
-    return _added(found)
+            counts.append(_counted(values >> np.uint32(ALL - search.next_bits), d))
+    return _added(counts)
 
 
 def _among(column: Array, buckets: Array) -> Array:
-    """Say which values have one of these leading 16 bits; they are few, and comparing is faster than looking up."""
+    """Whether each value has one of these leading 16 bits; for few patterns, comparing is faster than looking up."""
     upper = np.ascontiguousarray(_upper(column))
     stored = np.where(buckets >= HALF, buckets - HALF, (1 << FIRST) - 1 - buckets).astype(np.uint16)
     mask: Array = upper == stored[0]
@@ -143,12 +143,12 @@ def _among(column: Array, buckets: Array) -> Array:
 
 
 def _upper(column: Array) -> Array:
-    """Take the leading 16 bits of each float32, as they are stored (little endian)."""
+    """Return the leading 16 bits of each float32, which is stored in little endian."""
     return column.view(np.uint16)[1::2]
 
 
 def _counted(prefixes: Array, dimension: int) -> tuple[Array, Array]:
-    """Count each prefix; those that are frequent, as in a gripper, are taken out first, and the rest is sorted."""
+    """Count each prefix; frequent ones, as in a gripper, are counted first, and the rest is sorted."""
     frequent = list[tuple[Array, Array]]()
     while len(prefixes) > FEW:
         same = prefixes == prefixes[0]
@@ -167,7 +167,7 @@ def _key(dimension: Any, prefix: Array) -> Array:
 
 
 def _added(parts: Iterable[tuple[Array, Array]]) -> tuple[Array, Array]:
-    """Add up counts of the same keys."""
+    """Add the counts of equal keys."""
     nothing = np.zeros(0, np.uint64), np.zeros(0, np.int64)
     keys, counts = (np.concatenate(column) for column in zip(nothing, *parts, strict=True))
     if not len(keys):
@@ -179,7 +179,7 @@ def _added(parts: Iterable[tuple[Array, Array]]) -> tuple[Array, Array]:
 
 
 def ranks(quantiles: Sequence[float], count: int) -> list[int]:
-    """Name the order statistics that `quantiles` of `count` values lie between.
+    """Return the ranks of the order statistics on both sides of each quantile of `count` values.
 
     >>> ranks([0.5], 4)
     [1, 2]
@@ -188,7 +188,7 @@ def ranks(quantiles: Sequence[float], count: int) -> list[int]:
 
 
 def _between(q: float, count: int) -> tuple[int, int, float]:
-    """Give the two ranks a quantile lies between and its place between them, as numpy's `linear` computes them."""
+    """Return the ranks on both sides of a quantile and its place between them, like numpy's `linear`."""
     virtual = (count - 1) * q
     if virtual >= count - 1:
         return count - 1, count - 1, 0.0
@@ -196,7 +196,7 @@ def _between(q: float, count: int) -> tuple[int, int, float]:
 
 
 def interpolated(search: Search, quantiles: Sequence[float], count: int) -> Array:
-    """Give the quantiles, [Q, D] float64, from the order statistics of `ranks(quantiles, count)`."""
+    """Return the quantiles, [Q, D] float64, from the order statistics of `ranks(quantiles, count)`."""
     place = {rank: i for i, rank in enumerate(ranks(quantiles, count))}
     values = search.values.astype(np.float64)
     rows = []
@@ -208,13 +208,13 @@ def interpolated(search: Search, quantiles: Sequence[float], count: int) -> Arra
 
 
 def quantiles(x: Array, wanted: Sequence[float]) -> Array:
-    """Give the quantiles of [N, D] float32 as [Q, D] float64, equal to numpy's on the same numbers in float64.
+    """Return the quantiles of [N, D] float32 as [Q, D] float64, equal to numpy's on the same numbers in float64.
 
     >>> quantiles(np.float32([[1], [2], [4]]), [0.5, 0.75]).tolist()
     [[2.0], [3.0]]
     """
     if not len(x):
-        raise UsageError("there are no numbers to take quantiles of")
+        raise UsageError("quantiles need at least one vector, got none")
     search = Search.of(ranks(wanted, len(x)), dims=x.shape[1])
     while search.bits < ALL:
         search = search.narrowed(Histogram.of(x, search))

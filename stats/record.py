@@ -1,4 +1,4 @@
-"""The statistics of a dataset, or of several as one: what was counted, from what, and what came out."""
+"""`Statistics`: the statistics of one dataset, or of several datasets together, and what they were computed from."""
 
 import json
 from collections.abc import Mapping
@@ -17,10 +17,10 @@ VERSION = 1
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Member:
-    """One dataset that was counted."""
+    """One dataset that the statistics were computed from."""
 
     dataset: str
-    manifest: str  # xxh3-128, as its meta/manifest.json states it
+    manifest: str  # xxh3-128, from its meta/manifest.json
     view_digest: str | None
     episodes: int
     steps: int
@@ -28,37 +28,37 @@ class Member:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Statistics:
-    """The statistics under one key: datasets, view, split and filters."""
+    """The statistics of a view, a split and filters of one or several datasets."""
 
-    name: str  # of the dataset; of several, of their embodiment
+    name: str  # name of the dataset, or of the embodiment of several datasets
     members: tuple[Member, ...]
     view: str | None  # None: as stored
     split: str | None  # None: all
-    filters: str | None  # schemas.mixture.filters, in its one spelling
+    filters: str | None  # normalized by schemas.mixture.filters
     robot: str
     controller: str
     control_hz: float | None
-    vectors: Mapping[str, Summary]  # action, state; with chunks action_chunk, action_relative
+    vectors: Mapping[str, Summary]  # action, state; for chunks also action_chunk, action_relative
 
     @property
     def episodes(self) -> int:
-        """Count the episodes."""
+        """The number of episodes."""
         return sum(member.episodes for member in self.members)
 
     @property
     def steps(self) -> int:
-        """Count the steps that the view keeps."""
+        """The number of steps that the view keeps."""
         return sum(member.steps for member in self.members)
 
     def norm(self, vector: str = "action") -> NormStats:
-        """Give what one vector is normalized with; one that is not there is a UsageError."""
+        """Return the normalization of one vector. Raises UsageError if it has no statistics."""
         if vector not in self.vectors:
             raise UsageError(f"{self.name}: no statistics of '{vector}'{did_you_mean(vector, self.vectors)}")
         return NormStats.of(self.vectors[vector])
 
     @property
     def key(self) -> tuple[Any, ...]:
-        """Give what two statistics of one dataset differ in."""
+        """What distinguishes two statistics of one dataset: view, split, filters and chunk size."""
         chunk = self.vectors["action_chunk"].mean.shape[0] if "action_chunk" in self.vectors else 0
         return (self.view or "", self.split or "", self.filters or "", chunk)
 
@@ -84,17 +84,17 @@ class Statistics:
         return _digest(self._content())
 
     def to_json(self) -> dict[str, Any]:
-        """Give the native form; its last entry is the digest of itself without that entry."""
+        """Return the native JSON form; its last entry is the digest of all others."""
         content = self._content()
         return {**content, "xxh3_128": _digest(content)}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any], *, where: str) -> Self:
-        """Read `to_json` back; what is damaged, or of another version, is a StatsError."""
+        """Read the result of `to_json`. Raises StatsError if it is damaged or has another version."""
         if not isinstance(data, dict) or data.get("format") != FORMAT or data.get("version") != VERSION:
-            raise StatsError(f"{where}: no statistics of version {VERSION}: compute them again")
+            raise StatsError(f"{where}: expected statistics of version {VERSION}; compute them again")
         try:
-            found = cls(
+            statistics = cls(
                 members=tuple(Member(**member) for member in data["members"]),
                 vectors={name: Summary.from_json(summary) for name, summary in data["vectors"].items()},
                 **{
@@ -105,9 +105,9 @@ class Statistics:
         except (LookupError, TypeError, ValueError, OxeError) as error:
             raise StatsError(f"{where}: damaged ({error!r})") from error
         content = {key: value for key, value in data.items() if key != "xxh3_128"}
-        if not data.get("xxh3_128") == _digest(content) == found.digest():
-            raise StatsError(f"{where}: its content does not have the digest that it states")
-        return found
+        if not data.get("xxh3_128") == _digest(content) == statistics.digest():
+            raise StatsError(f"{where}: its content does not match its digest; compute the statistics again")
+        return statistics
 
 
 def _digest(content: Mapping[str, Any]) -> str:

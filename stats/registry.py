@@ -1,7 +1,7 @@
-"""Statistics by name and digest, in a folder here or behind any fsspec URI.
+"""A registry of statistics by name and digest, in a local folder or behind an fsspec URI.
 
-A record is the file `URI/<name>/<digest>.json`, in the native form; the listing of the folder is the index. Its name
-says its content, so publishing twice changes nothing and two writers cannot disagree.
+A record is the file `URI/<name>/<digest>.json`, in the native form; there is no other index. The file name depends on
+the content, so publishing twice changes nothing and concurrent writers cannot conflict.
 """
 
 import json
@@ -17,18 +17,18 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 DIGEST = re.compile(r"[0-9a-f]{4,32}")
 
 
-def publish(found: Statistics, uri: str) -> str:
-    """Add a record to the registry at `uri`, unless it is there; returns `name@digest`."""
-    if not NAME.fullmatch(found.name):
-        raise StatsError(f"'{found.name}' cannot name a record: letters, digits, '_', '.' and '-' only")
-    registry, digest = open_folder(uri, for_writing=True), found.digest()
-    place = _place(found.name, digest)
+def publish(statistics: Statistics, uri: str) -> str:
+    """Add a record to the registry at `uri`, if it is not there yet; returns `name@digest`."""
+    if not NAME.fullmatch(statistics.name):
+        raise StatsError(f"'{statistics.name}' is not a valid record name: use letters, digits, '_', '.' and '-'")
+    registry, digest = open_folder(uri, for_writing=True), statistics.digest()
+    place = _place(statistics.name, digest)
     try:
         if registry.size(place) is None:
-            registry.write(place, encode(found, "native"))
+            registry.write(place, encode(statistics, "native"))
     except OSError as error:
         raise UsageError(f"{uri}: cannot be written ({error})") from error
-    return f"{found.name}@{digest}"
+    return f"{statistics.name}@{digest}"
 
 
 def listing(uri: str) -> dict[str, tuple[str, ...]]:
@@ -39,45 +39,47 @@ def listing(uri: str) -> dict[str, tuple[str, ...]]:
     except OSError as error:
         raise UsageError(f"{uri}: cannot be read ({error})") from error
     stems = {
-        name: [file.removesuffix(".json") for file in found if file.endswith(".json")] for name, found in files.items()
+        name: [file.removesuffix(".json") for file in names if file.endswith(".json")] for name, names in files.items()
     }
-    digests = {name: tuple(filter(DIGEST.fullmatch, found)) for name, found in stems.items()}
-    return {name: found for name, found in digests.items() if found}
+    digests = {name: tuple(filter(DIGEST.fullmatch, words)) for name, words in stems.items()}
+    return {name: records for name, records in digests.items() if records}
 
 
 def fetch(target: str, uri: str) -> Statistics:
-    """Read `NAME` or `NAME@digest`; the beginning of a digest is enough, and none if the name has one record.
+    """Read the record `NAME` or `NAME@digest`; a unique prefix of the digest is enough.
 
-    Content that does not have the digest it is stored under is a StatsError.
+    Raises StatsError if the content does not match the digest in the file name.
     """
     name, _, wanted = target.partition("@")
     known = listing(uri)
     if not known:
-        raise UsageError(f"{uri}: no registry, or an empty one")
+        raise UsageError(f"{uri}: is not a registry, or is empty")
     if name not in known:
         raise UsageError(f"{uri}: no statistics of '{name}'{did_you_mean(name, known)}")
     digests = [digest for digest in known[name] if digest.startswith(wanted)]
     if len(digests) != 1:
-        choice = "; ".join(_told(_read(uri, name, digest), digest) for digest in known[name])
-        raise UsageError(f"{uri}: {len(digests)} records are '{target}'; name one of: {choice}")
+        choice = "; ".join(_description(_read(uri, name, digest), digest) for digest in known[name])
+        raise UsageError(f"{uri}: {len(digests)} records match '{target}'; choose one of: {choice}")
     return _read(uri, name, digests[0])
 
 
-def _told(found: Statistics, digest: str) -> str:
-    about = label(f"{found.name}@{digest[:12]}", view=found.view, split=found.split, filters=found.filters)
-    return f"{about}, {found.steps} steps"
+def _description(statistics: Statistics, digest: str) -> str:
+    about = label(
+        f"{statistics.name}@{digest[:12]}", view=statistics.view, split=statistics.split, filters=statistics.filters
+    )
+    return f"{about}, {statistics.steps} steps"
 
 
 def _read(uri: str, name: str, digest: str) -> Statistics:
     registry, place = open_folder(uri), _place(name, digest)
     where = registry.place(place)
     try:
-        found = Statistics.from_json(_parsed(registry.read(place), where), where=where)
+        statistics = Statistics.from_json(_parsed(registry.read(place), where), where=where)
     except OSError as error:
         raise UsageError(f"{uri}: cannot be read ({error})") from error
-    if found.digest() != digest:
-        raise StatsError(f"{where}: its content has the digest {found.digest()}, not that of its name")
-    return found
+    if statistics.digest() != digest:
+        raise StatsError(f"{where}: has the digest {statistics.digest()}, which does not match its file name")
+    return statistics
 
 
 def _place(name: str, digest: str) -> str:

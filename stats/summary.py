@@ -1,4 +1,4 @@
-"""What is known of one vector's numbers: count, moments, range and quantiles of each dimension, with its Space."""
+"""`Summary`: the statistics of one vector by dimension, with its Space."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
@@ -14,14 +14,14 @@ from stats.quantiles import ALL, DIMENSION, FIRST, Histogram, numbers
 
 QUANTILES = {"q01": 0.01, "q02": 0.02, "q10": 0.1, "q50": 0.5, "q90": 0.9, "q98": 0.98, "q99": 0.99}
 FIGURES = ("mean", "std", "min", "max", *QUANTILES)
-BINS = 12  # of the sketch
-NARROW = 1e-2  # a range of this part of the values is nearly none: openpi#814 had 0.001 about 1.6, and 0 became -3200
+BINS = 12  # number of bins in the sketch
+NARROW = 1e-2  # relative range that is too narrow; openpi#814 had 0.001 at 1.6, which normalized 0 to -3200
 Flag: TypeAlias = Literal["constant", "narrow"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Summary:
-    """The statistics of N vectors in one Space; arrays are [D], for action chunks [H, D], float64."""
+    """The statistics of N vectors in one Space; arrays are float64, [D], or [H, D] for action chunks."""
 
     space: Space
     count: int
@@ -36,14 +36,12 @@ class Summary:
     q90: Array
     q98: Array
     q99: Array
-    mask: Array  # bool: what trainers normalize; as in OpenVLA, an action's gripper is not
-    sketch: (
-        Array  # [..., BINS]: about how many values lie in each twelfth from q01 to q99, or beyond an end; for drawing
-    )
+    mask: Array  # bool: whether trainers normalize it; False for an action's gripper, as in OpenVLA
+    sketch: Array  # [..., BINS]: approximate histogram from q01 to q99; values outside count in the end bins
 
     @classmethod
     def of(cls, space: Space, moments: Moments, *, quantiles: Array, histogram: Histogram, is_action: bool) -> Self:
-        """Put together what the passes found: `quantiles` [7, D or H * D], the `histogram` of the first pass."""
+        """Build it from moments, `quantiles` [7, D or H * D] and the `histogram` of the first pass."""
         shape = (-1, len(space)) if len(moments.low) > len(space) else (len(space),)
         figures = {
             "mean": moments.mean,
@@ -62,7 +60,7 @@ class Summary:
         )
 
     def __post_init__(self) -> None:
-        """Refuse figures that are not those of this Space."""
+        """Raise StatsError for arrays that do not fit the Space or are not finite."""
         for name in (*FIGURES, "mask"):
             figures = getattr(self, name)
             if figures.shape[-1:] != (len(self.space),) or not np.isfinite(figures).all():
@@ -70,21 +68,21 @@ class Summary:
 
     @property
     def flags(self) -> dict[str, Flag]:
-        """Name the dimensions that cannot be normalized, or hardly: `constant`, or a `narrow` q01 to q99."""
+        """The dimensions that are hard to normalize: `constant`, or with a `narrow` range from q01 to q99."""
         is_constant = np.atleast_2d(self.min == self.max).all(axis=0)
         narrow = is_narrow(self.q01, self.q99, scale=self.std)
-        found = np.where(is_constant, "constant", np.where(narrow, "narrow", ""))
-        return {dim.name: flag for dim, flag in zip(self.space.dims, found.tolist(), strict=True) if flag}
+        flags = np.where(is_constant, "constant", np.where(narrow, "narrow", ""))
+        return {dim.name: flag for dim, flag in zip(self.space.dims, flags.tolist(), strict=True) if flag}
 
     def to_json(self) -> dict[str, Any]:
-        """Give the form of `meta/stats.json`."""
+        """Return the JSON form used in `meta/stats.json`."""
         arrays = {name: getattr(self, name).tolist() for name in (*FIGURES, "mask", "sketch")}
         head = {"space": self.space.to_json(), "space_digest": self.space.digest(), "count": self.count}
         return {**head, **arrays, "flags": self.flags}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:
-        """Read `to_json` back."""
+        """Read the result of `to_json`."""
         arrays = {
             field.name: np.array(data[field.name]) for field in fields(cls) if field.name not in {"space", "count"}
         }
@@ -92,13 +90,13 @@ class Summary:
 
 
 def is_narrow(low: Array, high: Array, *, scale: Array | float) -> Array:
-    """Say which dimensions, [D], have hardly any range for their size, which is that of the bounds or of `scale`."""
+    """Whether the range of each dimension, [D], is tiny compared to the size of its bounds or to `scale`."""
     size = np.maximum(np.maximum(np.abs(low), np.abs(high)), scale)
     return np.asarray(np.atleast_2d(high - low <= NARROW * size).any(axis=0))
 
 
 def _sketch(histogram: Histogram, low: Array, high: Array) -> Array:
-    """Count roughly, [D, BINS], from the first pass: each of its buckets as a whole goes by its middle."""
+    """Compute an approximate histogram, [D, BINS], from the first pass; a bucket's values count at its middle."""
     dimension = (histogram.keys >> DIMENSION).astype(np.int64)
     middle = histogram.keys.astype(np.uint32) << np.uint32(ALL - FIRST) | np.uint32(1 << 15)
     values = numbers(middle).astype(np.float64)

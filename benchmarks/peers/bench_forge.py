@@ -1,6 +1,6 @@
-"""Convert the same RLDS with forge-robotics, which runs in an environment of its own; `--forge` names its Python.
+"""Convert the same RLDS with forge-robotics, which needs a separate environment; `--forge` is its Python.
 
-It is made by `python3.11 -m venv FORGE` and
+Create it with `python3.11 -m venv FORGE` and
 `FORGE/bin/pip install 'forge-robotics[rlds,lerobot,video]==0.2.0' 'tensorflow-cpu==2.21.*' pillow`.
 """
 
@@ -16,12 +16,12 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from harness import HERE, Side, Trial, arguments, compare, generate, publish, run_side, table
 
-FORGE = "OXE_TOOLS_BENCH_FORGE"  # the variable that may name the other environment's Python
-FILES, EPISODES = 2, 28  # of set B: forge takes its time
+FORGE = "OXE_TOOLS_BENCH_FORGE"  # environment variable for the other environment's Python
+FILES, EPISODES = 2, 28  # part of set B, because forge is slow
 
 
 def prepare(data: Path, _: str) -> Trial:
-    """Write set F: the first files of set B."""
+    """Write set F, the first files of set B."""
     return Trial(work=lambda: _write(data))
 
 
@@ -40,8 +40,8 @@ def _write(data: Path) -> None:
 
 
 def ours(data: Path, _: str) -> Trial:
-    """Convert into our format."""
-    from pipelines.beam import run  # noqa: F401 - imports are not measured
+    """Convert to our format."""
+    from pipelines.beam import run  # noqa: F401 - so that the import is not measured
     from pipelines.convert.convert import convert
     from schemas.declarations import catalog
 
@@ -51,8 +51,8 @@ def ours(data: Path, _: str) -> Trial:
 
 
 def ours_lerobot(data: Path, _: str) -> Trial:
-    """Convert, and export to LeRobot v3 with the settings that forge has: x264's preset medium, crf 23, its own GOP."""
-    from pipelines.beam import run  # noqa: F401 - imports are not measured
+    """Convert, and export to LeRobot v3 with forge's settings: x264's preset medium, crf 23, its default GOP."""
+    from pipelines.beam import run  # noqa: F401 - so that the import is not measured
     from pipelines.convert.convert import convert
     from pipelines.export.plan import ExportOptions
     from pipelines.export.run import export
@@ -72,19 +72,19 @@ def ours_lerobot(data: Path, _: str) -> Trial:
 
 
 def forge_rlds(data: Path, _: str) -> Trial:
-    """Convert into RLDS again, forge's fastest output with images."""
+    """Convert to RLDS again, forge's fastest output with images."""
     return _forge(data, "rlds")
 
 
 def forge_lerobot(data: Path, _: str) -> Trial:
-    """Convert into LeRobot v3: Parquet for the numbers, one H.264 video per episode and camera."""
+    """Convert to LeRobot v3: Parquet for the numbers, one H.264 video per episode and camera."""
     return _forge(data, "lerobot-v3")
 
 
 def _forge(data: Path, target: str) -> Trial:
-    import tensorflow_datasets  # noqa: F401 - imports are not measured
-    from forge.config.models import ConversionConfig  # type: ignore[import-not-found]
-    from forge.convert.converter import Converter  # type: ignore[import-not-found]
+    import tensorflow_datasets  # noqa: F401 - so that the import is not measured
+    from forge.config.models import ConversionConfig  # type: ignore[import-not-result]
+    from forge.convert.converter import Converter  # type: ignore[import-not-result]
 
     out = _emptied(data)
     converter = Converter(ConversionConfig(fps=5.0, fail_on_error=True))
@@ -103,9 +103,9 @@ def _emptied(data: Path) -> Path:
 
 
 def _found(out: Path, column: str | None) -> dict[str, float | str | int]:
-    """Say how large the output is, and digest its actions."""
+    """Return the size of the output and a hash of its actions."""
     size = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
-    found: dict[str, float | str | int] = {"mb": round(size / 1e6, 1)}
+    result: dict[str, float | str | int] = {"mb": round(size / 1e6, 1)}
     if column:
         import numpy as np
         import pyarrow.parquet as pq
@@ -115,15 +115,15 @@ def _found(out: Path, column: str | None) -> dict[str, float | str | int]:
             for path in sorted((out / "data").rglob("*.parquet"))
             for row in pq.read_table(path, columns=[column])[column].to_pylist()
         ]
-        found |= {"steps": len(rows), "actions": hashlib.sha256(np.array(rows, np.float32).tobytes()).hexdigest()}
-    return found
+        result |= {"steps": len(rows), "actions": hashlib.sha256(np.array(rows, np.float32).tobytes()).hexdigest()}
+    return result
 
 
 SIDES: dict[str, Side] = {side.__name__: side for side in (prepare, ours, ours_lerobot, forge_rlds, forge_lerobot)}
 
 
 def main() -> None:
-    """Compare, or be one side."""
+    """Compare all sides, or run one of them."""
     parser = argparse.ArgumentParser(add_help=False)
     parser.add_argument("--forge", default=os.environ.get(FORGE))
     known, sys.argv[1:] = parser.parse_known_args()

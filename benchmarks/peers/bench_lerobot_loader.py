@@ -1,7 +1,7 @@
-"""Random frames of the same recordings: the loader against LeRobot's dataset with videos, in an environment of its own.
+"""Random frames of the same recordings: the loader against LeRobot's dataset with videos in a separate environment.
 
-It is made by `python3.11 -m venv LEROBOT` and `LEROBOT/bin/pip install lerobot==0.4.4`; `--lerobot` names its Python.
-torchcodec, LeRobot's own decoder, needs FFmpeg's libraries where the linker finds them (LD_LIBRARY_PATH).
+Create it with `python3.11 -m venv LEROBOT` and `LEROBOT/bin/pip install lerobot==0.4.4`; `--lerobot` is its Python.
+torchcodec, LeRobot's decoder, needs FFmpeg's libraries on the linker's path (LD_LIBRARY_PATH).
 """
 
 import argparse
@@ -17,15 +17,15 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from harness import Side, Trial, arguments, at_least, compare, fresh, publish, run_side, table
 
-LEROBOT = "OXE_TOOLS_BENCH_LEROBOT"  # the variable that may name the other environment's Python
+LEROBOT = "OXE_TOOLS_BENCH_LEROBOT"  # environment variable for the other environment's Python
 COUNT, WARM, BATCH, SEED = 800, 100, 16, 3
 CODECS = ("h264", "av1")
-DECODERS = {"pyav": "av", "torchcodec": "torchcodec"}  # what is imported for each
+DECODERS = {"pyav": "av", "torchcodec": "torchcodec"}  # decoder -> module to import
 GOAL = 3.0
 
 
 def prepare(data: Path, _: str) -> Trial:
-    """Convert set L, and export its view as LeRobot v3 with videos."""
+    """Convert set L and export its view to LeRobot v3 with videos."""
     from loader_sets import frames
 
     from pipelines.export.plan import ExportOptions
@@ -46,7 +46,7 @@ def prepare(data: Path, _: str) -> Trial:
 
 
 def ours(data: Path, _: str) -> Trial:
-    """Take batches of the loader, images as large as they are."""
+    """Read batches from the loader, with images in their original size."""
     from finetune.data.loader import Loader, Reading
     from finetune.data.preprocessing import Preprocessing
 
@@ -59,7 +59,7 @@ def ours(data: Path, _: str) -> Trial:
 
 
 def ours_items(data: Path, _: str) -> Trial:
-    """Take items of torch_dataset, which are LeRobot's: tensors, images as float32."""
+    """Read items from `torch_dataset`, which are like LeRobot's: tensors, with images as float32."""
     import torch
 
     from oxe_tools import torch_dataset
@@ -69,7 +69,7 @@ def ours_items(data: Path, _: str) -> Trial:
 
 
 def lerobot(data: Path, _: str, *, codec: str, decoder: str) -> Trial:
-    """Take items of LeRobot's dataset."""
+    """Read items from LeRobot's dataset."""
     import torch
     from lerobot.datasets.lerobot_dataset import LeRobotDataset  # type: ignore[import-not-found]
 
@@ -79,7 +79,7 @@ def lerobot(data: Path, _: str, *, codec: str, decoder: str) -> Trial:
 
 
 def _items(frames: Any) -> Trial:
-    rng = random.Random(SEED)  # noqa: S311 - no secret
+    rng = random.Random(SEED)  # noqa: S311 - not for security
     picks = [rng.randrange(len(frames)) for _ in range(WARM + COUNT)]
     for pick in picks[:WARM]:
         frames[pick]
@@ -99,7 +99,7 @@ SIDES: dict[str, Side] = {"prepare": prepare, "ours": ours, "ours_items": ours_i
 
 
 def _usable(python: str) -> list[str]:
-    """Name the sides whose decoder can be loaded there."""
+    """List the sides whose decoder is installed there."""
     tried = {name: [python, "-c", f"import {what}"] for name, what in DECODERS.items()}
     runs = {name: subprocess.run(command, capture_output=True, check=False) for name, command in tried.items()}
     found = [name for name, run in runs.items() if not run.returncode]
@@ -107,7 +107,7 @@ def _usable(python: str) -> list[str]:
 
 
 def main() -> None:
-    """Compare, or be one side."""
+    """Compare all sides, or run one of them."""
     parser = argparse.ArgumentParser(add_help=False)
     parser.add_argument("--lerobot", default=os.environ.get(LEROBOT))
     known, sys.argv[1:] = parser.parse_known_args()

@@ -1,4 +1,4 @@
-"""What OpenVLA does to an image, in TensorFlow's ops: dlimp's resizing and augmentation with OpenVLA's figures."""
+"""OpenVLA's image pipeline in TensorFlow's ops: dlimp's resizing and augmentation with OpenVLA's parameters."""
 
 from typing import Any
 

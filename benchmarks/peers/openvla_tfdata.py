@@ -1,8 +1,8 @@
-"""OpenVLA's way from RLDS to a batch, in tf.data: written for the benchmark from what its loader does, step by step.
+"""OpenVLA's data pipeline from RLDS to a batch in tf.data, reimplemented for the benchmark step by step.
 
-Left out, which makes it cheaper than the original: relabelling of goals, checks for empty image strings, a table of
-lookups for unlabelled episodes, and the way through PIL and torch sample by sample. Images stay strings until after the
-shuffle, as there.
+It is cheaper than the original, because it lacks the relabelling of goals, the checks for empty image strings, the
+lookup table for unlabelled episodes, and the conversion of samples through PIL and torch. As in the original, images
+stay encoded until after the shuffle.
 """
 
 from collections.abc import Mapping
@@ -19,7 +19,7 @@ Bounds = Mapping[str, list[float]]  # q01, q99, min, max, mask
 def frames(
     folder: Path, bounds: Mapping[str, Bounds], *, augment: bool, batch: int, shuffle: int, parallel: int
 ) -> tf.data.Dataset:
-    """Read the RLDS in a folder over and over: batches of frames; with `shuffle` 0 once, in order."""
+    """Read the RLDS in a folder repeatedly, as batches of frames; with `shuffle` 0 once and in order."""
     dataset = _trajectories(folder, once=not shuffle)
     dataset = dataset.map(lambda steps: _standardized(steps, bounds), num_parallel_calls=parallel)
     dataset = dataset.map(_chunked, num_parallel_calls=parallel)
@@ -30,13 +30,13 @@ def frames(
         dataset = dataset.interleave(flat, cycle_length=parallel, num_parallel_calls=parallel).shuffle(shuffle)
     dataset = dataset.map(lambda frame: _pictured(frame, augment=augment), num_parallel_calls=parallel)
     options = tf.data.Options()
-    options.autotune.ram_budget = 1 << 30  # as OpenVLA has it
+    options.autotune.ram_budget = 1 << 30  # OpenVLA's value
     options.deterministic = not shuffle
     return dataset.batch(batch).with_options(options)
 
 
 def _trajectories(folder: Path, *, once: bool) -> tf.data.Dataset:
-    """Give whole episodes with undecoded images, numbered."""
+    """Return numbered episodes with undecoded images."""
     dataset = tfds.builder_from_directory(str(folder)).as_dataset(
         split="train",
         decoders={"steps": tfds.decode.SkipDecoding()},
@@ -49,7 +49,7 @@ def _trajectories(folder: Path, *, once: bool) -> tf.data.Dataset:
 
 
 def _standardized(steps: dict[str, Any], bounds: Mapping[str, Bounds]) -> dict[str, Any]:
-    """Drop the first step, make actions of achieved deltas, rename, normalize, as OpenVLA does with BridgeData."""
+    """Drop the first step, compute achieved deltas, rename and normalize, as OpenVLA does for BridgeData."""
     number, steps = steps["episode"], {key: value for key, value in steps.items() if key != "episode"}
     steps = tf.nest.map_structure(lambda x: x[1:], steps)
     state, gripper = steps["observation"]["state"], _binarized(steps["action"][:, -1])
@@ -72,7 +72,7 @@ def _standardized(steps: dict[str, Any], bounds: Mapping[str, Bounds]) -> dict[s
 
 
 def _binarized(gripper: Any) -> Any:
-    """Say open or closed; what lies in between is what comes next."""
+    """Binarize the gripper; values in between take the next binary value."""
     opened, closed = gripper > 0.95, gripper < 0.05
     between = tf.logical_not(tf.logical_or(opened, closed))
     certain = tf.cast(opened, tf.float32)
@@ -84,7 +84,7 @@ def _binarized(gripper: Any) -> Any:
 
 
 def _normalized(x: Any, bounds: Bounds) -> Any:
-    """Bring the quantiles to -1 and 1 where the mask says so, and clip; what is constant becomes 0."""
+    """Map the quantiles to -1 and 1 where the mask is true, and clip; constant dimensions become 0."""
     low, high = tf.constant(bounds["q01"], tf.float32), tf.constant(bounds["q99"], tf.float32)
     scaled = tf.clip_by_value(2 * (x - low) / (high - low + 1e-8) - 1, -1, 1)
     constant = tf.constant(bounds["min"]) == tf.constant(bounds["max"])
@@ -92,7 +92,7 @@ def _normalized(x: Any, bounds: Bounds) -> Any:
 
 
 def _chunked(trajectory: dict[str, Any]) -> dict[str, Any]:
-    """Gather windows of one observation and one action."""
+    """Build windows of one observation and one action."""
     length = tf.shape(trajectory["action"])[0]
     window = tf.broadcast_to(tf.range(0, 1), [length, 1]) + tf.range(length)[:, None]
     chosen = tf.maximum(window, 0)
@@ -102,7 +102,7 @@ def _chunked(trajectory: dict[str, Any]) -> dict[str, Any]:
 
 
 def _pictured(frame: dict[str, Any], *, augment: bool) -> dict[str, Any]:
-    """Decode and resize the one image of a frame, and augment it."""
+    """Decode, resize and augment the image of a frame."""
     image = resized(tf.io.decode_jpeg(frame["observation"]["image_primary"][0], channels=3))
     if augment:
         image = augmented(image, tf.random.uniform([2], maxval=tf.int32.max, dtype=tf.int32))

@@ -13,7 +13,7 @@ from schemas.mixture import filters
 from schemas.source import Array
 from schemas.spaces import Space
 from schemas.store import columns
-from schemas.store.columns import ROWS, STATE, Run, Span, StoredSteps
+from schemas.store.columns import ROWS, STATE, EpisodeRun, Span, StoredSteps
 from schemas.store.dataset import Dataset
 from schemas.views.views import View
 
@@ -142,7 +142,7 @@ def _opened(folder: Folder, manifest: str) -> Dataset:
     return dataset
 
 
-def _stored(run: Run) -> Found:
+def _stored(run: EpisodeRun) -> Found:
     """Take the vectors of all episodes of a run at once."""
     rows = _rows(run.starts, run.lengths)
     return {name: run.columns[column][rows] for name, column in VECTORS.items() if column in run.columns}

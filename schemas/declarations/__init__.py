@@ -1,1 +1,1 @@
-"""What a dataset's numbers are and where they lie: declarations in TOML, their expressions and their ops."""
+"""Declarations in TOML: where a dataset's values are and what they mean, with their expressions and ops."""

@@ -1,4 +1,4 @@
-"""The key `action` of a declaration: expressions for each part or, where none was recorded, its derivation."""
+"""The key `action` of a declaration: an expression for each part, or how to derive the action from the state."""
 
 from typing import Annotated, Any, TypeAlias, get_args
 
@@ -8,21 +8,21 @@ from schemas.declarations.derive import Derivation, derived_space
 from schemas.declarations.tables import Expression, Model, SpaceSpec
 
 MISSING = (
-    "action: missing; say where the commands are or, if none were recorded, how the state gives them: "
+    "action: is required; give an expression for each part or, if no commands were recorded, derive it from the state: "
     "action = { derive = 'next_state' } (the state of the next step) or "
-    "{ derive = 'achieved_delta' } (the change of the pose until the next step)"
+    "{ derive = 'achieved_delta' } (the change of pose until the next step)"
 )
 TAGS = ("expressions", "derived")
 
 
 class Derived(Model):
-    """An action that the source does not hold, in place of its expressions."""
+    """An action that is derived from the state because the source has none."""
 
     derive: Derivation
 
 
 def is_derived(action: Any) -> bool:
-    """Say whether an action, parsed or as TOML has it, is derived."""
+    """Whether an action, parsed or as read from TOML, is derived."""
     return isinstance(action, Derived) or (isinstance(action, dict) and "derive" in action)
 
 
@@ -33,7 +33,7 @@ Action: TypeAlias = Annotated[
 
 
 def with_derived_space(data: Any) -> Any:
-    """Give a declaration's derived action the Space that follows from the state's, as the embodiment's `action`."""
+    """Set the embodiment's `action` Space from its `state` Space, if the declaration derives the action."""
     match data:
         case {"action": {"derive": word}, "embodiment": dict(embodiment)} if word in get_args(Derivation):
             action = _space(word, embodiment.get("state"))
@@ -44,9 +44,9 @@ def with_derived_space(data: Any) -> Any:
 
 
 def _space(derivation: Derivation, state: Any) -> dict[str, Any] | None:
-    """Describe the Space of a derived action; None where the state's description is itself wrong."""
+    """Describe the Space of a derived action; None if the state's Space is invalid."""
     if not state:
-        raise ValueError(f"action.derive: '{derivation}' is made from the state, and the embodiment has none")
+        raise ValueError(f"action.derive: '{derivation}' needs a state, and the embodiment has none")
     try:
         declared = SpaceSpec.model_validate(state)
     except ValidationError:

@@ -1,4 +1,4 @@
-"""The declarations that ship with the package, and how a name, a file or a folder is turned into one."""
+"""Find and load declarations: by name among those in the package, or from a file or folder."""
 
 from functools import cache
 from os.path import relpath
@@ -11,8 +11,8 @@ from schemas.declarations.tables import EmbodimentSpec
 from schemas.errors import SpecError, did_you_mean
 
 HERE = Path(__file__).parents[1]
-DECLARATION = "oxe_spec.toml"  # what an exported dataset calls its own
-UNDECLARED = (  # of Open X-Embodiment; nobody has published how to read their actions
+DECLARATION = "oxe_spec.toml"  # the file name of an exported dataset's declaration
+UNDECLARED = (  # datasets of Open X-Embodiment whose actions are not documented anywhere
     *("bridge_data_msr", "conq_hose_manipulation", "eth_agent_affordances", "io_ai_tech", "mimic_play"),
     *("plex_robosuite", "robo_ai_u_r5e", "spoc", "tidybot", "usc_cloth_sim_converted_externally_to_rlds"),
     *("utokyo_saytap_converted_externally_to_rlds", "vima_converted_externally_to_rlds"),
@@ -20,47 +20,47 @@ UNDECLARED = (  # of Open X-Embodiment; nobody has published how to read their a
 
 
 def dataset_names() -> tuple[str, ...]:
-    """List the datasets declared here."""
+    """List the datasets declared in the package."""
     return tuple(sorted(path.stem for path in (HERE / "datasets").glob("*.toml")))
 
 
 def dataset(target: str) -> DatasetSpec:
-    """Load a declaration: a shipped one by its name or alias, a TOML file, or a folder that holds `oxe_spec.toml`."""
-    if target in dataset_names():  # also where a folder, perhaps this dataset's own, has the same name
-        return _shipped(target)
+    """Load a declaration: a packaged one by its name or alias, a TOML file, or a folder with an `oxe_spec.toml`."""
+    if target in dataset_names():  # even if there is a folder with this name
+        return _packaged(target)
     path = Path(target)
     if _is_alias(target):
-        return _shipped(str(name_of(target)))
+        return _packaged(str(name_of(target)))
     if path.is_dir():
         below = sorted(path.glob(f"*/{DECLARATION}"))
         path = below[0] if len(below) == 1 and not (path / DECLARATION).is_file() else path / DECLARATION
         if not path.is_file():
-            raise SpecError(f"{target}: no {DECLARATION} in this folder; name a declaration and give --source {target}")
+            raise SpecError(f"{target}: no {DECLARATION} in this folder; name a declaration and use --source {target}")
     elif path.suffix != ".toml":
         if path.is_file():
-            raise SpecError(f"{target}: a declaration is a .toml file")
+            raise SpecError(f"{target}: is not a declaration; expected a .toml file")
         if target in UNDECLARED:
-            how = "nobody has published how to read its actions; write a declaration (docs/add-a-dataset.md)"
-            raise SpecError(f"'{target}' is of Open X-Embodiment, but not declared: {how}")
+            fix = "its actions are not documented; write a declaration (docs/add-a-dataset.md)"
+            raise SpecError(f"no declaration for the Open X-Embodiment dataset '{target}': {fix}")
         raise SpecError(f"unknown dataset '{target}'{did_you_mean(target, dataset_names())}")
     elif not path.is_file():
-        raise SpecError(f"{target}: no such declaration")
-    return _loaded(path)
+        raise SpecError(f"{target}: no such file")
+    return _load(path)
 
 
 def name_of(word: str) -> str | None:
-    """Name the shipped declaration that a name or an alias means, however it is punctuated, if there is one.
+    """Return the packaged declaration with this name or alias, if any; case and punctuation do not matter.
 
     >>> name_of("QT-Opt")
     'kuka'
     """
     if "/" in word:  # a path
         return None
-    return word if word in dataset_names() else _aliases().get(_plain(word))
+    return word if word in dataset_names() else _aliases().get(_alphanumeric(word))
 
 
 def _is_alias(target: str) -> bool:
-    """Say whether a word is an alias, also where a folder without a declaration has the same name."""
+    """Whether a word is an alias and not a file or a folder with a declaration."""
     path = Path(target)
     return name_of(target) is not None and not any(
         (path.is_file(), (path / DECLARATION).is_file(), *path.glob(f"*/{DECLARATION}"))
@@ -68,27 +68,27 @@ def _is_alias(target: str) -> bool:
 
 
 @cache
-def _shipped(name: str) -> DatasetSpec:
-    return _loaded(HERE / "datasets" / f"{name}.toml")
+def _packaged(name: str) -> DatasetSpec:
+    return _load(HERE / "datasets" / f"{name}.toml")
 
 
 @cache
 def _aliases() -> dict[str, str]:
-    """Find shipped declarations by their other names; a name that several have is nobody's."""
-    found: dict[str, list[str]] = {}
+    """Return the packaged declarations by alias; an alias of several datasets is left out."""
+    datasets: dict[str, list[str]] = {}
     for name in dataset_names():
-        declared = _shipped(name)
-        for other in {_plain(other) for other in (name, declared.tfds_name or name, *declared.aliases)}:
-            found.setdefault(other, []).append(name)
-    found |= {_plain(name): [name] for name in dataset_names()}
-    return {other: names[0] for other, names in found.items() if len(names) == 1}
+        dataset_spec = _packaged(name)
+        for other in {_alphanumeric(other) for other in (name, dataset_spec.tfds_name or name, *dataset_spec.aliases)}:
+            datasets.setdefault(other, []).append(name)
+    datasets |= {_alphanumeric(name): [name] for name in dataset_names()}
+    return {other: names[0] for other, names in datasets.items() if len(names) == 1}
 
 
-def _plain(word: str) -> str:
+def _alphanumeric(word: str) -> str:
     return "".join(filter(str.isalnum, word.casefold()))
 
 
-def _loaded(path: Path) -> DatasetSpec:
+def _load(path: Path) -> DatasetSpec:
     return spec.load(
         toml.read(path),
         where=str(path),
@@ -98,22 +98,22 @@ def _loaded(path: Path) -> DatasetSpec:
 
 
 def _tables(name: str, beside: Path, *, seen: tuple[Path, ...]) -> dict[str, Any]:
-    """Read the tables of the declaration that another one, in the folder `beside`, is like."""
+    """Read the tables of the declaration `name`, which a declaration in the folder `beside` extends by `like`."""
     path = HERE / "datasets" / f"{name}.toml" if name in dataset_names() else beside / name
     if path.resolve() in seen:
-        raise SpecError(f"{seen[0]}: like: '{name}': leads back to itself")
+        raise SpecError(f"{seen[0]}: like: '{name}' refers back to this file")
     if path.suffix != ".toml" or not path.is_file():
-        raise SpecError(f"{seen[0]}: like: '{name}': no such declaration{did_you_mean(name, dataset_names())}")
+        raise SpecError(f"{seen[0]}: like: no declaration '{name}'{did_you_mean(name, dataset_names())}")
     tables = spec.merged(
         toml.read(path),
         where=str(path),
         like=lambda other: _tables(other, path.parent, seen=(*seen, path.resolve())),
     )
-    return tables if name in dataset_names() else _seen_from(beside, tables, path.parent)
+    return tables if name in dataset_names() else _relative_to(beside, tables, path.parent)
 
 
-def _seen_from(beside: Path, tables: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """Rewrite the files that tables name relative to `folder`, so that they are found from `beside`."""
+def _relative_to(beside: Path, tables: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """Rewrite the file names in `tables`, which are relative to `folder`, to be relative to `beside`."""
     moved, source = dict(tables), tables.get("source")
     named = tables.get("embodiment")
     if isinstance(named, str) and named not in _embodiments():
@@ -128,9 +128,9 @@ def _embodiments() -> list[str]:
     return sorted(path.stem for path in (HERE / "embodiments").glob("*.toml"))
 
 
-def source_of(target: str, declared: DatasetSpec) -> str | None:
-    """Say where the recordings of `dataset(target)` are; a relative `uri` is meant from the declaration's folder."""
-    path, uri = Path(target), declared.source.uri
+def source_of(target: str, dataset_spec: DatasetSpec) -> str | None:
+    """Return the URI of the recordings of `dataset(target)`; a relative `uri` starts at the declaration's folder."""
+    path, uri = Path(target), dataset_spec.source.uri
     if target in dataset_names() or _is_alias(target) or (uri and ("://" in uri or Path(uri).is_absolute())):
         return uri
     folder = path if path.is_dir() else path.parent
@@ -138,7 +138,7 @@ def source_of(target: str, declared: DatasetSpec) -> str | None:
 
 
 def embodiment(name: str, *, beside: Path = HERE) -> EmbodimentSpec:
-    """Load an embodiment: one declared here by its name, or a TOML file by its path from the folder `beside`."""
+    """Load an embodiment: a packaged one by name, or a TOML file by its path relative to the folder `beside`."""
     known = _embodiments()
     path = HERE / "embodiments" / f"{name}.toml" if name in known else beside / name
     if name not in known and (path.suffix != ".toml" or not path.is_file()):

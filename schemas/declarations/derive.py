@@ -1,4 +1,4 @@
-"""Actions that a source does not hold: made from the measured state, where the declaration says so."""
+"""Derive actions from the measured state, for datasets without recorded commands."""
 
 from dataclasses import replace
 from typing import Literal, TypeAlias
@@ -7,27 +7,27 @@ import numpy as np
 
 from schemas.declarations.rotations import to_euler, to_rotation
 from schemas.source import Array
-from schemas.spaces import DELTA, Space, no_pose
+from schemas.spaces import DELTA, Space, why_not_pose
 
 Derivation: TypeAlias = Literal["next_state", "achieved_delta"]
 
 
 def derived_space(derivation: Derivation, state: Space) -> Space | str:
-    """Say what an action derived from a state means, or why it cannot be derived."""
+    """Return the Space of an action derived from a state, or why it cannot be derived."""
     if derivation == "next_state":
         return replace(state, name="action", origin="achieved")
-    if problem := no_pose(state, {"absolute"}):
-        return f"'achieved_delta' takes a state with a pose, and the state {problem}"
+    if problem := why_not_pose(state, {"absolute"}):
+        return f"'achieved_delta' needs a pose in the state, and the state {problem}"
     if state.frame == "tool":
-        return "'achieved_delta' takes a pose in a fixed frame, and the state is in frame 'tool'"
+        return "'achieved_delta' needs a pose in a fixed frame, and the state is in frame 'tool'"
     dims = (*DELTA, *(state.dims[i] for i in state.indices("gripper")))
     return replace(state, name="action", dims=dims, rotation="euler_xyz", origin="achieved")
 
 
 def derived_action(derivation: Derivation, state: Array, space: Space) -> Array:
-    """Make [T, A] actions of the states [T, S]: the next state, or the change until it (p' = p + dp, R' = dR R).
+    """Compute [T, A] actions from states [T, S]: the next state, or the change until it (p' = p + dp, R' = dR R).
 
-    Grippers are those of the next state. The last step has no next: its action is to stay.
+    Grippers are those of the next state. The last action is to stay, because no state follows.
 
     >>> space = Space(name="s", dims=(), frame="none", rotation="none", gripper="none", origin="achieved")
     >>> derived_action("next_state", np.float32([[1], [2], [5]]), space).ravel().tolist()

@@ -1,4 +1,4 @@
-"""Where recordings are and in which format: the table `source` of a declaration, one class for each format."""
+"""The table `source` of a declaration, with the place and format of the recordings: one class per format."""
 
 from importlib.metadata import entry_points
 from typing import Annotated, Any, Literal, Self, TypeAlias
@@ -8,67 +8,69 @@ from pydantic import Discriminator, Field, StringConstraints, Tag, model_validat
 from schemas.declarations.tables import Model
 from schemas.errors import SpecError, did_you_mean
 
-GROUP = "oxe_tools.readers"  # of entry points: a format's name -> the class that reads it
+GROUP = "oxe_tools.readers"  # the entry point group: format name -> reader class
 
-Images = Annotated[str, StringConstraints(pattern=r"^(png|jpeg ([1-9][0-9]?|100))$")]  # how pixels are encoded
+Images = Annotated[str, StringConstraints(pattern=r"^(png|jpeg ([1-9][0-9]?|100))$")]  # the encoding of pixels
 Frames = Annotated[str, StringConstraints(pattern=r"^(hwc|chw)( rgba)?( 0\.\.(1|255))?$")]  # axes, alpha, range
-Mask = Annotated[str, StringConstraints(pattern=r"^([^/]+/)*[A-Za-z0-9_][A-Za-z0-9_.-]*$")]  # its last word is a split
+Mask = Annotated[
+    str, StringConstraints(pattern=r"^([^/]+/)*[A-Za-z0-9_][A-Za-z0-9_.-]*$")
+]  # the last part of the path names the split
 EMPTY: Any = Field(default_factory=dict)
 
 
 class SourceSpec(Model):
-    """What every format has; the other keys of a format say how its files are laid out."""
+    """The keys that every format has; its other keys describe the layout of its files."""
 
     format: str
     uri: str | None = None
     version: str | None = None
-    mirror: str | None = None  # another place that holds the same
+    mirror: str | None = None  # another place with the same files
 
     def layout(self) -> dict[str, Any]:
-        """Return the format's own keys, as JSON has them and without those that are left at their defaults."""
+        """Return the keys that only this format has, as JSON and without defaults."""
         return self.model_dump(mode="json", exclude=set(SourceSpec.model_fields), exclude_defaults=True)
 
 
 class RldsSource(SourceSpec):
-    """RLDS as `tensorflow-datasets` writes it; it describes itself."""
+    """RLDS as `tensorflow-datasets` writes it; the files describe their layout."""
 
     format: Literal["rlds"] = "rlds"
 
 
 class Hdf5Source(SourceSpec):
-    """HDF5 files with episodes as groups, or a file for each."""
+    """HDF5 files with one group or one file per episode."""
 
     format: Literal["hdf5"]
-    episodes: str | None = None  # a pattern of groups; "/": each file is one episode
-    files: str | None = None  # a pattern of files below `uri`
+    episodes: str | None = None  # pattern of groups; "/": each file is one episode
+    files: str | None = None  # pattern of files below `uri`
     ignore: tuple[str, ...] = ()  # paths that are not read
     per_episode: tuple[str, ...] = ()  # paths without a step axis
     drop_last: tuple[str, ...] = ()  # paths that have one step more than the others
     splits: tuple[Mask, ...] = ()  # lists of episodes inside the files
-    frames: dict[str, Frames] = EMPTY  # how datasets hold images, where that is not plain uint8 [T, H, W, C]
-    beside: dict[str, str] = EMPTY  # a per-episode field -> a pattern of a text file beside the HDF5 file
-    in_json: tuple[str, ...] = ()  # paths into texts of JSON, which become per-episode fields
-    videos: dict[str, str] = EMPTY  # a camera -> a pattern of a video beside the HDF5 file
-    images: Images | None = None  # for raw frames ("png" unless said) and videos ("jpeg 95")
+    frames: dict[str, Frames] = EMPTY  # layout of image datasets that are not plain uint8 [T, H, W, C]
+    beside: dict[str, str] = EMPTY  # per-episode field -> pattern of a text file next to the HDF5 file
+    in_json: tuple[str, ...] = ()  # paths into JSON texts that become per-episode fields
+    videos: dict[str, str] = EMPTY  # camera -> pattern of a video next to the HDF5 file
+    images: Images | None = None  # encoding of raw frames (default "png") and videos (default "jpeg 95")
 
     @model_validator(mode="after")
     def _says_where(self) -> Self:
         if self.episodes is None:
-            raise ValueError("episodes: missing; such as 'data/demo_*', or '/' where each file is one episode")
+            raise ValueError("episodes: is required, such as 'data/demo_*', or '/' if each file is one episode")
         names = [mask.rpartition("/")[2] for mask in self.splits]
         if names and (not self.episodes.strip("/") or len({*names, "rest"}) <= len(names)):
-            raise ValueError("splits: lists of groups with different names at their ends, none of them 'rest'")
+            raise ValueError("splits: needs lists of groups whose last names are unique and not 'rest'")
         return self
 
 
 class LerobotSource(SourceSpec):
-    """A LeRobotDataset, v2.0 to v3.0; it describes itself, but not always rightly."""
+    """A LeRobotDataset, v2.0 to v3.0; its files describe their layout, sometimes wrongly."""
 
     format: Literal["lerobot"]
     ignore: tuple[str, ...] = ()  # features that are not read
-    data_path: str | None = None  # where info.json has it wrong
+    data_path: str | None = None  # overrides a wrong info.json
     video_path: str | None = None
-    images: Images = "jpeg 95"  # for frames of videos
+    images: Images = "jpeg 95"  # encoding of video frames
 
 
 Stamp = Literal["log", "header"]
@@ -76,57 +78,57 @@ Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 class RosbagSource(SourceSpec):
-    """Bags of ROS messages and MCAP files: one bag is one episode, its topics resampled to one clock."""
+    """ROS bags and MCAP files: each bag is one episode, its topics resampled to one clock."""
 
     format: Literal["rosbag"]
-    clock: str | Positive | None = None  # a topic, or ticks in a second
+    clock: str | Positive | None = None  # a topic, or a rate in Hz
     topics: dict[str, Literal["nearest", "hold", "linear", "slerp", "once"]] = Field(default_factory=dict)
-    stamp: Stamp | dict[str, Stamp] = "log"  # which time a message has; of topics not named, that of its logging
+    stamp: Stamp | dict[str, Stamp] = "log"  # which of a message's times counts; "log" for topics not named
     max_skew: Positive | None = None  # seconds
-    disorder: Literal["refuse", "sort"] = "refuse"  # times that go back or repeat
-    only: tuple[str, ...] = ()  # topics or paths: nothing else is read
+    disorder: Literal["refuse", "sort"] = "refuse"  # for times that decrease or repeat
+    only: tuple[str, ...] = ()  # topics or paths to read, and no others
     ignore: tuple[str, ...] = ()  # topics or paths that are not read
-    ros: str | None = None  # a distribution, where the bags do not define their messages
-    files: str | None = None  # a pattern of files below `uri`, each of which is a bag
-    images: Images = "png"  # for raw frames
+    ros: str | None = None  # the ROS distribution, if the bags do not define their messages
+    files: str | None = None  # pattern of bag files below `uri`
+    images: Images = "png"  # encoding of raw frames
 
     @model_validator(mode="after")
     def _says_when(self) -> Self:
         if self.clock is None:
-            raise ValueError("clock: missing; a topic such as '/joint_states', each message of which is a step, or Hz")
+            raise ValueError("clock: is required: a topic such as '/joint_states', with a step per message, or Hz")
         return self
 
 
 class ZarrSource(SourceSpec):
-    """Zarr stores with the steps of all episodes one after the other, and where each episode ends."""
+    """Zarr stores with the steps of all episodes in one array and the end of each episode in another."""
 
     format: Literal["zarr"]
-    episode_ends: str = "meta/episode_ends"  # an array
-    steps: str = "data"  # the group whose arrays have a row for each step
-    files: str | None = None  # a pattern of stores below `uri`
+    episode_ends: str = "meta/episode_ends"  # path of the array of ends
+    steps: str = "data"  # path of the group whose arrays have a row per step
+    files: str | None = None  # pattern of stores below `uri`
     ignore: tuple[str, ...] = ()  # paths that are not read
-    frames: dict[str, Frames] = EMPTY  # how arrays hold images, where that is not plain uint8 [N, H, W, C]
-    fill: tuple[str, ...] = ()  # paths whose chunks may be missing: they hold the fill value
+    frames: dict[str, Frames] = EMPTY  # layout of image arrays that are not plain uint8 [N, H, W, C]
+    fill: tuple[str, ...] = ()  # paths whose missing chunks are read as the fill value
     images: Images = "png"
 
 
 class FolderSource(SourceSpec):
-    """A folder, or a file, for each episode."""
+    """One folder or file per episode."""
 
     format: Literal["folder"]
-    episodes: str = Field(min_length=1)  # a pattern of folders or files
+    episodes: str = Field(min_length=1)  # pattern of folders or files
     ignore: tuple[str, ...] = ()  # paths that are not read
     per_episode: tuple[str, ...] = ()  # paths without a step axis
     drop_last: tuple[str, ...] = ()  # paths that have one step more than the others
-    unnumbered: tuple[str, ...] = ()  # image folders in whose names a gap between numbers is no lost frame
-    ignore_lines: str | None = None  # a pattern of lines of text files
-    images: Images | None = None  # for raw frames ("png" unless said) and videos ("jpeg 95")
+    unnumbered: tuple[str, ...] = ()  # image folders where a gap in the numbers does not mean a missing frame
+    ignore_lines: str | None = None  # pattern of lines in text files that are not read
+    images: Images | None = None  # encoding of raw frames (default "png") and videos (default "jpeg 95")
 
 
 class PluginSource(SourceSpec):
-    """A format that another package reads: an entry point of `GROUP` has the format's name."""
+    """A format that another package reads; the entry point in `GROUP` has the format's name."""
 
-    options: dict[str, Any] = Field(default_factory=dict)  # what its reader takes besides the place
+    options: dict[str, Any] = Field(default_factory=dict)  # further arguments of its reader
 
 
 OURS: dict[str, type[SourceSpec]] = {
@@ -158,7 +160,7 @@ AnySource: TypeAlias = Annotated[
 
 
 def check_format(form: str, *, where: str) -> None:
-    """Refuse a format that nobody reads: neither we nor an installed package."""
+    """Raise SpecError if neither oxe-tools nor an installed package reads the format."""
     if form not in OURS:
         known = {*OURS, *(entry.name for entry in entry_points(group=GROUP))}
         if form not in known:

@@ -1,4 +1,4 @@
-"""Gripper commands over time: scans along the steps of an episode, each column by itself, without a loop per step."""
+"""Ops on gripper commands over the steps of an episode; each column is handled by itself."""
 
 import math
 
@@ -6,14 +6,14 @@ import numpy as np
 
 from schemas.source import Array
 
-OPEN, CLOSED, EVENT = 0.95, 0.05, 0.1  # the thresholds of OpenVLA and Octo, all strict
+OPEN, CLOSED, EVENT = 0.95, 0.05, 0.1  # thresholds of OpenVLA and Octo; values must be past them
 
 
 def binarize_gripper(x: Array, trailing: float = math.nan) -> Array:
-    """Make each value 0 or 1 (above 0.95 open, below 0.05 closed); those in between take the next settled value.
+    """Binarize to 1 (open, above 0.95) or 0 (closed, below 0.05); values in between take the next binary value.
 
-    A trailing run in between keeps the raw last value, or becomes `trailing`; NaN is in between. Source: OpenVLA and
-    Octo, `binarize_gripper_actions`; Remix's is `binarize_gripper(0)`.
+    Values in between at the end become the raw last value, or `trailing`. NaN counts as in between. Source: OpenVLA
+    and Octo, `binarize_gripper_actions`; Remix uses `binarize_gripper(0)`.
 
     >>> binarize_gripper(np.float32([[1], [1], [0.6], [0.3], [0], [0]])).ravel().tolist()
     [1.0, 1.0, 0.0, 0.0, 0.0, 0.0]
@@ -27,10 +27,10 @@ def binarize_gripper(x: Array, trailing: float = math.nan) -> Array:
 
 
 def rel2abs_gripper(x: Array, threshold: float = EVENT) -> Array:
-    """Turn commands to close (+1), to open (-1) and to stay (0) into the state they lead to: 1 open, 0 closed.
+    """Convert commands to close (+1), open (-1) or stay (0) into the resulting state: 1 open, 0 closed.
 
-    Before the first event the gripper is in the opposite of what that event asks for; without any event it is open.
-    Source: OpenVLA and Octo, `rel2abs_gripper_actions`; Remix's is `rel2abs_gripper | invert`.
+    Before the first command to move, the gripper is in the opposite state; without such a command it is open. Source:
+    OpenVLA and Octo, `rel2abs_gripper_actions`; Remix uses `rel2abs_gripper | invert`.
 
     >>> rel2abs_gripper(np.float32([[0], [1], [0], [-1], [0]])).ravel().tolist()
     [1.0, 0.0, 0.0, 1.0, 1.0]

@@ -1,7 +1,7 @@
-"""The ops that any declaration may use: small, pure, vectorized functions.
+"""The ops of declarations: small, pure, vectorized functions.
 
-Array ops take [T, k] float32 and stand behind `|` in an expression. Step ops take all per-step arrays of an episode and
-stand in a view's `before` and `after`. To add one, write the function and enter it in `vocabulary.py`.
+Array ops take [T, k] float32 and follow a `|` in an expression. Step ops take all per-step arrays of an episode and are
+used in a view's `before` and `after`. To add an op, write the function and list it in `vocabulary.py`.
 """
 
 from collections.abc import Mapping
@@ -11,15 +11,15 @@ import numpy as np
 from schemas.declarations.rotations import from_euler, matrices, to_euler, to_rotation
 from schemas.source import Array
 
-Steps = Mapping[str, Array]  # path -> T values; ROW says which stored step each one came from
+Steps = Mapping[str, Array]  # path -> T values; ROW has the index of each one's stored step
 ROW = "#row"
-GIMBAL = 1e-6  # how near to 1 the sine of the pitch counts as 90 degrees
+GIMBAL = 1e-6  # tolerance for a pitch of 90 degrees, on its sine
 
 # Numbers
 
 
 def clip(x: Array, low: float, high: float) -> Array:
-    """Limit to [low, high].
+    """Clip to [low, high].
 
     >>> clip(np.float32([[-1], [0.4]]), 0, 1).ravel().tolist()
     [0.0, 0.4000000059604645]
@@ -28,7 +28,7 @@ def clip(x: Array, low: float, high: float) -> Array:
 
 
 def invert(x: Array) -> Array:
-    """Swap 0 and 1; nothing is clipped.
+    """Swap 0 and 1 (1 - x), without clipping.
 
     >>> invert(np.float32([[0], [1]])).ravel().tolist()
     [1.0, 0.0]
@@ -37,7 +37,7 @@ def invert(x: Array) -> Array:
 
 
 def scale(x: Array, factor: float) -> Array:
-    """Multiply, e.g. millimetres to metres by 1/1000.
+    """Multiply by a factor, such as 1/1000 for millimetres to metres.
 
     >>> scale(np.float32([[50]]), 1 / 1000).ravel().tolist()
     [0.05000000074505806]
@@ -46,7 +46,7 @@ def scale(x: Array, factor: float) -> Array:
 
 
 def shift(x: Array, offset: float) -> Array:
-    """Add. `shift(1) | scale(1/2)` maps [-1, 1] to [0, 1].
+    """Add an offset. `shift(1) | scale(1/2)` maps [-1, 1] to [0, 1].
 
     >>> shift(np.float32([[-1]]), 1).ravel().tolist()
     [0.0]
@@ -55,7 +55,7 @@ def shift(x: Array, offset: float) -> Array:
 
 
 def deg2rad(x: Array) -> Array:
-    """Turn degrees into radians.
+    """Convert degrees to radians.
 
     >>> deg2rad(np.float32([[180]])).ravel().tolist()
     [3.1415927410125732]
@@ -64,7 +64,7 @@ def deg2rad(x: Array) -> Array:
 
 
 def wrap_pi(x: Array) -> Array:
-    """Bring angles in radians into [-pi, pi).
+    """Wrap angles in radians to [-pi, pi).
 
     >>> wrap_pi(np.float32([[-6.2]])).round(3).tolist()
     [[0.08299999684095383]]
@@ -74,7 +74,7 @@ def wrap_pi(x: Array) -> Array:
 
 
 def constant(x: Array, value: float, count: int) -> Array:
-    """Give `count` columns of one number instead, for dimensions that a robot does not have.
+    """Return `count` columns of one number, for dimensions that a robot does not have.
 
     >>> constant(np.float32([[7], [8]]), 0, 2).tolist()
     [[0.0, 0.0], [0.0, 0.0]]
@@ -95,9 +95,9 @@ def permute(x: Array, *order: int) -> Array:
 
 
 def quat_xyzw_to_euler(x: Array) -> Array:
-    """Turn [T, 4] quaternions (x, y, z, w) into roll, pitch, yaw as tensorflow-graphics does: nothing is normalized.
+    """Convert [T, 4] quaternions (x, y, z, w) to roll, pitch, yaw like tensorflow-graphics, without normalizing them.
 
-    Where OpenVLA and Octo get NaN, because a quaternion is longer than 1, the pitch is that of the nearest rotation.
+    If a quaternion is longer than 1, for which OpenVLA and Octo compute NaN, the pitch is that of the nearest rotation.
     At a pitch of 90 degrees the yaw is 0.
 
     >>> quat_xyzw_to_euler(np.float32([[0, 0, 0, 2], [1, 0, 0, 0]])).round(4).tolist()
@@ -116,7 +116,7 @@ def quat_xyzw_to_euler(x: Array) -> Array:
 
 
 def rotvec_to_euler(x: Array) -> Array:
-    """Turn [T, 3] rotation vectors (axis times angle, radians) into roll, pitch, yaw.
+    """Convert [T, 3] rotation vectors (axis times angle, radians) to roll, pitch, yaw.
 
     >>> rotvec_to_euler(np.float32([[0, 0, 0.5]])).tolist()
     [[0.0, 0.0, 0.5]]
@@ -125,7 +125,7 @@ def rotvec_to_euler(x: Array) -> Array:
 
 
 def matrix_to_euler(x: Array) -> Array:
-    """Turn [T, 9] rotation matrices, row by row, into roll, pitch, yaw.
+    """Convert [T, 9] rotation matrices in row-major order to roll, pitch, yaw.
 
     >>> matrix_to_euler(np.float32([[0, -1, 0, 1, 0, 0, 0, 0, 1]])).round(4).tolist()
     [[0.0, 0.0, 1.5707999467849731]]
@@ -134,7 +134,7 @@ def matrix_to_euler(x: Array) -> Array:
 
 
 def euler_zxy_to_euler(x: Array) -> Array:
-    """Turn [T, 3] angles of scipy's "zxy" (about fixed z, then x, then y) into roll, pitch, yaw.
+    """Convert [T, 3] angles in scipy's order "zxy" (about fixed z, then x, then y) to roll, pitch, yaw.
 
     >>> euler_zxy_to_euler(np.float32([[0, 0.1, 0.2]])).round(4).tolist()
     [[0.10000000149011612, 0.20000000298023224, 0.0]]
@@ -143,7 +143,7 @@ def euler_zxy_to_euler(x: Array) -> Array:
 
 
 def added_rotvec_to_euler(x: Array, at: Array) -> Array:
-    """Turn changes that are added to the rotation vectors `at` into roll, pitch, yaw of the turn that they cause.
+    """Convert changes added to the rotation vectors `at` to roll, pitch, yaw of the resulting turn.
 
     >>> added_rotvec_to_euler(np.float32([[0, 0, 0.1]]), np.float32([[0, 0, 1]])).round(4).tolist()
     [[0.0, 0.0, 0.10000000149011612]]
@@ -153,7 +153,7 @@ def added_rotvec_to_euler(x: Array, at: Array) -> Array:
 
 
 def pose_to_delta(x: Array, at: Array) -> Array:
-    """Turn [T, 6] target poses (x, y, z, roll, pitch, yaw) into their difference from the poses `at` of the same steps.
+    """Convert [T, 6] target poses (x, y, z, roll, pitch, yaw) to their change from the poses `at` of the same steps.
 
     >>> pose_to_delta(np.float32([[2, 0, 0, 0, 0, -3.1]]), np.float32([[1, 0, 0, 0, 0, 3.1]])).round(3).tolist()
     [[1.0, 0.0, 0.0, 0.0, 0.0, 0.08299999684095383]]
@@ -164,11 +164,11 @@ def pose_to_delta(x: Array, at: Array) -> Array:
     return np.concatenate([x[:, :3] - at[:, :3], to_euler(turn)], axis=1)
 
 
-# All steps of an episode
+# Step ops
 
 
 def drop_first(steps: Steps, count: int) -> Steps:
-    """Leave out the first `count` steps.
+    """Drop the first `count` steps.
 
     >>> drop_first({"action": np.arange(3)}, 1)["action"].tolist()
     [1, 2]
@@ -177,7 +177,7 @@ def drop_first(steps: Steps, count: int) -> Steps:
 
 
 def drop_last(steps: Steps, count: int) -> Steps:
-    """Leave out the last `count` steps.
+    """Drop the last `count` steps.
 
     >>> drop_last({"action": np.arange(3)}, 1)["action"].tolist()
     [0, 1]
@@ -186,7 +186,7 @@ def drop_last(steps: Steps, count: int) -> Steps:
 
 
 def stride(steps: Steps, count: int) -> Steps:
-    """Keep every `count`-th step, the first one included.
+    """Keep every `count`-th step, starting with the first.
 
     >>> stride({"action": np.arange(5)}, 2)["action"].tolist()
     [0, 2, 4]
@@ -195,9 +195,9 @@ def stride(steps: Steps, count: int) -> Steps:
 
 
 def drop_noops(steps: Steps) -> Steps:
-    """Leave out steps that move by less than 1e-4 and keep the gripper (last column) as the last step that is kept.
+    """Drop steps that move by less than 1e-4 and do not change the gripper (last column).
 
-    Still steps at the beginning are left out whatever their gripper does. Source: OpenVLA's regeneration of LIBERO.
+    Steps before the first movement are dropped even if the gripper changes. Source: OpenVLA's regeneration of LIBERO.
 
     >>> drop_noops({"action": np.float32([[0, 1], [1, 1], [0, 1], [0, 0]])})["action"].tolist()
     [[1.0, 1.0], [0.0, 0.0]]
@@ -210,9 +210,9 @@ def drop_noops(steps: Steps) -> Steps:
 
 
 def abs_to_delta(steps: Steps) -> Steps:
-    """Replace absolute targets (x, y, z, roll, pitch, yaw first) by their change since the target before.
+    """Replace absolute targets (x, y, z, roll, pitch, yaw first) by their change from the previous target.
 
-    The rotation is that of R' R⁻¹; further columns stay; the first step, which has no target before, is left out.
+    The rotation is R' R⁻¹; further columns stay. The first step, which has no previous target, is dropped.
 
     >>> steps = {"action": np.float32([[1, 0, 0, 0, 0, 3.1, 1], [3, 0, 0, 0, 0, -3.1, 0]])}
     >>> abs_to_delta(steps)["action"].round(3).tolist()
@@ -226,7 +226,7 @@ def abs_to_delta(steps: Steps) -> Steps:
 def achieved_delta(steps: Steps) -> Steps:
     """Replace measured poses (x, y, z, roll, pitch, yaw first) by their change until the next step.
 
-    The rotation is that of R' R⁻¹; further columns stay; the last step, which has no next, is left out.
+    The rotation is R' R⁻¹; further columns stay. The last step is dropped, because no step follows.
 
     >>> steps = {"action": np.float32([[1, 0, 0, 0, 0, 3.1, 1], [3, 0, 0, 0, 0, -3.1, 0]])}
     >>> achieved_delta(steps)["action"].round(3).tolist()
@@ -240,8 +240,8 @@ def achieved_delta(steps: Steps) -> Steps:
 def relabel_achieved_delta(steps: Steps, state: Array) -> Steps:
     """Replace each action by the change of `state` [T, k] until the next step, keeping its gripper (last column).
 
-    The last step, which has no next, is left out. Angles are not wrapped: a yaw of 3.1 -> -3.1 gives -6.2, as in the
-    published statistics. Source: OpenVLA and Octo, `relabel_bridge_actions`.
+    The last step is dropped, because no step follows. Angles are not wrapped: a yaw of 3.1 -> -3.1 gives -6.2, as in
+    the published statistics. Source: OpenVLA and Octo, `relabel_bridge_actions`.
 
     >>> steps = {"action": np.float32([[9, 1], [9, 0]])}
     >>> relabel_achieved_delta(steps, np.float32([[2], [5]]))["action"].tolist()

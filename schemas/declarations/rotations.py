@@ -1,4 +1,4 @@
-"""Rotations, all through scipy, in the conventions the Spaces name. Every function keeps the leading axis T."""
+"""Convert between the rotation conventions of Spaces, with scipy. Every function keeps the leading axis T."""
 
 from typing import TYPE_CHECKING, Literal
 
@@ -10,18 +10,18 @@ from schemas.source import Array
 if TYPE_CHECKING:
     from scipy.spatial.transform import Rotation
 
-EULER: Literal["xyz"] = "xyz"  # scipy's lower case: about fixed axes, roll then pitch then yaw
+EULER: Literal["xyz"] = "xyz"  # lower case in scipy: about fixed axes, roll then pitch then yaw
 
 
 def _scipy() -> "type[Rotation]":
-    """Import scipy's rotations with the first of them: that takes a third of what `oxe --help` does."""
+    """Import scipy's rotations on first use: it takes a third of the time of `oxe --help`."""
     from scipy.spatial.transform import Rotation  # noqa: PLC0415
 
     return Rotation
 
 
 def to_rotation(x: Array, representation: str) -> "Rotation":
-    """Read [T, k] numbers as rotations; quaternions of length zero are a SourceError."""
+    """Convert [T, k] numbers to rotations. Raises SourceError for quaternions of length zero."""
     values = np.asarray(x, np.float64)
     if representation == "euler_xyz":
         return from_euler(values, EULER)
@@ -29,18 +29,18 @@ def to_rotation(x: Array, representation: str) -> "Rotation":
         return _scipy().from_rotvec(values)
     if representation in {"quat_xyzw", "quat_wxyz"}:
         if not np.linalg.norm(values, axis=-1).all():
-            raise SourceError("a quaternion of length zero", reason="bad_rotation")
+            raise SourceError("a quaternion has length zero", reason="bad_rotation")
         return _scipy().from_quat(values, scalar_first=representation == "quat_wxyz")
     raise ValueError(representation)
 
 
 def from_euler(x: Array, order: str) -> "Rotation":
-    """Read [T, 3] angles about the axes that `order` names, in scipy's spelling, as rotations."""
+    """Convert [T, 3] angles about the axes of `order`, spelled as in scipy, to rotations."""
     return _scipy().from_euler(order, np.asarray(x, np.float64))
 
 
 def matrices(x: Array) -> "Rotation":
-    """Read [T, 3, 3] numbers as rotation matrices; what is none is a SourceError."""
+    """Convert [T, 3, 3] matrices to rotations. Raises SourceError if one is not a rotation matrix."""
     try:
         return _scipy().from_matrix(np.asarray(x, np.float64))
     except ValueError as error:
@@ -48,7 +48,7 @@ def matrices(x: Array) -> "Rotation":
 
 
 def from_rotation(rotation: "Rotation", representation: str) -> Array:
-    """Give [T, k] float32 numbers that `to_rotation` reads as these rotations."""
+    """Convert rotations to [T, k] float32 numbers, the inverse of `to_rotation`."""
     if representation == "euler_xyz":
         return to_euler(rotation)
     if representation == "rotvec":
@@ -57,15 +57,15 @@ def from_rotation(rotation: "Rotation", representation: str) -> Array:
 
 
 def to_euler(rotation: "Rotation") -> Array:
-    """Give [T, 3] roll, pitch, yaw in radians, float32."""
+    """Convert rotations to [T, 3] roll, pitch, yaw in radians, float32."""
     return np.asarray(rotation.as_euler(EULER, suppress_warnings=True), np.float32)
 
 
 def between(left: Array, right: Array, weight: Array) -> Array:
-    """Turn by a part `weight` [T] of the shorter way from quaternions `left` to `right` [T, 4], x y z w."""
+    """Interpolate between quaternions `left` and `right` [T, 4] (x, y, z, w) by `weight` [T], the shorter way."""
     for side in (left, right):
         if not np.isfinite(side).all():
-            raise SourceError("a quaternion that is not finite", reason="bad_rotation")
+            raise SourceError("a quaternion is not finite", reason="bad_rotation")
     start, end = to_rotation(left, "quat_xyzw"), to_rotation(right, "quat_xyzw")
     way = (start.inv() * end).as_rotvec()
     return np.asarray((start * _scipy().from_rotvec(way * weight[:, None])).as_quat(), np.float64)

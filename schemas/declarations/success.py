@@ -1,4 +1,4 @@
-"""Did an episode succeed? What a declaration says about it, read strictly: what nobody recorded is `unknown`."""
+"""The table `success` of a declaration: how to tell whether an episode succeeded. Without a record it is `unknown`."""
 
 import math
 from collections.abc import Sequence
@@ -15,11 +15,11 @@ OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
 
 
 class SuccessSpec(Model):
-    """Where a source says whether an episode succeeded, and which values say so.
+    """The field that records an episode's outcome, and which values mean success.
 
-    Without a condition the value is true or false, 1 or 0, or one of the words `success`, `failure` and `unknown`.
-    With one, a value that meets it is a success and any other a failure; where `failure` is given, only one that
-    equals or contains that text.
+    Without a condition the values are true or false, 1 or 0, or the words `success`, `failure` and `unknown`. With a
+    condition, values that meet it are successes and all others failures; if `failure` is given, only values that equal
+    or contain that text are failures.
     """
 
     key: str  # a field per episode or per step
@@ -27,7 +27,7 @@ class SuccessSpec(Model):
     contains: str | None = None
     at_least: float | None = None
     failure: str | None = None
-    step: Literal["last", "any"] = "last"  # of a field per step: its last value, or one success anywhere
+    step: Literal["last", "any"] = "last"  # for a per-step field: its last value, or a success at any step
 
     @model_validator(mode="before")
     @classmethod
@@ -37,32 +37,32 @@ class SuccessSpec(Model):
     @model_validator(mode="after")
     def _one_condition(self) -> Self:
         if sum(value is not None for value in (self.equals, self.contains, self.at_least)) > 1:
-            raise ValueError("one of 'equals', 'contains' and 'at_least' is enough")
+            raise ValueError("has several conditions; use only one of 'equals', 'contains' and 'at_least'")
         if self.failure is not None and not isinstance(self.equals, str) and self.contains is None:
-            raise ValueError("failure: is a text; it goes with an 'equals' or 'contains' of texts")
+            raise ValueError("failure: requires a text in 'equals' or 'contains'")
         return self
 
     @property
     def is_plain(self) -> bool:
-        """Say whether values are read without a condition."""
+        """Whether there is no condition."""
         return (self.equals, self.contains, self.at_least) == (None, None, None)
 
     @property
     def takes(self) -> Literal["text", "number"] | None:
-        """Say which values the condition is for; None without one."""
+        """The type of values that the condition compares; None without a condition."""
         if self.is_plain:
             return None
         return "text" if isinstance(self.equals, str) or self.contains is not None else "number"
 
     def of_steps(self, column: Sequence[Any]) -> Outcome:
-        """Read a field with T values."""
+        """Return the outcome from a field with T values."""
         if self.step == "last":
             return self.of_value(column[-1]) if len(column) else "unknown"
-        found = {self.of_value(value) for value in column}
-        return next((outcome for outcome in OUTCOMES if outcome in found), "unknown")
+        outcomes = {self.of_value(value) for value in column}
+        return next((outcome for outcome in OUTCOMES if outcome in outcomes), "unknown")
 
     def of_value(self, value: Any) -> Outcome:
-        """Read one value; one that the declaration does not explain is a SourceError."""
+        """Return the outcome from one value. Raises SourceError if the declaration does not cover it."""
         value = _single(value)
         if value is None or value == "" or (isinstance(value, float) and math.isnan(value)):
             return "unknown"
@@ -86,16 +86,16 @@ class SuccessSpec(Model):
             return OUTCOMES[OUTCOMES.index(value)]
         if not isinstance(value, str) and value in {0, 1}:
             return "success" if value else "failure"
-        told = f"'{value}', none of {', '.join(OUTCOMES)}" if isinstance(value, str) else f"{value}, neither 0 nor 1"
+        problem = f"'{value}', not {' or '.join(OUTCOMES)}" if isinstance(value, str) else f"{value}, not 0 or 1"
         fix = f'equals = "{value}"' if isinstance(value, str) else "at_least = 0.5"
         raise SourceError(
-            f"success: '{self.key}' is {told}; say what counts, such as {{ key = \"{self.key}\", {fix} }}",
+            f"success: '{self.key}' is {problem}; declare a condition such as {{ key = \"{self.key}\", {fix} }}",
             reason="bad_success",
         )
 
 
 def _single(value: Any) -> Any:
-    """Take one value out of its array, and decode a text."""
+    """Unwrap an array or list with one value, and decode bytes."""
     if isinstance(value, np.ndarray | np.generic | list) and np.size(value) == 1:
         value = np.asarray(value).reshape(-1)[0].item()
     return bytes(value).decode(errors="replace") if isinstance(value, bytes | memoryview) else value

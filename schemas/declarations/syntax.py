@@ -1,6 +1,6 @@
-"""The digest of Python source by what it says: its syntax tree, without docstrings and comments.
+"""Hash Python source by its syntax tree, without docstrings and comments.
 
-Not `ast.dump`, whose text differs between versions of Python: here 3.11, 3.12 and 3.13 give the same digest.
+The digest is the same in Python 3.11, 3.12 and 3.13; the text of `ast.dump` is not.
 """
 
 import ast
@@ -9,11 +9,11 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-IGNORED = {"ctx", "kind", "type_comment"}  # where a name stands says the first; the others are spelling and comments
+IGNORED = {"ctx", "kind", "type_comment"}  # `ctx` follows from the context; the others are spelling and comments
 
 
 def syntax_digest(source: str | bytes) -> str:
-    """Hash a module by its code alone; raises SyntaxError if it is not Python.
+    """Hash the code of a module. Raises SyntaxError if it is not Python.
 
     >>> syntax_digest("x = 'a' # why") == syntax_digest('x = ("a")')
     True
@@ -22,7 +22,7 @@ def syntax_digest(source: str | bytes) -> str:
 
 
 def _json(value: Any) -> Any:
-    """The JSON of a node, of a list of nodes or of what stands in a field; fields that hold nothing are left out."""
+    """Convert a node, a list of nodes or the value of a field to JSON, without empty fields."""
     if isinstance(value, list):
         return [_json(item) for item in value]
     if isinstance(value, ast.Constant):
@@ -45,7 +45,7 @@ def _field(node: ast.AST, name: str) -> Any:
 
 
 def _joined(parts: Sequence[ast.expr]) -> list[ast.expr]:
-    """Join neighbouring texts of an f-string, which versions of Python cut differently, and leave out empty ones."""
+    """Join neighbouring texts of an f-string, which Python versions split differently, and drop empty ones."""
     joined: list[ast.expr] = []
     for part in parts:
         last = joined[-1] if joined else None
@@ -57,7 +57,7 @@ def _joined(parts: Sequence[ast.expr]) -> list[ast.expr]:
 
 
 def _constant(value: Any) -> list[str]:
-    """The type and text of a constant; the text does not depend on Unicode's version or on a limit of digits."""
+    """Return the type and text of a constant; the text does not depend on the Unicode version or the digit limit."""
     if isinstance(value, str):
         return ["str", value]
     if isinstance(value, bytes):

@@ -1,4 +1,4 @@
-"""The tables of a declaration: what a vector means, cameras, filters, fields, views. `formats.py` has `source`."""
+"""The tables of a declaration: spaces, cameras, filters, fields and views. `formats.py` has the table `source`."""
 
 import re
 from collections.abc import Callable
@@ -25,7 +25,7 @@ Parsed = TypeVar("Parsed")
 def _parsed(parse: Callable[[str], Parsed]) -> Callable[[object], Parsed]:
     def validate(text: object) -> Parsed:
         if not isinstance(text, str):
-            raise ValueError("an expression is a string")  # noqa: TRY004 - pydantic reports ValueErrors
+            raise ValueError("must be a string")  # noqa: TRY004 - pydantic reports ValueErrors
         try:
             return parse(text)
         except SpecError as error:
@@ -39,7 +39,7 @@ StepOp = Annotated[expr.Call, PlainValidator(_parsed(expr.parse_step_op)), Plain
 
 
 class Model(BaseModel):
-    """Every table of a declaration: frozen, and without unknown keys."""
+    """Base class of a declaration's tables: frozen, unknown keys are refused."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
 
@@ -53,7 +53,7 @@ class Model(BaseModel):
 
 
 class Part(Model):
-    """Some dimensions that one expression fills, in words or as a table: `xyz = "position x y z, m, delta"`."""
+    """Dimensions that one expression fills, written as a text or a table: `xyz = "position x y z, m, delta"`."""
 
     kind: Kind
     dims: tuple[str, ...]
@@ -67,13 +67,13 @@ class Part(Model):
             return data
         words = [word.split() for word in data.split(",")]
         if len(words) != 3 or not words[0] or len(words[1]) != 1 or len(words[2]) != 1:
-            raise ValueError(f"'{data}': a part is written as 'position x y z, m, delta'")
+            raise ValueError(f"expected a part such as 'position x y z, m, delta', got '{data}'")
         (kind, *dims), (unit,), (mode,) = words
         return {"kind": kind, "dims": tuple(dims) or (kind,), "unit": unit, "mode": mode}
 
 
 class SpaceSpec(Model):
-    """A Space, as an embodiment declares it: in named parts."""
+    """A Space as an embodiment declares it, in named parts."""
 
     origin: Origin
     frame: Frame = "none"
@@ -82,7 +82,7 @@ class SpaceSpec(Model):
     parts: dict[str, Part]
 
     def space(self, name: str) -> Space:
-        """Build the Space."""
+        """Return the Space, with this name."""
         dims = tuple(Dim(d, part.unit, part.mode, part.kind) for part in self.parts.values() for d in part.dims)
         return Space(
             name=name, dims=dims, frame=self.frame, rotation=self.rotation, gripper=self.gripper, origin=self.origin
@@ -90,7 +90,7 @@ class SpaceSpec(Model):
 
     @classmethod
     def of(cls, space: Space) -> Self:
-        """Describe a Space; neighbouring dimensions of one meaning become one part."""
+        """Describe a Space; neighbouring dimensions with the same meaning become one part."""
         parts: dict[str, Part] = {}
         for dim in space.dims:
             last = next(reversed(parts.values()), None)
@@ -102,7 +102,7 @@ class SpaceSpec(Model):
         return cls(origin=space.origin, frame=space.frame, rotation=space.rotation, gripper=space.gripper, parts=parts)
 
     def slices(self, path: str) -> dict[str, str]:
-        """Write the expressions that take a whole vector at `path` apart into these parts."""
+        """Return an expression for each part that slices it out of the whole vector at `path`."""
         out, start = {}, 0
         for name, part in self.parts.items():
             out[name] = f"{path}[{start}:{start + len(part.dims)}]"
@@ -122,16 +122,16 @@ class EmbodimentSpec(Model):
 
 
 class SizeSpec(Model):
-    """How much there is, where it is known."""
+    """The size of a dataset, if known."""
 
-    episodes: int | None = None  # in the source, before any filter
+    episodes: int | None = None  # in the source, before filters
     kept: int | None = None  # after the declaration's filters
-    transitions: int | None = None  # in OpenVLA's published statistics, so after its transform
+    transitions: int | None = None  # in OpenVLA's published statistics, after its transform
     gib: float | None = None
 
 
 class CameraSpec(Model):
-    """A camera: its key alone, or a table with what is known about its images."""
+    """A camera, written as its key alone or as a table with what is known about its images."""
 
     key: str
     shape: tuple[int, ...] = ()  # height, width, channels
@@ -144,13 +144,13 @@ class CameraSpec(Model):
 
 
 class DepthSpec(CameraSpec):
-    """A depth image: as a camera, and how many metres one count is (unknown where it is not said)."""
+    """A depth camera: the keys of a camera, and the metres per count."""
 
-    metres_per_unit: float | None = None
+    metres_per_unit: float | None = None  # None: unknown
 
 
 class FilterSpec(Model):
-    """A condition on a per-episode field: it equals a value, or its text contains one."""
+    """A condition on a per-episode field: it equals a value, or its text contains a text."""
 
     key: str
     equals: bool | int | str | None = None
@@ -159,19 +159,19 @@ class FilterSpec(Model):
     @model_validator(mode="after")
     def _one_condition(self) -> Self:
         if (self.equals is None) == (self.contains is None):
-            raise ValueError("a filter has one of 'equals' and 'contains'")
+            raise ValueError("needs either 'equals' or 'contains'")
         return self
 
     def keeps(self, value: Any) -> bool:
-        """Say whether an episode with this value of the field is kept."""
+        """Whether an episode with this value of the field is kept."""
         return value == self.equals if self.contains is None else self.contains in str(value)
 
 
 class FieldSpec(Model):
-    """What one field of the source holds, in words: `"float64 [3] position (m)"`."""
+    """The type of one field of the source, written as `"float64 [3] position (m)"`."""
 
     dtype: str = "float32"
-    shape: tuple[int, ...] | None = None  # None: not known
+    shape: tuple[int, ...] | None = None  # None: unknown
     doc: str = ""
 
     @model_validator(mode="before")
@@ -179,8 +179,8 @@ class FieldSpec(Model):
     def _read(cls, data: Any) -> Any:
         if not isinstance(data, str):
             return data
-        found = re.fullmatch(r"(?:(bool|text|u?int\d+|float\d+) ?)?(?:\[((?:\d+(?:, ?\d+)*)?)\] ?)?(.*)", data)
-        dtype, shape, doc = found.groups() if found else (None, None, data)
+        match = re.fullmatch(r"(?:(bool|text|u?int\d+|float\d+) ?)?(?:\[((?:\d+(?:, ?\d+)*)?)\] ?)?(.*)", data)
+        dtype, shape, doc = match.groups() if match else (None, None, data)
         sizes = None if shape is None else tuple(int(size) for size in shape.split(",") if size)
         return {"dtype": dtype or "float32", "shape": () if dtype == "text" else sizes, "doc": doc}
 
@@ -192,15 +192,15 @@ class FieldSpec(Model):
 
 
 class ViewSpec(Model):
-    """A view over the stored columns: step ops before, the action's columns, step ops after, and its rate.
+    """A view of the stored columns: step ops `before`, the columns of the action, step ops `after`, and a rate.
 
-    `space` changes what the stored action's Space says: any of its keys, or new `parts`. A view that the dataset cannot
-    give says why in `unavailable`.
+    `space` replaces keys or `parts` of the stored action's Space. If the dataset does not have the view, `unavailable`
+    says why.
     """
 
     before: tuple[StepOp, ...] = ()
     action: tuple[Expression, ...] = ()
     after: tuple[StepOp, ...] = ()
     space: dict[str, Any] = {}
-    control_hz: Annotated[float, Field(gt=0, lt=inf)] | None = None  # steps per second, fewer than are stored
+    control_hz: Annotated[float, Field(gt=0, lt=inf)] | None = None  # steps per second, at most the stored rate
     unavailable: str = ""

@@ -1,4 +1,4 @@
-"""TOML files become tables; what is wrong with a file is one error that names it."""
+"""Read and parse TOML files, with errors that name the file."""
 
 import re
 import tomllib
@@ -10,7 +10,7 @@ from schemas.errors import SpecError
 
 
 def read(path: Path, *, missing: str | None = None) -> str:
-    """Read a file's text; `missing` is what to say where there is none."""
+    """Read a file's text. Raises SpecError, with the message `missing` if the file does not exist."""
     try:
         return path.read_text(encoding="utf-8")
     except FileNotFoundError as error:
@@ -20,16 +20,16 @@ def read(path: Path, *, missing: str | None = None) -> str:
 
 
 def tables(text: str, where: str) -> dict[str, Any]:
-    """Parse TOML; `where` names it in errors."""
+    """Parse TOML; `where` is its name in errors."""
     try:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise SpecError(f"{where}: not TOML ({error}){_given_twice(text)}") from error
+        raise SpecError(f"{where}: is not TOML ({error}){_duplicate_keys(text)}") from error
 
 
-def _given_twice(text: str) -> str:
-    """Name the keys that a table of the file gives twice, which TOML forbids without naming them."""
+def _duplicate_keys(text: str) -> str:
+    """Return a hint with the keys that occur twice in a table, which the parser's error does not name."""
     parts = re.split(r"^\s*\[.*", text, flags=re.MULTILINE)
     counts = (Counter(re.findall(r"^\s*[\"']?([\w./-]+)[\"']?\s*=", part, re.MULTILINE)) for part in parts)
     twice = [key for count in counts for key, times in count.items() if times > 1]
-    return f"; given twice: {', '.join(twice)}" if twice else ""
+    return f"; keys that occur twice: {', '.join(twice)}" if twice else ""

@@ -1,7 +1,6 @@
-"""The words that declarations may use, and the functions they stand for: closed tables, nothing is looked up elsewhere.
+"""The ops and decoders that declarations may use, by the name of their function, and their versions.
 
-The name of a function is its word. `hooks/` has those that a single dataset needs. A hook of your own needs no version:
-its file is hashed instead.
+`hooks/` has those that only one dataset needs. A hook of your own needs no version: its file is hashed instead.
 """
 
 from collections.abc import Callable
@@ -51,8 +50,8 @@ DECODERS: dict[str, Callable[[Column], Column]] = {
     decoder.__name__: decoder for decoder in (kuka.zlib_float32, language_table.code_points)
 }
 
-# Raise a version whenever the op computes something else than before, rounding aside: all locks and statistics of the
-# views that use it are then outdated, and only those.
+# Raise the version of an op when its result changes by more than rounding. The locks and statistics of the views that
+# use the op are then outdated.
 VERSIONS: dict[str, int] = {
     "clip": 1,
     "invert": 1,

@@ -1,1 +1,1 @@
-"""Folders of files, on this machine or behind any fsspec URI."""
+"""Folders of files, on this machine or behind an fsspec URI."""

@@ -1,4 +1,4 @@
-"""A folder of files, on this machine or behind any fsspec URI, and the few things that a dataset needs of it."""
+"""`Folder`: files on this machine or behind an fsspec URI, with the operations that datasets need."""
 
 import fcntl
 import os
@@ -10,103 +10,103 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Protocol
 
-TMP = "tmp-" + 32 * "[0-9a-f]"  # not `tmp-*`: a split may be called tmp
+TMP = "tmp-" + 32 * "[0-9a-f]"  # not `tmp-*`: a split may be named "tmp"
 
 
 class Folder(Protocol):
-    """Files below `uri`, by names with `/`.
+    """The files below `uri`, by names with `/`.
 
-    What is not there is a FileNotFoundError. What else goes wrong is an OSError on this machine and, after several
-    tries, an UnreachableError elsewhere.
+    Methods raise FileNotFoundError for missing files. Other failures raise OSError on this machine and, after several
+    tries, UnreachableError on remote ones.
     """
 
     @property
     def uri(self) -> str:
-        """Say where it is, as errors do."""
+        """The URI or path, as in error messages."""
 
     @property
     def local(self) -> Path | None:
-        """Give its path, if it is on this machine."""
+        """The path, if it is on this machine."""
 
     def __hash__(self) -> int:
-        """Hash what tells it from other folders."""
+        """Hash what identifies the folder."""
 
     def absolute(self) -> "Folder":
-        """Give the same folder as any process finds it."""
+        """Return the same folder with a path that does not depend on the working directory."""
 
     def child(self, name: str) -> "Folder":
-        """Go down."""
+        """Return a folder inside this one."""
 
     def place(self, name: str) -> str:
-        """Give a file's whole name, as errors do."""
+        """Return a file's full path or URI, as in error messages."""
 
     def size(self, name: str) -> int | None:
-        """Tell a file's size in bytes; None where there is none."""
+        """Return a file's size in bytes, or None if there is no such file."""
 
     def sizes(self, names: Iterable[str]) -> dict[str, int | None]:
-        """Tell the sizes of many files at once."""
+        """Return the sizes of many files."""
 
     def names(self, below: str = "") -> tuple[str, ...]:
-        """List what lies directly in the folder or in one below it, sorted; nothing where listing is not possible."""
+        """List the names in the folder, or in the folder `below`, sorted; empty if listing is not possible."""
 
     def open(self, name: str) -> IO[bytes]:
-        """Open a file for reading, from its start to its end as a rule."""
+        """Open a file to read it from start to end."""
 
     def open_parts(self, name: str) -> IO[bytes]:
-        """Open a file for reading small parts of it: no more is fetched than is asked for."""
+        """Open a file to read small parts of it, without reading ahead."""
 
     def read(self, name: str) -> bytes:
         """Read a whole small file."""
 
     def read_many(self, names: Iterable[str]) -> dict[str, bytes]:
-        """Read many small files; those that are not there are left out."""
+        """Read many small files by name; missing ones are left out."""
 
     def tails(self, names: Iterable[str], count: int) -> dict[str, bytes]:
-        """Read the last `count` bytes of many files; those that are not there are left out."""
+        """Read the last `count` bytes of many files by name; missing ones are left out."""
 
     def write(self, name: str, content: bytes) -> None:
-        """Write a small file so that it is either whole or not there."""
+        """Write a small file atomically."""
 
     def staged(self, below: str) -> Path:
-        """Name a new local file, for something large that will be put into the folder `below` by `adopt`."""
+        """Return the path of a new local file, which `adopt` moves into the folder `below` when it is complete."""
 
     def adopt(self, staged: Path, name: str) -> None:
-        """Make a finished local file appear under `name`, whole; it is gone from where it was."""
+        """Move a complete staged file to `name`, atomically."""
 
     def drop(self, staged: Path) -> None:
-        """Give up a file that `staged` named."""
+        """Delete a staged file."""
 
     def remove(self, name: str) -> None:
-        """Remove a file, or a folder with all it holds; what is not there is no error."""
+        """Remove a file, or a folder with its contents, if it exists."""
 
     def sweep(self, below: Iterable[str]) -> None:
-        """Remove what killed processes left half written in the folders `below`."""
+        """Remove the incomplete files that killed processes left in the folders `below`."""
 
     def exclusive(self, name: str) -> AbstractContextManager[None]:
-        """Hold the file `name` as a lock; while somebody else does, this is a BlockingIOError."""
+        """Lock the file `name`. Raises BlockingIOError if another process has locked it."""
 
 
 def open_folder(uri: str | Path, *, for_writing: bool = False) -> Folder:
     """Open a local path or an fsspec URI (`gs://`, `s3://`, `https://`, `hf://`, ...).
 
-    Remote folders are read anonymously, unless fsspec's own configuration says otherwise, and written with the
-    credentials that the store's library finds. Raises UsageError for a URI that no file system knows.
+    Remote folders are read without credentials, unless fsspec's configuration has some, and written with the
+    credentials that the store's library finds. Raises UsageError if no file system supports the URI.
     """
     text = str(uri)
     if is_local(text):
         return LocalFolder(Path(text.removeprefix("file://")).expanduser())
-    from schemas.files.remote import RemoteFolder  # noqa: PLC0415 - only remote folders pay for it
+    from schemas.files.remote import RemoteFolder  # noqa: PLC0415 - imported only for remote folders
 
     return RemoteFolder.at(text, for_writing=for_writing)
 
 
 def is_local(uri: str) -> bool:
-    """Say whether a URI means this machine's own files."""
+    """Whether a URI is a path on this machine."""
     return "://" not in uri or uri.startswith("file://")
 
 
 def absolute(uri: str) -> str:
-    """Say where a URI leads from any working directory.
+    """Return a URI that does not depend on the working directory.
 
     >>> absolute("s3://bucket/data")
     's3://bucket/data'
@@ -122,62 +122,62 @@ class LocalFolder:
 
     @property
     def uri(self) -> str:
-        """Its path."""
+        """The path."""
         return str(self.root)
 
     @property
     def local(self) -> Path:
-        """Its path."""
+        """The path."""
         return self.root
 
     def absolute(self) -> "LocalFolder":
-        """Follow it from the root."""
+        """Return the same folder with an absolute path."""
         return LocalFolder(self.root.resolve())
 
     def child(self, name: str) -> "LocalFolder":
-        """Go down."""
+        """Return a folder inside this one."""
         return LocalFolder(self.root / name)
 
     def place(self, name: str) -> str:
-        """Give a file's path."""
+        """Return a file's path."""
         return str(self.root / name)
 
     def size(self, name: str) -> int | None:
-        """Ask the file system."""
+        """Return a file's size in bytes, or None if there is no such file."""
         try:
             return (self.root / name).stat().st_size
         except (FileNotFoundError, NotADirectoryError):
             return None
 
     def sizes(self, names: Iterable[str]) -> dict[str, int | None]:
-        """Ask for one after the other."""
+        """Return the size of each file."""
         return {name: self.size(name) for name in names}
 
     def names(self, below: str = "") -> tuple[str, ...]:
-        """List a folder."""
+        """List the names in a folder."""
         try:
             return tuple(sorted(entry.name for entry in os.scandir(self.root / below)))
         except (FileNotFoundError, NotADirectoryError):
             return ()
 
     def open(self, name: str) -> IO[bytes]:
-        """Open a file; Python reads it ahead."""
+        """Open a file."""
         return (self.root / name).open("rb")
 
     def open_parts(self, name: str) -> IO[bytes]:
-        """Open a file; Python reads little ahead."""
+        """Open a file, as `open` does."""
         return self.open(name)
 
     def read(self, name: str) -> bytes:
-        """Read a file."""
+        """Read a whole file."""
         return (self.root / name).read_bytes()
 
     def read_many(self, names: Iterable[str]) -> dict[str, bytes]:
-        """Read one after the other."""
+        """Read the files that exist."""
         return {name: self.read(name) for name in names if (self.root / name).is_file()}
 
     def tails(self, names: Iterable[str], count: int) -> dict[str, bytes]:
-        """Read the end of one after the other."""
+        """Read the ends of the files that exist."""
         tails = {}
         for name in names:
             with suppress(FileNotFoundError, NotADirectoryError), self.open(name) as file:
@@ -186,35 +186,35 @@ class LocalFolder:
         return tails
 
     def write(self, name: str, content: bytes) -> None:
-        """Write a file beside its place and rename it."""
+        """Write a temporary file in the same folder and rename it."""
         staged = self.staged(str(Path(name).parent))
         try:
             staged.write_bytes(content)
             self.adopt(staged, name)
-        except BaseException as error:  # Ctrl-C among them: nothing half written stays
+        except BaseException as error:  # also on Ctrl-C, no incomplete file is left
             self.drop(staged)
             if isinstance(error, OSError):
                 raise OSError(error.errno, error.strerror, self.place(name)) from error
             raise
 
     def staged(self, below: str) -> Path:
-        """Name a file in the folder where it will appear: a rename is atomic only there."""
+        """Return a path in the file's final folder, because only renames inside a file system are atomic."""
         folder = self.root / below
         folder.mkdir(parents=True, exist_ok=True)
         return folder / f"tmp-{uuid.uuid4().hex}"
 
     def adopt(self, staged: Path, name: str) -> None:
-        """Let the disk have it, then rename."""
+        """Sync a staged file to the disk and rename it."""
         with staged.open("rb") as file:
             os.fsync(file.fileno())
         staged.rename(self.root / name)
 
     def drop(self, staged: Path) -> None:
-        """Remove it."""
+        """Delete a staged file."""
         staged.unlink(missing_ok=True)
 
     def remove(self, name: str) -> None:
-        """Remove a file or a folder."""
+        """Remove a file or a folder, if it exists."""
         path = self.root / name
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
@@ -222,23 +222,23 @@ class LocalFolder:
             path.unlink(missing_ok=True)
 
     def sweep(self, below: Iterable[str]) -> None:
-        """Remove what was never renamed."""
+        """Remove the temporary files that were never renamed."""
         for name in below:
             for path in (self.root / name).glob(TMP):
                 path.unlink(missing_ok=True)
 
     @contextmanager
     def exclusive(self, name: str) -> Iterator[None]:
-        """Lock a file; the lock is the process's, so one that was killed holds nothing."""
+        """Lock a file with `flock`; the lock ends with the process."""
         path = self.root / name
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("w") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             try:
-                held = os.path.samestat(os.fstat(file.fileno()), path.stat())
+                is_current = os.path.samestat(os.fstat(file.fileno()), path.stat())
             except FileNotFoundError:
-                held = False
-            if not held:  # who held it has just removed it, and a third may hold a new one
+                is_current = False
+            if not is_current:  # the previous owner has just removed this file, and a third process may own a new one
                 raise BlockingIOError
             try:
                 yield

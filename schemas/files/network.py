@@ -1,4 +1,4 @@
-"""Patience with networks: what may pass is tried again, and a file comes in blocks."""
+"""Network access: retries of transient errors, and remote files read in blocks."""
 
 import errno
 import io
@@ -18,15 +18,15 @@ from tenacity import (
 )
 
 T = TypeVar("T")
-TRIES, FIRST_PAUSE, LONGEST_PAUSE = 8, 0.5, 20.0  # seconds; the pauses double and are drawn at random below that
-BLOCK = 8 << 20  # bytes of a request when a file is read from start to end
+TRIES, FIRST_PAUSE, LONGEST_PAUSE = 8, 0.5, 20.0  # pauses in seconds: random, with a limit that doubles
+BLOCK = 8 << 20  # bytes per request when a file is read from start to end
 
 MISSING = (FileNotFoundError, FileExistsError, NotADirectoryError)
 BUGS = (TypeError, AttributeError, LookupError, AssertionError)
 FINAL = (*MISSING, *BUGS, NotImplementedError, ValueError, PermissionError)
-FULL = {errno.ENOSPC, errno.EDQUOT}  # the temporary folder, as it must be
-PASSING = {400, 408, 409, 425, 429}  # what stores also answer when a request was garbled, or too many came
-MISCONFIGURED = {  # by name: their libraries are extras
+DISK_FULL = {errno.ENOSPC, errno.EDQUOT}  # no space in the temporary folder
+TRANSIENT_STATUSES = {400, 408, 409, 425, 429}  # stores also send these for garbled or too many requests
+MISCONFIGURED = {  # class names, because the libraries are optional
     "DefaultCredentialsError",
     "LocalTokenNotFoundError",
     "NoCredentialsError",
@@ -35,85 +35,87 @@ MISCONFIGURED = {  # by name: their libraries are extras
     "ProfileNotFound",
 }
 
-Fetch: TypeAlias = Callable[[int, int, Event], bytes]  # bytes from, to; tries no more once the event is set
+Fetch: TypeAlias = Callable[[int, int, Event], bytes]  # fetches a byte range (start, end) until the event is set
 
 
-def patiently(work: Callable[[], T], *, closed: Event | None = None) -> T:
-    """Try again, after growing pauses, what may pass; in the end its last error is raised."""
+def with_retries(work: Callable[[], T], *, closed: Event | None = None) -> T:
+    """Call `work`, and again after transient errors, with growing pauses. Raises the last error."""
     closed = closed or Event()
     tries = Retrying(
         stop=stop_any(stop_after_attempt(TRIES), stop_when_event_set(closed)),
         wait=wait_random_exponential(FIRST_PAUSE, LONGEST_PAUSE),
         sleep=sleep_using_event(closed),
-        retry=retry_if_exception(may_pass),
+        retry=retry_if_exception(is_transient),
         reraise=True,
     )
     return tries(work)
 
 
-def may_pass(error: BaseException) -> bool:
-    """Say whether asking again may help."""
+def is_transient(error: BaseException) -> bool:
+    """Whether a retry may succeed."""
     if not isinstance(error, Exception) or isinstance(error, FINAL) or type(error).__name__ in MISCONFIGURED:
         return False
-    if getattr(error, "errno", None) in FULL:
+    if getattr(error, "errno", None) in DISK_FULL:
         return False
     return isinstance(error, TimeoutError) or not is_refused(error)
 
 
 def is_refused(error: BaseException) -> bool:
-    """Say whether a server has understood and says no."""
-    return isinstance(error, PermissionError) or (400 <= (status(error) or 0) < 500 and status(error) not in PASSING)
+    """Whether the server refused the request."""
+    return isinstance(error, PermissionError) or (
+        400 <= (status(error) or 0) < 500 and status(error) not in TRANSIENT_STATUSES
+    )
 
 
 def status(error: BaseException) -> int | None:
-    """Find the HTTP status in an error, wherever its library keeps it."""
+    """Return the HTTP status of an error, wherever its library stores it."""
     response = getattr(error, "response", None)
-    if isinstance(response, dict):  # botocore's
+    if isinstance(response, dict):  # botocore
         response = response.get("ResponseMetadata", {})
-        found = response.get("HTTPStatusCode")
-        return found if isinstance(found, int) else None
+        code = response.get("HTTPStatusCode")
+        return code if isinstance(code, int) else None
     places = ((error, "status"), (error, "code"), (response, "status_code"))
-    answers = (getattr(place, name, None) for place, name in places)
-    found = next((answer for answer in answers if isinstance(answer, int)), None)
-    return status(error.__cause__) if found is None and error.__cause__ else found
+    codes = (getattr(place, name, None) for place, name in places)
+    code = next((code for code in codes if isinstance(code, int)), None)
+    return status(error.__cause__) if code is None and error.__cause__ else code
 
 
 class RemoteFile(io.RawIOBase):
-    """A remote file, seekable, for one thread at a time."""
+    """A seekable remote file for use by one thread at a time."""
 
     def __init__(self, fetch: Fetch, size: int, *, ahead: bool) -> None:
-        """Read whole blocks, and one ahead; or just what is asked for, each time in one request."""
+        """Open it; with `ahead`, reads fetch whole blocks and the next one in advance, otherwise just their bytes."""
         self._fetch, self._size, self._at = fetch, size, 0
         self._closed = Event()
         self._pool = ThreadPoolExecutor(1) if ahead else None
         self._blocks: dict[int, Future[bytes]] = {}  # the one in use and the next
 
     def readable(self) -> bool:
-        """It is."""
+        """Return True."""
         return True
 
     def seekable(self) -> bool:
-        """It is."""
+        """Return True."""
         return True
 
     def tell(self) -> int:
-        """Say where the next read begins."""
+        """Return the position of the next read."""
         return self._at
 
     def seek(self, offset: int, whence: int = 0) -> int:
-        """Go somewhere; nothing is fetched yet."""
+        """Set the position of the next read."""
         at = offset + (0, self._at, self._size)[whence]
         if at < 0:
-            raise ValueError(f"no place before the start of a file: {at}")
+            raise ValueError(f"cannot seek before the start of a file: {at}")
         self._at = at
         return at
 
     def readall(self) -> bytes:
-        """Read to the end, as one piece."""
+        """Read to the end."""
         return self.read(max(0, self._size - self._at)) or b""
 
     def readinto(self, buffer: Any) -> int:
-        """Fill `buffer`, all of it unless the file ends."""
+        """Fill `buffer` completely, unless the file ends."""
         self._checkClosed()
         view = memoryview(buffer).cast("B")
         wanted = min(len(view), max(0, self._size - self._at))
@@ -132,9 +134,9 @@ class RemoteFile(io.RawIOBase):
         return memoryview(self._block(number, self._pool))[start : start + count]
 
     def _block(self, number: int, pool: ThreadPoolExecutor) -> bytes:
-        """Wait for a block; where reading goes on, ask for the one behind it."""
-        goes_on = number == 0 or not self._blocks.keys().isdisjoint({number - 1, number})
-        wanted = (number, number + 1) if goes_on else (number,)
+        """Wait for a block; if the file is read in order, also request the next one."""
+        in_order = number == 0 or not self._blocks.keys().isdisjoint({number - 1, number})
+        wanted = (number, number + 1) if in_order else (number,)
         for n in self._blocks.keys() - set(wanted):
             self._blocks.pop(n).cancel()
         for n in wanted:
@@ -144,7 +146,7 @@ class RemoteFile(io.RawIOBase):
         return self._blocks[number].result()
 
     def close(self) -> None:
-        """Let go of what is being fetched."""
+        """Cancel pending requests and close the file."""
         self._closed.set()
         if self._pool is not None:
             self._pool.shutdown(wait=False, cancel_futures=True)

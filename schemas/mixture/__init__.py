@@ -1,1 +1,1 @@
-"""Mixtures of published datasets: their declaration, their lock and the law of their draws."""
+"""Mixtures of published datasets: their declaration, their lock and the order of their draws."""

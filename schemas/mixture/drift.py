@@ -1,4 +1,4 @@
-"""The datasets of a locked mixture, and whether they are still what was locked."""
+"""Check whether the datasets of a locked mixture have changed since it was locked."""
 
 from collections.abc import Iterator
 from os.path import normpath
@@ -13,20 +13,20 @@ AGAIN = "run 'oxe mix lock' again with --overwrite"
 
 
 def place(uri: str, beside: Path) -> str:
-    """Follow a URI from the folder that it is relative to."""
+    """Resolve a URI that may be relative to the folder `beside`."""
     return normpath(beside / uri) if is_local(uri) else uri
 
 
 def cannot_compare(lock: Lock) -> str | None:
-    """Why a lock's views cannot be compared with today's; None if they can be."""
-    found = (outdated(source.view_digest, "the lock", fix=AGAIN) for source in lock.sources.values())
-    return next(filter(None, found), None)
+    """Return why a lock's views cannot be compared with the current ones; None if they can."""
+    reasons = (outdated(source.view_digest, "the lock", fix=AGAIN) for source in lock.sources.values())
+    return next(filter(None, reasons), None)
 
 
 def changes(lock: Lock, source: LockedSource, dataset: Dataset) -> Iterator[str]:
-    """Name what of a source has changed, as far as that shows without reading its data files."""
+    """Describe what has changed in a source, without reading its data files."""
     if dataset.manifest["xxh3_128"] != source.manifest:
-        yield f"the dataset has changed: {len(dataset)} episodes and {dataset.manifest['steps']} steps now"
+        yield f"the dataset has changed: it now has {len(dataset)} episodes and {dataset.manifest['steps']} steps"
         return
     view = dataset.view(lock.view).digest if lock.view else None
     if view != source.view_digest:
@@ -38,4 +38,4 @@ def changes(lock: Lock, source: LockedSource, dataset: Dataset) -> Iterator[str]
         if size is None:
             yield f"{file['path']} is missing"
         elif size != file["bytes"]:
-            yield f"{file['path']} has {size} bytes and not {file['bytes']}"
+            yield f"{file['path']} has {size} bytes, expected {file['bytes']}"

@@ -1,6 +1,6 @@
-"""A locked mixture: what it was drawn from, to the digest, so that another machine draws the same.
+"""`Lock`: a mixture with the digests of its datasets, so that another machine draws the same steps.
 
-`NAME.lock` is canonical JSON; `NAME.lock.parquet` beside it lists the episodes with their hashes and kept ranges.
+`NAME.lock` is canonical JSON; `NAME.lock.parquet` next to it lists the episodes with their hashes and kept ranges.
 """
 
 import hashlib
@@ -38,32 +38,32 @@ EPISODES = pa.schema(
         ("motion_hash", pa.string()),
         ("length", pa.int64()),  # stored steps
         ("ranges", pa.list_(pa.int32())),  # kept steps: start, end, start, end, ...
-        ("steps", pa.int64()),  # kept
+        ("steps", pa.int64()),  # kept steps
     ]
 )
 
 
 class Stage(Model):
-    """How much is left at one stage."""
+    """The episodes and steps that are left after one stage."""
 
     episodes: int
     steps: int
 
 
 class Stratum(Model):
-    """A group of a source that is drawn from by itself: the whole source, or one value of the balanced column."""
+    """A group of steps with its own share of the draws: a whole source, or one value of the balanced column."""
 
     steps: int
-    share: float  # of all draws
-    repeats: float  # expected draws of each step in an epoch
+    share: float  # share of all draws
+    repeats: float  # expected draws of each step per epoch
 
 
 class LockedSource(Model):
-    """One source as it was."""
+    """One source at the time of locking."""
 
-    uri: str  # a relative one from the lock's folder
+    uri: str  # may be relative to the lock's folder
     dataset: str
-    manifest: str  # its xxh3-128
+    manifest: str  # xxh3-128 of the manifest
     embodiment: str
     robot: str
     controller: str
@@ -72,16 +72,16 @@ class LockedSource(Model):
     view_digest: str | None
     space: dict[str, Any]
     filter: str | None
-    stages: dict[str, Stage]  # source, filtered, viewed, train, val: each of those before
+    stages: dict[str, Stage]  # source, filtered, viewed, train, val
     nominal: float
     share: float
     repeats: float
     strata: dict[str, Stratum]
-    statistics: str  # a key of the lock's `statistics`
+    statistics: str  # key in the lock's `statistics`
 
 
 class Lock(Model):
-    """A mixture as it was locked."""
+    """A locked mixture."""
 
     version: int
     name: str
@@ -89,17 +89,17 @@ class Lock(Model):
     spec_digest: str
     seed: int
     view: str | None
-    dims: tuple[str, ...]  # of a drawn action
-    method: Literal["bounds_q99", "bounds", "normal"]  # of normalization
-    epoch: int  # draws
+    dims: tuple[str, ...]  # dimensions of a drawn action
+    method: Literal["bounds_q99", "bounds", "normal"]  # normalization method
+    epoch: int  # number of draws
     sources: dict[str, LockedSource]
     differences: tuple[str, ...]  # between the Spaces of the sources
-    left_out: dict[str, str]
+    left_out: dict[str, str]  # source -> reason
     statistics: dict[str, Any]  # records of stats/record.py
-    episodes: str  # xxh3-128 of the side file
+    episodes: str  # xxh3-128 of the table of episodes
 
     def law(self, seed: int | None = None) -> Law:
-        """Give the order of its draws; the law's sources are the strata."""
+        """Return the order of draws, with the strata as its sources."""
         strata = self.strata
         return Law(
             seed=self.seed if seed is None else seed,
@@ -110,13 +110,13 @@ class Lock(Model):
 
     @cached_property
     def strata(self) -> dict[tuple[str, str], Stratum]:
-        """All that is drawn from, by source and stratum, in order."""
+        """The strata by source name and stratum name, in order."""
         return {(name, key): part for name, source in self.sources.items() for key, part in source.strata.items()}
 
     def places(self, source: str) -> Array:
-        """Say where each dimension of a drawn action is in a source's own, [D] int64; -1 where it has none.
+        """Return the index of each dimension of a drawn action in a source's action, [D] int64; -1 if it has none.
 
-        They are matched by name; where the mixture names no dims, by place.
+        Dimensions are matched by name, or by index if the mixture has no `dims`.
         """
         known = [dim.name for dim in Space.from_json(self.sources[source].space).dims]
         if not self.spec.get("dims"):
@@ -124,29 +124,29 @@ class Lock(Model):
         return np.array([known.index(name) if name in known else -1 for name in self.dims])
 
     def encoded(self) -> bytes:
-        """Give the file's bytes, which depend on its content alone."""
+        """Return the file's bytes, which depend only on the content."""
         return json.dumps(self.model_dump(mode="json"), indent=1, sort_keys=True, ensure_ascii=False).encode() + b"\n"
 
 
 def digest(content: Mapping[str, Any]) -> str:
-    """Hash what JSON can say."""
+    """Hash JSON content."""
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def side_file(lock: Path) -> Path:
-    """Name the table of episodes that belongs to a lock."""
+    """Return the path of a lock's table of episodes."""
     return lock.with_name(f"{lock.name}.parquet")
 
 
 def write(path: Path, lock: Lock, table: pa.Table) -> None:
-    """Write a lock and its table; the lock last."""
+    """Write a lock's table of episodes, then the lock."""
     folder = LocalFolder(path.parent)
     folder.write(side_file(path).name, encoded_table(table))
     folder.write(path.name, lock.encoded())
 
 
 def encoded_table(table: pa.Table) -> bytes:
-    """Give the side file's bytes."""
+    """Return the bytes of a table of episodes."""
     sink = pa.BufferOutputStream()
     pq.write_table(table, sink, compression="zstd")
     content: bytes = sink.getvalue().to_pybytes()
@@ -154,7 +154,7 @@ def encoded_table(table: pa.Table) -> bytes:
 
 
 def read(path: Path) -> tuple[Lock, pa.Table]:
-    """Read a lock and its table; what is damaged or does not belong together is a MixtureError."""
+    """Read a lock and its table of episodes. Raises MixtureError if one is damaged or they do not match."""
     try:
         content = path.read_bytes()
         lock = Lock.model_validate_json(content)
@@ -164,13 +164,13 @@ def read(path: Path) -> tuple[Lock, pa.Table]:
     except (OSError, ValidationError) as error:
         raise MixtureError(f"{path}: cannot be read as a lock ({_first_line(error)})") from error
     if lock.version != VERSION:
-        raise MixtureError(f"{path}: version {lock.version}, this oxe-tools reads {VERSION}: lock it again")
+        raise MixtureError(f"{path}: has version {lock.version}, expected {VERSION}; run 'oxe mix lock' again")
     if lock.encoded() != content:
-        raise MixtureError(f"{path}: was edited by hand; lock the mixture again")
-    found = xxhash.xxh3_128_hexdigest(table)
-    if found != lock.episodes:
-        raise MixtureError(f"{side_file(path)}: has digest {found}, the lock says {lock.episodes}")
-    # Not `read_table`: it imports pandas, which takes longer than all else a loader does before its first sample.
+        raise MixtureError(f"{path}: was edited by hand; run 'oxe mix lock' again")
+    content_digest = xxhash.xxh3_128_hexdigest(table)
+    if content_digest != lock.episodes:
+        raise MixtureError(f"{side_file(path)}: has digest {content_digest}, expected {lock.episodes} as in the lock")
+    # Not `read_table`, which imports pandas: that takes longer than everything else before a loader's first sample.
     return lock, pq.ParquetFile(pa.py_buffer(table)).read(use_threads=False)
 
 

@@ -1,9 +1,9 @@
-"""The sampling law: which step of which source draw k is, as a function of (mixture, seed, k) alone.
+"""The order of draws: draw k has a source and a step that depend only on the mixture, the seed and k.
 
-Draw k picks its source by a hash of (seed, k) under the shares, and its step by a keyed permutation at that source's
-own counter: the c-th draw of a source with n steps is step `permutation(c mod n)` of pass `c // n`. So every step
-comes once before any comes again, in an order that is shuffled over the whole source without a buffer, and that does
-not depend on how many processes share the draws, or on where they stopped and went on.
+A hash of (seed, k) chooses the source by the shares. A keyed permutation chooses the step: the c-th draw of a source
+with n steps is step `permutation(c mod n)` of pass `c // n`. Every step is drawn once before any is drawn again, the
+order is shuffled over the whole source without a buffer, and it does not depend on the number of processes or on
+where a run stopped and resumed.
 
 The hash is the finalizer of SplitMix64 (Steele, Lea, Flood 2014); the permutation a Feistel network of eight rounds
 (Luby, Rackoff 1988) over the next power of four, walked until it lands below n (Black, Rogaway 2002).
@@ -23,12 +23,12 @@ from schemas.source import Array
 
 ROUNDS = 8
 GOLDEN = np.uint64(0x9E3779B97F4A7C15)
-BLOCK = 1 << 16  # draws that are hashed at a time
+BLOCK = 1 << 16  # draws hashed at a time
 
 
 @dataclass(frozen=True)
 class Law:
-    """What is drawn from, in which shares, and the seed; shares are above 0 and add up to 1, sizes count steps."""
+    """The order of draws: a seed, and the sources with their shares (above 0, adding up to 1) and sizes in steps."""
 
     seed: int
     names: tuple[str, ...]
@@ -37,24 +37,24 @@ class Law:
 
     @property
     def count(self) -> None:
-        """Count the draws until the end: there is none."""
+        """The number of draws: None, because they never end."""
         return
 
     def __post_init__(self) -> None:
-        """Refuse what nothing can be drawn from."""
+        """Raise SpecError if there is no source, or one without steps or a valid share."""
         for name, share, size in zip(self.names, self.shares, self.sizes, strict=True):
             if not 0 < share <= 1 or size < 1:
-                raise SpecError(f"{name}: a share of {share} of {size} steps cannot be drawn from")
+                raise SpecError(f"{name}: cannot draw a share of {share} from {size} steps")
         if not self.names:
-            raise SpecError("nothing to draw from: the mixture has no source")
+            raise SpecError("the mixture has no sources to draw from")
 
     def to_json(self) -> dict[str, Any]:
-        """Say what the order depends on."""
+        """Return everything the order depends on, as JSON."""
         return asdict(self)
 
     @cached_property
     def _bounds(self) -> Array:
-        """The hashes at which each source but the last one ends, in proportion to the shares."""
+        """The hash at which each source but the last ends, in proportion to the shares."""
         parts = [Fraction(share) for share in self.shares]
         total, ends, end = sum(parts), [], Fraction()
         for part in parts[:-1]:
@@ -63,20 +63,20 @@ class Law:
         return np.array(ends, np.uint64)
 
     def sources(self, start: int, stop: int) -> Array:
-        """Give the source of each draw in [start, stop), [N] int64."""
+        """Return the source of each draw in [start, stop), [N] int64."""
         key = _key(self.seed, "draw")
         k = np.arange(start, stop, dtype=np.uint64)
         return np.searchsorted(self._bounds, _mixed(k * GOLDEN + key), "right")
 
     def counters(self, k: int) -> Array:
-        """Count how many of the draws before k each source has had, [S] int64."""
+        """Count the draws of each source before draw k, [S] int64."""
         counts = np.zeros(len(self.names), np.int64)
         for start in range(0, k, BLOCK):
             counts += np.bincount(self.sources(start, min(k, start + BLOCK)), minlength=len(self.names))
         return counts
 
     def steps(self, sources: Array | int, counters: Array) -> Array:
-        """Give the steps of draws by their sources (or the one source of all) and counters, [N] int64 in [0, size)."""
+        """Return the step of each draw, [N] int64 in [0, size), from its source (or the one of all) and counter."""
         sizes = np.array(self.sizes)[sources]
         passes, places = np.divmod(counters, sizes)
         if not len(passes):
@@ -93,16 +93,16 @@ class Law:
         return np.frombuffer(hashed, np.uint64)
 
     def draws(self, start: int, stop: int, counters: Array | None = None) -> tuple[Array, Array, Array]:
-        """Give source and step of each draw in [start, stop), and the counters at `stop`.
+        """Return the source and step of each draw in [start, stop), and the counters at `stop`.
 
-        `counters` are those at `start`; without them, all earlier draws are hashed to count them.
+        `counters` are the counters at `start`; without them, all earlier draws are hashed to compute them.
         """
         before = self.counters(start) if counters is None else counters
         sources, turns, after = self.turns(start, stop, before)
         return sources, self.steps(sources, turns), after
 
     def turns(self, start: int, stop: int, counters: Array) -> tuple[Array, Array, Array]:
-        """Give source and that source's own counter of each draw in [start, stop), and the counters at `stop`."""
+        """Return the source of each draw in [start, stop), its counter in that source, and the counters at `stop`."""
         sources = self.sources(start, stop)
         order = np.argsort(sources, kind="stable")
         counts = np.bincount(sources, minlength=len(self.names))
@@ -111,7 +111,7 @@ class Law:
         return sources, turns, counters + counts
 
     def stream(self, k: int = 0, *, counters: Array | None = None, block: int = 4096) -> Iterator[tuple[int, int]]:
-        """Give (source, step) of draw k and of all after it, without end."""
+        """Yield (source, step) of draw k and all later draws, without end."""
         before = self.counters(k) if counters is None else counters
         while True:
             sources, steps, before = self.draws(k, k + block, before)
@@ -120,7 +120,7 @@ class Law:
 
 
 def permuted(places: Array, size: Array | int, keys: Array) -> Array:
-    """Permute places [N] uint64 in [0, size) by a Feistel network under `keys` [8] uint64, or [8, N], one for each.
+    """Permute places [N] uint64 in [0, size) by a Feistel network with `keys` [8] uint64, or [8, N] for one per place.
 
     >>> permuted(np.arange(5, dtype=np.uint64), 5, np.arange(8, dtype=np.uint64)).tolist()
     [1, 0, 4, 2, 3]
@@ -143,7 +143,7 @@ def permuted(places: Array, size: Array | int, keys: Array) -> Array:
 
 
 def _mixed(x: Array) -> Array:
-    """Finalize SplitMix64: every bit of the result depends on every bit of x."""
+    """Apply the finalizer of SplitMix64: every bit of the result depends on every bit of x."""
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     mixed: Array = x ^ (x >> np.uint64(31))

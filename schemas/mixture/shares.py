@@ -1,4 +1,4 @@
-"""From weights to shares: exact fractions, rounded once, whatever the order of the file."""
+"""Compute shares from weights, as exact fractions that are rounded once."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,32 +13,33 @@ from schemas.views.views import view
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Share:
-    """What one source gets: its `steps`, its `share` of the draws, and how often an epoch `repeats` each step."""
+    """The share of one source."""
 
     steps: int
-    share: float
-    repeats: float
-    nominal: float  # its share before caps
+    share: float  # share of the draws
+    repeats: float  # expected draws of each step per epoch
+    nominal: float  # share before caps
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shares:
-    """What each source of a mixture gets; `epoch` is in draws, `left_out` gives a reason for each other source."""
+    """The shares of a mixture."""
 
     sources: Mapping[str, Share]
-    epoch: int
-    left_out: Mapping[str, str]
+    epoch: int  # number of draws
+    left_out: Mapping[str, str]  # source -> reason
 
 
 def shares(spec: MixtureSpec, steps: Mapping[str, int], *, absent: Mapping[str, str] | None = None) -> Shares:
-    """Turn weights into shares, given how many steps each source has in the mixture's view.
+    """Compute shares from weights and the number of steps of each source in the mixture's view.
 
-    `relative` weights are multiplied by the steps, as in OpenVLA's loader; an epoch then draws each step of a source as
-    often as its weight says. A `share` weight is only divided by the sum of weights, one with a `temperature` T is
-    multiplied by the steps to the power of 1/T; an epoch then has as many draws as there are steps. Caps hold back what
-    exceeds them, and the others get that in proportion. Computed in fractions and rounded once. A source that cannot
-    take part, for a reason found here or given in `absent`, is a SpecError, or is left out if `missing` is `skip`; it
-    is always one if nothing remains.
+    `relative` weights are multiplied by the steps, as in OpenVLA's loader; an epoch then draws each step of a source
+    `weight` times on average. `share` weights are divided by their sum. With a `temperature` T, weights are multiplied
+    by the steps to the power of 1/T. With these two, an epoch has as many draws as there are steps. What exceeds a cap
+    is divided among the other sources in proportion.
+
+    A source is unavailable if it is unknown, does not have the view or has no steps, or for a reason in `absent`. If
+    `missing` is `skip`, unavailable sources are left out. Otherwise, or if none is left, this raises SpecError.
 
     >>> from schemas.mixture.spec import mixture
     >>> steps = {"bridge_orig": 2_135_463, "fractal20220817_data": 3_786_400}
@@ -64,7 +65,7 @@ def shares(spec: MixtureSpec, steps: Mapping[str, int], *, absent: Mapping[str, 
 
 
 def filled(weights: Mapping[str, Fraction], bounds: Mapping[str, Fraction], *, where: str) -> dict[str, Fraction]:
-    """Share out 1 in proportion to weights without exceeding bounds: min(bound, level * weight), the level as needed.
+    """Divide 1 in proportion to weights, within bounds: min(bound, level * weight) with the level that adds up to 1.
 
     >>> third = Fraction(1, 3)
     >>> filled({"a": Fraction(8), "b": Fraction(1), "c": Fraction(1)}, dict.fromkeys("abc", Fraction(1, 2)), where="m")
@@ -72,16 +73,16 @@ def filled(weights: Mapping[str, Fraction], bounds: Mapping[str, Fraction], *, w
     """
     room = sum(bounds.values(), Fraction())
     if room < 1:
-        raise SpecError(f"{where}: caps leave only {float(room):.3g} of the draws to all sources together; raise them")
+        raise SpecError(f"{where}: caps: allow only {float(room):.3g} of the draws in total; raise them")
     open_, rest, out = sum(weights.values(), Fraction()), Fraction(1), dict.fromkeys(weights, Fraction())
-    for name in sorted(weights, key=lambda name: bounds[name] / weights[name]):  # the tightest first
+    for name in sorted(weights, key=lambda name: bounds[name] / weights[name]):  # the tightest bound first
         out[name] = min(bounds[name], rest * weights[name] / open_)
         open_, rest = open_ - weights[name], rest - out[name]
     return out
 
 
 def _sized(spec: MixtureSpec, size: int) -> Fraction:
-    """Say what a source's steps multiply its weight by."""
+    """Return the factor by which a source's steps multiply its weight."""
     if spec.weighting == "temperature" and spec.temperature is not None:
         return Fraction(size ** (1 / spec.temperature))
     return Fraction(size if spec.weighting == "relative" else 1)
@@ -93,27 +94,25 @@ def _bound(spec: MixtureSpec, size: int, epoch: Fraction) -> Fraction:
 
 
 def _absent(spec: MixtureSpec, steps: Mapping[str, int], known: Mapping[str, str]) -> dict[str, str]:
-    """Say of each source that should take part and cannot why; refuse what `missing` does not allow."""
+    """Return the unavailable sources and why. Raises SpecError if `missing` does not allow them or none is left."""
     wanted = spec.weights.keys() - spec.excluded.keys()
     absent = {
         source: why
         for source in spec.weights
         if source in wanted and (why := known.get(source) or _why_not(spec, source, steps))
     }
-    told = "; ".join(f"{source} ({why})" for source, why in absent.items())
+    reasons = "; ".join(f"{source} ({why})" for source, why in absent.items())
     if absent and spec.missing == "error":
-        fix = 'name them under [excluded] or set missing = "skip"'
-        raise SpecError(
-            f"{spec.name}: {len(absent)} of {len(wanted)} cannot take part: {told}. To go on without, {fix}"
-        )
+        fix = 'to train without them, list them under [excluded] or set missing = "skip"'
+        raise SpecError(f"{spec.name}: {len(absent)} of {len(wanted)} sources are not available: {reasons}; {fix}")
     if len(absent) == len(wanted):
-        raise SpecError(f"{spec.name}: nothing is left to draw from: {told}")
+        raise SpecError(f"{spec.name}: none of the sources are available: {reasons}")
     return absent
 
 
 def _why_not(spec: MixtureSpec, source: str, steps: Mapping[str, int]) -> str | None:
-    """Say why a source cannot take part: it is unknown, without the view, or without steps."""
-    if source in spec.sources and spec.sources[source].uri:  # whose dataset says itself what it can give
+    """Return why a source is not available, or None if it is."""
+    if source in spec.sources and spec.sources[source].uri:  # its views are checked with the published dataset
         return "it has no steps" if not steps.get(source) else None
     dataset = spec.dataset_of(source)
     name = catalog.name_of(dataset)
@@ -126,5 +125,5 @@ def _why_not(spec: MixtureSpec, source: str, steps: Mapping[str, int]) -> str | 
         except ViewError as error:
             return str(error)
     if source not in steps:
-        return "its number of steps is not given"
+        return "its number of steps is unknown"
     return None if steps[source] > 0 else "it has no steps"

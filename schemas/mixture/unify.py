@@ -1,4 +1,4 @@
-"""Vectors of several embodiments in one: dimensions are matched by name and meaning, and what is missing is masked."""
+"""Unify the actions of several embodiments: match dimensions by name and check that they mean the same."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -7,45 +7,45 @@ from schemas.errors import SpecError
 from schemas.mixture.spec import MixtureSpec
 from schemas.spaces import Dim, Space
 
-PROJECTS = {"openvla", "openvla_oft", "octo"}  # views that give a project's own labels, whatever each dataset's mean
+PROJECTS = {"openvla", "openvla_oft", "octo"}  # views that reproduce a project's labels, which may differ in meaning
 CONVENTIONS = ("frame", "rotation", "gripper", "origin")
 
 
 def unified(spec: MixtureSpec, spaces: Mapping[str, Space]) -> tuple[tuple[str, ...], list[str]]:
-    """Name the dimensions of the mixture's action, and say what the sources' Spaces differ in.
+    """Return the dimensions of the mixture's action and the differences between the sources' Spaces.
 
-    A dimension means the same in every source that has it, or the mixture is a SpecError. Other conventions may differ
-    where `accept` says so. In the view of a project (`openvla`, `openvla_oft`, `octo`) all may differ but the number
-    of dimensions, for that is how the project trains; the differences are told all the same.
+    Raises SpecError if a dimension has different meanings in two sources, or if another convention differs and is not
+    in `accept`. In the view of a project (`openvla`, `openvla_oft`, `octo`) everything but the number of dimensions may
+    differ, because the project trains that way.
     """
-    name, space = next(iter(spaces.items()))
+    name, first = next(iter(spaces.items()))
     is_project = spec.view in PROJECTS and not spec.dims
-    dims = spec.dims or tuple(dim.name for dim in space.dims)
+    dims = spec.dims or tuple(dim.name for dim in first.dims)
     differences = [*_of_dims(spaces, dims), *_of_conventions(spaces)]
-    lacking = [source for source, found in spaces.items() if not spec.dims and len(found) != len(dims)]
+    lacking = [source for source, space in spaces.items() if not spec.dims and len(space) != len(dims)]
     if lacking:
         raise SpecError(
             f"{spec.name}: {name} has {len(dims)} dimensions, {lacking[0]} has {len(spaces[lacking[0]])}; "
-            "say which ones the mixture has: dims = [...]"
+            "list the dimensions of the mixture: dims = [...]"
         )
-    for source, found in spaces.items():
-        if spec.dims and not {dim.name for dim in found.dims} <= {*dims}:
-            more = sorted({dim.name for dim in found.dims} - {*dims})
-            raise SpecError(f"{spec.name}: {source} has '{more[0]}', which dims does not name; it would be lost")
+    for source, space in spaces.items():
+        if spec.dims and not {dim.name for dim in space.dims} <= {*dims}:
+            more = sorted({dim.name for dim in space.dims} - {*dims})
+            raise SpecError(f"{spec.name}: dims: '{more[0]}' of {source} is missing; add it")
     for known in spec.dims:
-        if not any(known == dim.name for found in spaces.values() for dim in found.dims):
-            raise SpecError(f"{spec.name}: dims: no source has '{known}'")
+        if not any(known == dim.name for space in spaces.values() for dim in space.dims):
+            raise SpecError(f"{spec.name}: dims: '{known}' is not in any source")
     refused = [text for word, text in differences if word not in spec.accept and not is_project]
     if refused:
         raise SpecError(
-            f"{spec.name}: the sources do not mean the same: {'; '.join(refused)}. Choose a view that they share, "
-            "or say under accept which convention may differ"
+            f"{spec.name}: the sources' actions have different meanings: {'; '.join(refused)}; choose a view that all "
+            "of them have, or list the conventions that may differ under accept"
         )
     return dims, [text for _, text in differences]
 
 
 def _of_dims(spaces: Mapping[str, Space], dims: Sequence[str]) -> list[tuple[str, str]]:
-    """Compare dimensions by name, or, where the mixture names none, by place."""
+    """Compare dimensions by name, or by index if the mixture has no `dims`."""
     first: dict[str, tuple[str, Dim]] = {}
     out = []
     for source, space in spaces.items():
@@ -64,17 +64,17 @@ def _of_dims(spaces: Mapping[str, Space], dims: Sequence[str]) -> list[tuple[str
 
 
 def _of_conventions(spaces: Mapping[str, Space]) -> list[tuple[str, str]]:
-    """Compare what a whole vector has: frame, rotation, gripper sense, origin."""
+    """Compare the conventions of whole vectors: frame, rotation, gripper sense, origin."""
     out = []
     for word in CONVENTIONS:
-        found: dict[str, list[str]] = {}
+        values: dict[str, list[str]] = {}
         for source, space in spaces.items():
-            found.setdefault(getattr(space, word), []).append(source)
-        if len(found) > 1:
-            said = ", ".join(f"{value} in {_few(sources)}" for value, sources in sorted(found.items()))
-            out.append((word, f"{word} is {said}"))
+            values.setdefault(getattr(space, word), []).append(source)
+        if len(values) > 1:
+            listing = ", ".join(f"{value} in {_shortened(sources)}" for value, sources in sorted(values.items()))
+            out.append((word, f"{word} is {listing}"))
     return out
 
 
-def _few(sources: Sequence[str]) -> str:
+def _shortened(sources: Sequence[str]) -> str:
     return ", ".join(sources[:3]) + (f" and {len(sources) - 3} more" if len(sources) > 3 else "")

@@ -1,1 +1,1 @@
-"""The published dataset: its layout, its columns, its index, and how it is opened."""
+"""The published dataset on disk: its layout, columns and index, and how to read it."""

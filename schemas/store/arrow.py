@@ -1,4 +1,4 @@
-"""Episodes as Arrow: one row per step, all meaning in the schema's metadata."""
+"""Convert episodes to and from Arrow: one row per step, with the meaning of each column in the schema's metadata."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -17,31 +17,31 @@ from schemas.views.views import Viewed
 
 SCHEMA_VERSION = 2
 IMAGE = pa.struct([pa.field("bytes", pa.binary()), pa.field("path", pa.string())])
-META = b"oxe"  # the key of our metadata, on the schema and on every field
+META = b"oxe"  # metadata key, on the schema and on every field
 IMAGES, DEPTH, RAW = "observation.images.", "observation.depth.", "raw."
-NUMPY = {"halffloat": "float16", "float": "float32", "double": "float64"}  # where Arrow's name is not numpy's
+NUMPY = {"halffloat": "float16", "float": "float32", "double": "float64"}  # Arrow type name -> numpy's, if different
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Camera:
-    """One stream of images: its column's last name, its path in the source, and its role if one is declared."""
+    """One stream of images."""
 
-    leaf: str
-    path: str
-    role: str | None = None
+    leaf: str  # last part of the column's name
+    path: str  # path in the source
+    role: str | None = None  # declared role
     is_depth: bool = False
     metres_per_unit: float | None = None
-    channels: str = "rgb"  # or "bgr": what a decoder calls red is blue
+    channels: str = "rgb"  # or "bgr": red and blue are swapped after decoding
 
     @property
     def column(self) -> str:
-        """Name the column."""
+        """The name of the column."""
         return (DEPTH if self.is_depth else IMAGES) + self.leaf
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MaterializedView:
-    """A view stored as the column `action.<name>`; masked steps are null."""
+    """A view that is stored as the column `action.<name>`; masked steps are null."""
 
     name: str
     space: Space
@@ -49,30 +49,30 @@ class MaterializedView:
 
     @property
     def column(self) -> str:
-        """Name the column."""
+        """The name of the column."""
         return f"action.{self.name}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Layout:
-    """Which columns a dataset has and what they mean."""
+    """The columns of a dataset and their meaning."""
 
     dataset: str
     action: Space
     state: Space | None
     cameras: tuple[Camera, ...]
     raw: tuple[Field, ...]
-    metadata: tuple[Field, ...]  # per episode
+    metadata: tuple[Field, ...]  # per-episode fields
     views: tuple[MaterializedView, ...]
-    origins: Mapping[str, str | None]  # of timestamp, instruction, ...: the source's path; None: not in the source
+    origins: Mapping[str, str | None]  # column (timestamp, instruction, ...) -> path in the source, or None
 
     def to_json(self) -> dict[str, Any]:
-        """Give the form that stands in the manifest."""
+        """Return the JSON form used in the manifest."""
         return asdict(self)
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:
-        """Read `to_json` back."""
+        """Read the result of `to_json`."""
         return cls(
             dataset=data["dataset"],
             action=Space.from_json(data["action"]),
@@ -87,13 +87,13 @@ class Layout:
         )
 
     def colour_cameras(self) -> dict[str, tuple[int, Camera]]:
-        """Find colour cameras by leaf or role, each with its number in the index; a leaf goes before a role."""
+        """Return the colour cameras and their numbers in the index by leaf and role; a leaf takes precedence."""
         numbered = [(i, camera) for i, camera in enumerate(self.cameras) if not camera.is_depth]
         roles = {camera.role: (i, camera) for i, camera in numbered if camera.role}
         return roles | {camera.leaf: (i, camera) for i, camera in numbered}
 
     def schema(self) -> pa.Schema:
-        """Build the Arrow schema, with the `huggingface` key that makes `datasets` decode the images."""
+        """Return the Arrow schema, with the `huggingface` key that lets `datasets` decode the images."""
         vector = _vector_type(len(self.action))
         fields = [
             _field("episode_index", pa.int64(), doc="ordinal in the source over all splits"),
@@ -143,7 +143,7 @@ def _camera_field(camera: Camera) -> pa.Field:
 
 
 def hugging_feature(kind: pa.DataType) -> dict[str, Any]:
-    """Describe a type as the `datasets` library does."""
+    """Return the feature of the `datasets` library for a type."""
     if kind == IMAGE:
         return {"_type": "Image"}
     if pa.types.is_fixed_size_list(kind):
@@ -155,20 +155,20 @@ def hugging_feature(kind: pa.DataType) -> dict[str, Any]:
 
 
 def list_levels(field: Field) -> int:
-    """Count the levels of variable length between a step and a value."""
+    """Return the number of variable-length list levels between a step and a value."""
     inner = len(field.shape) if field.kind == "bytes" or (field.kind == "number" and None in field.shape) else 0
     return field.ragged + inner
 
 
 def arrow_type(field: Field) -> pa.DataType:
-    """Give the type of a `raw.*` or metadata column; one that Arrow has no numbers for is a SpecError."""
+    """Return the type of a `raw.*` or metadata column. Raises SpecError if Arrow has no such type."""
     if field.kind == "number":
         try:
             kind = pa.from_numpy_dtype(np.dtype(field.dtype))
         except (pa.ArrowNotImplementedError, TypeError) as error:
-            raise SpecError(f"{field.path}: numbers of type {field.dtype} cannot be stored ({error})") from error
+            raise SpecError(f"{field.path}: cannot store numbers of type {field.dtype} ({error})") from error
         if 0 in field.shape:
-            raise SpecError(f"{field.path}: values of shape {list(field.shape)} hold nothing that could be stored")
+            raise SpecError(f"{field.path}: cannot store values of shape {list(field.shape)}, which are empty")
         for size in reversed(field.shape) if None not in field.shape else ():
             kind = pa.list_(kind, size)
     else:
@@ -179,7 +179,7 @@ def arrow_type(field: Field) -> pa.DataType:
 
 
 def to_arrow(column: Column, kind: pa.DataType) -> pa.Array:
-    """Turn a column of T values into an Arrow array of type `kind`, without copying numbers."""
+    """Convert a column of T values to an Arrow array of type `kind`, without copying numbers."""
     if isinstance(column, Ragged):
         inner = to_arrow(column.values, _innermost_list(kind, len(column.lengths)))
         for lengths in reversed(column.lengths):
@@ -200,7 +200,7 @@ def _innermost_list(kind: pa.DataType, levels: int) -> pa.DataType:
 
 
 def from_arrow(array: pa.Array, field: Field) -> Column:
-    """Turn `to_arrow`'s result back into the column it was."""
+    """Convert the result of `to_arrow` back to a column."""
     lengths = []
     for _ in range(list_levels(field)):
         offsets = as_numpy(array.offsets)
@@ -218,7 +218,7 @@ def from_arrow(array: pa.Array, field: Field) -> Column:
 
 
 def frames_to_arrow(frames: Frames) -> pa.Array:
-    """Turn T encoded images into structs; a missing frame is a null struct."""
+    """Convert T encoded images to structs; a missing frame is a null struct."""
     missing = np.array([frame is None for frame in frames], bool)
     data = _binary([b"" if frame is None else frame for frame in frames])
     mask = pa.array(missing) if missing.any() else None
@@ -226,23 +226,23 @@ def frames_to_arrow(frames: Frames) -> pa.Array:
 
 
 def _binary(items: Sequence[Bytes]) -> pa.Array:
-    """Join byte strings into one array, with one copy; `pa.array` of memoryviews never lets go of their memory."""
+    """Join byte strings into one array with one copy; `pa.array` of memoryviews would never release their memory."""
     offsets = np.concatenate(([0], np.cumsum([len(item) for item in items], dtype=np.int64)))
     if offsets[-1] > np.iinfo(np.int32).max:
-        raise SourceError(f"{offsets[-1]} bytes in one column of one episode: more than 2 GiB", reason="too_large")
+        raise SourceError(f"a column of one episode has {offsets[-1]} bytes: the limit is 2 GiB", reason="too_large")
     data = b"".join(items)
     return pa.Array.from_buffers(
         pa.binary(), len(items), [None, pa.py_buffer(offsets.astype(np.int32)), pa.py_buffer(data)]
     )
 
 
-OPTIONAL = ("timestamp", "is_first", "is_last", "is_terminal", "reward")  # null throughout where the source is silent
+OPTIONAL = ("timestamp", "is_first", "is_last", "is_terminal", "reward")  # all null if the source does not have it
 
 
 def to_batch(
     episodes: Sequence[Episode], layout: Layout, schema: pa.Schema, *, views: Mapping[str, Sequence[Viewed]]
 ) -> pa.RecordBatch:
-    """Turn episodes into rows, one a step; `views` gives what each materialized view makes of each episode."""
+    """Convert episodes to rows, one per step; `views` has the result of each materialized view for each episode."""
     lengths = [len(episode) for episode in episodes]
     arrays = {name: pa.nulls(sum(lengths), schema.field(name).type) for name in OPTIONAL}
     for name in OPTIONAL:
@@ -267,7 +267,7 @@ def to_batch(
 
 
 def joined(columns: Sequence[Column]) -> Column:
-    """Join the same column of several episodes."""
+    """Concatenate the same column of several episodes."""
     first = columns[0]
     if isinstance(first, Ragged):
         parts = [column for column in columns if isinstance(column, Ragged)]
@@ -291,16 +291,16 @@ def _instructions(episodes: Sequence[Episode]) -> pa.Array:
 
 
 def _scattered(views: Sequence[Viewed]) -> pa.Array:
-    """Put a view's N vectors at their T steps; the others are null (Parquet's fixed-size lists cannot be)."""
+    """Place a view's N vectors at their T steps; other steps are null, which Parquet's fixed-size lists cannot be."""
     action, mask = (np.concatenate([getattr(viewed, name) for viewed in views]) for name in ("action", "mask"))
     offsets = np.concatenate(([0], np.cumsum(mask))).astype(np.int32) * np.int32(action.shape[1])
     return pa.ListArray.from_arrays(pa.array(offsets), pa.array(action.reshape(-1)), mask=pa.array(~mask))
 
 
 def as_numpy(array: pa.Array) -> Array:
-    """Give the numbers of an array without nulls.
+    """Convert an Arrow array without nulls to numpy, without a copy.
 
-    Not by `to_numpy`: that imports pandas, which takes longer than to read a small dataset.
+    Not by `to_numpy`, which imports pandas: that takes longer than reading a small dataset.
     """
     data = array.buffers()[1]
     if data is None:
@@ -313,17 +313,17 @@ def as_numpy(array: pa.Array) -> Array:
 
 
 def vectors(array: pa.Array, size: int) -> Array:
-    """Read a [T, size] float32 column."""
+    """Convert a [T, size] float32 column to numpy."""
     return as_numpy(array.flatten()).reshape(-1, size)
 
 
 def optional_column(array: pa.Array) -> Array | None:
-    """Read a column of numbers; None where it is null throughout."""
+    """Convert a column of numbers to numpy; None if it is all null."""
     return None if array.null_count else as_numpy(array)
 
 
 def instruction_column(array: pa.Array) -> tuple[tuple[str, ...], Array | None]:
-    """Read the distinct instructions in order of appearance, and which one each step has."""
+    """Return the distinct instructions in order of appearance, and the index of each step's instruction."""
     if array.null_count:
         return (), None
     encoded = array.dictionary_encode()
@@ -331,7 +331,7 @@ def instruction_column(array: pa.Array) -> tuple[tuple[str, ...], Array | None]:
 
 
 def metadata_schema(layout: Layout) -> list[pa.Field]:
-    """Give the columns of `meta/episodes.parquet` that come from the source, named by their paths there."""
+    """Return the columns of `meta/episodes.parquet` that come from the source, named by their paths."""
     fields = []
     for field in layout.metadata:
         kind = arrow_type(replace(field, shape=()) if field.kind == "number" else field)

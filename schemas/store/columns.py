@@ -1,4 +1,4 @@
-"""The numeric columns of a published dataset, read in runs of neighbouring episodes and never with its images."""
+"""Read the numeric columns of a published dataset, without its images, in runs of neighbouring episodes."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import polars as pl
 
 STATE = "observation.state"
-ROWS = 1 << 17  # that are in memory at once
+ROWS = 1 << 17  # rows in memory at once
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,57 +28,57 @@ class Span:
     """Some episodes of one data file."""
 
     file: str
-    starts: Array  # [E] first rows, ascending
-    lengths: Array  # [E]
+    starts: Array  # [E] first rows in the file, ascending
+    lengths: Array  # [E] numbers of steps
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredSteps:
-    """The steps of one stored episode, in its numeric columns."""
+    """The numeric columns of one stored episode."""
 
     file: str
-    row: int  # of the first step in the file
-    at: slice  # the steps in their run
+    row: int  # row of the first step in the file
+    at: slice  # rows of the steps in their run
     columns: Mapping[str, Array]  # [T, ...] by name
 
     def __len__(self) -> int:
-        """Count them."""
+        """Return the number of steps."""
         return int(self.at.stop - self.at.start)
 
     def viewed(self, view: View | None) -> Viewed:
-        """Compute what a view shows of them; without one, it is every stored action."""
+        """Compute a view of the steps, or return the stored actions without one."""
         if view:
             return view.of_columns(self.columns, length=len(self))
         return Viewed(self.columns["action"], np.ones(len(self), bool))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Run:
-    """Neighbouring episodes in memory: their columns, and where in them each begins and how long it is."""
+class EpisodeRun:
+    """Neighbouring episodes that were read together."""
 
     file: str
     table: pa.Table
-    columns: Mapping[str, Array]  # those that hold numbers
+    columns: Mapping[str, Array]  # numeric columns by name
     rows: Array  # [E] first rows in the file
     starts: Array  # [E] first rows in the run
-    lengths: Array  # [E]
+    lengths: Array  # [E] numbers of steps
 
     def episodes(self) -> Iterator[StoredSteps]:
-        """Take the episodes one by one."""
+        """Yield the episodes."""
         for row, start, length in zip(self.rows.tolist(), self.starts.tolist(), self.lengths.tolist(), strict=True):
             at = slice(start, start + length)
             columns = {name: column[at] for name, column in self.columns.items()}
             yield StoredSteps(file=self.file, row=row, at=at, columns=columns)
 
     def instructions(self, number: Callable[[str], int]) -> Array:
-        """Number the instruction of each step, [N] int64; -1 where there is none. Texts come in order of appearance."""
+        """Return the number of each step's instruction, [N] int64, or -1; `number` is called in order of appearance."""
         encoded = self.table["instruction"].chunk(0).dictionary_encode()
         numbers = np.array([*map(number, encoded.dictionary.to_pylist()), -1], np.int64)
         return np.asarray(numbers[arrow.as_numpy(encoded.indices.fill_null(-1))])
 
 
 def spans(episodes: "pl.DataFrame") -> list[Span]:
-    """Group rows of the episode table by their file: by its name, then by the row there."""
+    """Group rows of the episode table by file, sorted by file name and row."""
     return [
         Span(file=str(file), starts=rows["row"].to_numpy(), lengths=rows["length"].to_numpy())
         for (file,), rows in episodes.sort("file", "row").group_by("file", maintain_order=True)
@@ -87,10 +87,10 @@ def spans(episodes: "pl.DataFrame") -> list[Span]:
 
 def runs(
     dataset: Dataset, span: Span, *, view: View | None = None, more: Iterable[str] = (), rows: int = ROWS
-) -> Iterator[Run]:
-    """Read the action, the state, what a view reads and `more` of a span, about `rows` rows at a time.
+) -> Iterator[EpisodeRun]:
+    """Read the action, the state, the columns of a view and `more` columns of a span, about `rows` rows at a time.
 
-    An unreadable file is a DatasetError.
+    Raises DatasetError if the file is unreadable.
     """
     wanted = {"action", *([STATE] if dataset.columns.state else []), *(view.columns if view else []), *more}
     number = (span.starts + span.lengths - span.starts[0]) // rows
@@ -106,7 +106,7 @@ def runs(
             except (OSError, ValueError) as error:
                 raise DatasetError(f"{dataset.folder.place(span.file)}: cannot be read ({error})") from error
             table = table.combine_chunks()
-            yield Run(
+            yield EpisodeRun(
                 file=span.file,
                 table=table,
                 columns=arrays(dataset, table),
@@ -119,12 +119,12 @@ def runs(
 def episodes(
     dataset: Dataset, spans: Iterable[Span], *, view: View | None = None, more: Iterable[str] = ()
 ) -> Iterator[StoredSteps]:
-    """Read the episodes of spans one by one, in columns as in `runs`."""
+    """Read the episodes of spans one by one, with the same columns as `runs`."""
     return (steps for span in spans for run in runs(dataset, span, view=view, more=more) for steps in run.episodes())
 
 
 def _parquet(dataset: Dataset, file: str) -> pq.ParquetFile:
-    """Open a file for reading a few columns: no memory map, of which the kernel would read more than is asked for."""
+    """Open a file to read a few columns. It is not memory-mapped, because the kernel would read more than these."""
     try:
         here = dataset.folder.local
         if here is None:
@@ -135,7 +135,7 @@ def _parquet(dataset: Dataset, file: str) -> pq.ParquetFile:
 
 
 def arrays(dataset: Dataset, table: pa.Table) -> dict[str, Array]:
-    """Take times, action, state and raw columns out of Arrow; what holds no numbers of one shape is left out."""
+    """Convert times, action, state and raw columns to numpy; columns that are not numbers of one shape are left out."""
     sizes = {"action": len(dataset.columns.action), STATE: len(dataset.columns.state or ())}
     fields = {RAW + field.path: field for field in dataset.columns.raw}
     out: dict[str, Array] = {}

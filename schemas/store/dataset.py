@@ -1,4 +1,4 @@
-"""A published dataset, opened for reading."""
+"""`Dataset`: read a published dataset."""
 
 import json
 import mmap
@@ -28,14 +28,14 @@ if TYPE_CHECKING:
     import polars as pl
 
 
-MAX_OPEN = 256  # data files of one dataset; each takes a file descriptor
+MAX_OPEN = 256  # data files open at once, each with a file descriptor
 
 
 class DataFile:
-    """One Parquet file and its index: mapped into memory, or fetched in parts from elsewhere."""
+    """One Parquet file and its index: memory-mapped, or fetched in parts if it is remote."""
 
     def __init__(self, folder: Folder, path: str) -> None:
-        """Open the file; one that is not there is a DatasetError."""
+        """Open the file. Raises DatasetError if it is missing or unreadable."""
         self.folder, self.path = folder, path
         self.place = folder.place(path)
         self.bytes: mmap.mmap | Fetched
@@ -51,7 +51,7 @@ class DataFile:
 
     @cached_property
     def index(self) -> Index:
-        """Where its images are."""
+        """The index of its images."""
         name = layout.index_file(self.path)
         try:
             return Index(self.folder.read(name), self.folder.place(name))
@@ -60,7 +60,7 @@ class DataFile:
 
     @cached_property
     def parquet(self) -> pq.ParquetFile:
-        """The file as pyarrow reads it."""
+        """The file, opened with pyarrow."""
         try:
             if isinstance(self.bytes, Fetched):
                 return pq.ParquetFile(self.folder.open_parts(self.path), pre_buffer=True)
@@ -70,12 +70,12 @@ class DataFile:
 
     @cached_property
     def group_starts(self) -> Array:
-        """The first row of each row group, and the end."""
+        """The first row of each row group, and the number of rows."""
         metadata = self.parquet.metadata
         return np.cumsum([0, *(metadata.row_group(i).num_rows for i in range(metadata.num_row_groups))])
 
     def image(self, row: int, column: int) -> bytes | None:
-        """Slice one encoded image out of the file; None where the frame is missing."""
+        """Read one encoded image, or None if the frame is missing."""
         length = self.index.lengths.item(row, column)
         if not length:
             return None
@@ -83,7 +83,7 @@ class DataFile:
         return self.bytes[start : start + length]
 
     def rows(self, start: int, count: int, columns: Sequence[str]) -> Any:
-        """Read a range of rows of some columns as one Arrow table."""
+        """Read a range of rows of some columns as an Arrow table."""
         first = int(np.searchsorted(self.group_starts, start, "right")) - 1
         last = int(np.searchsorted(self.group_starts, start + count, "left"))
         table = self.parquet.read_row_groups(list(range(first, last)), columns=list(columns), use_threads=False)
@@ -91,31 +91,31 @@ class DataFile:
 
 
 def _damaged(place: str, error: Exception) -> DatasetError:
-    return DatasetError(f"{place}: cannot be read ({error}); 'oxe verify' tells what else is damaged")
+    return DatasetError(f"{place}: cannot be read ({error}); run 'oxe verify' to check the other files")
 
 
 class Fetched:
-    """The bytes of a remote file; each slice is one request. Threads may share it."""
+    """The bytes of a remote file; each slice is one request. Safe to share between threads."""
 
     def __init__(self, file: IO[bytes]) -> None:
-        """Keep the open file; nobody else may move in it."""
-        self.file, self.one_at_a_time = file, Lock()
+        """Take over an open file; it must not be used elsewhere."""
+        self.file, self.lock = file, Lock()
 
     def __getitem__(self, part: slice) -> bytes:
-        """Fetch bytes."""
-        with self.one_at_a_time:
+        """Fetch a range of bytes."""
+        with self.lock:
             self.file.seek(part.start)
             return self.file.read(part.stop - part.start)
 
 
 class Dataset:
-    """A published dataset: `len`, episodes by position, frames by byte range.
+    """A published dataset: its length, episodes by position, and frames by byte range.
 
     Positions run from 0 to `len - 1` over the kept episodes; an episode's `index` is its ordinal in the source.
     """
 
     def __init__(self, folder: Folder) -> None:
-        """Read the manifest and the episode table; a folder that is no dataset is a DatasetError."""
+        """Read the manifest. Raises DatasetError if the folder is not a dataset or is damaged."""
         self.folder = folder
         name = self.folder.place(layout.MANIFEST)
         try:
@@ -129,7 +129,7 @@ class Dataset:
         version = self.manifest.get("schema_version") if isinstance(self.manifest, dict) else None
         if version != arrow.SCHEMA_VERSION:
             raise DatasetError(
-                f"{name}: schema version {version}, this oxe-tools reads {arrow.SCHEMA_VERSION}: convert it again"
+                f"{name}: has schema version {version}, expected {arrow.SCHEMA_VERSION}; convert the dataset again"
             )
         try:
             self.columns = Layout.from_json(self.manifest["columns"])
@@ -137,39 +137,39 @@ class Dataset:
             _ = self.manifest["spec"], self.manifest["dataset"], self.manifest["steps"]
             for file in self.manifest["files"]:
                 if not layout.DATA_FILE.fullmatch(file["path"]):
-                    raise DatasetError(f"{name}: '{file['path']}' is no data file of a dataset")
+                    raise DatasetError(f"{name}: files: '{file['path']}' is not the path of a data file")
         except (LookupError, TypeError, ValueError, AttributeError) as error:
             raise DatasetError(f"{name}: damaged ({error!r})") from error
         self._files: dict[str, DataFile] = {}
         self._views: dict[str, View] = {}
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leave open files and the functions of views behind; another process finds them by itself."""
+        """Return the state without open files and views, which another process opens again."""
         return {**self.__dict__, "_files": {}, "_views": {}}
 
     @property
     def uri(self) -> str:
-        """Where it is, as it was opened."""
+        """The path or URI it was opened with."""
         return self.folder.uri
 
     @property
     def path(self) -> Path:
-        """Where it is on this machine; a UsageError if it is elsewhere."""
+        """The path on this machine. Raises UsageError if it is remote."""
         if self.folder.local is None:
-            raise UsageError(f"{self.uri}: is not on this machine")
+            raise UsageError(f"{self.uri}: is not on this machine; a local dataset is required")
         return self.folder.local
 
     def __repr__(self) -> str:
-        """Name the dataset and its size."""
+        """Return the dataset's place, name and size."""
         size = f"{len(self)} episodes, {self.manifest['steps']} steps"
         return f"Dataset({self.uri!r}: {self.manifest['dataset']}, {size})"
 
     def __len__(self) -> int:
-        """Count the kept episodes."""
+        """Return the number of kept episodes."""
         return self._kept
 
     def __iter__(self) -> Iterator[Episode]:
-        """Read every episode."""
+        """Yield every episode."""
         return (self.episode(i) for i in range(len(self)))
 
     @cached_property
@@ -190,16 +190,16 @@ class Dataset:
     @property
     def episodes(self) -> "pl.LazyFrame":
         """The episode table, for filters: `ds.episodes.filter(pl.col("length") > 20)`."""
-        import polars as pl  # noqa: PLC0415 - reading frames needs none of it
+        import polars as pl  # noqa: PLC0415 - not needed to read frames
 
         return (
             pl.read_parquet(self._read(layout.EPISODES)).head(self._kept).lazy()
-        )  # behind them, what is being appended
+        )  # rows after the kept ones belong to an unfinished append
 
     @cached_property
     def _table(self) -> dict[str, Any]:
         try:
-            # Not `read_table`: its threads may still let go of the bytes when Python ends, which aborts the process.
+            # Not `read_table`: its threads may release the bytes while Python exits, which aborts the process.
             table = pq.ParquetFile(pa.py_buffer(self._read(layout.EPISODES))).read(use_threads=False)
         except ValueError as error:
             raise DatasetError(f"{self.folder.place(layout.EPISODES)}: cannot be read ({error})") from error
@@ -217,17 +217,17 @@ class Dataset:
         return list(zip(*columns, strict=True))
 
     def where(self, i: int) -> tuple[str, int, int]:
-        """Find an episode: its file, its first row there, its number of steps."""
+        """Return an episode's file, its first row in the file, and its number of steps."""
         if not 0 <= i < len(self._places):
-            raise UsageError(f"{self.uri}: no episode {i}, there are {len(self)}")
+            raise UsageError(f"{self.uri}: no episode {i} (there are {len(self)}, counted from 0)")
         return self._places[i]
 
     def content_hash(self, i: int) -> str:
-        """Give the hash that an episode had when it was stored."""
+        """Return an episode's hash, computed when it was stored."""
         return str(self._table["content_hash"][i].as_py())
 
     def file(self, path: str) -> DataFile:
-        """Open a data file, once."""
+        """Open a data file, or return the open one."""
         opened = self._files.get(path)
         if opened is None:
             if len(self._files) >= MAX_OPEN:
@@ -236,13 +236,13 @@ class Dataset:
         return opened
 
     def frame(self, i: int, step: int, cameras: Sequence[str] | None = None) -> dict[str, bytes | None]:
-        """Read the encoded images of one step through the index, without touching Parquet.
+        """Read the encoded images of one step through the index, without parsing Parquet.
 
-        `cameras` are names or roles (all colour cameras by default); a missing frame is None.
+        `cameras` are names or roles (default: all colour cameras). A missing frame is None.
         """
         path, row, length = self.where(i)
         if not 0 <= step < length:
-            raise UsageError(f"{self.uri}: episode {i} has no step {step}, it has {length}")
+            raise UsageError(f"{self.uri}: episode {i} has no step {step} (it has {length}, counted from 0)")
         file, columns = self.file(path), self._camera_columns
         wanted = self.cameras if cameras is None else (cameras,) if isinstance(cameras, str) else cameras
         try:
@@ -258,22 +258,22 @@ class Dataset:
         return {**roles, **{camera.leaf: number for number, camera in numbered}}
 
     def episode(self, i: int, view: str | None = None) -> Episode:
-        """Read one episode; with a view, its own action and without the steps it masks."""
+        """Read one episode; with a view, it has the view's actions and only the steps that the view keeps."""
         stored = self._stored(i)
         return self.view(view).apply(stored) if view else stored
 
     def view(self, name: str) -> View:
-        """Find one of its views; a ViewError says why there is none of that name."""
+        """Return a view by name. Raises ViewError with the reason if the dataset does not have it."""
         if name not in self._views:
             self._views[name] = view(self.spec, name)
         return self._views[name]
 
     def action_space(self, view: str | None) -> Space:
-        """Say what the actions of a view mean; without one, the stored ones."""
+        """Return the Space of a view's actions, or of the stored actions without a view."""
         return self.view(view).space if view else self.columns.action
 
     def check_split(self, split: str | None) -> None:
-        """Refuse a split that is not there with a UsageError; None means all."""
+        """Raise UsageError if there is no such split; None means all."""
         splits = self.manifest["splits"]
         if split is not None and split not in splits:
             raise UsageError(f"{self.uri}: no split '{split}'{did_you_mean(split, splits)}")
@@ -323,7 +323,7 @@ class Dataset:
 
 
 def open_dataset(path: str | Path) -> Dataset:
-    """Open a published dataset: a folder, or one behind an fsspec URI, of which just what is asked for is fetched.
+    """Open a published dataset: a local folder, or an fsspec URI, from which only the requested data is fetched.
 
     >>> open_dataset("nowhere")
     Traceback (most recent call last):

@@ -1,11 +1,11 @@
-"""The byte-range index: where each image lies inside a Parquet file; a random frame is then one slice of a mmap.
+"""The index of a Parquet file: the byte range of each image, so that reading a frame is one slice of a memory map.
 
-It works because image columns are written uncompressed and PLAIN: a page's payload is then definition levels followed
-by `length (u32), bytes` per value, as the Parquet format says ("Data Pages", "Plain encoding"; page headers are Thrift
-compact structs). Nulls have no entry in the page and length 0 in the index.
+Image columns are written uncompressed and with PLAIN encoding. The payload of a page is then definition levels
+followed by `length (u32), bytes` for each value (Parquet format, "Data Pages" and "Plain encoding"; page headers are
+Thrift compact structs). Nulls have no entry in the page and length 0 in the index.
 
 File `index/<name>.idx`, little endian: `OXEIDX01`, u32 size of the header, header (JSON: rows, columns; padded with
-spaces so that what follows is aligned to 8 bytes), offsets u64 [rows, columns], lengths u32 [rows, columns].
+spaces to align the offsets to 8 bytes), offsets u64 [rows, columns], lengths u32 [rows, columns].
 """
 
 import json
@@ -22,17 +22,17 @@ from schemas.errors import DatasetError
 from schemas.source import Array
 
 MAGIC = b"OXEIDX01"
-PAGE_SIZE, DATA_V1, DATA_V2 = 3, 5, 8  # field numbers of Thrift's PageHeader
-CHUNK = 4 << 20  # bytes that are mapped at once; a mapped page counts as memory of the process
+PAGE_SIZE, DATA_V1, DATA_V2 = 3, 5, 8  # field numbers in Parquet's PageHeader
+CHUNK = 4 << 20  # bytes mapped at once, because mapped pages count as memory of the process
 
 
 def build(
     path: Path, *, columns: Sequence[str], lengths: Array, chunk: Callable[[memoryview], None] = lambda _: None
 ) -> Array:
-    """Find every image: [rows, columns] offsets into the file at `path`, which is read once, in bounded memory.
+    """Return the offset of every image in the file at `path`, [rows, columns]; reads it once, in bounded memory.
 
-    `lengths` [rows, columns] are the lengths that were written, -1 for a null. They must fill every page exactly, and
-    each must stand before its image. `chunk` gets the whole file, piece by piece: its digest costs no second reading.
+    `lengths` [rows, columns] are the lengths that were written, -1 for a null. `chunk` is called with each piece of the
+    file, to compute its digest in the same pass. Raises DatasetError if the file does not have these lengths.
     """
     with path.open("rb") as file:
         offsets = _offsets(file, columns=columns, lengths=lengths)
@@ -46,7 +46,7 @@ def build(
 
 
 def _offsets(file: BinaryIO, *, columns: Sequence[str], lengths: Array) -> Array:
-    """Say where the images should lie, by the headers of the pages."""
+    """Compute the offsets of the images from the page headers and the lengths."""
     offsets = np.zeros(lengths.shape, np.uint64)
     metadata = pq.read_metadata(file)
     leaves = {metadata.schema.column(i).path: i for i in range(metadata.num_columns)}
@@ -68,25 +68,25 @@ def _offsets(file: BinaryIO, *, columns: Sequence[str], lengths: Array) -> Array
 
 
 def _first_wrong(file: BinaryIO, offsets: Array, lengths: Array, *, chunk: Callable[[memoryview], None]) -> int | None:
-    """Read the file and find the first of the images, sorted by offset, that does not have its length before it."""
+    """Return the first image, in order of offset, that is not preceded by its length in the file, or None."""
     size = file.seek(0, os.SEEK_END)
     wrong = np.flatnonzero(offsets + lengths > size).tolist()
     for start in () if wrong else range(0, size, CHUNK):
-        length = min(CHUNK + 3, size - start)  # the four bytes of a length may begin in one chunk and end in the next
+        length = min(CHUNK + 3, size - start)  # 3 more, for a length that starts in this chunk
         data = np.frombuffer(mmap.mmap(file.fileno(), length, access=mmap.ACCESS_READ, offset=start), np.uint8)
         chunk(data[:CHUNK].data)
         first, last = np.searchsorted(offsets, (start + 4, start + CHUNK + 4))
-        found = data[(offsets[first:last] - 4 - start)[:, None] + np.arange(4)].view("<u4")[:, 0]
-        wrong += (first + np.flatnonzero(found != lengths[first:last])).tolist()
+        stored = data[(offsets[first:last] - 4 - start)[:, None] + np.arange(4)].view("<u4")[:, 0]
+        wrong += (first + np.flatnonzero(stored != lengths[first:last])).tolist()
     return wrong[0] if wrong else None
 
 
 def _misplaced(file: Path, column: str) -> DatasetError:
-    return DatasetError(f"{file}: {column}: the pages do not hold the images where they should")
+    return DatasetError(f"{file}: {column}: the images are not at the expected offsets")
 
 
 def _page(file: BinaryIO, position: int) -> tuple[int, int, int]:
-    """Read one page header: the position of the next page, of this page's values, and how many values it counts."""
+    """Read a page header: returns the position of the next page and of this page's values, and their number."""
     file.seek(position)
     header = _struct(file)
     start = file.tell()
@@ -94,12 +94,12 @@ def _page(file: BinaryIO, position: int) -> tuple[int, int, int]:
     if DATA_V2 in header:
         page = header[DATA_V2]
         return following, start + page[5] + page[6], page[1]
-    size = int.from_bytes(file.read(4), "little")  # of the definition levels
+    size = int.from_bytes(file.read(4), "little")  # size of the definition levels
     return following, start + 4 + size, header[DATA_V1][1]
 
 
 def _struct(file: BinaryIO) -> dict[int, Any]:
-    """Read one Thrift struct of the compact protocol, as far as page headers need it."""
+    """Read a Thrift struct in the compact protocol; supports the types that page headers have."""
     out: dict[int, Any] = {}
     number = 0
     while kind := file.read(1)[0]:
@@ -117,7 +117,7 @@ def _value(file: BinaryIO, kind: int) -> Any:
         return file.seek(_varint(file), os.SEEK_CUR)
     if kind == 12:  # struct
         return _struct(file)
-    raise DatasetError(f"a page header with a field of Thrift type {kind}")
+    raise DatasetError(f"a page header has a field of unknown Thrift type {kind}")
 
 
 def _varint(file: BinaryIO) -> int:
@@ -136,7 +136,7 @@ def _zigzag(file: BinaryIO) -> int:
 
 
 def encode(columns: Sequence[str], offsets: Array, lengths: Array) -> bytes:
-    """Write the index of one file."""
+    """Encode the index of one file."""
     header = json.dumps({"rows": len(offsets), "columns": list(columns)}).encode()
     header += b" " * (-(len(MAGIC) + 4 + len(header)) % 8)
     size = len(header).to_bytes(4, "little")
@@ -149,11 +149,11 @@ class Index:
     """The index of one file."""
 
     def __init__(self, data: bytes, place: str) -> None:
-        """Read it; what is no index of ours is a DatasetError that names the place."""
+        """Parse an index file. Raises DatasetError with its `place` if it is not valid."""
         start = len(MAGIC) + 4
         size = int.from_bytes(data[len(MAGIC) : start], "little")
         if data[: len(MAGIC)] != MAGIC or start + size > len(data):
-            raise DatasetError(f"{place}: not an index file")
+            raise DatasetError(f"{place}: is not an index file")
         try:
             header = json.loads(data[start : start + size])
             self.columns: list[str] = list(header["columns"])
@@ -162,6 +162,6 @@ class Index:
             raise DatasetError(f"{place}: the index has a broken header ({error!r})") from error
         count = shape[0] * shape[1]
         if shape[0] < 0 or len(data) != start + size + 12 * count:
-            raise DatasetError(f"{place}: {len(data)} bytes, expected {start + size + 12 * count}")
+            raise DatasetError(f"{place}: has {len(data)} bytes, expected {start + size + 12 * count}")
         self.offsets: Array = np.frombuffer(data, "<u8", count, start + size).reshape(shape)
         self.lengths: Array = np.frombuffer(data, "<u4", count, start + size + 8 * count).reshape(shape)

@@ -1,4 +1,4 @@
-"""Where everything lies in a published dataset."""
+"""The names of the files in a published dataset."""
 
 import re
 from dataclasses import dataclass
@@ -9,20 +9,20 @@ EPISODES = "meta/episodes.parquet"
 QUARANTINE = "meta/quarantine.parquet"
 STATS = "meta/stats.json"
 RUNS = "meta/runs.jsonl"
-LOCK = "meta/lock"  # held while a conversion writes
-LEDGER = "meta/ledger"  # of a conversion that is not finished
+LOCK = "meta/lock"  # locked while a conversion writes
+LEDGER = "meta/ledger"  # records of an unfinished conversion
 IDENTITY = "meta/ledger/identity.json"
 VERIFICATION = "meta/verification.json"
-SCRATCH = "scratch-"  # how a folder in meta begins through which other machines hand over what they counted
-UNFINISHED = ("tmp-", SCRATCH)  # how names begin that a killed process may have left
+SCRATCH = "scratch-"  # prefix of a folder in meta through which machines exchange partial statistics
+UNFINISHED = ("tmp-", SCRATCH)  # prefixes of what a killed process may leave
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MetaFile:
-    """A file of `meta/` that the manifest has no digest of: it may come and change after the dataset is published."""
+    """A file of `meta/` that may be added or changed after publishing, so the manifest does not have its digest."""
 
     place: str
-    of_content: bool  # says something of the data, so an append removes it; otherwise it outlasts one
+    of_content: bool  # whether it depends on the data, so that an append removes it
 
 
 META_FILES = (
@@ -34,12 +34,12 @@ DATA_FILE = re.compile(rf"{DATA}/[^/\\]+\.parquet")
 
 
 def data_file(name: str) -> str:
-    """Name the Parquet file of one shard."""
+    """Return the path of the Parquet file of a shard."""
     return f"{DATA}/{name}.parquet"
 
 
 def index_file(data: str) -> str:
-    """Name the index of a data file.
+    """Return the path of a data file's index.
 
     >>> index_file("data/train-00000-of-00001.parquet")
     'index/train-00000-of-00001.idx'

@@ -1,1 +1,1 @@
-"""Views: what a model trains on, computed from what is stored."""
+"""Views: the actions that a model trains on, computed from the stored columns."""

@@ -1,7 +1,7 @@
-"""The digest of a view: of its declaration, and of the name and version of each thing that computes it.
+"""The digest of a view: of its declaration, and of the names and versions of the ops that compute it.
 
-Code may be moved, renamed inside and made faster: as long as it computes the same, its version stays, and so do all
-locks and statistics. `tests/data/op_outputs.json` tells when what it computes has changed.
+Code that is moved, renamed or made faster keeps its version as long as its result is the same, so locks and statistics
+stay valid. `tests/data/op_outputs.json` detects changes of results.
 """
 
 import hashlib
@@ -14,17 +14,17 @@ from typing import Any
 from schemas.declarations.syntax import syntax_digest
 from schemas.declarations.vocabulary import ARRAY_OPS, STEP_OPS, VERSIONS
 
-SCHEME = "2-"  # how a digest begins; the first ones, of source text, were hexadecimal digits alone
+SCHEME = "2-"  # prefix of digests; the first scheme hashed source text and had no prefix
 
 
 def view_digest(declaration: Mapping[str, Any], versions: Mapping[str, int | str]) -> str:
-    """Hash what a view is declared as, and the versions of what computes it, by name."""
+    """Hash the declaration of a view and the versions, by name, of the code that computes it."""
     content = json.dumps([declaration, versions], sort_keys=True)
     return SCHEME + hashlib.sha256(content.encode()).hexdigest()
 
 
 def op_version(word: str) -> int | str:
-    """The version of an op; one without a version has the digest of its file's syntax instead."""
+    """Return the version of an op, or the syntax digest of its file if it has no version."""
     if word in VERSIONS:
         return VERSIONS[word]
     function = ARRAY_OPS.get(word) or STEP_OPS[word]
@@ -32,7 +32,7 @@ def op_version(word: str) -> int | str:
 
 
 def outdated(digest: str | None, what: str, *, fix: str) -> str | None:
-    """Why a stored digest says nothing about today's view, and what to do; None if the two can be compared.
+    """Return why a stored digest cannot be compared with that of the current view, and the fix; None if it can.
 
     >>> outdated("0" * 64, "the lock", fix="run 'oxe mix lock' again with --overwrite")
     "the lock was made before views had versions and cannot be checked: run 'oxe mix lock' again with --overwrite"

@@ -1,4 +1,4 @@
-"""`eef_delta`: seven numbers that mean the same on every arm."""
+"""The view `eef_delta`: seven numbers with the same meaning for every arm."""
 
 import numpy as np
 
@@ -6,21 +6,21 @@ from schemas.declarations.expr import Path
 from schemas.declarations.ops import Steps
 from schemas.declarations.rotations import to_euler, to_rotation
 from schemas.source import Array
-from schemas.spaces import DELTA, Dim, Space, no_pose
+from schemas.spaces import DELTA, Dim, Space, why_not_pose
 
 
 def eef_delta_space(action: Space, state: Space | None) -> Space | str:
-    """Say what `eef_delta` means for these Spaces, or why they cannot give it."""
-    if problem := no_pose(action, {"delta", "absolute"}):
+    """Return the Space of `eef_delta` for an action and a state, or why it cannot be computed from them."""
+    if problem := why_not_pose(action, {"delta", "absolute"}):
         return f"its action {problem}"
     if len(action.indices("gripper")) != 1 or action.gripper != "open_is_1":
         return f"its action has {len(action.indices('gripper'))} gripper dimensions, with gripper '{action.gripper}'"
     is_absolute = action.dims[action.indices("position")[0]].mode == "absolute"
     if is_absolute or action.frame == "tool":
         if state is None:
-            return "that takes a state with a pose"
-        if problem := no_pose(state, {"absolute"}):
-            return f"that takes a state with a pose, and its state {problem}"
+            return "it needs a pose in the state, and there is no state"
+        if problem := why_not_pose(state, {"absolute"}):
+            return f"it needs a pose in the state, and its state {problem}"
         if state.frame == "tool" or (is_absolute and state.frame != action.frame):
             return f"its action is in frame '{action.frame}', its state in '{state.frame}'"
     dims = (*DELTA, Dim("gripper", "1", "absolute", "gripper"))
@@ -31,10 +31,10 @@ def eef_delta_space(action: Space, state: Space | None) -> Space | str:
 
 
 def eef_delta(steps: Steps, action_space: Space, state_space: Space | None) -> Array:
-    """Make metres and radians in a fixed frame: p' = p + dp, R' = dR R, dR as roll, pitch, yaw; gripper 1 = open.
+    """Compute deltas in metres and radians in a fixed frame: p' = p + dp, R' = dR R, dR as roll, pitch, yaw.
 
-    Absolute targets are taken relative to the measured pose of the same step; tool-frame deltas are turned by it.
-    Recorded base-frame deltas in roll, pitch, yaw pass unchanged.
+    The gripper is 1 if open. Absolute targets become deltas from the measured pose of the same step; tool-frame deltas
+    are rotated by it. Recorded base-frame deltas in roll, pitch, yaw are unchanged.
     """
     action = steps["action"]
     position, turn = action[:, action_space.indices("position")], action[:, action_space.indices("rotation")]

@@ -1,6 +1,6 @@
-"""A lower control rate: which stored steps a view keeps, and what it commands from each of them to the next.
+"""Resample a view to a lower control rate: choose the steps to keep and combine the actions between them.
 
-Images and states are those of the kept steps. Nothing is interpolated: between recorded commands there are none.
+Images and states are those of the kept steps. Nothing is interpolated.
 """
 
 from collections.abc import Mapping
@@ -16,16 +16,16 @@ from schemas.source import Array
 from schemas.spaces import ROTATION_DIMS, Space
 
 TIMES = "timestamp"
-NEAR = 1e-4  # of a period: times that are no further apart are one
-SLOWEST = 1.05  # periods from one recorded step to the next, as a rule; beyond, there are too few steps
+NEAR = 1e-4  # tolerance for equal times, in periods of the clock
+SLOWEST = 1.05  # largest median distance of recorded steps, in periods of the clock
 
 
 def kept_steps(times: Array, hz: float) -> Array:
-    """Find the steps [K] nearest to the ticks of a clock that starts with the first of them.
+    """Return the steps [K] nearest to the ticks of a clock that starts at the first step.
 
-    Each tick is counted from the start, so nothing drifts where the rates have no whole ratio. Halfway between two
-    steps the earlier one is taken; a step is kept once, also where a gap of the recording makes it the nearest to many
-    ticks. Times that go back or lie too far apart are SpecErrors.
+    Ticks are multiples of the period, so they do not drift if the rates have no whole ratio. Halfway between two steps
+    the earlier one is chosen; a step that is nearest to several ticks is kept once. Raises SpecError if times decrease
+    or are too far apart.
 
     >>> kept_steps(np.arange(10) / 10, 4).tolist()
     [0, 2, 5, 7]
@@ -33,22 +33,24 @@ def kept_steps(times: Array, hz: float) -> Array:
     since = np.asarray(times, np.float64) - times[:1]
     gaps = np.diff(since)
     if not (gaps >= 0).all():
-        raise SpecError(f"its timestamps go back at step {int(np.argmin(gaps >= 0)) + 1}, so they give no clock")
+        raise SpecError(f"its timestamps decrease at step {int(np.argmin(gaps >= 0)) + 1}")
     typical = float(np.median(gaps)) if len(gaps) else 0.0
     if typical * hz > SLOWEST:
         raise SpecError(
-            f"its steps are {typical:.3g} s apart, fewer than {hz:g} Hz; what was not recorded is not made up: "
-            "give a lower control_hz, and let the controller interpolate"
+            f"its steps are {typical:.3g} s apart, too far for {hz:g} Hz; give a lower control_hz and let the "
+            "controller interpolate"
         )
-    ends = np.concatenate([since[:-1] + gaps / 2, since[-1:] + typical / 2])  # up to where each step is the nearest
+    ends = np.concatenate(
+        [since[:-1] + gaps / 2, since[-1:] + typical / 2]
+    )  # the end of the interval in which each step is nearest
     ticks = np.floor(ends * hz + NEAR)
     return np.flatnonzero(np.diff(ticks, prepend=-1) > 0)
 
 
 def resampled(steps: Steps, hz: float, space: Space) -> Steps:
-    """Keep the steps nearest to `hz`; each action is what was commanded from one of them to the next."""
+    """Keep the steps at a rate of `hz`; each action combines the actions from one kept step to the next."""
     if TIMES not in steps:
-        raise SpecError("the steps have no timestamps, so their rate cannot be changed")
+        raise SpecError("its rate cannot be changed, because the steps have no timestamps")
     action = Path("action").read(steps)
     if action.shape[1] != len(space):
         raise SpecError(f"its action has {action.shape[1]} columns, its space has {len(space)} dimensions")
@@ -56,13 +58,13 @@ def resampled(steps: Steps, hz: float, space: Space) -> Steps:
     return {**{path: column[starts] for path, column in steps.items()}, "action": combined(action, starts, space)}
 
 
-def not_combined(space: Space) -> str | None:
-    """Say why several actions in a row cannot be made one, or None if they can."""
+def why_not_combined(space: Space) -> str | None:
+    """Return why consecutive actions cannot be combined to one, or None if they can."""
     for dim in space.dims:
         if dim.mode == "unknown" or (dim.mode == "delta" and dim.unit == "unknown"):
-            return f"the {'mode' if dim.mode == 'unknown' else 'unit'} of {dim.name} is not known"
+            return f"the {'mode' if dim.mode == 'unknown' else 'unit'} of {dim.name} is unknown"
         if dim.mode == "delta" and dim.kind == "base":
-            return f"{dim.name} is a change seen from a base that moves"
+            return f"{dim.name} is a change relative to a moving base"
     position, rotation = _deltas(space, "position"), _deltas(space, "rotation")
     if (position or rotation) and space.frame not in {"base", "tool", "world"}:
         return f"its changes are in frame '{space.frame}'"
@@ -70,19 +72,20 @@ def not_combined(space: Space) -> str | None:
     units = {space.dims[i].unit for i in rotation}
     if rotation and not _is_one_angle(space) and (not size or len(rotation) % size or units != {unit}):
         return (
-            f"its turns are {len(rotation)} numbers in {', '.join(sorted(units))} with rotation '{space.rotation}', "
+            f"its rotation is {len(rotation)} numbers in {', '.join(sorted(units))} with rotation '{space.rotation}', "
             "and only known rotations in radians can be composed"
         )
     if space.frame == "tool" and position and len(position) * size != len(rotation) * 3:
-        return "its positions are seen from a tool whose turns it does not hold"
+        return "its positions are relative to the tool, and it has no rotation of the tool"
     return None
 
 
 def combined(action: Array, starts: Array, space: Space) -> Array:
-    """Make one action [K, A] of those from each start to the next: [T, A] -> [K, A] float32.
+    """Combine the actions from each start to the next: [T, A] -> [K, A] float32.
 
-    Changes are added and turns composed: R = Rn ... R1 in a fixed frame, R1 ... Rn in the tool's, which also turns the
-    positions. Absolute targets and grippers are the last ones, velocities the mean. An action by itself stays as it is.
+    Position changes are added and rotations composed: R = Rn ... R1 in a fixed frame, R1 ... Rn in the tool frame,
+    where they also rotate the positions. Absolute targets and grippers take the last value, velocities the mean. A
+    single action is unchanged.
     """
     if not len(starts):
         return action[:0]
@@ -108,7 +111,7 @@ def combined(action: Array, starts: Array, space: Space) -> Array:
 
 
 def _composed(position: Array, turn: Array, starts: Array, *, space: Space) -> tuple[Array, Array]:
-    """Compose changes of pose: [T, 3] and [T, k] -> [K, 3], as seen from the tool at each start, and [K, k]."""
+    """Compose changes of pose: [T, 3] and [T, k] -> [K, 3], relative to the tool at each start, and [K, k]."""
     counts = np.diff(starts, append=len(turn))
     each = np.asarray(to_rotation(turn, space.rotation).as_quat())
     moved, total = position[starts].astype(np.float64), each[starts]
@@ -125,7 +128,7 @@ def _composed(position: Array, turn: Array, starts: Array, *, space: Space) -> t
 
 
 def over_intervals(mask: Array, reward: Array | None, is_terminal: Array | None) -> Mapping[str, Any]:
-    """Give what happened from each kept step to the next: the sum of rewards, and whether a step was terminal."""
+    """Return, from each kept step to the next, the sum of rewards and whether any step was terminal."""
     starts = np.flatnonzero(mask)
     columns = {"reward": (reward, np.add), "is_terminal": (is_terminal, np.logical_or)}
     return {
@@ -139,6 +142,6 @@ def _deltas(space: Space, kind: Any) -> list[int]:
 
 
 def _is_one_angle(space: Space) -> bool:
-    """Say whether all turns are about one axis, so that angles add."""
+    """Whether all rotations are about one axis, so that angles can be added."""
     rotation = _deltas(space, "rotation")
     return len(rotation) == 1 and space.dims[rotation[0]].unit == "rad" and space.frame != "tool"

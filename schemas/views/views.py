@@ -1,4 +1,4 @@
-"""Views: pure functions from an episode's stored columns to what a model trains on, with masked steps left out."""
+"""Views: pure functions from an episode's stored columns to the actions and steps that a model trains on."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -18,15 +18,15 @@ from schemas.source import Array
 from schemas.spaces import Space
 from schemas.views.digests import op_version, view_digest
 from schemas.views.eef import eef_delta, eef_delta_space
-from schemas.views.resample import TIMES, not_combined, over_intervals, resampled
+from schemas.views.resample import TIMES, over_intervals, resampled, why_not_combined
 
-VERSIONS = {  # of what computes views, besides their ops; raised when it computes something else than before
+VERSIONS = {  # versions of the code that computes views, besides their ops; raised when its result changes
     "declared": 1,
     "eef_delta": 1,
     "resampled": 1,
 }
 READ = ("action", "state", TIMES, "raw")  # the fields of an episode that a view may be computed from
-NEEDS = {  # views that several datasets declare, and what the others lack
+NEEDS = {  # view that several datasets declare -> why the others do not have it
     "joint": "its recorded commands are not of joints",
     "bimanual14": "its recorded commands are not of two arms with six joints and a gripper each",
     "openvla": "its declaration does not say how OpenVLA reads it",
@@ -36,7 +36,7 @@ NEEDS = {  # views that several datasets declare, and what the others lack
 
 @dataclass(frozen=True, slots=True)
 class Viewed:
-    """What a view makes of T stored steps: actions [N, A] of the N steps where `mask` [T] is true."""
+    """The result of a view of T stored steps: actions [N, A] of the N steps where `mask` [T] is true."""
 
     action: Array
     mask: Array
@@ -48,18 +48,18 @@ class View:
 
     name: str
     space: Space
-    digest: str  # of its declaration and of the versions of what computes it
-    columns: frozenset[str]  # the stored columns that it reads
+    digest: str  # hash of its declaration and the versions of the code that computes it
+    columns: frozenset[str]  # stored columns that it reads
     compute: Callable[[Steps], Viewed]
-    control_hz: float | None = None  # of what it shows; None: as stored
-    reads_action: bool = True  # the stored one, and not the source's own columns alone
+    control_hz: float | None = None  # its control rate; None: as stored
+    reads_action: bool = True  # whether it reads the stored action, not only raw columns
 
     def of(self, episode: Episode) -> Viewed:
-        """Compute the view of a stored episode; a column that was not stored is a ViewError."""
+        """Compute the view of a stored episode. Raises ViewError if a column is not stored."""
         return self.of_values({name: getattr(episode, name) for name in READ}, len(episode))
 
     def of_values(self, values: Mapping[str, Any], n_steps: int) -> Viewed:
-        """Compute the view of an episode's fields, given by name; an action, state or timestamp may be None."""
+        """Compute the view of an episode's fields, given by name; action, state and timestamp may be None."""
         steps: dict[str, Array] = {
             f"raw.{path}": column for path, column in values["raw"].items() if isinstance(column, np.ndarray)
         }
@@ -72,7 +72,7 @@ class View:
         return self.of_columns(steps, length=n_steps)
 
     def of_columns(self, steps: Steps, *, length: int) -> Viewed:
-        """Compute the view of the stored columns of `length` steps; what does not fit is a ViewError."""
+        """Compute the view of the stored columns of `length` steps. Raises ViewError if they do not fit."""
         try:
             viewed = self.compute({**steps, ROW: np.arange(length)})
         except SpecError as error:
@@ -83,12 +83,12 @@ class View:
         return viewed
 
     def apply(self, episode: Episode) -> Episode:
-        """Give the episode that the view shows: its action, masked steps removed, first and last step marked anew."""
+        """Return the episode with the view's actions and only the steps it keeps, with new first and last steps."""
         viewed = self.of(episode)
         return episode.select(viewed.mask, **self.changes(viewed, episode.reward, episode.is_terminal))
 
     def changes(self, viewed: Viewed, reward: Array | None, is_terminal: Array | None) -> dict[str, Any]:
-        """Return the fields of an episode that are not those of the stored steps that the view keeps."""
+        """Return the fields of an episode that the view changes, besides dropping steps."""
         step = np.arange(len(viewed.action))
         changed = {"action": viewed.action, "action_space": self.space}
         changed |= {"is_first": step == 0, "is_last": step == len(step) - 1}
@@ -98,48 +98,48 @@ class View:
 
 
 def view_names(spec: DatasetSpec) -> tuple[str, ...]:
-    """List the views a dataset can give."""
+    """List the views of a dataset."""
     derived = () if isinstance(eef_delta_space(spec.action_space, spec.state_space), str) else ("eef_delta",)
     return tuple(sorted({*derived} - {*spec.views} | {name for name, v in spec.views.items() if not v.unavailable}))
 
 
 def _declared_name(spec: DatasetSpec, name: str) -> str:
-    """Say which view a name means: OpenVLA-OFT reads what it does not declare itself as OpenVLA does."""
+    """Resolve a view's name; `openvla_oft` is `openvla` if it is not declared, and "-" may stand for "_"."""
     name = name if name in spec.views else name.replace("-", "_")
     return "openvla" if name == "openvla_oft" and name not in spec.views else name
 
 
 def view(spec: DatasetSpec, name: str) -> View:
-    """Find a view: declared with the dataset, or derived from its Spaces. A ViewError says why there is none.
+    """Return a view that is declared with the dataset or derived from its Spaces. Raises ViewError with the reason.
 
-    A "-" in its name may be written for "_"; `openvla_oft` is `openvla` where it is not declared.
+    A "-" in the name may stand for "_"; `openvla_oft` is `openvla` if it is not declared.
     """
     name = _declared_name(spec, name)
     if name in spec.views:
-        declared, space = spec.views[name], spec.view_space(name)
-        if declared.unavailable:
-            raise ViewError(f"{spec.name} cannot give the view '{name}': {declared.unavailable}")
-        if declared.control_hz and (why := _no_rate(declared, space)):
-            raise ViewError(f"{spec.name} cannot give the view '{name}' at {declared.control_hz:g} Hz: {why}")
-        of_action = _reads_action(declared)
+        view_spec, space = spec.views[name], spec.view_space(name)
+        if view_spec.unavailable:
+            raise ViewError(f"{spec.name} has no view '{name}': {view_spec.unavailable}")
+        if view_spec.control_hz and (why := _why_no_rate(view_spec, space)):
+            raise ViewError(f"{spec.name} has no view '{name}' at {view_spec.control_hz:g} Hz: {why}")
+        of_action = _reads_action(view_spec)
         cut = not spec.has_last_action and of_action
         return View(
             name=name,
             space=space,
-            digest=view_digest(_view_json(declared, space, cut=cut), _versions_of(declared)),
-            columns=_columns_of(declared),
-            compute=partial(_viewed, make=partial(_declared_view, declared=declared, space=space), cut=cut),
-            control_hz=declared.control_hz,
+            digest=view_digest(_view_json(view_spec, space, cut=cut), _versions_of(view_spec)),
+            columns=_columns_of(view_spec),
+            compute=partial(_viewed, make=partial(_declared_view, view_spec=view_spec, space=space), cut=cut),
+            control_hz=view_spec.control_hz,
             reads_action=of_action,
         )
     if name in NEEDS:
-        raise ViewError(f"{spec.name} cannot give the view '{name}': {NEEDS[name]}")
+        raise ViewError(f"{spec.name} has no view '{name}': {NEEDS[name]}")
     if name != "eef_delta":
         raise ViewError(f"{spec.name} has no view '{name}'{did_you_mean(name, view_names(spec))}")
     action, state, cut = spec.action_space, spec.state_space, not spec.has_last_action
     derived = eef_delta_space(action, state)
     if isinstance(derived, str):
-        raise ViewError(f"{spec.name} cannot give the view 'eef_delta': {derived}")
+        raise ViewError(f"{spec.name} has no view 'eef_delta': {derived}")
     meaning = {"action": action.to_json(), "state": state.to_json() if state else None, "cut": cut}
     return View(
         name=name,
@@ -151,54 +151,54 @@ def view(spec: DatasetSpec, name: str) -> View:
 
 
 def _viewed(steps: Steps, make: Callable[[Steps], Steps], *, cut: bool) -> Viewed:
-    """Compute a view; `cut`: the last step, whose stored action is none, is left out."""
+    """Compute a view; with `cut`, the last step is dropped because its action is not a recorded one."""
     mask = np.zeros(len(steps[ROW]), bool)
-    made = make(drop_last(steps, 1) if cut else steps)
-    mask[made[ROW]] = True
-    return Viewed(Path("action").read(made), mask)
+    kept = make(drop_last(steps, 1) if cut else steps)
+    mask[kept[ROW]] = True
+    return Viewed(Path("action").read(kept), mask)
 
 
 def _eef_view(steps: Steps, *, action: Space, state: Space | None) -> Steps:
     return {**steps, "action": eef_delta(steps, action, state)}
 
 
-def _declared_view(steps: Steps, declared: ViewSpec, space: Space) -> Steps:
-    for call in declared.before:
+def _declared_view(steps: Steps, view_spec: ViewSpec, space: Space) -> Steps:
+    for call in view_spec.before:
         steps = _step(steps, call)
-    if declared.action:
-        steps = {**steps, "action": np.concatenate([expr(steps) for expr in declared.action], axis=1)}
-    for call in declared.after:
+    if view_spec.action:
+        steps = {**steps, "action": np.concatenate([expr(steps) for expr in view_spec.action], axis=1)}
+    for call in view_spec.after:
         steps = _step(steps, call)
-    return resampled(steps, declared.control_hz, space) if declared.control_hz else steps
+    return resampled(steps, view_spec.control_hz, space) if view_spec.control_hz else steps
 
 
-def _reads_action(declared: ViewSpec) -> bool:
-    return not declared.action or any("action" in expr.paths() for expr in declared.action)
+def _reads_action(view_spec: ViewSpec) -> bool:
+    return not view_spec.action or any("action" in expr.paths() for expr in view_spec.action)
 
 
-def _no_rate(declared: ViewSpec, space: Space) -> str | None:
-    """Say why a view cannot have a lower rate, or None if it can."""
-    if any(call.op == "pose_to_delta" for expr in declared.action for call in expr.ops):
-        return "pose_to_delta takes each target from the pose of its own step; such ways overlap and have no sum"
-    return not_combined(space)
+def _why_no_rate(view_spec: ViewSpec, space: Space) -> str | None:
+    """Return why a view cannot have a lower rate, or None if it can."""
+    if any(call.op == "pose_to_delta" for expr in view_spec.action for call in expr.ops):
+        return "pose_to_delta computes changes from the pose of each step, which overlap and cannot be added"
+    return why_not_combined(space)
 
 
-def _columns_of(declared: ViewSpec) -> frozenset[str]:
-    calls = (*declared.before, *declared.after)
-    read = {"action", TIMES} if declared.control_hz else {"action"}
-    return frozenset(read).union(*(call.paths() for call in calls), *(expr.paths() for expr in declared.action))
+def _columns_of(view_spec: ViewSpec) -> frozenset[str]:
+    calls = (*view_spec.before, *view_spec.after)
+    read = {"action", TIMES} if view_spec.control_hz else {"action"}
+    return frozenset(read).union(*(call.paths() for call in calls), *(expr.paths() for expr in view_spec.action))
 
 
 def _step(steps: Steps, call: Call) -> Steps:
     return STEP_OPS[call.op](steps, *call.values(steps))
 
 
-def _view_json(declared: ViewSpec, space: Space, *, cut: bool) -> dict[str, Any]:
-    # Without defaults, so that a new key of declarations leaves the views alone that do not use it.
-    return {**declared.model_dump(mode="json", exclude_defaults=True), "space": space.to_json(), "cut": cut}
+def _view_json(view_spec: ViewSpec, space: Space, *, cut: bool) -> dict[str, Any]:
+    # Without defaults, so that a new key in declarations does not change the digests of views that do not use it.
+    return {**view_spec.model_dump(mode="json", exclude_defaults=True), "space": space.to_json(), "cut": cut}
 
 
-def _versions_of(declared: ViewSpec) -> dict[str, int | str]:
-    calls = [*declared.before, *(call for expr in declared.action for call in expr.ops), *declared.after]
-    ours = ("declared", "resampled") if declared.control_hz else ("declared",)
+def _versions_of(view_spec: ViewSpec) -> dict[str, int | str]:
+    calls = [*view_spec.before, *(call for expr in view_spec.action for call in expr.ops), *view_spec.after]
+    ours = ("declared", "resampled") if view_spec.control_hz else ("declared",)
     return {call.op: op_version(call.op) for call in calls} | {name: VERSIONS[name] for name in ours}

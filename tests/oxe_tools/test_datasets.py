@@ -43,7 +43,7 @@ def test_a_declaration_says_how_openvla_and_octo_read_it_or_why_not(name: str) -
     assert {"openvla", "octo"} <= declared.views.keys()
     assert any(word in view_names(declared) for word in ("openvla", "octo"))
     for word in {"openvla", "octo"} - {*view_names(declared)}:
-        with pytest.raises(ViewError, match=f"{name} cannot give the view '{word}': O"):
+        with pytest.raises(ViewError, match=f"{name} has no view '{word}': O"):
             view(declared, word)
 
 

@@ -1,4 +1,4 @@
-"""Small makers: declarations, spaces, episodes, images, and made-up sources that `convert` can read."""
+"""Small makers of declarations, spaces, episodes, images, and invented sources that `convert` can read."""
 
 import io
 from collections.abc import Mapping, Sequence
@@ -51,7 +51,7 @@ def load(text: str = TOY) -> DatasetSpec:
 
 
 def make_space(**changes: Any) -> Space:
-    """Make the space of a pose and a gripper; `mode` is the arm's."""
+    """Make the Space of a pose and a gripper; `mode` is that of the arm."""
     words = {**ARM, "name": "action", "mode": "delta", "unit": "m", **changes}
     mode, unit = words.pop("mode"), words.pop("unit")
     names = QUATERNION if words["rotation"].startswith("quat") else ("r0", "r1", "r2")
@@ -65,7 +65,7 @@ def make_space(**changes: Any) -> Space:
 
 
 def make_episode(steps: int = 3, **changes: Any) -> Episode:
-    """Make an episode with one of everything; `changes` replace fields."""
+    """Make an episode with every kind of field; `changes` replace fields."""
     count = np.arange(steps, dtype=np.float32)
     fields: dict[str, Any] = {
         "id": "toy-000000",
@@ -103,7 +103,7 @@ def encoded(image: Image.Image, form: str, **options: Any) -> bytes:
 
 
 def make_jpeg(height: int = 16, width: int = 24, *, mode: str = "RGB", seed: int = 0, **options: Any) -> bytes:
-    """Draw noise and encode it as JPEG."""
+    """Encode random noise as JPEG."""
     noise = np.random.default_rng(seed).integers(0, 256, (height, width, 4), np.uint8)
     image = Image.fromarray(noise[..., :3], "RGB").convert(mode)
     return encoded(image, "JPEG", **options)
@@ -113,7 +113,7 @@ Values = Mapping[str, Column]
 
 
 def toy_fields() -> list[Field]:
-    """List the fields of the source that TOY declares, with one of every kind that passes through raw."""
+    """List the fields of the source that TOY declares, with raw fields of every kind."""
     image = {"kind": "image", "dtype": "uint8", "shape": (None, None, 3)}
     return [
         Field(path="observation.image", encoding="jpeg", **image),  # type: ignore[arg-type]
@@ -164,7 +164,7 @@ def toy_values(steps: int, *, seed: int) -> dict[str, Column]:
 
 
 def write_source(folder: Path, fields: Sequence[Field], episodes: Sequence[Values], *, name: str = "toy") -> Path:
-    """Write a made-up source as RLDS, without TensorFlow."""
+    """Write an invented source as RLDS, without TensorFlow."""
     folder.mkdir(parents=True)
     shard, features = Shard(folder / f"{name}-train.tfrecord-00000-of-00001"), [Feature(field) for field in fields]
     for episode in episodes:
@@ -176,7 +176,7 @@ def write_source(folder: Path, fields: Sequence[Field], episodes: Sequence[Value
 
 
 def publish(folder: Path, *, lengths: Sequence[int] = (5, 130, 3), text: str = TOY, **options: Any) -> Path:
-    """Convert a made-up source with episodes of these lengths; its RLDS is left at `folder / "source"`."""
+    """Convert an invented source with episodes of these lengths; the RLDS source is at `folder / "source"`."""
     episodes = [toy_values(steps, seed=seed) for seed, steps in enumerate(lengths)]
     source = write_source(folder / "source", toy_fields(), episodes)
     convert(load(text), folder / "out", source=str(source), options=Options(**options))
@@ -184,7 +184,7 @@ def publish(folder: Path, *, lengths: Sequence[int] = (5, 130, 3), text: str = T
 
 
 def equal_columns(one: Any, other: Any) -> bool:
-    """Say whether two columns hold the same bits."""
+    """Whether two columns have the same bits."""
     if isinstance(one, Ragged):
         levels = zip(one.lengths, other.lengths, strict=True)
         return all(map(np.array_equal, *zip(*levels, strict=True))) and equal_columns(one.values, other.values)

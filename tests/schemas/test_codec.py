@@ -44,12 +44,15 @@ def test_a_jpeg_that_lacks_only_its_end_marker_is_one() -> None:
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (b"", "an image that is neither JPEG nor PNG"),
-        (b"junk", "an image that is neither JPEG nor PNG"),
-        (make_jpeg(30, 50)[:400], "an image that cannot be decoded"),
+        (b"", "the image is neither a JPEG nor a PNG"),
+        (b"junk", "the image is neither a JPEG nor a PNG"),
+        (make_jpeg(30, 50)[:400], "the image cannot be decoded"),
         (make_jpeg(30, 50)[:-100] + b"\xff\xd9", "premature end of data segment"),
-        (encoded(NOISE, "PNG")[:200], "an image that cannot be decoded"),
-        (encoded(Image.fromarray(np.zeros((3, 4), np.uint16)), "PNG"), "an image of mode I;16: not 8 bits a channel"),
+        (encoded(NOISE, "PNG")[:200], "the image cannot be decoded"),
+        (
+            encoded(Image.fromarray(np.zeros((3, 4), np.uint16)), "PNG"),
+            "the image has mode I;16: expected 8 bits per channel",
+        ),
     ],
 )
 def test_what_cannot_be_decoded_is_a_source_error(data: bytes, message: str) -> None:

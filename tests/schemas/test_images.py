@@ -22,7 +22,7 @@ def chunk(kind: bytes, data: bytes) -> bytes:
 
 
 def make_png(colour: int, bits: int, *, height: int = 3, width: int = 5) -> bytes:
-    """Write a PNG of any colour type and depth by hand: Pillow cannot write them all."""
+    """Write a PNG of any colour type and depth; Pillow cannot write all of them."""
     channels = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}[colour]
     rows = b"".join(b"\0" + bytes((width * channels * bits + 7) // 8) for _ in range(height))
     palette = chunk(b"PLTE", bytes(range(6))) if colour == 3 else b""
@@ -31,7 +31,7 @@ def make_png(colour: int, bits: int, *, height: int = 3, width: int = 5) -> byte
 
 
 def segments(jpeg: bytes) -> tuple[list[bytes], bytes]:
-    """Cut a JPEG's header into its segments; the scan is the rest."""
+    """Split a JPEG into the segments of its header and the scan."""
     out, pos = list[bytes](), 2
     while jpeg[pos + 1] != 0xDA:
         size = 2 + int.from_bytes(jpeg[pos + 2 : pos + 4], "big")
@@ -41,19 +41,19 @@ def segments(jpeg: bytes) -> tuple[list[bytes], bytes]:
 
 
 def with_padding(jpeg: bytes, fill: int) -> bytes:
-    """Put fill bytes 0xFF before every marker of the header, as the JPEG standard allows."""
+    """Insert fill bytes 0xFF before every marker of the header, as the JPEG standard allows."""
     header, scan = segments(jpeg)
     return jpeg[:2] + b"".join(b"\xff" * fill + segment for segment in [*header, scan])
 
 
 def tables_first(jpeg: bytes) -> bytes:
-    """Put the Huffman tables, whose markers lie among those of the frames, before the frame."""
+    """Move the Huffman tables, whose marker is in the range of frame markers, before the frame."""
     header, scan = segments(jpeg)
     return jpeg[:2] + b"".join(sorted(header, key=lambda segment: segment[1] != 0xC4)) + scan
 
 
 def exif() -> bytes:
-    """Make metadata that holds a whole JPEG, its own end marker included."""
+    """Make metadata that contains a whole JPEG with an end marker."""
     return b"Exif\0\0II*\0\x08\0\0\0\0\0\0\0\0\0" + make_jpeg(4, 4) + b"\xff\xff\xff\xd9"
 
 
@@ -118,15 +118,15 @@ def test_an_image_may_lie_in_any_buffer(data: bytes) -> None:
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (b"", "an image that is neither JPEG nor PNG (it starts with nothing)"),
-        (b"GIF89a..", "an image that is neither JPEG nor PNG (it starts with 47 49 46 38 39 61 2e 2e)"),
-        (b"\xff\xd8", "an image whose header is broken (index out of range)"),
-        (b"\xff\xd8ab", "a JPEG whose header is broken"),
-        (b"\xff\xd8\xff\xd9", "an image whose header is broken (unpack requires a buffer of 2 bytes)"),
-        (b"\xff\xd8" + b"\xff" * 100, "an image whose header is broken (index out of range)"),
-        (b"\x89PNG\r\n\x1a\n", "an image whose header is broken (unpack requires a buffer of 10 bytes)"),
-        (make_png(2, 8, height=0), "an image of no size (0 x 5 x 3)"),
-        (make_png(2, 8).replace(b"\x08\x02", b"\x08\x05", 1), "an image whose header is broken (5)"),
+        (b"", "the image is neither a JPEG nor a PNG (its first bytes are missing)"),
+        (b"GIF89a..", "the image is neither a JPEG nor a PNG (its first bytes are 47 49 46 38 39 61 2e 2e)"),
+        (b"\xff\xd8", "the image header is broken (index out of range)"),
+        (b"\xff\xd8ab", "the JPEG header is broken"),
+        (b"\xff\xd8\xff\xd9", "the image header is broken (unpack requires a buffer of 2 bytes)"),
+        (b"\xff\xd8" + b"\xff" * 100, "the image header is broken (index out of range)"),
+        (b"\x89PNG\r\n\x1a\n", "the image header is broken (unpack requires a buffer of 10 bytes)"),
+        (make_png(2, 8, height=0), "the image has no pixels (0 x 5 x 3)"),
+        (make_png(2, 8).replace(b"\x08\x02", b"\x08\x05", 1), "the image header is broken (5)"),
     ],
 )
 def test_what_is_no_image_says_what_it_is(data: bytes, message: str) -> None:
@@ -181,7 +181,7 @@ def test_an_image_beyond_all_bounds_is_not_decoded() -> None:
 
 
 def answer(read: Callable[[bytes], ImageHeader], data: bytes) -> ImageHeader | str:
-    """Give the header, or the error's text."""
+    """Return the header, or the text of the error."""
     try:
         return read(data)
     except SourceError as error:
@@ -197,7 +197,7 @@ def test_a_sniffer_finds_what_sniff_finds_in_any_stream(stream: list[bytes]) -> 
 
 @st.composite
 def damaged(draw: st.DrawFn) -> bytes:
-    """Draw an image and change some bytes, most of them in its header; cut it, or put something behind it."""
+    """Draw an image with some bytes changed, most of them in the header, and cut or extended."""
     data = bytearray(draw(st.sampled_from(ALL)))
     for _ in range(draw(st.integers(0, 4))):
         place = draw(st.integers(0, min(60, len(data) - 1)) | st.integers(0, len(data) - 1))

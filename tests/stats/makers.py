@@ -13,7 +13,7 @@ from stats.summary import QUANTILES, Summary
 
 
 def make_space(dims: int = 2, **changes: Any) -> Space:
-    """An arm of `dims` dimensions, the last of them a gripper."""
+    """Make the Space of an arm with `dims` dimensions, the last of them a gripper."""
     names = [f"x{i}" for i in range(dims - 1)]
     arm = tuple(Dim(name, "m", "delta", "position") for name in names)
     made: dict[str, Any] = {
@@ -28,7 +28,7 @@ def make_space(dims: int = 2, **changes: Any) -> Space:
 
 
 def make_numbers(seed: int = 0, *, rows: int = 500, dims: int = 2) -> Array:
-    """Normal numbers, and a gripper that is 0 or 1."""
+    """Draw normal numbers, and a gripper of 0 or 1."""
     rng = np.random.default_rng(seed)
     x = rng.normal(size=(rows, dims)).astype(np.float32)
     x[:, -1] = rng.random(rows) < 0.3
@@ -43,7 +43,7 @@ def make_summary(x: Array, *, space: Space | None = None, is_action: bool = True
 
 
 def make_statistics(x: Array | None = None, *, name: str = "toy", **changes: Any) -> Statistics:
-    """Statistics of one dataset whose state is its action times two."""
+    """Make statistics of a dataset whose state is twice its action."""
     x = make_numbers() if x is None else x
     state = make_summary(2 * x, is_action=False)
     made: dict[str, Any] = {

@@ -15,7 +15,7 @@ floats = st.floats(-3, 3, width=32)
 
 
 def findings(ours: Array, theirs: Array) -> list[Finding]:
-    """Compare two sets of actions as `oxe stats --diff` does."""
+    """Compare two arrays of actions as `oxe stats --diff` does."""
     a, b = (NormStats.of(make_summary(x)) for x in (ours, theirs))
     _, low, high = bounds(b)
     return compare({"action": a}, {"action": b}, {"action": Outside.of(ours, low=low, high=high)})
@@ -57,7 +57,7 @@ def test_values_out_of_range_are_counted_and_matter_above_a_share() -> None:
     (finding,) = (finding for finding in findings(ours, theirs) if finding.what == "range")
     assert finding.matters
     share = ((ours[:, 0] < np.quantile(theirs[:, 0], 0.01)) | (ours[:, 0] > np.quantile(theirs[:, 0], 0.99))).mean()
-    assert finding.detail.startswith(f"{share:.1%} of the values lie outside")
+    assert finding.detail.startswith(f"{share:.1%} of the values are outside")
 
 
 def test_a_constant_there_that_varies_here_matters_and_not_the_other_way_round() -> None:
@@ -99,7 +99,7 @@ def test_vectors_of_another_size_or_meaning_matter_and_missing_ones_do_not() -> 
     assert what(compare({"action": norm}, {"action": three}, {})) == {(None, "size"): True}
     assert what(compare({"action": norm}, {}, {})) == {(None, "missing"): False}
     (finding,) = compare({"action": norm}, {"action": other}, {})
-    assert finding.detail == "the numbers mean other things: frame base for tool, origin commanded for achieved"
+    assert finding.detail == "the numbers have different meanings: frame base for tool, origin commanded for achieved"
 
 
 def test_zeros_for_a_proprio_that_was_not_loaded_are_called_a_placeholder() -> None:

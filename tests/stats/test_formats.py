@@ -1,4 +1,4 @@
-"""Every form is read back, and run through its consumer's own formula, written out here, forward and back."""
+"""Every format can be read back, and gives the right result in its project's formulas, both ways."""
 
 import json
 from pathlib import Path
@@ -52,7 +52,7 @@ def test_openvla_trains_with_its_file_and_oft_undoes_it(tmp_path: Path) -> None:
     scaled = np.where(mask, np.clip(2 * (x - low) / (high - low + 1e-8) - 1, -1, 1), x)
     back = np.where(mask, 0.5 * (scaled + 1) * (high - low + 1e-8) + low, scaled)
     np.testing.assert_allclose(back, np.where(mask, np.clip(x, low, high), x), atol=1e-12)
-    assert 0.95 < np.mean(np.abs(scaled[:, 0]) < 1) < 0.99  # 98% lie inside
+    assert 0.95 < np.mean(np.abs(scaled[:, 0]) < 1) < 0.99  # 98% are inside
     np.testing.assert_allclose(make_statistics(x).norm().normalize(x), scaled, atol=1e-6)
 
 
@@ -134,8 +134,8 @@ def test_the_assets_of_an_openpi_checkpoint_are_found(tmp_path: Path) -> None:
     ("content", "said"),
     [
         ("{", "cannot be read as statistics"),
-        ("[]", "no statistics: expected an object"),
-        ("{}", r"no statistics in a form that is known here \(native, openvla, lerobot, openpi\)"),
+        ("[]", "expected statistics as a JSON object, got list"),
+        ("{}", r"contains no statistics in a known format \(native, openvla, lerobot, openpi\)"),
         ('{"action": {"mean": [1, 2], "std": [1]}}', "action: std: expected 2 finite numbers"),
         ('{"a": {"action": {"mean": ["x"]}}}', "a: action: could not convert"),
         ('{"action": {"mean": [NaN], "std": [1]}}', "action: mean: expected 1 finite numbers"),
@@ -148,7 +148,7 @@ def test_what_is_wrong_with_a_file_is_said(content: str, said: str, tmp_path: Pa
 
 
 def test_a_folder_without_statistics_and_a_missing_file_are_errors(tmp_path: Path) -> None:
-    with pytest.raises(StatsError, match="holds no statistics that are known here"):
+    with pytest.raises(StatsError, match="contains no statistics in a known format"):
         load(tmp_path)
     with pytest.raises(StatsError, match="cannot be read as statistics"):
         load(tmp_path / "nowhere.json")

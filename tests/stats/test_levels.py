@@ -1,4 +1,4 @@
-"""Levels give what numpy gives, however the numbers were shared out."""
+"""`Levels` gives the same results as numpy, for any division of the numbers."""
 
 import numpy as np
 import pytest

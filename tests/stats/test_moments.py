@@ -57,7 +57,7 @@ def test_it_is_numpy_on_the_whole_array_to_the_last_bits(rows: int) -> None:
 
 
 def test_a_small_spread_about_a_large_mean_is_not_lost() -> None:
-    """openpi and LeRobot take E[x^2] - E[x]^2 in floating point: mean 3, std 1e-4 gives 0 in float32."""
+    """openpi and LeRobot compute E[x^2] - E[x]^2 in floating point: mean 3, std 1e-4 gives 0 in float32."""
     x = np.float32(3) + np.random.default_rng(0).normal(0, 1e-4, (1000, 1)).astype(np.float32)
     wide = x[:, 0].astype(np.float64)
     np.testing.assert_array_max_ulp(Moments.of(x).std, np.array([wide.std()]), maxulp=4)

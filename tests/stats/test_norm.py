@@ -30,7 +30,7 @@ def make_norm(x: Array, **changes: Any) -> NormStats:
 
 
 def openvla(x: Array, norm: NormStats, method: Method) -> Array:
-    """Write OpenVLA's `normalize_action_and_proprio` out for one vector, in float32 as TensorFlow computes it."""
+    """Compute OpenVLA's `normalize_action_and_proprio` for one vector, in float32 like TensorFlow."""
     f = {name: np.asarray(getattr(norm, name), np.float32) for name in ("mean", "std", "min", "max", "q01", "q99")}
     out = np.empty_like(x)
     for i in range(x.shape[1]):
@@ -78,7 +78,7 @@ def test_a_constant_becomes_0_even_where_the_mask_is_false() -> None:
     x = np.float32([[1, 1, 0.5], [1, 2, 0.5]])
     norm = make_norm(x, mask=np.array([False, True, True]))
     assert norm.normalize(x)[:, [0, 2]].tolist() == [[0, 0], [0, 0]]
-    assert norm.unnormalize(norm.normalize(x))[0, 0] == 0  # as there: only safe statistics know better
+    assert norm.unnormalize(norm.normalize(x))[0, 0] == 0  # as in OpenVLA; only `safe` avoids it
     assert norm.safe().unnormalize(norm.safe().normalize(x))[0, [0, 2]].tolist() == [1, 0.5]
 
 
@@ -91,13 +91,13 @@ def test_equal_quantiles_of_a_dimension_that_varies_send_0_to_minus_1() -> None:
 
 
 def test_the_safe_mode_names_what_would_explode() -> None:
-    """openpi#814: the range is 0.001, and 0 became -3200."""
+    """openpi#814: with a range of 0.001, 0 was normalized to -3200."""
     x = make_numbers(dims=3, rows=1000)
     x[:, 1] = np.linspace(1.6, 1.601, 1000)
     norm = make_norm(x)
     openpi = 2 * (0 - norm.q01[1]) / (norm.q99[1] - norm.q01[1] + 1e-6) - 1  # type: ignore[index]
     assert openpi < -3200
-    said = "d1: q01 to q99 spans 0.00098, so a difference of 1 becomes 2.04e.03. Pin such dimensions, mask them, or use"
+    said = "d1: q01 to q99 spans 0.00098, so a difference of 1 becomes 2.04e.03; pin or mask such dimensions, or use"
     with pytest.raises(StatsError, match=said):
         norm.safe()
     pinned = norm.safe(pin=["d1"])

@@ -1,4 +1,4 @@
-"""Statistics that real sets publish, recomputed: what differs and by how much. docs/statistics.md explains it."""
+"""Recompute the published statistics of real datasets; docs/statistics.md explains the differences."""
 
 import json
 from pathlib import Path
@@ -30,7 +30,7 @@ def ours(x: Array) -> dict[str, Array]:
 
 
 def off(x: Array, published: dict[str, Any]) -> dict[str, float]:
-    """Give the largest difference of each figure, as a share of its dimension's range."""
+    """Return the largest difference of each statistic, as a share of its dimension's range."""
     exact = ours(x)
     span = np.where(exact["max"] > exact["min"], exact["max"] - exact["min"], 1)
     return {name: float(np.max(np.abs(exact[name] - published[name]) / span)) for name in exact if name in published}
@@ -43,7 +43,7 @@ def test_lerobot_v20_has_exact_quantiles_and_moments_in_float32(column: str, rea
     differences = off(x, published)
     assert (differences["min"], differences["max"]) == (0, 0)
     assert max(differences["q01"], differences["q99"]) < 1e-13
-    assert 1e-4 < differences["mean"] < 3e-4  # it added up in float32: the same sum gives the same digits
+    assert 1e-4 < differences["mean"] < 3e-4  # the publisher added in float32; the same sum gives the same digits
     assert np.array_equal(x.mean(axis=0), np.float32(published["mean"]))
     assert np.array_equal(x.std(axis=0), np.float32(published["std"]))
 
@@ -56,5 +56,5 @@ def test_lerobot_v30_has_approximate_quantiles_even_of_one_episode(column: str, 
     assert (differences["min"], differences["max"]) == (0, 0)
     assert differences["mean"] < 2e-6
     assert differences["std"] < 1e-5
-    assert 0.003 < max(differences["q01"], differences["q99"]) < 0.01  # of the range
+    assert 0.003 < max(differences["q01"], differences["q99"]) < 0.01  # shares of the range
     assert 1e-4 < max(differences["q10"], differences["q50"], differences["q90"]) < 2e-4

@@ -20,7 +20,7 @@ ties = arrays(np.float32, array_shapes(min_dims=2, max_dims=2, max_side=40), ele
 
 
 def reference(x: Array, wanted: list[float]) -> Array:
-    """What numpy says of the same numbers in float64; a zero has no sign."""
+    """Compute numpy's quantiles of the same numbers in float64, without negative zeros."""
     return np.quantile(x.astype(np.float64), wanted, axis=0, method="linear") + 0.0
 
 
@@ -72,7 +72,7 @@ def test_any_sharding_and_merge_order_gives_the_same_bits_with_two_passes_or_thr
 
 
 def test_the_state_stays_small_whatever_the_numbers_are() -> None:
-    """All 2**16 leading patterns that are finite, the worst a first pass can meet: 16 bytes each."""
+    """All finite leading patterns of 16 bits, the worst case for a first pass: 16 bytes each."""
     patterns = np.arange(1 << 16, dtype=np.uint32) << 16
     x = patterns.view(np.float32)
     x = x[np.isfinite(x)][:, None]
@@ -82,5 +82,5 @@ def test_the_state_stays_small_whatever_the_numbers_are() -> None:
 
 
 def test_nothing_has_no_quantiles() -> None:
-    with pytest.raises(UsageError, match="there are no numbers to take quantiles of"):
+    with pytest.raises(UsageError, match="quantiles need at least one vector"):
         quantiles(np.zeros((0, 2), np.float32), [0.5])

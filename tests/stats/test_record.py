@@ -20,7 +20,7 @@ def test_another_number_is_another_digest() -> None:
 def test_a_changed_number_is_found() -> None:
     data = make_statistics().to_json()
     data["vectors"]["action"]["q99"][0] += 1e-9
-    with pytest.raises(StatsError, match="file: its content does not have the digest that it states"):
+    with pytest.raises(StatsError, match="file: its content does not match its digest"):
         Statistics.from_json(data, where="file")
 
 
@@ -42,7 +42,7 @@ def test_figures_that_do_not_fit_their_space_are_refused() -> None:
 
 @pytest.mark.parametrize("data", [[], {}, {"format": "oxe-tools statistics", "version": 2}])
 def test_what_is_no_such_record_is_refused(data: object) -> None:
-    with pytest.raises(StatsError, match="file: no statistics of version 1: compute them again"):
+    with pytest.raises(StatsError, match="file: expected statistics of version 1; compute them again"):
         Statistics.from_json(data, where="file")  # type: ignore[arg-type]
 
 

@@ -36,7 +36,9 @@ def test_publishing_twice_changes_nothing(tmp_path: Path) -> None:
 
 def test_two_records_of_one_name_must_be_told_apart(tmp_path: Path) -> None:
     names = [publish(make_statistics(make_numbers(seed)), str(tmp_path)) for seed in (0, 1)]
-    with pytest.raises(UsageError, match=r"2 records are 'toy'; name one of: toy@\w{12}, 500 steps; toy@\w{12}, 500"):
+    with pytest.raises(
+        UsageError, match=r"2 records match 'toy'; choose one of: toy@\w{12}, 500 steps; toy@\w{12}, 500"
+    ):
         fetch("toy", str(tmp_path))
     assert [fetch(name, str(tmp_path)).digest() for name in names] == [name[4:] for name in names]
 
@@ -63,7 +65,7 @@ def test_a_record_under_another_digest_is_refused(tmp_path: Path) -> None:
     publish(make_statistics(), str(tmp_path))
     (path,) = tmp_path.glob("toy/*.json")
     path.rename(path.with_name("0" * 32 + ".json"))
-    with pytest.raises(StatsError, match=r"its content has the digest .*, not that of its name"):
+    with pytest.raises(StatsError, match=r"has the digest .*, which does not match its file name"):
         fetch("toy", str(tmp_path))
 
 
@@ -78,14 +80,14 @@ def test_a_place_that_cannot_be_written_or_does_not_exist_is_an_error(tmp_path: 
     (tmp_path / "file").write_text("")
     with pytest.raises(UsageError, match="cannot be written"):
         publish(make_statistics(), str(tmp_path / "file"))
-    with pytest.raises(UsageError, match="no registry, or an empty one"):
+    with pytest.raises(UsageError, match="is not a registry, or is empty"):
         fetch("toy", str(tmp_path / "nowhere"))
     with pytest.raises(UsageError, match="Protocol not known"):
         fetch("toy", "nosuch://place")
 
 
 def test_a_name_cannot_leave_the_registry(tmp_path: Path) -> None:
-    with pytest.raises(StatsError, match="cannot name a record"):
+    with pytest.raises(StatsError, match="is not a valid record name"):
         publish(make_statistics(name="../toy"), str(tmp_path / "registry"))
 
 

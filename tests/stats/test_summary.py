@@ -34,10 +34,10 @@ def test_constant_and_narrow_dimensions_are_flagged_by_name() -> None:
     ("low", "high", "std", "expected"),
     [
         (1.5995, 1.6005, 0.0002, True),
-        (-0.0005, 0.0005, 0.0002, False),  # small steps are no small range
+        (-0.0005, 0.0005, 0.0002, False),  # small steps do not make a range small
         (0.0, 0.0, 0.1, True),  # at most 1% is not 0
-        (-1e-6, 1e-6, 0.1, True),  # nearly all is noise
-        (-0.01, 0.0113, 0.122, False),  # dobbe of OpenVLA: far outliers, and a sound range
+        (-1e-6, 1e-6, 0.1, True),  # nearly everything is noise
+        (-0.01, 0.0113, 0.122, False),  # dobbe of OpenVLA: far outliers, normal range
     ],
 )
 def test_narrow_is_meant_for_the_size_of_the_values(low: float, high: float, std: float, *, expected: bool) -> None:

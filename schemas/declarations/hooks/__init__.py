@@ -1,1 +1,1 @@
-"""What a single dataset needs and no other: one small function each, named in its declaration."""
+"""Functions that only one dataset needs; its declaration names them."""

@@ -1,4 +1,4 @@
-"""DROID: velocities in the wrist's frame, and which steps OpenVLA leaves out as idle."""
+"""DROID: velocities in the wrist's frame, and the idle steps that OpenVLA drops."""
 
 import numpy as np
 
@@ -6,7 +6,7 @@ from schemas.declarations.ops import Steps
 from schemas.declarations.rotations import to_rotation
 from schemas.source import Array
 
-# Quantiles 1% and 99% of the velocity command that OpenVLA normalizes with (droid_utils.py).
+# The 1% and 99% quantiles with which OpenVLA normalizes the velocity command (droid_utils.py).
 Q01 = (
     *(-0.7776297926902771, -0.5803514122962952, -0.5795090794563293),
     *(-0.6464047729969025, -0.7041108310222626, -0.8895104378461838),
@@ -15,13 +15,13 @@ Q99 = (
     *(0.7597932070493698, 0.5726242214441299, 0.7351000607013702),
     *(0.6705610305070877, 0.6464948207139969, 0.8897542208433151),
 )
-IDLE = 1e-5  # of the normalized command
+IDLE = 1e-5  # tolerance for zero, on the normalized command
 
 
 def to_wrist_frame(x: Array, pose: Array) -> Array:
-    """Turn velocities [T, 6] in the base frame into those in the wrist's, the rotation as two rows of its matrix.
+    """Convert velocities [T, 6] from the base frame to the wrist's, the rotation as two rows of its matrix.
 
-    `pose` [T, 6] is the arm's position and roll, pitch, yaw. Gives [T, 9]. Source: OpenVLA,
+    `pose` [T, 6] is the arm's position and roll, pitch, yaw. Returns [T, 9]. Source: OpenVLA,
     `velocity_act_to_wrist_frame`.
 
     >>> to_wrist_frame(np.float32([[1, 0, 0, 0, 0, 0]]), np.zeros((1, 6), np.float32)).tolist()
@@ -36,10 +36,10 @@ def to_wrist_frame(x: Array, pose: Array) -> Array:
 
 
 def drop_idle(steps: Steps) -> Steps:
-    """Leave out steps whose first six actions are all zero to within 1e-5 of the normalized range.
+    """Drop steps whose first six action dimensions are all zero to within 1e-5 of the normalized range.
 
-    Source: OpenVLA, `zero_action_filter`, which compares normalized actions with what zero normalizes to; here the
-    same comparison is made before normalization.
+    Source: OpenVLA, `zero_action_filter`. It compares normalized actions; this compares actions before normalization,
+    with the same result.
 
     >>> drop_idle({"action": np.float32([[0] * 7, [0.1] * 7])})["action"].shape
     (1, 7)

@@ -6,14 +6,14 @@ from schemas.declarations.ops import Steps, drop_last, stride
 from schemas.source import Array
 
 
-def waypoint_local(  # noqa: PLR0917 - the words of a declaration are positional
+def waypoint_local(  # noqa: PLR0917 - declarations pass arguments by position
     steps: Steps, position: Array, yaw: Array, count: int
 ) -> Steps:
-    """Keep every `count`-th step, and make each action the way to the next one, seen from the robot and in its units.
+    """Keep every `count`-th step; each action becomes the displacement to the next kept step, in the robot's frame.
 
-    The unit is the length of the first action over that of the first displacement (of `position` [T, 2], in metres)
-    before steps are left out; a robot that does not move at first has none, which gives infinities. The last step is
-    left out. Source: Octo, `gnm_dataset_transform`.
+    The displacement is scaled by the length of the first action over that of the first displacement (`position` [T, 2]
+    in metres) before steps are dropped. If the robot does not move in the first step, the result is infinite. The last
+    step is dropped. Source: Octo, `gnm_dataset_transform`.
 
     >>> steps = {"action": np.float32([[2, 0]] * 3)}
     >>> ahead = np.float32([[0, 0], [0, 1], [0, 2]])

@@ -1,4 +1,4 @@
-"""Kuka (QT-Opt): state vectors that some readers hand over as zlib-compressed bytes."""
+"""Kuka (QT-Opt): state vectors that some readers return as zlib-compressed bytes."""
 
 import zlib
 
@@ -7,11 +7,11 @@ import numpy as np
 from schemas.errors import SourceError
 from schemas.source import Bytes, Column, Ragged
 
-LIMIT = 1 << 16  # bytes of one inflated vector; the largest in use has 28
+LIMIT = 1 << 16  # largest size of a decompressed vector in bytes; the largest in use has 28
 
 
 def zlib_float32(column: Column) -> Column:
-    """Inflate T byte strings of little-endian float32 into [T, k]; numbers, which a reader has inflated, pass.
+    """Decompress T byte strings of little-endian float32 to [T, k]; a column of numbers is returned unchanged.
 
     >>> zlib_float32([zlib.compress(np.float32([1, 2]).tobytes())]).tolist()
     [[1.0, 2.0]]
@@ -19,14 +19,16 @@ def zlib_float32(column: Column) -> Column:
     if isinstance(column, Ragged) or (isinstance(column, np.ndarray) and column.dtype.kind in "fiub"):
         return column
     try:
-        rows = [np.frombuffer(_inflated(item), "<f4") for item in column]
+        rows = [np.frombuffer(_decompressed(item), "<f4") for item in column]
         return np.stack(rows).astype(np.float32) if rows else np.zeros((0, 0), np.float32)
     except (zlib.error, ValueError, TypeError) as error:
-        raise SourceError(f"a zlib vector cannot be read ({error})", reason="contradicts_features") from error
+        raise SourceError(
+            f"a zlib-compressed vector cannot be read ({error})", reason="contradicts_features"
+        ) from error
 
 
-def _inflated(item: Bytes) -> bytes:
+def _decompressed(item: Bytes) -> bytes:
     data = zlib.decompressobj().decompress(item, LIMIT + 1)
     if len(data) > LIMIT:
-        raise SourceError(f"a zlib vector inflates to more than {LIMIT} bytes", reason="too_large")
+        raise SourceError(f"a zlib-compressed vector has more than {LIMIT} bytes when decompressed", reason="too_large")
     return data

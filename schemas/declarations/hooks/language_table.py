@@ -9,16 +9,16 @@ from schemas.source import Column
 
 
 def code_points(column: Column) -> Column:
-    """Turn [T, k] code points, padded with zeros, into T texts as UTF-8; each run of equal rows is read once.
+    """Convert [T, k] code points, padded with zeros, to T texts in UTF-8; equal neighbouring rows are decoded once.
 
     >>> code_points(np.int32([[112, 117, 115, 104, 0, 0], [112, 105, 99, 107, 0, 0]]))
     [b'push', b'pick']
     """
     if not isinstance(column, np.ndarray) or column.dtype.kind not in "iuf":
-        return column  # texts already
-    if column.dtype.kind == "f":  # as some readers hand numbers over
+        return column  # already texts
+    if column.dtype.kind == "f":  # some readers return floats
         if not (column == np.clip(np.floor(column), 0, sys.maxunicode)).all():
-            raise SourceError("an instruction is not code points, which are whole numbers", reason="bad_utf8")
+            raise SourceError("an instruction is not code points (they must be whole numbers)", reason="bad_utf8")
         column = column.astype(np.int32)
     rows = column.reshape(len(column), column[:1].size if len(column) else 0)
     starts = np.flatnonzero(np.concatenate([[True], (rows[1:] != rows[:-1]).any(axis=1)])[: len(rows)])

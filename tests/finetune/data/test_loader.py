@@ -283,7 +283,7 @@ def test_a_lock_from_before_views_had_versions_says_once_what_to_run(lab: Path, 
 def test_a_file_of_another_size_is_named_at_the_start(mine: Path) -> None:
     file = data_file(mine.parent / "one")
     file.write_bytes(file.read_bytes()[:-9])
-    with pytest.raises(MixtureError, match=r"one: data/train-.* has \d+ bytes and not \d+"):
+    with pytest.raises(MixtureError, match=r"one: data/train-.* has \d+ bytes, expected \d+"):
         make_loader(mine)
 
 
@@ -320,7 +320,7 @@ def broken_image(folder: Path, *, episode: int = 0, step: int = 1) -> None:
 
 def test_a_broken_image_is_an_error_that_names_it(mine: Path) -> None:
     broken_image(mine.parent / "one")
-    with pytest.raises(DatasetError, match=r"one/data/train.*: camera 'primary', row 1: an image that is neither"):
+    with pytest.raises(DatasetError, match=r"one/data/train.*: camera 'primary', row 1: the image is neither"):
         list(itertools.islice(make_loader(mine, batch_size=8), 20))
 
 

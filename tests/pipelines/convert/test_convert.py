@@ -410,7 +410,7 @@ def test_a_declaration_that_does_not_fit_is_refused_before_anything_is_written(
     ("arguments", "words"),
     [
         (["bridge_datset"], "unknown dataset 'bridge_datset'; did you mean 'bridge_dataset'?"),
-        (["nowhere.toml"], "nowhere.toml: no such declaration"),
+        (["nowhere.toml"], "nowhere.toml: no such file"),
         (["toy.toml", "--split", "trian"], "no split 'trian'; did you mean 'train'?"),
         (["toy.toml", "--materialize", "latte"], "toy has no view 'latte'; did you mean 'late'?"),
         (["toy.toml", "--source", "nowhere"], "nowhere: no RLDS dataset here"),

@@ -97,7 +97,7 @@ def test_what_is_needed_and_missing_is_named() -> None:
         )
     with pytest.raises(SourceError, match="an episode without a single column"):
         standardize("taco_play", {})
-    with pytest.raises(ViewError, match="gnm_dataset cannot give the view 'openvla': OpenVLA reads GNM's data as"):
+    with pytest.raises(ViewError, match="gnm_dataset has no view 'openvla': OpenVLA reads GNM's data as"):
         standardize("gnm_dataset", {"action": np.ones((2, 2))}, view="openvla")
 
 

@@ -33,7 +33,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(network, "TRIES", 4)
     monkeypatch.setattr(network, "BLOCK", 1000)
     monkeypatch.setattr(remote, "BLOCK", 1000)
-    monkeypatch.setattr(remote, "PATIENCE", 0.5)
+    monkeypatch.setattr(remote, "TIMEOUT", 0.5)
     monkeypatch.setattr(progress, "POLL_REMOTE", 0.1)
     monkeypatch.setattr("pipelines.beam.shards.PAUSES", (0.001, 0.001))
 
@@ -174,7 +174,7 @@ def test_an_output_inside_its_source_is_refused_in_a_store_too(toy: Toy, bucket:
 
 def test_a_web_server_is_no_place_for_a_dataset(toy: Toy, web: Server) -> None:
     run = oxe("convert", toy.spec, "--source", toy.source, "--out", f"{web.url}/out")
-    assert_one_line(run, "a web server can only be read")
+    assert_one_line(run, "a web server cannot be written to")
 
 
 def test_a_source_that_is_not_public_says_how_to_give_credentials(toy: Toy, bucket: Bucket) -> None:
@@ -379,7 +379,7 @@ def test_a_second_conversion_into_one_output_is_refused(
         second = oxe("convert", toy.spec, "--source", toy.source, "--out", out)
         assert_one_line(
             second,
-            f"{out}: another process is writing here ({out}/meta/lock is held by process {process.pid} of "
+            f"{out}: another process is writing here ({out}/meta/lock is locked by process {process.pid} of "
             f"{socket.gethostname()}; remove it if that process is no more)",
         )
         bucket.server.halt.set()

@@ -90,9 +90,7 @@ def test_recorded_times_are_the_clock_where_the_rate_is_not_declared(tmp_path: P
 
 def test_a_view_that_cannot_be_is_refused_before_the_first_episode(tmp_path: Path) -> None:
     text = SLOW + 'space = { frame = "unknown" }\n'
-    with pytest.raises(
-        SpecError, match=r"toy: views.slow: toy cannot give the view 'slow' at 2 Hz: its changes are in"
-    ):
+    with pytest.raises(SpecError, match=r"toy: views.slow: toy has no view 'slow' at 2 Hz: its changes are in frame"):
         publish(tmp_path, text=text)
 
 

@@ -26,7 +26,7 @@ def test_nothing_has_changed_right_after_the_lock(lab: Path, lock: Lock, *, deep
 
 def test_another_dataset_in_its_place_is_named(lab: Path, lock: Lock) -> None:
     again(lab, "two", seed=99)
-    assert drift(lock, beside=lab) == ["two: the dataset has changed: 1 episodes and 4 steps now"]
+    assert drift(lock, beside=lab) == ["two: the dataset has changed: it now has 1 episodes and 4 steps"]
 
 
 def test_a_dataset_or_file_that_is_gone_is_named(lab: Path, lock: Lock) -> None:

@@ -112,7 +112,7 @@ def test_presets_find_their_datasets_below_a_folder_by_name_or_by_what_they_are(
 
 def test_a_source_that_is_gone_is_an_error_or_left_out_with_its_reason(lab: Path) -> None:
     tables = '[sources]\none = { uri = "one" }\ntwo = { uri = "nowhere" }\n'
-    with pytest.raises(SpecError, match=r"1 of 2 cannot take part: two \(.*nowhere: no meta/manifest.json"):
+    with pytest.raises(SpecError, match=r"1 of 2 sources are not available: two \(.*nowhere: no meta/manifest.json"):
         made(lab, tables=tables)
     lock, _ = made(lab, 'missing = "skip"', tables=tables)
     assert [*lock.sources] == ["one"]
@@ -127,9 +127,9 @@ def test_a_source_that_is_gone_is_an_error_or_left_out_with_its_reason(lab: Path
         ('balance = "scene"', "", "no column 'scene'"),
         ("", '[holdout]\nby = "lab"', "no column 'lab'"),
         ('view = "eef"', "", "unknown dataset|has no view 'eef'"),
-        ('weighting = "share"', "[caps]\nshare = 0.3", "caps leave only 0.6 of the draws"),
-        ('dims = ["x", "y", "z"]', "", "has 'gripper', which dims does not name"),
-        ('dims = ["x", "y", "z", "gripper", "w"]', "", "dims: no source has 'w'"),
+        ('weighting = "share"', "[caps]\nshare = 0.3", "caps: allow only 0.6 of the draws"),
+        ('dims = ["x", "y", "z"]', "", "dims: 'gripper' of one is missing"),
+        ('dims = ["x", "y", "z", "gripper", "w"]', "", "dims: 'w' is not in any source"),
     ],
 )
 def test_what_cannot_be_locked_says_why(lab: Path, text: str, tables: str, message: str) -> None:
@@ -156,5 +156,5 @@ def test_a_damaged_or_edited_lock_is_refused(lab: Path, tmp_path: Path) -> None:
     path.write_text(text)
     side = locks.side_file(path)
     side.write_bytes(side.read_bytes()[:-1])
-    with pytest.raises(MixtureError, match="the lock says"):
+    with pytest.raises(MixtureError, match="as in the lock"):
         locks.read(path)

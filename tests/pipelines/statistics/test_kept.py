@@ -97,7 +97,7 @@ def test_a_damaged_file_of_statistics_is_found_and_counted_again(tmp_path: Path)
     whole = path.read_bytes()
     for damage in ("{", "[]", whole.decode().replace('"steps": 341', '"steps": 342')):
         path.write_text(damage)
-        with pytest.raises(StatsError, match=r"meta/stats.json: .*(cannot be read|does not have the digest)"):
+        with pytest.raises(StatsError, match=r"meta/stats.json: .*(cannot be read|does not match its digest)"):
             read_kept(open_dataset(toy.out))
         assert toy.verify().code == 1
         assert toy.convert().code == 0  # a finished conversion

@@ -57,7 +57,7 @@ def test_a_short_episode_has_as_many_actions_as_states(derivation: Derivation, s
 
 def test_a_state_that_is_no_rotation_is_refused() -> None:
     space = make_space(name="state", mode="absolute", rotation="quat_xyzw")
-    with pytest.raises(SourceError, match="quaternion of length zero"):
+    with pytest.raises(SourceError, match="quaternion has length zero"):
         derived_action("achieved_delta", np.zeros((2, 8), np.float32), space)
 
 
@@ -67,10 +67,10 @@ REFUSED: dict[str, tuple[Space, str]] = {
         replace(STATE, dims=JOINTS),
         "the state has 0 position and 0 rotation dimensions, with rotation 'euler_xyz'",
     ),
-    "another unit": (make_space(mode="absolute", unit="unknown"), "the state is in rad, unknown, not in metres"),
-    "deltas": (make_space(), "the state is delta"),
+    "another unit": (make_space(mode="absolute", unit="unknown"), "the state has units rad, unknown, not metres"),
+    "deltas": (make_space(), "the state has mode delta"),
     "an unknown frame": (replace(STATE, frame="unknown"), "the state is in frame 'unknown'"),
-    "the tool's own frame": (replace(STATE, frame="tool"), "takes a pose in a fixed frame"),
+    "the tool's own frame": (replace(STATE, frame="tool"), "needs a pose in a fixed frame"),
 }
 
 
@@ -110,9 +110,9 @@ WRONG = {
     "no action": (
         TOY.replace(ACTION, ""),
         (
-            "toy.toml: action: missing; say where the commands are or, if none were recorded, how the state gives "
-            "them: action = { derive = 'next_state' } (the state of the next step) or "
-            "{ derive = 'achieved_delta' } (the change of the pose until the next step)"
+            "toy.toml: action: is required; give an expression for each part or, if no commands were recorded, "
+            "derive it from the state: action = { derive = 'next_state' } (the state of the next step) or "
+            "{ derive = 'achieved_delta' } (the change of pose until the next step)"
         ),
     ),
     "an unknown derivation": (
@@ -140,14 +140,14 @@ def test_a_derived_action_needs_a_state_that_gives_it() -> None:
     action = { derive = "next_state" }
     embodiment = { name = "arm", robot = "toy", controller = "joints" }
     """
-    with pytest.raises(SpecError, match=r"action\.derive: 'next_state' is made from the state, and the embodiment has"):
+    with pytest.raises(SpecError, match=r"action\.derive: 'next_state' needs a state, and the embodiment has"):
         load(text)
     joints = 'parts = { j = "joint a b, rad, absolute" }'
     text = text.replace(
         '"joints" }', f'"joints", state = {{ origin = "achieved", {joints} }} }}\nstate = {{ j = "q" }}'
     )
     assert [dim.name for dim in load(text).action_space.dims] == ["a", "b"]
-    with pytest.raises(SpecError, match="'achieved_delta' takes a state with a pose, and the state has 0 position"):
+    with pytest.raises(SpecError, match="'achieved_delta' needs a pose in the state, and the state has 0 position"):
         load(text.replace("next_state", "achieved_delta"))
 
 

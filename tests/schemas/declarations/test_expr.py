@@ -21,7 +21,7 @@ SPACES = st.sampled_from(["", " ", "  "])
 
 @st.composite
 def slices(draw: st.DrawFn) -> tuple[str, slice]:
-    """Draw a slice of the last axis as text and as Python's own."""
+    """Draw a slice of the last axis, as text and as a Python slice."""
     i, j = draw(st.none() | st.integers(-6, 6)), draw(st.none() | st.integers(-6, 6))
     if i is not None and draw(st.booleans()):
         return f"[{i}]", slice(i, i + 1 or None)

@@ -7,7 +7,7 @@ from hypothesis.extra import numpy as npst
 from schemas.declarations.grippers import binarize_gripper, rel2abs_gripper
 from schemas.source import Array
 
-# As OpenVLA's and Octo's own functions answered; rounded to float32.
+# Outputs of OpenVLA's and Octo's functions, rounded to float32.
 BINARIZED = [
     ([1, 1, 0.6, 0.3, 0, 0], [1, 1, 0, 0, 0, 0]),
     ([0, 0, 0.4, 0.9, 1], [0, 0, 1, 1, 1]),
@@ -32,7 +32,7 @@ GRIPPERS = npst.arrays(
 
 
 def binarized(x: Array) -> Array:
-    """Walk backwards as the two projects do: what lies in between takes the value that comes after it."""
+    """Scan backwards as the two projects do: values in between take the next binary value."""
     out = x.copy()
     for column in range(x.shape[1]):
         carry = x[-1, column] if len(x) else None
@@ -65,7 +65,7 @@ def test_rel2abs_gripper_is_the_forward_walk_in_every_column(x: Array) -> None:
 
 
 def followed(x: Array) -> Array:
-    """Walk forwards as the two projects do, from the opposite of the first event."""
+    """Scan forwards as the two projects do, starting with the opposite of the first command."""
     out = np.empty_like(x)
     for column in range(x.shape[1]):
         events = [1.0 if v < np.float32(-0.1) else -1.0 if v > np.float32(0.1) else 0.0 for v in x[:, column]]

@@ -1,9 +1,8 @@
-"""What every op and built-in view computes, by name and version: `tests/data/op_outputs.json`.
+"""The outputs of every op and built-in view, by name and version, are those of `tests/data/op_outputs.json`.
 
-A row is never changed: a lock or statistic of its version may be anywhere. To add an op, write rows without an "output"
-under `name@1`; when an op computes something else than before, raise its version. Then
-`UPDATE_GOLDEN=1 pytest tests/schemas/declarations` computes the outputs that are missing, of a new version from the
-inputs of the one before.
+Rows never change, because published locks and statistics depend on them. To add an op, write rows without an "output"
+under `name@1`. To change the result of an op, raise its version. Then `UPDATE_GOLDEN=1 pytest
+tests/schemas/declarations` computes missing outputs; a new version uses the inputs of the previous one.
 """
 
 import base64
@@ -29,7 +28,7 @@ from tests.docs.toy import ROOT
 FILE = ROOT / "tests/data/op_outputs.json"
 UPDATE = "UPDATE_GOLDEN=1 pytest tests/schemas/declarations/test_op_outputs.py"
 CURRENT = {**VERSIONS, **views.VERSIONS}
-TOLERANCE = 1e-5  # absolute and relative: other processors and libraries round otherwise
+TOLERANCE = 1e-5  # absolute and relative, because processors and libraries round differently
 
 Row = dict[str, Any]
 Table = dict[str, dict[str, Row]]  # name@version -> case -> row
@@ -40,7 +39,7 @@ def table() -> Table:
     return found
 
 
-# The JSON of values: {"float32": [[1.0, "nan"]]}, of empty arrays with their "shape", {"base64": [...]} of byte strings
+# JSON of values: {"float32": [[1.0, "nan"]]}, for empty arrays with a "shape"; byte strings as {"base64": [...]}
 
 
 def from_json(value: Any) -> Any:
@@ -66,7 +65,7 @@ def to_json(value: Any) -> Any:
 
 
 def written(found: Table) -> str:
-    """One line a row."""
+    """Format the table with one line per row."""
     blocks = []
     for key, rows in found.items():
         lines = [f"  {json.dumps(case)}: {json.dumps(row)}" for case, row in rows.items()]
@@ -75,7 +74,7 @@ def written(found: Table) -> str:
 
 
 def computed(name: str, row: Row) -> Any:
-    """What an op or built-in view makes of a row's input today."""
+    """Compute the current output of an op or built-in view for a row's input."""
     given = {key: from_json(value) for key, value in row.items() if key not in {"output", "space", "state_space"}}
     args = [from_json(arg) for arg in row.get("args", ())]
     space = Space.from_json(row["space"]) if "space" in row else None
@@ -98,7 +97,7 @@ def computed(name: str, row: Row) -> Any:
 
 
 def differs(expected: Any, found: Any) -> str | None:
-    """Say how two outputs differ by more than rounding, or None."""
+    """Describe a difference of two outputs that is larger than rounding, or return None."""
     if isinstance(expected, Mapping):
         if expected.keys() != found.keys():
             return f"columns {sorted(found)}, not {sorted(expected)}"
@@ -112,7 +111,7 @@ def differs(expected: Any, found: Any) -> str | None:
 
 
 def changed(before: Table, now: Table) -> list[str]:
-    """Name the rows that are not what they were."""
+    """List the rows that have changed."""
     return [
         f"{key}, {case}: {'changed' if case in now.get(key, {}) else 'is gone'}"
         for key, rows in before.items()
@@ -122,7 +121,7 @@ def changed(before: Table, now: Table) -> list[str]:
 
 
 def completed(found: Table) -> Table:
-    """Compute what is missing, and nothing else."""
+    """Compute only the missing outputs."""
     out = copy.deepcopy(found)
     for name, version in CURRENT.items():
         earlier = [out[f"{name}@{n}"] for n in range(version, 0, -1) if f"{name}@{n}" in out]
@@ -135,7 +134,7 @@ def completed(found: Table) -> Table:
 
 
 def committed(repository: Path) -> Iterator[tuple[str, Table]]:
-    """Read the table of every commit that touched it, wherever it lay then."""
+    """Read the table of every commit that changed it, at its path at the time."""
     glob = f":(glob)**/{FILE.name}"
     listed = git(repository, "log", "--full-history", "--diff-filter=d", "--format=#%H", "--name-only", "--", glob)
     commit = ""

@@ -11,7 +11,7 @@ from schemas.declarations.ops import ROW, drop_first, drop_last, relabel_achieve
 from schemas.declarations.vocabulary import ARRAY_OPS, STEP_OPS
 from schemas.source import Array
 
-# As OpenVLA's and Octo's own functions answered; rounded to float32.
+# Outputs of OpenVLA's and Octo's functions, rounded to float32.
 EULER_OF_QUATERNION = [
     ([0, 0, 0, 1], [0, 0, 0]),
     ([0.14943813, 0, 0, 0.98877108], [0.3, 0, 0]),

@@ -10,7 +10,7 @@ ANGLES = st.tuples(st.floats(-3.1, 3.1), st.floats(-1.5, 1.5), st.floats(-3.1, 3
 
 
 def axis(i: int, angle: float) -> np.ndarray:
-    """Make the matrix of one turn about one axis, the textbook's way."""
+    """Return the matrix of a rotation about one axis, by the textbook formula."""
     c, s = np.cos(angle), np.sin(angle)
     return np.array(
         [[[1, 0, 0], [0, c, -s], [0, s, c]], [[c, 0, s], [0, 1, 0], [-s, 0, c]], [[c, -s, 0], [s, c, 0], [0, 0, 1]]]
@@ -46,7 +46,7 @@ def test_every_representation_of_a_rotation_is_read_as_it(angles: tuple[float, f
 
 
 def test_a_quaternion_of_length_zero_is_refused() -> None:
-    with pytest.raises(SourceError, match="a quaternion of length zero") as error:
+    with pytest.raises(SourceError, match="a quaternion has length zero") as error:
         to_rotation(np.float32([[0, 0, 0, 1], [0, 0, 0, 0]]), "quat_xyzw")
     assert error.value.reason == "bad_rotation"
 

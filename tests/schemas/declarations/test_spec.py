@@ -18,7 +18,7 @@ NAMES = catalog.dataset_names()
 
 
 def vector(declared: DatasetSpec, steps: dict[str, Any]) -> list[float]:
-    """Compute the one stored action."""
+    """Compute the stored action."""
     return np.concatenate([expression(steps) for expression in declared.action_parts], axis=1)[0].tolist()
 
 
@@ -88,7 +88,7 @@ WRONG = {
     ),
     "a missing part": (
         changed('rpy     = "action[3:6]"', ""),
-        "toy.toml: action.rpy: missing; the embodiment's action has this part",
+        "toy.toml: action.rpy: is required; the embodiment's action has this part",
     ),
     "an unknown part": (
         changed('rpy     = "action[3:6]"', 'ryp = "action[3:6]"'),
@@ -105,7 +105,7 @@ WRONG = {
             f"(known: {', '.join(sorted(ARRAY_OPS))})"
         ),
     ),
-    "an expression that is no text": (changed('"action[:3]"', "3"), "toy.toml: action.xyz: an expression is a string"),
+    "an expression that is no text": (changed('"action[:3]"', "3"), "toy.toml: action.xyz: must be a string"),
     "a bad step op": (
         changed("drop_first(1)", "drop_first(x)"),
         (
@@ -162,7 +162,7 @@ def test_an_unknown_rate_is_left_out() -> None:
 
 
 def test_text_that_is_not_toml_is_refused_with_its_place() -> None:
-    with pytest.raises(SpecError, match=r"toy.toml: not TOML \(.*line 2"):
+    with pytest.raises(SpecError, match=r"toy.toml: is not TOML \(.*line 2"):
         load("a = 1\nb =\n")
 
 
@@ -281,7 +281,7 @@ def test_a_view_named_after_nothing_is_refused(line: str, message: str) -> None:
     ("table", "message"),
     [
         ('[decode]\n"x" = "zlib"', "decode.x: unknown decoder 'zlib'. .known: code_points, zlib_float32"),
-        ('[decode]\n"x" = "zlib_float32"', "decode.x: say in .fields. what it holds then"),
+        ('[decode]\n"x" = "zlib_float32"', "decode.x: its decoded type is required in .fields."),
     ],
 )
 def test_a_decoder_must_be_known_and_its_result_described(table: str, message: str) -> None:
@@ -305,7 +305,7 @@ def test_every_key_that_is_still_to_do_is_named_at_once() -> None:
 
 
 def test_a_declaration_with_something_to_do_is_refused_before_anything_else() -> None:
-    with pytest.raises(SpecError, match=r"TODO still stands for 1 key: control_hz; put what is true in its place"):
+    with pytest.raises(SpecError, match=r"TODO is left in 1 key: control_hz; replace it with the real value"):
         spec.load('name = "lab"\ncontrol_hz = "TODO"\nnonsense = 1', where="lab.toml", embodiment=catalog.embodiment)
-    with pytest.raises(SpecError, match="TODO still stands for 1 key: robot"):
+    with pytest.raises(SpecError, match="TODO is left in 1 key: robot"):
         spec.load_embodiment('name = "arm"\nrobot = "TODO"', where="arm.toml")

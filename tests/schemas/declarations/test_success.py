@@ -35,9 +35,12 @@ def test_unknown_may_be_said() -> None:
 @pytest.mark.parametrize(
     ("value", "why"),
     [
-        (0.7, "'k' is 0.7, neither 0 nor 1; say what counts, such as { key = \"k\", at_least = 0.5 }"),
-        (-1, "'k' is -1, neither 0 nor 1"),
-        ("done", "'k' is 'done', none of success, failure, unknown; say what counts, such as { key = \"k\", equals = "),
+        (0.7, "'k' is 0.7, not 0 or 1; declare a condition such as { key = \"k\", at_least = 0.5 }"),
+        (-1, "'k' is -1, not 0 or 1"),
+        (
+            "done",
+            "'k' is 'done', not success or failure or unknown; declare a condition such as { key = \"k\", equals = ",
+        ),
     ],
 )
 def test_what_is_neither_is_not_guessed(value: Any, why: str) -> None:
@@ -89,8 +92,8 @@ def test_of_steps_the_last_counts_or_any(step: str, column: list[float], outcome
 @pytest.mark.parametrize(
     ("declared", "why"),
     [
-        ({"equals": 1, "at_least": 2}, "one of 'equals', 'contains' and 'at_least' is enough"),
-        ({"at_least": 2, "failure": "no"}, "failure: is a text"),
+        ({"equals": 1, "at_least": 2}, "use only one of 'equals', 'contains' and 'at_least'"),
+        ({"at_least": 2, "failure": "no"}, "failure: requires a text"),
         ({"step": "first"}, "Input should be 'last' or 'any'"),
         ({"equal": 1}, "unknown key 'equal'; did you mean 'equals'?"),
     ],

@@ -1,4 +1,4 @@
-"""The digest of a hook's file: `tests/data/syntax_digests.json` has those that Python 3.11, 3.12 and 3.13 all give."""
+"""Digests of hook files: `tests/data/syntax_digests.json` has the digests, equal in Python 3.11, 3.12 and 3.13."""
 
 import json
 from itertools import combinations

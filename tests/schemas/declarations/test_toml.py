@@ -1,4 +1,4 @@
-"""Whatever is wrong with a TOML file, the error names it."""
+"""Errors about a TOML file name the file."""
 
 from pathlib import Path
 
@@ -21,5 +21,5 @@ def test_what_cannot_be_read_is_named(tmp_path: Path) -> None:
 
 def test_a_key_that_is_given_twice_is_named_where_it_is_in_one_table() -> None:
     assert tables("a = 1\n[t]\na = 2", "x") == {"a": 1, "t": {"a": 2}}
-    with pytest.raises(SpecError, match=r"^lab: not TOML \(.*\); given twice: b$"):
+    with pytest.raises(SpecError, match=r"^lab: is not TOML \(.*\); keys that occur twice: b$"):
         tables("a = 1\n[t]\na = 2\nb = 1\nb = 2", "lab")

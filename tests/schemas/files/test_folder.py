@@ -1,4 +1,4 @@
-"""A folder keeps its promises wherever it is: on this machine, in a store, on a web server."""
+"""Folders behave the same on this machine, in a store and on a web server."""
 
 import json
 import subprocess
@@ -19,7 +19,7 @@ FILES = {"top": b"0123456789", "meta/a": b"one", "meta/b": b"", "data/tmp-x-0": 
 
 @pytest.fixture(params=["local", "s3"])
 def make(request: pytest.FixtureRequest, tmp_path: Path) -> Make:
-    """Make a folder that holds some files."""
+    """Make a folder with some files."""
 
     def local(files: dict[str, bytes]) -> Folder:
         for name, content in files.items():
@@ -171,7 +171,7 @@ def test_what_a_killed_process_staged_is_swept_locally(tmp_path: Path) -> None:
     assert folder.names("data") == ("tmp-00000-of-00001.parquet",)
 
 
-# --- what only a web server does ---
+# --- web servers only ---
 
 
 def test_a_web_server_is_read_like_a_folder(web: Server, tmp_path: Path) -> None:
@@ -189,18 +189,18 @@ def test_a_web_server_is_read_like_a_folder(web: Server, tmp_path: Path) -> None
         assert file.read() == FILES["top"]
 
 
-# --- where a folder is ---
+# --- places of folders ---
 
 
 @pytest.mark.parametrize(
     ("uri", "told"),
     [
-        ("s3://", "names no bucket"),
-        ("gs:///", "names no bucket"),
+        ("s3://", "has no bucket"),
+        ("gs:///", "has no bucket"),
         ("nonsense://x/y", "Protocol not known"),
-        ("s3://bucket/run[1]", "is not possible here"),
-        ("s3://bucket/data*", "is not possible here"),
-        ("https://host/out", "can only be read"),
+        ("s3://bucket/run[1]", "must not contain"),
+        ("s3://bucket/data*", "must not contain"),
+        ("https://host/out", "cannot be written to"),
     ],
 )
 def test_a_place_that_cannot_be_is_refused(uri: str, told: str) -> None:

@@ -1,4 +1,4 @@
-"""A remote file reads like any other, in few requests; what may pass is tried again, what may not is not."""
+"""A remote file reads like a local one, with few requests; only transient errors are retried."""
 
 import errno
 import io
@@ -13,12 +13,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from schemas.files import network
-from schemas.files.network import RemoteFile, may_pass, patiently, status
+from schemas.files.network import RemoteFile, is_transient, status, with_retries
 from tests.waiting import PATIENCE, wait_until
 
 
 class Store:
-    """Bytes that are fetched, and what was asked for."""
+    """Bytes to fetch, with a record of the requests."""
 
     def __init__(self, data: bytes) -> None:
         self.data = data
@@ -125,7 +125,7 @@ def test_closing_ends_the_thread_that_fetches_and_its_tries() -> None:
             began.set()
             raise ConnectionError
 
-        return bytes(8) if start == 0 else patiently(fail, closed=closed)
+        return bytes(8) if start == 0 else with_retries(fail, closed=closed)
 
     before = threading.active_count()
     with pytest.MonkeyPatch.context() as patch:
@@ -162,23 +162,23 @@ def test_files_of_several_threads_do_not_disturb_one_another() -> None:
         assert set(pool.map(read, range(40))) == {data}
 
 
-# --- patience ---
+# --- retries ---
 
 
-class Answer(Exception):  # noqa: N818 - stands for what stores' libraries raise
+class Answer(Exception):  # noqa: N818 - stands for an exception of a store's library
     def __init__(self, status: int) -> None:
         self.status = status
 
 
 class ClientError(Exception):
-    """Keeps its status as botocore's does."""
+    """Stores its status like botocore's error."""
 
     def __init__(self, code: int) -> None:
         self.response = {"ResponseMetadata": {"HTTPStatusCode": code}}
 
 
 class NoCredentialsError(Exception):
-    """Is called what botocore calls it."""
+    """Has the name of botocore's error."""
 
 
 def caused(error: Exception, cause: Exception) -> Exception:
@@ -209,7 +209,7 @@ def test_what_may_pass_is_tried_again(error: Exception) -> None:
             raise error
         return "done"
 
-    assert patiently(work) == "done"
+    assert with_retries(work) == "done"
     assert len(tries) == 4
 
 
@@ -236,7 +236,7 @@ def test_what_will_not_pass_is_raised_at_once(error: BaseException) -> None:
         raise error
 
     with pytest.raises(type(error)):
-        patiently(work)
+        with_retries(work)
     assert len(tries) == 1
 
 
@@ -247,7 +247,7 @@ def test_in_the_end_the_last_error_is_raised() -> None:
         raise ConnectionError(f"try {next(tries)}")
 
     with pytest.raises(ConnectionError, match=f"try {network.TRIES - 1}"):
-        patiently(work)
+        with_retries(work)
 
 
 def test_the_pauses_grow(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -264,7 +264,7 @@ def test_the_pauses_grow(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(network, "FIRST_PAUSE", 1)
     random.seed(0)
     with pytest.raises(ConnectionError):
-        patiently(fail, closed=Clock())
+        with_retries(fail, closed=Clock())
     assert len(pauses) == network.TRIES - 1
     assert all(0 <= pause <= min(2**i, network.LONGEST_PAUSE) for i, pause in enumerate(pauses))
     assert max(pauses) > 2
@@ -275,4 +275,4 @@ def test_the_status_is_found_wherever_a_library_keeps_it() -> None:
     assert status(ClientError(503)) == 503
     assert status(caused(OSError(), ClientError(403))) == 403
     assert status(OSError()) is None
-    assert not may_pass(caused(OSError(), Answer(404)))
+    assert not is_transient(caused(OSError(), Answer(404)))

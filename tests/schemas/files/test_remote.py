@@ -1,4 +1,4 @@
-"""What stores and web servers do to a folder: refusals, faults, locks, and what fsspec is told."""
+"""Remote folders: refusals, faults, locks, and the options passed to fsspec."""
 
 import os
 import socket
@@ -33,7 +33,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(network, "TRIES", 4)
     monkeypatch.setattr(network, "BLOCK", 100_000)
     monkeypatch.setattr(remote, "BLOCK", 100_000)
-    monkeypatch.setattr(remote, "PATIENCE", 0.3)
+    monkeypatch.setattr(remote, "TIMEOUT", 0.3)
 
 
 @pytest.fixture
@@ -109,12 +109,12 @@ def test_a_refusal_is_not_asked_twice(site: Server) -> None:
     before = len(site.requests)
     with pytest.raises(UnreachableError):
         folder.size("file")
-    assert len(site.requests) - before == 2  # HEAD, and GET for servers that know no HEAD
+    assert len(site.requests) - before == 2  # HEAD, and GET for servers without HEAD
 
 
 def test_a_server_that_does_not_tell_the_size_is_named(site: Server) -> None:
     site.faults.append(Fault("no length", methods=("HEAD", "GET")))
-    with pytest.raises(UnreachableError, match="does not tell the size; download the source first"):
+    with pytest.raises(UnreachableError, match="does not report the file size; download the source first"):
         read(site)
 
 
@@ -193,7 +193,7 @@ def test_a_folder_that_a_console_made_is_empty(bucket: Bucket) -> None:
 
 @pytest.fixture
 def restless() -> Iterator[None]:
-    """Let threads take turns far more often than they do."""
+    """Make threads switch far more often than usual."""
     usual = sys.getswitchinterval()
     sys.setswitchinterval(1e-6)
     yield
@@ -230,8 +230,8 @@ def test_a_refusal_says_how_to_give_credentials(bucket: Bucket) -> None:
     with pytest.raises(UnreachableError) as raised:
         open_folder(bucket.uri("d")).read("file")
     assert str(raised.value) == (
-        f"{bucket.uri('d/file')}: cannot be reached: PermissionError: Forbidden; asked without credentials: "
-        """FSSPEC_S3='{"anon": false}' in the environment uses yours"""
+        f"{bucket.uri('d/file')}: cannot be reached: PermissionError: Forbidden; to use your credentials, "
+        """set the environment variable FSSPEC_S3='{"anon": false}'"""
     )
 
 
@@ -297,7 +297,7 @@ def test_google_storage_is_told_the_same() -> None:
     gcsfs = pytest.importorskip("gcsfs")
     folder: Any = open_folder("gs://bucket/x")
     assert isinstance(folder.fs, gcsfs.GCSFileSystem)
-    assert folder.fs.credentials.token == "anon"  # noqa: S105 - the word for none
+    assert folder.fs.credentials.token == "anon"  # noqa: S105 - means no credentials
     assert folder.fs.requests_timeout == aiohttp.ClientTimeout(sock_connect=0.3, sock_read=0.3)
 
 
@@ -332,7 +332,7 @@ def test_the_lock_of_a_container_that_was_started_again_is_taken_over(bucket: Bu
 def test_the_lock_of_anybody_else_is_respected(bucket: Bucket, holder: str) -> None:
     bucket.put("out/lock", holder.encode(errors="surrogateescape"))
     folder = open_folder(bucket.uri("out"), for_writing=True)
-    with pytest.raises(BlockingIOError, match=r"out/lock is held by process"), folder.exclusive("lock"):
+    with pytest.raises(BlockingIOError, match=r"out/lock is locked by process"), folder.exclusive("lock"):
         pass
     assert folder.names() == ("lock",)
 
@@ -351,7 +351,7 @@ def test_a_lock_that_another_takes_after_our_look_is_left_to_it(
 
     monkeypatch.setattr(RemoteFolder, "read_many", late)
     with (
-        pytest.raises(BlockingIOError, match="has just been taken by process 1 of elsewhere"),
+        pytest.raises(BlockingIOError, match="has just been locked by process 1 of elsewhere"),
         folder.exclusive("lock"),
     ):
         pass

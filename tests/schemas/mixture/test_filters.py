@@ -16,7 +16,7 @@ TABLE = {
     "metadata.mass/kg": [0.5, None, 1.5],
 }
 
-SPELLED: dict[str, list[str]] = {  # how a condition is kept, and how else it may be written
+SPELLED: dict[str, list[str]] = {  # normalized condition -> other spellings
     # in the documentation
     'length >= 20 and split == "train"': ["length>=20 and split == 'train'"],
     'not (instructions contains "drawer" or length in [1, 2])': [],
@@ -41,7 +41,7 @@ SPELLED: dict[str, list[str]] = {  # how a condition is kept, and how else it ma
     'length == 5 or (length == 20 and split == "train")': ["length == 5 or length == 20 and split == 'train'"],
     'length > 2 and not (split == "a" or length < 5)': ["length > 2 and not (split == 'a' or length < 5)"],
     "length > -1": [],
-    # signs, words, numbers and quotes
+    # operators, words, numbers and quotes
     "not not length == 1": ["not (not length == 1)"],
     "not not (a == 1 and b == 2)": ["not (not (a == 1 and b == 2))"],
     "(a == 1 or b == 2) and c == 3": [],

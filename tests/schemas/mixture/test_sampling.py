@@ -1,4 +1,4 @@
-"""The law of drawing: exact shares, every step once a pass, and the same order however the draws are shared out."""
+"""The order of draws: exact shares, every step once per pass, and the same order for any division of the draws."""
 
 from collections import Counter
 
@@ -36,7 +36,7 @@ def test_every_step_comes_once_in_each_pass_and_passes_differ() -> None:
 def test_neighbours_do_not_stay_together() -> None:
     steps = make_law().steps(3, np.arange(1000))
     gaps = np.abs(np.diff(steps))
-    assert 300 < gaps.mean() < 367  # of two independent draws: a third of the size
+    assert 300 < gaps.mean() < 367  # the mean gap of two independent draws is a third of the size
 
 
 def test_the_draws_follow_the_shares() -> None:
@@ -77,7 +77,7 @@ def test_another_seed_gives_another_order_and_the_same_seed_the_same() -> None:
 
 
 def test_the_order_is_fixed_for_good() -> None:
-    """What a lock and a seed promise must not change with a version: this is the order of version 1."""
+    """A lock and a seed have the same order in every release: this is the order of version 1."""
     sources, steps, _ = make_law(42).draws(1000, 1010)
     assert sources.tolist() == [0, 0, 0, 0, 2, 0, 0, 0, 3, 0]
     assert steps.tolist() == [0, 3, 4, 2, 18, 6, 5, 1, 297, 1]

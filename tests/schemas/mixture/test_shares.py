@@ -1,4 +1,4 @@
-"""Water-filling: caps hold, what they take goes to the others in proportion, and the whole stays whole."""
+"""Water-filling: caps hold, what exceeds them is divided in proportion, and shares add up to 1."""
 
 from fractions import Fraction
 
@@ -25,7 +25,7 @@ def test_no_bound_is_exceeded_and_those_below_theirs_keep_their_proportions(
 ) -> None:
     weights, bounds = ({name: pair[i] for name, pair in given_.items()} for i in (0, 1))
     room = sum(bounds.values())
-    bounds = {name: bound / min(room, 1) for name, bound in bounds.items()}  # so that the whole fits
+    bounds = {name: bound / min(room, 1) for name, bound in bounds.items()}  # so that shares can add up to 1
     found = filled(weights, bounds, where="m")
     assert sum(found.values()) == 1
     assert all(found[name] <= bounds[name] for name in found)
@@ -35,7 +35,7 @@ def test_no_bound_is_exceeded_and_those_below_theirs_keep_their_proportions(
 
 
 def test_bounds_without_room_for_all_draws_say_how_much_they_leave() -> None:
-    with pytest.raises(SpecError, match=r"m: caps leave only 0.2 of the draws"):
+    with pytest.raises(SpecError, match=r"m: caps: allow only 0.2 of the draws"):
         filled({"a": Fraction(1)}, {"a": Fraction(1, 5)}, where="m")
 
 
@@ -47,5 +47,5 @@ def test_temperature_goes_from_the_sizes_to_equal_shares() -> None:
 
 @pytest.mark.parametrize("line", ['weighting = "temperature"', 'weighting = "share"\ntemperature = 2.0'])
 def test_a_temperature_goes_with_its_weighting(line: str) -> None:
-    with pytest.raises(SpecError, match="temperature: goes with weighting"):
+    with pytest.raises(SpecError, match="temperature: is required with weighting"):
         load(f'name = "m"\n{line}\n[weights]\na = 1.0', where="m.toml")

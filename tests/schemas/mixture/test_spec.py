@@ -1,4 +1,4 @@
-"""Shipped mixtures hold upstream's weights, and shares are those of upstream's loaders.
+"""Packaged mixtures have the weights of their projects, and shares are those of the projects' loaders.
 
 `UPDATE_GOLDEN=1 pytest tests/schemas/mixture/test_spec.py` rewrites the table of docs/mixtures.md.
 """
@@ -73,7 +73,7 @@ def test_weights_are_upstreams_in_its_order_and_the_first_of_two_counts(name: st
 
 @pytest.mark.parametrize("name", sorted(UPSTREAM))
 def test_datasets_are_those_upstream_names(name: str) -> None:
-    """A name of ours is upstream's, or upstream's stands in the comment beside it, or begins ours."""
+    """A name is the project's, or the project's name is in the comment after it or a prefix of it."""
     lines = (HERE / f"{name}.toml").read_text().splitlines()
     for dataset, theirs in zip(mixture(name).weights, dict(UPSTREAM[name]["weights"]), strict=True):
         (line,) = (line for line in lines if re.match(rf"{dataset} += [\d.]", line))
@@ -116,7 +116,7 @@ def test_the_25_sets_of_openvla_7b_have_openvlas_shares_and_epoch() -> None:
     weights = np.array(list(spec.weights.values()))
     sizes = np.array([STEPS[source] for source in spec.weights])
     expected = weights * sizes / (weights * sizes).sum()
-    epoch = (sizes / expected)[weights == 1].max()  # OpenVLA: until each set of weight 1.0 was seen once
+    epoch = (sizes / expected)[weights == 1].max()  # OpenVLA: until each dataset of weight 1.0 is seen once
     assert len(spec.weights) == 25
     assert np.allclose([part.share for part in ours.sources.values()], expected, rtol=1e-12, atol=0)
     assert abs(ours.epoch - epoch) <= 1
@@ -176,9 +176,9 @@ def test_sources_that_cannot_take_part_are_an_error_that_names_all_of_them() -> 
     with pytest.raises(SpecError) as error:
         shares(toy(TOY.replace("one", "demo_kitchn") + "three = 1.0\nfour = 1.0\nfive = 2.0"), {"four": 0, "five": 1})
     assert str(error.value) == (
-        "toy: 4 of 5 cannot take part: demo_kitchn (unknown dataset, did you mean 'demo_kitchen'?); "
-        "two (unknown dataset); three (unknown dataset); four (it has no steps). "
-        'To go on without, name them under [excluded] or set missing = "skip"'
+        "toy: 4 of 5 sources are not available: demo_kitchn (unknown dataset, did you mean 'demo_kitchen'?); "
+        "two (unknown dataset); three (unknown dataset); four (it has no steps); "
+        'to train without them, list them under [excluded] or set missing = "skip"'
     )
 
 
@@ -194,13 +194,13 @@ def test_a_dataset_that_cannot_give_the_view_says_why() -> None:
 def test_a_dataset_may_be_named_by_its_alias() -> None:
     spec = toy(weighting='view = "openvla"\nweighting', one="fmb", two="bridge_dataset")
     assert set(shares(spec, {"fmb": 5, "bridge_dataset": 5}).sources) == {"fmb", "bridge_dataset"}
-    with pytest.raises(SpecError, match="fmb \\(its number of steps is not given"):
+    with pytest.raises(SpecError, match="fmb \\(its number of steps is unknown"):
         shares(spec, {"bridge_dataset": 5})
 
 
 def test_a_declared_dataset_without_steps_says_so() -> None:
     with pytest.raises(
-        SpecError, match=r"1 of 2 cannot take part: bridge_dataset \(its number of steps is not given\)"
+        SpecError, match=r"1 of 2 sources are not available: bridge_dataset \(its number of steps is unknown\)"
     ):
         shares(toy(two="bridge_dataset"), {"one": 5})
 
@@ -220,24 +220,32 @@ def test_an_excluded_source_is_left_out_even_where_there_are_steps() -> None:
 
 
 def test_a_mixture_of_which_nothing_remains_is_an_error() -> None:
-    with pytest.raises(SpecError, match=r"^toy: nothing is left to draw from: one \(unknown dataset\); two"):
+    with pytest.raises(SpecError, match=r"^toy: none of the sources are available: one \(unknown dataset\); two"):
         shares(toy(weighting='missing = "skip"\nweighting'), {})
 
 
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("two = 0.5", "one = 0.5", "not TOML (Cannot overwrite a value (at line 7, column 10)); given twice: one"),
-        ("0.5", "0", "weights.two: a weight is a number above 0; leave a dataset out under [excluded]"),
-        ("0.5", "-1", "weights.two: a weight is a number above 0; leave a dataset out under [excluded]"),
-        ("0.5", "nan", "weights.two: a weight is a number above 0; leave a dataset out under [excluded]"),
-        ("0.5", "inf", "weights.two: a weight is a number above 0; leave a dataset out under [excluded]"),
+        (
+            "two = 0.5",
+            "one = 0.5",
+            "is not TOML (Cannot overwrite a value (at line 7, column 10)); keys that occur twice: one",
+        ),
+        ("0.5", "0", "weights.two: must be a number above 0; to leave the dataset out, list it under [excluded]"),
+        ("0.5", "-1", "weights.two: must be a number above 0; to leave the dataset out, list it under [excluded]"),
+        ("0.5", "nan", "weights.two: must be a number above 0; to leave the dataset out, list it under [excluded]"),
+        ("0.5", "inf", "weights.two: must be a number above 0; to leave the dataset out, list it under [excluded]"),
         ("0.5", "true", "weights.two: Input should be a valid number"),
         ("one = 1.0\ntwo = 0.5", "", "weights: the mixture is empty; name at least one dataset that is not excluded"),
         ("0.5", "1\n[excluded]\none = 'a'\ntwo = 'b'", "weights: the mixture is empty; name at least one"),
         ("0.5", "1\n[excluded]\ntow = 'a'", "excluded.tow: has no weight; did you mean 'two'? (known: one, two)"),
         ("0.5", "1\n[sources]\ntow = {dataset = 'a', scenes = ['b']}", "sources.tow: has no weight; did you mean"),
-        ("0.5", "1\n[sources]\ntwo = {dataset = 'one', scenes = ['b']}", "weights.one: is given whole and in scenes"),
+        (
+            "0.5",
+            "1\n[sources]\ntwo = {dataset = 'one', scenes = ['b']}",
+            "weights.one: is included both whole and by scenes",
+        ),
         ("0.5", "1\n[sources]\ntwo = {dataset = 'a', scenes = []}", "sources.two.scenes: Tuple should have at least 1"),
         ("0.5", "1\n[sources]\ntwo = {dataset = 'a', scenes = ['b', 'b']}", "sources: scene 'b' of a is in 2 sources"),
         ('"relative"', '"relativ"', "weighting: Input should be 'relative', 'share' or 'temperature'"),
@@ -260,13 +268,13 @@ def test_a_file_is_loaded_and_a_name_may_be_short(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("target", "message"),
     [
-        ("bridge", "2 mixtures are called 'bridge'; say octo/bridge or openvla/bridge"),
+        ("bridge", "2 mixtures are named 'bridge'; use octo/bridge or openvla/bridge"),
         (
             "openvla/oxe_magic_sup",
             "unknown mixture 'openvla/oxe_magic_sup'; did you mean 'openvla/oxe_magic_soup'? (known",
         ),
         ("../datasets/bridge_dataset", "unknown mixture '../datasets/bridge_dataset'"),
-        ("nowhere/mix.toml", "nowhere/mix.toml: no such mixture"),
+        ("nowhere/mix.toml", "nowhere/mix.toml: no such file"),
     ],
 )
 def test_a_mixture_that_is_not_found_says_what_to_do(target: str, message: str) -> None:
@@ -296,7 +304,7 @@ def test_the_examples_on_the_page_run(capsys: pytest.CaptureFixture[str]) -> Non
     (example,) = re.findall(r"^```toml\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
     assert set(shares(load(example, where="page"), STEPS).left_out) == {"taco_play"}
     (code,) = re.findall(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
-    exec(code, {})  # noqa: S102 - the page's own example
+    exec(code, {})  # noqa: S102 - the example in the docs
     assert capsys.readouterr().out.split() == re.findall(r"# (.*)$", code, re.MULTILINE)
 
 

@@ -1,4 +1,4 @@
-"""Sources meet in one vector by name and meaning, or the mixture is refused with the difference."""
+"""Sources are unified by the names and meanings of dimensions, or refused with the difference."""
 
 from dataclasses import replace
 
@@ -26,7 +26,7 @@ def test_equal_spaces_meet_without_a_word() -> None:
 
 def test_another_number_of_dimensions_needs_names() -> None:
     spaces = {"a": make_space(), "b": make_space("x y")}
-    with pytest.raises(SpecError, match="a has 3 dimensions, b has 2; say which ones the mixture has: dims"):
+    with pytest.raises(SpecError, match="a has 3 dimensions, b has 2; list the dimensions of the mixture: dims"):
         unified(spec(), spaces)
     assert unified(spec(dims=("x", "y", "gripper")), spaces)[0] == ("x", "y", "gripper")
 

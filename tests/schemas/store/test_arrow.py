@@ -66,7 +66,7 @@ def columns(draw: st.DrawFn) -> tuple[Field, Column]:
 
 
 def steps_of(column: Column, start: int, stop: int) -> Column:
-    """Cut steps out by walking the lengths, one level after the other."""
+    """Select steps by walking the lengths, level by level."""
     if not isinstance(column, Ragged):
         return column[start:stop]
     lengths, a, b = [], start, stop
@@ -116,12 +116,12 @@ def test_bytes_may_lie_in_any_buffer() -> None:
 
 @pytest.mark.parametrize("dtype", ["complex64", "bfloat16", "not a type"])
 def test_numbers_that_arrow_does_not_have_are_refused_by_path(dtype: str) -> None:
-    with pytest.raises(SpecError, match=f"^a.b: numbers of type {dtype} cannot be stored"):
+    with pytest.raises(SpecError, match=f"^a.b: cannot store numbers of type {dtype}"):
         arrow_type(Field(path="a.b", kind="number", dtype=dtype))
 
 
 def test_values_of_no_size_are_refused_by_path() -> None:
-    with pytest.raises(SpecError, match=r"^a.b: values of shape \[2, 0\] hold nothing that could be stored$"):
+    with pytest.raises(SpecError, match=r"^a.b: cannot store values of shape \[2, 0\], which are empty$"):
         arrow_type(Field(path="a.b", kind="number", dtype="float32", shape=(2, 0)))
 
 

@@ -1,4 +1,4 @@
-"""Numeric columns are those of the same episodes read whole."""
+"""Numeric columns are equal to those of whole episodes."""
 
 from pathlib import Path
 

@@ -39,7 +39,7 @@ def ds(out: Path) -> Dataset:
 
 
 def from_source(source: Path, text: str = TOY) -> Iterator[Episode]:
-    """Standardize the source's episodes again, without storing them."""
+    """Standardize the source's episodes without storing them."""
     reader = open_source(str(source))
     binding: Binding = bind(load(text), reader.fields)
     for ref in plan(reader.files(), split=None, limit=None):
@@ -242,7 +242,7 @@ def test_without_a_manifest_it_is_no_dataset(copy: Path) -> None:
 def test_another_schema_version_is_refused_with_what_to_do(copy: Path, version: int | None) -> None:
     change_manifest(copy, schema_version=version)
     name = copy / "meta/manifest.json"
-    assert refused(copy) == f"{name}: schema version {version}, this oxe-tools reads 2: convert it again"
+    assert refused(copy) == f"{name}: has schema version {version}, expected 2; convert the dataset again"
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe"])
@@ -357,7 +357,7 @@ def test_duckdb_opens_the_files(ds: Dataset, out: Path) -> None:
     with duckdb.connect() as connection:
         rows = connection.execute(
             f"""select instruction, "observation.images.image".bytes, {columns} from '{out}/data/*.parquet'
-            order by episode_index, step_index"""  # noqa: S608 - our own folder
+            order by episode_index, step_index"""  # noqa: S608 - a folder of the test
         ).fetchall()
         [count] = connection.execute(
             f"""select count(*) from '{out}/data/*.parquet' where "observation.images.wrist".bytes is null"""  # noqa: S608

@@ -23,13 +23,13 @@ Frames = Sequence[bytes | None]
 
 
 def lengths_of(columns: dict[str, Frames]) -> Array:
-    """Give [rows, columns] lengths, -1 for a missing frame."""
+    """Return [rows, columns] lengths, -1 for a missing frame."""
     sizes = [[-1 if frame is None else len(frame) for frame in frames] for frames in columns.values()]
     return np.array(sizes, np.int64).reshape(len(columns), -1).T
 
 
 def write(path: Path, columns: dict[str, Frames], **options: Any) -> memoryview:
-    """Write columns of images between columns of numbers, as the format demands, and map the file."""
+    """Write columns of images between columns of numbers, as the format requires, and map the file."""
     rows = len(next(iter(columns.values())))
     arrays = {name: frames_to_arrow(frames) for name, frames in columns.items()}
     table = pa.table({"before": np.arange(rows), **arrays, "after": np.arange(rows) * 0.5})
@@ -49,7 +49,7 @@ def write(path: Path, columns: dict[str, Frames], **options: Any) -> memoryview:
 
 
 def slices(path: Path, data: memoryview, columns: dict[str, Frames]) -> dict[str, list[bytes | None]]:
-    """Cut every image out of the file by the index that is built of it."""
+    """Slice every image out of the file with the index built from it."""
     lengths = lengths_of(columns)
     offsets = index.build(path, columns=list(columns), lengths=lengths)
     return {
@@ -146,7 +146,7 @@ def test_a_wrong_length_is_found(tmp_path: Path, wrong: int, row: int) -> None:
     lengths[row, 0] = wrong
     with pytest.raises(DatasetError) as error:
         index.build(path, columns=["a"], lengths=lengths)
-    assert str(error.value) == f"{path}: a: the pages do not hold the images where they should"
+    assert str(error.value) == f"{path}: a: the images are not at the expected offsets"
 
 
 def test_swapped_lengths_are_found_though_they_fill_the_page(tmp_path: Path) -> None:
@@ -155,7 +155,7 @@ def test_swapped_lengths_are_found_though_they_fill_the_page(tmp_path: Path) -> 
     write(path, columns)
     lengths = lengths_of(columns)
     lengths[[1, 2], 1] = lengths[[2, 1], 1]
-    with pytest.raises(DatasetError, match=r"a\.parquet: b: the pages do not hold"):
+    with pytest.raises(DatasetError, match=r"a\.parquet: b: the images are not at"):
         index.build(path, columns=["a", "b"], lengths=lengths)
 
 
@@ -164,7 +164,7 @@ def test_an_image_that_would_end_behind_the_file_is_found(tmp_path: Path) -> Non
     path = tmp_path / "a.parquet"
     data = write(path, columns)
     path.write_bytes(bytes(data[:1000]) + bytes(data[61_000:]))
-    with pytest.raises(DatasetError, match="the pages do not hold"):
+    with pytest.raises(DatasetError, match="the images are not at"):
         index.build(path, columns=["a"], lengths=lengths_of(columns))
 
 
@@ -208,7 +208,7 @@ def test_the_memory_that_it_takes_is_not_the_file(tmp_path: Path) -> None:
     write(tmp_path / "a.parquet", {"a": [b"x" * size] * rows}, row_group_size=1)
     command = [sys.executable, "-c", MEMORY, str(tmp_path / "a.parquet"), str(rows), str(size)]
     grown_kb = int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
-    assert grown_kb < 40_000  # of a file of 100 MB
+    assert grown_kb < 40_000  # the file has 100 MB
 
 
 # The file

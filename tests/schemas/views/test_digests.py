@@ -1,4 +1,4 @@
-"""The digest of a view changes with what it computes, and not with where its code stands."""
+"""The digest of a view changes with its result, and not with the location of its code."""
 
 import subprocess
 import sys
@@ -83,7 +83,7 @@ def test_the_digest_does_not_change_with_what_the_view_does_not_use(monkeypatch:
 
 
 def drop_first(steps: ops.Steps, number: int) -> ops.Steps:
-    """Start later."""
+    """Drop the first steps."""
     return ops.drop_first(steps, number)
 
 
@@ -109,7 +109,7 @@ def test_the_digest_changes_with_the_version_of_a_built_in_view(monkeypatch: pyt
 
 
 def hook_digest(source: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Enter a hook of the user's own, without a version, and give the digest of a view that calls it."""
+    """Register a user's hook without a version, and return the digest of a view that calls it."""
     folder.mkdir(exist_ok=True)
     file = folder / "our_lab.py"
     file.write_text(source)

@@ -13,14 +13,14 @@ from schemas.errors import SpecError, ViewError
 from schemas.source import Array
 from schemas.spaces import Dim, Space
 from schemas.views import views
-from schemas.views.resample import TIMES, combined, kept_steps, not_combined, resampled
+from schemas.views.resample import TIMES, combined, kept_steps, resampled, why_not_combined
 from schemas.views.views import view
 from tests.schemas.makers import TOY, load, make_episode, make_space
 from tests.schemas.views.test_views import REPRESENTATIONS, matrices, poses, with_gripper
 
 SLOW = TOY + "\n[views.slow]\ncontrol_hz = 2\n"
 
-# Which steps
+# Kept steps
 
 
 @pytest.mark.parametrize(
@@ -66,9 +66,9 @@ def test_steps_of_one_time_are_one_tick() -> None:
 @pytest.mark.parametrize(
     ("times", "why"),
     [
-        ([0, 0.2, 0.1, 0.3], "its timestamps go back at step 2, so they give no clock"),
-        ([0, np.nan, 0.2], "its timestamps go back at step 1"),
-        ([0, 0.5, 1.0], "its steps are 0.5 s apart, fewer than 5 Hz; what was not recorded is not made up"),
+        ([0, 0.2, 0.1, 0.3], "its timestamps decrease at step 2"),
+        ([0, np.nan, 0.2], "its timestamps decrease at step 1"),
+        ([0, 0.5, 1.0], "its steps are 0.5 s apart, too far for 5 Hz; give a lower control_hz"),
     ],
 )
 def test_times_that_give_no_steps_are_refused(times: list[float], why: str) -> None:
@@ -76,11 +76,11 @@ def test_times_that_give_no_steps_are_refused(times: list[float], why: str) -> N
         kept_steps(np.array(times), 5)
 
 
-# What they command
+# Combined actions
 
 
 def end_pose(action: Array, space: Space, *, representation: str) -> tuple[Array, Array]:
-    """Carry out changes one after the other, as matrices."""
+    """Apply changes in order, as matrices."""
     at, turned = np.zeros(3), np.eye(3)
     for by, turn in zip(action[:, :3], matrices(action[:, 3:-1].astype(np.float64), representation), strict=True):
         at, turned = (at + turned @ by, turned @ turn) if space.frame == "tool" else (at + by, turn @ turned)
@@ -169,7 +169,7 @@ def dims(*told: str) -> tuple[Dim, ...]:
 )
 def test_each_dimension_is_combined_as_its_mode_says(told: str, expected: list[float]) -> None:
     space = make_space(dims=dims(told))
-    assert not_combined(space) is None
+    assert why_not_combined(space) is None
     action = np.arange(1, 8, dtype=np.float32)[:, None]
     assert combined(action, np.array([0, 4]), space).ravel().tolist() == expected
 
@@ -179,7 +179,7 @@ def test_two_arms_are_composed_one_by_one() -> None:
     both = replace(arm, dims=(*arm.dims, *arm.dims))
     one, other = (with_gripper(np.random.default_rng(i).normal(size=(6, 6)).astype(np.float32)) for i in range(2))
     starts = np.array([0, 2, 3])
-    assert not_combined(both) is None
+    assert why_not_combined(both) is None
     np.testing.assert_array_equal(
         combined(np.concatenate([one, other], axis=1), starts, both),
         np.concatenate([combined(one, starts, arm), combined(other, starts, arm)], axis=1),
@@ -198,40 +198,40 @@ def test_turns_are_composed_and_not_added() -> None:
 
 
 REFUSED: dict[str, tuple[Space, str]] = {
-    "an unknown mode": (make_space(dims=dims("m unknown position")), "the mode of d0 is not known"),
-    "an unknown unit": (make_space(unit="unknown"), "the unit of x is not known"),
+    "an unknown mode": (make_space(dims=dims("m unknown position")), "the mode of d0 is unknown"),
+    "an unknown unit": (make_space(unit="unknown"), "the unit of x is unknown"),
     "an unknown frame": (make_space(frame="unknown"), "its changes are in frame 'unknown'"),
-    "an unknown rotation": (make_space(rotation="unknown"), "its turns are 3 numbers in rad with rotation 'unknown'"),
+    "an unknown rotation": (make_space(rotation="unknown"), "its rotation is 3 numbers in rad with rotation 'unknown'"),
     "turns in controller units": (
         make_space(dims=(*make_space().dims[:3], *dims(*["controller delta rotation"] * 3))),
-        "its turns are 3 numbers in controller with rotation 'euler_xyz', and only known rotations in radians can be",
+        "its rotation is 3 numbers in controller with rotation 'euler_xyz', and only known rotations in radians can be",
     ),
-    "two angles": (make_space(dims=dims(*["rad delta rotation"] * 2)), "its turns are 2 numbers in rad"),
+    "two angles": (make_space(dims=dims(*["rad delta rotation"] * 2)), "its rotation is 2 numbers in rad"),
     "a tool without turns": (
         make_space(frame="tool", dims=make_space().dims[:3]),
-        "its positions are seen from a tool whose turns it does not hold",
+        "its positions are relative to the tool, and it has no rotation of the tool",
     ),
     "one angle of a tool": (
         make_space(frame="tool", dims=dims("rad delta rotation")),
-        "its turns are 1 numbers in rad",
+        "its rotation is 1 numbers in rad",
     ),
-    "a moving base": (make_space(dims=dims("m delta base")), "d0 is a change seen from a base that moves"),
+    "a moving base": (make_space(dims=dims("m delta base")), "d0 is a change relative to a moving base"),
 }
 
 
 @pytest.mark.parametrize("what", REFUSED)
 def test_what_has_no_sum_is_refused(what: str) -> None:
     space, why = REFUSED[what]
-    found = not_combined(space)
+    found = why_not_combined(space)
     assert found is not None
     assert found.startswith(why)
 
 
 def test_absolute_targets_need_no_known_unit_or_frame() -> None:
-    assert not_combined(make_space(mode="absolute", unit="unknown", frame="unknown", rotation="unknown")) is None
+    assert why_not_combined(make_space(mode="absolute", unit="unknown", frame="unknown", rotation="unknown")) is None
 
 
-# As a view
+# Views
 
 
 def test_a_view_of_a_lower_rate_keeps_the_nearest_steps_and_sums_rewards() -> None:
@@ -239,7 +239,7 @@ def test_a_view_of_a_lower_rate_keeps_the_nearest_steps_and_sums_rewards() -> No
     viewed = view(load(SLOW), "slow").apply(stored)
     assert viewed.control_hz == 2
     assert viewed.timestamp is not None
-    assert viewed.timestamp.tolist() == [0, 0.4, 1.0, 1.4]  # of the ticks 0, 0.5, 1 and 1.5
+    assert viewed.timestamp.tolist() == [0, 0.4, 1.0, 1.4]  # for the ticks 0, 0.5, 1 and 1.5
     assert viewed.images["image"] == [stored.images["image"][i] for i in (0, 2, 5, 7)]
     assert (viewed.is_first.tolist(), viewed.is_last.tolist()) == ([True] + [False] * 3, [False] * 3 + [True])  # type: ignore[union-attr]
     assert viewed.reward is not None
@@ -273,9 +273,9 @@ def test_short_episodes_have_short_views(steps: int) -> None:
     [
         (
             SLOW.replace("control_hz = 5\n", ""),
-            "views.slow.control_hz: the stored rate is not known; declare control_hz",
+            "views.slow.control_hz: the stored rate is unknown; declare control_hz",
         ),
-        (SLOW.replace("= 2\n", "= 8\n"), "views.slow.control_hz: 8 is more than the 5 that are recorded, and what was"),
+        (SLOW.replace("= 2\n", "= 8\n"), "views.slow.control_hz: 8 Hz is more than the recorded 5 Hz; give a lower"),
         (SLOW.replace("= 2\n", "= 0\n"), "views.slow.control_hz: Input should be greater than 0"),
         (SLOW.replace("= 2\n", "= inf\n"), "views.slow.control_hz: Input should be less than inf"),
     ],
@@ -290,12 +290,12 @@ def test_a_space_that_cannot_be_combined_is_a_view_error() -> None:
     text = SLOW + 'space = { frame = "unknown" }\n'
     with pytest.raises(ViewError) as error:
         view(load(text), "slow")
-    assert str(error.value) == "toy cannot give the view 'slow' at 2 Hz: its changes are in frame 'unknown'"
+    assert str(error.value) == "toy has no view 'slow' at 2 Hz: its changes are in frame 'unknown'"
 
 
 def test_ways_from_the_measured_pose_to_a_target_overlap_and_are_refused() -> None:
     text = SLOW + 'action = ["action[:6] | pose_to_delta(observation.state[:6])", "action[6:]"]\n'
-    with pytest.raises(ViewError, match="at 2 Hz: pose_to_delta takes each target from the pose of its own step"):
+    with pytest.raises(ViewError, match="at 2 Hz: pose_to_delta computes changes from the pose of each step"):
         view(load(text), "slow")
 
 

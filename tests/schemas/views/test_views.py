@@ -24,7 +24,7 @@ REPRESENTATIONS = ("euler_xyz", "rotvec", "quat_xyzw", "quat_wxyz")
 
 
 def matrices(numbers: Array, representation: str) -> Array:
-    """Read rotations as matrices, each representation by its own textbook formula."""
+    """Convert rotations to matrices, each representation by its textbook formula."""
     if representation == "euler_xyz":
         roll, pitch, yaw = (Rotation.from_euler(a, numbers[:, [i]]).as_matrix() for i, a in enumerate("xyz"))
         return np.asarray(yaw @ pitch @ roll)
@@ -122,13 +122,13 @@ REFUSALS: dict[str, tuple[Space, Space | None, str]] = {
     "no metres": (
         make_space(unit="controller"),
         None,
-        "its action is in controller, rad, not in metres and radians",
+        "its action has units controller, rad, not metres and radians",
     ),
-    "velocities": (make_space(mode="velocity"), None, "its action is velocity"),
+    "velocities": (make_space(mode="velocity"), None, "its action has mode velocity"),
     "mixed modes": (
         make_space(dims=(*make_space().dims[:3], *make_space(mode="absolute").dims[3:])),
         None,
-        "its action is absolute, delta",
+        "its action has mode absolute and delta",
     ),
     "disputed frame": (make_space(frame="unknown"), None, "its action is in frame 'unknown'"),
     "disputed gripper": (
@@ -141,25 +141,33 @@ REFUSALS: dict[str, tuple[Space, Space | None, str]] = {
         None,
         "its action has 0 gripper dimensions, with gripper 'none'",
     ),
-    "tool frame without a state": (make_space(frame="tool"), None, "that takes a state with a pose"),
-    "absolute without a state": (make_space(mode="absolute"), None, "that takes a state with a pose"),
+    "tool frame without a state": (
+        make_space(frame="tool"),
+        None,
+        "it needs a pose in the state, and there is no state",
+    ),
+    "absolute without a state": (
+        make_space(mode="absolute"),
+        None,
+        "it needs a pose in the state, and there is no state",
+    ),
     "a state of joints": (
         make_space(frame="tool"),
         JOINTS,
         (
-            "that takes a state with a pose, and its state has 0 position and 0 rotation dimensions, "
+            "it needs a pose in the state, and its state has 0 position and 0 rotation dimensions, "
             "with rotation 'euler_xyz'"
         ),
     ),
     "a state in other units": (
         make_space(mode="absolute"),
         make_space(mode="absolute", unit="unknown"),
-        "that takes a state with a pose, and its state is in rad, unknown, not in metres and radians",
+        "it needs a pose in the state, and its state has units rad, unknown, not metres and radians",
     ),
     "a state of deltas": (
         make_space(mode="absolute"),
         make_space(),
-        "that takes a state with a pose, and its state is delta",
+        "it needs a pose in the state, and its state has mode delta",
     ),
     "another frame": (
         make_space(mode="absolute"),
@@ -190,13 +198,13 @@ def test_a_view_that_cannot_be_derived_is_refused_with_the_reason() -> None:
     assert view_names(refusing()) == ("openvla",)
     with pytest.raises(ViewError) as error:
         view(refusing(), "eef_delta")
-    assert str(error.value) == "toy cannot give the view 'eef_delta': its action is in frame 'unknown'"
+    assert str(error.value) == "toy has no view 'eef_delta': its action is in frame 'unknown'"
 
 
 def test_an_unknown_view_gets_the_closest() -> None:
     with pytest.raises(ViewError) as error:
         view(load(), "octo")
-    assert str(error.value) == "toy cannot give the view 'octo': its declaration does not say how Octo reads it"
+    assert str(error.value) == "toy has no view 'octo': its declaration does not say how Octo reads it"
     with pytest.raises(ViewError) as error:
         view(load(), "x")
     assert str(error.value) == "toy has no view 'x'. (known: eef_delta, openvla)"
@@ -264,5 +272,5 @@ def test_openvla_oft_is_openvla_where_it_is_not_declared() -> None:
     for name in ("openvla_oft", "openvla-oft"):
         assert view(bridge, name).digest == view(bridge, "openvla").digest
         assert view(libero, name).name == "openvla_oft"
-    with pytest.raises(ViewError, match="cannot give the view 'openvla'"):
+    with pytest.raises(ViewError, match="has no view 'openvla'"):
         view(catalog.dataset("gnm_dataset"), "openvla_oft")

@@ -82,7 +82,7 @@ def test_a_draft_is_refused_by_name_until_it_is_filled_in(tmp_path: Path) -> Non
     for call in calls:
         done = oxe(*call)
         assert (done.code, done.err.count("\n")) == (2, 1)
-        assert f"TODO still stands for {len(left)} keys: {', '.join(left)}" in done.err
+        assert f"TODO is left in {len(left)} keys: {', '.join(left)}" in done.err
     assert not (tmp_path / "out").exists()
 
 
@@ -236,7 +236,7 @@ def test_drafts_of_robosuite_convert_when_filled_in(realdata: Path, name: str, t
     text = (tmp_path / "draft.toml").read_text()
     assert 'robot      = "Panda' in text
     (tmp_path / "draft.toml").write_text(filled(text, {**WORDS, "control_hz": "20"}))
-    with pytest.raises(SpecError, match="TODO still stands"):
+    with pytest.raises(SpecError, match="TODO is left"):
         catalog.dataset(_written(tmp_path / "again.toml", text))
     spec = catalog.dataset(str(tmp_path / "draft.toml"))
     report = convert(spec, tmp_path / "out", source=str(source))
