@@ -1,5 +1,6 @@
 """What is known about the declared datasets, as text: `oxe datasets list`, `show`, and the page docs/datasets.md."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from schemas.declarations import catalog
@@ -52,7 +53,8 @@ def _view(spec: DatasetSpec, name: str) -> dict[str, Any]:
 def page() -> str:
     """Write docs/datasets.md."""
     specs = listed()
-    lines = [HEAD, "| dataset | robot | Hz | episodes | views |", "|---|---|---|---|---|"]
+    lines = [HEAD, "By robot:", "", *by_robot(specs), "", "By name:", ""]
+    lines += ["| dataset | robot | Hz | episodes | views |", "|---|---|---|---|---|"]
     for spec in specs:
         one = row(spec)
         hz = "" if spec.control_hz is None else f"{spec.control_hz:g}"
@@ -60,6 +62,14 @@ def page() -> str:
         link = f"[{spec.name}](#{spec.name.lower()})"
         lines.append(f"| {link} | {one['robot']} | {hz} | {episodes} | {', '.join(one['views'])} |")
     return "\n".join([*lines, *(f"\n{section(spec)}" for spec in specs)]) + "\n"
+
+
+def by_robot(specs: Sequence[DatasetSpec]) -> list[str]:
+    """Return an index in Markdown: one line per robot, with links to the sections of its datasets."""
+    links: dict[str, list[str]] = {}
+    for spec in specs:
+        links.setdefault(spec.embodiment.robot, []).append(f"[{spec.name}](#{spec.name.lower()})")
+    return [f"- **{robot}**: {', '.join(links[robot])}" for robot in sorted(links, key=str.casefold)]
 
 
 def section(spec: DatasetSpec) -> str:

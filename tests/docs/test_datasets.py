@@ -22,6 +22,13 @@ def test_every_dataset_has_a_row_and_a_section() -> None:
         assert f"[{name}](#{name.lower()})" in text
 
 
+def test_the_index_lists_every_dataset_once_under_its_robot() -> None:
+    index = PAGE.read_text().partition("| dataset |")[0]
+    for declared in listed():
+        (line,) = (line for line in index.splitlines() if f"[{declared.name}](#{declared.name.lower()})" in line)
+        assert line.startswith(f"- **{declared.embodiment.robot}**: ")
+
+
 def test_the_demos_are_listed_last() -> None:
     names = [declared.name for declared in listed()]
     assert names[-3:] == ["demo_bench", "demo_cell", "demo_kitchen"]

@@ -1,4 +1,4 @@
-"""docs/declarations.md names every key, word and op, and its examples convert recordings."""
+"""docs/declarations.md and its reference name every key, word and op, and their examples convert recordings."""
 
 import inspect
 import re
@@ -14,7 +14,7 @@ from pipelines.verify import verify
 from schemas import spaces
 from schemas.declarations import catalog, expr
 from schemas.declarations.actions import Derived
-from schemas.declarations.formats import OURS, PluginSource
+from schemas.declarations.formats import OURS, PluginSource, RldsSource, SourceSpec
 from schemas.declarations.spec import DatasetSpec
 from schemas.declarations.success import SuccessSpec
 from schemas.declarations.tables import (
@@ -31,15 +31,14 @@ from schemas.declarations.vocabulary import ARRAY_OPS, DECODERS, STEP_OPS
 from schemas.store.dataset import Dataset, open_dataset
 from tests.docs.toy import ROOT, blocks
 
-PAGE = "docs/declarations.md"
-SOURCES = "docs/sources.md"
-TEXT = (ROOT / PAGE).read_text()
-EXAMPLES = [text for text in blocks(PAGE, "toml") if text.startswith("name")]
+GUIDE = "docs/declarations.md"
+EMBODIMENTS, EXPRESSIONS, VIEWS = (f"docs/reference/{name}.md" for name in ("embodiments", "expressions", "views"))
+EXAMPLES = [text for page in (GUIDE, EMBODIMENTS) for text in blocks(page, "toml") if text.startswith("name")]
 
 
-def test_the_example_has_ten_lines_and_stands_in_the_readme_too() -> None:
+def test_the_example_has_ten_lines_and_is_that_of_the_tutorial() -> None:
     assert len(EXAMPLES[0].splitlines()) == 10
-    assert EXAMPLES[0] in blocks("README.md", "toml")
+    assert EXAMPLES[0] in blocks("docs/add-a-dataset.md", "toml")
 
 
 def test_the_example_converts_recordings_into_canonical_units(converted: Dataset, recordings: Path) -> None:
@@ -66,36 +65,45 @@ def test_every_whole_declaration_on_the_page_converts(number: int, recordings: P
 
 
 def test_the_view_on_the_page_is_the_shipped_one() -> None:
-    (view,) = (text for text in blocks(PAGE, "toml") if text.startswith("[views.openvla]"))
+    (view,) = (text for text in blocks(VIEWS, "toml") if text.startswith("[views.openvla]"))
     assert view in (ROOT / "schemas/datasets/bridge_dataset.toml").read_text()
 
 
-MODELS = (
-    DatasetSpec,
-    Derived,
-    SuccessSpec,
-    *OURS.values(),
-    PluginSource,
-    SizeSpec,
-    CameraSpec,
-    DepthSpec,
-    FilterSpec,
-    EmbodimentSpec,
-    SpaceSpec,
-    Part,
-    ViewSpec,
-)
+PAGES = {  # the page that explains the keys of each table
+    DatasetSpec: GUIDE,
+    Derived: GUIDE,
+    SuccessSpec: GUIDE,
+    SizeSpec: GUIDE,
+    CameraSpec: GUIDE,
+    DepthSpec: GUIDE,
+    FilterSpec: GUIDE,
+    EmbodimentSpec: EMBODIMENTS,
+    SpaceSpec: EMBODIMENTS,
+    Part: EMBODIMENTS,
+    ViewSpec: VIEWS,
+    PluginSource: "docs/sources.md",
+    **{model: f"docs/sources/{name}.md" for name, model in OURS.items() if name != "rlds"},
+}
 
 
-@pytest.mark.parametrize("model", MODELS)
-def test_every_key_is_on_the_page(model: type[BaseModel]) -> None:
-    for key in model.model_fields:
-        assert re.search(rf"`{key}`|[{{,] {key} = ", TEXT + (ROOT / SOURCES).read_text()), f"{model.__name__}.{key}"
+@pytest.mark.parametrize("model", PAGES)
+def test_every_key_is_on_its_page(model: type[BaseModel]) -> None:
+    common = SourceSpec.model_fields if issubclass(model, SourceSpec) else {}
+    text = (ROOT / PAGES[model]).read_text()
+    for key in model.model_fields.keys() - common.keys():
+        assert re.search(rf"`{key}`|[{{,] {key} = ", text), f"{model.__name__}.{key}"
+
+
+def test_the_keys_that_all_sources_have_are_in_the_guide() -> None:
+    for key in SourceSpec.model_fields:
+        assert f"`{key}`" in (ROOT / GUIDE).read_text()
+    assert RldsSource.model_fields.keys() == SourceSpec.model_fields.keys()
 
 
 def test_every_word_of_the_vocabulary_is_in_its_table_for_its_key() -> None:
-    rows = re.findall(r"^\| (.*?) \| (.*?) \| .*\|$", TEXT[TEXT.index("### The vocabulary") :], re.MULTILINE)
-    told = {(key, word) for words, keys in rows for key in _quoted(keys) for word in _quoted(words)}
+    text = (ROOT / EMBODIMENTS).read_text()
+    rows = re.findall(r"^\| (.*?) \| (.*?) \| .*\|$", text[text.index("## Vocabulary") :], re.MULTILINE)
+    listed = {(key, word) for words, keys in rows for key in _quoted(keys) for word in _quoted(words)}
     kinds = {
         "unit": spaces.Unit,
         "mode": spaces.Mode,
@@ -106,7 +114,7 @@ def test_every_word_of_the_vocabulary_is_in_its_table_for_its_key() -> None:
         "origin": spaces.Origin,
     }
     known = {(key, word) for key, words in kinds.items() for word in get_args(words)}
-    assert {pair for pair in told if pair[0] in kinds} == known
+    assert {pair for pair in listed if pair[0] in kinds} == known
 
 
 def _quoted(cell: str) -> list[str]:
@@ -114,7 +122,7 @@ def _quoted(cell: str) -> list[str]:
 
 
 def test_the_grammar_on_the_page_is_the_parsers() -> None:
-    (grammar,) = (text for text in blocks(PAGE, "text") if text.startswith("expression"))
+    (grammar,) = (text for text in blocks(EXPRESSIONS, "text") if text.startswith("expression"))
     of_parser = inspect.getdoc(expr) or ""
     for rule in grammar.splitlines():
         assert rule in of_parser
@@ -122,9 +130,8 @@ def test_the_grammar_on_the_page_is_the_parsers() -> None:
 
 def test_every_op_has_the_first_line_of_its_docstring_on_the_page() -> None:
     rows = [_row(name, function) for ops in (ARRAY_OPS, STEP_OPS, DECODERS) for name, function in ops.items()]
-    table = re.findall(
-        r"^\| `\w+(?:\([^)]*\))?` \| [A-Z].*\.(?: .*)? \|$", TEXT[TEXT.index("Array ops") :], re.MULTILINE
-    )
+    text = (ROOT / EXPRESSIONS).read_text()
+    table = re.findall(r"^\| `\w+(?:\([^)]*\))?` \| [A-Z].*\.(?: .*)? \|$", text, re.MULTILINE)
     assert table == rows, "the tables of ops should be:\n" + "\n".join(rows)
 
 

@@ -30,7 +30,7 @@ def text_of(node: ast.expr) -> str:
 
 
 def error_texts() -> Iterator[str]:
-    """Give the class and the text of every error that the code makes."""
+    """Return the class and the text of every error that the code raises."""
     for package in PACKAGES:
         for path in (ROOT / package).rglob("*.py"):
             for node in ast.walk(ast.parse(path.read_text())):

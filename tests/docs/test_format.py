@@ -1,4 +1,4 @@
-"""docs/format.md describes the dataset so well that its own code, which knows none of ours, reads it."""
+"""docs/format.md and its reference are enough to read a dataset: their code runs without our packages."""
 
 import ast
 import hashlib
@@ -18,6 +18,8 @@ from schemas.store.dataset import Dataset
 from tests.docs.toy import ROOT, blocks
 
 PAGE = "docs/format.md"
+HASH, INDEX = "docs/reference/content-hash.md", "docs/reference/index-files.md"
+META, REASONS = "docs/reference/meta.md", "docs/reference/reasons.md"
 OURS = {"schemas", "stats", "pipelines", "finetune", "oxe_tools"}
 RUN = """
 import runpy, sys
@@ -37,17 +39,16 @@ def run(code: str, folder: Path, *arguments: str) -> tuple[str, set[str]]:
     return done.stdout, set(done.stderr.split())
 
 
-def block(first_words: str) -> str:
-    found = [text for text in blocks(PAGE, "python") if first_words in text]
-    assert len(found) == 1, f"{PAGE} has {len(found)} blocks with {first_words!r}"
-    return found[0]
+def only_block(page: str) -> str:
+    (code,) = blocks(page, "python")
+    return code
 
 
 @pytest.mark.parametrize(("episode", "step"), [(0, 0), (0, 89), (0, 3), (1, 40), (2, 6)])
 def test_the_independent_reader_reads_what_open_dataset_reads(
     converted: Dataset, tmp_path: Path, episode: int, step: int
 ) -> None:
-    reader = block("without its tools")
+    reader = only_block(INDEX)
     printed, imported = run(reader, tmp_path, str(converted.path), str(episode), str(step), "front")
     found = json.loads(printed)
     ours = converted.episode(episode)
@@ -61,14 +62,14 @@ def test_the_independent_reader_reads_what_open_dataset_reads(
 
 
 def test_the_independent_reader_has_60_lines_and_imports_only_numpy_and_pyarrow() -> None:
-    reader = block("without its tools")
+    reader = only_block(INDEX)
     assert len(reader.splitlines()) <= 60
     imported = {match[1] for match in re.finditer(r"^(?:import|from) (\w+)", reader, re.MULTILINE)}
     assert imported - set(sys.stdlib_module_names) == {"numpy", "pyarrow"}
 
 
 def test_the_content_hash_can_be_recomputed_from_its_description(converted: Dataset, tmp_path: Path) -> None:
-    printed, imported = run(block("def content_hash"), tmp_path, str(converted.path))
+    printed, imported = run(only_block(HASH), tmp_path, str(converted.path))
     assert printed.splitlines() == [f"{converted.episode(i).id} True" for i in range(len(converted))]
     assert not imported & OURS
 
@@ -96,12 +97,11 @@ def reasons() -> set[str]:
 
 
 def test_every_reason_that_the_code_counts_is_on_the_page_and_no_other() -> None:
-    text = (ROOT / PAGE).read_text()
-    section = text[text.index("### Reasons") : text.index("## Content hash")]
-    table, _, prose = section.partition("Not counted")
-    rows = re.findall(r"^\| (`.*?) \|", table, re.MULTILINE)
-    told = {word for row in rows for word in re.findall(r"`(\w+)`", row)}
-    assert told | set(re.findall(r"`([a-z_]+)`", prose)) == reasons()
+    text = (ROOT / REASONS).read_text()
+    counted, _, not_counted = text[text.index("## Dropped") :].partition("## Not counted")
+    rows = re.findall(r"^\| (`.*?) \|", counted, re.MULTILINE)
+    listed = {word for row in rows for word in re.findall(r"`(\w+)`", row)}
+    assert listed | set(re.findall(r"`([a-z_]+)`", not_counted)) == reasons()
 
 
 def test_the_digests_in_the_manifest_are_what_the_page_says(converted: Dataset) -> None:
@@ -130,20 +130,37 @@ def test_the_files_are_encoded_as_the_page_says(converted: Dataset) -> None:
             assert scalar or chunk.physical_type == "BYTE_ARRAY" or not chunk.has_dictionary_page
 
 
-def test_every_column_and_every_key_is_on_the_page(converted: Dataset) -> None:
+def test_every_column_is_on_the_page_with_the_keys_of_its_metadata(converted: Dataset) -> None:
     text = (ROOT / PAGE).read_text()
     schema = converted.columns.schema()
     named = {re.sub(r"^(observation\.images|observation\.depth|action|raw)\..*", r"\1.", name) for name in schema.names}
     for name in named:
         assert f"`{name}" in text, name
+    for key in {key for field in schema for key in json.loads((field.metadata or {}).get(b"oxe", b"{}"))}:
+        assert f"`{key}`" in text, key
+    assert f"`schema_version` is {SCHEMA_VERSION}" in text
+
+
+def test_every_key_of_the_files_in_meta_is_in_their_reference(converted: Dataset) -> None:
+    text = (ROOT / META).read_text()
     keys = {*converted.manifest, *converted.manifest["columns"], *converted.manifest["files"][0]}
     keys |= {*converted.manifest["source"], *converted.manifest["options"], *converted.manifest["balance"]}
     keys |= {key for name in ("cameras", "raw", "views") for key in converted.manifest["columns"][name][0]}
-    keys |= {key for field in schema for key in json.loads((field.metadata or {}).get(b"oxe", b"{}"))}
     run_log = json.loads((converted.path / "meta/runs.jsonl").read_text())
-    for key in (keys | {*run_log}) - {"command"}:
+    columns = [pq.read_schema(converted.path / f"meta/{name}.parquet").names for name in ("episodes", "quarantine")]
+    keys |= {name for names in columns for name in names if not name.startswith("metadata.")}
+    for key in keys | {*run_log}:
         assert f"`{key}`" in text, key
-    assert f"`schema_version` is {SCHEMA_VERSION}" in text
+    assert f"| `schema_version` | {SCHEMA_VERSION} |" in text
+
+
+@pytest.mark.parametrize("page", [META, REASONS])
+def test_the_snippets_that_read_the_files_in_meta_run(converted: Dataset, tmp_path: Path, page: str) -> None:
+    pytest.importorskip("polars")
+    (tmp_path / "kitchen").symlink_to(converted.path)
+    printed, imported = run(only_block(page), tmp_path)
+    assert printed
+    assert not imported & OURS
 
 
 @pytest.mark.parametrize("library", ["polars", "duckdb", "datasets"])

@@ -49,3 +49,8 @@ def test_the_commands_of_the_readme_are_targets_of_the_makefile() -> None:
 @each
 def test_no_page_names_a_place_outside_the_repository(page: Path) -> None:
     assert not re.search(r"(?<![\w:/.])/(work|home|tmp|root|mnt)/", page.read_text())
+
+
+def test_no_page_but_the_generated_list_has_more_than_2500_words() -> None:
+    long = [page.name for page in PAGES if len(page.read_text().split()) > 2500]
+    assert long == ["datasets.md"]

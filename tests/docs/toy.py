@@ -11,12 +11,12 @@ from pipelines.export.rlds.writer import Feature, Shard, features_json, info_jso
 from schemas.source import Array, Bytes, Column, Field, Ragged
 
 ROOT = Path(__file__).resolve().parents[2]
-STEPS = {"train": (90, 0, 60), "val": (7,)}  # of each episode; train needs two row groups
+STEPS = {"train": (90, 0, 60), "val": (7,)}  # per episode; train needs two row groups
 BLOCK = re.compile(r"^```(?P<language>\w+)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
 def blocks(page: str, language: str) -> list[str]:
-    """Take the code blocks of one language out of a page."""
+    """Return the code blocks of one language on a page."""
     text = (ROOT / page).read_text(encoding="utf-8")
     return [match["text"] for match in BLOCK.finditer(text) if match["language"] == language]
 
