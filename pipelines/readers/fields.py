@@ -54,15 +54,21 @@ def array_leaf(path: str, kind: np.dtype, shape: tuple[int, ...], *, is_value: b
     """
     if is_value and kind.itemsize * int(np.prod(shape, dtype=object)) > VALUE_LIMIT:
         raise SourceError(f"{path}: more than {VALUE_LIMIT} bytes for one value per episode", reason="too_large")
-    name, rest = kind.name, shape if is_value else shape[1:]
-    if name == "uint8" and not is_value and len(rest) == 3 and rest[-1] in {1, 3} and 0 not in rest:
-        field = Field(path=path, kind="image", dtype="uint8", shape=(None, None, rest[-1]), encoding="raw")
+    name, value_shape = kind.name, shape if is_value else shape[1:]
+    if (
+        name == "uint8"
+        and not is_value
+        and len(value_shape) == 3
+        and value_shape[-1] in {1, 3}
+        and 0 not in value_shape
+    ):
+        field = Field(path=path, kind="image", dtype="uint8", shape=(None, None, value_shape[-1]), encoding="raw")
         return Leaf(field, "frames")
     if name in NUMBERS:
-        field = Field(path=path, kind="number", dtype=name, shape=rest, per_step=not is_value)
+        field = Field(path=path, kind="number", dtype=name, shape=value_shape, per_step=not is_value)
         return Leaf(field, "value" if is_value else "numbers")
-    if kind.kind in "SUT" and len(rest) <= is_value:
-        field = Field(path=path, kind="text", ragged=len(rest), per_step=not is_value)
+    if kind.kind in "SUT" and len(value_shape) <= is_value:
+        field = Field(path=path, kind="text", ragged=len(value_shape), per_step=not is_value)
         return Leaf(field, "value" if is_value else "texts")
     content = "Python objects" if kind.hasobject else f"'{kind}'"
     raise SourceError(

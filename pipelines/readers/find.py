@@ -129,8 +129,8 @@ def _matches(folder: SourceFolder, names: Sequence[str], pattern: Pattern) -> bo
 def _may_be_folder(folder: SourceFolder, name: str) -> bool:
     if name.startswith("."):
         return False
-    here = folder.files.local
-    return (here / name).is_dir() if here else not FILE_NAME.fullmatch(name)
+    local = folder.files.local
+    return (local / name).is_dir() if local else not FILE_NAME.fullmatch(name)
 
 
 def several_sources_error(uri: str, sources: Iterable[SourceLocation]) -> UsageError:

@@ -253,14 +253,14 @@ def plan(
         for part in (piece for file in parts for piece in _pieces(file, target)):
             if limit == 0:
                 break
-            taken = part if limit is None else _first(part, limit)
-            limit = None if limit is None else limit - taken.count
-            if groups and filled + taken.work <= target:
-                groups[-1].append(taken)
-                filled += taken.work
+            limited = part if limit is None else _first(part, limit)
+            limit = None if limit is None else limit - limited.count
+            if groups and filled + limited.work <= target:
+                groups[-1].append(limited)
+                filled += limited.work
             else:
-                groups.append([taken])
-                filled = taken.work
+                groups.append([limited])
+                filled = limited.work
         start = (before or {}).get(name, 0)
         refs += [
             ShardRef(split=name, number=number, of=start + len(groups), parts=tuple(group))

@@ -29,13 +29,13 @@ class Sidecars:
 
         Raises SourceError if several match, or, with the reason `missing`, if none does.
         """
-        here = self.folder.child(self.below) if self.below else self.folder
+        folder = self.folder.child(self.below) if self.below else self.folder
         if has_magic(pattern):
             filled = PLACEHOLDER.sub(lambda match: escape(_word(values(match[1]), match[1])), pattern)
-            names = matching(here, filled)
+            names = matching(folder, filled)
         else:
             filled = PLACEHOLDER.sub(lambda match: _word(values(match[1]), match[1]), pattern)
-            names = (filled,) if here.size(safe_path(filled, where=self.below)) is not None else ()
+            names = (filled,) if folder.size(safe_path(filled, where=self.below)) is not None else ()
         if not names:
             raise SourceError(f"there is no '{filled}' next to it", reason=missing)
         if len(names) > 1:
@@ -69,9 +69,9 @@ class Sidecars:
 
     def sizes(self, pattern: str) -> dict[str, int]:
         """Return the sizes of the files that match a pattern, whatever the values of its placeholders."""
-        here = self.folder.child(self.below) if self.below else self.folder
-        names = matching(here, PLACEHOLDER.sub("*", pattern))
-        return {f"{self.below}/{name}": size or 0 for name, size in here.sizes(names).items()}
+        folder = self.folder.child(self.below) if self.below else self.folder
+        names = matching(folder, PLACEHOLDER.sub("*", pattern))
+        return {f"{self.below}/{name}": size or 0 for name, size in folder.sizes(names).items()}
 
 
 def _word(value: Any, path: str) -> str:

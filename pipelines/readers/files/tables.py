@@ -136,7 +136,7 @@ def _parsed(path: str, texts: Sequence[str]) -> Sequence[Any]:
     is_number = [bool(NUMBER.fullmatch(cell)) for cell in cells]
     if cells and all(is_number):
         return [int(cell) if WHOLE.fullmatch(cell) else float(cell) for cell in cells]
-    if any(is_number) and all(known or not cell for known, cell in zip(is_number, cells, strict=True)):
+    if any(is_number) and all(numeric or not cell for numeric, cell in zip(is_number, cells, strict=True)):
         raise SourceError(f"{path}: row {is_number.index(False)} has no value", reason="bad_table")
     return texts
 

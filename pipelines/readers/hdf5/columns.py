@@ -28,18 +28,20 @@ def leaf_of(path: str, dataset: h5py.Dataset, per_episode: Collection[str], *, f
         if kind.itemsize * prod(shape or ()) > VALUE_LIMIT:
             raise SourceError(f"{path}: more than {VALUE_LIMIT} bytes for one value per episode", reason="too_large")
         return Leaf(value_field(path, kind, shape), "value")
-    name, rest = kind.name, shape[1:]
+    name, value_shape = kind.name, shape[1:]
     if channels := _channels(path, dataset, frames.get(path)):
         field = Field(path=path, kind="image", dtype="uint8", shape=(None, None, channels), encoding="raw")
         return Leaf(field, "frames")
-    is_blob = not rest and (h5py.check_string_dtype(kind) or h5py.check_vlen_dtype(kind) == np.uint8)
-    if is_blob or (name == "uint8" and len(rest) == 1):
-        start = _bytes(dataset[0, : len(PNG)] if rest else dataset[0]) if shape[0] and 0 not in rest else b""
-        if encoded := encoded_leaf(path, start, "padded" if rest else "blobs"):
+    is_blob = not value_shape and (h5py.check_string_dtype(kind) or h5py.check_vlen_dtype(kind) == np.uint8)
+    if is_blob or (name == "uint8" and len(value_shape) == 1):
+        start = (
+            _bytes(dataset[0, : len(PNG)] if value_shape else dataset[0]) if shape[0] and 0 not in value_shape else b""
+        )
+        if encoded := encoded_leaf(path, start, "padded" if value_shape else "blobs"):
             return encoded
     if name in NUMBERS:
-        return Leaf(Field(path=path, kind="number", dtype=name, shape=rest), "numbers")
-    if h5py.check_string_dtype(kind) and not rest:
+        return Leaf(Field(path=path, kind="number", dtype=name, shape=value_shape), "numbers")
+    if h5py.check_string_dtype(kind) and not value_shape:
         return Leaf(Field(path=path, kind="text"), "texts")
     raise _unsupported(path, kind)
 

@@ -72,8 +72,8 @@ def _check_target(group: h5py.Group, name: str, *, target: str) -> None:
     """Raise SourceError for a soft link to nothing or through another link, which could loop or leave the file."""
     node: Any = group.file["/"] if target.startswith("/") else group
     for word in filter(None, target.split("/")):
-        known = isinstance(node, h5py.Group) and word in list(node)
-        if not known or not isinstance(node.get(word, getlink=True), h5py.HardLink):
+        exists = isinstance(node, h5py.Group) and word in list(node)
+        if not exists or not isinstance(node.get(word, getlink=True), h5py.HardLink):
             raise SourceError(
                 f"{group.name}: '{name}' is a soft link to nothing, or to another link: refused", reason="unsafe_link"
             )

@@ -42,8 +42,10 @@ class DatasetFields:
         except SourceError as error:  # the first file has no such column
             raise SourceError(error.message, reason="contradicts_fields") from error
         if differing := sorted(actual.keys() ^ self.stored.keys()):
-            there = "is not in the first file" if differing[0] in actual else "is missing, but the first file has it"
-            message = f"column '{differing[0]}' {there}; leave it out with source.ignore = ['{differing[0]}']"
+            difference = (
+                "is not in the first file" if differing[0] in actual else "is missing, but the first file has it"
+            )
+            message = f"column '{differing[0]}' {difference}; leave it out with source.ignore = ['{differing[0]}']"
             raise SourceError(message, reason="contradicts_fields")
         for name, field in self.stored.items():
             if replace(actual[name], dtype=field.dtype, doc=field.doc) != field:

@@ -110,9 +110,9 @@ class ExampleFeature:
     @cached_property
     def _size_and_shape(self) -> tuple[int, tuple[int, ...]]:
         """The least number of elements in one value, and the shape of all values, with -1 for unknown sizes."""
-        known = tuple(-1 if d is None else d for d in self.field.shape)
+        value_shape = tuple(-1 if d is None else d for d in self.field.shape)
         is_repeated = self.field.per_step or self.field.ragged
-        return math.prod(d for d in known if d >= 0), (-1 if is_repeated else 1, *known)
+        return math.prod(d for d in value_shape if d >= 0), (-1 if is_repeated else 1, *value_shape)
 
     def _byte_strings(self, items: list[Bytes]) -> Column:
         if self.field.kind == "image" or not self.field.shape:
@@ -144,8 +144,8 @@ class ExampleFeature:
                 raise SourceError(f"the tensors take more than {MAX_INFLATED} bytes", reason="too_large")
         if None in self.field.shape:
             return ragged_of(arrays, rank=len(self.field.shape), dtype=self.field.dtype)
-        known = tuple(d or 0 for d in self.field.shape)
-        return np.stack(arrays) if arrays else np.zeros((0, *known), self.field.dtype)
+        value_shape = tuple(d or 0 for d in self.field.shape)
+        return np.stack(arrays) if arrays else np.zeros((0, *value_shape), self.field.dtype)
 
     def _tensor(self, item: Bytes, shape: tuple[int, ...], limit: int) -> Array:
         stored = np.dtype(np.uint16 if self.bfloat16 else self.field.dtype)

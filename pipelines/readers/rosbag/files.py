@@ -203,8 +203,8 @@ class SqliteFile:
     def messages(self, topics: Collection[str]) -> Iterator[Message]:
         """Yield the messages of some topics, in the order in which they were written."""
         names = {c.id: c.topic for c in self.reader.connections if c.topic in topics}
-        wanted = ",".join("?" * len(names))
-        query = f"SELECT topic_id, timestamp, data FROM messages WHERE topic_id IN ({wanted}) ORDER BY id"  # noqa: S608 - only question marks
+        placeholders = ",".join("?" * len(names))
+        query = f"SELECT topic_id, timestamp, data FROM messages WHERE topic_id IN ({placeholders}) ORDER BY id"  # noqa: S608 - only question marks
         assert self.reader.dbconn  # noqa: S101 - it is open
         for topic, time, data in self.reader.dbconn.execute(query, tuple(names)):
             if type(time) is not int or type(data) is not bytes:
@@ -234,8 +234,8 @@ class Bag1File:
 
     def messages(self, topics: Collection[str]) -> Iterator[Message]:
         """Yield the messages of some topics, in the order of their log times."""
-        wanted = [c for c in self.reader.connections if c.topic in topics]
-        for connection, time, data in self.reader.messages(wanted) if wanted else ():
+        connections = [c for c in self.reader.connections if c.topic in topics]
+        for connection, time, data in self.reader.messages(connections) if connections else ():
             yield Message(connection.topic, time, data)
 
     def close(self) -> None:

@@ -72,7 +72,7 @@ class StreamValues:
         """Allocate memory; raise SourceError if it is too much. Without a plan, all messages must be equal."""
         self.stream, self.leaves, self.plan, self.images = stream, leaves, plan, images
         self.rows = {int(position): row for row, position in enumerate(plan.positions)} if plan else {}
-        self.seen, self.row = 0, 0
+        self.messages_seen, self.row = 0, 0
         count = len(self.rows) or 1
         self.values: dict[str, Any] = {}
         self.sizes = dict.fromkeys((leaf.path for leaf in leaves), 0)  # bytes
@@ -84,15 +84,15 @@ class StreamValues:
 
     def advance(self) -> bool:
         """Move to the next message; return whether it is needed."""
-        self.row = self.rows.get(self.seen, -1) if self.plan else 0
-        self.seen += 1
+        self.row = self.rows.get(self.messages_seen, -1) if self.plan else 0
+        self.messages_seen += 1
         return self.row >= 0
 
     def add(self, message: Any) -> None:
         """Collect the leaves of a message."""
         for leaf in self.leaves:
             value = leaf.value(message, self.images)
-            if not self.plan and self.seen > 1 and not np.array_equal(self.values[leaf.path][0], value):
+            if not self.plan and self.messages_seen > 1 and not np.array_equal(self.values[leaf.path][0], value):
                 raise SourceError(
                     f"{leaf.path} is not the same in every message, but source.topics has '{self.stream.name}' = "
                     "'once'; use 'hold' for values that change",
