@@ -69,7 +69,7 @@ def test_the_view_on_the_page_is_the_shipped_one() -> None:
     assert view in (ROOT / "schemas/datasets/bridge_dataset.toml").read_text()
 
 
-PAGES = {  # the page that explains the keys of each table
+PAGES: dict[type[BaseModel], str] = {  # the page that explains the keys of each table
     DatasetSpec: GUIDE,
     Derived: GUIDE,
     SuccessSpec: GUIDE,
