@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 import simplejpeg
 
 from oxe_tools.cli.main import main
-from pipelines.export.rlds.writer import Feature, Shard, features_json, info_json
+from pipelines.export.rlds.writer import RldsFeature, TfRecordWriter, features_json, info_json
 from schemas.source import Column, Field
 from tests.waiting import PATIENCE
 
@@ -105,18 +105,18 @@ def write_source(
     """Write episodes as RLDS without TensorFlow, whatever is wrong with them; `splits` counts those of each shard."""
     folder.mkdir(parents=True, exist_ok=True)
     rest = list(episodes)
-    shards: dict[str, list[Shard]] = {}
+    shards: dict[str, list[TfRecordWriter]] = {}
     for split, counts in (splits or {"train": len(rest)}).items():
         each = [counts] if isinstance(counts, int) else counts
         shards[split] = []
         for number, count in enumerate(each):
-            shard = Shard(folder / f"toy-{split}.tfrecord-{number:05d}-of-{len(each):05d}")
+            shard = TfRecordWriter(folder / f"toy-{split}.tfrecord-{number:05d}-of-{len(each):05d}")
             for episode in rest[:count]:
-                shard.add({Feature(field): episode[field.path] for field in fields})
+                shard.add({RldsFeature(field): episode[field.path] for field in fields})
             shard.file.close()
             shards[split].append(shard)
             rest = rest[count:]
-    (folder / "features.json").write_text(features_json([Feature(field) for field in fields]))
+    (folder / "features.json").write_text(features_json([RldsFeature(field) for field in fields]))
     (folder / "dataset_info.json").write_text(info_json("toy", shards, version="1.0.0", description=""))
     return folder
 

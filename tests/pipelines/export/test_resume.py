@@ -156,6 +156,6 @@ def test_an_export_into_which_something_else_was_written_is_not_removed(toy: Dat
 
 
 def test_a_large_dataset_is_several_shards(toy: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(plan, "SMALL", 1)
+    monkeypatch.setattr(plan, "MIN_BYTES", 1)
     refs = plan.shards_of_size(toy, [3, 4, 5, 6, 7], longest=1e9)
     assert [ref.positions for ref in refs] == [(0,), (1,), (2,), (3,), (4,)]

@@ -403,7 +403,7 @@ def test_exporting_twice_gives_the_same_bytes(toy: Toy, tmp_path: Path) -> None:
     again = oxe("export", "rlds", toy.out, "--out", out)
     assert (again.code, again.out, files(out)) == (0, f"{out}: 3 episodes, 9 steps in 1 file\n", once)
     other = oxe("export", "rlds", toy.out, "--view", "late", "--out", out)
-    assert (other.code, "holds an export with another view_digest, view" in other.err) == (2, True)
+    assert (other.code, "contains an export with a different view_digest, view" in other.err) == (2, True)
     assert oxe("export", "rlds", toy.out, "--out", out, "--overwrite").code == 0
     twice = files(out)
     assert {**twice, "oxe_runs.jsonl": once["oxe_runs.jsonl"]} == once
@@ -425,7 +425,7 @@ def test_an_export_from_before_views_had_versions_says_what_to_run(toy: Toy, tmp
     verified = oxe("verify", tmp_path / "rlds")
     assert (verified.code, f"oxe_export.json: {why}" in verified.err) == (1, True)
     other = oxe(*call[:3], "--out", tmp_path / "rlds")
-    assert (other.code, "holds an export with another view_digest, view" in other.err) == (2, True)
+    assert (other.code, "contains an export with a different view_digest, view" in other.err) == (2, True)
     assert oxe(*call, "--overwrite").code == 0
     assert oxe("verify", tmp_path / "rlds").code == 0
 
