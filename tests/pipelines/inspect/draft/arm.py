@@ -8,7 +8,7 @@ import numpy as np
 from scipy.spatial.transform import Rotation
 
 from pipelines.inspect.draft.sample import Sample
-from pipelines.inspect.draft.spaces import Spaces, chosen
+from pipelines.inspect.draft.spaces import Spaces, choose_fields
 from schemas.source import Array, Field
 
 EPISODES, STEPS = 6, 50
@@ -17,7 +17,7 @@ HZ = 10.0
 
 @dataclass(frozen=True, kw_only=True)
 class Lab:
-    """How a lab records; the words are those of a Space."""
+    """Relation a lab records; the words are those of a Space."""
 
     mode: str = "delta"  # delta, absolute
     frame: str = "base"  # base, tool
@@ -111,4 +111,4 @@ def sampled(fields: Mapping[str, Field], episodes: Sequence[Mapping[str, Array]]
 
 def drafted(sample: Sample, *, rate: float | None = HZ) -> Spaces:
     """Draft the Spaces of a sample."""
-    return Spaces(sample, state=chosen(sample, "state")[0], action=chosen(sample, "action")[0], rate=rate)
+    return Spaces(sample, state=choose_fields(sample, "state")[0], action=choose_fields(sample, "action")[0], rate=rate)

@@ -188,7 +188,10 @@ def test_one_step_more_and_other_clocks_are_declared_and_the_draft_converts(tele
     text = (tmp_path / "draft.toml").read_text()
     told = tomllib.loads(text)
     assert told["source"]["drop_last"] == ["observations.joint_position", "observations.top"]
-    assert "observations.side: [4, 4, 3] numbers a step may be an image: source.frames says" in text
+    assert (
+        "observations.side: [4, 4, 3] numbers per step may be an image. If so, declare its layout in source.frames"
+        in text
+    )
     assert told["source"]["ignore"] == ["observations.ticks"]
     assert (told["control_hz"], told["timestamp"], told["id"]) == (30, "timestamp", "episode_path")
     assert told["embodiment"]["robot"] == "Panda"
@@ -216,7 +219,7 @@ def test_nothing_readable_is_an_error_of_one_line(tmp_path: Path) -> None:
     source = write_source(tmp_path / "toy", [])
     done = oxe("inspect", source, "--draft", "-")
     assert (done.code, done.err.count("\n")) == (2, 1)
-    assert "nothing can be drafted" in done.err
+    assert "cannot draft: none of the first episodes can be read" in done.err
 
 
 @pytest.mark.realdata
@@ -225,7 +228,7 @@ def test_bridge_is_recognized_and_what_its_numbers_do_not_show_is_open(realdata:
     assert told["shipped"] == ["bridge_dataset"]
     assert told["action"]["parts"]["xyz"]["mode"]["value"] == "delta"
     assert told["action"]["frame"]["value"] == "TODO"
-    assert "one sense (correlation 0.8" in told["action"]["gripper"]["evidence"]
+    assert "have the same direction (correlation 0.8" in told["action"]["gripper"]["evidence"]
 
 
 @pytest.mark.realdata

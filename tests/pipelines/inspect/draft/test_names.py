@@ -120,7 +120,7 @@ def test_a_gripper_among_joints_is_noticed() -> None:
     path = "observation.joint_position"
     (cut,) = segments(sampled({path: Field(path=path, kind="number", shape=(7,))}, [{path: values}]), path)
     assert cut.kind.is_open
-    assert "a gripper among them" in cut.kind.evidence
+    assert "may include a gripper" in cut.kind.evidence
 
 
 @pytest.mark.parametrize(
@@ -139,13 +139,13 @@ def test_a_gripper_among_joints_is_noticed() -> None:
     ],
 )
 def test_a_grippers_range_is_mapped_or_left_open(values: list[float], op: str) -> None:
-    assert grippers.ranged([np.array(values, float)[:, None]])[0] == op
+    assert grippers.range_op([np.array(values, float)[:, None]])[0] == op
 
 
 def test_a_name_that_says_open_and_closed_says_nothing() -> None:
-    assert grippers.named_sense("observation.gripper_open_close") is None
-    assert grippers.named_sense("observation.gripper_position") is None
-    assert (found := grippers.named_sense("action.gripper_closedness"))
+    assert grippers.sense_from_name("observation.gripper_open_close") is None
+    assert grippers.sense_from_name("observation.gripper_position") is None
+    assert (found := grippers.sense_from_name("action.gripper_closedness"))
     assert found.value == "closed"
 
 

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
-from pipelines.inspect.draft.parts import Part, SpaceDraft
+from pipelines.inspect.draft.parts import PartDraft, SpaceDraft
 from schemas.declarations import expr
 from schemas.source import Array
 from tests.pipelines.inspect.draft.arm import Lab, drafted, record
@@ -41,13 +41,13 @@ def labs(draw: st.DrawFn) -> Lab:
     )
 
 
-def by_kind(space: SpaceDraft | None) -> dict[str, Part]:
+def by_kind(space: SpaceDraft | None) -> dict[str, PartDraft]:
     """Find the parts whose kind is claimed."""
     assert space
     return {part.kind.value: part for part in space.parts if not part.kind.is_open}
 
 
-def canonical(part: Part, raw: dict[str, Array]) -> Array:
+def canonical(part: PartDraft, raw: dict[str, Array]) -> Array:
     return expr.parse(part.expression)(raw)
 
 
