@@ -81,11 +81,11 @@ class Hypotheses:
             return float(f"{far:.1g}"), hypothesis.measured not in usual, hypothesis.commanded not in usual
 
         ranked = sorted(self.errors, key=rank)[:2]
-        each = (
-            f"measured {h.measured} and commanded {h.commanded} as {h.relation} (error {self.errors[h]:.1g})"
+        relations = {"delta": "a delta", "tool": "a delta in the tool's axes", "absolute": "a target"}
+        listed = " or ".join(
+            f"measured {h.measured} and commanded {h.commanded} as {relations[h.relation]} (error {self.errors[h]:.1g})"
             for h in ranked
         )
-        listed = " or ".join(each)
         return f"best fit: {listed}" if listed else ""
 
 

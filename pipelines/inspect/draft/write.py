@@ -15,9 +15,9 @@ from schemas.declarations.spec import TODO, todos
 
 HEAD = """\
 # Proposed by 'oxe inspect --draft' from {episodes} episodes ({steps} steps) of {uri}.
-# The comment on each line has the confidence (high, medium, low) and the evidence. Replace each TODO with the right
-# value, or with 'unknown' if nobody knows it; 'oxe convert' and 'oxe datasets check' refuse this file until then.
-# Review the other lines, too. docs/declarations.md explains all keys and values.
+# The comments have the confidence (high, medium, low) of each value and the evidence for it. Replace each TODO with
+# the right value, or with 'unknown' if nobody knows it: until then, 'oxe convert' and 'oxe datasets check' refuse this
+# file. Review the other lines, too. docs/declarations.md explains all keys and values.
 """
 DERIVE = "no actions were recorded: next_state (the state of the next step) or achieved_delta (the change of the pose)"
 BARE = re.compile(r"[A-Za-z0-9_-]+")
@@ -54,17 +54,12 @@ class Proposal:
 
     def to_json(self) -> dict[str, Any]:
         """Return every claim with its confidence and evidence, and the declaration as `text`."""
-        single = {
-            "control_hz": self.clock.hz,
-            "timestamp": self.clock.timestamp,
-            "language": self.language,
-            "id": self.id,
-        }
-        single |= {"robot": self.robot, "controller": self.controller}
+        claims = {"control_hz": self.clock.hz, "timestamp": self.clock.timestamp, "language": self.language}
+        claims |= {"id": self.id, "robot": self.robot, "controller": self.controller}
         return {
             "name": self.name,
             "source": dict(self.source),
-            "claims": {key: claim.to_json() for key, claim in single.items() if claim},
+            "claims": {key: claim.to_json() for key, claim in claims.items() if claim},
             "cameras": {role: {"key": path, **claim.to_json()} for role, (path, claim) in self.cameras.items()},
             "depth": dict(self.depth),
             "state": self.state.to_json() if self.state else None,
@@ -107,13 +102,9 @@ def _top(proposal: Proposal) -> Iterator[str]:
     yield f"source     = {_value(proposal.source)}"
     hz = proposal.clock.hz
     yield _line("control_hz", _quoted(hz.value) if hz.is_open else hz.value, hz)
-    single = {
-        "timestamp": proposal.clock.timestamp,
-        "language": proposal.language,
-        "id": proposal.id,
-        "success": proposal.success,
-    }
-    for key, claim in single.items():
+    claims = {"timestamp": proposal.clock.timestamp, "language": proposal.language}
+    claims |= {"id": proposal.id, "success": proposal.success}
+    for key, claim in claims.items():
         if claim:
             yield _line(key, _quoted(claim.value), claim)
     if proposal.action is None:

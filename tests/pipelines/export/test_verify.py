@@ -1,4 +1,4 @@
-"""An export that is not the dataset any more is found out, whatever was done to it."""
+"""`oxe verify` finds every change to an export."""
 
 import json
 import shutil
@@ -48,7 +48,7 @@ def rewritten(path: Path, change: Callable[[list[dict[str, Any]]], None]) -> Non
 
 
 def reordered(path: Path, order: Callable[[list[Any]], list[Any]]) -> None:
-    """Encode a video's own frames again, in another order, at the same quality."""
+    """Re-encode a video's frames in a different order, at the same quality."""
     with av.open(str(path)) as container:
         frames = [frame.to_ndarray(format="yuv420p") for frame in container.decode(video=0)]
     with av.open(str(path), "w", format="mp4") as container:

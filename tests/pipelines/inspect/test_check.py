@@ -47,7 +47,9 @@ def test_every_missing_key_is_named_at_once(source: Path) -> None:
         "the source has no 'actoin'; did you mean 'action'?",
         "the source has no 'observation.imag'; did you mean 'observation.image'?",
     ]
-    (known,) = [note for note in found.notes if note.startswith("the source has: ")]  # once, however many are missing
+    (known,) = [
+        note for note in found.notes if note.startswith("the source has: ")
+    ]  # once, however many keys are missing
     assert "observation.image" in known
     assert found.read == 0
 

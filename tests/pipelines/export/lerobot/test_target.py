@@ -1,4 +1,4 @@
-"""A LeRobotDataset as it lies on disk, opened by pyarrow, pandas, `datasets` and PyAV; LeRobot itself reads no more."""
+"""Exported LeRobotDatasets, read with pyarrow, pandas, `datasets` and PyAV, as LeRobot reads them."""
 
 import io
 import json
@@ -151,7 +151,7 @@ def test_the_table_of_episodes_leads_to_every_frame(toy: Dataset, tmp_path: Path
         for t, image in enumerate(episode.images["image"]):
             time = row[f"videos/{PRIMARY}/from_timestamp"] + np.float32(t / 10)
             nearest = min(shown, key=lambda item, time=time: abs(item[0] - time))
-            assert abs(nearest[0] - time) < 1e-4  # what LeRobot tolerates
+            assert abs(nearest[0] - time) < 1e-4  # LeRobot's tolerance
             assert apart(nearest[1], image) < 6
         assert row[f"videos/{PRIMARY}/to_timestamp"] - row[f"videos/{PRIMARY}/from_timestamp"] == pytest.approx(
             len(episode) / 10
@@ -220,10 +220,10 @@ def test_the_statistics_of_images_are_those_of_the_stated_sample(tmp_path: Path)
     }.items():
         assert np.shape(found[key]) == (3, 1, 1)
         np.testing.assert_allclose(np.ravel(found[key]), wanted / 255, rtol=1e-12)
-        np.testing.assert_allclose(np.ravel(near[key]), wanted / 255, atol=0.02)  # by another decoder of JPEG
+        np.testing.assert_allclose(np.ravel(near[key]), wanted / 255, atol=0.02)  # a different JPEG decoder
 
 
-# --- what no video can hold ---
+# --- images that cannot be a video ---
 
 
 def test_a_camera_with_missing_frames_keeps_its_images(tmp_path: Path) -> None:
@@ -286,7 +286,7 @@ def test_a_dataset_without_cameras_is_one_of_numbers(tmp_path: Path) -> None:
     assert (done.code, done.json()["cameras"], info(tmp_path / "out")["video_path"]) == (0, {}, None)
 
 
-# --- texts and numbers at their edges ---
+# --- edge cases of texts and numbers ---
 
 
 def test_an_empty_instruction_is_a_task_like_others(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""What becomes of encoded images in a video, seen with PyAV and Pillow."""
+"""Encoded images in a video, decoded with PyAV and Pillow."""
 
 import io
 import os
@@ -33,7 +33,7 @@ both = pytest.mark.parametrize("codec", [H264, AV1], ids=["h264", "av1"])
 
 
 def scene(seed: int) -> "np.ndarray[tuple[int, ...], np.dtype[np.uint8]]":
-    """Draw a smooth picture that is another one for each seed."""
+    """Draw a smooth picture that differs for each seed."""
     y, x = np.mgrid[:SIZE, :SIZE] / SIZE
     phase = np.random.default_rng(seed).uniform(0, 6, 3)
     return np.stack([127 + 100 * np.sin(4 * x + 3 * y + p) for p in phase], axis=-1).astype(np.uint8)
@@ -103,7 +103,7 @@ def test_the_same_frames_give_the_same_bytes(tmp_path: Path, codec: Codec) -> No
 
 @pytest.mark.parametrize("name", ["h264", "av1"])
 def test_nothing_is_printed(tmp_path: Path, name: str) -> None:
-    """A process of its own, for an encoder asks once how much it should say."""
+    """Runs in its own process, since an encoder reads its log level only once."""
     here = "from tests.pipelines.export.lerobot.test_video import Codec, Path, as_jpeg, scene, write"
     code = f"{here}\nwrite(Path({str(tmp_path / 'v.mp4')!r}), [as_jpeg(scene(0))], Codec.of({name!r}, crf=30, gop=2))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
@@ -112,7 +112,7 @@ def test_nothing_is_printed(tmp_path: Path, name: str) -> None:
 
 @both
 def test_no_thread_gets_another_priority(tmp_path: Path, codec: Codec) -> None:
-    """SVT-AV1 would take the highest there is, where it may."""
+    """SVT-AV1 would otherwise take the highest priority, if it is allowed to."""
     usual = os.sched_getscheduler(0)
     video = VideoFile(tmp_path / "v.mp4", codec, fps=Fraction(10), size=(SIZE, SIZE))
     decoder = ImageDecoder()

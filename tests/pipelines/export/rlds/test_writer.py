@@ -1,4 +1,4 @@
-"""Layouts are checked here against what `tensorflow-datasets` does; `test_export.py` has it read whole datasets."""
+"""Compare layouts with those of `tensorflow-datasets`; in `test_target.py` it reads whole datasets."""
 
 import json
 from pathlib import Path

@@ -21,12 +21,12 @@ def test_the_rate_is_that_of_the_median_step_in_whatever_unit(factor: float, uni
     found = read(STEPS / 20 * factor)
     assert (found.hz.value, found.rate) == ("20", 20)
     assert f" {unit}, " in found.hz.evidence
-    assert (found.timestamp is not None) == (unit == "s")  # a declaration has seconds
+    assert (found.timestamp is not None) == (unit == "s")  # a declaration requires seconds
 
 
 def test_a_rate_is_not_rounded_to_another_one() -> None:
     assert read(STEPS * 0.016).hz.value == "62.5"
-    assert read(STEPS * 0.0333).hz.value == "30"  # thirtieths of a second, cut short
+    assert read(STEPS * 0.0333).hz.value == "30"  # 1/30 s, rounded
 
 
 def test_a_constant_clock_is_called_computed_and_a_real_one_has_its_jitter() -> None:

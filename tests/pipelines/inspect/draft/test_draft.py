@@ -1,4 +1,4 @@
-"""`oxe inspect --draft`: what it proposes of whole sources, and that it converts once it is filled in."""
+"""`oxe inspect --draft`: the drafts of whole sources, and their conversion once they are filled in."""
 
 import json
 import re
@@ -24,7 +24,7 @@ WORDS = {"control_hz": "10", "frame": '"base"', "gripper": '"open_is_1"', "robot
 
 
 def filled(text: str, words: Mapping[str, str]) -> str:
-    """Put words in place of each TODO, line by line, as a person would who knows the robot."""
+    """Replace each TODO line by line, as a user who knows the robot would."""
     lines = []
     for line in text.splitlines():
         code, mark, comment = line.partition("  # ")
@@ -164,7 +164,7 @@ def test_odd_paths_are_quoted_and_the_draft_still_loads(tmp_path: Path) -> None:
 
 @pytest.fixture
 def teleop(tmp_path: Path) -> Path:
-    """Record joints in degrees with HDF5: T + 1 observations, a slower clock beside them, timestamps and a robot."""
+    """Record joints in degrees as HDF5: T + 1 observations, a slower clock, timestamps and a robot."""
     pytest.importorskip("h5py", reason="the extra 'hdf5'")
     groups = {}
     for i in range(3):
@@ -184,7 +184,7 @@ def teleop(tmp_path: Path) -> Path:
 
 def test_one_step_more_and_other_clocks_are_declared_and_the_draft_converts(teleop: Path, tmp_path: Path) -> None:
     done = oxe("inspect", teleop, "--draft", tmp_path / "draft.toml")
-    assert done.code == 1  # columns of unequal length, as they are
+    assert done.code == 1  # columns of unequal length without drop_last and ignore
     text = (tmp_path / "draft.toml").read_text()
     told = tomllib.loads(text)
     assert told["source"]["drop_last"] == ["observations.joint_position", "observations.top"]

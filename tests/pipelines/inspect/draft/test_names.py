@@ -1,4 +1,4 @@
-"""What names tell, and what single columns tell of units and grippers."""
+"""Claims from names, and from single columns for units and grippers."""
 
 import numpy as np
 import pytest
@@ -74,8 +74,8 @@ def test_the_names_of_numbers_cut_a_vector() -> None:
     ("names", "kinds"),
     [
         ("shoulder_pan.pos, elbow_flex.pos, wrist_flex.pos, wrist_roll.pos, gripper.pos", ["joint", "gripper"]),
-        ("motor_0, motor_1, motor_2", ["TODO"]),  # converters call anything so
-        ("x, y, yaw, gripper", ["TODO", "TODO", "gripper"]),  # no whole position, no whole rotation
+        ("motor_0, motor_1, motor_2", ["TODO"]),  # converters use such names for anything
+        ("x, y, yaw, gripper", ["TODO", "TODO", "gripper"]),  # incomplete position and rotation
         ("x, y, z, qx, qy, qz, qw", ["position", "rotation"]),
     ],
 )
@@ -111,7 +111,7 @@ def test_seven_joints_without_names_are_not_taken_for_a_pose() -> None:
     assert spaces.state
     assert spaces.action
     assert all(part.kind.is_open for part in (*spaces.state.parts, *spaces.action.parts))
-    assert spaces.action.parts[0].mode.value == "delta"  # that much the numbers do show
+    assert spaces.action.parts[0].mode.value == "delta"  # the numbers show the mode, whatever the kind
 
 
 def test_a_gripper_among_joints_is_noticed() -> None:

@@ -1,4 +1,4 @@
-"""Whatever a lab's conventions are, what a draft claims of them is right; what it does not know it leaves open."""
+"""Whatever a lab's conventions are, every claim of a draft is right or open."""
 
 import numpy as np
 import pytest
@@ -42,7 +42,7 @@ def labs(draw: st.DrawFn) -> Lab:
 
 
 def by_kind(space: SpaceDraft | None) -> dict[str, PartDraft]:
-    """Find the parts whose kind is claimed."""
+    """Return the parts whose kind is claimed."""
     assert space
     return {part.kind.value: part for part in space.parts if not part.kind.is_open}
 
@@ -52,7 +52,7 @@ def canonical(part: PartDraft, raw: dict[str, Array]) -> Array:
 
 
 def wrong(space: SpaceDraft, lab: Lab, raw: dict[str, Array], *, is_command: bool) -> list[str]:
-    """List the claims that are not true."""
+    """List the wrong claims."""
     found = []
     parts = by_kind(space)
     true_mode = lab.mode if is_command else "absolute"
