@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 from scipy.spatial.transform import Rotation
 
-from pipelines.export.rlds.writer import Feature, Shard, features_json, info_json
+from pipelines.export.rlds.writer import RldsFeature, TfRecordWriter, features_json, info_json
 from schemas.source import Array, Field
 
 EPISODES, STEPS = 4, 24
@@ -124,8 +124,8 @@ LABS: Mapping[str, Lab] = {"demo_kitchen": kitchen, "demo_bench": bench, "demo_c
 def record(lab: str, folder: Path) -> None:
     """Write one lab's episodes as an RLDS dataset at `folder`."""
     folder.mkdir(parents=True)
-    shard = Shard(folder / f"{lab}-train.tfrecord-00000-of-00001")
-    features: list[Feature] = []
+    shard = TfRecordWriter(folder / f"{lab}-train.tfrecord-00000-of-00001")
+    features: list[RldsFeature] = []
     for seed in range(EPISODES):
         step = np.arange(STEPS)
         columns = LABS[lab](motion(seed)) | {"is_first": step == 0, "is_last": step == STEPS - 1}
@@ -133,7 +133,7 @@ def record(lab: str, folder: Path) -> None:
             path: v.astype(np.float32) if isinstance(v, np.ndarray) and v.dtype == float else v
             for path, v in columns.items()
         }
-        features = [Feature(_field(path, value)) for path, value in values.items()]
+        features = [RldsFeature(_field(path, value)) for path, value in values.items()]
         shard.add({feature: values[feature.field.path] for feature in features})  # type: ignore[misc]
     shard.file.close()
     (folder / "features.json").write_text(features_json(features))

@@ -1,1 +1,1 @@
-"""Datasets in the formats of others, with what reads them back and what proves that it is the same."""
+"""Exports of a dataset to other formats, and their verification."""

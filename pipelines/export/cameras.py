@@ -10,30 +10,30 @@ from schemas.source import Array
 from schemas.store.arrow import DEPTH, IMAGES, Camera
 from schemas.store.dataset import DataFile, Dataset
 
-SMALLEST = {"h264": 2, "av1": 64}  # pixels of a side that the encoder takes
+MIN_SIDE = {"h264": 2, "av1": 64}  # smallest height and width in pixels that each encoder accepts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Kept:
+class ExportCamera:
     """One camera that is exported."""
 
-    camera: Camera
-    key: str  # the feature's name
-    header: ImageHeader  # of its first frame
+    source: Camera  # the camera in the dataset
+    key: str  # feature name in the export
+    header: ImageHeader  # header of the first frame
     is_video: bool
-    why: str  # it is no video although videos were asked for; empty where that needs no reason
+    why: str  # why it is not a video although videos were requested; otherwise empty
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """Give height, width and channels as LeRobot sees them: a video always has three."""
+        """Height, width and channels in LeRobot; a video always has three channels."""
         return self.header.height, self.header.width, 3 if self.is_video else self.header.channels
 
 
-def kept_cameras(dataset: Dataset, video: str) -> tuple[tuple[Kept, ...], dict[str, str]]:
-    """Decide for every camera; second come the columns that are left out, with the reason.
+def export_cameras(dataset: Dataset, video: str) -> tuple[tuple[ExportCamera, ...], dict[str, str]]:
+    """Return the cameras to export, and the columns that are left out, each with the reason.
 
-    A video has a frame for every step, of one size, with 8 bits and an even number of rows and columns. Other cameras
-    keep their encoded images as they are.
+    A camera becomes a video if every step has a frame, all frames have 8 bits and one size, and height and width are
+    even. Other cameras keep their encoded images.
     """
     cameras = dataset.columns.cameras
     missing = np.zeros(len(cameras), np.int64)
@@ -44,46 +44,46 @@ def kept_cameras(dataset: Dataset, video: str) -> tuple[tuple[Kept, ...], dict[s
         missing += (lengths == 0).sum(axis=0)
         for number in range(len(cameras)):
             if first[number] is None:
-                first[number] = _first(file, lengths, number)
-    kept, left_out = list[Kept](), dict[str, str]()
-    for camera, key, header, count in zip(cameras, keys(cameras), first, missing.tolist(), strict=True):
+                first[number] = _first_header(file, lengths, number)
+    exported, left_out = list[ExportCamera](), dict[str, str]()
+    for camera, key, header, count in zip(cameras, feature_names(cameras), first, missing.tolist(), strict=True):
         if header is None:
-            left_out[camera.column] = "it has no frame in any episode"
+            left_out[camera.column] = "no frame in any episode"
             continue
-        why = "" if video == "none" else _why_no_video(camera, header, missing=count, smallest=SMALLEST[video])
-        kept.append(Kept(camera=camera, key=key, header=header, is_video=video != "none" and not why, why=why))
-    return tuple(kept), left_out
+        why = "" if video == "none" else _why_not_video(camera, header, missing=count, min_side=MIN_SIDE[video])
+        is_video = video != "none" and not why
+        exported.append(ExportCamera(source=camera, key=key, header=header, is_video=is_video, why=why))
+    return tuple(exported), left_out
 
 
-def _first(file: DataFile, lengths: Array, number: int) -> ImageHeader | None:
+def _first_header(file: DataFile, lengths: Array, number: int) -> ImageHeader | None:
     rows = np.flatnonzero(lengths[:, number])
     image = file.image(int(rows[0]), number) if len(rows) else None
     return None if image is None else sniff(image)
 
 
-def _why_no_video(camera: Camera, header: ImageHeader, *, missing: int, smallest: int) -> str:
+def _why_not_video(camera: Camera, header: ImageHeader, *, missing: int, min_side: int) -> str:
     size = f"{header.height} x {header.width}"
     if camera.is_depth:
-        return "a depth is no picture"
+        return "a depth image cannot be a video"
     if header.bits > 8:
-        return f"{header.bits} bits a channel"
+        return f"{header.bits} bits per channel"
     if missing:
         return f"{missing} frames are missing"
     if header.height % 2 or header.width % 2:
-        return f"{size}: a video's sides are even"
-    if min(header.height, header.width) < smallest:
-        return f"{size}: the encoder takes no less than {smallest} x {smallest}"
+        return f"{size}: the height and width of a video must be even"
+    if min(header.height, header.width) < min_side:
+        return f"{size}: the encoder requires at least {min_side} x {min_side}"
     return ""
 
 
-def keys(cameras: Sequence[Camera]) -> list[str]:
-    """Name each feature by the camera's role, or by its own name where it has no role or the role is a name, too."""
+def feature_names(cameras: Sequence[Camera]) -> list[str]:
+    """Name each camera's feature by its role, or by its own name if it has no role or another camera has that name."""
     leaves = {camera.leaf for camera in cameras}
-    taken = set[str]()
-    found = []
+    names = list[str]()
     for camera in cameras:
+        prefix = DEPTH if camera.is_depth else IMAGES
         word = camera.role if camera.role and camera.role not in leaves - {camera.leaf} else camera.leaf
-        key = (DEPTH if camera.is_depth else IMAGES) + word.replace("/", "_")
-        found.append(key if key not in taken else (DEPTH if camera.is_depth else IMAGES) + camera.leaf)
-        taken.add(found[-1])
-    return found
+        name = prefix + word.replace("/", "_")
+        names.append(name if name not in names else prefix + camera.leaf)
+    return names

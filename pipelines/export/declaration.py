@@ -1,4 +1,4 @@
-"""The declaration that an export carries: every vector is canonical already, and the format has its own paths."""
+"""The declaration of an export: its vectors are canonical, its paths are those of the format."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,34 +12,34 @@ from schemas.store.dataset import Dataset
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Paths:
-    """Where a format keeps what every export has."""
+class FieldPaths:
+    """Where a format stores the fields that every export has."""
 
-    source: Mapping[str, Any]  # the table of that name
+    source: Mapping[str, Any]  # the [source] table
     language: tuple[str, ...]
     id: str
     outcome: str
     timestamp: str | None
-    cameras: Mapping[str, str]  # a camera's column in the dataset -> its path in the export
-    rgb: frozenset[str] = frozenset()  # columns whose colours were brought into this order
+    cameras: Mapping[str, str]  # camera column in the dataset -> path in the export
+    rgb: frozenset[str] = frozenset()  # camera columns that were converted to RGB
 
 
-def declaration(dataset: Dataset, paths: Paths, *, view: str | None, space: Space) -> Mapping[str, Any]:
-    """Write the declaration that fits the export."""
+def declaration(dataset: Dataset, paths: FieldPaths, *, view: str | None, space: Space) -> Mapping[str, Any]:
+    """Return the declaration that reads the export, as JSON."""
     spec, columns = dataset.spec, dataset.columns
     embodiment = spec.embodiment
     if view:
         embodiment = embodiment.model_copy(update={"name": f"{embodiment.name}.{view}", "action": SpaceSpec.of(space)})
     if not columns.state:
         embodiment = embodiment.model_copy(update={"state": None})
-    roles = [camera for camera in columns.cameras if camera.role and camera.column in paths.cameras]
+    cameras = [camera for camera in columns.cameras if camera.role and camera.column in paths.cameras]
     declared = {
         **spec.to_json(),
         "source": paths.source,
         "embodiment": embodiment.model_dump(mode="json", exclude_none=True),
         "language": paths.language if columns.origins["instruction"] else [],
-        "cameras": {c.role: _camera(c, paths) for c in roles if not c.is_depth},
-        "depth": {c.role: _camera(c, paths) for c in roles if c.is_depth},
+        "cameras": {camera.role: _camera(camera, paths) for camera in cameras if not camera.is_depth},
+        "depth": {camera.role: _camera(camera, paths) for camera in cameras if camera.is_depth},
         "fields": {},
         "decode": {},
         "filters": {},
@@ -59,17 +59,17 @@ def declaration(dataset: Dataset, paths: Paths, *, view: str | None, space: Spac
     return DatasetSpec.model_validate(declared).to_json()
 
 
-def _camera(camera: Camera, paths: Paths) -> dict[str, Any]:
-    known = {"metres_per_unit": camera.metres_per_unit} if camera.metres_per_unit else {}
+def _camera(camera: Camera, paths: FieldPaths) -> dict[str, Any]:
+    scale = {"metres_per_unit": camera.metres_per_unit} if camera.metres_per_unit else {}
     return {
         "key": paths.cameras[camera.column],
         "channels": "rgb" if camera.column in paths.rgb else camera.channels,
-        **known,
+        **scale,
     }
 
 
 def free_name(name: str, taken: Mapping[str, Any] | set[str]) -> str:
-    """Give a name that the source does not have: underscores follow it as long as it is taken."""
+    """Return `name`, followed by as many underscores as it needs to be free."""
     while name in taken:
         name += "_"
     return name

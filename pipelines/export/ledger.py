@@ -1,7 +1,7 @@
-"""How an export goes on after a crash, says that it is whole, and tells later where it came from.
+"""The ledger that resumes an export after a crash, and the record of a finished one.
 
-While it is under way, `oxe_ledger/` holds which export this is, and a record of each finished shard; a shard's files
-come first and its record last. `oxe_export.json` is written last of all: a folder that has one is a whole export.
+During an export, `oxe_ledger/` contains the identity of the export and a record of each finished shard, written after
+the shard's files. `oxe_export.json` is written last: a folder that contains it is a complete export.
 """
 
 import json
@@ -23,19 +23,19 @@ OURS = rf"oxe_spec\.toml|{RECORD}|{RUNS}|{BELOW}/[^/]+|([^/]+/)*tmp-[0-9a-f]+"
 
 @dataclass(frozen=True, slots=True)
 class ExportLedger(Marks):
-    """The records of one export."""
+    """The shard records of one export."""
 
     BELOW = BELOW
     RECORD = ".json"
 
     def write(self, name: str, files: Iterable[str], about: Mapping[str, Any]) -> None:
-        """Say that a shard is done, which files it is, and what of it the description of the whole needs."""
+        """Record that a shard is finished: its files, and what `Target.describe` needs to know about it."""
         record = {"files": self.out.sizes(files), "about": about}
         self.out.write(self.place(name + self.RECORD), json.dumps(record).encode())
         self.out.remove(self.place(name + FAILURE))
 
     def read(self, name: str) -> dict[str, Any] | None:
-        """Give what a finished shard says; None where it is not done, or its files are not what they were."""
+        """Return the `about` of a finished shard; None if it is not finished or its files have changed size."""
         place = self.place(name + self.RECORD)
         content = self.out.read_many([place]).get(place)
         if content is None:
@@ -44,26 +44,27 @@ class ExportLedger(Marks):
         return record["about"] if self.out.sizes(record["files"]) == record["files"] else None
 
 
-def begin(out: LocalFolder, identity: Mapping[str, Any], *, holds: str, overwrite: bool) -> dict[str, Any] | None:
-    """Start an export at `out`, or go on with it; gives the record of one that is finished.
+def begin(out: LocalFolder, identity: Mapping[str, Any], *, pattern: str, overwrite: bool) -> dict[str, Any] | None:
+    """Start or resume an export at `out`; returns the record of an export that is already finished.
 
-    What is there and something else is a UsageError, or is removed with `overwrite` if all of it is ours.
+    With `overwrite`, removes what `out` contains if every file matches `pattern`. Raises UsageError if `out` contains
+    anything else.
     """
     if overwrite:
-        _clear(out, holds)
-    finished, under_way = read_record(out), out.read_many([IDENTITY]).get(IDENTITY)
-    found = finished["identity"] if finished else json.loads(under_way) if under_way else None
-    if found is None and (strangers := set(out.names()) - {BELOW}):
+        _clear(out, pattern)
+    finished, unfinished = read_record(out), out.read_many([IDENTITY]).get(IDENTITY)
+    existing = finished["identity"] if finished else json.loads(unfinished) if unfinished else None
+    if existing is None and (others := set(out.names()) - {BELOW}):
         raise UsageError(
-            f"{out.uri}: exists and is no export that could go on ({min(strangers)}); name an empty folder"
+            f"{out.uri}: contains '{min(others)}', and no export that could be resumed; use an empty folder"
         )
-    if found is not None and found != identity:
-        if why := cannot_compare(found, identity):
+    if existing is not None and existing != identity:
+        if why := why_not_comparable(existing, identity):
             raise UsageError(f"{out.uri}: {why}")
-        here, there = ({**which, **which.get("asked", {})} for which in (found, identity))
-        differing = [key for key in {**here, **there} if key != "asked" and here.get(key) != there.get(key)]
-        what = f"holds an export with another {', '.join(differing)}"
-        raise UsageError(f"{out.uri}: {what}; give --overwrite or another --out")
+        old, new = ({**which, **which.get("asked", {})} for which in (existing, identity))
+        differing = [key for key in {**old, **new} if key != "asked" and old.get(key) != new.get(key)]
+        what = f"contains an export with a different {', '.join(differing)}"
+        raise UsageError(f"{out.uri}: {what}; use --overwrite or another --out")
     if not finished:
         out.write(IDENTITY, json.dumps(identity).encode())
         forgive(out, BELOW)
@@ -71,22 +72,22 @@ def begin(out: LocalFolder, identity: Mapping[str, Any], *, holds: str, overwrit
     return finished
 
 
-def cannot_compare(found: Mapping[str, Any], identity: Mapping[str, Any]) -> str | None:
-    """Why nobody can say whether an export is the one of `identity`, if its view digest is all that differs."""
-    if {**found, "view_digest": identity["view_digest"]} != identity:
+def why_not_comparable(existing: Mapping[str, Any], identity: Mapping[str, Any]) -> str | None:
+    """Return why an export cannot be compared with `identity`: only its view digest differs, and that is outdated."""
+    if {**existing, "view_digest": identity["view_digest"]} != identity:
         return None
-    return outdated(found.get("view_digest"), "the export", fix="run 'oxe export' again with --overwrite")
+    return outdated(existing.get("view_digest"), "the export", fix="run 'oxe export' again with --overwrite")
 
 
-def _clear(out: LocalFolder, holds: str) -> None:
-    strangers = set(out.names()) - {BELOW}
-    if not strangers:
+def _clear(out: LocalFolder, pattern: str) -> None:
+    names = set(out.names()) - {BELOW}
+    if not names:
         return
     if out.size(RECORD) is None and out.size(IDENTITY) is None:
         raise UsageError(f"{out.uri}: was not written by this command; --overwrite will not remove it")
-    check_ours(out.root, holds=holds)
-    out.write(IDENTITY, b"{}")  # one that is removed in part never passes for a whole one
-    for name in (RECORD, *sorted(strangers)):
+    check_ours(out.root, holds=pattern)
+    out.write(IDENTITY, b"{}")  # a partly removed export is never taken for a complete one
+    for name in (RECORD, *sorted(names)):
         out.remove(name)
     for name in out.names(BELOW):
         if f"{BELOW}/{name}" != LOCK:
@@ -94,12 +95,12 @@ def _clear(out: LocalFolder, holds: str) -> None:
 
 
 def _sweep(out: LocalFolder) -> None:
-    """Remove what killed workers were writing."""
+    """Remove the temporary files of killed workers."""
     out.sweep(sorted({path.parent.relative_to(out.root).as_posix() for path in out.root.rglob("tmp-*")}))
 
 
 def finish(out: Folder, record: Mapping[str, Any]) -> None:
-    """Say that the export is whole; its ledger is gone from then on."""
+    """Write the record of a complete export and remove its ledger."""
     out.write(RECORD, json.dumps(record, indent=1).encode() + b"\n")
     for name in out.names(BELOW):
         if f"{BELOW}/{name}" != LOCK:
@@ -107,7 +108,10 @@ def finish(out: Folder, record: Mapping[str, Any]) -> None:
 
 
 def read_record(out: Folder) -> dict[str, Any] | None:
-    """Read what a whole export says of itself; None where there is none."""
+    """Read the record of a complete export; None if there is none.
+
+    Raises DatasetError if the record is damaged.
+    """
     content = out.read_many([RECORD]).get(RECORD)
     try:
         record = None if content is None else json.loads(content)

@@ -1,4 +1,4 @@
-"""What an export is, its shards (some episodes of one split each), and what it says of itself in the end."""
+"""Export options, the plan of shards (each holds episodes of one split), and the report."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -9,53 +9,54 @@ from schemas.episode import Episode
 from schemas.errors import DatasetError
 from schemas.store.dataset import Dataset
 
-LARGE, SMALL, PARTS = 100 << 20, 32 << 20, 8  # bytes of a shard at most, at least if there are so many; shards at least
+MIN_BYTES, MAX_BYTES = 32 << 20, 100 << 20  # target size of a shard, in bytes
+MIN_SHARDS = 8  # a small dataset is split into as many shards, if each has at least MIN_BYTES
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExportOptions:
-    """What an export is; two of the same dataset that ask for the same are the same."""
+    """Options that determine an export: the same options and dataset give the same export."""
 
     format: str
     version: str
     view: str | None = None
-    fps: float | None = None  # where the dataset does not know its control rate
+    fps: float | None = None  # required if the dataset does not declare its control rate
     video: str = "none"
     crf: int = 30
     gop: int = 2
 
     def to_json(self) -> dict[str, Any]:
-        """Give its fields."""
+        """Return the options by name."""
         return asdict(self)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExportRef:
-    """Some episodes that become files together; picklable."""
+    """One shard: the episodes that are written together. Picklable."""
 
     split: str
-    number: int  # within the export, or the split: what its files are numbered by
-    of: int
-    positions: tuple[int, ...]  # in the dataset
-    lengths: tuple[int, ...]  # steps that are exported
+    number: int  # number of the shard in the export (LeRobot) or in its split (RLDS)
+    of: int  # number of shards in the export or in the split
+    positions: tuple[int, ...]  # positions of the episodes in the dataset
+    lengths: tuple[int, ...]  # exported steps of each episode
     first_episode: int = 0
     first_step: int = 0
-    size: int = 0  # bytes that are read
+    size: int = 0  # bytes to read
 
     @property
     def name(self) -> str:
-        """Name it."""
+        """Name of the shard's record, such as `train-00000-of-00002`."""
         return f"{self.split}-{self.number:05d}-of-{self.of:05d}"
 
     @property
     def episodes(self) -> int:
-        """Count its episodes."""
+        """Number of episodes."""
         return len(self.positions)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExportReport:
-    """What was written."""
+    """What an export wrote."""
 
     out: str
     episodes: int
@@ -63,17 +64,17 @@ class ExportReport:
     files: int
     without_steps: int  # episodes left out because the view masks all their steps
     view: str | None
-    cameras: Mapping[str, Any] = field(default_factory=dict)  # key in the export -> how it is kept
-    left_out: Mapping[str, str] = field(default_factory=dict)  # column of the dataset -> why the format cannot hold it
-    notes: tuple[str, ...] = ()  # what the user should know before using it
+    cameras: Mapping[str, Any] = field(default_factory=dict)  # key in the export -> how the camera is stored
+    left_out: Mapping[str, str] = field(default_factory=dict)  # column of the dataset -> why the format cannot store it
+    notes: tuple[str, ...] = ()  # warnings for the user
 
     def to_json(self) -> dict[str, Any]:
-        """Give the machine-readable form of `oxe export --json`."""
+        """Return the object printed by `oxe export --json`."""
         return {name: getattr(self, name) for name in self.__slots__}
 
 
-def by_file(dataset: Dataset) -> dict[str, list[list[int]]]:
-    """Group episodes as the dataset's files do: split -> files -> positions."""
+def positions_by_file(dataset: Dataset) -> dict[str, list[list[int]]]:
+    """Group the positions of episodes by split and by file of the dataset: split -> files -> positions."""
     files: dict[str, list[int]] = {file["path"]: [] for file in dataset.manifest["files"]}
     for i in range(len(dataset)):
         files[dataset.where(i)[0]].append(i)
@@ -84,9 +85,8 @@ def by_file(dataset: Dataset) -> dict[str, list[list[int]]]:
 
 
 def shards_of_files(dataset: Dataset) -> tuple[ExportRef, ...]:
-    """Make a shard of each of the dataset's files."""
-    sizes = [file["bytes"] for file in dataset.manifest["files"]]
-    sized = iter(sizes)
+    """Plan one shard for each file of the dataset."""
+    sizes = iter([file["bytes"] for file in dataset.manifest["files"]])
     return tuple(
         ExportRef(
             split=split,
@@ -94,25 +94,26 @@ def shards_of_files(dataset: Dataset) -> tuple[ExportRef, ...]:
             of=len(files),
             positions=tuple(positions),
             lengths=tuple(dataset.where(i)[2] for i in positions),
-            size=next(sized),
+            size=next(sizes),
         )
-        for split, files in by_file(dataset).items()
+        for split, files in positions_by_file(dataset).items()
         for number, positions in enumerate(files)
     )
 
 
 def shards_of_size(dataset: Dataset, lengths: Sequence[int], *, longest: float) -> tuple[ExportRef, ...]:
-    """Group episodes by bytes, and so that no shard has more than `longest` steps; `lengths` are what is exported.
+    """Plan shards by size in bytes, each with at most `longest` steps unless a single episode has more.
 
-    Episodes without steps are left out. The plan depends on dataset and lengths alone.
+    `lengths` are the exported steps of each episode; episodes without steps are left out. The plan depends only on the
+    dataset and the lengths.
     """
     per_row = {file["path"]: file["bytes"] / max(1, file["rows"]) for file in dataset.manifest["files"]}
     sizes = [round(per_row[path] * rows) for path, _, rows in (dataset.where(i) for i in range(len(dataset)))]
-    target = min(LARGE, max(SMALL, sum(sizes) // PARTS))
+    target = min(MAX_BYTES, max(MIN_BYTES, sum(sizes) // MIN_SHARDS))
     groups: list[tuple[str, list[int]]] = []
-    for split, files in by_file(dataset).items():
-        kept = [i for positions in files for i in positions if lengths[i]]
-        groups += [(split, group) for group in _grouped(kept, sizes, lengths, target=target, longest=longest)]
+    for split, files in positions_by_file(dataset).items():
+        exported = [i for positions in files for i in positions if lengths[i]]
+        groups += [(split, group) for group in _groups(exported, sizes, lengths, target=target, longest=longest)]
     refs, episode, step = list[ExportRef](), 0, 0
     for number, (split, positions) in enumerate(groups):
         refs.append(
@@ -131,7 +132,7 @@ def shards_of_size(dataset: Dataset, lengths: Sequence[int], *, longest: float) 
     return tuple(refs)
 
 
-def _grouped(
+def _groups(
     positions: Sequence[int], sizes: Sequence[int], lengths: Sequence[int], *, target: int, longest: float
 ) -> Iterator[list[int]]:
     group, size, steps = list[int](), 0, 0
@@ -146,22 +147,25 @@ def _grouped(
 
 
 def exported_lengths(dataset: Dataset, view: str | None) -> list[int]:
-    """Count the steps of each episode that are exported; with a view, its columns are read for that."""
-    kept = kept_steps(dataset, view) if view and dataset.manifest["steps"] else {}
-    places = [dataset.where(i) for i in range(len(dataset))]
-    return [kept[path, row] if kept and length else length for path, row, length in places]
+    """Count the exported steps of each episode; with a view, this reads the columns that its mask needs."""
+    counts = kept_steps(dataset, view) if view and dataset.manifest["steps"] else {}
+    locations = [dataset.where(i) for i in range(len(dataset))]
+    return [counts[path, row] if counts and length else length for path, row, length in locations]
 
 
-def checked(dataset: Dataset, i: int, view: str | None) -> Episode:
-    """Read an episode that is what was stored: damage must not travel on."""
+def read_verified(dataset: Dataset, i: int, view: str | None) -> Episode:
+    """Read an episode and compare its content hash, so that no damage is exported; then apply the view.
+
+    Raises DatasetError if the episode is damaged.
+    """
     stored = dataset.episode(i)
     if stored.content_hash() != dataset.content_hash(i):
-        raise DatasetError(f"{dataset.uri}: episode {i} is damaged; 'oxe verify' tells more")
+        raise DatasetError(f"{dataset.uri}: episode {i} is damaged; run 'oxe verify' for details")
     return dataset.view(view).apply(stored) if view else stored
 
 
 def in_order_of_steps(episode: Episode) -> Episode:
-    """Put instructions in the order in which steps have them, as reading them back does; others follow."""
+    """Sort the instructions by their first step, as a reader finds them; those that no step has come last."""
     if episode.instruction_index is None:
         return episode
     steps = dict.fromkeys(episode.instruction_index.tolist())

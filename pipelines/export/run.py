@@ -1,4 +1,4 @@
-"""`export`: a published dataset in the format of others, shard by shard, on the engines that convert, too."""
+"""`export`: write a dataset in another format, shard by shard, on the same engines as a conversion."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -35,46 +35,46 @@ TARGETS = {
 
 
 class Target(Protocol):
-    """One format, and the export that is written in it."""
+    """An export of a dataset to one format."""
 
     dataset: Dataset
     out: LocalFolder
-    asked: ExportOptions
-    holds: str  # a regular expression of the relative paths that the format has
+    options: ExportOptions
+    pattern: str  # regular expression that matches the relative paths of the format's files
 
     def refs(self) -> tuple[ExportRef, ...]:
-        """Plan the shards; what cannot be exported at all is an error here."""
+        """Plan the shards; raises an error if the dataset cannot be exported."""
 
     def write(self, ref: ExportRef) -> tuple[Sequence[str], Mapping[str, Any]]:
-        """Write one shard; gives its files, and what the description of the whole needs to know of it."""
+        """Write one shard; returns its files, and what `describe` needs to know about it."""
 
     def describe(self, refs: Sequence[ExportRef], records: Iterator[Mapping[str, Any]], engine: Engine) -> ExportReport:
-        """Write the files that make a whole of the shards; `records` are what `write` gave for each."""
+        """Write the files that describe the whole dataset; `records` are what `write` returned for each shard."""
 
     def declaration(self) -> Mapping[str, Any]:
-        """Give the declaration that reads the export back."""
+        """Return the declaration that reads the export back."""
 
     @property
     def videos(self) -> Sequence[str]:
-        """Name the cameras whose images are not those of the dataset."""
+        """Keys of the cameras that are re-encoded as videos."""
 
     def settings(self) -> Mapping[str, Any]:
-        """Say for the record how the dataset's columns are kept, as far as the declaration does not."""
+        """Return how the dataset's columns are stored, where the declaration does not say so; kept in the record."""
 
-    def read_back(self, episode: Episode, binding: Binding) -> Episode:
-        """Say what an exported episode is when the export is read, without the videos."""
+    def as_exported(self, episode: Episode, binding: Binding) -> Episode:
+        """Return the episode of the dataset as a reader of the export gets it, without the videos."""
 
     def comparable(self, episode: Episode) -> Episode:
-        """Leave out of an episode that was read what the format adds."""
+        """Return an episode that was read from the export, without what the format adds."""
 
     def check(self, record: Mapping[str, Any], out: Verification) -> None:
-        """Compare what is no episode, and the videos."""
+        """Compare the videos and the files that describe the whole dataset."""
 
 
 def export(
     dataset: Dataset,
     out: Path,
-    asked: ExportOptions,
+    options: ExportOptions,
     *,
     engine: Engine = THIS_PROCESS,
     overwrite: bool = False,
@@ -82,40 +82,41 @@ def export(
 ) -> ExportReport:
     """Write `dataset` in another format at `out`, with the declaration that reads it back.
 
-    Without a view everything stored is written that the format can hold. With one, its actions are, and the steps it
-    masks are left out, as are episodes of which nothing remains. An export that was interrupted goes on, a finished
-    one is left as it is. Raises ViewError where the dataset cannot give the view, DatasetError where it is damaged or
-    has no episodes, UsageError where `out` cannot be written or holds something else.
+    Writes every column that the format can store. With a view, writes the view's actions and leaves out the steps that
+    it masks, and episodes without any other steps. Resumes an interrupted export; does nothing if the export is
+    finished. Raises ViewError if the view does not fit the dataset, DatasetError if the dataset is damaged or empty,
+    and UsageError if `out` cannot be written or contains something else.
     """
     if not len(dataset):
         raise DatasetError(f"{dataset.uri}: no episodes to export")
     check_apart(str(out), dataset.uri)
     if out.exists() and not out.is_dir():
-        raise UsageError(f"{out}: is a file; name a folder")
+        raise UsageError(f"{out}: is a file; use a folder")
     folder = LocalFolder(out)
-    target = opened(dataset, folder, asked)
+    target = open_target(dataset, folder, options)
     refs = target.refs()
     with locked(folder, LOCK):
-        identity = identity_of(dataset, asked)
-        finished = begin(folder, identity, holds=f"{OURS}|{target.holds}", overwrite=overwrite)
+        identity = export_identity(dataset, options)
+        finished = begin(folder, identity, pattern=f"{OURS}|{target.pattern}", overwrite=overwrite)
         if finished:
             return ExportReport(out=str(out), **finished["report"])
         ledger = ExportLedger(folder)
         with started(engine) as running:
-            _run(dataset, ledger, refs, asked=asked, engine=running, progress=progress)
+            _run(dataset, ledger, refs, options=options, engine=running, progress=progress)
             report = target.describe(refs, _records(ledger, refs), running)
         folder.write(DECLARATION, tomli_w.dumps(target.declaration()).encode())
         _log_run(folder, dataset)
-        told = {name: value for name, value in report.to_json().items() if name != "out"}
-        finish(folder, {"format": asked.format, "identity": identity, "settings": target.settings(), "report": told})
+        summary = {name: value for name, value in report.to_json().items() if name != "out"}
+        record = {"format": options.format, "identity": identity, "settings": target.settings(), "report": summary}
+        finish(folder, record)
     return report
 
 
-def opened(dataset: Dataset, out: LocalFolder, asked: ExportOptions) -> Target:
-    """Open a format's export; its module is imported only now."""
-    name, _, cls = TARGETS[asked.format].partition(":")
+def open_target(dataset: Dataset, out: LocalFolder, options: ExportOptions) -> Target:
+    """Create the export of a format; imports the format's module. Raises MissingExtraError if it needs an extra."""
+    name, _, cls = TARGETS[options.format].partition(":")
     try:
-        target: Target = getattr(import_module(name), cls)(dataset, out, asked)
+        target: Target = getattr(import_module(name), cls)(dataset, out, options)
     except ModuleNotFoundError as error:
         if error.name not in EXTRAS:
             raise
@@ -123,43 +124,46 @@ def opened(dataset: Dataset, out: LocalFolder, asked: ExportOptions) -> Target:
     return target
 
 
-def identity_of(dataset: Dataset, asked: ExportOptions) -> dict[str, Any]:
-    """Say which export this is: two with the same identity have the same bytes."""
-    digest = dataset.view(asked.view).digest if asked.view else None
+def export_identity(dataset: Dataset, options: ExportOptions) -> dict[str, Any]:
+    """Return the identity of an export: two exports with the same identity have the same bytes."""
+    digest = dataset.view(options.view).digest if options.view else None
     return {
         "dataset": dataset.manifest["dataset"],
         "manifest": dataset.manifest["xxh3_128"],
-        "asked": asked.to_json(),
+        "asked": options.to_json(),
         "view_digest": digest,
     }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExportJob:
-    """What to export, from where, to where; picklable."""
+    """An export as plain data. Picklable."""
 
-    dataset: str  # a URI, or a path that is the same from any working directory
-    manifest: str  # its digest
-    out: str  # likewise
-    asked: ExportOptions
+    dataset: str  # URI or absolute path
+    manifest: str  # digest of the dataset's manifest
+    out: str  # URI or absolute path
+    options: ExportOptions
 
     def open(self) -> "ExportWork":
-        """Open both on this worker."""
+        """Open the dataset and the output folder on this worker.
+
+        Raises DatasetError if the dataset was replaced since the export started.
+        """
         dataset, out = open_dataset(self.dataset), LocalFolder(Path(self.out))
         if dataset.manifest["xxh3_128"] != self.manifest:
-            raise DatasetError(f"{self.dataset}: was replaced while it was exported")
-        return ExportWork(target=opened(dataset, out, self.asked), ledger=ExportLedger(out))
+            raise DatasetError(f"{self.dataset}: was replaced during the export")
+        return ExportWork(target=open_target(dataset, out, self.options), ledger=ExportLedger(out))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExportWork:
-    """An opened job."""
+    """An export job on a worker."""
 
     target: Target
     ledger: ExportLedger
 
     def shard(self, ref: ExportRef) -> str | None:
-        """Export one shard and enter it in the ledger; say what went wrong, or None."""
+        """Export one shard and record it in the ledger; returns the error message, or None."""
 
         def work() -> None:
             try:
@@ -176,23 +180,23 @@ def _run(
     ledger: ExportLedger,
     refs: Sequence[ExportRef],
     *,
-    asked: ExportOptions,
+    options: ExportOptions,
     engine: Engine,
     progress: Progress,
 ) -> None:
-    """Do the shards that are not done."""
+    """Export the shards that are not finished."""
     todo = [ref for ref in refs if ledger.read(ref.name) is None]
-    for ref in todo:  # one whose files are gone or changed is not done
+    for ref in todo:  # the record of a shard whose files are missing or have changed
         ledger.out.remove(ledger.place(ref.name + ledger.RECORD))
     if not todo:
         return
-    from pipelines.beam.run import run  # noqa: PLC0415 - Beam takes seconds to import, a finished export none
+    from pipelines.beam.run import run  # noqa: PLC0415 - importing Beam takes seconds; a finished export does not need it
 
     job = ExportJob(
         dataset=absolute(dataset.uri),
         manifest=dataset.manifest["xxh3_128"],
         out=absolute(ledger.out.uri),
-        asked=asked,
+        options=options,
     )
     run(job, todo, ledger, engine=engine, progress=progress)
 
@@ -201,12 +205,12 @@ def _records(ledger: ExportLedger, refs: Sequence[ExportRef]) -> Iterator[Mappin
     for ref in refs:
         record = ledger.read(ref.name)
         if record is None:
-            raise UsageError(f"{ledger.out.uri}: the record of {ref.name} is gone; run the export again to redo it")
+            raise UsageError(f"{ledger.out.uri}: the record of {ref.name} is missing; run the export again")
         yield record
 
 
 def _log_run(out: LocalFolder, dataset: Dataset) -> None:
-    """Append what differs from run to run to the log: the time, and where the dataset was."""
+    """Append this run to the log: the time, the command and the path of the dataset."""
     run = {
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": "export",

@@ -1,7 +1,7 @@
-"""`verify` of an export: it is read back through its own declaration and compared with the dataset it was made from.
+"""`oxe verify` for exports: read an export back through its own declaration and compare it with its dataset.
 
-Numbers, texts, counts and image bytes are equal. A frame of a video is as near to its source as the export's record
-says; and no frame beside its own is four times nearer to it (6 dB), by which frames out of place are known.
+Numbers, texts, counts and image bytes must be equal. Each video frame must reach the PSNR in the export's record. A
+frame is out of place if the source of the previous or next frame is four times nearer to it (6 dB) than its own source.
 """
 
 import json
@@ -12,9 +12,9 @@ from pathlib import Path
 
 from pipelines.beam.progress import Progress, silent
 from pipelines.convert.binding import Binding, bind
-from pipelines.export.ledger import RECORD, RUNS, cannot_compare, read_record
-from pipelines.export.plan import ExportOptions, ExportRef, checked
-from pipelines.export.run import Target, identity_of, opened
+from pipelines.export.ledger import RECORD, RUNS, read_record, why_not_comparable
+from pipelines.export.plan import ExportOptions, ExportRef, read_verified
+from pipelines.export.run import Target, export_identity, open_target
 from pipelines.readers.reader import Reader, plan
 from pipelines.readers.registry import open_source
 from pipelines.verify import Verification, compare, damage
@@ -28,24 +28,27 @@ from schemas.store.dataset import Dataset, open_dataset
 
 
 def verify_export(out: Path, *, source: str | None = None, progress: Progress = silent) -> Verification:
-    """Compare an export with its dataset: the one given, or the one where it was when the export was made."""
+    """Compare an export with its dataset, read from `source` or from where it was during the export.
+
+    Raises UsageError if `out` is not a complete export or its dataset cannot be read.
+    """
     folder = LocalFolder(out)
     record = read_record(folder)
     if record is None:
-        raise UsageError(f"{out}: no {RECORD}: not an export, or it did not finish")
+        raise UsageError(f"{out}: contains no {RECORD}: not an export, or not finished")
     dataset = _dataset(folder, source)
-    target = opened(dataset, folder, ExportOptions(**record["identity"]["asked"]))
-    found = Verification(source="compared", files=record["report"]["files"])
-    identity = identity_of(dataset, target.asked)
+    target = open_target(dataset, folder, ExportOptions(**record["identity"]["asked"]))
+    result = Verification(source="compared", files=record["report"]["files"])
+    identity = export_identity(dataset, target.options)
     if identity != record["identity"]:
-        other = f"made from another content, or another view, than {dataset.uri} has now"
-        found.differs(f"{RECORD}: {cannot_compare(record['identity'], identity) or other}")
+        changed = f"{dataset.uri} or its view has changed since the export"
+        result.differs(f"{RECORD}: {why_not_comparable(record['identity'], identity) or changed}")
     refs = target.refs()
-    with damage("the export", found):
-        _check_episodes(target, refs, found, progress=progress)
-    with damage("the export", found):
-        target.check(record, found)
-    return found
+    with damage("the export", result):
+        _check_episodes(target, refs, result, progress=progress)
+    with damage("the export", result):
+        target.check(record, result)
+    return result
 
 
 def _dataset(folder: LocalFolder, source: str | None) -> Dataset:
@@ -54,26 +57,26 @@ def _dataset(folder: LocalFolder, source: str | None) -> Dataset:
         uri = source or str(json.loads(lines[-1])["source"])
         return open_dataset(uri)
     except (OxeError, ValueError, LookupError, TypeError) as error:
-        raise UsageError(f"{folder.uri}: the dataset it was made from is not there ({error}); give --source") from error
+        raise UsageError(f"{folder.uri}: cannot read the dataset that was exported ({error}); use --source") from error
 
 
 def _check_episodes(target: Target, refs: tuple[ExportRef, ...], out: Verification, *, progress: Progress) -> None:
-    """Compare episode by episode, in the order in which the export has them."""
+    """Compare the episodes in the order of the export."""
     spec = catalog.dataset(str(target.out.root / catalog.DECLARATION))
     reader = open_source(target.out.uri, spec.source)
     skipped = set(target.videos)
     fields = [field for field in reader.fields if field.path not in skipped]
     binding = bind(_without_cameras(spec, skipped), fields)
     numbered = enumerate((ref.split, i) for ref in refs for i, n in zip(ref.positions, ref.lengths, strict=True) if n)
-    for there, read in zip_longest(numbered, _read(reader, binding, out)):
-        if there is None:
+    for expected, read in zip_longest(numbered, _read(reader, binding, out)):
+        if expected is None:
             out.differs("the export has more episodes than the dataset")
             return
         if read is None:
-            out.differs(f"episode {there[0]}: in the dataset, not in the export, or unreadable there")
+            out.differs(f"episode {expected[0]}: missing from the export, or unreadable")
         else:
-            number, (split, i) = there
-            wanted = target.read_back(checked(target.dataset, i, target.asked.view), binding)
+            number, (split, i) = expected
+            wanted = target.as_exported(read_verified(target.dataset, i, target.options.view), binding)
             compare(target.comparable(read), replace(wanted, index=number, split=split), out)
             _count(read, out)
         progress(1, 0)
@@ -85,7 +88,7 @@ def _without_cameras(spec: DatasetSpec, skipped: set[str]) -> DatasetSpec:
 
 
 def _read(reader: Reader, binding: Binding, out: Verification) -> Iterator[Episode | None]:
-    """Read the export's episodes; one that cannot be read is a difference, and None."""
+    """Read the export's episodes; an unreadable one is reported as a difference and yields None."""
     for ref in plan(reader.files()):
         for raw in reader.read(ref, binding.columns):
             try:

@@ -1,1 +1,1 @@
-"""What a source holds, whether a declaration fits it, and a first draft of one."""
+"""Inspect a source, check a declaration against it, and draft a declaration."""

@@ -1,4 +1,4 @@
-"""`check`: does a declaration fit a source, and do its first episodes look as it says? Before a long conversion."""
+"""`check`: compare a declaration with a source and its first episodes, before a long conversion."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -18,45 +18,46 @@ from schemas.images import sniff
 from schemas.source import Array, Field, RawEpisode, Unreadable
 from schemas.spaces import Space
 
-FAR_M, TURN_RAD, SLACK = 10.0, 2 * np.pi + 0.1, 0.25  # beyond these, a unit or a sense is probably declared wrong
+# Values beyond these limits suggest a wrong declaration.
+MAX_POSITION_M, MAX_ROTATION_RAD, GRIPPER_SLACK = 10.0, 2 * np.pi + 0.1, 0.25
 
 
 @dataclass(slots=True)
-class Check:
-    """What was compared and what does not agree."""
+class CheckReport:
+    """The result of `check`."""
 
     dataset: str
     source: str
     read: int = 0  # episodes
-    dropped: int = 0  # of them, by the declaration's filters
-    problems: list[str] = field(default_factory=list)  # the conversion would fail or mean something else
-    notes: list[str] = field(default_factory=list)  # differences that do no harm
-    ranges: dict[str, dict[str, list[float]]] = field(default_factory=dict)  # of each stored number
+    dropped: int = 0  # episodes that the declaration's filters drop
+    problems: list[str] = field(default_factory=list)  # the conversion would fail or be wrong
+    notes: list[str] = field(default_factory=list)  # harmless differences
+    ranges: dict[str, dict[str, list[float]]] = field(default_factory=dict)  # action or state -> dimension -> range
 
     @property
     def ok(self) -> bool:
-        """Say whether nothing was found."""
+        """Whether there are no problems."""
         return not self.problems
 
     def to_json(self) -> dict[str, Any]:
-        """Give the form of `oxe datasets check --json`."""
+        """Return the object printed by `oxe datasets check --json`."""
         return {"ok": self.ok, **{name: getattr(self, name) for name in self.__slots__}}
 
 
-def check(spec: DatasetSpec, source: str, *, episodes: int = 3) -> Check:
-    """Compare a declaration with a source's description and its first episodes.
+def check(spec: DatasetSpec, source: str, *, episodes: int = 3) -> CheckReport:
+    """Compare a declaration with the fields of a source and with its first `episodes` episodes.
 
-    Reads at most `episodes` of them. Raises UsageError or SourceError where the source as a whole cannot be read.
+    Raises UsageError or SourceError if the source cannot be read at all.
     """
     reader = open_source(source, spec.source)
-    out = Check(dataset=spec.name, source=source, notes=list(reader.notes()))
+    out = CheckReport(dataset=spec.name, source=source, notes=list(reader.notes()))
     fps = reader.description().get("fps")
     if fps and spec.control_hz and fps != spec.control_hz:
-        out.problems.append(f"control_hz is {spec.control_hz:g}, the source says {fps:g} frames per second")
+        out.problems.append(f"control_hz is {spec.control_hz:g}, but the source has {fps:g} frames per second")
     steps = {field.path: decoded_field(spec, field) for field in reader.fields if field.per_step}
     metadata = {field.path: field for field in reader.fields if not field.per_step}
     _compare_fields(spec, {**metadata, **steps}, out)
-    if not out.problems:  # else the same keys would be named again
+    if not out.problems:  # otherwise the same keys would be reported twice
         try:
             check_fit(spec, steps, metadata)
         except SpecError as error:
@@ -66,31 +67,31 @@ def check(spec: DatasetSpec, source: str, *, episodes: int = 3) -> Check:
     return out
 
 
-def _compare_fields(spec: DatasetSpec, known: Mapping[str, Field], out: Check) -> None:
-    """Look for every key that the declaration names, and compare the shapes that it tells."""
+def _compare_fields(spec: DatasetSpec, known: Mapping[str, Field], out: CheckReport) -> None:
+    """Look for every key of the declaration, and compare the declared shapes."""
     needed = spec.read_paths()
     for path in sorted(needed | spec.fields.keys()):
-        told = spec.fields.get(path)
+        declared = spec.fields.get(path)
         if path not in known:
             message = f"the source has no '{path}'"
             if path in needed:
                 out.problems.append(message + closest(path, known))
             else:
                 out.notes.append(f"{message}, which the declaration describes but does not read")
-        elif told and told.shape is not None and told.dtype != "text" and known[path].kind == "number":
-            found = tuple(known[path].shape)
-            if (found or (1,)) != (told.shape or (1,)):  # one number a step is a vector of one
-                message = f"'{path}' holds {list(found)} numbers a step, declared are {list(told.shape)}"
+        elif declared and declared.shape is not None and declared.dtype != "text" and known[path].kind == "number":
+            shape = tuple(known[path].shape)
+            if (shape or (1,)) != (declared.shape or (1,)):  # a scalar is a vector of one
+                message = f"'{path}': declared with shape {list(declared.shape)} per step, the source has {list(shape)}"
                 (out.problems if path in needed else out.notes).append(message)
     if needed - known.keys():
         out.notes.append(f"the source has: {', '.join(sorted(known))}")
     unread = known.keys() - needed - spec.fields.keys()
     if unread:
-        out.notes.append(f"not in the declaration, kept as they are: {', '.join(sorted(unread))}")
+        out.notes.append(f"not in the declaration, kept unchanged: {', '.join(sorted(unread))}")
 
 
-def _compare_episodes(binding: Binding, episodes: Iterable[RawEpisode | Unreadable], out: Check) -> None:
-    """Convert the first episodes, without writing them."""
+def _compare_episodes(binding: Binding, episodes: Iterable[RawEpisode | Unreadable], out: CheckReport) -> None:
+    """Convert the first episodes without writing them, and compare images, times and ranges."""
     values: dict[str, list[Array]] = {"action": [], "state": []}
     for raw in episodes:
         out.read += 1
@@ -119,7 +120,7 @@ def _compare_episodes(binding: Binding, episodes: Iterable[RawEpisode | Unreadab
             out.problems += [f"{name}: {oddity}" for oddity in oddities(joined, space)]
 
 
-def _compare_clock(spec: DatasetSpec, episode: Episode, out: Check) -> None:
+def _compare_clock(spec: DatasetSpec, episode: Episode, out: CheckReport) -> None:
     if spec.timestamp and (problem := other_rate(spec.control_hz, episode.timestamp)):
         out.problems.append(f"episode {episode.index}: {problem}")
 
@@ -129,34 +130,34 @@ def _raw(reader: Reader, count: int) -> Iterator[RawEpisode | Unreadable]:
         yield from reader.read(ref)
 
 
-def _compare_images(binding: Binding, episode: Episode, out: Check) -> None:
-    told = {camera.key: camera for camera in binding.spec.cameras.values()}
+def _compare_images(binding: Binding, episode: Episode, out: CheckReport) -> None:
+    cameras = {camera.key: camera for camera in binding.spec.cameras.values()}
     for camera in binding.layout.cameras:
         frame = next((frame for frame in episode.images.get(camera.leaf, ()) if frame is not None), None)
-        if frame is None or camera.path not in told or not told[camera.path].shape:
+        if frame is None or camera.path not in cameras or not cameras[camera.path].shape:
             continue
         header = sniff(frame)
-        found, declared = (header.height, header.width, header.channels), told[camera.path].shape
-        note = f"'{camera.path}' has images of {list(found)}, declared are {list(declared)}"
-        if found != declared and note not in out.notes:
+        actual, declared = (header.height, header.width, header.channels), cameras[camera.path].shape
+        note = f"'{camera.path}': declared with images of {list(declared)}, the source has {list(actual)}"
+        if actual != declared and note not in out.notes:
             out.notes.append(note)
 
 
 def oddities(values: Array, space: Space) -> Iterator[str]:
-    """Say what about vectors [T, k] contradicts their Space."""
+    """Describe what contradicts the Space in the vectors [T, k]."""
     for i, dim in enumerate(space.dims):
         low, high = float(values[:, i].min()), float(values[:, i].max())
-        is_far = max(-low, high) > {"position": FAR_M, "rotation": TURN_RAD}.get(dim.kind, np.inf)
+        is_far = max(-low, high) > {"position": MAX_POSITION_M, "rotation": MAX_ROTATION_RAD}.get(dim.kind, np.inf)
         is_sided = dim.kind == "gripper" and dim.mode == "absolute" and space.gripper in {"open_is_1", "closed_is_1"}
-        says = f"{dim.name} goes from {low:.4g} to {high:.4g}"
+        limits = f"{dim.name} ranges from {low:.4g} to {high:.4g}"
         if is_far and dim.unit == "m":
-            yield f"{says}: that is far for metres; are they millimetres?"
+            yield f"{limits}: too far for metres; are these millimetres?"
         if is_far and dim.unit == "rad" and dim.mode != "velocity":
-            yield f"{says}: that is much for radians; are they degrees?"
-        if is_sided and dim.unit == "1" and (low < -SLACK or high > 1 + SLACK):
-            yield f"{says}: a gripper is declared to go from 0 to 1"
-    turned = space.indices("rotation")
-    if space.rotation.startswith("quat") and len(turned) == 4:
-        length = np.linalg.norm(values[:, turned], axis=1)
+            yield f"{limits}: too large for radians; are these degrees?"
+        if is_sided and dim.unit == "1" and (low < -GRIPPER_SLACK or high > 1 + GRIPPER_SLACK):
+            yield f"{limits}: a gripper must range from 0 to 1"
+    rotation = space.indices("rotation")
+    if space.rotation.startswith("quat") and len(rotation) == 4:
+        length = np.linalg.norm(values[:, rotation], axis=1)
         if np.abs(length - 1).max() > 0.05:
-            yield f"its quaternions have lengths from {length.min():.3g} to {length.max():.3g}"
+            yield f"the quaternions have lengths from {length.min():.3g} to {length.max():.3g}, expected 1"

@@ -1,4 +1,4 @@
-"""`inspect`: what a source holds, told by its own files and by reading the numbers once."""
+"""`oxe inspect`: summarize the contents of a source."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -19,19 +19,19 @@ SAMPLES = 3
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FieldSummary:
-    """What one field holds; of images, as their headers say."""
+    """Summary of one field; images are described by their headers."""
 
-    dtype: str  # of numbers and images; otherwise the kind of field
+    dtype: str  # dtype of numbers and images, otherwise the kind of field
     shape: tuple[int | None, ...]
     range: tuple[float, float] | None
     encoding: str | None
-    samples: tuple[Any, ...]  # the first values, as JSON has them
+    samples: tuple[Any, ...]  # the first different values, as JSON
     per_step: bool
     sizes: tuple[tuple[int, int, int], ...]  # height, width, channels of images
     ragged: int
 
     def to_json(self) -> dict[str, Any]:
-        """Give `{"dtype", "shape", "range", "encoding", "samples", "per"}`, and what only some fields have."""
+        """Return dtype, shape, range, encoding, samples and per; sizes and ragged only if the field has them."""
         return {
             "dtype": self.dtype,
             "shape": list(self.shape),
@@ -46,31 +46,31 @@ class FieldSummary:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Inspection:
-    """What a source holds."""
+    """The summary of a source."""
 
     format: str
-    source: Mapping[str, Any]  # what the manifest of its conversion will say of it
-    splits: Mapping[str, Mapping[str, int]]  # their episodes and steps
-    episodes: int
-    steps: int  # of the episodes that were read
-    features: Mapping[str, FieldSummary]  # by path
-    read: int  # episodes
-    unreadable: dict[str, int]  # episodes by reason
-    first_unreadable: str | None  # where and why
-    declaration: bool  # it carries its own
+    source: Mapping[str, Any]  # the description that its conversion writes to the manifest
+    splits: Mapping[str, Mapping[str, int]]  # split -> numbers of episodes and steps
+    episodes: int  # episodes in the source
+    steps: int  # steps in the episodes that were read
+    features: Mapping[str, FieldSummary]  # path -> summary
+    read: int  # episodes that were read
+    unreadable: dict[str, int]  # reason -> episodes
+    first_unreadable: str | None  # the first unreadable episode and the reason
+    declaration: bool  # whether the source contains its own declaration
     notes: tuple[str, ...]
 
     def to_json(self) -> dict[str, Any]:
-        """Give the machine-readable form of `oxe inspect --json`."""
+        """Return the object printed by `oxe inspect --json`."""
         features = {path: summary.to_json() for path, summary in self.features.items()}
         return {name: getattr(self, name) for name in self.__slots__} | {"features": features}
 
 
 class FieldScan:
-    """The range and first values of one field, over the episodes seen so far."""
+    """The range and first values of one field, over the episodes added so far."""
 
     def __init__(self, field: Field) -> None:
-        """Start empty."""
+        """Start without episodes."""
         self.field = field
         self.low: float | None = None
         self.high: float | None = None
@@ -79,7 +79,7 @@ class FieldScan:
         self.formats: set[str] = set()
 
     def add(self, column: Column) -> None:
-        """Look at one episode's values."""
+        """Add one episode's values."""
         values = column.values if isinstance(column, Ragged) else column
         if isinstance(values, np.ndarray):
             finite = values[np.isfinite(values)] if values.dtype.kind == "f" else values
@@ -104,7 +104,7 @@ class FieldScan:
                 self.samples.append(value)
 
     def summary(self) -> FieldSummary:
-        """Say what was seen."""
+        """Return the summary of all added episodes."""
         field, sizes = self.field, tuple(sorted(self.sizes))
         return FieldSummary(
             dtype=field.dtype if field.kind in {"number", "image"} else field.kind,
@@ -125,12 +125,12 @@ def _text(item: Any) -> str:
 def inspect(uri: str, *, limit: int | None = None, progress: Progress = silent) -> Inspection:
     """Summarize a source: splits, counts, and every field's dtype, shape, range, encoding and first values.
 
-    All episodes are read (at most `limit` with it); those that cannot be are counted under `unreadable`.
+    Reads all episodes, or at most `limit`; unreadable ones are counted by reason.
     """
     reader = open_source(uri)
     scans = {field.path: FieldScan(field) for field in reader.fields}
-    declared = {name: sum(part.count for part in parts) for name, parts in reader.files().items()}
-    steps = dict.fromkeys(declared, 0)
+    episodes = {name: sum(part.count for part in parts) for name, parts in reader.files().items()}
+    steps = dict.fromkeys(episodes, 0)
     unreadable: dict[str, int] = {}
     first_unreadable = None
     read = 0
@@ -154,8 +154,8 @@ def inspect(uri: str, *, limit: int | None = None, progress: Progress = silent) 
     return Inspection(
         format=reader.format,
         source=reader.description(),
-        splits={name: {"episodes": count, "steps": steps[name]} for name, count in declared.items()},
-        episodes=sum(declared.values()),
+        splits={name: {"episodes": count, "steps": steps[name]} for name, count in episodes.items()},
+        episodes=sum(episodes.values()),
         steps=sum(steps.values()),
         features={path: scan.summary() for path, scan in scans.items()},
         read=read,
@@ -167,7 +167,7 @@ def inspect(uri: str, *, limit: int | None = None, progress: Progress = silent) 
 
 
 def _metadata_column(value: Any, field: Field) -> Column:
-    """Take one per-episode value as a column of one, its lists as one vector."""
+    """Convert one per-episode value to a column of one item; nested lists become one vector."""
     flat = list(_flat(value))
     if field.kind == "number":
         return np.asarray([flat] if isinstance(value, list) else flat)
@@ -183,7 +183,7 @@ def _flat(value: Any) -> Iterator[Any]:
 
 
 def _plain(value: Any) -> Any:
-    """Give a value that JSON has; NaN, infinities and complex numbers as text."""
+    """Return a value that JSON can represent; NaN, infinities and complex numbers become text."""
     if isinstance(value, list):
         return [_plain(item) for item in value]
     return value if isinstance(value, str | int) or (isinstance(value, float) and isfinite(value)) else str(value)

@@ -64,8 +64,8 @@ def test_a_forgotten_unit_is_found(lab: Path) -> None:
     (lab / "my_lab.toml").write_text(text.replace(" | scale(1/1000)", "").replace(" | deg2rad", ""))
     code, output = run("oxe datasets check my_lab.toml")
     assert code == 1
-    assert "that is far for metres; are they millimetres?" in output
-    assert "that is much for radians; are they degrees?" in output
+    assert "too far for metres; are these millimetres?" in output
+    assert "too large for radians; are these degrees?" in output
 
 
 def test_a_misspelt_key_gets_the_nearest(lab: Path) -> None:

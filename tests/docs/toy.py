@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from pipelines.export.rlds.writer import Feature, Shard, features_json, info_json
+from pipelines.export.rlds.writer import RldsFeature, TfRecordWriter, features_json, info_json
 from schemas.source import Array, Bytes, Column, Field, Ragged
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -24,12 +24,12 @@ def blocks(page: str, language: str) -> list[str]:
 def record(folder: Path) -> Path:
     """Write the recordings of `my_lab` of docs/declarations.md, with missing frames, depth and ragged values."""
     folder.mkdir(parents=True)
-    features: dict[Feature, Column] = {}
-    splits: dict[str, list[Shard]] = {}
+    features: dict[RldsFeature, Column] = {}
+    splits: dict[str, list[TfRecordWriter]] = {}
     for split, lengths in STEPS.items():
-        shard = Shard(folder / f"my_lab-{split}.tfrecord-00000-of-00001")
+        shard = TfRecordWriter(folder / f"my_lab-{split}.tfrecord-00000-of-00001")
         for seed, steps in enumerate(lengths):
-            features = {Feature(field): column for field, column in _columns(seed, steps)}
+            features = {RldsFeature(field): column for field, column in _columns(seed, steps)}
             shard.add(features)
         shard.file.close()
         splits[split] = [shard]

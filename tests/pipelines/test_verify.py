@@ -1,4 +1,4 @@
-"""`oxe verify` finds every kind of damage, names its place, and never fails with a traceback."""
+"""`oxe verify` finds every kind of damage, reports where it is, and never fails with a traceback."""
 
 import json
 import random
@@ -36,7 +36,7 @@ KEYS = [
 @pytest.fixture(scope="module")
 def pristine(tmp_path_factory: pytest.TempPathFactory) -> Toy:
     toy = make_toy(tmp_path_factory.mktemp("pristine"), EPISODES, splits={"train": 2, "val": 3})
-    assert toy.convert("--materialize", "late").code == 1  # one is quarantined
+    assert toy.convert("--materialize", "late").code == 1  # one episode is quarantined
     return toy
 
 
@@ -61,7 +61,7 @@ def values_of(path: Path, name: str) -> int:
 
 
 def edit_manifest(toy: Toy, change: Callable[[Any], Any]) -> None:
-    """Change the manifest and its digest with it."""
+    """Change the manifest and update its digest."""
     path = toy.out / "meta/manifest.json"
     manifest = json.loads(path.read_text())
     del manifest["xxh3_128"]
@@ -70,7 +70,7 @@ def edit_manifest(toy: Toy, change: Callable[[Any], Any]) -> None:
 
 
 def forge_checksums(toy: Toy) -> None:
-    """Forge the digests, so that only contents can tell."""
+    """Update all digests, so that only the contents show the damage."""
 
     def change(manifest: Any) -> None:
         for file in manifest["files"]:
@@ -86,7 +86,7 @@ def assert_found(done: Run, *words: str) -> None:
         assert word in done.err
 
 
-# --- what is right ---
+# --- intact datasets ---
 
 
 def test_a_sound_dataset_is_compared_in_full(pristine: Toy) -> None:
@@ -107,7 +107,7 @@ def test_the_real_set_is_compared_in_full(realdata: Path, tmp_path: Path) -> Non
     found = oxe("verify", tmp_path / "o", "--json").json()
     assert (found["ok"], found["source"]) == (True, "compared")
     assert (found["episodes"], found["steps"], found["images"]) == (50, 500, 2000)
-    # A step: action 7, state 7, timestamp, instruction, five told by RLDS; as raw again 7 + 7 + 512 and six scalars.
+    # A step: action 7, state 7, timestamp, instruction, RLDS flags; raw fields 7 + 7 + 512 and scalars.
     assert found["numbers"] == 500 * (7 + 7 + 1 + 1 + 4 + 7 + 7 + 512 + 5)
 
 
@@ -256,7 +256,7 @@ def test_no_flipped_byte_is_missed_or_ends_in_a_traceback(pristine: Toy, tmp_pat
         data = path.read_bytes()
         at, bits = rng.randrange(len(data)), rng.randrange(1, 256)
         flip(path, at, bits=bits)
-        done = oxe("verify", out)  # an exception that is not ours would come through
+        done = oxe("verify", out)  # any other exception would propagate
         assert done.code in {1, 2}, (path.name, at, bits)
         assert done.err, (path.name, at, bits)
         path.write_bytes(data)

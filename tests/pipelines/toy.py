@@ -1,4 +1,4 @@
-"""A small source that can be broken in every way, its declaration, and the command line."""
+"""A small source that tests can break in every way, its declaration, and the command line."""
 
 import io
 import json
@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 import simplejpeg
 
 from oxe_tools.cli.main import main
-from pipelines.export.rlds.writer import Feature, Shard, features_json, info_json
+from pipelines.export.rlds.writer import RldsFeature, TfRecordWriter, features_json, info_json
 from schemas.source import Column, Field
 from tests.waiting import PATIENCE
 
@@ -79,7 +79,7 @@ def jpeg(seed: int, *, size: int = 8) -> bytes:
 
 
 def columns(seed: int = 0, *, steps: int = 3, size: int = 8, **changes: Column) -> Columns:
-    """Make one episode; `changes` name columns by the last word of their path."""
+    """Make one episode; `changes` replace columns, named by the last word of their path."""
     rng = np.random.default_rng(seed)
     made: Columns = {
         "action": rng.normal(size=(steps, 4)).astype(np.float32),
@@ -102,27 +102,27 @@ def write_source(
     splits: Mapping[str, int | Sequence[int]] | None = None,
     fields: Sequence[Field] = FIELDS,
 ) -> Path:
-    """Write episodes as RLDS without TensorFlow, whatever is wrong with them; `splits` counts those of each shard."""
+    """Write episodes as RLDS without TensorFlow or any check; `splits` has the number of episodes in each shard."""
     folder.mkdir(parents=True, exist_ok=True)
     rest = list(episodes)
-    shards: dict[str, list[Shard]] = {}
+    shards: dict[str, list[TfRecordWriter]] = {}
     for split, counts in (splits or {"train": len(rest)}).items():
         each = [counts] if isinstance(counts, int) else counts
         shards[split] = []
         for number, count in enumerate(each):
-            shard = Shard(folder / f"toy-{split}.tfrecord-{number:05d}-of-{len(each):05d}")
+            shard = TfRecordWriter(folder / f"toy-{split}.tfrecord-{number:05d}-of-{len(each):05d}")
             for episode in rest[:count]:
-                shard.add({Feature(field): episode[field.path] for field in fields})
+                shard.add({RldsFeature(field): episode[field.path] for field in fields})
             shard.file.close()
             shards[split].append(shard)
             rest = rest[count:]
-    (folder / "features.json").write_text(features_json([Feature(field) for field in fields]))
+    (folder / "features.json").write_text(features_json([RldsFeature(field) for field in fields]))
     (folder / "dataset_info.json").write_text(info_json("toy", shards, version="1.0.0", description=""))
     return folder
 
 
 def write_spec(folder: Path, *, replace: Mapping[str, str] | None = None, extra: str = "") -> Path:
-    """Write the declaration beside the source, with some of its text replaced."""
+    """Write the declaration next to the source, with some of its text replaced."""
     text = SPEC
     for old, new in (replace or {}).items():
         assert old in text, old
@@ -134,7 +134,7 @@ def write_spec(folder: Path, *, replace: Mapping[str, str] | None = None, extra:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Toy:
-    """A folder with a source, its declaration and a place for the dataset."""
+    """A folder with a source, its declaration and the converted dataset."""
 
     folder: Path
 
@@ -167,7 +167,7 @@ class Toy:
 
 
 def make_toy(folder: Path, episodes: Sequence[Mapping[str, Column]] | None = None, **arguments: Any) -> Toy:
-    """Write a source of three episodes, or of those given, and its declaration."""
+    """Write a source with the given episodes (three by default) and its declaration."""
     toy = Toy(folder=folder)
     write_source(toy.source, episodes if episodes is not None else [columns(seed) for seed in range(3)], **arguments)
     write_spec(folder)
@@ -179,14 +179,14 @@ def make_toy(folder: Path, episodes: Sequence[Mapping[str, Column]] | None = Non
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
-    """What a command printed, and its exit code."""
+    """The output and exit code of a command."""
 
     code: int
     out: str
     err: str
 
     def json(self) -> Any:
-        """Read the one object on stdout, strictly."""
+        """Parse stdout, which must be exactly one JSON object."""
 
         def refuse(word: str) -> None:
             raise ValueError(f"{word} is not JSON")
@@ -207,12 +207,12 @@ def oxe(*args: str | Path) -> Run:
 
 
 def command(*args: str | Path) -> list[str]:
-    """Name the real command."""
+    """Return the path of the installed command."""
     return [str(Path(sys.executable).with_name("oxe")), *map(str, args)]
 
 
 def oxe_process(*args: str | Path, cwd: Path | None = None, **more: Any) -> Run:
-    """Run the real command."""
+    """Run the installed command in its own process."""
     done = subprocess.run(
         command(*args), capture_output=True, text=True, cwd=cwd, check=False, timeout=PATIENCE, **more
     )

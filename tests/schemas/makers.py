@@ -10,7 +10,7 @@ from PIL import Image
 
 from pipelines.convert.convert import convert
 from pipelines.convert.records import Options
-from pipelines.export.rlds.writer import Feature, Shard, features_json, info_json
+from pipelines.export.rlds.writer import RldsFeature, TfRecordWriter, features_json, info_json
 from schemas.declarations import catalog, spec
 from schemas.declarations.spec import DatasetSpec
 from schemas.episode import Episode
@@ -166,7 +166,10 @@ def toy_values(steps: int, *, seed: int) -> dict[str, Column]:
 def write_source(folder: Path, fields: Sequence[Field], episodes: Sequence[Values], *, name: str = "toy") -> Path:
     """Write an invented source as RLDS, without TensorFlow."""
     folder.mkdir(parents=True)
-    shard, features = Shard(folder / f"{name}-train.tfrecord-00000-of-00001"), [Feature(field) for field in fields]
+    shard, features = (
+        TfRecordWriter(folder / f"{name}-train.tfrecord-00000-of-00001"),
+        [RldsFeature(field) for field in fields],
+    )
     for episode in episodes:
         shard.add({feature: episode[feature.field.path] for feature in features})
     shard.file.close()

@@ -1,1 +1,1 @@
-"""A published dataset as a LeRobotDataset."""
+"""Export of a dataset as a LeRobotDataset."""

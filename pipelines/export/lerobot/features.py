@@ -1,4 +1,4 @@
-"""The features of a LeRobotDataset: what each Parquet column holds, what `info.json` says of it, and what fills it."""
+"""The features of a LeRobotDataset: Parquet columns, their entries in `info.json`, and how to compute their values."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import pyarrow as pa
 
-from pipelines.export.cameras import Kept
+from pipelines.export.cameras import ExportCamera
 from pipelines.export.declaration import free_name
 from schemas.episode import Episode
 from schemas.source import Array, Field
@@ -16,73 +16,73 @@ from schemas.store.arrow import IMAGE, RAW, frames_to_arrow, to_arrow
 from schemas.store.dataset import Dataset
 
 ACTION, STATE, TIMES = "action", "observation.state", "recorded_timestamp"
-INDEX = ("timestamp", "frame_index", "episode_index", "index", "task_index")  # LeRobot's own columns, in its order
+INDEX = ("timestamp", "frame_index", "episode_index", "index", "task_index")  # LeRobot's standard columns, in its order
 FLAGS = {"is_first": "bool", "is_last": "bool", "is_terminal": "bool", "reward": "float32"}
-MAX_AXES = 5  # that LeRobot's features can have
+MAX_AXES = 5  # LeRobot's limit
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Placed:
-    """An episode at its place in the export."""
+class NumberedEpisode:
+    """An episode with its numbers in the export."""
 
     episode: Episode
-    number: int  # its episode_index
-    first: int  # the index of its first step
+    number: int  # episode_index
+    first: int  # index of its first step
     fps: float
-    tasks: Mapping[str, int]
+    tasks: Mapping[str, int]  # instruction -> task_index
 
     def texts(self) -> list[str]:
-        """Give the instruction of each step; an empty one where the source has none."""
+        """Return the instruction of each step; an empty text if the episode has none."""
         episode = self.episode
         if episode.instruction_index is None:
             return [""] * len(episode)
         return [episode.instructions[i] for i in episode.instruction_index]
 
 
-Fill: TypeAlias = Callable[[Placed], Array | pa.Array]
+Getter: TypeAlias = Callable[[NumberedEpisode], Array | pa.Array]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Feature:
-    """One column: numbers of one shape, texts or encoded images."""
+class ExportFeature:
+    """One Parquet column: numbers of one shape, texts or encoded images."""
 
     name: str
     dtype: str
     shape: tuple[int, ...]
     names: tuple[str, ...] | None
-    fill: Fill
+    get: Getter
     is_depth: bool = False
 
     @property
-    def kind(self) -> pa.DataType:
-        """Give the Arrow type: one number as it is, a vector as a list of fixed size, more axes as nested lists."""
+    def arrow_type(self) -> pa.DataType:
+        """Arrow type: a scalar, a list of fixed size for a vector, nested lists for more axes."""
         if self.dtype == "image":
             return IMAGE
-        number = pa.string() if self.dtype == "string" else pa.from_numpy_dtype(np.dtype(self.dtype))
+        arrow_type = pa.string() if self.dtype == "string" else pa.from_numpy_dtype(np.dtype(self.dtype))
         if self.shape == (1,):
-            return number
+            return arrow_type
         if len(self.shape) == 1:
-            return pa.list_(number, self.shape[0])
+            return pa.list_(arrow_type, self.shape[0])
         for _ in self.shape:
-            number = pa.list_(number)
-        return number
+            arrow_type = pa.list_(arrow_type)
+        return arrow_type
 
     def info(self) -> dict[str, Any]:
-        """Give what `info.json` says."""
+        """Return the feature's entry in `info.json`."""
         about = {"info": {"is_depth_map": True}} if self.is_depth else {}
         names = list(self.names) if self.names else None
         return {"dtype": self.dtype, "shape": list(self.shape), "names": names, **about}
 
-    def array(self, placed: Placed) -> pa.Array:
-        """Fill the column for one episode."""
-        values = self.fill(placed)
+    def array(self, numbered: NumberedEpisode) -> pa.Array:
+        """Return the column for one episode."""
+        values = self.get(numbered)
         if not isinstance(values, np.ndarray):
             return values
-        return to_arrow(values, self.kind) if len(self.shape) == 1 else _nested(values)
+        return to_arrow(values, self.arrow_type) if len(self.shape) == 1 else _nested(values)
 
 
 def _nested(values: Array) -> pa.Array:
-    """Turn [T, a, b, ...] into lists of lists, which is how `datasets` stores its arrays."""
+    """Convert [T, a, b, ...] to nested lists, as the `datasets` library stores arrays."""
     out = pa.array(np.ascontiguousarray(values).reshape(-1))
     for axis in range(values.ndim - 1, 0, -1):
         size = values.shape[axis]
@@ -92,115 +92,115 @@ def _nested(values: Array) -> pa.Array:
 
 
 def features(
-    dataset: Dataset, space: Space, cameras: tuple[Kept, ...], *, view: str | None
-) -> tuple[tuple[Feature, ...], dict[str, str], dict[str, str]]:
-    """List the columns; second come the raw fields, by feature, third the columns left out, with the reason."""
+    dataset: Dataset, space: Space, cameras: tuple[ExportCamera, ...], *, view: str | None
+) -> tuple[tuple[ExportFeature, ...], dict[str, str], dict[str, str]]:
+    """Return the features, the raw field of each raw feature, and the columns left out, each with the reason."""
     columns = dataset.columns
-    found = [_vector(ACTION, space, lambda placed: placed.episode.action)]
+    listed = [_vector(ACTION, space, lambda numbered: numbered.episode.action)]
     if columns.state:
-        found.append(_vector(STATE, columns.state, lambda placed: placed.episode.state))
-    found += [_images(kept) for kept in cameras if not kept.is_video]
+        listed.append(_vector(STATE, columns.state, lambda numbered: numbered.episode.state))
+    listed += [_images(camera) for camera in cameras if not camera.is_video]
     raw, left_out = ([], {}) if view else _raw(dataset)
-    found += [*_told(dataset, view), *(feature for feature, _ in raw), *_index()]
-    return tuple(found), {feature.name: path for feature, path in raw}, left_out
+    listed += [*_recorded(dataset, view), *(feature for feature, _ in raw), *_index()]
+    return tuple(listed), {feature.name: path for feature, path in raw}, left_out
 
 
-def _vector(name: str, space: Space, fill: Callable[[Placed], Any]) -> Feature:
+def _vector(name: str, space: Space, get: Callable[[NumberedEpisode], Any]) -> ExportFeature:
     names = tuple(dim.name for dim in space.dims)
     if len(space) == 1:
-        return Feature(name=name, dtype="float32", shape=(1,), names=names, fill=lambda p: fill(p).reshape(-1))
-    return Feature(name=name, dtype="float32", shape=(len(space),), names=names, fill=fill)
+        return ExportFeature(name=name, dtype="float32", shape=(1,), names=names, get=lambda p: get(p).reshape(-1))
+    return ExportFeature(name=name, dtype="float32", shape=(len(space),), names=names, get=get)
 
 
-def _images(kept: Kept) -> Feature:
-    def fill(placed: Placed) -> pa.Array:
-        episode, leaf = placed.episode, kept.camera.leaf
-        return frames_to_arrow(episode.depth[leaf] if kept.camera.is_depth else episode.images[leaf])
+def _images(camera: ExportCamera) -> ExportFeature:
+    def get(numbered: NumberedEpisode) -> pa.Array:
+        episode, leaf = numbered.episode, camera.source.leaf
+        return frames_to_arrow(episode.depth[leaf] if camera.source.is_depth else episode.images[leaf])
 
-    return Feature(
-        name=kept.key,
+    return ExportFeature(
+        name=camera.key,
         dtype="image",
-        shape=kept.shape,
+        shape=camera.shape,
         names=("height", "width", "channels"),
-        fill=fill,
-        is_depth=kept.camera.is_depth,
+        get=get,
+        is_depth=camera.source.is_depth,
     )
 
 
-def _told(dataset: Dataset, view: str | None) -> list[Feature]:
-    """Add what the source told of each step: flags and reward under their names and LeRobot's, recorded times."""
+def _recorded(dataset: Dataset, view: str | None) -> list[ExportFeature]:
+    """Return the flags and rewards that the source recorded, under our and LeRobot's names, and recorded times."""
     origins = dataset.columns.origins
-    renewed = {"is_first", "is_last"} if view else set()
-    told = {name: name for name in FLAGS if origins[name] and name not in renewed}
-    done = next((name for name in ("is_terminal", "is_last") if name in told), None)
-    theirs = {"next.reward": "reward"} if "reward" in told else {}
+    recomputed = {"is_first", "is_last"} if view else set()
+    ours = {name: name for name in FLAGS if origins[name] and name not in recomputed}
+    done = next((name for name in ("is_terminal", "is_last") if name in ours), None)
+    theirs = {"next.reward": "reward"} if "reward" in ours else {}
     theirs |= {"next.done": done} if done else {}
-    found = [_scalar(name, FLAGS[ours], _attribute(ours)) for name, ours in (theirs | told).items()]
-    return found + ([_scalar(TIMES, "float64", _attribute("timestamp"))] if has_times(dataset, view) else [])
+    listed = [_scalar(name, FLAGS[flag], _attribute(flag)) for name, flag in (theirs | ours).items()]
+    return listed + ([_scalar(TIMES, "float64", _attribute("timestamp"))] if has_times(dataset, view) else [])
 
 
 def has_times(dataset: Dataset, view: str | None) -> bool:
-    """Say whether the steps' times are others than those that follow from the control rate."""
+    """Whether the steps have times that do not follow from the control rate."""
     origin = dataset.columns.origins["timestamp"]
     return origin is not None and (origin != "control_hz" or view is not None)
 
 
-def _attribute(name: str) -> Fill:
-    return lambda placed: np.asarray(getattr(placed.episode, name))
+def _attribute(name: str) -> Getter:
+    return lambda numbered: np.asarray(getattr(numbered.episode, name))
 
 
-def _scalar(name: str, dtype: str, fill: Fill) -> Feature:
-    return Feature(name=name, dtype=dtype, shape=(1,), names=None, fill=fill)
+def _scalar(name: str, dtype: str, get: Getter) -> ExportFeature:
+    return ExportFeature(name=name, dtype=dtype, shape=(1,), names=None, get=get)
 
 
-def _raw(dataset: Dataset) -> tuple[list[tuple[Feature, str]], dict[str, str]]:
-    """Take the source's own numbers and texts; what LeRobot has no type for is left out."""
-    found, left_out, taken = list[tuple[Feature, str]](), dict[str, str](), set[str]()
+def _raw(dataset: Dataset) -> tuple[list[tuple[ExportFeature, str]], dict[str, str]]:
+    """Return a feature for each raw field, and the columns left out because LeRobot has no type for them."""
+    listed, left_out, taken = list[tuple[ExportFeature, str]](), dict[str, str](), set[str]()
     for field in dataset.columns.raw:
-        if why := _why_not(field):
+        if why := _why_left_out(field):
             left_out[RAW + field.path] = why
             continue
         name = free_name(RAW + field.path.replace("/", "_"), taken)
         taken.add(name)
-        found.append((_raw_feature(name, field), field.path))
-    return found, left_out
+        listed.append((_raw_feature(name, field), field.path))
+    return listed, left_out
 
 
-def _why_not(field: Field) -> str:
+def _why_left_out(field: Field) -> str:
     if field.ragged or None in field.shape:
-        return "LeRobot has no values of unknown length"
+        return "LeRobot has no type for values of variable length"
     if field.kind not in {"number", "text"}:
-        return f"LeRobot has no {field.kind}"
-    return f"LeRobot has no more than {MAX_AXES} axes" if len(field.shape) > MAX_AXES else ""
+        return f"LeRobot has no type for {field.kind} values"
+    return f"LeRobot supports at most {MAX_AXES} axes" if len(field.shape) > MAX_AXES else ""
 
 
-def _raw_feature(name: str, field: Field) -> Feature:
+def _raw_feature(name: str, field: Field) -> ExportFeature:
     path, shape = field.path, tuple(size for size in field.shape if size is not None) or (1,)
     if field.kind == "text":
-        return Feature(
+        return ExportFeature(
             name=name,
             dtype="string",
             shape=(1,),
             names=None,
-            fill=lambda p: to_arrow(p.episode.raw[path], pa.string()),
+            get=lambda p: to_arrow(p.episode.raw[path], pa.string()),
         )
 
-    def fill(placed: Placed) -> Array:
-        values = np.asarray(placed.episode.raw[path])
+    def get(numbered: NumberedEpisode) -> Array:
+        values = np.asarray(numbered.episode.raw[path])
         return values.reshape(len(values)) if shape == (1,) else values
 
-    return Feature(name=name, dtype=np.dtype(field.dtype).name, shape=shape, names=None, fill=fill)
+    return ExportFeature(name=name, dtype=np.dtype(field.dtype).name, shape=shape, names=None, get=get)
 
 
-def _index() -> list[Feature]:
-    def steps(placed: Placed) -> Array:
-        return np.arange(len(placed.episode))
+def _index() -> list[ExportFeature]:
+    def steps(numbered: NumberedEpisode) -> Array:
+        return np.arange(len(numbered.episode))
 
-    fills: dict[str, Fill] = {
+    getters: dict[str, Getter] = {
         "timestamp": lambda p: (steps(p) / p.fps).astype(np.float32),
         "frame_index": steps,
         "episode_index": lambda p: np.full(len(p.episode), p.number),
         "index": lambda p: p.first + steps(p),
         "task_index": lambda p: np.array([p.tasks[text] for text in p.texts()], np.int64),
     }
-    return [_scalar(name, "float32" if name == "timestamp" else "int64", fills[name]) for name in INDEX]
+    return [_scalar(name, "float32" if name == "timestamp" else "int64", getters[name]) for name in INDEX]

@@ -1,4 +1,4 @@
-"""`export lerobot`: a published dataset as a LeRobotDataset, v3.0 or v2.1, with videos or encoded images."""
+"""`export lerobot`: write a dataset as a LeRobotDataset, v3.0 or v2.1, with videos or encoded images."""
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -14,13 +14,21 @@ import pyarrow as pa
 from pipelines.beam.engine import Engine
 from pipelines.convert.binding import Binding
 from pipelines.convert.rate import rate_note
-from pipelines.export.cameras import kept_cameras
-from pipelines.export.declaration import Paths, declaration, free_name
-from pipelines.export.lerobot import stats as lerobot_stats
+from pipelines.export.cameras import export_cameras
+from pipelines.export.declaration import FieldPaths, declaration, free_name
 from pipelines.export.lerobot.features import INDEX, TIMES, features, has_times
-from pipelines.export.lerobot.meta import Row, Totals, table_schema, write_info, write_lines, write_table, write_tasks
-from pipelines.export.lerobot.places import HOLDS, STATS
-from pipelines.export.lerobot.shard import Written, write_shard
+from pipelines.export.lerobot.meta import (
+    EpisodeRow,
+    Totals,
+    table_schema,
+    write_info,
+    write_lines,
+    write_table,
+    write_tasks,
+)
+from pipelines.export.lerobot.paths import PATTERN, STATS
+from pipelines.export.lerobot.shard import ShardTotals, write_shard
+from pipelines.export.lerobot.stats import index_stats
 from pipelines.export.lerobot.verify import check_descriptions, check_video
 from pipelines.export.lerobot.video import Codec
 from pipelines.export.plan import (
@@ -43,57 +51,52 @@ from schemas.store.dataset import Dataset
 from stats.formats import LEROBOT
 from stats.formats import lerobot as figures_of
 
-MAX_CRF = 51  # of H.264
-MAX_SECONDS = 1000  # of one video: LeRobot asks for frames by float32 seconds, which are too coarse from 1024 on
-OWN = {
-    "episode_index",
-    "tasks",
-    "length",
-    "task",
-    "oxe_id",
-    "oxe_outcome",
-    *INDEX,
-}  # names that mean something in LeRobot's tables
-RESERVED = ("data/", "videos/", "meta/", "stats", "dataset_from_index", "dataset_to_index")
+MAX_CRF = 51  # H.264's limit
+MAX_SECONDS = 1000  # length of a video: LeRobot seeks by float32 seconds, which are too coarse from 1024 on
+RESERVED = {"episode_index", "tasks", "length", "task", "oxe_id", "oxe_outcome", *INDEX}  # names of other columns
+RESERVED_PREFIXES = ("data/", "videos/", "meta/", "stats", "dataset_from_index", "dataset_to_index")
 
 
 class LeRobotExport:
-    """An export that LeRobot opens; the files of a shard are one of each kind, in v2.1 one for each episode."""
+    """An export that LeRobot opens; a shard has one Parquet file and one video per camera, in v2.1 per episode."""
 
-    holds = HOLDS
+    pattern = PATTERN
 
-    def __init__(self, dataset: Dataset, out: LocalFolder, asked: ExportOptions) -> None:
-        """Say which features there are and how each camera is kept."""
-        self.dataset, self.out, self.asked = dataset, out, asked
-        if asked.video == "h264" and asked.crf > MAX_CRF:
-            raise UsageError(f"--crf {asked.crf}: H.264 has 0 to {MAX_CRF}")
-        self.fps = _fps(dataset, asked)
+    def __init__(self, dataset: Dataset, out: LocalFolder, options: ExportOptions) -> None:
+        """Choose the features and how each camera is stored.
+
+        Raises UsageError if an option does not fit the dataset.
+        """
+        self.dataset, self.out, self.options = dataset, out, options
+        if options.video == "h264" and options.crf > MAX_CRF:
+            raise UsageError(f"--crf {options.crf}: expected 0 to {MAX_CRF} for H.264")
+        self.fps = _fps(dataset, options)
         self.rate = Fraction(self.fps).limit_denominator(10_000)
-        self.space = dataset.action_space(asked.view)
-        self.codec = Codec.of(asked.video, crf=asked.crf, gop=asked.gop)
-        self.cameras, without = kept_cameras(dataset, asked.video)
-        self.features, self.raw, left_out = features(dataset, self.space, self.cameras, view=asked.view)
-        self.metadata, lacking = _metadata(dataset, [feature.name for feature in self.features])
-        self.left_out = {**without, **left_out, **lacking}
+        self.space = dataset.action_space(options.view)
+        self.codec = Codec.of(options.video, crf=options.crf, gop=options.gop)
+        self.cameras, cameras_left_out = export_cameras(dataset, options.video)
+        self.features, self.raw, raw_left_out = features(dataset, self.space, self.cameras, view=options.view)
+        self.metadata, metadata_left_out = _metadata(dataset, [feature.name for feature in self.features])
+        self.left_out = {**cameras_left_out, **raw_left_out, **metadata_left_out}
 
     @cached_property
     def tasks(self) -> dict[str, int]:
-        """Number the instructions, in the order in which episodes have them."""
+        """Instruction -> task_index, in the order of the episodes."""
         listed = self.dataset.episodes.select("instructions").collect()["instructions"].to_list()
         texts = dict.fromkeys(text for texts in listed for text in texts or [""])
         return {text: number for number, text in enumerate(texts)}
 
     @property
     def videos(self) -> list[str]:
-        """Name the cameras that become videos."""
-        return [kept.key for kept in self.cameras if kept.is_video]
+        """Keys of the cameras that become videos."""
+        return [camera.key for camera in self.cameras if camera.is_video]
 
     def refs(self) -> tuple[ExportRef, ...]:
-        """Plan shards by size and by the length of their videos."""
+        """Plan shards by size and by the length of their videos; raises DatasetError if no step is exported."""
         longest = MAX_SECONDS * self.fps if self.videos else inf
-        lengths = exported_lengths(self.dataset, self.asked.view)
+        lengths = exported_lengths(self.dataset, self.options.view)
         if not any(lengths):
-            masked = f": view '{self.asked.view}' masks every step" if self.asked.view else ""
+            masked = f": view '{self.options.view}' masks every step" if self.options.view else ""
             raise DatasetError(f"{self.dataset.uri}: no steps to export{masked}")
         return shards_of_size(self.dataset, lengths, longest=longest)
 
@@ -103,21 +106,21 @@ class LeRobotExport:
 
     def describe(self, refs: Sequence[ExportRef], records: Iterator[Mapping[str, Any]], engine: Engine) -> ExportReport:
         """Write everything below `meta/`."""
-        version = self.asked.version
-        written = Written(self.cameras)
-        shards = ((ref, self.rows(ref, written.add(record))) for ref, record in zip(refs, records, strict=True))
+        version = self.options.version
+        sums = ShardTotals(self.cameras)
+        shards = ((ref, self.rows(ref, sums.add(record))) for ref, record in zip(refs, records, strict=True))
         if version == "3.0":
             vectors = [name for name in (*LEROBOT.values(), *INDEX) if any(f.name == name for f in self.features)]
-            images = [kept.key for kept in self.cameras]
+            images = [camera.key for camera in self.cameras]
             schema = table_schema(self._about_fields(), videos=self.videos, vectors=vectors, images=images)
             write_table(self.out, shards, schema=schema, videos=self.videos, fps=self.fps)
         else:
             write_lines(self.out, (episode for _, episodes in shards for episode in episodes))
         write_tasks(self.out, version, self.tasks)
-        counted = figures_of(statistics(self.dataset, selection=Selection(view=self.asked.view), engine=engine))
+        stats = figures_of(statistics(self.dataset, selection=Selection(view=self.options.view), engine=engine))
         lengths = [length for ref in refs for length in ref.lengths]
-        figures = counted | written.figures() | lerobot_stats.of_index(lengths, written.tasks, fps=self.fps)
-        self.out.write(STATS, json.dumps(figures, indent=4).encode())
+        stats |= sums.camera_stats() | index_stats(lengths, sums.tasks, fps=self.fps)
+        self.out.write(STATS, json.dumps(stats, indent=4).encode())
         totals = Totals(episodes=len(lengths), steps=sum(lengths), tasks=len(self.tasks), splits=_splits(refs))
         robot = self.dataset.spec.embodiment.robot
         write_info(
@@ -130,36 +133,36 @@ class LeRobotExport:
             cameras=self.cameras,
             codec=self.codec,
         )
-        return self._report(totals, refs, written)
+        return self._report(totals, refs, sums)
 
-    def _report(self, totals: Totals, refs: Sequence[ExportRef], written: "Written") -> ExportReport:
+    def _report(self, totals: Totals, refs: Sequence[ExportRef], sums: ShardTotals) -> ExportReport:
         cameras = {
-            kept.key: {
-                "as": f"{self.codec.name} video" if kept.is_video else f"{kept.header.format} images",
-                "psnr": written.bounds[kept.key] if kept.is_video else None,
-                "why": kept.why,
+            camera.key: {
+                "as": f"{self.codec.name} video" if camera.is_video else f"{camera.header.format} images",
+                "psnr": sums.bounds[camera.key] if camera.is_video else None,
+                "why": camera.why,
             }
-            for kept in self.cameras
+            for camera in self.cameras
         }
-        parts = len(refs) if self.asked.version == "3.0" else totals.episodes
+        groups = len(refs) if self.options.version == "3.0" else totals.episodes
         return ExportReport(
             out=self.out.uri,
             episodes=totals.episodes,
             steps=totals.steps,
-            files=parts * (1 + len(self.videos)),
+            files=groups * (1 + len(self.videos)),
             without_steps=len(self.dataset) - totals.episodes,
-            view=self.asked.view,
+            view=self.options.view,
             cameras=cameras,
             left_out=self.left_out,
             notes=tuple(filter(None, [rate_note(self.dataset)])),
         )
 
-    def rows(self, ref: ExportRef, stats: Sequence[Mapping[str, Any]]) -> list[Row]:
-        """Say of a shard's episodes what the table of episodes does."""
+    def rows(self, ref: ExportRef, stats: Sequence[Mapping[str, Any]]) -> list[EpisodeRow]:
+        """Return the rows of a shard's episodes in the table of episodes."""
         starts = ref.first_step + np.cumsum([0, *ref.lengths])
         about = self._about[list(ref.positions)].to_dicts()
         return [
-            Row(
+            EpisodeRow(
                 number=ref.first_episode + k,
                 length=length,
                 first=int(starts[k]),
@@ -172,7 +175,7 @@ class LeRobotExport:
 
     @cached_property
     def _about_columns(self) -> dict[str, str]:
-        """Name the columns of LeRobot's table that say what an episode is, and where the dataset has them."""
+        """Column of LeRobot's table of episodes -> column of the dataset's table, for ids, outcomes and metadata."""
         outcome = {"oxe_outcome": "outcome"} if self.dataset.columns.origins["outcome"] else {}
         return {"oxe_id": "id"} | outcome | {name: f"metadata.{path}" for name, path in self.metadata.items()}
 
@@ -181,102 +184,102 @@ class LeRobotExport:
         return self.dataset.episodes.select("instructions", *self._about_columns.values()).collect()
 
     def _about_fields(self) -> list[pa.Field]:
-        kinds = {"id": pa.string(), "outcome": pa.string()} | {
+        types = {"id": pa.string(), "outcome": pa.string()} | {
             field.name: field.type for field in metadata_schema(self.dataset.columns)
         }
-        return [pa.field(name, kinds[column]) for name, column in self._about_columns.items()]
+        return [pa.field(name, types[column]) for name, column in self._about_columns.items()]
 
     def declaration(self) -> Mapping[str, Any]:
-        """Give the declaration that reads the export back."""
-        paths = Paths(
+        """Return the declaration that reads the export back."""
+        paths = FieldPaths(
             source={"format": "lerobot"},
             language=("task", "tasks"),
             id="oxe_id",
             outcome="oxe_outcome",
-            timestamp=TIMES if has_times(self.dataset, self.asked.view) else None,
-            cameras={kept.camera.column: kept.key for kept in self.cameras},
-            rgb=frozenset(kept.camera.column for kept in self.cameras if kept.is_video),
+            timestamp=TIMES if has_times(self.dataset, self.options.view) else None,
+            cameras={camera.source.column: camera.key for camera in self.cameras},
+            rgb=frozenset(camera.source.column for camera in self.cameras if camera.is_video),
         )
-        return declaration(self.dataset, paths, view=self.asked.view, space=self.space)
+        return declaration(self.dataset, paths, view=self.options.view, space=self.space)
 
     def settings(self) -> Mapping[str, Any]:
-        """Say for the record how the dataset's columns are named and its images compressed."""
+        """Return the codec and the names of the dataset's columns in the export; kept in the record."""
         return {
             "codec": self.codec.to_json() if self.videos else None,
-            "cameras": {kept.camera.column: kept.key for kept in self.cameras},
+            "cameras": {camera.source.column: camera.key for camera in self.cameras},
             "raw": self.raw,
             "metadata": self.metadata,
         }
 
-    def read_back(self, episode: Episode, binding: Binding) -> Episode:
-        """Give the episode with LeRobot's names and shapes, without what is left out and without the videos."""
+    def as_exported(self, episode: Episode, binding: Binding) -> Episode:
+        """Return the episode with LeRobot's names and shapes, without videos and without columns that are left out."""
         leaves = {camera.path: camera.leaf for camera in binding.layout.cameras}
         images, depth = dict[str, Frames](), dict[str, Frames]()
-        for kept in self.cameras:
-            if not kept.is_video:
-                held, read = (episode.depth, depth) if kept.camera.is_depth else (episode.images, images)
-                read[leaves[kept.key]] = held[kept.camera.leaf]
+        for camera in self.cameras:
+            if not camera.is_video:
+                frames, renamed = (episode.depth, depth) if camera.source.is_depth else (episode.images, images)
+                renamed[leaves[camera.key]] = frames[camera.source.leaf]
         raw = {name.removeprefix(RAW): _scalars(episode.raw[path]) for name, path in self.raw.items()}
-        about = {name: _simple(episode.metadata[path]) for name, path in self.metadata.items()}
-        return in_order_of_steps(replace(episode, images=images, depth=depth, raw=raw, metadata=about))
+        metadata = {name: _as_read(episode.metadata[path]) for name, path in self.metadata.items()}
+        return in_order_of_steps(replace(episode, images=images, depth=depth, raw=raw, metadata=metadata))
 
     def comparable(self, episode: Episode) -> Episode:
-        """Leave out what LeRobot's table of episodes has besides ours."""
+        """Return the episode without the metadata that LeRobot's table of episodes adds."""
         return replace(episode, metadata={name: episode.metadata.get(name) for name in self.metadata})
 
     def check(self, record: Mapping[str, Any], out: Verification) -> None:
-        """Compare the descriptions and the videos."""
+        """Compare the metadata files and the videos."""
         check_descriptions(self, out)
         bounds = record["report"]["cameras"]
-        for kept in self.cameras:
-            if kept.is_video:
-                check_video(self, kept, out, bound=bounds[kept.key]["psnr"])
+        for camera in self.cameras:
+            if camera.is_video:
+                check_video(self, camera, out, bound=bounds[camera.key]["psnr"])
 
 
 def _scalars(column: Column) -> Column:
-    """Give one number a step as LeRobot has it, without an axis of its own."""
+    """Drop the last axis of a [T, 1] column, as LeRobot does."""
     is_one = isinstance(column, np.ndarray) and column.shape[1:] == (1,)
     return column.reshape(-1) if is_one else column  # type: ignore[union-attr]
 
 
-def _simple(value: Any) -> Any:
-    """Give what a table of episodes is read as: numbers, texts, lists of texts, and others as JSON."""
+def _as_read(value: Any) -> Any:
+    """Return a metadata value as a reader gets it: numbers, texts and lists of texts unchanged, others as JSON."""
     if not isinstance(value, list) or all(isinstance(item, str) for item in value):
         return value
     return json.dumps(value)
 
 
-def _fps(dataset: Dataset, asked: ExportOptions) -> float:
-    known = (dataset.view(asked.view).control_hz if asked.view else None) or dataset.spec.control_hz
-    if known is None and asked.fps is None:
+def _fps(dataset: Dataset, options: ExportOptions) -> float:
+    known = (dataset.view(options.view).control_hz if options.view else None) or dataset.spec.control_hz
+    if known is None and options.fps is None:
         raise UsageError(
-            f"{dataset.uri}: its control rate is not known; say with --fps how fast frames are to be shown"
+            f"{dataset.uri}: the dataset does not declare its control rate; use --fps to set the frame rate"
         )
-    if known is not None and asked.fps not in {None, known}:
+    if known is not None and options.fps not in {None, known}:
         raise UsageError(
-            f"{dataset.uri}: its control rate is {known:g} Hz; --fps is for datasets that do not know theirs"
+            f"{dataset.uri}: the control rate is {known:g} Hz; --fps is only for datasets without a control rate"
         )
-    fps = float(known or asked.fps or 0)
+    fps = float(known or options.fps or 0)
     if not (isfinite(fps) and 0.01 <= fps <= 10_000):
-        raise UsageError(f"--fps: {fps:g} is no rate for a video")
+        raise UsageError(f"--fps {fps:g}: expected 0.01 to 10000")
     return fps
 
 
 def _metadata(dataset: Dataset, names: Iterable[str]) -> tuple[dict[str, str], dict[str, str]]:
-    """Name the columns for what the source says of whole episodes; second come those that are left out."""
-    found, left_out = dict[str, str](), dict[str, str]()
-    taken = OWN.union(names)
+    """Name a column for each per-episode field of the source; returns them and the fields left out with the reason."""
+    columns, left_out = dict[str, str](), dict[str, str]()
+    taken = RESERVED.union(names)
     for field in dataset.columns.metadata:
         if field.kind in {"number", "text"}:
-            name = f"source.{field.path}" if field.path.startswith(RESERVED) else field.path
-            found[free_name(name, taken | found.keys())] = field.path
+            name = f"source.{field.path}" if field.path.startswith(RESERVED_PREFIXES) else field.path
+            columns[free_name(name, taken | columns.keys())] = field.path
         else:
-            left_out[f"metadata.{field.path}"] = f"LeRobot's table of episodes has no {field.kind}"
-    return found, left_out
+            left_out[f"metadata.{field.path}"] = f"LeRobot's table of episodes has no type for {field.kind} values"
+    return columns, left_out
 
 
 def _splits(refs: Sequence[ExportRef]) -> dict[str, str]:
-    """Give each split's range of episodes; a split's shards follow one another."""
+    """Return each split's range of episodes; the shards of a split are consecutive."""
     ranges: dict[str, tuple[int, int]] = {}
     for ref in refs:
         start, _ = ranges.get(ref.split, (ref.first_episode, 0))

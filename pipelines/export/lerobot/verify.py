@@ -1,4 +1,4 @@
-"""What `verify` compares of a LeRobotDataset besides its episodes: what describes it, and its videos."""
+"""Comparison of a LeRobotDataset's metadata files and videos with the dataset that was exported."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -9,24 +9,24 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from pipelines.export.cameras import Kept
-from pipelines.export.lerobot.features import Placed
-from pipelines.export.lerobot.meta import place_of
-from pipelines.export.lerobot.places import EPISODES, INFO, STATS
-from pipelines.export.lerobot.shard import Export, kept_rows, parts_of, stored_images
-from pipelines.export.lerobot.video import Pictures, flat, frames_of, psnr, squared_error
-from pipelines.export.plan import ExportRef, checked
+from pipelines.export.cameras import ExportCamera
+from pipelines.export.lerobot.features import NumberedEpisode
+from pipelines.export.lerobot.meta import file_location
+from pipelines.export.lerobot.paths import EPISODES, INFO, STATS
+from pipelines.export.lerobot.shard import Export, exported_steps, file_groups, stored_images
+from pipelines.export.lerobot.video import ImageDecoder, flat, frames_of, psnr, squared_error
+from pipelines.export.plan import ExportRef, read_verified
 from pipelines.statistics.numbers import Selection
 from pipelines.statistics.statistics import statistics
 from pipelines.verify import Verification, damage
 from schemas.source import Array
 from stats.formats import lerobot as figures_of
 
-NEARER = 4.0  # times: a frame is out of place if a neighbour's source is so much nearer to it than its own
+TIMES_NEARER = 4.0  # a frame is out of place if a neighbour's source is this many times nearer to it than its own
 
 
 def check_descriptions(export: Export, out: Verification) -> None:
-    """Compare counts, places of episodes, and the statistics of the whole."""
+    """Compare counts, statistics, the table of episodes and the columns that only LeRobot reads."""
     refs = export.refs()
     info = json.loads(export.out.read(INFO))
     counts = {
@@ -35,109 +35,115 @@ def check_descriptions(export: Export, out: Verification) -> None:
     }
     for key, count in counts.items():
         if info[key] != count:
-            out.differs(f"{INFO}: {key} is {info[key]}, it has {count}")
-    found = json.loads(export.out.read(STATS))
-    wanted = figures_of(statistics(export.dataset, selection=Selection(view=export.asked.view)))
-    for name, figures in wanted.items():
-        if found.get(name) != figures:
-            out.differs(f"{STATS}: {name}: not the statistics of the dataset")
+            out.differs(f"{INFO}: {key} is {info[key]}, expected {count}")
+    stats = json.loads(export.out.read(STATS))
+    expected = figures_of(statistics(export.dataset, selection=Selection(view=export.options.view)))
+    for name, figures in expected.items():
+        if stats.get(name) != figures:
+            out.differs(f"{STATS}: {name} differs from the statistics of the dataset")
     _check_table(export, refs, out)
     _check_columns(export, refs, out)
 
 
 def _check_columns(export: Export, refs: Sequence[ExportRef], out: Verification) -> None:
-    """Compare the columns that only LeRobot reads: the number of each step, and what is said twice."""
-    theirs = [feature for feature in export.features if feature.name.startswith("next.")]
+    """Compare the columns that only LeRobot reads: `index`, and copies of other columns such as `next.reward`."""
+    copies = [feature for feature in export.features if feature.name.startswith("next.")]
     first = 0
     for ref in refs:
-        for part in parts_of(export, ref):
-            name = part.places.data()
+        for group in file_groups(export, ref):
+            name = group.paths.data()
             with damage(name, out):
-                found = pq.read_table(export.out.root / name, columns=["index", *(f.name for f in theirs)])
-                wrong = [] if found["index"].to_pylist() == [*range(first, first + len(found))] else ["index"]
-                for feature in theirs:
-                    wanted = [
-                        value for k in part.numbers for value in feature.array(_placed(export, ref, k)).to_pylist()
-                    ]
-                    wrong += [] if found[feature.name].to_pylist() == wanted else [feature.name]
-                for word in wrong:
-                    out.differs(f"{name}: {word} is not as in the dataset")
-            first += sum(ref.lengths[k] for k in part.numbers)
+                table = pq.read_table(export.out.root / name, columns=["index", *(f.name for f in copies)])
+                wrong = [] if table["index"].to_pylist() == [*range(first, first + len(table))] else ["index"]
+                for feature in copies:
+                    arrays = (feature.array(_read_numbered(export, ref, k)) for k in group.numbers)
+                    expected = [value for array in arrays for value in array.to_pylist()]
+                    wrong += [] if table[feature.name].to_pylist() == expected else [feature.name]
+                for column in wrong:
+                    out.differs(f"{name}: {column} differs from the dataset")
+            first += sum(ref.lengths[k] for k in group.numbers)
 
 
-def _placed(export: Export, ref: ExportRef, k: int) -> Placed:
+def _read_numbered(export: Export, ref: ExportRef, k: int) -> NumberedEpisode:
     """Read the k-th episode of a shard as it was exported."""
-    episode = checked(export.dataset, ref.positions[k], export.asked.view)
+    episode = read_verified(export.dataset, ref.positions[k], export.options.view)
     number, first = ref.first_episode + k, ref.first_step + sum(ref.lengths[:k])
-    return Placed(episode=episode, number=number, first=first, fps=export.fps, tasks=export.tasks)
+    return NumberedEpisode(episode=episode, number=number, first=first, fps=export.fps, tasks=export.tasks)
 
 
 def _check_table(export: Export, refs: Sequence[ExportRef], out: Verification) -> None:
-    """Compare what the table of episodes says, places in files among it, with what it should say."""
-    version = export.asked.version
+    """Compare the table of episodes, including the file positions, with the dataset."""
+    version = export.options.version
     rows = [(ref, row) for ref in refs for row in export.rows(ref, [{}] * ref.episodes)]
     if version == "3.0":
-        wanted = [row.json() | place_of(ref, row, videos=export.videos, fps=export.fps) for ref, row in rows]
-        found = pq.read_table(export.out.root / EPISODES[version], columns=list(wanted[0])).to_pylist()
+        expected = [row.json() | file_location(ref, row, videos=export.videos, fps=export.fps) for ref, row in rows]
+        stored = pq.read_table(export.out.root / EPISODES[version], columns=list(expected[0])).to_pylist()
     else:
-        wanted = [row.json() for _, row in rows]
-        found = [json.loads(line) for line in export.out.read(EPISODES[version]).splitlines()]
-    nothing: dict[str, Any] = {}
-    for number, (row, place) in enumerate(zip_longest(found, wanted, fillvalue=nothing)):
-        differing = [name for name in {**row, **place} if repr(row.get(name)) != repr(place.get(name))]
-        if differing:
-            out.differs(f"{EPISODES[version]}: episode {number}: {', '.join(differing)}: not as in the dataset")
+        expected = [row.json() for _, row in rows]
+        stored = [json.loads(line) for line in export.out.read(EPISODES[version]).splitlines()]
+    missing: dict[str, Any] = {}
+    for number, (actual, wanted) in enumerate(zip_longest(stored, expected, fillvalue=missing)):
+        columns = [name for name in {**actual, **wanted} if repr(actual.get(name)) != repr(wanted.get(name))]
+        if columns:
+            out.differs(f"{EPISODES[version]}: episode {number} differs from the dataset in {', '.join(columns)}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Step:
-    """One step of a camera: the frame that should be shown, and those before and after it in the episode."""
+class ExpectedFrame:
+    """The source of one video frame, and the sources of the frames before and after it in the episode."""
 
-    name: str
-    own: Array  # flat planes
-    beside: tuple[Array, ...]
+    name: str  # camera, episode and step, for messages
+    source: Array  # flat planes
+    neighbours: tuple[Array, ...]
 
 
-def check_video(export: Export, kept: Kept, out: Verification, *, bound: float) -> None:
-    """Compare every frame of a camera's videos with its source and with its neighbours' sources."""
+def check_video(export: Export, camera: ExportCamera, out: Verification, *, bound: float) -> None:
+    """Compare every frame of a camera's videos with its source and with the sources of its neighbours."""
     for ref in export.refs():
-        for part in parts_of(export, ref):
-            name = part.places.video(kept.key)
+        for group in file_groups(export, ref):
+            name = group.paths.video(camera.key)
             with damage(name, out):
-                _check_file(export.out.root / name, _steps(export, kept, ref, numbers=part.numbers), out, bound=bound)
+                frames = _expected_frames(export, camera, ref, numbers=group.numbers)
+                _check_file(export.out.root / name, frames, out, bound=bound)
 
 
-def _check_file(path: Path, steps: Iterator[Step], out: Verification, *, bound: float) -> None:
-    for frame, step in zip_longest(frames_of(path), steps):
+def _check_file(path: Path, expected: Iterator[ExpectedFrame], out: Verification, *, bound: float) -> None:
+    for frame, step in zip_longest(frames_of(path), expected):
         if step is None:
-            out.differs(f"{path.name}: more frames than steps")
+            out.differs(f"{path.name}: the video has more frames than the dataset has steps")
             return
         if frame is None:
-            out.differs(f"{step.name}: the video has ended")
+            out.differs(f"{step.name}: the video has no frame for it")
             return
         out.images += 1
         shown = flat(frame)
-        if shown.shape != step.own.shape:
-            out.differs(f"{step.name}: {frame.height} x {frame.width}, not the size of its source")
+        if shown.shape != step.source.shape:
+            out.differs(f"{step.name}: {frame.height} x {frame.width} is not the size of its source")
             continue
-        error = squared_error(shown, step.own)
+        error = squared_error(shown, step.source)
         quality = psnr(error, frame.height * frame.width)
         if quality < bound:
-            out.differs(f"{step.name}: PSNR {quality:.1f} dB, the export's record says at least {bound} dB")
-        elif any(NEARER * squared_error(shown, other) < error for other in step.beside if other.shape == shown.shape):
-            out.differs(f"{step.name}: shows what the step beside it shows")
+            out.differs(f"{step.name}: PSNR {quality:.1f} dB, expected at least {bound} dB")
+        elif any(_is_nearer(shown, other, error) for other in step.neighbours):
+            out.differs(f"{step.name}: shows the image of the step before or after it")
 
 
-def _steps(export: Export, kept: Kept, ref: ExportRef, *, numbers: range) -> Iterator[Step]:
-    """Decode the sources of one file's frames, three at a time."""
-    pictures = Pictures(is_bgr=kept.camera.channels == "bgr")
+def _is_nearer(shown: Array, other: Array, error: float) -> bool:
+    return other.shape == shown.shape and TIMES_NEARER * squared_error(shown, other) < error
+
+
+def _expected_frames(
+    export: Export, camera: ExportCamera, ref: ExportRef, *, numbers: range
+) -> Iterator[ExpectedFrame]:
+    """Decode the sources of one file's frames; keeps three of them in memory."""
+    decoder = ImageDecoder(is_bgr=camera.source.channels == "bgr")
     for k in numbers:
-        where = f"{kept.key}: episode {ref.first_episode + k}"
-        images = stored_images(export, kept, ref.positions[k], rows=kept_rows(export, ref.positions[k]))
-        planes = (flat(pictures.planes(pictures.decoded(image, where=where))) for image in images)
-        before, own, number = None, next(planes, None), 0
-        while own is not None:
+        where = f"{camera.key}: episode {ref.first_episode + k}"
+        images = stored_images(export, camera, ref.positions[k], rows=exported_steps(export, ref.positions[k]))
+        planes = (flat(decoder.planes(decoder.decoded(image, where=where))) for image in images)
+        before, source, number = None, next(planes, None), 0
+        while source is not None:
             after = next(planes, None)
-            beside = tuple(other for other in (before, after) if other is not None)
-            yield Step(name=f"{where}: step {number}", own=own, beside=beside)
-            before, own, number = own, after, number + 1
+            neighbours = tuple(other for other in (before, after) if other is not None)
+            yield ExpectedFrame(name=f"{where}: step {number}", source=source, neighbours=neighbours)
+            before, source, number = source, after, number + 1

@@ -1,7 +1,7 @@
-"""Encoded images become the frames of a video file; besides `pipelines/readers/video.py` the only place with FFmpeg.
+"""Write encoded images as the frames of a video file. Only this file and `pipelines/readers/video.py` use FFmpeg.
 
-A JPEG's planes go to the encoder as they are, but for their range: there is no way over RGB. Everything runs in one
-thread, so that the same frames give the same bytes.
+The planes of a JPEG are passed to the encoder without a conversion to RGB; only their range is converted. Everything
+runs in one thread, so that the same frames give the same bytes.
 """
 
 import os
@@ -22,43 +22,43 @@ from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
 from schemas.errors import DatasetError
 from schemas.source import Array, Bytes
 
-DECODERS = {b"\xff\xd8": "mjpeg", b"\x89P": "png"}  # by the first bytes
-PLANES = "yuv420p"  # what every trainer's decoder reads
-BEST = 100.0  # dB: what a frame that lost nothing counts as
+DECODERS = {b"\xff\xd8": "mjpeg", b"\x89P": "png"}  # first bytes of the image -> FFmpeg's decoder
+PLANES = "yuv420p"  # the pixel format that every trainer's decoder reads
+MAX_PSNR = 100.0  # dB; PSNR of a frame without loss
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Codec:
     """How frames are compressed."""
 
-    name: str  # as LeRobot's info.json has it
-    encoder: str  # as FFmpeg has it
+    name: str  # name in LeRobot's info.json
+    encoder: str  # name in FFmpeg
     options: tuple[tuple[str, str], ...]
 
     @classmethod
     def of(cls, word: str, *, crf: int, gop: int) -> "Codec":
-        """Choose the settings that LeRobot has for `h264` and `av1`; these go with its defaults, crf 30 and gop 2."""
-        told = (("g", str(gop)), ("crf", str(crf)))
+        """Return LeRobot's settings for the codec `word`; its defaults are crf 30 and gop 2."""
+        quality = (("g", str(gop)), ("crf", str(crf)))
         if word == "h264":
-            return cls(name="h264", encoder="libx264", options=(*told, ("preset", "medium")))
-        return cls(name="av1", encoder="libsvtav1", options=(*told, ("preset", "12"), ("svtav1-params", "lp=1")))
+            return cls(name="h264", encoder="libx264", options=(*quality, ("preset", "medium")))
+        return cls(name="av1", encoder="libsvtav1", options=(*quality, ("preset", "12"), ("svtav1-params", "lp=1")))
 
     def to_json(self) -> dict[str, Any]:
-        """Give what an export's record says of it."""
+        """Return the codec's entry in the record of an export."""
         return {"codec": self.name, "encoder": self.encoder, "pix_fmt": PLANES, **dict(self.options)}
 
 
-class Pictures:
+class ImageDecoder:
     """Decodes the encoded images of one camera."""
 
     def __init__(self, *, is_bgr: bool = False) -> None:
-        """Open no decoder yet. With `is_bgr`, what the images call red is blue."""
+        """Create a decoder; with `is_bgr`, red and blue are swapped in the images."""
         self.is_bgr = is_bgr
         self._decoders: dict[str, Any] = {}
         self._planes, self._pixels = VideoReformatter(), VideoReformatter()
 
     def decoded(self, data: Bytes, *, where: str) -> Any:
-        """Decode an image into a frame of the form that it has; one that cannot be decoded is a DatasetError."""
+        """Decode an image to a frame in the image's own pixel format; raises DatasetError if it cannot be decoded."""
         form = DECODERS.get(bytes(data[:2]), "png")
         if form not in self._decoders:
             self._decoders[form] = av.CodecContext.create(form, "r")
@@ -66,36 +66,36 @@ class Pictures:
         try:
             frames = self._decoders[form].decode(av.Packet(bytes(data)))
         except (av.error.FFmpegError, ValueError) as error:
-            raise DatasetError(f"{where}: an image that cannot be decoded ({type(error).__name__})") from error
+            raise DatasetError(f"{where}: the image cannot be decoded ({type(error).__name__})") from error
         if len(frames) != 1:
-            raise DatasetError(f"{where}: an image that cannot be decoded ({len(frames)} frames)")
+            raise DatasetError(f"{where}: the image cannot be decoded ({len(frames)} frames)")
         if self.is_bgr:
             swapped = np.ascontiguousarray(frames[0].to_ndarray(format="rgb24")[..., ::-1])
             return av.VideoFrame.from_ndarray(swapped, format="rgb24")
         return frames[0]
 
     def planes(self, frame: Any) -> Any:
-        """Give a frame as an encoder takes it."""
+        """Convert a frame to the encoder's pixel format."""
         return self._planes.reformat(
             frame, format=PLANES, dst_colorspace=Colorspace.ITU601, dst_color_range=ColorRange.MPEG, threads=1
         )
 
     def pixels(self, frame: Any, every: int = 1) -> Array:
-        """Give every n-th pixel of a frame in both directions, as [H, W, 3] uint8."""
+        """Return every n-th pixel of a frame in both directions, as [H, W, 3] uint8 in RGB."""
         rgb = self._pixels.reformat(frame, format="rgb24", dst_color_range=ColorRange.JPEG, threads=1)
         return np.ascontiguousarray(rgb.to_ndarray()[::every, ::every])
 
 
 class VideoFile:
-    """One video that is being written, and how far its frames are from those that went in."""
+    """A video that is being written, and the PSNR of its worst frame."""
 
     def __init__(self, path: Path, codec: Codec, *, fps: Fraction, size: tuple[int, int]) -> None:
         """Create the file for frames of `size`, height and width."""
-        os.environ.setdefault("SVT_LOG", "1")  # the encoder of AV1 writes to stderr otherwise
+        os.environ.setdefault("SVT_LOG", "1")  # otherwise the AV1 encoder logs to stderr
         options = dict(codec.options) | {"flags": "+psnr"}
         self.fps = fps
         self.frames = 0
-        self.psnr = BEST  # dB, the worst frame's
+        self.psnr = MAX_PSNR  # dB, the worst frame so far
         self._container = cast("Any", av.open(str(path), "w", format="mp4"))
         self._stream: Any = self._container.add_stream(codec.encoder, fps, options=options)
         self._stream.height, self._stream.width = size
@@ -103,22 +103,22 @@ class VideoFile:
         self._stream.codec_context.thread_count = 1
         with usual_priority():
             self._stream.codec_context.open()
-        self._check = None if codec.encoder == "libx264" else Check()  # x264 measures by itself
+        self._meter = None if codec.encoder == "libx264" else PsnrMeter()  # x264 reports its own errors
 
     def add(self, frame: Any, *, is_first: bool) -> None:
-        """Encode a frame, in planes; the first one of an episode can be decoded without those before it."""
+        """Encode a frame in the encoder's pixel format; the first frame of an episode becomes a key frame."""
         frame.pts, frame.time_base = self.frames, 1 / self.fps
         frame.pict_type = PictureType.I if is_first else PictureType.NONE
-        if self._check:
-            self._check.expect(frame)
+        if self._meter:
+            self._meter.expect(frame)
         self._take(self._stream.encode(frame))
         self.frames += 1
 
     def finish(self) -> None:
-        """Write what the encoder still holds."""
+        """Write the frames that are still in the encoder."""
         self._take(self._stream.encode())
-        if self._check:
-            self.psnr = min([self.psnr, *self._check.rest()])
+        if self._meter:
+            self.psnr = min([self.psnr, *self._meter.rest()])
 
     def close(self) -> None:
         """Write the file's index, and close it."""
@@ -126,30 +126,30 @@ class VideoFile:
 
     def _take(self, packets: Any) -> None:
         for packet in packets:
-            found = self._check.take(packet, self._stream) if self._check else [self._told(packet)]
-            self.psnr = min([self.psnr, *found])
+            measured = self._meter.take(packet, self._stream) if self._meter else [self._reported_psnr(packet)]
+            self.psnr = min([self.psnr, *measured])
             self._container.mux(packet)
 
-    def _told(self, packet: Any) -> float:
-        """Read the errors of the three planes that x264 gives with each packet (AV_PKT_DATA_QUALITY_STATS)."""
-        told = bytes(packet.get_sidedata("quality_stats"))
-        return psnr(int(np.frombuffer(told, "<u8", 3, 8).sum()), self._stream.height * self._stream.width)
+    def _reported_psnr(self, packet: Any) -> float:
+        """Compute PSNR from the errors of the three planes that x264 reports (AV_PKT_DATA_QUALITY_STATS)."""
+        errors = bytes(packet.get_sidedata("quality_stats"))
+        return psnr(int(np.frombuffer(errors, "<u8", 3, 8).sum()), self._stream.height * self._stream.width)
 
 
-class Check:
-    """Decodes what an encoder gives, while it gives it, and compares it with what went in."""
+class PsnrMeter:
+    """Decodes the packets of an encoder and compares each frame with the one that was encoded."""
 
     def __init__(self) -> None:
-        """Begin before the first frame."""
+        """Start before the first frame."""
         self._waiting: deque[Array] = deque()
         self._decoder: Any = None
 
     def expect(self, frame: Any) -> None:
-        """Keep a frame until it comes out."""
+        """Keep a frame until its packet is decoded."""
         self._waiting.append(flat(frame))
 
     def take(self, packet: Any, stream: Any) -> list[float]:
-        """Decode a packet; gives the PSNR of each frame that is complete by now."""
+        """Decode a packet; returns the PSNR of each frame that it completes."""
         if self._decoder is None:
             self._decoder = av.CodecContext.create("libdav1d", "r")
             self._decoder.extradata = stream.codec_context.extradata
@@ -157,23 +157,22 @@ class Check:
         return [self._compared(frame) for frame in self._decoder.decode(av.Packet(bytes(packet)))]
 
     def rest(self) -> list[float]:
-        """Give the rest; a frame that never comes out is the worst there can be."""
+        """Return the PSNR of the remaining frames; 0 if the encoder lost a frame."""
         rest = [self._compared(frame) for frame in self._decoder.decode(None)] if self._decoder else []
         return [*rest, 0.0] if self._waiting else rest
 
     def _compared(self, frame: Any) -> float:
-        found, wanted = flat(frame), self._waiting.popleft()
-        return psnr(squared_error(found, wanted), frame.height * frame.width)
+        return psnr(squared_error(flat(frame), self._waiting.popleft()), frame.height * frame.width)
 
 
 @contextmanager
 def usual_priority() -> Iterator[None]:
-    """Keep the scheduling of this process while an encoder is opened.
+    """Restore the scheduling policy of this thread and the encoder's threads after an encoder was opened.
 
-    SVT-AV1, run by root (so in most containers), gives the thread that opens it and its own ones the highest real-time
-    priority. Nothing else on the machine would then run, and processes that are started inherit it.
+    As root, which is usual in containers, SVT-AV1 gives its threads and the one that opens it the highest real-time
+    priority: other processes would starve, and child processes would inherit the priority.
     """
-    if not hasattr(os, "sched_getscheduler"):  # only Linux has it, and only there the encoder does this
+    if not hasattr(os, "sched_getscheduler"):  # SVT-AV1 does this only on Linux
         yield
         return
     policy, parameters, before = os.sched_getscheduler(0), os.sched_getparam(0), _threads()
@@ -188,7 +187,7 @@ def _threads() -> set[int]:
 
 
 def frames_of(path: Path) -> Iterator[Any]:
-    """Decode a video from its start to its end, frame by frame."""
+    """Decode a video frame by frame."""
     with av.open(str(path), "r") as container:
         container.streams.video[0].codec_context.thread_count = 1
         yield from container.decode(video=0)
@@ -205,15 +204,15 @@ def flat(frame: Any) -> Array:
 
 
 def squared_error(one: Array, other: Array) -> int:
-    """Add up the squared differences of two flat frames."""
+    """Return the sum of the squared differences between two flat frames."""
     apart = np.subtract(one, other, dtype=np.int16).astype(np.float64)
     return int(np.dot(apart, apart))
 
 
 def psnr(error: int, pixels: int) -> float:
-    """Give the peak signal-to-noise ratio, in dB, of three planes with half as many colours as pixels in all.
+    """Return the peak signal-to-noise ratio in dB of a yuv420p frame, from its squared error and its pixels.
 
     >>> psnr(0, 64)
     100.0
     """
-    return min(BEST, float(10 * np.log10(255**2 * 1.5 * pixels / error))) if error else BEST
+    return min(MAX_PSNR, float(10 * np.log10(255**2 * 1.5 * pixels / error))) if error else MAX_PSNR

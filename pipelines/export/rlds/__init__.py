@@ -1,1 +1,1 @@
-"""A published dataset as RLDS."""
+"""Export of a dataset as RLDS."""

@@ -1,6 +1,6 @@
-"""RLDS as `tensorflow-datasets` stores it, written without TensorFlow.
+"""Write RLDS as `tensorflow-datasets` stores it, without TensorFlow.
 
-Numbers that `tf.train.Example` cannot hold exactly (float64) are stored as tensors with encoding "bytes", which
+`tf.train.Example` cannot store float64 exactly; such numbers are stored as tensors with encoding "bytes", which
 `tensorflow-datasets` reads back exactly.
 """
 
@@ -22,25 +22,25 @@ Stored = dict[str, Array | Sequence[Bytes]]
 
 
 @dataclass(frozen=True, slots=True)
-class Feature:
-    """One feature to be written; `field.path` is where it stands in the tree below `steps` or the episode."""
+class RldsFeature:
+    """One feature to write; `field.path` is its path below `steps` or below the episode."""
 
     field: Field
-    optional: bool = False  # a per-episode value that some episodes lack
+    optional: bool = False  # a per-episode feature that some episodes lack
 
     @property
     def keys(self) -> tuple[str, ...]:
-        """Give its place in the feature tree."""
+        """Path in the feature tree."""
         path = tuple(self.field.path.split("."))
         return ("steps", *path) if self.field.per_step else path
 
     @property
     def encoding(self) -> str:
-        """Say how a tensor is stored."""
+        """Encoding of the tensor: `bytes` or `none`."""
         return "bytes" if self.field.kind == "number" and self.field.dtype == "float64" else "none"
 
     def encode(self, column: Column) -> Stored:
-        """Lay out one episode's values as `tensorflow-datasets` does."""
+        """Return one episode's values in the layout of `tensorflow-datasets`."""
         key = "/".join(self.keys)
         levels = self.field.ragged if self.field.per_step else self.field.ragged - 1
         if isinstance(column, Ragged) and levels > 0:
@@ -54,7 +54,7 @@ class Feature:
         return values
 
     def to_json(self) -> dict[str, Any]:
-        """Describe the feature as `features.json` does."""
+        """Return the feature's entry in `features.json`."""
         node = self._node() | ({"description": self.field.doc} if self.field.doc else {})
         for _ in range(self.field.ragged):
             sequence = {"feature": node, "length": "-1"}
@@ -75,18 +75,21 @@ class Feature:
         return {"pythonClassName": FEATURE + name, "tensor": tensor}
 
 
-def features_json(features: Sequence[Feature]) -> str:
-    """Write `features.json`; a path that is a value and holds values, too, is a DatasetError."""
+def features_json(features: Sequence[RldsFeature]) -> str:
+    """Return the text of `features.json`.
+
+    Raises DatasetError if one path is both a feature and a group of features.
+    """
     tree: dict[str, Any] = {}
     for feature in features:
         *parents, name = feature.keys
         node = tree
         for parent in parents:
             node = node.setdefault(parent, {})
-            if isinstance(node, Feature):
-                raise DatasetError(f"RLDS cannot hold both '{node.field.path}' and '{feature.field.path}'")
+            if isinstance(node, RldsFeature):
+                raise DatasetError(f"RLDS cannot store both '{node.field.path}' and '{feature.field.path}'")
         if name in node:
-            raise DatasetError(f"RLDS cannot hold both '{feature.field.path}' and '{feature.field.path}.*'")
+            raise DatasetError(f"RLDS cannot store both '{feature.field.path}' and '{feature.field.path}.*'")
         node[name] = feature
     steps = {"feature": _tree(tree.pop("steps")), "length": "-1"}
     root = _tree(tree)
@@ -96,12 +99,12 @@ def features_json(features: Sequence[Feature]) -> str:
 
 
 def _tree(node: Mapping[str, Any]) -> dict[str, Any]:
-    children = {name: n.to_json() if isinstance(n, Feature) else _tree(n) for name, n in node.items()}
+    children = {name: n.to_json() if isinstance(n, RldsFeature) else _tree(n) for name, n in node.items()}
     return {"pythonClassName": f"{FEATURE}features_dict.FeaturesDict", "featuresDict": {"features": children}}
 
 
 def metadata_column(value: Any, field: Field) -> Column:
-    """Turn one per-episode value (number, str, bytes, or lists of them) into the column that is stored."""
+    """Convert one per-episode value (a number, str, bytes, or lists of them) to the stored column."""
     levels = max(0, field.ragged - 1)
     values, lengths = value if field.ragged else [value], list[Array]()
     for _ in range(levels):
@@ -117,16 +120,16 @@ def metadata_column(value: Any, field: Field) -> Column:
     return Ragged(stored, tuple(lengths)) if lengths else stored
 
 
-class Shard:
-    """One TFRecord file that is being written."""
+class TfRecordWriter:
+    """Writes episodes to one TFRecord file."""
 
     def __init__(self, path: Path) -> None:
         """Create the file."""
         self.file: IO[bytes] = path.open("wb")
         self.episodes = self.bytes = 0
 
-    def add(self, columns: Mapping[Feature, Column | None]) -> None:
-        """Write one episode; None is an optional value that it lacks."""
+    def add(self, columns: Mapping[RldsFeature, Column | None]) -> None:
+        """Write one episode; None is a missing optional value."""
         stored: Stored = {}
         for feature, column in columns.items():
             stored |= {} if column is None else feature.encode(column)
@@ -140,20 +143,20 @@ class Shard:
         self.file.close()
 
 
-class Sized(Protocol):
-    """What `dataset_info.json` says of one file."""
+class ShardSize(Protocol):
+    """The size of one file, as `dataset_info.json` has it."""
 
     @property
     def episodes(self) -> int:
-        """Count them."""
+        """Number of episodes."""
 
     @property
     def bytes(self) -> int:
-        """Add up the records, without their framing."""
+        """Size of all records in bytes, without the TFRecord framing."""
 
 
-def info_json(name: str, splits: Mapping[str, Sequence[Sized]], *, version: str, description: str) -> str:
-    """Write `dataset_info.json`."""
+def info_json(name: str, splits: Mapping[str, Sequence[ShardSize]], *, version: str, description: str) -> str:
+    """Return the text of `dataset_info.json`."""
     info = {
         "name": name,
         "version": version,

@@ -1,1 +1,1 @@
-"""A declaration proposed from the data: each claim with its confidence and evidence, and TODO where there is none."""
+"""Draft a declaration from a source's names and numbers, with the evidence for each value."""

@@ -1,4 +1,4 @@
-"""One arm, measured and commanded: what the comparison of both says of mode, frame, rotation and unit."""
+"""One arm, measured and commanded: the comparison shows mode, frame, rotation representation and unit."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -9,21 +9,19 @@ import numpy as np
 from pipelines.inspect.draft import motion, units
 from pipelines.inspect.draft.claims import Claim, todo
 from pipelines.inspect.draft.layout import Segment
-from pipelines.inspect.draft.motion import Fit, How
+from pipelines.inspect.draft.motion import Fit, Relation
 from pipelines.inspect.draft.roles import words
+from pipelines.inspect.draft.rotations import DEGREE, FORMS, MIN_RATIO, NOISE, Hypotheses, compare, read
 from pipelines.inspect.draft.sample import Sample
-from pipelines.inspect.draft.turns import DEGREE, FLOOR, FORMS, RATIO, Readings, read, readings
-from pipelines.inspect.draft.units import Scaled
+from pipelines.inspect.draft.units import UnitDraft
 from schemas.errors import SourceError
 from schemas.source import Array
 
 if TYPE_CHECKING:
     from scipy.spatial.transform import Rotation
 
-PROVEN = (
-    0.05  # error of turns, of their size: below, and RATIO times below that of separate numbers, they are rotations
-)
-WORDS = {  # a form of `turns.py` to the word of a Space and the op that leads there
+PROVEN = 0.05  # relative error of predicted rotations; below it, two triples are a position and a rotation
+WORDS = {  # form in `rotations.py` -> representation of the Space, and the op that converts to it
     "xyz": ("euler_xyz", ""),
     "ZYX": ("euler_xyz", " | permute(2, 1, 0)"),
     "zxy": ("euler_xyz", " | euler_zxy_to_euler"),
@@ -33,8 +31,8 @@ WORDS = {  # a form of `turns.py` to the word of a Space and the op that leads t
     "rows": ("euler_xyz", " | matrix_to_euler"),
     "columns": ("euler_xyz", " | permute(0, 3, 6, 1, 4, 7, 2, 5, 8) | matrix_to_euler"),
 }
-ASK_MODE, NO_MATCH = "delta, absolute or velocity?", "nothing measured to compare with"
-NAMED = {
+ASK_MODE, NO_MATCH = "delta, absolute or velocity?", "no measurement to compare with"
+NAMED = {  # word in a field's name -> form
     "rpy": "xyz",
     "ypr": "ZYX",
     "rotvec": "rotvec",
@@ -42,16 +40,20 @@ NAMED = {
     "xyzw": "quat_xyzw",
     "wxyz": "quat_wxyz",
 }
-LETTERS = {"rollpitchyaw": "xyz", "yawpitchroll": "ZYX", "qxqyqzqw": "quat_xyzw", "qwqxqyqz": "quat_wxyz"}
+LETTERS = {  # last words of the numbers' names, joined -> form
+    "rollpitchyaw": "xyz",
+    "yawpitchroll": "ZYX",
+    "qxqyqzqw": "quat_xyzw",
+    "qwqxqyqz": "quat_wxyz",
+}
 
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """How a rotation is written: the word of the Space, and the op that leads there."""
+    """The representation of a rotation in the Space, and the op that converts to it."""
 
     word: Claim
     op: str = ""
-    code: str | None = None  # of `turns.py`
 
 
 class Arm:
@@ -60,173 +62,185 @@ class Arm:
     def __init__(
         self, sample: Sample, state: Sequence[Segment], action: Sequence[Segment], *, rate: float | None
     ) -> None:
-        """Compare what there is."""
+        """Compare the measured with the commanded segments."""
         self.rate = rate
-        self.position, self.rotation = (_first(state, kind) for kind in ("position", "rotation"))
-        self.place, self.turn = (_first(action, kind) for kind in ("position", "rotation"))
+        self.measured_position, self.measured_rotation = (_first(state, kind) for kind in ("position", "rotation"))
+        self.commanded_position, self.commanded_rotation = (_first(action, kind) for kind in ("position", "rotation"))
         self.columns = {
             segment.expression: segment.columns(sample)
-            for segment in (self.position, self.rotation, self.place, self.turn)
+            for segment in (
+                self.measured_position,
+                self.measured_rotation,
+                self.commanded_position,
+                self.commanded_rotation,
+            )
             if segment
         }
         self.tool_fits: dict[str, Fit] = {}
-        self.readings = self._readings()
-        self.place_fits = self._place_fits()
-        self.turn_fits = self._turn_fits()
+        self.hypotheses = self._hypotheses()
+        self.position_fits = self._position_fits()
+        self.rotation_fits = self._rotation_fits()
 
     def _of(self, segment: Segment | None) -> list[Array]:
         return self.columns[segment.expression] if segment else []
 
-    def _readings(self) -> Readings:
-        if not self.rotation or not self.turn:
-            return Readings({})
-        measured = self._of(self.rotation)
+    def _hypotheses(self) -> Hypotheses:
+        if not self.measured_rotation or not self.commanded_rotation:
+            return Hypotheses({})
+        measured = self._of(self.measured_rotation)
         unit = units.angle(measured)
         factors = [1.0, DEGREE] if unit.unit.is_open else [DEGREE if unit.op else 1.0]
-        return readings(measured, self._of(self.turn), factors=factors if self.rotation.width == 3 else [1.0])
+        return compare(
+            measured, self._of(self.commanded_rotation), factors=factors if self.measured_rotation.width == 3 else [1.0]
+        )
 
     def _rotations(self) -> "Iterator[tuple[str, list[Rotation]]]":
-        """Read the measured rotations in each form that they may have; in the one that is known, if one is."""
-        if not self.rotation:
+        """Convert the measured rotations from each form that their width allows."""
+        if not self.measured_rotation:
             return
-        measured = self._of(self.rotation)
-        factor = DEGREE if self.rotation.width == 3 and units.angle(measured).op else 1.0
-        for code in FORMS.get(self.rotation.width, ()):
+        measured = self._of(self.measured_rotation)
+        factor = DEGREE if self.measured_rotation.width == 3 and units.angle(measured).op else 1.0
+        for code in FORMS.get(self.measured_rotation.width, ()):
             try:
                 yield code, [read(column, code, factor) for column in measured]
             except (SourceError, ValueError):
                 continue
 
-    def _place_fits(self) -> dict[How, Fit]:
-        if not self.position or not self.place:
+    def _position_fits(self) -> dict[Relation, Fit]:
+        if not self.measured_position or not self.commanded_position:
             return {}
-        commands, measured = self._of(self.place), self._of(self.position)
-        found = motion.fits(commands, measured)
-        self.tool_fits = {code: motion.tool_fit(commands, measured, turns) for code, turns in self._rotations()}
+        commands, measured = self._of(self.commanded_position), self._of(self.measured_position)
+        fits = motion.fits(commands, measured)
+        self.tool_fits = {code: motion.tool_fit(commands, measured, turned) for code, turned in self._rotations()}
         if self.tool_fits:
-            found["tool"] = max(self.tool_fits.values(), key=lambda fit: fit.r2)
-        return found
+            fits["tool"] = max(self.tool_fits.values(), key=lambda fit: fit.r2)
+        return fits
 
-    def _turn_fits(self) -> dict[How, Fit]:
-        if not self.rotation or not self.turn or self.turn.width != 3:
+    def _rotation_fits(self) -> dict[Relation, Fit]:
+        if not self.measured_rotation or not self.commanded_rotation or self.commanded_rotation.width != 3:
             return {}
-        commands, found = self._of(self.turn), dict[How, Fit]()
+        commands, fits = self._of(self.commanded_rotation), dict[Relation, Fit]()
         for _, rotations in self._rotations():
-            for how, fit in motion.turn_fits(commands, rotations).items():
-                if how not in found or fit.r2 > found[how].r2:
-                    found[how] = fit
-        if self.rotation.width == 3:
-            found["absolute"] = motion.fits(commands, self._of(self.rotation))["absolute"]
-        return found
+            for relation, fit in motion.rotation_fits(commands, rotations).items():
+                if relation not in fits or fit.r2 > fits[relation].r2:
+                    fits[relation] = fit
+        if self.measured_rotation.width == 3:
+            fits["absolute"] = motion.fits(commands, self._of(self.measured_rotation))["absolute"]
+        return fits
 
     def proof(self) -> Claim | None:
-        """Claim that two triples are a position and a rotation, where the turns follow as rotations and only so."""
-        best = self.readings.best()
-        apart = [error for r, error in self.readings.errors.items() if r.commanded == "difference"]
-        is_shown = self.rotation is not None and self.rotation.form is not None  # no need to tell it from three numbers
-        if not best or best[0].commanded == "difference" or not (apart or is_shown):
+        """Claim that two triples are a position and a rotation, if only that predicts the measured rotations."""
+        best = self.hypotheses.best()
+        separate = [error for h, error in self.hypotheses.errors.items() if h.commanded == "difference"]
+        is_known = self.measured_rotation is not None and self.measured_rotation.form is not None
+        if not best or best[0].commanded == "difference" or not (separate or is_known):
             return None
-        how, _ = motion.best(motion.merged_frames(self.place_fits)) if self.place_fits else (None, "")
-        if best[1] > PROVEN or min(apart, default=np.inf) < RATIO * max(best[1], FLOOR) or how is None:
+        mode, _ = motion.best(motion.merged_frames(self.position_fits)) if self.position_fits else (None, "")
+        if best[1] > PROVEN or min(separate, default=np.inf) < MIN_RATIO * max(best[1], NOISE) or mode is None:
             return None
-        told = f"off by {best[1]:.2g}" + (f"; as three separate numbers by {min(apart):.2g}" if apart else "")
-        return Claim("rotation", "high", f"the measured turns follow from the commanded ones as rotations ({told})")
+        errors = f"error {best[1]:.2g}" + (f"; {min(separate):.2g} as three separate numbers" if separate else "")
+        return Claim("rotation", "high", f"the commanded rotations predict the measured ones ({errors})")
 
     def form(self, segment: Segment, *, is_command: bool) -> Form:
-        """Say how a rotation is written."""
+        """Draft the representation of a rotation."""
         if segment.form == "6d":
-            return Form(todo("two rows or columns of a matrix (6D), for which there is no word: write unknown"))
-        named, turns = named_form(segment), self.readings.told()
+            return Form(todo("two rows or columns of a rotation matrix (6D) are not supported: write unknown"))
+        named, fits = named_form(segment), self.hypotheses.summary()
         which = "commanded" if is_command else "measured"
-        shown = self.readings.decided(which) or (None if is_command else self._shown_by_tool())
-        if named and (shown not in {None, named} or self.readings.refuted(which, named)):
-            return Form(todo(f"its name says {named}, its numbers do not: {turns}"))
-        code = str(shown or named) if shown or named else None
+        proven = self.hypotheses.decided(which) or (None if is_command else self._form_from_tool())
+        if named and (proven not in {None, named} or self.hypotheses.refuted(which, named)):
+            return Form(todo(f"named {named}, but the numbers contradict it: {fits}"))
+        code = str(proven or named) if proven or named else None
         if code not in WORDS:
             return self._open_form(segment, code, which)
-        evidence = f"its name says {code}"
-        if shown:
-            evidence = turns or f"only {code} turns the commands into the motion"
+        evidence = f"named {code}"
+        if proven:
+            evidence = fits or f"only {code} explains the motion by the commands"
         word, op = WORDS[code]
-        return Form(Claim(word, "high" if shown else "medium", evidence), op, code)
+        return Form(Claim(word, "high" if proven else "medium", evidence), op)
 
     def _open_form(self, segment: Segment, code: str | None, which: str) -> Form:
-        """Leave open how a rotation is written, with what speaks for which answer."""
-        told = self.readings.told()
+        """Leave the representation open, with the evidence for each answer."""
+        fits = self.hypotheses.summary()
         if segment.width == 4:
-            return Form(todo(f"quat_xyzw or quat_wxyz? {told}".rstrip()))
+            return Form(todo(f"quat_xyzw or quat_wxyz? {fits}".rstrip()))
         if segment.width == 9:
-            columns = WORDS["columns"][1].removesuffix(WORDS["rows"][1])
-            how = f"euler_xyz, after '{columns}' before the last op if the matrix is stored column by column"
-            return Form(todo(f"{how}. {told}".rstrip()), WORDS["rows"][1])
+            op = WORDS["columns"][1].removesuffix(WORDS["rows"][1])
+            answer = f"euler_xyz; if the matrix is stored column by column, insert '{op}' before the last op below"
+            return Form(todo(f"{answer}; {fits}".rstrip("; ")), WORDS["rows"][1])
         if code:
-            how = "changes of the single angles" if code == "difference" else f"'{code}' in scipy's spelling"
-            return Form(todo(f"{how}, for which there is no word: {told}"))
-        ask = "euler_xyz or rotvec?"
-        if self.readings.refuted(which, "rotvec"):
-            ask = "euler_xyz? No rotation vector, but the same angles about other axes look alike:"
-        return Form(todo(f"{ask} {told}".rstrip()))
+            order = f"the Euler order '{code}' (as in scipy) is"
+            what = "differences of separate angles are" if code == "difference" else order
+            return Form(todo(f"{what} not supported: write unknown; {fits}"))
+        question = "euler_xyz or rotvec?"
+        if self.hypotheses.refuted(which, "rotvec"):
+            question = "euler_xyz? not a rotation vector, but other orders of Euler angles look similar;"
+        return Form(todo(f"{question} {fits}".rstrip("; ")))
 
-    def _shown_by_tool(self) -> str | None:
-        """Read the measured form from commands in the tool's axes, which only the right form turns into the motion."""
-        if not self.place_fits or motion.best(self.place_fits)[0] != "tool":
+    def _form_from_tool(self) -> str | None:
+        """Return the measured form if commands in the tool's axes explain the motion only in this form."""
+        if not self.position_fits or motion.best(self.position_fits)[0] != "tool":
             return None
         ranked = sorted(self.tool_fits, key=lambda code: self.tool_fits[code].r2, reverse=True)
-        left = [1 - self.tool_fits[code].r2 for code in ranked]
-        clear = len(ranked) > 1 and left[1] >= RATIO * max(left[0], 0.01) and left[0] <= 1 - motion.EXPLAINED
-        return ranked[0] if clear else None
+        unexplained = [1 - self.tool_fits[code].r2 for code in ranked]
+        if len(ranked) < 2 or unexplained[0] > 1 - motion.MIN_R2:
+            return None
+        return ranked[0] if unexplained[1] >= MIN_RATIO * max(unexplained[0], 0.01) else None
 
     def modes(self) -> tuple[Claim, Claim]:
-        """Claim the mode of the commanded position and rotation; where they contradict each other, neither."""
-        place = motion.mode_of(self.place_fits) if self.place_fits else todo(f"{ASK_MODE} {NO_MATCH}")
-        turn = self._turn_mode()
-        if not place.is_open and not turn.is_open and place.value != turn.value:
-            both = f"position: {place.evidence}; rotation: {turn.evidence}"
+        """Claim the modes of the commanded position and rotation; leaves both open if they differ."""
+        position = motion.claim_mode(self.position_fits) if self.position_fits else todo(f"{ASK_MODE} {NO_MATCH}")
+        rotation = self._rotation_mode()
+        if not position.is_open and not rotation.is_open and position.value != rotation.value:
+            both = f"position: {position.evidence}; rotation: {rotation.evidence}"
             return todo(both), todo(both)
-        return place, turn
+        return position, rotation
 
-    def _turn_mode(self) -> Claim:
-        if mode := self.readings.decided("mode"):
-            return Claim(str(mode), "high", self.readings.told())
-        if "absolute" in self.turn_fits:
-            return motion.mode_of(self.turn_fits)
-        return todo(f"{ASK_MODE} {self.readings.told() or NO_MATCH}")
+    def _rotation_mode(self) -> Claim:
+        if mode := self.hypotheses.decided("mode"):
+            return Claim(str(mode), "high", self.hypotheses.summary())
+        if "absolute" in self.rotation_fits:
+            return motion.claim_mode(self.rotation_fits)
+        return todo(f"{ASK_MODE} {self.hypotheses.summary() or NO_MATCH}")
 
     def frame(self) -> Claim:
-        """Claim that commands are in the tool's axes; which fixed ones they are in otherwise, no number tells."""
-        found = {self.readings.decided("how")} & {"delta", "tool"}
-        deltas: dict[How, Fit] = {how: fit for how, fit in self.place_fits.items() if how != "absolute"}
-        how, told = motion.best(deltas) if len(deltas) > 1 else (None, "")
-        found |= {how} if how else set()
-        told = "; ".join(filter(None, (told, self.readings.told())))
-        if found == {"tool"}:
-            return Claim("tool", "high", f"in the axes of the tool: {told}")
-        if found == {"delta"}:
-            return todo(f"base or world, whichever the state is in; not the tool's: {told}")
-        return todo(f"base, tool or world? {told}".rstrip("? ") + "?" * (not told))
+        """Claim that commands are in the tool's axes; otherwise open, since numbers do not show base or world."""
+        relations = {self.hypotheses.decided("relation")} & {"delta", "tool"}
+        deltas: dict[Relation, Fit] = {name: fit for name, fit in self.position_fits.items() if name != "absolute"}
+        relation, figures = motion.best(deltas) if len(deltas) > 1 else (None, "")
+        relations |= {relation} if relation else set()
+        evidence = "; ".join(filter(None, (figures, self.hypotheses.summary())))
+        if relations == {"tool"}:
+            return Claim("tool", "high", f"in the axes of the tool: {evidence}")
+        if relations == {"delta"}:
+            return todo(f"base or world, the same as the state; not the tool: {evidence}")
+        return todo(f"base, tool or world? {evidence}".rstrip())
 
-    def place_unit(self, known: Scaled | None) -> tuple[Scaled, Claim]:
-        """Tell the unit and mode of commanded positions; `known` is the unit of the measured ones."""
+    def position_unit(self, known: UnitDraft | None) -> tuple[UnitDraft, Claim]:
+        """Draft the unit and mode of commanded positions; `known` is the unit of the measured ones."""
         mode, _ = self.modes()
         if mode.value == "absolute":
-            return units.length(self._of(self.place)), mode
-        return self._unit(mode, known, self.place_fits, small=units.MILLI)
+            return units.length(self._of(self.commanded_position)), mode
+        return self._unit(mode, known, self.position_fits, small=units.MILLI)
 
-    def turn_unit(self, known: Scaled | None) -> tuple[Scaled, Claim]:
-        """Tell the unit and mode of commanded angles."""
+    def rotation_unit(self, known: UnitDraft | None) -> tuple[UnitDraft, Claim]:
+        """Draft the unit and mode of commanded angles; `known` is the unit of the measured ones."""
         _, mode = self.modes()
         if mode.value == "absolute":
-            return units.angle(self._of(self.turn)), mode
-        is_quaternion = self.rotation is not None and self.rotation.width != 3
-        radians = Scaled(Claim("rad", "high", "turns are measured")) if is_quaternion else known
-        return self._unit(mode, radians, self.turn_fits, small=units.DEGREE)
+            return units.angle(self._of(self.commanded_rotation)), mode
+        is_quaternion = self.measured_rotation is not None and self.measured_rotation.width != 3
+        radians = UnitDraft(Claim("rad", "high", "rotations are in radians")) if is_quaternion else known
+        return self._unit(mode, radians, self.rotation_fits, small=units.DEGREE)
 
-    def _unit(self, mode: Claim, known: Scaled | None, found: dict[How, Fit], *, small: float) -> tuple[Scaled, Claim]:
-        if mode.is_open or not known or not found:
-            return Scaled(todo(f"m, rad or controller? {NO_MATCH}")), mode
-        fit = max((fit for how, fit in found.items() if how != "absolute"), key=lambda fit: fit.r2)
-        in_radians = small == units.DEGREE  # turns are always compared in radians
-        return units.compared(fit, Scaled(known.unit) if in_radians else known, mode, small=small, rate=self.rate)
+    def _unit(
+        self, mode: Claim, known: UnitDraft | None, fits: dict[Relation, Fit], *, small: float
+    ) -> tuple[UnitDraft, Claim]:
+        if mode.is_open or not known or not fits:
+            return UnitDraft(todo(f"m, rad or controller? {NO_MATCH}")), mode
+        fit = max((fit for relation, fit in fits.items() if relation != "absolute"), key=lambda fit: fit.r2)
+        if small == units.DEGREE:  # rotations are compared in radians, whatever their unit
+            known = UnitDraft(known.unit)
+        return units.unit_of_deltas(fit, known, mode, small=small, rate=self.rate)
 
 
 def _first(segments: Sequence[Segment], kind: str) -> Segment | None:
@@ -234,11 +248,11 @@ def _first(segments: Sequence[Segment], kind: str) -> Segment | None:
 
 
 def named_form(segment: Segment) -> str | None:
-    """Read from names how a rotation is written."""
+    """Return the form that the names of a rotation or of its numbers state; None if they state none."""
     letters = "".join(word for name in segment.names for word in words(name)[-1:])
     if letters in LETTERS:
         return LETTERS[letters]
-    told = words(segment.path)
-    joined = "".join(told)
-    found = next((code for word, code in NAMED.items() if word in told or (len(word) > 4 and word in joined)), None)
-    return found if found is None or (found in FORMS.get(segment.width, ())) else None
+    path = words(segment.path)
+    joined = "".join(path)
+    code = next((code for word, code in NAMED.items() if word in path or (len(word) > 4 and word in joined)), None)
+    return code if code in FORMS.get(segment.width, ()) else None

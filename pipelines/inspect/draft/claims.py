@@ -1,4 +1,4 @@
-"""What a draft says about one thing: a word, how sure it is, and why."""
+"""A claim: one value of a drafted declaration, with its confidence and evidence."""
 
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
@@ -10,7 +10,7 @@ Confidence: TypeAlias = Literal["high", "medium", "low", "none"]
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """A word of the declaration with its evidence; of what is not known, `TODO` and what speaks for which answer."""
+    """One value of the declaration; an open one is `TODO`, and its evidence says what speaks for which answer."""
 
     value: str
     confidence: Confidence
@@ -18,18 +18,18 @@ class Claim:
 
     @property
     def is_open(self) -> bool:
-        """Say whether somebody must still decide."""
+        """Whether the user must decide."""
         return TODO in self.value
 
     def to_json(self) -> dict[str, Any]:
-        """Give its fields."""
+        """Return value, confidence and evidence."""
         return {name: getattr(self, name) for name in self.__slots__}
 
     def __str__(self) -> str:
-        """Give the comment that stands behind the line."""
+        """Return the comment at the end of the line, such as `high: the name contains 'wrist'`."""
         return f"{TODO if self.is_open else self.confidence}: {self.evidence}"
 
 
 def todo(evidence: str, value: str = TODO) -> Claim:
-    """Leave something to a person."""
+    """Return an open claim, which the user must decide."""
     return Claim(value, "none", evidence)

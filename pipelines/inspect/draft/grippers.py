@@ -1,4 +1,4 @@
-"""Which way a gripper is open, and what brings its numbers to 0 and 1."""
+"""The range of a gripper's numbers, and which end of it is open."""
 
 from collections.abc import Sequence
 
@@ -11,69 +11,72 @@ from schemas.source import Array
 
 CLOSED = {"closed", "close", "closedness", "closing", "closure"}
 OPEN = {"open", "opened", "opening", "openness", "width", "aperture"}
-SCALES = (255.0, 100.0, 1000.0)  # ends of the ranges that grippers are commanded in
-ABOUT = 0.15  # how far from 0 and 1 a measured gripper may end
-END = 0.02  # of the range: how near to an end counts as the end
-ALIKE = 0.7  # correlation of a command with what it does
-DELAYS = range(11)  # steps that a gripper takes to answer
-STAYS = 0.05  # share of zeros between -1 and 1 that makes zero a third command: to stay
+SCALES = (255.0, 100.0, 1000.0)  # upper ends of ranges that start at 0
+OVERSHOOT = 0.15  # how far the range of a measured gripper may differ from 0 and 1
+TOLERANCE = 0.02  # distance to an end that counts as the end, relative to the range
+MIN_CORRELATION = 0.7  # between a command and its measurement
+DELAYS = range(11)  # steps between a command and its measurement
+STAY_SHARE = 0.05  # share of zeros between -1 and 1 from which on zero is a command of its own
 
 
-def ranged(columns: Sequence[Array]) -> tuple[str, Claim]:
-    """Give the ops that map the numbers [T, 1] to 0 and 1, without inverting them; with `TODO` where they are open."""
+def range_op(columns: Sequence[Array]) -> tuple[str, Claim]:
+    """Return the ops that map the numbers [T, 1] to 0..1, with `TODO` where they are open.
+
+    The ops never invert the numbers.
+    """
     values = np.concatenate(columns) if columns else np.zeros((0, 1))
     values = values[np.isfinite(values)]
     if not len(values) or np.ptp(values) == 0:
-        at = f" at {values[0]:.4g}" if len(values) else ""
-        return _open(f"its range: it never moves{at}")
+        always = f" (always {values[0]:.4g})" if len(values) else ""
+        return _open_range(f"the gripper's full range; it never moves{always}")
     low, high = float(values.min()), float(values.max())
-    told = f"from {low:.4g} to {high:.4g}"
-    if abs(low + 1) <= END and abs(high - 1) <= END:
-        return _signed(values, told)
-    op = _op(low, high)
+    evidence = f"values from {low:.4g} to {high:.4g}"
+    if abs(low + 1) <= TOLERANCE and abs(high - 1) <= TOLERANCE:
+        return _signed_range(values, evidence)
+    op = _unsigned_op(low, high)
     if op is None:
-        return _open(f"its full range; seen {told}")
-    return op, Claim("", "high" if not op else "medium", told)
+        return _open_range(f"the gripper's full range; {evidence}")
+    return op, Claim("", "high" if not op else "medium", evidence)
 
 
-def _op(low: float, high: float) -> str | None:
-    if abs(low) <= END and abs(high - 1) <= END:
+def _unsigned_op(low: float, high: float) -> str | None:
+    if abs(low) <= TOLERANCE and abs(high - 1) <= TOLERANCE:
         return ""
     for scale in SCALES:
-        if abs(low) <= END * scale and abs(high / scale - 1) <= END / 10:
+        if abs(low) <= TOLERANCE * scale and abs(high / scale - 1) <= TOLERANCE / 10:
             return f" | scale(1/{scale:g})"
-    return " | clip(0, 1)" if -ABOUT <= low <= ABOUT and 1 - ABOUT <= high <= 1 + ABOUT else None
+    is_near = -OVERSHOOT <= low <= OVERSHOOT and 1 - OVERSHOOT <= high <= 1 + OVERSHOOT
+    return " | clip(0, 1)" if is_near else None
 
 
-def _signed(values: Array, told: str) -> tuple[str, Claim]:
-    if len(np.unique(values)) == 3 and (np.abs(values) < END).mean() > STAYS:
-        ask = "is 0 to stay (rel2abs_gripper) or half open (shift(1) | scale(1/2))?"
-        return f" | {TODO}", todo(f"{ask} {told} in three values", f" | {TODO}")
-    return " | shift(1) | scale(1/2)", Claim("", "high", told)
+def _signed_range(values: Array, evidence: str) -> tuple[str, Claim]:
+    if len(np.unique(values)) == 3 and (np.abs(values) < TOLERANCE).mean() > STAY_SHARE:
+        question = "does 0 mean stay (rel2abs_gripper) or half open (shift(1) | scale(1/2))?"
+        return f" | {TODO}", todo(f"{question} three different {evidence}", f" | {TODO}")
+    return " | shift(1) | scale(1/2)", Claim("", "high", evidence)
 
 
-def _open(evidence: str) -> tuple[str, Claim]:
+def _open_range(evidence: str) -> tuple[str, Claim]:
     op = f" | scale(1/{TODO}) | clip(0, 1)"
     return op, todo(evidence, op)
 
 
-def named_sense(path: str) -> Claim | None:
-    """Read from a name which end of the range is open: `open` or `closed` at the high end."""
-    told = words(path)
+def sense_from_name(path: str) -> Claim | None:
+    """Claim from a name whether the high end of the range is `open` or `closed`; None if the name has both or none."""
+    name = {*words(path)}
     for marks, sense in ((CLOSED, "closed"), (OPEN, "open")):
-        if found := marks & {*told}:
-            other = (OPEN if sense == "closed" else CLOSED) & {*told}
-            return None if other else Claim(sense, "high", f"its name says '{min(found)}'")
+        if matches := marks & name:
+            contradiction = (OPEN if sense == "closed" else CLOSED) & name
+            return None if contradiction else Claim(sense, "high", f"the name contains '{min(matches)}'")
     return None
 
 
-def alike(commands: Sequence[Array], measured: Sequence[Array]) -> float:
-    """Correlate commands with what is measured up to ten steps later; the strongest value counts."""
-    found = [_correlation(commands, measured, delay) for delay in DELAYS]
-    return max(found, key=abs)
+def correlation(commands: Sequence[Array], measured: Sequence[Array]) -> float:
+    """Return the strongest correlation of commands with measurements up to ten steps later."""
+    return max((_delayed_correlation(commands, measured, delay) for delay in DELAYS), key=abs)
 
 
-def _correlation(commands: Sequence[Array], measured: Sequence[Array], delay: int) -> float:
+def _delayed_correlation(commands: Sequence[Array], measured: Sequence[Array], delay: int) -> float:
     pairs = [
         (command[: max(len(seen) - delay, 0), 0], seen[delay:, 0][: len(command)])
         for command, seen in zip(commands, measured, strict=True)
@@ -85,11 +88,10 @@ def _correlation(commands: Sequence[Array], measured: Sequence[Array], delay: in
     return float(np.corrcoef(x[fine], y[fine])[0, 1])
 
 
-def follows(sense: Claim, correlation: float, other: str) -> Claim | None:
-    """Carry a known sense over to the other of command and measurement."""
-    if abs(correlation) < ALIKE:
+def carried_sense(sense: Claim, strength: float, other: str) -> Claim | None:
+    """Carry the sense of a command over to its measurement, or back; `strength` is their correlation."""
+    if abs(strength) < MIN_CORRELATION:
         return None
-    same = correlation > 0
     flipped = {"open": "closed", "closed": "open"}[sense.value]
-    how = f"correlation {correlation:.2f} with {other}, of which {sense.evidence}"
-    return Claim(sense.value if same else flipped, "high" if abs(correlation) > 0.9 else "medium", how)
+    evidence = f"correlates by {strength:.2f} with {other}: {sense.evidence}"
+    return Claim(sense.value if strength > 0 else flipped, "high" if abs(strength) > 0.9 else "medium", evidence)

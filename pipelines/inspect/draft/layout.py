@@ -1,4 +1,4 @@
-"""What one vector holds, cut into segments: by the names of its numbers, its own name, and what only rotations do."""
+"""Split a vector into segments by the names of its numbers, by its own name, and by properties of rotations."""
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -9,74 +9,74 @@ from typing import cast
 import numpy as np
 
 from pipelines.inspect.draft.claims import Claim, todo
-from pipelines.inspect.draft.known import Controller, controller
+from pipelines.inspect.draft.controllers import Controller, controller
 from pipelines.inspect.draft.roles import GRIPPER, JOINT, Content, content, role, side, words
+from pipelines.inspect.draft.rotations import rotation_form
 from pipelines.inspect.draft.sample import Sample
-from pipelines.inspect.draft.turns import form_at
 from schemas.source import Array, Field
 
-WIDTHS = {"quaternion": 4, "matrix": 9}
+FORM_WIDTHS = {"quaternion": 4, "matrix": 9}
 ANGLES = {"roll", "pitch", "yaw", "rx", "ry", "rz", "qx", "qy", "qz", "qw", "rot", "euler", "axis"}
-WHOLE: Mapping[Content, Sequence[int]] = {"position": (3,), "rotation": (3, 4, 6, 9), "gripper": (1, 2)}
-ARM = (6, 8)  # numbers of a single arm without names: three of place, three of turn, perhaps a gripper
-ENDS = 0.1  # of its range: a gripper spends most of its time that near to one of its ends
-AT_ENDS = 0.7
+COMPLETE: Mapping[Content, Sequence[int]] = {"position": (3,), "rotation": (3, 4, 6, 9), "gripper": (1, 2)}
+ARM_WIDTHS = (6, 8)  # smallest and largest vector of one arm: position, rotation of three, perhaps a gripper
+END = 0.1  # part of the range that counts as its end
+AT_ENDS = 0.7  # share of the values at the ends, from which on a number may be a gripper
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Segment:
-    """Some neighbouring numbers of a field that mean one thing; `guess` is what they may be where `kind` is open."""
+    """Consecutive numbers of a field with one meaning; `guess` is the likely meaning if `kind` is open."""
 
     path: str
     start: int
     stop: int
-    is_all: bool  # of the field's numbers
+    is_all: bool  # whether the segment is the whole field
     kind: Claim
     guess: Content
-    side: str = ""
-    form: str | None = None  # quaternion, matrix, 6d: of rotations that show it
-    names: tuple[str, ...] = ()  # of the numbers, where the source tells
-    controller: Controller | None = None  # that takes these numbers, where the source names one
+    side: str = ""  # the arm, such as left; empty if there is only one
+    form: str | None = None  # quaternion, matrix or 6d, if the numbers prove it
+    names: tuple[str, ...] = ()  # names of the numbers in the source
+    controller: Controller | None = None  # the controller that the source describes
 
     @property
     def width(self) -> int:
-        """Count the numbers."""
+        """Number of columns."""
         return self.stop - self.start
 
     @property
     def expression(self) -> str:
-        """Write where they are."""
+        """Expression of the declaration that reads the segment."""
         return self.path if self.is_all else f"{self.path}[{self.start}:{self.stop}]"
 
     def columns(self, sample: Sample) -> list[Array]:
-        """Take them from the episodes."""
+        """Return the segment's numbers, one array [T, width] per episode."""
         return sample.columns(self.path, self.start, self.stop)
 
-    def known(self, kind: Claim) -> "Segment":
-        """Replace the claim of what they are."""
+    def with_kind(self, kind: Claim) -> "Segment":
+        """Return the segment with another claim about its kind."""
         return replace(self, kind=kind)
 
 
 def segments(sample: Sample, path: str) -> list[Segment]:
-    """Cut a field into segments."""
+    """Split a field into segments."""
     columns = sample.columns(path)
     if not columns:
         return []
     values = np.concatenate(columns)
     width = values.shape[1]
-    known = controller(sample) if role(sample.fields[path]) == "action" else None
-    if known and (each := known.arm_width(width)):
-        return list(_of_controller(path, width, each=each, known=known))
+    described = controller(sample) if role(sample.fields[path]) == "action" else None
+    if described and (arm_width := described.arm_width(width)):
+        return list(_of_controller(path, width, arm_width=arm_width, controller=described))
     names = dimension_names(sample.fields[path], width)
-    told = content(path, width)
+    named = content(path, width)
     if names:
         cuts = list(_by_names(names))
-    elif told in {"unknown", "pose"}:
-        cuts = list(_by_numbers(values, told, path))
-    elif told == "joint":
+    elif named in {"unknown", "pose"}:
+        cuts = list(_by_numbers(values, named, path))
+    elif named == "joint":
         cuts = [(0, width, *_joints(values, path))]
     else:
-        cuts = [(0, width, told, _named(told, path))]
+        cuts = [(0, width, named, _named(named, path))]
     return [
         Segment(
             path=path,
@@ -86,55 +86,53 @@ def segments(sample: Sample, path: str) -> list[Segment]:
             kind=kind,
             guess=guess,
             side=side(path) or (side("_".join(names[start:stop])) if names else ""),
-            form=form_at(values[:, start:stop]) if guess == "rotation" else None,
+            form=rotation_form(values[:, start:stop]) if guess == "rotation" else None,
             names=names[start:stop],
         )
         for start, stop, guess, kind in cuts
     ]
 
 
-def _of_controller(path: str, width: int, *, each: int, known: Controller) -> Iterator[Segment]:
-    """Cut an action as a known controller takes it."""
-    for start in range(0, width, each):
-        for first, end, kind in ((0, 3, "position"), (3, 6, "rotation"), (6, each, "gripper")):
+def _of_controller(path: str, width: int, *, arm_width: int, controller: Controller) -> Iterator[Segment]:
+    """Split an action into the segments that the controller defines."""
+    for start in range(0, width, arm_width):
+        for first, end, kind in ((0, 3, "position"), (3, 6, "rotation"), (6, arm_width, "gripper")):
             if first < end:
                 yield Segment(
                     path=path,
                     start=start + first,
                     stop=start + end,
                     is_all=False,
-                    kind=known.claim(kind),
+                    kind=controller.claim(kind),
                     guess=cast("Content", kind),
-                    side=f"arm{start // each}" if width > each else "",
-                    controller=known,
+                    side=f"arm{start // arm_width}" if width > arm_width else "",
+                    controller=controller,
                 )
 
 
-Cut = tuple[int, int, Content, Claim]
+Cut = tuple[int, int, Content, Claim]  # start, stop, guess, kind
 
 
 def dimension_names(field: Field, width: int) -> tuple[str, ...]:
-    """Take the names of a vector's numbers from what the source says of it, if it names each one.
+    """Return the names of a vector's numbers, if the source's description of the field lists all of them.
 
     >>> dimension_names(Field(path="a", kind="number", doc="x, y, z"), 3)
     ('x', 'y', 'z')
     """
-    named = [name.strip(" '\"[]()") for name in re.split(r"[,;\n]", field.doc)]
-    fits = (
-        len(named) == width > 1 and len(set(named)) == width and all(re.fullmatch(r"[\w./ -]{1,60}", n) for n in named)
-    )
-    return tuple(named) if fits else ()
+    names = [name.strip(" '\"[]()") for name in re.split(r"[,;\n]", field.doc)]
+    is_complete = len(names) == width > 1 and len(set(names)) == width
+    return tuple(names) if is_complete and all(re.fullmatch(r"[\w./ -]{1,60}", name) for name in names) else ()
 
 
 def _by_names(names: Sequence[str]) -> Iterator[Cut]:
-    """Cut where the names change their meaning; a position or rotation that is not whole is none."""
+    """Split where the names change their meaning; an incomplete position or rotation is unknown."""
     has_joints = any(_kind_of(name) == "joint" for name in names)
     kinds = [(_kind_of(name, has_joints=has_joints), side(name)) for name in names]
     start = 0
     for (kind, _), run in groupby(kinds):
         stop = start + len(list(run))
-        listed = f"the source calls them {', '.join(names[start:stop])}"
-        guess: Content = kind if stop - start in WHOLE.get(kind, range(1, len(names) + 1)) else "unknown"
+        listed = f"named {', '.join(names[start:stop])} in the source"
+        guess: Content = kind if stop - start in COMPLETE.get(kind, range(1, len(names) + 1)) else "unknown"
         if guess == "unknown":
             yield start, stop, guess, todo(f"position, rotation, gripper, joint, base or other? {listed}")
         else:
@@ -143,14 +141,17 @@ def _by_names(names: Sequence[str]) -> Iterator[Cut]:
 
 
 def _kind_of(name: str, *, has_joints: bool = False) -> Content:
-    """Read a number's name; beside joints, what turns a wrist is one. `motor_3` says nothing: converters write it."""
-    told = words(name)
+    """Return what a number is by its name; `wrist` is a joint if there are other joints.
+
+    `motor_3` says nothing: converters use such names for any number.
+    """
+    parts = {*words(name)}
     last = name.lower().replace("_", ".").split(".")[-1]
-    if {*told} & GRIPPER:
+    if parts & GRIPPER:
         return "gripper"
     if (
-        {*told} & (JOINT - {"motor", "motors"})
-        or (has_joints and "wrist" in told)
+        parts & (JOINT - {"motor", "motors"})
+        or (has_joints and "wrist" in parts)
         or re.fullmatch(r"j(oint)?_?\d+", name.lower())
     ):
         return "joint"
@@ -159,63 +160,66 @@ def _kind_of(name: str, *, has_joints: bool = False) -> Content:
     return "position" if last in {"x", "y", "z"} else "unknown"
 
 
-def _named(told: Content, path: str) -> Claim:
-    return Claim(told, "high", f"its name, {path.rpartition('.')[2]}")
+def _named(kind: Content, path: str) -> Claim:
+    return Claim(kind, "high", f"the field is named {path.rpartition('.')[2]}")
 
 
 def _joints(values: Array, path: str) -> tuple[Content, Claim]:
-    """Take joints by their name, unless the last of them moves in another range: a gripper may be among them."""
+    """Claim joints by their name, unless there are many or the last one may be a gripper."""
     width, spread = values.shape[1], np.ptp(values, axis=0)
     odd = (
         width > 1 and spread[:-1].max() > 0 and (_is_two_valued(values[:, -1]) or spread[-1] < 0.1 * np.median(spread))
     )
     if width > 8 or odd:
-        return "joint", todo(f"joint? {width} numbers: perhaps several arms, or a gripper among them: cut it up then")
+        return "joint", todo(f"joint? the {width} numbers may include a gripper or several arms; if so, split them")
     return "joint", _named("joint", path)
 
 
-def _by_numbers(values: Array, told: Content, path: str) -> Iterator[Cut]:
-    """Look for rotations that show themselves, and take what lies before and behind them as a pose does."""
+def _by_numbers(values: Array, named: Content, path: str) -> Iterator[Cut]:
+    """Split around a rotation that the numbers prove: a position before it, perhaps a gripper after it.
+
+    Without one, a vector of an arm's width is split in the same way, but its kinds are left open unless it is named as
+    a pose.
+    """
     width = values.shape[1]
-    place, found = next(
+    start, form = next(
         (
             (i, form)
-            for form, n in WIDTHS.items()
+            for form, n in FORM_WIDTHS.items()
             for i in range(width - n + 1)
-            if form_at(values[:, i : i + n]) == form
+            if rotation_form(values[:, i : i + n]) == form
         ),
         (None, None),
     )
-    if place is not None and found is not None and place in {0, 3}:
-        end = place + WIDTHS[found]
-        shown = "their length is always 1" if found == "quaternion" else "they are always a rotation matrix"
-        before = Claim("position", "high", f"three numbers before a {found}")
-        if place == 3:
-            yield 0, 3, "position", before
-        yield place, end, "rotation", Claim("rotation", "high", f"{shown}: a {found}")
-        yield from _rest(values, end)
-    elif ARM[0] <= width <= ARM[1]:
-        is_pose = told == "pose"
-        ask = "if the vector is x y z, a rotation of three and a gripper; or joint? nothing tells"
-        yield 0, 3, "position", _named("position", path) if is_pose else todo(f"position {ask}")
-        yield 3, 6, "rotation", _named("rotation", path) if is_pose else todo(f"rotation {ask}")
+    if start is not None and form is not None and start in {0, 3}:
+        stop = start + FORM_WIDTHS[form]
+        proof = "always of length 1: a quaternion" if form == "quaternion" else "always a rotation matrix"
+        if start == 3:
+            yield 0, 3, "position", Claim("position", "high", f"three numbers before a {form}")
+        yield start, stop, "rotation", Claim("rotation", "high", proof)
+        yield from _rest(values, stop)
+    elif ARM_WIDTHS[0] <= width <= ARM_WIDTHS[1]:
+        is_pose = named == "pose"
+        question = "if the vector is x, y, z, a rotation of three and a gripper; or joint? the numbers fit both"
+        yield 0, 3, "position", _named("position", path) if is_pose else todo(f"position {question}")
+        yield 3, 6, "rotation", _named("rotation", path) if is_pose else todo(f"rotation {question}")
         yield from _rest(values, 6)
     else:
-        yield 0, width, "unknown", todo("position, rotation, gripper, joint, base or other? cut it up as it needs")
+        yield 0, width, "unknown", todo("position, rotation, gripper, joint, base or other? split it if it has several")
 
 
 def _rest(values: Array, start: int) -> Iterator[Cut]:
     width = values.shape[1]
     if start < width:
-        ends = (
-            " (it goes from end to end, as grippers do)" if width - start == 1 and _is_two_valued(values[:, -1]) else ""
-        )
-        yield start, width, "gripper" if width - start == 1 else "unknown", todo(f"gripper or other?{ends}")
+        is_single = width - start == 1
+        is_like_gripper = is_single and _is_two_valued(values[:, -1])
+        hint = " mostly at the ends of its range, as grippers are" if is_like_gripper else ""
+        yield start, width, "gripper" if is_single else "unknown", todo(f"gripper or other?{hint}")
 
 
 def _is_two_valued(column: Array) -> bool:
     low, high = column.min(), column.max()
     if low == high:
         return False
-    near = np.minimum(column - low, high - column) <= ENDS * (high - low)
+    near = np.minimum(column - low, high - column) <= END * (high - low)
     return bool(near.mean() >= AT_ENDS)

@@ -1,8 +1,8 @@
-"""How a vector of commands relates to a measured one: a change of it, or where it shall go. Only numbers are compared.
+"""How a vector of commands relates to a measured vector: as a change of it, or as its target.
 
-Commands a[t] are fitted to the measured s with one factor, at the few delays that controllers have:
+Commands a[t] are fitted to measurements s[t] with one factor, at the few delays that controllers have:
 
-    delta     s[t+k+1] - s[t+k] = gain * a[t]         in the axes of s, or turned by the measured rotation (tool)
+    delta     s[t+k+1] - s[t+k] = gain * a[t]         in the axes of s, or in those of the tool (tool)
     absolute  s[t+k]            = gain * a[t] + c
 """
 
@@ -18,49 +18,52 @@ from schemas.source import Array
 if TYPE_CHECKING:
     from scipy.spatial.transform import Rotation
 
-How: TypeAlias = Literal["delta", "tool", "absolute"]
+Relation: TypeAlias = Literal["delta", "tool", "absolute"]
 
-DELAYS = range(4)  # steps; slower answers tell too little
-STILL = 1e-3  # of the largest motion: what moves by less does not move
-FEWEST = 30  # moving transitions: below, any fit may be chance
-EXPLAINED = 0.5  # R2 of a claim; Bridge's commanded deltas reach 0.7, unrelated vectors 0.1 to 0.3
-CLEARER = 0.5  # of the runner-up's unexplained part, at most, may stay unexplained
+DELAYS = range(4)  # steps between a command and the motion
+STILL = 1e-3  # smaller motions, relative to the largest one, do not count as moving
+MIN_MOVING = 30  # moving steps; a fit to fewer may be chance
+MIN_R2 = 0.5  # required for a claim; Bridge's commanded deltas reach 0.7, unrelated vectors 0.1 to 0.3
+MAX_UNEXPLAINED = 0.5  # required for a claim: unexplained part of the best fit, relative to the second best
 
 
 @dataclass(frozen=True, slots=True)
 class Fit:
-    """How much of the measured motion one reading of the commands explains, and the factor it takes."""
+    """How much of the measured motion a relation explains, and with which factor."""
 
     r2: float
     gain: float
-    moving: int  # transitions
+    moving: int  # moving steps
 
 
 NOTHING = Fit(-np.inf, np.nan, 0)
 
 
-def fits(commands: Sequence[Array], measured: Sequence[Array]) -> dict[How, Fit]:
-    """Fit commands [T, k] of each episode as deltas and as targets of what was measured [T, k]."""
+def fits(commands: Sequence[Array], measured: Sequence[Array]) -> dict[Relation, Fit]:
+    """Fit the commands [T, k] of each episode as deltas and as targets of the measurements [T, k]."""
     steps = [np.diff(seen, axis=0) for seen in measured]
     return {"delta": _best(commands, steps), "absolute": _best(commands, measured, is_centred=True)}
 
 
 def tool_fit(commands: Sequence[Array], positions: Sequence[Array], rotations: "Sequence[Rotation]") -> Fit:
-    """Fit commands as changes of position that are told in the axes of the moving tool."""
+    """Fit commands as changes of position in the axes of the tool."""
     turned = [turn[: len(c)].apply(c[: len(turn)]) for c, turn in zip(commands, rotations, strict=True)]
     return _best(turned, [np.diff(seen, axis=0) for seen in positions])
 
 
-def turn_fits(commands: Sequence[Array], rotations: "Sequence[Rotation]") -> dict[How, Fit]:
-    """Fit commands [T, 3] as turns from step to step, in fixed axes or those of the tool; small ones look alike."""
+def rotation_fits(commands: Sequence[Array], rotations: "Sequence[Rotation]") -> dict[Relation, Fit]:
+    """Fit commands [T, 3] as rotation vectors from step to step, in fixed axes and in those of the tool.
+
+    Small Euler angles fit as well as rotation vectors.
+    """
     fixed = [(turn[1:] * turn[:-1].inv()).as_rotvec() for turn in rotations]
     tool = [(turn[:-1].inv() * turn[1:]).as_rotvec() for turn in rotations]
     return {"delta": _best(commands, fixed), "tool": _best(commands, tool)}
 
 
 def _best(commands: Sequence[Array], targets: Sequence[Array], *, is_centred: bool = False) -> Fit:
-    tries = (_fit(commands, targets, delay=delay, is_centred=is_centred) for delay in DELAYS)
-    return max(tries, key=lambda fit: fit.r2)
+    delayed = (_fit(commands, targets, delay=delay, is_centred=is_centred) for delay in DELAYS)
+    return max(delayed, key=lambda fit: fit.r2)
 
 
 def _fit(commands: Sequence[Array], targets: Sequence[Array], *, delay: int, is_centred: bool) -> Fit:
@@ -80,32 +83,34 @@ def _fit(commands: Sequence[Array], targets: Sequence[Array], *, delay: int, is_
     return Fit(1 - unexplained, gain, int((size > STILL * size.max()).sum()))
 
 
-def best(found: Mapping[How, Fit]) -> tuple[How | None, str]:
-    """Say which reading explains the motion so much better than the others that it can be claimed; and the figures."""
-    told = ", ".join(f"{how} R2 {fit.r2:.2f} (factor {fit.gain:.4g})" for how, fit in found.items() if fit.moving)
-    ranked = sorted(found, key=lambda how: found[how].r2, reverse=True)
-    if not ranked or found[ranked[0]].moving < FEWEST:
-        return None, f"too few moving steps to compare ({told or 'none'})"
-    first = found[ranked[0]]
-    others = max([found[how].r2 for how in ranked[1:]], default=-np.inf)
-    clear = first.r2 >= EXPLAINED and 1 - first.r2 <= CLEARER * (1 - max(others, 0.0)) and first.gain > 0
-    return (ranked[0] if clear else None), told
+def best(fitted: Mapping[Relation, Fit]) -> tuple[Relation | None, str]:
+    """Return the relation that explains the motion clearly better than the others, or None; and all figures."""
+    figures = ", ".join(
+        f"{relation} R2 {fit.r2:.2f} (factor {fit.gain:.4g})" for relation, fit in fitted.items() if fit.moving
+    )
+    ranked = sorted(fitted, key=lambda relation: fitted[relation].r2, reverse=True)
+    if not ranked or fitted[ranked[0]].moving < MIN_MOVING:
+        return None, f"too few moving steps to compare ({figures or 'none'})"
+    first = fitted[ranked[0]]
+    others = max([fitted[relation].r2 for relation in ranked[1:]], default=-np.inf)
+    is_clear = first.r2 >= MIN_R2 and 1 - first.r2 <= MAX_UNEXPLAINED * (1 - max(others, 0.0)) and first.gain > 0
+    return (ranked[0] if is_clear else None), figures
 
 
-def merged_frames(found: Mapping[How, Fit]) -> dict[How, Fit]:
-    """Take base and tool deltas as one reading, for the question whether they are deltas at all."""
-    deltas = [found[how] for how in ("delta", "tool") if how in found]
-    return {"delta": max(deltas, key=lambda fit: fit.r2), "absolute": found["absolute"]}
+def merged_frames(fitted: Mapping[Relation, Fit]) -> dict[Relation, Fit]:
+    """Merge deltas in base and tool axes, to compare deltas in any axes with absolute targets."""
+    deltas = [fitted[relation] for relation in ("delta", "tool") if relation in fitted]
+    return {"delta": max(deltas, key=lambda fit: fit.r2), "absolute": fitted["absolute"]}
 
 
-def sure(fit: Fit) -> Literal["high", "medium"]:
-    """Say how sure a claim is that rests on a fit."""
+def confidence(fit: Fit) -> Literal["high", "medium"]:
+    """Return the confidence of a claim that is based on a fit."""
     return "high" if fit.r2 >= 0.9 else "medium"
 
 
-def mode_of(found: Mapping[How, Fit]) -> Claim:
+def claim_mode(fitted: Mapping[Relation, Fit]) -> Claim:
     """Claim `delta` or `absolute`."""
-    how, told = best(merged_frames(found))
-    if how is None:
-        return todo(f"delta, absolute or velocity? {told}")
-    return Claim(how, sure(merged_frames(found)[how]), f"against the measured motion: {told}")
+    mode, figures = best(merged_frames(fitted))
+    if mode is None:
+        return todo(f"delta, absolute or velocity? {figures}")
+    return Claim(mode, confidence(merged_frames(fitted)[mode]), f"compared with the measured motion: {figures}")

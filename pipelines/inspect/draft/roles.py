@@ -1,7 +1,7 @@
-"""What names tell: which fields are actions, states, cameras, texts, clocks, and what one vector holds.
+"""Roles of fields by their names: actions, states, cameras, texts and clocks, and the content of a vector.
 
-Names are evidence, not proof. They decide what no number can, such as which camera is at the wrist; where numbers can
-speak too (`vectors.py`, `grippers.py`, `motion.py`), these have the last word.
+Names decide what numbers cannot show, such as which camera is on the wrist. Where numbers can contradict a name
+(`rotations.py`, `grippers.py`, `motion.py`), the numbers win.
 """
 
 import re
@@ -18,7 +18,7 @@ ACTION = {"action", "actions", "command", "commands", "commanded", "cmd", "ctrl"
 STATE = {"state", "states", "proprio", "robot", "qpos", "ee", "eef", "tcp", "arm"}
 OBSERVED = {"observation", "observations", "obs", "proprio"}
 CLOCK = {"timestamp", "timestamps", "time", "stamp"}
-NEVER = {  # neither a pose nor a command
+OTHER = {  # words in names of fields that are neither a pose nor a command
     *("reward", "rewards", "done", "dones", "discount", "success", "index", "first", "last", "terminal", "embedding"),
     *("vel", "velocity", "velocities", "torque", "torques", "force", "forces", "effort", "efforts", "wrench", "qvel"),
     *("object", "goal", "mask", "counter", "counters", "valid", "enabled", "speed", "acceleration", "current", "next"),
@@ -32,99 +32,89 @@ POSITION = {"position", "positions", "pos", "xyz", "translation", "trans", "worl
 ROTATION = {"quaternion", "quat", "orientation", "orn", "ori", "rotation", "rot", "euler", "rpy", "rotvec", "axisangle"}
 BASE = {"base", "wheel", "wheels", "navigate"}
 WRIST, DEPTH = {"wrist", "hand", "gripper", "eih", "inhand"}, {"depth"}
-FIRST = (
-    "primary",
-    "main",
-    "front",
-    "agentview",
-    "exterior",
-    "static",
-    "third",
-    "top",
-    "overhead",
-    "head",
-    "ego",
-    "side",
+SCENE = (  # the likeliest primary camera first
+    *("primary", "main", "front", "agentview", "exterior", "static"),
+    *("third", "top", "overhead", "head", "ego", "side"),
 )
-INSTRUCTION = ("instruction", "language", "task", "prompt", "annotation")
+INSTRUCTION = ("instruction", "language", "task", "prompt", "annotation")  # the likeliest first
 SIDES = {"left": "left", "right": "right", "l": "left", "r": "right", "arm0": "arm0", "arm1": "arm1"}
 
 
 def words(path: str) -> list[str]:
-    """Cut a path or name into lower-case words.
+    """Split a path or name into lower-case words without numbers.
 
     >>> words("observation.robot0_eefPos")
     ['observation', 'robot', 'eef', 'pos']
     """
     split = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", " ", path)
-    found = [word for word in re.split(r"[^A-Za-z0-9]+", split.lower()) if word]
-    plain = [word if word in SIDES or word == "ee2base" else word.rstrip("0123456789") for word in found]
+    numbered = [word for word in re.split(r"[^A-Za-z0-9]+", split.lower()) if word]
+    plain = [word if word in SIDES or word == "ee2base" else word.rstrip("0123456789") for word in numbered]
     return [word for word in plain if word]
 
 
 def role(field: Field) -> Role:
-    """Say what a per-step field of numbers is for."""
-    told = words(field.path)
-    if {*told} & NEVER or field.dtype.startswith("complex"):
+    """Return the role of a per-step field of numbers."""
+    path = {*words(field.path)}
+    if path & OTHER or field.dtype.startswith("complex"):
         return "other"
-    if {*told} & CLOCK and not field.shape:
+    if path & CLOCK and not field.shape:
         return "clock"
-    if {*told} & ACTION:
+    if path & ACTION:
         return "action"
-    return "state" if {*told} & (STATE | OBSERVED | GRIPPER | JOINT | POSE) else "other"
+    return "state" if path & (STATE | OBSERVED | GRIPPER | JOINT | POSE) else "other"
 
 
 def content(path: str, width: int) -> Content:
-    """Say what a vector of `width` numbers holds, as far as its name tells."""
-    told = {*words(path)}
-    if told & GRIPPER and width <= 2:
+    """Return the content of a vector of `width` numbers by its name; `unknown` if the name does not say it."""
+    name = {*words(path)}
+    if name & GRIPPER and width <= 2:
         return "gripper"
-    if told & JOINT:
+    if name & JOINT:
         return "joint"
-    if told & ROTATION and not (told & POSITION) and width in {3, 4, 6, 9}:
+    if name & ROTATION and not (name & POSITION) and width in {3, 4, 6, 9}:
         return "rotation"
-    if told & POSE and width in {6, 7, 8, 16}:
+    if name & POSE and width in {6, 7, 8, 16}:
         return "pose"
-    if told & (POSITION | POSE) and width == 3:
+    if name & (POSITION | POSE) and width == 3:
         return "position"
     return "unknown"
 
 
 def side(path: str) -> str:
-    """Name the arm that a field belongs to, if its name says so."""
+    """Return the arm that a field belongs to by its name, such as `left`; empty if the name has none."""
     return next((SIDES[word] for word in words(path) if word in SIDES), "")
 
 
 def cameras(fields: Iterable[Field]) -> tuple[dict[str, tuple[str, Claim]], dict[str, str]]:
-    """Give each camera a role with its claim, and each depth image one."""
-    seen = [f for f in fields if f.kind == "image" and f.per_step and not f.ragged and not f.dtype.startswith("float")]
-    found: dict[str, tuple[str, Claim]] = {}
+    """Return role -> field and claim for the colour cameras, and role -> field for the depth cameras."""
+    images = [
+        f for f in fields if f.kind == "image" and f.per_step and not f.ragged and not f.dtype.startswith("float")
+    ]
+    colour: dict[str, tuple[str, Claim]] = {}
     depth: dict[str, str] = {}
     scenes = []
-    for field in seen:
-        told = words(field.path)
-        if {*told} & DEPTH or field.dtype == "uint16":
+    for field in images:
+        name = {*words(field.path)}
+        if name & DEPTH or field.dtype == "uint16":
             depth[_free(side(field.path) or "primary", depth)] = field.path
-        elif marks := {*told} & WRIST:
-            name = _free("_".join(filter(None, ("wrist", side(field.path)))), found)
-            found[name] = (field.path, Claim(name, "high", f"its name says '{min(marks)}'"))
+        elif marks := name & WRIST:
+            role = _free("_".join(filter(None, ("wrist", side(field.path)))), colour)
+            colour[role] = (field.path, Claim(role, "high", f"the name contains '{min(marks)}'"))
         else:
             scenes.append(field.path)
     scenes.sort(key=_prominence)
     for i, path in enumerate(scenes):
-        name = _free(("primary", "secondary")[i] if i < 2 else path.rpartition(".")[2], found)
-        alone = Claim(name, "high", "the only camera that is not at a wrist")
-        found[name] = (
-            path,
-            alone if len(scenes) == 1 else Claim(name, "low", "by its name and order; look at a frame"),
-        )
-    return found, depth
+        role = _free(("primary", "secondary")[i] if i < 2 else path.rpartition(".")[2], colour)
+        only = Claim(role, "high", "the only camera that is not on a wrist")
+        guess = Claim(role, "low", "a guess from names and their order; look at a frame")
+        colour[role] = (path, only if len(scenes) == 1 else guess)
+    return colour, depth
 
 
 def _prominence(path: str) -> tuple[int, str]:
-    told = words(path)
-    ranks = [i for i, word in enumerate(FIRST) if word in told]
-    return (ranks[0] if ranks else 0 if told[-1:] in (["image"], ["rgb"]) else len(FIRST), path)
+    name = words(path)
+    ranks = [i for i, word in enumerate(SCENE) if word in name]
+    return (ranks[0] if ranks else 0 if name[-1:] in (["image"], ["rgb"]) else len(SCENE), path)
 
 
 def _free(name: str, taken: Mapping[str, object]) -> str:
@@ -136,12 +126,12 @@ def _free(name: str, taken: Mapping[str, object]) -> str:
 
 
 def language(fields: Iterable[Field]) -> list[str]:
-    """List the texts whose name says that they are instructions, the likeliest first."""
-    listed = []
+    """List the texts that are instructions by their name, the likeliest first."""
+    ranked = []
     for field in fields:
-        told = words(field.path.rpartition(".")[2])
-        ranks = [i for i, word in enumerate(INSTRUCTION) if word in told]
+        name = words(field.path.rpartition(".")[2])
+        ranks = [i for i, word in enumerate(INSTRUCTION) if word in name]
         single = not field.ragged or (not field.per_step and field.ragged == 1)
-        if field.kind == "text" and single and not field.shape and ranks and not {*told} & {"file", "path", "id"}:
-            listed.append((ranks[0], len(told), field.path))
-    return [path for *_, path in sorted(listed)]
+        if field.kind == "text" and single and not field.shape and ranks and not {*name} & {"file", "path", "id"}:
+            ranked.append((ranks[0], len(name), field.path))
+    return [path for *_, path in sorted(ranked)]

@@ -1,4 +1,4 @@
-"""The numbers of a source's first episodes, in memory: what a draft is drawn from."""
+"""The numbers and texts of a source's first episodes, from which a declaration is drafted."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -10,29 +10,29 @@ import numpy as np
 from pipelines.readers.reader import Reader, plan
 from schemas.source import Array, Field, RawEpisode
 
-EPISODES, STEPS = 50, 20_000  # at most that many are read
-WIDEST = 64  # numbers a step; wider ones are embeddings or simulator states, not poses
+EPISODES, STEPS = 50, 20_000  # largest sample
+MAX_WIDTH = 64  # numbers per step; wider fields are embeddings or simulator states, not poses
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sample:
-    """Columns of the first episodes, those of numbers as [T, k] float64; and what the reader says of the source."""
+    """The first episodes of a source, and the reader's description of it."""
 
     fields: Mapping[str, Field]
-    episodes: tuple[Mapping[str, Array], ...]
+    episodes: tuple[Mapping[str, Array], ...]  # number columns, [T, k] float64
     texts: Mapping[str, str]  # the first text of each text column
-    metadata: tuple[Mapping[str, Any], ...]
+    metadata: tuple[Mapping[str, Any], ...]  # per-episode values of each episode
     description: Mapping[str, Any]
-    is_whole: bool  # no episode of the source is left out
-    frames: Mapping[str, int]  # how many each camera has in the first of the episodes
+    is_whole: bool  # whether the sample contains every episode of the source
+    frames: Mapping[str, int]  # camera -> frames in the first episode of the sample
 
     @property
     def steps(self) -> int:
-        """Count the steps."""
+        """Number of steps."""
         return sum(max(map(len, episode.values()), default=0) for episode in self.episodes)
 
     def columns(self, path: str, start: int = 0, stop: int | None = None) -> list[Array]:
-        """Take some columns of a field, one array [T, k] for each episode."""
+        """Return columns `start` to `stop` of a field, one array [T, k] per episode."""
         return [episode[path][:, start:stop] for episode in self.episodes if path in episode]
 
     def lengths(self, path: str, other: str) -> Counter[int]:
@@ -40,17 +40,17 @@ class Sample:
         return Counter(len(e[path]) - len(e[other]) for e in self.episodes if path in e and other in e)
 
 
-def sample(reader: Reader, *, limit: int | None = None) -> Sample:
-    """Read the numbers and texts of the first episodes; those that cannot be read are left out."""
+def read_sample(reader: Reader, *, limit: int | None = None) -> Sample:
+    """Read the numbers and texts of the first episodes; skips unreadable ones."""
     fields = {field.path: field for field in reader.fields}
-    wanted = {path for path, field in fields.items() if not field.per_step or _is_read(field)}
+    paths = {path for path, field in fields.items() if not field.per_step or _is_read(field)}
     episodes: list[Mapping[str, Array]] = []
     metadata: list[Mapping[str, Any]] = []
     texts: dict[str, str] = {}
     first: int | None = None
     steps, count = 0, sum(part.count for parts in reader.files().values() for part in parts)
     for ref in plan(reader.files(), limit=EPISODES if limit is None else limit):
-        for raw in reader.read(ref, wanted):
+        for raw in reader.read(ref, paths):
             if isinstance(raw, RawEpisode) and steps < STEPS:
                 first = raw.index if first is None else first
                 episodes.append(_numbers(raw, fields))
@@ -71,7 +71,7 @@ def sample(reader: Reader, *, limit: int | None = None) -> Sample:
 
 
 def _frames(reader: Reader, index: int | None) -> dict[str, int]:
-    """Count the frames of each camera in one episode; none where they cannot be read."""
+    """Count the frames of each camera in one episode; empty if the frames cannot be read."""
     cameras = {field.path for field in reader.fields if field.kind == "image" and field.per_step}
     for ref in plan(reader.files(), limit=(index or 0) + 1) if cameras and index is not None else ():
         for raw in reader.read(ref, cameras):
@@ -83,12 +83,12 @@ def _frames(reader: Reader, index: int | None) -> dict[str, int]:
 def _is_read(field: Field) -> bool:
     single = not field.ragged and None not in field.shape
     width = int(np.prod([size or 0 for size in field.shape]))
-    return single and (field.kind == "text" or (field.kind == "number" and 0 < width <= WIDEST))
+    return single and (field.kind == "text" or (field.kind == "number" and 0 < width <= MAX_WIDTH))
 
 
 def _numbers(raw: RawEpisode, fields: Mapping[str, Field]) -> dict[str, Array]:
-    found = {}
+    columns = {}
     for path, column in raw.steps.items():
         if fields[path].kind == "number" and isinstance(column, np.ndarray) and column.dtype.kind in "fiub":
-            found[path] = column.reshape(len(column), -1).astype(np.float64) if len(column) else np.zeros((0, 0))
-    return {path: column for path, column in found.items() if column.size}
+            columns[path] = column.reshape(len(column), -1).astype(np.float64) if len(column) else np.zeros((0, 0))
+    return {path: column for path, column in columns.items() if column.size}

@@ -1,50 +1,50 @@
-"""The state and action of a draft: which fields they are, and what each part of them is."""
+"""The drafted state and action: which fields they read, and what each part means."""
 
 from collections.abc import Sequence
 
 from pipelines.inspect.draft import motion, units
 from pipelines.inspect.draft.arms import Arm, Form
 from pipelines.inspect.draft.claims import Claim, todo
-from pipelines.inspect.draft.hands import Hands
+from pipelines.inspect.draft.gripper_pairs import GripperPairs
 from pipelines.inspect.draft.layout import Segment, dimension_names, segments
-from pipelines.inspect.draft.parts import FIRST_THE_KIND, Names, SpaceDraft, part
+from pipelines.inspect.draft.parts import KIND_FIRST, SpaceDraft, UniqueNames, draft_part
 from pipelines.inspect.draft.roles import content, role, words
 from pipelines.inspect.draft.sample import Sample
-from pipelines.inspect.draft.units import Scaled
+from pipelines.inspect.draft.units import UnitDraft
 
-WHOLE = {"state", "states", "proprio", "action", "actions"}  # the last word of a field that is the whole vector
-LARGEST = 24  # numbers of a vector that says nothing of itself; wider ones are a simulator's state
+WHOLE = {"state", "states", "proprio", "action", "actions"}  # last word in the name of a field with the whole vector
+MAX_UNNAMED = 24  # width; a wider vector without names is a simulator's state
 ORDER = ("position", "rotation", "joint", "gripper", "base", "unknown")
-ASK_FRAME = todo("base or world? no number tells where the origin is")
-ASK_MODE = todo(f"delta, absolute or velocity? {FIRST_THE_KIND}")
-ASK_UNIT = Scaled(todo("m, rad, 1, controller or unknown?"))
-NO_MATCH = "nothing measured to compare with"
+ASK_FRAME = todo("base or world? the numbers do not show where the origin is")
+ASK_MODE = todo(f"delta, absolute or velocity? {KIND_FIRST}")
+ASK_UNIT = UnitDraft(todo("m, rad, 1, controller or unknown?"))
+NO_MATCH = "no measurement to compare with"
 MEASURED = Claim("absolute", "high", "a measured value")
-JOINT_MAX = 6.4  # rad; joints that turn on and on are rare
+MAX_JOINT = 6.4  # rad; joints without limits are rare
 
 
-def chosen(sample: Sample, which: str) -> tuple[list[str], list[str]]:
-    """Choose the fields that make up the action or the state; and list those that were passed over.
+def choose_fields(sample: Sample, which: str) -> tuple[list[str], list[str]]:
+    """Choose the fields of the action or the state; returns them, and the other fields with that role.
 
-    A whole vector comes first; others add what it does not have. What tells nothing of itself is part of an action, if
-    there is nothing else, and never of a state: it is kept as raw numbers anyway.
+    A field with the whole vector comes first; other fields add what it lacks. A field of unknown meaning is used only
+    for an action, and only if there is no other; all fields are kept as raw numbers anyway.
     """
     fields = [path for path in sorted(set().union(*sample.episodes)) if role(sample.fields[path]) == which]
     vectors = [path for path in fields if which == "action" or _is_vector(sample, path)]
     wholes = [path for path in vectors if words(path)[-1] in WHOLE]
     if which == "action" and wholes:
-        kept = [min(wholes, key=lambda path: (path.count("."), path))]
-        return kept, [path for path in fields if path not in kept]
+        chosen = [min(wholes, key=lambda path: (path.count("."), path))]
+        return chosen, [path for path in fields if path not in chosen]
     taken: set[tuple[str, str]] = set()
-    kept = []
+    chosen = []
     for path in [*wholes, *(path for path in vectors if path not in wholes)]:
-        held = {(cut.guess, cut.side) for cut in segments(sample, path)}
-        plain = {told for told in held if told[0] != "unknown"}
-        if not plain & taken and (plain or _is_named(sample, path)):
-            kept.append(path)
-            taken |= held
-    kept = kept or (vectors[:1] if which == "action" else [])
-    return kept, [path for path in fields if path not in kept]
+        contents = {(segment.guess, segment.side) for segment in segments(sample, path)}
+        known = {(guess, side) for guess, side in contents if guess != "unknown"}
+        if not known & taken and (known or _is_named(sample, path)):
+            chosen.append(path)
+            taken |= contents
+    chosen = chosen or (vectors[:1] if which == "action" else [])
+    return chosen, [path for path in fields if path not in chosen]
 
 
 def _is_named(sample: Sample, path: str) -> bool:
@@ -52,130 +52,134 @@ def _is_named(sample: Sample, path: str) -> bool:
 
 
 def _is_vector(sample: Sample, path: str) -> bool:
-    """Say whether a field may be a state: not too wide, or with a name, or names, that tell what it holds."""
+    """Whether a field may be a state: it is not too wide, or its name or the names of its numbers are meaningful."""
     width = sample.columns(path)[0].shape[1]
-    return width <= LARGEST or content(path, width) != "unknown" or _is_named(sample, path)
+    return width <= MAX_UNNAMED or content(path, width) != "unknown" or _is_named(sample, path)
 
 
 class Spaces:
-    """State and action of a source, drafted together: each is evidence for the other."""
+    """The drafted state and action of a source; each is evidence for the other."""
 
     def __init__(self, sample: Sample, *, state: Sequence[str], action: Sequence[str], rate: float | None) -> None:
-        """Compare the chosen fields."""
+        """Compare the fields of the state with those of the action."""
         self.sample, self.rate = sample, rate
-        self.measured = [cut for path in state for cut in segments(sample, path)]
-        self.commanded = [cut for path in action for cut in segments(sample, path)]
-        self.arms = {side: self._arm(side) for side in {cut.side for cut in (*self.measured, *self.commanded)}}
+        self.measured = [segment for path in state for segment in segments(sample, path)]
+        self.commanded = [segment for path in action for segment in segments(sample, path)]
+        self.arms = {side: self._arm(side) for side in {segment.side for segment in (*self.measured, *self.commanded)}}
         self._prove()
-        self.hands = Hands(sample, self.measured, self.commanded)
-        self.units = {(cut.guess, cut.side): self._unit(cut) for cut in reversed(self.measured)}
+        self.grippers = GripperPairs(sample, self.measured, self.commanded)
+        self.units = {(segment.guess, segment.side): self._unit(segment) for segment in reversed(self.measured)}
         self.state = self._state() if self.measured else None
         self.action = self._action() if self.commanded else None
 
     def _arm(self, side: str) -> Arm:
-        state, action = ([cut for cut in cuts if cut.side == side] for cuts in (self.measured, self.commanded))
+        state = [segment for segment in self.measured if segment.side == side]
+        action = [segment for segment in self.commanded if segment.side == side]
         return Arm(self.sample, state, action, rate=self.rate)
 
     def _prove(self) -> None:
-        """Settle kinds that were open: a pose that turns as rotations do, and the gripper behind it."""
-        hands = Hands(self.sample, self.measured, self.commanded)
-        proofs = {side: arm.proof() for side, arm in self.arms.items()}
-        grips = {side: hands.proven(side) for side, proof in proofs.items() if proof}
+        """Claim open kinds that the numbers prove: a pose that rotates as its commands do, and the gripper after it."""
+        grippers = GripperPairs(self.sample, self.measured, self.commanded)
+        pose_proofs = {side: arm.proof() for side, arm in self.arms.items()}
+        gripper_proofs = {side: grippers.proof(side) for side, proof in pose_proofs.items() if proof}
 
-        def settled(cut: Segment) -> Segment:
-            proof = grips.get(cut.side) if cut.guess == "gripper" else proofs[cut.side]
-            if not cut.kind.is_open or not proof or cut.guess not in {"position", "rotation", "gripper"}:
-                return cut
-            return cut.known(Claim(cut.guess, proof.confidence, proof.evidence))
+        def proven(segment: Segment) -> Segment:
+            proof = gripper_proofs.get(segment.side) if segment.guess == "gripper" else pose_proofs[segment.side]
+            if not segment.kind.is_open or not proof or segment.guess not in {"position", "rotation", "gripper"}:
+                return segment
+            return segment.with_kind(Claim(segment.guess, proof.confidence, proof.evidence))
 
-        self.measured, self.commanded = [*map(settled, self.measured)], [*map(settled, self.commanded)]
+        self.measured, self.commanded = [*map(proven, self.measured)], [*map(proven, self.commanded)]
 
-    def _unit(self, cut: Segment) -> Scaled:
-        columns = cut.columns(self.sample)
-        if cut.guess == "position":
+    def _unit(self, segment: Segment) -> UnitDraft:
+        columns = segment.columns(self.sample)
+        if segment.guess == "position":
             return units.length(columns)
-        return units.angle(columns, limit=JOINT_MAX if cut.guess == "joint" else units.TURN_MAX)
+        return units.angle(columns, limit=MAX_JOINT if segment.guess == "joint" else units.MAX_ANGLE)
 
     def _state(self) -> SpaceDraft:
         space = SpaceDraft(origin=Claim("achieved", "high", "a state is measured"))
-        names = Names()
-        for cut in _ordered(self.measured):
-            if cut.guess == "gripper":
-                space.parts.append(self.hands.part(cut, names))
+        names = UniqueNames()
+        for segment in _ordered(self.measured):
+            if segment.guess == "gripper":
+                space.parts.append(self.grippers.part(segment, names))
                 continue
-            form = self._form(space, cut, is_command=False)
-            scaled = ASK_UNIT if cut.guess == "unknown" else self.units[cut.guess, cut.side]
-            mode = ASK_MODE if cut.kind.is_open else MEASURED
-            space.parts.append(part(cut, names, form=form, scaled=scaled, mode=mode))
-            space.frame = ASK_FRAME if cut.guess in {"position", "rotation"} else space.frame
-        space.gripper = self.hands.word(is_command=False)
+            form = self._form(space, segment, is_command=False)
+            unit_draft = ASK_UNIT if segment.guess == "unknown" else self.units[segment.guess, segment.side]
+            mode = ASK_MODE if segment.kind.is_open else MEASURED
+            space.parts.append(draft_part(segment, names, form=form, unit_draft=unit_draft, mode=mode))
+            space.frame = ASK_FRAME if segment.guess in {"position", "rotation"} else space.frame
+        space.gripper = self.grippers.sense(is_command=False)
         return space
 
     def _action(self) -> SpaceDraft:
         space = SpaceDraft(origin=Claim("commanded", "medium", "recorded as an action"))
-        names = Names()
+        names = UniqueNames()
         frames: dict[str, Claim] = {}
-        for cut in _ordered(self.commanded):
-            if cut.guess == "gripper":
-                space.parts.append(self.hands.part(cut, names))
+        for segment in _ordered(self.commanded):
+            if segment.guess == "gripper":
+                space.parts.append(self.grippers.part(segment, names))
                 continue
-            form = self._form(space, cut, is_command=True)
-            scaled, mode = self._commanded(cut)
-            space.parts.append(part(cut, names, form=form, scaled=scaled, mode=mode))
-            if cut.guess in {"position", "rotation"}:
-                frame = ASK_FRAME if mode.value == "absolute" else self.arms[cut.side].frame()
+            form = self._form(space, segment, is_command=True)
+            unit_draft, mode = self._commanded(segment)
+            space.parts.append(draft_part(segment, names, form=form, unit_draft=unit_draft, mode=mode))
+            if segment.guess in {"position", "rotation"}:
+                frame = ASK_FRAME if mode.value == "absolute" else self.arms[segment.side].frame()
                 frames.setdefault(frame.value, frame)
         if frames:
-            space.frame = next(iter(frames.values())) if len(frames) == 1 else todo("the arms differ")
-        space.gripper = self.hands.word(is_command=True)
+            space.frame = next(iter(frames.values())) if len(frames) == 1 else todo("the arms have different frames")
+        space.gripper = self.grippers.sense(is_command=True)
         return space
 
-    def _form(self, space: SpaceDraft, cut: Segment, *, is_command: bool) -> Form | None:
-        """Say how a segment's rotation is written; a Space has one word for all of them."""
-        if cut.guess != "rotation":
+    def _form(self, space: SpaceDraft, segment: Segment, *, is_command: bool) -> Form | None:
+        """Draft the representation of a segment's rotation, which must be the same for all rotations of a Space."""
+        if segment.guess != "rotation":
             return None
-        known = cut.controller
-        form = Form(known.claim("rotvec")) if known else self.arms[cut.side].form(cut, is_command=is_command)
+        known = segment.controller
+        form = Form(known.claim("rotvec")) if known else self.arms[segment.side].form(segment, is_command=is_command)
         if space.rotation and space.rotation.value != form.word.value:
-            space.rotation = todo(f"the rotations differ: {space.rotation.value} and {form.word.value}")
+            space.rotation = todo(f"several representations: {space.rotation.value} and {form.word.value}")
         else:
             space.rotation = space.rotation or form.word
         return form
 
-    def _commanded(self, cut: Segment) -> tuple[Scaled, Claim]:
-        """Tell unit and mode of a commanded segment."""
-        if cut.controller:
-            return Scaled(cut.controller.claim("controller")), cut.controller.claim("delta")
-        known = self.units.get((cut.guess, cut.side))
-        arm = self.arms[cut.side]
-        if cut.guess == "position":
-            return arm.place_unit(known)
-        if cut.guess == "rotation":
-            return arm.turn_unit(known)
-        if cut.guess == "joint" and not cut.kind.is_open:
-            return self._joints(cut, known)
-        return ASK_UNIT, self._mode(cut) or ASK_MODE
+    def _commanded(self, segment: Segment) -> tuple[UnitDraft, Claim]:
+        """Draft unit and mode of a commanded segment."""
+        if segment.controller:
+            return UnitDraft(segment.controller.claim("controller")), segment.controller.claim("delta")
+        known = self.units.get((segment.guess, segment.side))
+        arm = self.arms[segment.side]
+        if segment.guess == "position":
+            return arm.position_unit(known)
+        if segment.guess == "rotation":
+            return arm.rotation_unit(known)
+        if segment.guess == "joint" and not segment.kind.is_open:
+            return self._joints(segment, known)
+        return ASK_UNIT, self._mode(segment) or ASK_MODE
 
-    def _mode(self, cut: Segment) -> Claim | None:
-        """Compare a vector of unknown meaning with the measured one that looks like it."""
-        measured = [c for c in self.measured if (c.guess, c.names, c.width) == (cut.guess, cut.names, cut.width)]
+    def _mode(self, segment: Segment) -> Claim | None:
+        """Claim the mode of a vector of unknown meaning from the only measured one with the same guess and names."""
+        key = (segment.guess, segment.names, segment.width)
+        measured = [other for other in self.measured if (other.guess, other.names, other.width) == key]
         if len(measured) != 1:
             return None
-        return motion.mode_of(motion.fits(cut.columns(self.sample), measured[0].columns(self.sample)))
+        return motion.claim_mode(motion.fits(segment.columns(self.sample), measured[0].columns(self.sample)))
 
-    def _joints(self, cut: Segment, known: Scaled | None) -> tuple[Scaled, Claim]:
-        same = (c for c in self.measured if (c.guess, c.side, c.width) == ("joint", cut.side, cut.width))
+    def _joints(self, segment: Segment, known: UnitDraft | None) -> tuple[UnitDraft, Claim]:
+        key = ("joint", segment.side, segment.width)
+        same = (other for other in self.measured if (other.guess, other.side, other.width) == key)
         measured = next(same, None)
         if not measured or not known:
-            return Scaled(todo(f"rad? {NO_MATCH}")), todo(f"delta, absolute or velocity? {NO_MATCH}")
-        found = motion.fits(cut.columns(self.sample), measured.columns(self.sample))
-        mode = motion.mode_of(found)
+            return UnitDraft(todo(f"rad? {NO_MATCH}")), todo(f"delta, absolute or velocity? {NO_MATCH}")
+        fits = motion.fits(segment.columns(self.sample), measured.columns(self.sample))
+        mode = motion.claim_mode(fits)
         if mode.value == "absolute":
-            return self._unit(cut), mode
+            return self._unit(segment), mode
         if mode.is_open:
-            return Scaled(todo(f"rad? {mode.evidence}")), mode
-        return units.compared(found["delta"], known, mode, small=units.DEGREE, rate=self.rate)
+            return UnitDraft(todo(f"rad? {mode.evidence}")), mode
+        return units.unit_of_deltas(fits["delta"], known, mode, small=units.DEGREE, rate=self.rate)
 
 
-def _ordered(cuts: Sequence[Segment]) -> list[Segment]:
-    return sorted(cuts, key=lambda cut: (cut.side, ORDER.index(cut.guess) if cut.guess in ORDER else len(ORDER)))
+def _ordered(drafted: Sequence[Segment]) -> list[Segment]:
+    ranks = {guess: rank for rank, guess in enumerate(ORDER)}
+    return sorted(drafted, key=lambda segment: (segment.side, ranks.get(segment.guess, len(ORDER))))

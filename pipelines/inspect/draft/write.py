@@ -1,4 +1,4 @@
-"""A draft as TOML: each line with its claim behind it."""
+"""Write a draft as TOML; a comment on each line has the confidence and evidence of its value."""
 
 import json
 import re
@@ -15,9 +15,9 @@ from schemas.declarations.spec import TODO, todos
 
 HEAD = """\
 # Proposed by 'oxe inspect --draft' from {episodes} episodes ({steps} steps) of {uri}.
-# Behind a line: how sure it is (high, medium, low), and why. Where it says TODO, put what is true in its place, or
-# 'unknown' if nobody knows: until then 'oxe convert' and 'oxe datasets check' refuse this file. Read the rest, too.
-# docs/declarations.md explains every key and word.
+# The comments have the confidence (high, medium, low) of each value and the evidence for it. Replace each TODO with
+# the right value, or with 'unknown' if nobody knows it: until then, 'oxe convert' and 'oxe datasets check' refuse this
+# file. Review the other lines, too. docs/declarations.md explains all keys and values.
 """
 DERIVE = "no actions were recorded: next_state (the state of the next step) or achieved_delta (the change of the pose)"
 BARE = re.compile(r"[A-Za-z0-9_-]+")
@@ -25,7 +25,7 @@ BARE = re.compile(r"[A-Za-z0-9_-]+")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Proposal:
-    """Everything that a draft says."""
+    """A drafted declaration."""
 
     name: str
     source: Mapping[str, Any]
@@ -45,26 +45,21 @@ class Proposal:
     notes: Sequence[str] = ()
 
     def text(self) -> str:
-        """Write the declaration."""
+        """Return the declaration as TOML."""
         return "\n".join(_lines(self)) + "\n"
 
     def todo(self) -> list[str]:
-        """List the keys that a person must still fill in."""
+        """List the keys that the user must fill in."""
         return todos(tomllib.loads(self.text()))
 
     def to_json(self) -> dict[str, Any]:
-        """Give every claim with its confidence and evidence."""
-        single = {
-            "control_hz": self.clock.hz,
-            "timestamp": self.clock.timestamp,
-            "language": self.language,
-            "id": self.id,
-        }
-        single |= {"robot": self.robot, "controller": self.controller}
+        """Return every claim with its confidence and evidence, and the declaration as `text`."""
+        claims = {"control_hz": self.clock.hz, "timestamp": self.clock.timestamp, "language": self.language}
+        claims |= {"id": self.id, "robot": self.robot, "controller": self.controller}
         return {
             "name": self.name,
             "source": dict(self.source),
-            "claims": {key: claim.to_json() for key, claim in single.items() if claim},
+            "claims": {key: claim.to_json() for key, claim in claims.items() if claim},
             "cameras": {role: {"key": path, **claim.to_json()} for role, (path, claim) in self.cameras.items()},
             "depth": dict(self.depth),
             "state": self.state.to_json() if self.state else None,
@@ -76,18 +71,19 @@ class Proposal:
         }
 
 
-def _lines(told: Proposal) -> Iterator[str]:
-    yield HEAD.format(episodes=told.episodes, steps=told.steps, uri=_plain(str(told.source["uri"])))
-    if told.shipped:
-        yield f"# Shipped declarations that fit these fields ('oxe datasets show NAME'): {', '.join(told.shipped)}.\n"
-    yield from (f"# {_plain(note)}\n" for note in told.notes)
-    yield from _top(told)
-    yield from _cameras(told)
+def _lines(proposal: Proposal) -> Iterator[str]:
+    yield HEAD.format(episodes=proposal.episodes, steps=proposal.steps, uri=_plain(str(proposal.source["uri"])))
+    if proposal.shipped:
+        names = ", ".join(proposal.shipped)
+        yield f"# Shipped declarations that fit these fields ('oxe datasets show NAME'): {names}.\n"
+    yield from (f"# {_plain(note)}\n" for note in proposal.notes)
+    yield from _top(proposal)
+    yield from _cameras(proposal)
     yield "\n[embodiment]"
-    yield f"name       = {_quoted(told.name)}"
-    yield _line("robot", _quoted(told.robot.value), told.robot)
-    yield _line("controller", _quoted(told.controller.value), told.controller)
-    spaces = [(which, space) for which, space in (("state", told.state), ("action", told.action)) if space]
+    yield f"name       = {_quoted(proposal.name)}"
+    yield _line("robot", _quoted(proposal.robot.value), proposal.robot)
+    yield _line("controller", _quoted(proposal.controller.value), proposal.controller)
+    spaces = [(which, space) for which, space in (("state", proposal.state), ("action", proposal.action)) if space]
     for which, space in spaces:
         yield f"\n[embodiment.{which}]"
         yield from (_line(word, _quoted(claim.value), claim) for word, claim in space.words().items())
@@ -101,32 +97,34 @@ def _lines(told: Proposal) -> Iterator[str]:
             yield f"{_key(part.name)} = {_quoted(part.expression)}{end}"
 
 
-def _top(told: Proposal) -> Iterator[str]:
-    yield f"name       = {_quoted(told.name)}"
-    yield f"source     = {_value(told.source)}"
-    hz = told.clock.hz
+def _top(proposal: Proposal) -> Iterator[str]:
+    yield f"name       = {_quoted(proposal.name)}"
+    yield f"source     = {_value(proposal.source)}"
+    hz = proposal.clock.hz
     yield _line("control_hz", _quoted(hz.value) if hz.is_open else hz.value, hz)
-    single = {"timestamp": told.clock.timestamp, "language": told.language, "id": told.id, "success": told.success}
-    for key, claim in single.items():
+    claims = {"timestamp": proposal.clock.timestamp, "language": proposal.language}
+    claims |= {"id": proposal.id, "success": proposal.success}
+    for key, claim in claims.items():
         if claim:
             yield _line(key, _quoted(claim.value), claim)
-    if told.action is None:
+    if proposal.action is None:
         yield f"action     = {{ derive = {_quoted(TODO)} }}  # {TODO}: {DERIVE}"
 
 
-def _cameras(told: Proposal) -> Iterator[str]:
-    if told.cameras:
+def _cameras(proposal: Proposal) -> Iterator[str]:
+    if proposal.cameras:
         yield "\n[cameras]"
-        yield from (_line(role, _quoted(path), claim) for role, (path, claim) in told.cameras.items())
-    for role, path in told.depth.items():
-        yield f"\n[depth.{_key(role)}]  # metres_per_unit, where it is known, says how far one count is"
+        yield from (_line(role, _quoted(path), claim) for role, (path, claim) in proposal.cameras.items())
+    for role, path in proposal.depth.items():
+        yield f"\n[depth.{_key(role)}]  # add metres_per_unit, the length of one unit in metres, if you know it"
         yield f"key        = {_quoted(path)}"
 
 
 def _why(**claims: Claim) -> Iterator[str]:
-    """Write the evidence of each word, together where it is the same."""
-    for told, words in groupby(claims, key=lambda word: str(claims[word])):
-        yield f"# {', '.join(words)} {_plain(told)}"
+    """Write the evidence of each claim in a comment; claims with the same evidence share a line."""
+    for claim, words in groupby(claims, key=lambda word: str(claims[word])):
+        confidence, _, evidence = claim.partition(": ")
+        yield f"# {', '.join(words)} ({confidence}): {_plain(evidence)}"
 
 
 def _line(key: str, value: str, claim: Claim) -> str:
@@ -134,7 +132,7 @@ def _line(key: str, value: str, claim: Claim) -> str:
 
 
 def _plain(text: str) -> str:
-    """Make one line of a text that a source may have written."""
+    """Convert a text from the source to one printable line."""
     return " ".join("".join(char if char.isprintable() else " " for char in text).split())
 
 
@@ -148,7 +146,7 @@ def _quoted(text: str) -> str:
 
 def _value(value: Any) -> str:
     if isinstance(value, Mapping):
-        return "{ " + ", ".join(f"{_key(str(key))} = {_value(held)}" for key, held in value.items()) + " }"
+        return "{ " + ", ".join(f"{_key(str(key))} = {_value(item)}" for key, item in value.items()) + " }"
     if isinstance(value, list | tuple):
         return "[" + ", ".join(map(_value, value)) + "]"
     return _quoted(value) if isinstance(value, str) else json.dumps(value)

@@ -1,4 +1,4 @@
-"""Datasets with cameras that are larger than a dot, and what an export of them holds."""
+"""Datasets with images of a useful size, and the contents of their exports."""
 
 import io
 import json
@@ -24,7 +24,7 @@ IMAGE = "observation.image"
 
 @cache
 def picture(seed: int, *, height: int = SIZE, width: int = SIZE) -> bytes:
-    """Draw a smooth picture that is another one for each seed."""
+    """Draw a smooth picture that differs for each seed."""
     y, x = np.mgrid[:height, :width] / SIZE
     phase = np.random.default_rng(seed).uniform(0, 6, 3)
     pixels = np.stack([127 + 100 * np.sin(4 * x + 3 * y + p) for p in phase], axis=-1).astype(np.uint8)
@@ -32,7 +32,7 @@ def picture(seed: int, *, height: int = SIZE, width: int = SIZE) -> bytes:
 
 
 def episodes(count: int = 3, *, steps: int = 6, size: int = SIZE) -> list[dict[str, Column]]:
-    """Make episodes with the toy's columns and pictures that are told apart."""
+    """Make episodes with the toy's columns and distinct pictures."""
     return [
         columns(
             seed,
@@ -44,7 +44,7 @@ def episodes(count: int = 3, *, steps: int = 6, size: int = SIZE) -> list[dict[s
 
 
 def converted(folder: Path, made: Sequence[Mapping[str, Column]], **source: Any) -> Dataset:
-    """Write a source of these episodes and convert it."""
+    """Write a source with these episodes and convert it."""
     toy = make_toy(folder / "toy", made, **source)
     done = toy.convert()
     assert done.code == 0, done.err
@@ -52,7 +52,7 @@ def converted(folder: Path, made: Sequence[Mapping[str, Column]], **source: Any)
 
 
 def with_field(made: Sequence[dict[str, Column]], field: Field, values: Sequence[Column]) -> dict[str, Any]:
-    """Give each episode one column more; returns what `converted` takes besides."""
+    """Add a column to each episode; returns the additional arguments of `converted`."""
     for episode, column in zip(made, values, strict=True):
         episode[field.path] = column
     return {"fields": (*FIELDS, field)}
@@ -65,7 +65,7 @@ def depth_field(path: str = "observation.depth") -> Field:
 
 
 def export(dataset: Dataset, out: Path, *more: str) -> Any:
-    """Export to LeRobot; gives the report."""
+    """Export to LeRobot; returns the report."""
     done = oxe("export", "lerobot", dataset.path, "--out", out, "--json", *more)
     assert done.code == 0, done.err
     return done.json()

@@ -1,4 +1,4 @@
-"""Every format that is read, unified, exported as RLDS and as LeRobot, and read back: the same episodes each time."""
+"""Every source format is converted, exported as RLDS and as LeRobot, and read back: the episodes stay the same."""
 
 from pathlib import Path
 
@@ -17,7 +17,7 @@ EXPORTS = {"rlds": ("rlds",), "images": ("lerobot", "--video", "none"), "older":
 
 
 def unified(folder: Path, form: str) -> Dataset:
-    """Convert a source of one format by the toy's declaration, which fits them all."""
+    """Convert a source of one format with the toy's declaration, which fits all of them."""
     told = WRITERS[form](folder / "source")
     spec = catalog.dataset(str(write_spec(folder))).model_copy(update={"source": told})
     report = convert(spec, folder / "unified", source=str(folder / "source"))
@@ -26,7 +26,7 @@ def unified(folder: Path, form: str) -> Dataset:
 
 
 def essence(episode: Episode) -> tuple[object, ...]:
-    """Take what no format may change: numbers bit for bit, texts, flags."""
+    """Return everything that no format may change: numbers bit for bit, texts, flags."""
     assert episode.state is not None
     numbers = episode.action.tobytes(), episode.state.tobytes(), np.asarray(episode.raw["observation.torque"]).tobytes()
     return (*numbers, episode.instructions, len(episode), bool(episode.is_first is None or episode.is_first[0]))

@@ -1,4 +1,4 @@
-"""An export that is killed goes on to the same bytes, on one process or several."""
+"""A killed export resumes and writes the same bytes, in one process or several."""
 
 import signal
 import subprocess
@@ -100,7 +100,7 @@ def test_killed_anywhere_it_goes_on_to_the_same_bytes(
 
 def test_a_shard_that_is_done_is_not_done_again(toy: Dataset, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    killed("v30", toy, out, number=5)  # behind identity, data, video and record of the first shard
+    killed("v30", toy, out, number=5)  # after identity, data, video and record of the first shard
     first = [out / name for name in files(out) if name.endswith(("file-000.parquet", "file-000.mp4"))]
     before = [path.stat().st_mtime_ns for path in first]
     assert len(first) == 2
@@ -156,6 +156,6 @@ def test_an_export_into_which_something_else_was_written_is_not_removed(toy: Dat
 
 
 def test_a_large_dataset_is_several_shards(toy: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(plan, "SMALL", 1)
+    monkeypatch.setattr(plan, "MIN_BYTES", 1)
     refs = plan.shards_of_size(toy, [3, 4, 5, 6, 7], longest=1e9)
     assert [ref.positions for ref in refs] == [(0,), (1,), (2,), (3,), (4,)]

@@ -1,4 +1,4 @@
-"""Source, unified, another format, unified again: numbers, counts, instructions and flags are those that went in."""
+"""Convert, export and convert again: numbers, counts, instructions and flags stay the same."""
 
 from pathlib import Path
 from typing import Any
@@ -37,7 +37,7 @@ def bridge(realdata: Path, tmp_path_factory: pytest.TempPathFactory) -> Dataset:
 
 
 def there_and_back(dataset: Dataset, folder: Path, *more: str) -> Dataset:
-    """Export, verify, convert with the declaration that the export carries, and verify again."""
+    """Export, verify, convert with the export's own declaration, and verify again."""
     export(dataset, folder / "lerobot", *more)
     verified = oxe("verify", folder / "lerobot")
     assert verified.code == 0, verified.err
@@ -53,7 +53,7 @@ def texts(episode: Episode) -> list[str]:
 
 
 def assert_same(dataset: Dataset, back: Dataset, *, view: str | None = None) -> None:
-    """Compare all but images: bit for bit, in the order of the dataset's splits."""
+    """Compare everything except images, bit for bit, in the order of the dataset's splits."""
     assert len(back) == len(dataset)
     assert {name: split["steps"] for name, split in back.manifest["splits"].items()} == {
         name: sum(len(dataset.episode(i, view)) for i in range(len(dataset)) if dataset.episode(i).split == name)

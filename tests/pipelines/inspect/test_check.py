@@ -24,7 +24,7 @@ def test_a_declaration_that_fits_has_no_problem_and_its_ranges_are_told(source: 
     found = check(load(), str(source))
     assert (found.ok, found.problems, found.read, found.dropped) == (True, [], 3, 0)
     assert found.ranges["action"]["x"] == [0.5, 0.5]
-    assert found.notes[0].startswith("not in the declaration, kept as they are: episode_metadata.file_path, ")
+    assert found.notes[0].startswith("not in the declaration, kept unchanged: episode_metadata.file_path, ")
     assert check(load(), str(source), episodes=9).read == 4
     assert check(load(), str(source), episodes=0).read == 0
 
@@ -47,7 +47,9 @@ def test_every_missing_key_is_named_at_once(source: Path) -> None:
         "the source has no 'actoin'; did you mean 'action'?",
         "the source has no 'observation.imag'; did you mean 'observation.image'?",
     ]
-    (known,) = [note for note in found.notes if note.startswith("the source has: ")]  # once, however many are missing
+    (known,) = [
+        note for note in found.notes if note.startswith("the source has: ")
+    ]  # once, however many keys are missing
     assert "observation.image" in known
     assert found.read == 0
 
@@ -55,10 +57,10 @@ def test_every_missing_key_is_named_at_once(source: Path) -> None:
 def test_told_shapes_are_compared(source: Path) -> None:
     fields = '\n[fields]\naction = "[8] x"\n"torque" = "[3] y"\n"observation.force" = "[6] z"\n"note" = "text n"\n'
     found = check(load(TOY + fields), str(source))
-    assert found.problems == ["'action' holds [7] numbers a step, declared are [8]"]
+    assert found.problems == ["'action': declared with shape [8] per step, the source has [7]"]
     assert found.notes[:2] == [
         "the source has no 'observation.force', which the declaration describes but does not read",
-        "'torque' holds [2, 2] numbers a step, declared are [3]",
+        "'torque': declared with shape [3] per step, the source has [2, 2]",
     ]
 
 
@@ -66,7 +68,7 @@ def test_images_of_another_size_are_a_note(source: Path) -> None:
     text = TOY.replace('"observation.image"', '{ key = "observation.image", shape = [256, 256, 3] }')
     found = check(load(text), str(source))
     assert found.ok
-    assert "'observation.image' has images of [16, 24, 3], declared are [256, 256, 3]" in found.notes
+    assert "'observation.image': declared with images of [256, 256, 3], the source has [16, 24, 3]" in found.notes
 
 
 def test_episodes_that_do_not_convert_are_problems_and_filtered_ones_are_counted(tmp_path: Path) -> None:
@@ -88,9 +90,9 @@ def test_a_source_that_cannot_be_read_is_an_error(tmp_path: Path) -> None:
 
 
 ODD = {
-    "millimetres": (make_space(mode="absolute"), 0, 1200.0, "x goes from 0 to 1200: that is far for metres"),
-    "degrees": (make_space(mode="absolute"), 3, -170.0, "r0 goes from -170 to 0: that is much for radians"),
-    "a gripper from -1": (make_space(), 6, -1.0, "gripper goes from -1 to 0: a gripper is declared to go from 0 to 1"),
+    "millimetres": (make_space(mode="absolute"), 0, 1200.0, "x ranges from 0 to 1200: too far for metres"),
+    "degrees": (make_space(mode="absolute"), 3, -170.0, "r0 ranges from -170 to 0: too large for radians"),
+    "a gripper from -1": (make_space(), 6, -1.0, "gripper ranges from -1 to 0: a gripper must range from 0 to 1"),
 }
 
 
@@ -106,7 +108,7 @@ def test_quaternions_have_length_one_and_grippers_may_overshoot_a_little() -> No
     space = make_space(mode="absolute", rotation="quat_xyzw")
     values = np.float32([[0, 0, 0, 0, 0, 0.6, 0.8, 1.115]])
     assert list(oddities(values, space)) == []
-    assert list(oddities(values * 2, space))[-1] == "its quaternions have lengths from 2 to 2"
+    assert list(oddities(values * 2, space))[-1] == "the quaternions have lengths from 2 to 2, expected 1"
 
 
 @pytest.mark.realdata

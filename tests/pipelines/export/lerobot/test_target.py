@@ -1,4 +1,4 @@
-"""A LeRobotDataset as it lies on disk, opened by pyarrow, pandas, `datasets` and PyAV; LeRobot itself reads no more."""
+"""Exported LeRobotDatasets, read with pyarrow, pandas, `datasets` and PyAV, as LeRobot reads them."""
 
 import io
 import json
@@ -151,7 +151,7 @@ def test_the_table_of_episodes_leads_to_every_frame(toy: Dataset, tmp_path: Path
         for t, image in enumerate(episode.images["image"]):
             time = row[f"videos/{PRIMARY}/from_timestamp"] + np.float32(t / 10)
             nearest = min(shown, key=lambda item, time=time: abs(item[0] - time))
-            assert abs(nearest[0] - time) < 1e-4  # what LeRobot tolerates
+            assert abs(nearest[0] - time) < 1e-4  # LeRobot's tolerance
             assert apart(nearest[1], image) < 6
         assert row[f"videos/{PRIMARY}/to_timestamp"] - row[f"videos/{PRIMARY}/from_timestamp"] == pytest.approx(
             len(episode) / 10
@@ -220,10 +220,10 @@ def test_the_statistics_of_images_are_those_of_the_stated_sample(tmp_path: Path)
     }.items():
         assert np.shape(found[key]) == (3, 1, 1)
         np.testing.assert_allclose(np.ravel(found[key]), wanted / 255, rtol=1e-12)
-        np.testing.assert_allclose(np.ravel(near[key]), wanted / 255, atol=0.02)  # by another decoder of JPEG
+        np.testing.assert_allclose(np.ravel(near[key]), wanted / 255, atol=0.02)  # a different JPEG decoder
 
 
-# --- what no video can hold ---
+# --- images that cannot be a video ---
 
 
 def test_a_camera_with_missing_frames_keeps_its_images(tmp_path: Path) -> None:
@@ -238,7 +238,10 @@ def test_a_camera_with_missing_frames_keeps_its_images(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("size", "video", "why"),
-    [(33, "h264", "33 x 33: a video's sides are even"), (32, "av1", "32 x 32: the encoder takes no less than 64 x 64")],
+    [
+        (33, "h264", "33 x 33: the height and width of a video must be even"),
+        (32, "av1", "32 x 32: the encoder requires at least 64 x 64"),
+    ],
 )
 def test_a_size_that_an_encoder_does_not_take_stays_in_images(tmp_path: Path, size: int, video: str, why: str) -> None:
     report = export(converted(tmp_path, episodes(2, size=size)), tmp_path / "out", "--video", video)
@@ -250,9 +253,7 @@ def test_a_camera_that_changes_its_size_is_no_video(tmp_path: Path) -> None:
     made[1]["observation.image"] = [picture(t, height=32) for t in range(7)]
     dataset = converted(tmp_path, made)
     done = oxe("export", "lerobot", dataset.path, "--out", tmp_path / "out")
-    message = (
-        f"{PRIMARY}: episode 1: step 0: 32 x 64, the first frame is 64 x 64; a video has one size: give --video none"
-    )
+    message = f"{PRIMARY}: episode 1: step 0: expected 64 x 64 as in the first frame, got 32 x 64; use --video none"
     assert (done.code, message in done.err) == (2, True)
     assert export(dataset, tmp_path / "images", "--video", "none")["steps"] == 13
 
@@ -285,7 +286,7 @@ def test_a_dataset_without_cameras_is_one_of_numbers(tmp_path: Path) -> None:
     assert (done.code, done.json()["cameras"], info(tmp_path / "out")["video_path"]) == (0, {}, None)
 
 
-# --- texts and numbers at their edges ---
+# --- edge cases of texts and numbers ---
 
 
 def test_an_empty_instruction_is_a_task_like_others(tmp_path: Path) -> None:
@@ -304,7 +305,7 @@ def test_what_lerobot_has_no_type_for_is_left_out_and_said(tmp_path: Path) -> No
     dataset = converted(tmp_path, made, **more)
     done = oxe("export", "lerobot", dataset.path, "--out", tmp_path / "out")
     assert done.code == 0
-    assert "left out: raw.observation.hits: LeRobot has no values of unknown length\n" in done.err
+    assert "left out: raw.observation.hits: LeRobot has no type for values of variable length\n" in done.err
     assert "raw.observation.hits" not in info(tmp_path / "out")["features"]
 
 
@@ -336,7 +337,7 @@ def test_an_unknown_rate_has_to_be_told(tmp_path: Path) -> None:
     spec = write_spec(tmp_path, replace={"control_hz = 10\n": ""})
     assert oxe("convert", spec, "--source", tmp_path / "source", "--out", tmp_path / "ds").code == 0
     done = oxe("export", "lerobot", tmp_path / "ds", "--out", tmp_path / "out")
-    assert (done.code, "its control rate is not known; say with --fps" in done.err) == (2, True)
+    assert (done.code, "does not declare its control rate; use --fps" in done.err) == (2, True)
     assert oxe("export", "lerobot", tmp_path / "ds", "--out", tmp_path / "out", "--fps", "12.5").code == 0
     told = info(tmp_path / "out")
     assert (told["fps"], table(tmp_path / "out")["timestamp"].to_pylist()[1]) == (12.5, np.float32(0.08))
@@ -345,7 +346,7 @@ def test_an_unknown_rate_has_to_be_told(tmp_path: Path) -> None:
 
 def test_a_known_rate_is_not_told_otherwise(toy: Dataset, tmp_path: Path) -> None:
     done = oxe("export", "lerobot", toy.path, "--out", tmp_path / "out", "--fps", "30")
-    assert (done.code, "its control rate is 10 Hz" in done.err, (tmp_path / "out").exists()) == (2, True, False)
+    assert (done.code, "the control rate is 10 Hz" in done.err, (tmp_path / "out").exists()) == (2, True, False)
 
 
 # --- shards ---

@@ -1,4 +1,4 @@
-"""What becomes of encoded images in a video, seen with PyAV and Pillow."""
+"""Encoded images in a video, decoded with PyAV and Pillow."""
 
 import io
 import os
@@ -13,7 +13,16 @@ import pytest
 import simplejpeg
 from PIL import Image
 
-from pipelines.export.lerobot.video import BEST, Codec, Pictures, VideoFile, flat, frames_of, psnr, squared_error
+from pipelines.export.lerobot.video import (
+    MAX_PSNR,
+    Codec,
+    ImageDecoder,
+    VideoFile,
+    flat,
+    frames_of,
+    psnr,
+    squared_error,
+)
 from schemas.errors import DatasetError
 
 av = pytest.importorskip("av", reason="videos are the extra 'lerobot'")
@@ -24,7 +33,7 @@ both = pytest.mark.parametrize("codec", [H264, AV1], ids=["h264", "av1"])
 
 
 def scene(seed: int) -> "np.ndarray[tuple[int, ...], np.dtype[np.uint8]]":
-    """Draw a smooth picture that is another one for each seed."""
+    """Draw a smooth picture that differs for each seed."""
     y, x = np.mgrid[:SIZE, :SIZE] / SIZE
     phase = np.random.default_rng(seed).uniform(0, 6, 3)
     return np.stack([127 + 100 * np.sin(4 * x + 3 * y + p) for p in phase], axis=-1).astype(np.uint8)
@@ -42,9 +51,9 @@ def as_png(pixels: "np.ndarray[tuple[int, ...], np.dtype[np.uint8]]", *, palette
 
 
 def write(path: Path, images: Sequence[bytes], codec: Codec, *, episode: int = 5) -> float:
-    pictures, video = Pictures(), VideoFile(path, codec, fps=Fraction(10), size=(SIZE, SIZE))
+    decoder, video = ImageDecoder(), VideoFile(path, codec, fps=Fraction(10), size=(SIZE, SIZE))
     for number, image in enumerate(images):
-        video.add(pictures.planes(pictures.decoded(image, where="here")), is_first=number % episode == 0)
+        video.add(decoder.planes(decoder.decoded(image, where="here")), is_first=number % episode == 0)
     video.finish()
     video.close()
     return video.psnr
@@ -54,12 +63,12 @@ def write(path: Path, images: Sequence[bytes], codec: Codec, *, episode: int = 5
 def test_the_frames_come_back_in_order_and_no_worse_than_was_measured(tmp_path: Path, codec: Codec) -> None:
     images = [as_jpeg(scene(seed)) for seed in range(23)]
     told = write(tmp_path / "v.mp4", images, codec)
-    frames, pictures = list(frames_of(tmp_path / "v.mp4")), Pictures()
-    sources = [flat(pictures.planes(pictures.decoded(image, where="here"))) for image in images]
+    frames, decoder = list(frames_of(tmp_path / "v.mp4")), ImageDecoder()
+    sources = [flat(decoder.planes(decoder.decoded(image, where="here"))) for image in images]
     errors = [[squared_error(flat(frame), source) for source in sources] for frame in frames]
     assert np.argmin(errors, axis=1).tolist() == list(range(23))
     assert min(psnr(errors[i][i], SIZE * SIZE) for i in range(23)) == pytest.approx(told, abs=1e-6)
-    assert 25 < told < BEST
+    assert 25 < told < MAX_PSNR
 
 
 @both
@@ -94,7 +103,7 @@ def test_the_same_frames_give_the_same_bytes(tmp_path: Path, codec: Codec) -> No
 
 @pytest.mark.parametrize("name", ["h264", "av1"])
 def test_nothing_is_printed(tmp_path: Path, name: str) -> None:
-    """A process of its own, for an encoder asks once how much it should say."""
+    """Runs in its own process, since an encoder reads its log level only once."""
     here = "from tests.pipelines.export.lerobot.test_video import Codec, Path, as_jpeg, scene, write"
     code = f"{here}\nwrite(Path({str(tmp_path / 'v.mp4')!r}), [as_jpeg(scene(0))], Codec.of({name!r}, crf=30, gop=2))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
@@ -103,11 +112,11 @@ def test_nothing_is_printed(tmp_path: Path, name: str) -> None:
 
 @both
 def test_no_thread_gets_another_priority(tmp_path: Path, codec: Codec) -> None:
-    """SVT-AV1 would take the highest there is, where it may."""
+    """SVT-AV1 would otherwise take the highest priority, if it is allowed to."""
     usual = os.sched_getscheduler(0)
     video = VideoFile(tmp_path / "v.mp4", codec, fps=Fraction(10), size=(SIZE, SIZE))
-    pictures = Pictures()
-    video.add(pictures.planes(pictures.decoded(as_jpeg(scene(0)), where="here")), is_first=True)
+    decoder = ImageDecoder()
+    video.add(decoder.planes(decoder.decoded(as_jpeg(scene(0)), where="here")), is_first=True)
     assert {os.sched_getscheduler(int(task.name)) for task in Path("/proc/self/task").iterdir()} == {usual}
     video.finish()
     video.close()
@@ -117,8 +126,8 @@ def test_blue_and_red_change_places_where_they_should() -> None:
     red = np.zeros((8, 8, 3), np.uint8)
     red[..., 0] = 200
     for encode in (as_png, as_jpeg):
-        frame = Pictures(is_bgr=True).decoded(encode(red), where="here")
-        assert np.abs(Pictures().pixels(frame).astype(int) - red[..., ::-1]).max() < 4
+        frame = ImageDecoder(is_bgr=True).decoded(encode(red), where="here")
+        assert np.abs(ImageDecoder().pixels(frame).astype(int) - red[..., ::-1]).max() < 4
 
 
 @pytest.mark.parametrize("spoil", [lambda image: image[:0], lambda image: image[5:], lambda image: image[:20]])
@@ -126,5 +135,5 @@ def test_blue_and_red_change_places_where_they_should() -> None:
 def test_what_cannot_be_decoded_is_an_error_that_says_where(
     encode: Callable[..., bytes], spoil: Callable[[bytes], bytes]
 ) -> None:
-    with pytest.raises(DatasetError, match="camera: step 3: an image that cannot be decoded"):
-        Pictures().decoded(spoil(encode(scene(0))), where="camera: step 3")
+    with pytest.raises(DatasetError, match="camera: step 3: the image cannot be decoded"):
+        ImageDecoder().decoded(spoil(encode(scene(0))), where="camera: step 3")

@@ -1,4 +1,4 @@
-"""Source, unified, RLDS, unified: what comes back is what went in; `tensorflow-datasets` reads what lies between."""
+"""Convert, export as RLDS and convert again: the dataset stays the same, and `tensorflow-datasets` reads the RLDS."""
 
 import io
 import json
@@ -51,7 +51,7 @@ def converted(declaration: str | Path, source: Path, out: Path, *more: str) -> D
 
 
 def there_and_back(dataset: Dataset, folder: Path) -> Dataset:
-    """Export, convert with the declaration that the export carries, and verify."""
+    """Export, convert with the export's own declaration, and verify."""
     rlds, back = folder / "rlds/1.0.0", folder / "back"
     done = oxe("export", "rlds", dataset.path, "--out", rlds)
     assert done.code == 0, done.err
@@ -64,7 +64,7 @@ def there_and_back(dataset: Dataset, folder: Path) -> Dataset:
 
 
 def bits(column: Any) -> Any:
-    """Give a column so that NaN equals itself and 0.0 is not -0.0."""
+    """Return a column's bytes, so that NaN equals itself and 0.0 differs from -0.0."""
     if isinstance(column, Ragged):
         return [np.asarray(lengths).tolist() for lengths in column.lengths], bits(column.values)
     if isinstance(column, np.ndarray):
@@ -183,7 +183,7 @@ def png(array: Any) -> bytes:
 
 
 def wide(folder: Path) -> Path:
-    """Write every kind of feature, at its edges, with `tensorflow-datasets` itself."""
+    """Write every kind of feature, with edge cases, with `tensorflow-datasets` itself."""
     tfds = pytest.importorskip("tensorflow_datasets", reason="the writer is the extra 'rlds'")
     f = tfds.features
     colour = f.Image(shape=(None, None, 3), encoding_format="jpeg")
@@ -382,7 +382,7 @@ def test_random_feature_trees_come_back_equal(steps: Node, metadata: Node, lengt
         assert_same_datasets(first, there_and_back(first, folder))
 
 
-# --- the folder that is written ---
+# --- the folder of an export ---
 
 
 def test_a_copy_of_an_export_brings_its_declaration(toy: Toy, tmp_path: Path) -> None:
@@ -403,7 +403,7 @@ def test_exporting_twice_gives_the_same_bytes(toy: Toy, tmp_path: Path) -> None:
     again = oxe("export", "rlds", toy.out, "--out", out)
     assert (again.code, again.out, files(out)) == (0, f"{out}: 3 episodes, 9 steps in 1 file\n", once)
     other = oxe("export", "rlds", toy.out, "--view", "late", "--out", out)
-    assert (other.code, "holds an export with another view_digest, view" in other.err) == (2, True)
+    assert (other.code, "contains an export with a different view_digest, view" in other.err) == (2, True)
     assert oxe("export", "rlds", toy.out, "--out", out, "--overwrite").code == 0
     twice = files(out)
     assert {**twice, "oxe_runs.jsonl": once["oxe_runs.jsonl"]} == once
@@ -425,7 +425,7 @@ def test_an_export_from_before_views_had_versions_says_what_to_run(toy: Toy, tmp
     verified = oxe("verify", tmp_path / "rlds")
     assert (verified.code, f"oxe_export.json: {why}" in verified.err) == (1, True)
     other = oxe(*call[:3], "--out", tmp_path / "rlds")
-    assert (other.code, "holds an export with another view_digest, view" in other.err) == (2, True)
+    assert (other.code, "contains an export with a different view_digest, view" in other.err) == (2, True)
     assert oxe(*call, "--overwrite").code == 0
     assert oxe("verify", tmp_path / "rlds").code == 0
 
@@ -467,7 +467,7 @@ def test_a_full_disk_leaves_no_half_export(toy: Toy, tmp_path: Path, limits: Ite
         )
         assert (done.code, done.out, done.err.count("\n")) == (2, "", 1)
         assert "cannot be written" in done.err
-        assert not {"features.json", "dataset_info.json"} & files(out).keys()  # so that nobody can read it
+        assert not {"features.json", "dataset_info.json"} & files(out).keys()  # so that no reader accepts it
     assert oxe("export", "rlds", toy.out, "--out", out).code == 0
 
 
@@ -491,7 +491,7 @@ def test_an_episode_of_which_a_view_leaves_nothing_is_counted(tmp_path: Path) ->
 def test_the_sources_own_oxe_id_is_kept(toy: Toy, tmp_path: Path) -> None:
     assert toy.convert().code == 0
     assert oxe("export", "rlds", toy.out, "--out", tmp_path / "rlds").code == 0
-    (tmp_path / "rlds/oxe_spec.toml").unlink()  # another tool's copy of it
+    (tmp_path / "rlds/oxe_spec.toml").unlink()  # as in a copy by another tool
     spec = write_spec(tmp_path)
     again = oxe("convert", spec, "--source", tmp_path / "rlds", "--out", tmp_path / "again")
     assert again.code == 0, again.err
@@ -503,7 +503,7 @@ def test_the_sources_own_oxe_id_is_kept(toy: Toy, tmp_path: Path) -> None:
 
 
 def test_an_episode_of_an_export_in_memory_has_the_views_of_its_dataset(tmp_path: Path) -> None:
-    """The declaration of an export keeps the source's columns below `raw`, where its views look for them."""
+    """The declaration of an export keeps the source's columns below `raw`, where its views read them."""
     doubled = [columns(seed, action=2 * columns(seed)["action"]) for seed in range(2)]  # type: ignore[operator]
     toy = make_toy(tmp_path, doubled)
     scaled = {'gripper = "action[3:]"': 'gripper = "action[3:] | scale(1/2)"'}

@@ -1,4 +1,4 @@
-"""Layouts are checked here against what `tensorflow-datasets` does; `test_export.py` has it read whole datasets."""
+"""Compare layouts with those of `tensorflow-datasets`; in `test_target.py` it reads whole datasets."""
 
 import json
 from pathlib import Path
@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipelines.export.rlds.writer import Feature, Shard, features_json, info_json, metadata_column
+from pipelines.export.rlds.writer import RldsFeature, TfRecordWriter, features_json, info_json, metadata_column
 from pipelines.readers.reader import plan
 from pipelines.readers.rlds.reader import RldsReader
 from schemas.source import Field, Ragged, RawEpisode
@@ -15,11 +15,11 @@ from tests.makers import nested
 from tests.pipelines.readers.rlds.test_features import plain
 
 
-def feature(path: str, **arguments: Any) -> Feature:
-    return Feature(Field(path=path, **{"kind": "number", "dtype": "float32", **arguments}))
+def feature(path: str, **arguments: Any) -> RldsFeature:
+    return RldsFeature(Field(path=path, **{"kind": "number", "dtype": "float32", **arguments}))
 
 
-def stored(item: Feature, column: Any) -> dict[str, Any]:
+def stored(item: RldsFeature, column: Any) -> dict[str, Any]:
     return {key: getattr(v, "tolist", lambda v=v: v)() for key, v in item.encode(column).items()}
 
 
@@ -73,8 +73,8 @@ def test_a_value_of_an_episode_reads_back(tmp_path: Path, arguments: Any, value:
     assert episode.metadata["about.value"] == value
 
 
-def written(folder: Path, features: list[Feature], episodes: list[list[Any]]) -> list[RawEpisode]:
-    shard = Shard(folder / "toy-train.tfrecord-00000-of-00001")
+def written(folder: Path, features: list[RldsFeature], episodes: list[list[Any]]) -> list[RawEpisode]:
+    shard = TfRecordWriter(folder / "toy-train.tfrecord-00000-of-00001")
     for episode in episodes:
         shard.add(dict(zip(features, episode, strict=True)))
     shard.file.close()
@@ -119,7 +119,7 @@ def test_descriptions_are_those_of_tfds() -> None:
 
 
 def test_counts_and_bytes_stand_in_the_info(tmp_path: Path) -> None:
-    shards = [Shard(tmp_path / str(i)) for i in range(2)]
+    shards = [TfRecordWriter(tmp_path / str(i)) for i in range(2)]
     for shard, count in zip(shards, (2, 0), strict=True):
         for _ in range(count):
             shard.add({feature("x"): np.float32([1])})

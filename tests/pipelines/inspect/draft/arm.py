@@ -1,4 +1,4 @@
-"""An arm's motion, recorded in many conventions: what a draft says of it must be right or left open."""
+"""An arm's motion, recorded in many conventions, for which every claim of a draft must be right or open."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -8,7 +8,7 @@ import numpy as np
 from scipy.spatial.transform import Rotation
 
 from pipelines.inspect.draft.sample import Sample
-from pipelines.inspect.draft.spaces import Spaces, chosen
+from pipelines.inspect.draft.spaces import Spaces, choose_fields
 from schemas.source import Array, Field
 
 EPISODES, STEPS = 6, 50
@@ -17,32 +17,32 @@ HZ = 10.0
 
 @dataclass(frozen=True, kw_only=True)
 class Lab:
-    """How a lab records; the words are those of a Space."""
+    """The conventions of a lab, with the words of a Space."""
 
-    mode: str = "delta"  # delta, absolute
-    frame: str = "base"  # base, tool
+    mode: str = "delta"  # delta or absolute
+    frame: str = "base"  # base or tool
     state_rotation: str = "euler_xyz"
     action_rotation: str = "euler_xyz"
-    metres: float = 1.0  # numbers of the state for one metre
+    metres: float = 1.0  # units of the state per metre
     action_metres: float = 1.0
     degrees: bool = False
     action_degrees: bool = False
     closed_is_1: bool = False
     action_closed_is_1: bool = False
-    is_signed: bool = False  # the commanded gripper goes from -1 to 1
-    noise: float = 0.0  # of the motion
-    names: Mapping[str, str] = field(default_factory=dict)  # neutral ones unless said
+    is_signed: bool = False  # the commanded gripper ranges from -1 to 1
+    noise: float = 0.0  # relative to the motion
+    names: Mapping[str, str] = field(default_factory=dict)  # neutral names by default
 
 
 def smooth(rng: np.random.Generator, count: int, size: float) -> Array:
-    """Draw a smooth path: a few sines."""
+    """Draw a smooth path as a sum of sines."""
     phase = np.linspace(0, 1, count)[:, None]
     waves = [rng.uniform(-1, 1, 3) * np.sin(2 * np.pi * (k * phase + rng.uniform(0, 1, 3))) / k for k in (1, 2, 3)]
     return np.asarray(size * np.sum(waves, axis=0))
 
 
 def rotated(rotation: Rotation, word: str, *, in_degrees: bool) -> Array:
-    """Write rotations."""
+    """Write rotations in a representation of the Space."""
     if word == "euler_xyz":
         return rotation.as_euler("xyz", degrees=in_degrees)
     if word == "rotvec":
@@ -51,7 +51,7 @@ def rotated(rotation: Rotation, word: str, *, in_degrees: bool) -> Array:
 
 
 def record(lab: Lab, seed: int = 0) -> Sample:
-    """Record some episodes as a lab does."""
+    """Record some episodes in the conventions of a lab."""
     rng = np.random.default_rng(seed)
     episodes = []
     home = Rotation.from_euler("xyz", rng.uniform(-0.8, 0.8, 3) + np.array([2.4, 0.2, 0.4]))
@@ -85,7 +85,7 @@ def record(lab: Lab, seed: int = 0) -> Sample:
 
 
 def turn_size(rotation: Rotation) -> float:
-    """Give the usual turn of a step, in radians about one axis."""
+    """Return the mean rotation of a step, in radians about one axis."""
     return float((rotation[1:] * rotation[:-1].inv()).magnitude().mean()) / np.sqrt(3)
 
 
@@ -95,7 +95,7 @@ def as_stored(parts: Sequence[Array]) -> Array:
 
 
 def columns(lab: Lab, state: Sequence[Array], action: Sequence[Array]) -> dict[str, Array]:
-    """Put the numbers into vectors with neutral names, or each into a field of its own."""
+    """Join the numbers to vectors with neutral names, or put each part into its own field."""
     if not lab.names:
         return {"observation.state": as_stored(state), "action": as_stored(action)}
     kinds = ("position", "rotation", "gripper")
@@ -104,11 +104,11 @@ def columns(lab: Lab, state: Sequence[Array], action: Sequence[Array]) -> dict[s
 
 
 def sampled(fields: Mapping[str, Field], episodes: Sequence[Mapping[str, Array]], **more: Any) -> Sample:
-    """Make a sample as `pipelines/inspect/draft/sample.py` reads it."""
+    """Make a sample as `read_sample` returns it."""
     told: dict[str, Any] = {"texts": {}, "metadata": ({},) * len(episodes), "description": {}, "is_whole": True}
     return Sample(fields=fields, episodes=tuple(episodes), **{"frames": {}, **told, **more})
 
 
 def drafted(sample: Sample, *, rate: float | None = HZ) -> Spaces:
     """Draft the Spaces of a sample."""
-    return Spaces(sample, state=chosen(sample, "state")[0], action=chosen(sample, "action")[0], rate=rate)
+    return Spaces(sample, state=choose_fields(sample, "state")[0], action=choose_fields(sample, "action")[0], rate=rate)

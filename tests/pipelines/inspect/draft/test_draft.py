@@ -1,4 +1,4 @@
-"""`oxe inspect --draft`: what it proposes of whole sources, and that it converts once it is filled in."""
+"""`oxe inspect --draft`: the drafts of whole sources, and their conversion once they are filled in."""
 
 import json
 import re
@@ -24,7 +24,7 @@ WORDS = {"control_hz": "10", "frame": '"base"', "gripper": '"open_is_1"', "robot
 
 
 def filled(text: str, words: Mapping[str, str]) -> str:
-    """Put words in place of each TODO, line by line, as a person would who knows the robot."""
+    """Replace each TODO line by line, as a user who knows the robot would."""
     lines = []
     for line in text.splitlines():
         code, mark, comment = line.partition("  # ")
@@ -164,7 +164,7 @@ def test_odd_paths_are_quoted_and_the_draft_still_loads(tmp_path: Path) -> None:
 
 @pytest.fixture
 def teleop(tmp_path: Path) -> Path:
-    """Record joints in degrees with HDF5: T + 1 observations, a slower clock beside them, timestamps and a robot."""
+    """Record joints in degrees as HDF5: T + 1 observations, a slower clock, timestamps and a robot."""
     pytest.importorskip("h5py", reason="the extra 'hdf5'")
     groups = {}
     for i in range(3):
@@ -184,11 +184,14 @@ def teleop(tmp_path: Path) -> Path:
 
 def test_one_step_more_and_other_clocks_are_declared_and_the_draft_converts(teleop: Path, tmp_path: Path) -> None:
     done = oxe("inspect", teleop, "--draft", tmp_path / "draft.toml")
-    assert done.code == 1  # columns of unequal length, as they are
+    assert done.code == 1  # columns of unequal length without drop_last and ignore
     text = (tmp_path / "draft.toml").read_text()
     told = tomllib.loads(text)
     assert told["source"]["drop_last"] == ["observations.joint_position", "observations.top"]
-    assert "observations.side: [4, 4, 3] numbers a step may be an image: source.frames says" in text
+    assert (
+        "observations.side: [4, 4, 3] numbers per step may be an image. If so, declare its layout in source.frames"
+        in text
+    )
     assert told["source"]["ignore"] == ["observations.ticks"]
     assert (told["control_hz"], told["timestamp"], told["id"]) == (30, "timestamp", "episode_path")
     assert told["embodiment"]["robot"] == "Panda"
@@ -216,7 +219,7 @@ def test_nothing_readable_is_an_error_of_one_line(tmp_path: Path) -> None:
     source = write_source(tmp_path / "toy", [])
     done = oxe("inspect", source, "--draft", "-")
     assert (done.code, done.err.count("\n")) == (2, 1)
-    assert "nothing can be drafted" in done.err
+    assert "cannot draft: none of the first episodes can be read" in done.err
 
 
 @pytest.mark.realdata
@@ -225,7 +228,7 @@ def test_bridge_is_recognized_and_what_its_numbers_do_not_show_is_open(realdata:
     assert told["shipped"] == ["bridge_dataset"]
     assert told["action"]["parts"]["xyz"]["mode"]["value"] == "delta"
     assert told["action"]["frame"]["value"] == "TODO"
-    assert "one sense (correlation 0.8" in told["action"]["gripper"]["evidence"]
+    assert "have the same direction (correlation 0.8" in told["action"]["gripper"]["evidence"]
 
 
 @pytest.mark.realdata

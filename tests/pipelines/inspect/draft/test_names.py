@@ -1,4 +1,4 @@
-"""What names tell, and what single columns tell of units and grippers."""
+"""Claims from names, and from single columns for units and grippers."""
 
 import numpy as np
 import pytest
@@ -74,8 +74,8 @@ def test_the_names_of_numbers_cut_a_vector() -> None:
     ("names", "kinds"),
     [
         ("shoulder_pan.pos, elbow_flex.pos, wrist_flex.pos, wrist_roll.pos, gripper.pos", ["joint", "gripper"]),
-        ("motor_0, motor_1, motor_2", ["TODO"]),  # converters call anything so
-        ("x, y, yaw, gripper", ["TODO", "TODO", "gripper"]),  # no whole position, no whole rotation
+        ("motor_0, motor_1, motor_2", ["TODO"]),  # converters use such names for anything
+        ("x, y, yaw, gripper", ["TODO", "TODO", "gripper"]),  # incomplete position and rotation
         ("x, y, z, qx, qy, qz, qw", ["position", "rotation"]),
     ],
 )
@@ -111,7 +111,7 @@ def test_seven_joints_without_names_are_not_taken_for_a_pose() -> None:
     assert spaces.state
     assert spaces.action
     assert all(part.kind.is_open for part in (*spaces.state.parts, *spaces.action.parts))
-    assert spaces.action.parts[0].mode.value == "delta"  # that much the numbers do show
+    assert spaces.action.parts[0].mode.value == "delta"  # the numbers show the mode, whatever the kind
 
 
 def test_a_gripper_among_joints_is_noticed() -> None:
@@ -120,7 +120,7 @@ def test_a_gripper_among_joints_is_noticed() -> None:
     path = "observation.joint_position"
     (cut,) = segments(sampled({path: Field(path=path, kind="number", shape=(7,))}, [{path: values}]), path)
     assert cut.kind.is_open
-    assert "a gripper among them" in cut.kind.evidence
+    assert "may include a gripper" in cut.kind.evidence
 
 
 @pytest.mark.parametrize(
@@ -139,13 +139,13 @@ def test_a_gripper_among_joints_is_noticed() -> None:
     ],
 )
 def test_a_grippers_range_is_mapped_or_left_open(values: list[float], op: str) -> None:
-    assert grippers.ranged([np.array(values, float)[:, None]])[0] == op
+    assert grippers.range_op([np.array(values, float)[:, None]])[0] == op
 
 
 def test_a_name_that_says_open_and_closed_says_nothing() -> None:
-    assert grippers.named_sense("observation.gripper_open_close") is None
-    assert grippers.named_sense("observation.gripper_position") is None
-    assert (found := grippers.named_sense("action.gripper_closedness"))
+    assert grippers.sense_from_name("observation.gripper_open_close") is None
+    assert grippers.sense_from_name("observation.gripper_position") is None
+    assert (found := grippers.sense_from_name("action.gripper_closedness"))
     assert found.value == "closed"
 
 

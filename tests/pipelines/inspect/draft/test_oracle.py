@@ -1,4 +1,4 @@
-"""Whatever a lab's conventions are, what a draft claims of them is right; what it does not know it leaves open."""
+"""Whatever a lab's conventions are, every claim of a draft is right or open."""
 
 import numpy as np
 import pytest
@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
-from pipelines.inspect.draft.parts import Part, SpaceDraft
+from pipelines.inspect.draft.parts import PartDraft, SpaceDraft
 from schemas.declarations import expr
 from schemas.source import Array
 from tests.pipelines.inspect.draft.arm import Lab, drafted, record
@@ -41,18 +41,18 @@ def labs(draw: st.DrawFn) -> Lab:
     )
 
 
-def by_kind(space: SpaceDraft | None) -> dict[str, Part]:
-    """Find the parts whose kind is claimed."""
+def by_kind(space: SpaceDraft | None) -> dict[str, PartDraft]:
+    """Return the parts whose kind is claimed."""
     assert space
     return {part.kind.value: part for part in space.parts if not part.kind.is_open}
 
 
-def canonical(part: Part, raw: dict[str, Array]) -> Array:
+def canonical(part: PartDraft, raw: dict[str, Array]) -> Array:
     return expr.parse(part.expression)(raw)
 
 
 def wrong(space: SpaceDraft, lab: Lab, raw: dict[str, Array], *, is_command: bool) -> list[str]:
-    """List the claims that are not true."""
+    """List the wrong claims."""
     found = []
     parts = by_kind(space)
     true_mode = lab.mode if is_command else "absolute"

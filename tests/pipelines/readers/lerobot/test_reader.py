@@ -674,7 +674,7 @@ def test_a_file_that_two_splits_share_converts_and_takes_an_append(tmp_path: Pat
 def test_check_compares_the_clock_with_that_of_the_source(tmp_path: Path) -> None:
     folder = write(tmp_path, 1, info={"total_episodes": 9})
     found = check(catalog.dataset(str(declare(tmp_path, replace={"control_hz = 10": "control_hz = 20"}))), str(folder))
-    assert found.problems == ["control_hz is 20, the source says 10 frames per second"]
+    assert found.problems == ["control_hz is 20, but the source has 10 frames per second"]
     assert "total_episodes is 9, but the listed episodes have 1" in found.notes
     assert check(catalog.dataset(str(declare(tmp_path))), str(folder)).ok
 

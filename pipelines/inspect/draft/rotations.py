@@ -1,0 +1,184 @@
+"""Rotation representations, from lengths and orthogonality, and by predicting measured rotations from commands.
+
+Every pair of representations, one for the measured and one for the commanded rotation, is a hypothesis. If a single
+pair predicts the rotations from step to step, it is claimed. If several predict them equally well, the representation
+is left open; this is usual for noisy commands, since small Euler angles and rotation vectors look alike.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from schemas.declarations.rotations import from_euler, matrices, to_rotation
+from schemas.errors import SourceError
+from schemas.source import Array
+
+if TYPE_CHECKING:
+    from scipy.spatial.transform import Rotation
+
+LENGTH_TOLERANCE = 2e-3  # a float32 quaternion's length may differ from 1 by this much
+MIN_MOTION = 1e-4  # standard deviation; a column with less is constant
+MAX_PAIRS = 400  # steps on which hypotheses are compared, evenly spaced
+NOISE = 3e-4  # smallest relative error that float32 can show
+MAX_ERROR = 0.15  # largest relative error of a claimed hypothesis
+MIN_RATIO = 3.0  # every other hypothesis must have an error this many times larger
+ORDERS = ("xyz", "xzy", "yxz", "yzx", "zxy", "zyx", "XYZ", "XZY", "YXZ", "YZX", "ZXY", "ZYX")  # scipy's spelling
+DEGREE = np.pi / 180
+FORMS = {3: (*ORDERS, "rotvec"), 4: ("quat_xyzw", "quat_wxyz"), 9: ("rows", "columns")}
+
+
+@dataclass(frozen=True, slots=True)
+class RotationHypothesis:
+    """One interpretation of a measured and a commanded rotation."""
+
+    measured: str  # a form in FORMS
+    commanded: str  # a form in FORMS, or "difference": the change of each measured number
+    relation: str  # delta, tool, absolute
+    factor: float  # converts the command to radians
+
+    @property
+    def mode(self) -> str:
+        """`absolute`, or `delta` in any axes."""
+        return "absolute" if self.relation == "absolute" else "delta"
+
+
+@dataclass(frozen=True, slots=True)
+class Hypotheses:
+    """The error of every hypothesis, relative to the rotations that it should predict."""
+
+    errors: dict[RotationHypothesis, float]
+
+    def decided(self, attribute: str) -> str | float | None:
+        """Return the value of an attribute that every good hypothesis has; None if others fit nearly as well."""
+        if not self.errors:
+            return None
+        first = min(self.errors, key=lambda hypothesis: self.errors[hypothesis])
+        value, error = getattr(first, attribute), max(self.errors[first], NOISE)
+        others = [e for hypothesis, e in self.errors.items() if getattr(hypothesis, attribute) != value]
+        return value if error <= MAX_ERROR and min(others, default=np.inf) >= MIN_RATIO * error else None
+
+    def refuted(self, attribute: str, value: str) -> bool:
+        """Whether no hypothesis with this value of the attribute predicts the rotations, but another one does."""
+        errors = [error for hypothesis, error in self.errors.items() if getattr(hypothesis, attribute) == value]
+        best = max(min(self.errors.values(), default=np.inf), NOISE)
+        return best <= MAX_ERROR and min(errors, default=np.inf) >= MIN_RATIO * best
+
+    def best(self) -> tuple[RotationHypothesis, float] | None:
+        """Return the best hypothesis and its error; None if there is none."""
+        if not self.errors:
+            return None
+        first = min(self.errors, key=lambda hypothesis: self.errors[hypothesis])
+        return first, self.errors[first]
+
+    def summary(self) -> str:
+        """Return the two best hypotheses with their errors as a text; of equal ones the most common."""
+        usual = ("xyz", "rotvec", "quat_xyzw", "quat_wxyz", "rows", "columns")
+
+        def rank(hypothesis: RotationHypothesis) -> tuple[float, bool, bool]:
+            far = max(self.errors[hypothesis], NOISE)
+            return float(f"{far:.1g}"), hypothesis.measured not in usual, hypothesis.commanded not in usual
+
+        ranked = sorted(self.errors, key=rank)[:2]
+        relations = {"delta": "a delta", "tool": "a delta in the tool's axes", "absolute": "a target"}
+        listed = " or ".join(
+            f"measured {h.measured} and commanded {h.commanded} as {relations[h.relation]} (error {self.errors[h]:.1g})"
+            for h in ranked
+        )
+        return f"best fit: {listed}" if listed else ""
+
+
+def rotation_form(values: Array) -> str | None:
+    """Return `quaternion`, `matrix` or `6d` (two rows or columns of a matrix) if the numbers [T, k] always are one.
+
+    Returns None for other numbers and for constant ones, which prove nothing.
+    """
+    width = values.shape[1]
+    if not len(values) or not np.isfinite(values).all() or (values.std(axis=0) > MIN_MOTION).sum() < 2:
+        return None
+    if width == 4 and np.abs(np.linalg.norm(values, axis=1) - 1).max() < LENGTH_TOLERANCE:
+        return "quaternion"
+    if width == 9 and _orthonormal(values.reshape(-1, 3, 3)):
+        return "matrix"
+    if width == 6:
+        flat = values.reshape(-1, 2, 3)
+        paired = values.reshape(-1, 3, 2).transpose(0, 2, 1)
+        return "6d" if _orthonormal(flat) or _orthonormal(paired) else None
+    return None
+
+
+def _orthonormal(rows: Array) -> bool:
+    products = rows @ rows.transpose(0, 2, 1)
+    return bool(np.abs(products - np.eye(rows.shape[1])).max() < LENGTH_TOLERANCE)
+
+
+def read(values: Array, form: str, factor: float = 1.0) -> "Rotation":
+    """Convert numbers [T, k] to rotations; raises SourceError if they are not rotations."""
+    if form in ORDERS:
+        return from_euler(values * factor, form)
+    if form == "rotvec":
+        return to_rotation(values * factor, "rotvec")
+    if form in {"rows", "columns"}:
+        square = values.reshape(-1, 3, 3)
+        return matrices(square if form == "rows" else square.transpose(0, 2, 1))
+    return to_rotation(values, form)
+
+
+def compare(measured: Sequence[Array], commanded: Sequence[Array], *, factors: Sequence[float]) -> Hypotheses:
+    """Compute the error of every pair of representations; `factors` convert the measured angles to radians."""
+    now, then, command = (np.concatenate(rows) for rows in zip(*_pairs(measured, commanded), strict=True))
+    fine = np.isfinite(np.concatenate([now, then, command], axis=1)).all(axis=1)
+    spaced = np.unique(np.linspace(0, max(int(fine.sum()) - 1, 0), MAX_PAIRS).astype(int))[: int(fine.sum())]
+    now, then, command = (rows[fine][spaced] for rows in (now, then, command))
+    errors: dict[RotationHypothesis, float] = {}
+    if len(now):
+        for factor in factors:
+            for hypothesis, error in _errors(now, then, command, factor=factor):
+                errors[hypothesis] = min(error, errors.get(hypothesis, np.inf))
+    return Hypotheses(errors)
+
+
+def _pairs(measured: Sequence[Array], commanded: Sequence[Array]) -> Iterator[tuple[Array, Array, Array]]:
+    for seen, command in zip(measured, commanded, strict=True):
+        count = min(len(seen) - 1, len(command))
+        yield seen[: max(count, 0)], seen[1 : max(count, 0) + 1], command[: max(count, 0)]
+
+
+def _errors(now: Array, then: Array, command: Array, *, factor: float) -> Iterator[tuple[RotationHypothesis, float]]:
+    commands = list(_commands(command))
+    for form in FORMS.get(now.shape[1], ()):
+        try:
+            before, after = read(now, form, factor), read(then, form, factor)
+        except (SourceError, ValueError):
+            continue
+        turn, tool = after * before.inv(), before.inv() * after
+        size = _rms(turn.magnitude())
+        spread = _rms((after * after.mean().inv()).magnitude())
+        if size < MIN_MOTION:
+            continue
+        for name, unit, rotation in commands:
+            yield RotationHypothesis(form, name, "delta", unit), _rms((rotation.inv() * turn).magnitude()) / size
+            yield RotationHypothesis(form, name, "tool", unit), _rms((rotation.inv() * tool).magnitude()) / size
+            yield RotationHypothesis(form, name, "absolute", unit), _rms((rotation.inv() * after).magnitude()) / spread
+        if form in {*ORDERS, "rotvec"} and command.shape == now.shape:
+            step = (then - now) * factor
+            step = np.where(np.abs(step) > np.pi, step - np.sign(step) * 2 * np.pi, step)
+            for unit in (1.0, DEGREE):
+                error = np.linalg.norm(command * unit - step, axis=1)
+                size = max(_rms(step) * np.sqrt(3), MIN_MOTION)
+                yield RotationHypothesis(form, "difference", "delta", unit), _rms(error) / size
+
+
+def _commands(command: Array) -> "Iterator[tuple[str, float, Rotation]]":
+    for form in FORMS.get(command.shape[1], ()):
+        for unit in (1.0, DEGREE) if command.shape[1] == 3 else (1.0,):
+            try:
+                yield form, unit, read(command, form, unit)
+            except (SourceError, ValueError):
+                continue
+
+
+def _rms(values: Any) -> float:
+    each = np.asarray(values)
+    return float(np.sqrt((each**2).mean())) if each.size else np.inf
