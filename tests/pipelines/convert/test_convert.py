@@ -348,7 +348,7 @@ def test_an_instruction_that_is_not_utf8_is_quarantined(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("image", "words"),
     [
-        (b"garbage", "neither JPEG nor PNG"),
+        (b"garbage", "neither a JPEG nor a PNG"),
         (jpeg(0)[: len(jpeg(0)) // 2], "cannot be decoded"),
         (jpeg(0)[:3], "broken"),
     ],
