@@ -35,7 +35,7 @@ class ExportLedger(Marks):
         self.out.remove(self.place(name + FAILURE))
 
     def read(self, name: str) -> dict[str, Any] | None:
-        """Return the `about` of a finished shard; None if it is not finished or its files have changed size."""
+        """Return what `write` recorded about a shard; None if it is not finished or its files have changed size."""
         place = self.place(name + self.RECORD)
         content = self.out.read_many([place]).get(place)
         if content is None:
@@ -73,7 +73,7 @@ def begin(out: LocalFolder, identity: Mapping[str, Any], *, pattern: str, overwr
 
 
 def why_not_comparable(existing: Mapping[str, Any], identity: Mapping[str, Any]) -> str | None:
-    """Return why an export cannot be compared with `identity`: only its view digest differs, and that is outdated."""
+    """Return why an export cannot be compared with `identity`, if only its view digest differs and is outdated."""
     if {**existing, "view_digest": identity["view_digest"]} != identity:
         return None
     return outdated(existing.get("view_digest"), "the export", fix="run 'oxe export' again with --overwrite")

@@ -25,7 +25,7 @@ class FieldSummary:
     shape: tuple[int | None, ...]
     range: tuple[float, float] | None
     encoding: str | None
-    samples: tuple[Any, ...]  # the first different values, as JSON
+    samples: tuple[Any, ...]  # the first distinct values, as JSON
     per_step: bool
     sizes: tuple[tuple[int, int, int], ...]  # height, width, channels of images
     ragged: int

@@ -69,7 +69,7 @@ class LeRobotExport:
         """
         self.dataset, self.out, self.options = dataset, out, options
         if options.video == "h264" and options.crf > MAX_CRF:
-            raise UsageError(f"--crf {options.crf}: expected 0 to {MAX_CRF} for H.264")
+            raise UsageError(f"--crf: expected 0 to {MAX_CRF} for H.264, got {options.crf}")
         self.fps = _fps(dataset, options)
         self.rate = Fraction(self.fps).limit_denominator(10_000)
         self.space = dataset.action_space(options.view)
@@ -261,7 +261,7 @@ def _fps(dataset: Dataset, options: ExportOptions) -> float:
         )
     fps = float(known or options.fps or 0)
     if not (isfinite(fps) and 0.01 <= fps <= 10_000):
-        raise UsageError(f"--fps {fps:g}: expected 0.01 to 10000")
+        raise UsageError(f"--fps: expected 0.01 to 10000, got {fps:g}")
     return fps
 
 

@@ -129,7 +129,7 @@ class Arm:
         return fits
 
     def proof(self) -> Claim | None:
-        """Claim that two triples are a position and a rotation, if only that predicts the measured rotations."""
+        """Claim that two triples are position and rotation, if the commanded rotations predict the measured ones."""
         best = self.hypotheses.best()
         separate = [error for h, error in self.hypotheses.errors.items() if h.commanded == "difference"]
         is_known = self.measured_rotation is not None and self.measured_rotation.form is not None
@@ -178,7 +178,7 @@ class Arm:
         return Form(todo(f"{question} {fits}".rstrip("; ")))
 
     def _form_from_tool(self) -> str | None:
-        """Return the measured form if commands in the tool's axes explain the motion only in this form."""
+        """Return the only form in which the measured rotation explains commands in the tool's axes, if there is one."""
         if not self.position_fits or motion.best(self.position_fits)[0] != "tool":
             return None
         ranked = sorted(self.tool_fits, key=lambda code: self.tool_fits[code].r2, reverse=True)
@@ -204,7 +204,7 @@ class Arm:
         return todo(f"{ASK_MODE} {self.hypotheses.summary() or NO_MATCH}")
 
     def frame(self) -> Claim:
-        """Claim that commands are in the tool's axes; otherwise open, since numbers do not show base or world."""
+        """Claim the tool's frame if the commands fit it; otherwise leave it open, since base and world look alike."""
         relations = {self.hypotheses.decided("relation")} & {"delta", "tool"}
         deltas: dict[Relation, Fit] = {name: fit for name, fit in self.position_fits.items() if name != "absolute"}
         relation, figures = motion.best(deltas) if len(deltas) > 1 else (None, "")

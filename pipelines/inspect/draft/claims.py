@@ -10,7 +10,7 @@ Confidence: TypeAlias = Literal["high", "medium", "low", "none"]
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """One value of the declaration; an open one is `TODO`, and its evidence says what speaks for which answer."""
+    """One value of the declaration, with its evidence; the value of an open claim is `TODO`."""
 
     value: str
     confidence: Confidence

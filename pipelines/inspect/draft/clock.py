@@ -14,7 +14,7 @@ from schemas.source import Array
 RATE_KEYS = ("fps", "control_hz", "control_freq", "control_frequency", "frequency", "hz", "rate")
 MAX_JSON_LENGTH, MAX_JSON_DEPTH = 1 << 20, 8  # per-episode texts that are searched for RATE_KEYS
 UNITS = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9}
-MIN_STEP, MAX_STEP = 0.001, 1.0  # seconds between the steps of any teleoperation; decides the unit
+MIN_STEP, MAX_STEP = 0.001, 1.0  # seconds between steps in any teleoperation; this decides the unit
 AGREEMENT = 0.02  # rates with a smaller relative difference agree
 ROUNDING = 0.002  # a rate with a smaller relative distance to a whole number is rounded
 COMPUTED = 1e-3  # a clock with a smaller relative jitter was computed, not measured

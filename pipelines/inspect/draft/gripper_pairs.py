@@ -53,7 +53,7 @@ class GripperPairs:
         return Claim("open_is_1", weakest.confidence, "; ".join(dict.fromkeys(sense.evidence for sense in senses)))
 
     def proof(self, side: str) -> Claim | None:
-        """Claim that the numbers after two poses are grippers, if the measured one follows the commanded one."""
+        """Claim that the number after a pose is a gripper, if its measurement follows its command."""
         pairs = [(segment, self._other(segment)) for segment in self.commanded if segment.side == side]
         strength = max((abs(self._correlation(segment)) for segment, other in pairs if other), default=0.0)
         evidence = f"comes after a pose, and measurement and command correlate by {strength:.2f}"

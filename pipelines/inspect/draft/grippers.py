@@ -16,7 +16,7 @@ OVERSHOOT = 0.15  # how far the range of a measured gripper may differ from 0 an
 TOLERANCE = 0.02  # distance to an end that counts as the end, relative to the range
 MIN_CORRELATION = 0.7  # between a command and its measurement
 DELAYS = range(11)  # steps between a command and its measurement
-STAY_SHARE = 0.05  # share of zeros between -1 and 1 from which on zero is a command of its own
+STAY_SHARE = 0.05  # with a larger share of zeros, 0 is a third command besides -1 and 1
 
 
 def range_op(columns: Sequence[Array]) -> tuple[str, Claim]:

@@ -20,7 +20,7 @@ ANGLES = {"roll", "pitch", "yaw", "rx", "ry", "rz", "qx", "qy", "qz", "qw", "rot
 COMPLETE: Mapping[Content, Sequence[int]] = {"position": (3,), "rotation": (3, 4, 6, 9), "gripper": (1, 2)}
 ARM_WIDTHS = (6, 8)  # smallest and largest vector of one arm: position, rotation of three, perhaps a gripper
 END = 0.1  # part of the range that counts as its end
-AT_ENDS = 0.7  # share of the values at the ends, from which on a number may be a gripper
+AT_ENDS = 0.7  # a number with at least this share of its values at the ends may be a gripper
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -165,7 +165,7 @@ def _named(kind: Content, path: str) -> Claim:
 
 
 def _joints(values: Array, path: str) -> tuple[Content, Claim]:
-    """Claim joints by their name, unless there are many or the last one may be a gripper."""
+    """Claim joints by their name; open if there are more than eight or the last one may be a gripper."""
     width, spread = values.shape[1], np.ptp(values, axis=0)
     odd = (
         width > 1 and spread[:-1].max() > 0 and (_is_two_valued(values[:, -1]) or spread[-1] < 0.1 * np.median(spread))

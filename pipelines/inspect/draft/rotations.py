@@ -51,7 +51,7 @@ class Hypotheses:
     errors: dict[RotationHypothesis, float]
 
     def decided(self, attribute: str) -> str | float | None:
-        """Return the value of an attribute that every good hypothesis has; None if others fit nearly as well."""
+        """Return the value of an attribute in the best hypothesis; None if another value fits nearly as well."""
         if not self.errors:
             return None
         first = min(self.errors, key=lambda hypothesis: self.errors[hypothesis])
@@ -60,7 +60,7 @@ class Hypotheses:
         return value if error <= MAX_ERROR and min(others, default=np.inf) >= MIN_RATIO * error else None
 
     def refuted(self, attribute: str, value: str) -> bool:
-        """Whether no hypothesis with this value of the attribute predicts the rotations, but another one does."""
+        """Whether every hypothesis with this value of the attribute fits badly, while another one fits well."""
         errors = [error for hypothesis, error in self.errors.items() if getattr(hypothesis, attribute) == value]
         best = max(min(self.errors.values(), default=np.inf), NOISE)
         return best <= MAX_ERROR and min(errors, default=np.inf) >= MIN_RATIO * best
@@ -73,7 +73,7 @@ class Hypotheses:
         return first, self.errors[first]
 
     def summary(self) -> str:
-        """Return the two best hypotheses with their errors as a text; of equal ones the most common."""
+        """Describe the two best hypotheses with their errors; of equal ones, common representations come first."""
         usual = ("xyz", "rotvec", "quat_xyzw", "quat_wxyz", "rows", "columns")
 
         def rank(hypothesis: RotationHypothesis) -> tuple[float, bool, bool]:

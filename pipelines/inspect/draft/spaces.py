@@ -78,7 +78,7 @@ class Spaces:
         return Arm(self.sample, state, action, rate=self.rate)
 
     def _prove(self) -> None:
-        """Claim open kinds that the numbers prove: a pose that rotates as its commands do, and the gripper after it."""
+        """Claim open kinds that the numbers prove: poses that follow their commands, and the grippers after them."""
         grippers = GripperPairs(self.sample, self.measured, self.commanded)
         pose_proofs = {side: arm.proof() for side, arm in self.arms.items()}
         gripper_proofs = {side: grippers.proof(side) for side, proof in pose_proofs.items() if proof}
