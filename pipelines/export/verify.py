@@ -17,7 +17,7 @@ from pipelines.export.plan import ExportOptions, ExportRef, checked
 from pipelines.export.run import Target, identity_of, opened
 from pipelines.readers.reader import Reader, plan
 from pipelines.readers.registry import open_source
-from pipelines.verify import Verification, compare, damage
+from pipelines.verify import Verification, catch_damage, compare
 from schemas.declarations import catalog
 from schemas.declarations.spec import DatasetSpec
 from schemas.episode import Episode
@@ -41,9 +41,9 @@ def verify_export(out: Path, *, source: str | None = None, progress: Progress = 
         other = f"made from another content, or another view, than {dataset.uri} has now"
         found.differs(f"{RECORD}: {cannot_compare(record['identity'], identity) or other}")
     refs = target.refs()
-    with damage("the export", found):
+    with catch_damage("the export", found):
         _check_episodes(target, refs, found, progress=progress)
-    with damage("the export", found):
+    with catch_damage("the export", found):
         target.check(record, found)
     return found
 

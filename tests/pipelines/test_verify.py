@@ -13,7 +13,7 @@ import pytest
 import xxhash
 
 from oxe_tools import open_dataset
-from pipelines.convert.publish import sealed
+from pipelines.convert.publish import encode_manifest
 from tests.pipelines.toy import Run, Toy, columns, files, jpeg, make_toy, oxe, oxe_process, write_source
 
 DATA, VAL = "data/train-00000-of-00001.parquet", "data/val-00000-of-00001.parquet"
@@ -66,7 +66,7 @@ def edit_manifest(toy: Toy, change: Callable[[Any], Any]) -> None:
     manifest = json.loads(path.read_text())
     del manifest["xxh3_128"]
     change(manifest)
-    path.write_bytes(sealed(manifest))
+    path.write_bytes(encode_manifest(manifest))
 
 
 def forge_checksums(toy: Toy) -> None:

@@ -18,7 +18,7 @@ from pipelines.export.lerobot.video import Pictures, flat, frames_of, psnr, squa
 from pipelines.export.plan import ExportRef, checked
 from pipelines.statistics.numbers import Selection
 from pipelines.statistics.statistics import statistics
-from pipelines.verify import Verification, damage
+from pipelines.verify import Verification, catch_damage
 from schemas.source import Array
 from stats.formats import lerobot as figures_of
 
@@ -52,7 +52,7 @@ def _check_columns(export: Export, refs: Sequence[ExportRef], out: Verification)
     for ref in refs:
         for part in parts_of(export, ref):
             name = part.places.data()
-            with damage(name, out):
+            with catch_damage(name, out):
                 found = pq.read_table(export.out.root / name, columns=["index", *(f.name for f in theirs)])
                 wrong = [] if found["index"].to_pylist() == [*range(first, first + len(found))] else ["index"]
                 for feature in theirs:
@@ -103,7 +103,7 @@ def check_video(export: Export, kept: Kept, out: Verification, *, bound: float) 
     for ref in export.refs():
         for part in parts_of(export, ref):
             name = part.places.video(kept.key)
-            with damage(name, out):
+            with catch_damage(name, out):
                 _check_file(export.out.root / name, _steps(export, kept, ref, numbers=part.numbers), out, bound=bound)
 
 

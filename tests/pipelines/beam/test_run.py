@@ -170,7 +170,7 @@ def test_a_shard_that_fails_is_named_and_the_others_are_done(engine: str, argume
     words = ("convert", toy.spec, "--source", toy.source, "--out", toy.out, *arguments(engine))
     done = oxe_process(*words, preexec_fn=limit)
     assert (done.code, done.out, done.err.count("\n")) == (2, "", 1), done.err
-    assert done.err.startswith("oxe: 1 of 4 shards failed; run again to go on. large-00000-of-00001: ")
+    assert done.err.startswith("oxe: 1 of 4 shards failed, first large-00000-of-00001: ")
     small = [toy.out / f"data/{name}-00000-of-00001.parquet" for name in ("a", "b", "z")]
     assert sorted((toy.out / "data").iterdir()) == small
     before = [path.stat().st_mtime_ns for path in small]
@@ -200,14 +200,14 @@ def broken(toy: Toy, *words: str) -> str:
 
 def test_a_runner_that_beam_does_not_know_is_an_error(tmp_path: Path) -> None:
     assert broken(make_toy(tmp_path), "--runner", "FlincRunner").startswith(
-        "oxe: Beam cannot give the runner 'FlincRunner' (Unexpected pipeline runner: FlincRunner. Valid values are "
+        "oxe: Beam cannot create the runner 'FlincRunner': Unexpected pipeline runner: FlincRunner. Valid values are "
     )
 
 
 def test_options_that_the_runner_refuses_are_an_error(tmp_path: Path) -> None:
     options = ["--runner", "PortableRunner", "--beam-options", "--job_endpoint=localhost:1 --environment_type=HERE"]
     assert broken(make_toy(tmp_path), *options) == (
-        "oxe: PortableRunner broke down; run again to go on: Unknown environment type: HERE\n"
+        "oxe: PortableRunner broke down: Unknown environment type: HERE; run the command again to continue\n"
     )
 
 

@@ -201,15 +201,15 @@ def test_a_split_that_was_chosen_stays_chosen(tmp_path: Path) -> None:
 
 
 def test_an_append_that_another_one_overtakes_adds_nothing_twice(grown: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
-    check_apart = convert.check_apart  # it is called when the append is planned and not yet begun
+    check_not_nested = convert.check_not_nested  # it is called when the append is planned and not yet begun
 
     def overtaken(out: str, source: str | None) -> None:
-        monkeypatch.setattr(convert, "check_apart", check_apart)
+        monkeypatch.setattr(convert, "check_not_nested", check_not_nested)
         assert grown.convert("--append").code == 0
         grow(grown, {**AFTER, "train": (2, 1, 2, 1)})
-        check_apart(out, source)
+        check_not_nested(out, source)
 
-    monkeypatch.setattr(convert, "check_apart", overtaken)
+    monkeypatch.setattr(convert, "check_not_nested", overtaken)
     done = grown.convert("--append")
     assert (done.code, done.err.endswith("another run has just appended to it; run again\n")) == (2, True)
     assert grown.convert("--append").code == 0

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipelines.convert.binding import Binding, bind, one_longer
+from pipelines.convert.binding import Binding, bind, columns_one_longer
 from schemas.declarations import catalog
 from schemas.declarations.spec import DatasetSpec
 from schemas.errors import SourceError, SpecError
@@ -180,7 +180,7 @@ def test_text_below_raw_must_be_utf8(tmp_path: Path) -> None:
     ],
 )
 def test_what_is_one_longer_than_the_action_is_named(lengths: dict[str, int], named: list[str]) -> None:
-    assert one_longer({path: np.zeros(n) for path, n in lengths.items()}, {"action"}) == named
+    assert columns_one_longer({path: np.zeros(n) for path, n in lengths.items()}, {"action"}) == named
 
 
 # --- what is kept, and under which name ---

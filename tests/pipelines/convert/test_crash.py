@@ -320,7 +320,7 @@ def test_a_full_disk_leaves_what_is_done(tmp_path: Path) -> None:
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
     )
     assert (failed.code, failed.err.count("\n")) == (2, 1)
-    assert "run again to go on" in failed.err
+    assert "run the command again to continue" in failed.err
     assert "File too large" in failed.err
     assert not [name for name in files(toy.out) if "tmp-" in name or "manifest" in name]
     done = finished_shards(toy)
@@ -347,7 +347,7 @@ def test_a_full_disk_ends_the_run_at_once(tmp_path: Path, tiny_disk: Path) -> No
     words = ("convert", toy.spec, "--source", toy.source, "--out", tiny_disk / "out")
     failed = oxe_process(*words)
     assert (failed.code, failed.err.count("\n")) == (2, 1), failed.err
-    assert failed.err.startswith("oxe: 1 of 3 shards failed; run again to go on. large-00000-of-00001: ")
+    assert failed.err.startswith("oxe: 1 of 3 shards failed, first large-00000-of-00001: ")
     assert "No space left on device" in failed.err
     first = tiny_disk / "out/data/first-00000-of-00001.parquet"
     assert list((tiny_disk / "out/data").iterdir()) == [first]  # the last one would have had room, but was not begun

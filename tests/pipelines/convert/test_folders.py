@@ -7,7 +7,7 @@ from pipelines.convert.folders import make_output
 from schemas.errors import UsageError
 from tests.pipelines.toy import Toy, columns, files, make_toy, oxe, write_source, write_spec
 
-OURS = {"data", "meta"}
+MARKS = {"data", "meta"}
 
 
 @pytest.fixture
@@ -16,12 +16,12 @@ def toy(tmp_path: Path) -> Toy:
 
 
 def test_a_new_folder_is_made_with_its_parents(tmp_path: Path) -> None:
-    make_output(tmp_path / "a" / "b", source=None, ours=OURS, overwrite=False)
+    make_output(tmp_path / "a" / "b", source=None, marks=MARKS, overwrite=False)
     assert (tmp_path / "a" / "b").is_dir()
 
 
 def test_an_empty_folder_is_used_as_it_is(tmp_path: Path) -> None:
-    make_output(tmp_path, source=None, ours=OURS, overwrite=False)
+    make_output(tmp_path, source=None, marks=MARKS, overwrite=False)
     assert not list(tmp_path.iterdir())
 
 
@@ -30,24 +30,24 @@ def test_an_empty_folder_is_used_as_it_is(tmp_path: Path) -> None:
 def test_an_output_that_overlaps_its_source_is_refused(tmp_path: Path, out: str, scheme: str) -> None:
     (tmp_path / "source").mkdir()
     with pytest.raises(UsageError, match="lie inside one another"):
-        make_output(tmp_path / out, source=f"{scheme}{tmp_path}/source", ours=OURS, overwrite=True)
+        make_output(tmp_path / out, source=f"{scheme}{tmp_path}/source", marks=MARKS, overwrite=True)
 
 
 def test_a_link_does_not_hide_an_overlap(tmp_path: Path) -> None:
     (tmp_path / "source").mkdir()
     (tmp_path / "link").symlink_to(tmp_path / "source")
     with pytest.raises(UsageError, match="inside one another"):
-        make_output(tmp_path / "link" / "out", source=str(tmp_path / "source"), ours=OURS, overwrite=False)
+        make_output(tmp_path / "link" / "out", source=str(tmp_path / "source"), marks=MARKS, overwrite=False)
 
 
 def test_a_remote_source_overlaps_no_local_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    make_output(Path(), source="https://example.org/toy/1.0.0", ours=OURS, overwrite=False)
+    make_output(Path(), source="https://example.org/toy/1.0.0", marks=MARKS, overwrite=False)
 
 
 def test_a_neighbour_whose_name_begins_alike_is_no_overlap(tmp_path: Path) -> None:
     (tmp_path / "toy").mkdir()
-    make_output(tmp_path / "toy2", source=str(tmp_path / "toy"), ours=OURS, overwrite=False)
+    make_output(tmp_path / "toy2", source=str(tmp_path / "toy"), marks=MARKS, overwrite=False)
 
 
 # --- through the command line ---

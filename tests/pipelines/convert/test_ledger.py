@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from pipelines.convert.ledger import Ledger, begin, clear, locked, ordered, sweep
+from pipelines.convert.ledger import Ledger, begin, clear, locked, read_all_records, sweep
 from pipelines.convert.parquet import FileRecord
 from pipelines.convert.records import ShardRecord
 from schemas.errors import UsageError
@@ -133,14 +133,14 @@ def test_the_records_come_in_the_order_of_the_plan(ledger: Ledger) -> None:
     records = [make_record(path_of(ledger), name) for name in names]
     for name, record in reversed(list(zip(names, records, strict=True))):
         ledger.write(name, record)
-    assert ordered(ledger, names) == records
+    assert read_all_records(ledger, names) == records
     assert ledger.finished() == set(names)
 
 
 def test_a_record_that_is_lost_in_mid_run_is_named(ledger: Ledger) -> None:
     ledger.write(NAME, make_record(path_of(ledger)))
     with pytest.raises(UsageError, match="the record of val-00000-of-00001 is gone; run the conversion again"):
-        ordered(ledger, [NAME, "val-00000-of-00001"])
+        read_all_records(ledger, [NAME, "val-00000-of-00001"])
 
 
 # --- what went wrong ---
@@ -155,9 +155,9 @@ def test_a_failure_is_kept_until_its_shard_is_done(ledger: Ledger) -> None:
 
 
 def test_a_stop_says_why(ledger: Ledger) -> None:
-    assert ledger.stopped() is None
+    assert ledger.stop_reason() is None
     ledger.stop("too many")
-    assert ledger.stopped() == "too many"
+    assert ledger.stop_reason() == "too many"
 
 
 def test_a_new_start_forgets_failures_and_a_stop_but_no_record(ledger: Ledger) -> None:
@@ -165,7 +165,7 @@ def test_a_new_start_forgets_failures_and_a_stop_but_no_record(ledger: Ledger) -
     ledger.fail("train-00001-of-00002", "later")
     ledger.stop("too many")
     assert not begin(ledger.out, IDENTITY)
-    assert (ledger.failures(), ledger.stopped(), ledger.finished()) == ({}, None, {NAME})
+    assert (ledger.failures(), ledger.stop_reason(), ledger.finished()) == ({}, None, {NAME})
 
 
 def test_sweeping_takes_what_was_being_written_and_no_split_called_tmp(ledger: Ledger) -> None:

@@ -242,7 +242,7 @@ def test_a_shard_that_cannot_be_fetched_fails_and_the_next_run_does_it(
     arguments = ("convert", toy.spec, "--source", f"{web.url}/source", "--out", toy.out)
     assert_one_line(
         oxe(*arguments),
-        "1 of 4 shards failed; run again to go on. s2-00000-of-00001: ",
+        "1 of 4 shards failed, first s2-00000-of-00001: ",
         f"{web.url}/source/toy-s2.tfrecord-00000-of-00001: cannot be reached: ",
     )
     assert not (toy.out / "meta/manifest.json").exists()

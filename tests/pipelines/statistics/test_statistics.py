@@ -93,7 +93,9 @@ def test_numbers_that_are_not_finite_are_refused_with_their_place(tmp_path: Path
     toy = make_toy(tmp_path, [columns(0), columns(1, torque=torque)])
     toy.spec.write_text(toy.spec.read_text() + RAW_VIEW)
     toy.convert()
-    with pytest.raises(UsageError, match=r"data/train-00000-of-00001.parquet: action is not finite everywhere"):
+    with pytest.raises(
+        UsageError, match=r"data/train-00000-of-00001.parquet: action contains values that are not finite"
+    ):
         statistics(open_dataset(toy.out), selection=Selection(view="torque"))
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipelines.convert.convert import Report, convert
+from pipelines.convert.convert import ConversionReport, convert
 from pipelines.verify import verify
 from schemas.declarations import catalog
 from schemas.errors import SpecError
@@ -70,7 +70,7 @@ def declared(folder: Path, source: str, *, dims: int = 7) -> Any:
     return catalog.dataset(str(folder / "toy.toml"))
 
 
-def stored(folder: Path, uri: Path, source: str = "", *, dims: int = 7) -> tuple[Report, Dataset]:
+def stored(folder: Path, uri: Path, source: str = "", *, dims: int = 7) -> tuple[ConversionReport, Dataset]:
     """Convert, and compare all of it with the source."""
     report = convert(declared(folder, source, dims=dims), folder / "out", source=str(uri))
     assert verify(open_dataset(folder / "out"), source=str(uri)).first == []
