@@ -204,7 +204,7 @@ def _source_episodes(dataset: Dataset, source: str | None, result: Verification)
     """Return the episodes of the source, or None if the default source cannot be read."""
     uri = source or _last_source(dataset, result)
     if uri is None:
-        result.source = f"not compared: pass --source; {layout.RUNS} names no source"
+        result.source = f"not compared: {layout.RUNS} names no source; pass --source"
         return None
     try:
         return _read_source(dataset, uri, result)

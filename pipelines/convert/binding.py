@@ -279,8 +279,8 @@ def _check_increasing(times: Array, path: str) -> Array:
         step = int(wrong[0])
         before = f" after {times[step - 1]}" if step else ""
         raise SourceError(
-            f"{path}: step {step} is {times[step]}{before}; times must increase. To count time by control_hz instead, "
-            "remove 'timestamp' from the declaration",
+            f"{path}: step {step} is {times[step]}{before}, but times must increase; "
+            "remove 'timestamp' from the declaration to count time by control_hz",
             reason="bad_timestamps",
         )
     return times

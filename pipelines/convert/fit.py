@@ -95,7 +95,7 @@ def _check_widths(spec: DatasetSpec, steps: Mapping[str, Field]) -> None:
             if width != len(dims):
                 raise SpecError(
                     f"{spec.name}: {which}.{part}: '{expr}' returns {width} numbers, "
-                    f"the embodiment has {len(dims)} dimensions ({', '.join(dims)})"
+                    f"the embodiment expects {len(dims)} ({', '.join(dims)})"
                 )
 
 

@@ -256,7 +256,5 @@ def read_all_records(ledger: Ledger, names: Sequence[str]) -> list[ShardRecord]:
     records = ledger.read(names)
     missing = [name for name in names if name not in records]
     if missing:
-        raise UsageError(
-            f"{ledger.out.uri}: the record of {missing[0]} is missing; run the conversion again to redo it"
-        )
+        raise UsageError(f"{ledger.out.uri}: the record of {missing[0]} is missing; run the conversion again")
     return [records[name] for name in names]

@@ -29,7 +29,7 @@ def test_an_empty_folder_is_used_as_it_is(tmp_path: Path) -> None:
 @pytest.mark.parametrize("scheme", ["", "file://"])
 def test_an_output_that_overlaps_its_source_is_refused(tmp_path: Path, out: str, scheme: str) -> None:
     (tmp_path / "source").mkdir()
-    with pytest.raises(UsageError, match="lie inside one another"):
+    with pytest.raises(UsageError, match="are inside one another"):
         make_output(tmp_path / out, source=f"{scheme}{tmp_path}/source", marks=MARKS, overwrite=True)
 
 
@@ -89,7 +89,7 @@ def test_another_conversion_into_one_output_is_refused(toy: Toy, change: Callabl
     before = files(toy.out)
     again = toy.convert(*change(toy))
     assert (again.code, again.out) == (2, "")
-    words = f"holds a conversion with another {what}; give --overwrite or another --out"
+    words = f"contains a conversion with another {what}; pass --overwrite to replace it, or another --out"
     assert again.err == f"oxe: {toy.out}: {words}\n"
     assert files(toy.out) == before
 
@@ -114,7 +114,7 @@ def test_overwrite_removes_nothing_of_others(toy: Toy, theirs: list[str]) -> Non
     done = toy.convert("--overwrite")
     assert done.code == 2
     first = min(name.split("/")[0] for name in theirs if not name.startswith("meta/"))
-    assert done.err == f"oxe: {toy.out}: exists and is not a dataset of ours ({first}); name an empty folder\n"
+    assert done.err == f"oxe: {toy.out}: exists and is not a converted dataset ({first}); --out needs a new folder\n"
     assert sorted(files(toy.out)) == sorted(theirs)
     assert (toy.out / "meta").exists() == any(name.startswith("meta/") for name in theirs)
 
@@ -142,7 +142,7 @@ def test_an_output_inside_the_source_leaves_the_source_alone(toy: Toy) -> None:
     for out in (toy.source, toy.source / "out", toy.folder):
         done = oxe("convert", toy.spec, "--source", toy.source, "--out", out, "--overwrite")
         assert done.code == 2
-        assert "lie inside one another" in done.err
+        assert "are inside one another" in done.err
     assert files(toy.source) == before
 
 
@@ -150,11 +150,11 @@ def test_an_export_into_its_dataset_is_refused(toy: Toy) -> None:
     assert toy.convert().code == 0
     done = oxe("export", "rlds", toy.out, "--out", toy.out / "rlds")
     assert done.code == 2
-    assert "lie inside one another" in done.err
+    assert "are inside one another" in done.err
     assert toy.verify().code == 0
 
 
 def test_a_folder_that_cannot_be_made_is_one_line(toy: Toy) -> None:
-    done = oxe("convert", toy.spec, "--source", toy.source, "--out", "/proc/oxe/out")  # even root cannot
+    done = oxe("convert", toy.spec, "--source", toy.source, "--out", "/proc/oxe/out")  # not writable, even for root
     assert (done.code, done.err.count("\n")) == (2, 1)
     assert done.err.startswith("oxe: /proc/oxe/out: cannot be written (")

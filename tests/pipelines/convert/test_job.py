@@ -1,4 +1,4 @@
-"""The work on shards, as every engine calls it: what several workers find is counted as one, with nobody watching."""
+"""The conversion of shards by several workers, whose quarantined episodes are counted together."""
 
 from pathlib import Path
 
@@ -42,7 +42,7 @@ def test_the_shard_that_makes_it_too_many_stops_all_workers(tmp_path: Path) -> N
     assert second.shard(refs[1]) is None
     assert str(first.ledger.stop_reason()).startswith("2 episodes cannot be read, 1 are allowed; episode 1: ")
     assert first.shard(refs[2]) is None
-    assert first.ledger.finished() == {refs[0].name, refs[1].name}  # the third was not begun
+    assert first.ledger.finished() == {refs[0].name, refs[1].name}  # the third was not started
 
 
 @pytest.mark.parametrize("allowed", [3, None])
@@ -56,7 +56,7 @@ def test_as_many_as_are_allowed_stop_nobody(allowed: int | None, tmp_path: Path)
 
 @pytest.mark.slow
 def test_worker_processes_stop_within_a_shard_of_the_limit(tmp_path: Path) -> None:
-    """They do shards faster than anyone could ask how far they are."""
+    """They finish shards faster than their progress could be polled."""
     shards, allowed, workers = 20, 3, 2
     bad = [columns(seed, **BAD) for seed in range(shards)]
     toy = make_toy(tmp_path, bad, splits={f"s{i:02d}": 1 for i in range(shards)})

@@ -1,4 +1,4 @@
-"""`meta/stats.json`: found again, the same in any order, and never used for another content."""
+"""`meta/stats.json`: read again, equal in any order, and never used for another content."""
 
 import json
 import os
@@ -35,9 +35,9 @@ def test_they_are_kept_and_found_again(tmp_path: Path) -> None:
 
 def test_the_file_is_the_same_in_whatever_order_they_were_asked_for(tmp_path: Path) -> None:
     dataset = open_dataset(make_counted(tmp_path).out)
-    asked = [Selection(), Selection(view="late"), Selection(split="val", filters="length > 2"), Selection(chunk=2)]
+    selections = [Selection(), Selection(view="late"), Selection(split="val", filters="length > 2"), Selection(chunk=2)]
     written = []
-    for order in (asked, asked[::-1]):
+    for order in (selections, selections[::-1]):
         for selection in order:
             statistics(dataset, selection=selection)
         written.append((dataset.path / "meta/stats.json").read_bytes())
@@ -117,6 +117,6 @@ def test_statistics_of_what_was_replaced_meanwhile_are_not_kept(tmp_path: Path) 
 def test_a_dataset_that_cannot_be_written_has_statistics_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     toy = make_counted(tmp_path)
     (toy.out / "meta/stats.json").unlink()
-    monkeypatch.setattr(os, "access", lambda *_: False)  # a folder's mode does not stop root
+    monkeypatch.setattr(os, "access", lambda *_: False)  # the mode of a folder does not stop root
     assert statistics(open_dataset(toy.out)).steps == sum(LENGTHS)
     assert not (toy.out / "meta/stats.json").exists()

@@ -1,4 +1,4 @@
-"""Statistics of a converted dataset are numpy's on the episodes that `open_dataset` gives."""
+"""Statistics of a converted dataset equal numpy's on the episodes that `open_dataset` returns."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -117,7 +117,7 @@ def test_two_processes_find_the_same_bits(tmp_path: Path, monkeypatch: pytest.Mo
 def test_a_runner_that_is_named_finds_the_same_bits_and_leaves_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its results come back through a folder in the dataset, which other machines see too."""
+    """Its results are returned through a folder in the dataset, which other machines can reach."""
     check_engine(Engine(runner="FnApiRunner"), tmp_path, monkeypatch)
 
 
@@ -128,12 +128,12 @@ def check_engine(engine: Engine, folder: Path, monkeypatch: pytest.MonkeyPatch) 
     engines = many_parts(monkeypatch)
     assert statistics(dataset, engine=engine, recompute=True).to_json() == one.to_json()
     assert files(dataset.path) == before
-    assert len(set(engines)) == 1  # with several workers, the same ones for every pass
+    assert len(set(engines)) == 1  # several workers, the same for every pass
     assert not engines[0].is_this_process
 
 
 def many_parts(monkeypatch: pytest.MonkeyPatch) -> list[Engine]:
-    """Let each data file be a part, as if all were large; list the engines that count them."""
+    """Make each data file one part, as if all were large; returns the engines that count them."""
     engines = list[Engine]()
 
     def watched(*args: Any, engine: Engine, **more: Any) -> Any:

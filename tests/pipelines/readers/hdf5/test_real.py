@@ -99,7 +99,7 @@ def truth_attr(file: Path, path: str, name: str) -> Any:
 
 def test_wipe_has_six_numbers_and_says_so_where_seven_are_declared(realdata: Path, tmp_path: Path) -> None:
     file = realdata / "hdf5_robosuite/v1.0.1/wipe/panda/demo.hdf5"
-    with pytest.raises(SpecError, match=r"'actions' gives 6 numbers, the embodiment names 7"):
+    with pytest.raises(SpecError, match=r"'actions' returns 6 numbers, the embodiment expects 7"):
         convert(declared(tmp_path, ""), tmp_path / "out", source=str(file))
 
 
