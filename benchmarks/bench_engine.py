@@ -30,7 +30,7 @@ from harness import (
 )
 
 if TYPE_CHECKING:
-    from pipelines.convert.job import Job
+    from pipelines.convert.job import ConversionJob
     from pipelines.readers.reader import ShardRef
 
 SHARDS = 1000  # number of shards in set K
@@ -125,10 +125,10 @@ def _convert(data: Path, letter: str, *, empty: bool = True) -> Trial:
     return Trial(work=lambda: convert(spec, out, source=source), answer=lambda _: _digests(data))
 
 
-def _begun(data: Path, letter: str) -> "tuple[Job, Sequence[ShardRef]]":
+def _begun(data: Path, letter: str) -> "tuple[ConversionJob, Sequence[ShardRef]]":
     """Plan a conversion and start its ledger."""
     from pipelines.convert.convert import Conversion
-    from pipelines.convert.job import Job
+    from pipelines.convert.job import ConversionJob
     from pipelines.convert.ledger import begin
     from pipelines.convert.records import Options
     from schemas.declarations import catalog
@@ -137,7 +137,7 @@ def _begun(data: Path, letter: str) -> "tuple[Job, Sequence[ShardRef]]":
     spec, options, out = catalog.dataset(str(HERE / "set_b.toml")), Options(), LocalFolder(_emptied(data))
     work = Conversion.of(spec, out, source=str(_source(data, letter)), options=options)
     begin(out, work.identity)
-    job = Job(declaration=spec.to_json(), source=work.reader.uri, out=out.uri, options=options)
+    job = ConversionJob(declaration=spec.to_json(), source=work.reader.uri, out=out.uri, options=options)
     return job, work.refs
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from generate import SET_L, BenchSet, ensure
 
 from pipelines.convert.convert import convert
-from pipelines.mix.make import make
+from pipelines.mix.make import make_lock
 from schemas.declarations import catalog
 from schemas.mixture import lock
 from schemas.mixture import spec as mixture
@@ -69,5 +69,5 @@ def _locked(root: Path, name: str, sources: Mapping[str, str]) -> None:
     weights = "".join(f"{source} = 1.0\n" for source in sources)
     places = "".join(f'{source} = {{ uri = "{uri}" }}\n' for source, uri in sources.items())
     text = f'name = "{name}"\nview = "openvla"\nweighting = "relative"\n[weights]\n{weights}[sources]\n{places}'
-    made, table = make(mixture.load(text, where=name), beside=root)
+    made, table = make_lock(mixture.load(text, where=name), beside=root)
     lock.write(root / f"{name}.lock", made, table)

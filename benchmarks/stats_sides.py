@@ -17,7 +17,7 @@ from generate import BenchSet, ensure
 from harness import Trial
 
 from pipelines.convert.convert import convert
-from pipelines.convert.publish import sealed
+from pipelines.convert.publish import encode_manifest
 from pipelines.statistics.numbers import Selection
 from pipelines.statistics.statistics import statistics
 from schemas.declarations import catalog
@@ -162,7 +162,7 @@ def _multiplied(first: Path, out: Path, *, times: int) -> None:
     balance = {**manifest["balance"], "source": count, "kept": count}
     changed = {**manifest, "files": files, "steps": steps, "splits": splits, "balance": balance}
     changed.pop("xxh3_128")
-    (out / layout.MANIFEST).write_bytes(sealed(changed))
+    (out / layout.MANIFEST).write_bytes(encode_manifest(changed))
 
 
 def growing(data: Path, millions: str) -> Trial:

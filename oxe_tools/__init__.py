@@ -1,4 +1,4 @@
-"""Robot demonstrations from many labs in one lossless, declared, checked format. This is the only documented import."""
+"""Robot demonstrations from many labs in one lossless, checked format; the public Python API."""
 
 from importlib import import_module
 from importlib.util import find_spec
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from stats.record import Statistics
 
 OURS = ("schemas", "stats", "pipelines", "finetune")
-PLACES = {  # a public name -> where it is defined; imported when it is first used
+PLACES = {  # public name -> its definition, which is imported when the name is first used
     "Dataset": "schemas.store.dataset:Dataset",
     "Dim": "schemas.spaces:Dim",
     "Episode": "schemas.episode:Episode",
@@ -53,15 +53,15 @@ __all__ = [
 
 
 def _check_neighbours() -> None:
-    """Refuse to run with somebody else's package under one of our top-level names."""
+    """Raise ImportError if a package of another project hides one of our top-level packages."""
     home = Path(__file__).resolve().parent.parent
     for name in OURS:
-        found = find_spec(name)
-        place = Path(found.origin).resolve().parent if found and found.origin else None
-        if place != home / name:
+        spec = find_spec(name)
+        path = Path(spec.origin).resolve().parent if spec and spec.origin else None
+        if path != home / name:
             raise ImportError(
-                f"'{name}' was found at {place or 'no regular package'}, not at {home / name}: "
-                f"another package of that name hides ours; run from another folder or rename it"
+                f"package '{name}' is at {path or 'no regular package'}, expected {home / name}: "
+                f"another package of this name hides ours; run in another folder or rename it"
             )
 
 
@@ -78,5 +78,5 @@ if not TYPE_CHECKING:  # type checkers read the imports above
         return globals()[name]
 
     def __dir__() -> list[str]:
-        """List the public names, imported yet or not."""
+        """List the public names, whether imported or not."""
         return sorted({*globals(), *__all__})

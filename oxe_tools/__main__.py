@@ -1,4 +1,4 @@
-"""`python -m oxe_tools` is `oxe`."""
+"""Run the command `oxe` with `python -m oxe_tools`."""
 
 from oxe_tools.cli.main import main
 

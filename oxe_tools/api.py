@@ -1,4 +1,4 @@
-"""The public functions that load for training: a locked mixture as batches, a published dataset as frames."""
+"""The public functions that load training data: batches of a locked mixture, frames of a published dataset."""
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -43,9 +43,9 @@ def mixture_loader(
     cache: str | Path | None = None,
     cache_gb: float = 32,
 ) -> Loader:
-    """Read batches of numpy arrays from a locked mixture, in the order of its sampling law. See docs/loader.md.
+    """Return a loader of numpy batches from a locked mixture, in the order of its draws. See docs/loader.md.
 
-    `augment=True` is OpenVLA's recipe. What has changed since the lock is a MixtureError that names it.
+    `augment=True` applies OpenVLA's augmentation. Raises MixtureError if a dataset has changed since the lock.
 
         loader = mixture_loader("kitchen.lock", batch_size=32, chunk=8, augment=True, threads=8)
         for batch in loader: train(batch.images["primary"], batch.action, batch.instruction)
@@ -76,7 +76,9 @@ def mixture_loader(
 
 
 def torch_loader(loader: Loader, *, workers: int = 0, pin_memory: bool = False) -> "TorchLoader":
-    """Give the same batches as tensors, made by `workers` processes; each process of `torchrun` gets its share.
+    """Return a loader of the same batches as torch tensors, read by `workers` processes.
+
+    Under `torchrun`, each process gets its own share of a batch.
 
     for batch in torch_loader(mixture_loader("kitchen.lock", batch_size=32), workers=4): ...
     """
@@ -102,10 +104,11 @@ def torch_dataset(
     image_type: Literal["float32", "uint8"] = "float32",
     missing: Literal["error", "black"] = "error",
 ) -> "FrameDataset":
-    """Open a published dataset as a map-style `torch.utils.data.Dataset`, one item per frame, as LeRobot gives them.
+    """Open a published dataset as a map-style torch `Dataset` with one item per frame, as in LeRobot.
 
-    Seconds in `delta_timestamps` stack what lies beside a frame of the same episode, with `<key>_is_pad`. `episodes`
-    names them by `episode_index`, `cameras` by name or role. See docs/torch.md.
+    `delta_timestamps` maps a key to offsets in seconds; the values at these offsets are stacked, and `<key>_is_pad`
+    marks those outside the episode. `episodes` are values of `episode_index`, `cameras` are names or roles. See
+    docs/torch.md.
 
         frames = torch_dataset("kitchen", view="eef_delta", delta_timestamps={"action": [0, 0.1, 0.2]})
         for batch in torch.utils.data.DataLoader(frames, batch_size=32, shuffle=True, num_workers=4): ...

@@ -1,4 +1,4 @@
-"""OpenVLA in transformers' Auto classes: importing this module registers it.
+"""Register OpenVLA with transformers' Auto classes when this module is imported.
 
 >>> from oxe_tools.auto import AutoModelForVision2Seq, AutoProcessor
 """

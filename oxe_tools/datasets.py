@@ -1,4 +1,4 @@
-"""What is known about the declared datasets, as text: `oxe datasets list`, `show`, and the page docs/datasets.md."""
+"""Describe the declared datasets for `oxe datasets list`, `oxe datasets show` and docs/datasets.md."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -9,24 +9,24 @@ from schemas.errors import ViewError
 from schemas.spaces import Space
 from schemas.views.views import view, view_names
 
-ASKED = ("openvla", "octo", "eef_delta")  # views whose absence is explained everywhere
+EXPLAINED = ("openvla", "octo", "eef_delta")  # views whose absence is always explained
 HEAD = """# Datasets
 
-Every dataset that has a declaration in `schemas/datasets/`, as it says. This page is written by
-`UPDATE_GOLDEN=1 pytest tests/docs`; `oxe datasets show NAME` prints the same for one dataset, and
-`oxe datasets check NAME --source URI` compares it with the files. Where sources disagree a declaration says `unknown`;
-Hz and episodes are empty where nobody tells them. To add yours, see [add-a-dataset.md](add-a-dataset.md).
+The datasets with a declaration in `schemas/datasets/`. `oxe datasets show NAME` prints the entry of one dataset, and
+`oxe datasets check NAME --source URI` compares its declaration with the files. Conventions are `unknown` if the sources
+disagree; Hz and episodes are empty if they are not documented. To add a dataset, see
+[add-a-dataset.md](add-a-dataset.md). `UPDATE_GOLDEN=1 pytest tests/docs` writes this page.
 """
 
 
-def listed() -> list[DatasetSpec]:
-    """Load every declaration, those of the demo last."""
+def all_specs() -> list[DatasetSpec]:
+    """Load all shipped declarations, those of the demo last."""
     names = sorted(catalog.dataset_names(), key=lambda name: name.startswith("demo_"))
     return [catalog.dataset(name) for name in names]
 
 
 def row(spec: DatasetSpec) -> dict[str, Any]:
-    """Sum up one dataset."""
+    """Return the entry of one dataset in the list."""
     return {
         "name": spec.name,
         "robot": spec.embodiment.robot,
@@ -38,8 +38,8 @@ def row(spec: DatasetSpec) -> dict[str, Any]:
 
 
 def details(spec: DatasetSpec) -> dict[str, Any]:
-    """Tell everything about one dataset, with the Space of each view or the reason why there is none."""
-    names = sorted({*view_names(spec), *spec.views, *ASKED})
+    """Return the declaration of one dataset, and the Space of each view or the reason why it is unavailable."""
+    names = sorted({*view_names(spec), *spec.views, *EXPLAINED})
     return {"name": spec.name, "spec": spec.to_json(), "views": {name: _view(spec, name) for name in names}}
 
 
@@ -51,8 +51,8 @@ def _view(spec: DatasetSpec, name: str) -> dict[str, Any]:
 
 
 def page() -> str:
-    """Write docs/datasets.md."""
-    specs = listed()
+    """Return the content of docs/datasets.md."""
+    specs = all_specs()
     lines = [HEAD, "By robot:", "", *by_robot(specs), "", "By name:", ""]
     lines += ["| dataset | robot | Hz | episodes | views |", "|---|---|---|---|---|"]
     for spec in specs:
@@ -73,50 +73,50 @@ def by_robot(specs: Sequence[DatasetSpec]) -> list[str]:
 
 
 def section(spec: DatasetSpec) -> str:
-    """Describe one dataset in Markdown."""
+    """Return the description of one dataset in Markdown."""
     lines = [f"## {spec.name}", "", spec.description, ""]
-    lines += [f"- {what}: {said}" for what, said in _facts(spec).items() if said]
-    lines += ["", "Beware:", "", *(f"- {line}" for line in spec.errata)] if spec.errata else []
+    lines += [f"- {what}: {text}" for what, text in _facts(spec).items() if text]
+    lines += ["", "Known problems:", "", *(f"- {line}" for line in spec.errata)] if spec.errata else []
     return "\n".join(lines)
 
 
 def _facts(spec: DatasetSpec) -> dict[str, str]:
-    """Name what is known in a few words each."""
+    """Return what is known about a dataset, by topic."""
     size, source = spec.size, spec.source
     counts = (
         (size.episodes, "{:,} episodes"),
-        (size.kept, "{:,} after its filters"),
+        (size.kept, "{:,} after filters"),
         (size.transitions, "{:,} steps in OpenVLA's statistics"),
         (size.gib, "{:g} GiB"),
     )
     cameras = {**spec.cameras, **{f"{role} depth": depth for role, depth in spec.depth.items()}}
     rates = "control rate unknown" if spec.control_hz is None else f"{spec.control_hz:g} Hz"
-    missing = {name: told["unavailable"] for name in ASKED if "unavailable" in (told := _view(spec, name))}
+    missing = {name: shown["unavailable"] for name in EXPLAINED if "unavailable" in (shown := _view(spec, name))}
     return {
         "also named": ", ".join(sorted({*spec.aliases, spec.tfds_name or spec.name} - {spec.name})),
         "robot": f"{spec.embodiment.robot}; {spec.embodiment.controller}; {spec.embodiment.morphology}; {rates}",
         "source": ", ".join(filter(None, (source.uri and f"`{source.uri}`", source.mirror and f"`{source.mirror}`"))),
         "size": ", ".join(form.format(count) for count, form in counts if count is not None),
-        "action": _told(spec.action_space) + (f"; derived: {spec.derived}" if spec.derived else ""),
-        "state": _told(spec.state_space) if spec.state_space else "none",
+        "action": _describe_space(spec.action_space) + (f"; derived: {spec.derived}" if spec.derived else ""),
+        "state": _describe_space(spec.state_space) if spec.state_space else "none",
         "cameras": ", ".join(
             f"{role} `{camera.key}`" + (" (BGR)" if camera.channels == "bgr" else "")
             for role, camera in cameras.items()
         ),
         "instruction": ", ".join(f"`{key}`" for key in spec.language_keys),
         "outcome": f"`{spec.success.key}`" if spec.success else "",
-        "filters": ", ".join(f"{name} (`{told.key}`)" for name, told in spec.filters.items()),
+        "filters": ", ".join(f"{name} (`{condition.key}`)" for name, condition in spec.filters.items()),
         "views": ", ".join(view_names(spec)),
-        "cannot give": "; ".join(f"{name}: {why}" for name, why in missing.items()),
+        "unavailable views": "; ".join(f"{name}: {why}" for name, why in missing.items()),
         "licence": spec.license or "",
         "homepage": spec.homepage or "",
     }
 
 
-def _told(space: Space) -> str:
-    """Say what a vector is: its dimensions by unit and mode, and its conventions.
+def _describe_space(space: Space) -> str:
+    """Return the dimensions of a Space, grouped by unit and mode, and its conventions.
 
-    >>> _told(catalog.dataset("language_table").action_space)
+    >>> _describe_space(catalog.dataset("language_table").action_space)
     'x y (m, delta); frame base'
     """
     groups: list[tuple[str, list[str]]] = []

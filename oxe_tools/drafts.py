@@ -1,4 +1,4 @@
-"""Before there is a declaration: where a proposal goes, and what a folder without one holds."""
+"""Draft a declaration for a source, and load declarations with hints for folders that have none."""
 
 from os.path import relpath
 from pathlib import Path
@@ -13,27 +13,27 @@ from schemas.errors import SpecError, UsageError
 
 
 def draft(source: str, target: str, *, limit: int | None, overwrite: bool) -> Proposal:
-    """Propose a declaration of `source` and write it to the file `target`, unless that is `-`.
+    """Draft a declaration of `source` and write it to the file `target`, unless that is `-`.
 
-    A relative source is named as seen from the file's folder, where declarations are read from.
+    The declaration names a relative source relative to its own folder.
     """
     file = None if target == "-" else Path(target)
     if file and file.suffix != ".toml":
-        raise UsageError(f"--draft {target}: a declaration is a .toml file, or - to print it")
+        raise UsageError(f"--draft {target}: expected a .toml file, or - to print the draft")
     if file and file.exists() and not overwrite:
-        raise UsageError(f"{target} is there already; --overwrite replaces it")
+        raise UsageError(f"{target}: exists; pass --overwrite to replace it")
     reader = open_source(source)
-    place = reader.uri
-    if file and "://" not in place and not Path(place).is_absolute():
-        place = relpath(place, file.parent)
-    proposed = propose(reader, place, limit=limit)
+    uri = reader.uri
+    if file and "://" not in uri and not Path(uri).is_absolute():
+        uri = relpath(uri, file.parent)
+    proposal = propose(reader, uri, limit=limit)
     if file:
-        file.write_text(proposed.text(), encoding="utf-8")
-    return proposed
+        file.write_text(proposal.text(), encoding="utf-8")
+    return proposal
 
 
 def declared(target: str) -> DatasetSpec:
-    """Load a declaration; of a folder that has none, say which sources it holds and how one is declared."""
+    """Load a declaration; for a folder without one, the error lists its sources and how to draft a declaration."""
     try:
         return catalog.dataset(target)
     except SpecError as error:
@@ -42,6 +42,6 @@ def declared(target: str) -> DatasetSpec:
         if len(sources) > 1:
             raise several_sources_error(target, sources) from error
         if sources:
-            draft = f"oxe inspect {sources[0].uri} --draft my_dataset.toml"
-            raise SpecError(f"{error}; to have one drafted: {draft}") from error
+            command = f"oxe inspect {sources[0].uri} --draft my_dataset.toml"
+            raise SpecError(f"{error}; to draft one, run: {command}") from error
         raise

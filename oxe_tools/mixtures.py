@@ -1,12 +1,12 @@
-"""Mixtures for users: files and names in, plain results out."""
+"""The functions of `oxe mix`, which find locks and mixture files by name."""
 
 from os.path import relpath
 from pathlib import Path
 
 from pipelines.beam.engine import THIS_PROCESS, Engine
 from pipelines.beam.progress import Progress, silent
-from pipelines.mix.drift import compared, drift
-from pipelines.mix.make import make
+from pipelines.mix.drift import drift, lock_differences
+from pipelines.mix.make import make_lock
 from pipelines.mix.report import DrawTest, MixtureSummary, summary
 from pipelines.mix.report import sample as sample_of
 from schemas.errors import UsageError
@@ -25,58 +25,58 @@ def lock(
     overwrite: bool = False,
     progress: Progress = silent,
 ) -> MixtureSummary:
-    """Lock a mixture and write the lock, and give its summary; a lock that is there already is a UsageError."""
+    """Lock a mixture, write the lock, and return its summary; raises UsageError if the lock exists."""
     spec = mixture(target)
     file = Path(target) if target.endswith(".toml") else None
     path = out or (file.with_suffix(".lock") if file else Path(f"{spec.name.rpartition('/')[2]}.lock"))
     if path.exists() and not overwrite and not dry_run:
-        raise UsageError(f"{path}: exists; give --overwrite to replace it, or 'oxe mix verify' to check it")
+        raise UsageError(f"{path}: exists; pass --overwrite to replace it, or check it with 'oxe mix verify'")
     beside = path.absolute().parent
-    spec = _moved(spec, file.absolute().parent, beside) if file and beside != file.absolute().parent else spec
-    made, table = make(spec, beside=beside, data=data, engine=engine, progress=progress)
+    spec = _rebased(spec, file.absolute().parent, beside) if file and beside != file.absolute().parent else spec
+    locked, table = make_lock(spec, beside=beside, data=data, engine=engine, progress=progress)
     if not dry_run:
-        locks.write(path, made, table)
-    return summary(made, table, path=None if dry_run else path)
+        locks.write(path, locked, table)
+    return summary(locked, table, path=None if dry_run else path)
 
 
 def stats(target: str) -> MixtureSummary:
-    """Give the summary of a lock."""
-    path, _ = found_lock(target)
+    """Return the summary of a lock."""
+    path, _ = find_lock(target)
     return summary(*locks.read(path), path=path)
 
 
 def verify(target: str, *, deep: bool = False) -> list[str]:
-    """Name what has changed since a lock, the TOML file beside it included."""
-    path, file = found_lock(target)
-    found, _ = locks.read(path)
+    """List what has changed since a lock, including the TOML file next to it."""
+    path, file = find_lock(target)
+    locked, _ = locks.read(path)
     spec = mixture(str(file)) if file else None
-    return drift(found, beside=path.absolute().parent, spec=spec, deep=deep)
+    return drift(locked, beside=path.absolute().parent, spec=spec, deep=deep)
 
 
 def diff(first: str, second: str) -> list[str]:
-    """Say what two locks differ in."""
-    (ours, ours_table), (theirs, theirs_table) = (locks.read(found_lock(target)[0]) for target in (first, second))
-    return compared(ours, theirs, tables=(ours_table, theirs_table))
+    """List the differences between two locks."""
+    (ours, ours_table), (theirs, theirs_table) = (locks.read(find_lock(target)[0]) for target in (first, second))
+    return lock_differences(ours, theirs, tables=(ours_table, theirs_table))
 
 
 def sample(target: str, draws: int, *, seed: int | None = None) -> DrawTest:
     """Draw from a lock and test the counts."""
-    found, _ = locks.read(found_lock(target)[0])
-    return sample_of(found, draws, seed=seed)
+    locked, _ = locks.read(find_lock(target)[0])
+    return sample_of(locked, draws, seed=seed)
 
 
-def found_lock(target: str) -> tuple[Path, Path | None]:
-    """Find the lock that a name is of, and the TOML file beside it if there is one."""
+def find_lock(target: str) -> tuple[Path, Path | None]:
+    """Return the path of the lock that `target` names, and of the TOML file next to it or None."""
     path = Path(target).with_suffix(".lock") if target.endswith(".toml") else Path(target)
     file = path.with_suffix(".toml")
     return path, file if file.is_file() else None
 
 
-def _moved(spec: MixtureSpec, here: Path, there: Path) -> MixtureSpec:
-    """Lead relative URIs from another folder."""
-    moved = {
-        name: source.model_copy(update={"uri": Path(relpath(here / source.uri, there)).as_posix()})
+def _rebased(spec: MixtureSpec, old: Path, new: Path) -> MixtureSpec:
+    """Make URIs that are relative to the folder `old` relative to `new`."""
+    rebased = {
+        name: source.model_copy(update={"uri": Path(relpath(old / source.uri, new)).as_posix()})
         for name, source in spec.sources.items()
         if source.uri and is_local(source.uri) and not Path(source.uri).is_absolute()
     }
-    return spec.model_copy(update={"sources": {**spec.sources, **moved}})
+    return spec.model_copy(update={"sources": {**spec.sources, **rebased}})

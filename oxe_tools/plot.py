@@ -1,4 +1,4 @@
-"""Draws predicted beside recorded actions, as SVG by hand."""
+"""Draw predicted and recorded actions as SVG."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -9,19 +9,19 @@ import numpy as np
 from finetune.policy.scores import Scores
 from schemas.source import Array
 
-EPISODES = 4  # at most
+EPISODES = 4  # maximum number
 WIDTH, HEIGHT, GAP, LEFT, TOP, EDGE = 240, 80, 16, 150, 60, 4  # pixels
 RECORDED, PREDICTED = "#333333", "#d1495b"
 
 
 def svg(scores: Scores, *, title: str) -> str:
-    """Draw the episodes of which most steps were judged: a row for each number of the action, over time.
+    """Draw the episodes with the most evaluated steps: a row per action dimension, a column per episode.
 
-    The line is what was recorded, dots are what was predicted; the scale of a row is the same in all its panels.
+    Lines are recorded actions, dots are predictions. All panels of a row have the same scale.
     """
     episodes = _episodes(scores)
     across, down = LEFT + len(episodes) * (WIDTH + GAP), TOP + len(scores.dims) * (HEIGHT + GAP)
-    drawn = [_text(8, 18, title, size=14), _text(8, 34, "line: recorded; dots: predicted; over an episode's steps")]
+    drawn = [_text(8, 18, title, size=14), _text(8, 34, "line: recorded; dots: predicted; x: steps of the episode")]
     drawn += [_text(LEFT + i * (WIDTH + GAP), TOP - 6, episode.name) for i, episode in enumerate(episodes)]
     for row, dim in enumerate(scores.dims):
         top, label = TOP + row * (HEIGHT + GAP), f"{dim} [{scores.sources[0].units[dim]}]"
@@ -31,8 +31,8 @@ def svg(scores: Scores, *, title: str) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Episode:
-    """The judged steps of one episode, [T], and the first action of each, [T, D]."""
+class PlottedEpisode:
+    """The evaluated steps of one episode, [T], and the first action of each, [T, D]."""
 
     name: str
     step: Array
@@ -40,16 +40,16 @@ class Episode:
     predicted: Array
 
 
-def _row(episodes: Sequence[Episode], row: int, *, top: int) -> Iterator[str]:
-    """Draw one number of the action."""
-    shown = np.concatenate([values[:, row] for one in episodes for values in (one.recorded, one.predicted)])
+def _row(episodes: Sequence[PlottedEpisode], row: int, *, top: int) -> Iterator[str]:
+    """Draw one dimension of the action."""
+    shown = np.concatenate([values[:, row] for episode in episodes for values in (episode.recorded, episode.predicted)])
     low, high = float(shown.min()), float(shown.max())
     yield from (_text(LEFT - 6, y, f"{v:.3g}", anchor="end") for y, v in ((top + 10, high), (top + HEIGHT, low)))
-    for column, one in enumerate(episodes):
+    for column, episode in enumerate(episodes):
         left = LEFT + column * (WIDTH + GAP)
         yield f'<rect x="{left}" y="{top}" width="{WIDTH}" height="{HEIGHT}" fill="none" stroke="#cccccc"/>'
-        x = _scaled(one.step, one.step.min(), one.step.max()) * (WIDTH - 2 * EDGE) + left + EDGE
-        heights = (_scaled(values[:, row], low, high) for values in (one.recorded, one.predicted))
+        x = _scaled(episode.step, episode.step.min(), episode.step.max()) * (WIDTH - 2 * EDGE) + left + EDGE
+        heights = (_scaled(values[:, row], low, high) for values in (episode.recorded, episode.predicted))
         line, dots = (top + HEIGHT - EDGE - height * (HEIGHT - 2 * EDGE) for height in heights)
         points = " ".join(f"{a:.1f},{b:.1f}" for a, b in zip(x, line, strict=True))
         yield f'<polyline points="{points}" fill="none" stroke="{RECORDED}" stroke-width="1.5"/>'
@@ -58,21 +58,21 @@ def _row(episodes: Sequence[Episode], row: int, *, top: int) -> Iterator[str]:
 
 
 def _scaled(values: Array, low: float, high: float) -> Array:
-    """Bring values to 0..1."""
+    """Scale values to 0..1."""
     return np.asarray((values - low) / ((high - low) or 1.0))
 
 
-def _episodes(scores: Scores) -> list[Episode]:
-    """Choose those of which most steps were judged."""
+def _episodes(scores: Scores) -> list[PlottedEpisode]:
+    """Select the episodes with the most evaluated steps."""
     steps = scores.steps
     keys, counts = np.unique(np.stack([steps.source, steps.episode], 1), axis=0, return_counts=True)
-    found = []
+    plotted = []
     for source, episode in keys[np.argsort(-counts, kind="stable")[:EPISODES]].tolist():
         own = steps.of((steps.source == source) & (steps.episode == episode))
         own = own.of(np.unique(own.step, return_index=True)[1])
         name = f"{scores.sources[source].name}, episode {episode}"
-        found.append(Episode(name, own.step, own.recorded[:, 0], own.predicted[:, 0]))
-    return found
+        plotted.append(PlottedEpisode(name, own.step, own.recorded[:, 0], own.predicted[:, 0]))
+    return plotted
 
 
 def _text(x: float, y: float, text: str, *, size: int = 11, anchor: str = "start") -> str:

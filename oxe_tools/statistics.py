@@ -1,4 +1,4 @@
-"""Statistics for users: of a folder, against a folder or a file, and by name from a registry."""
+"""Compute statistics of datasets, compare them, write them to files, and fetch them from a registry."""
 
 import sys
 from collections.abc import Mapping, Sequence
@@ -8,14 +8,15 @@ from typing import Any
 
 from pipelines.beam.engine import Engine
 from pipelines.statistics.numbers import Selection
-from pipelines.statistics.outside import outside
+from pipelines.statistics.outside import count_outside
 from pipelines.statistics.statistics import statistics
 from schemas.errors import UsageError, did_you_mean
 from schemas.files.folder import LocalFolder, open_folder
 from schemas.store import layout
 from schemas.store.dataset import open_dataset
 from stats.compare import Finding, Outside, compare
-from stats.formats import Form, encode, label, load
+from stats.formats import Form, encode, load
+from stats.formats import label as label_of
 from stats.norm import NormStats
 from stats.record import Statistics
 from stats.registry import fetch
@@ -29,10 +30,11 @@ def stats(
     chunk: int = 0,
     workers: int = 1,
 ) -> Statistics:
-    """Give the exact statistics of a published dataset, or of several of one embodiment as one.
+    """Return the exact statistics of one published dataset, or of several counted as one.
 
-    They are computed once and kept in the dataset's `meta/stats.json`. `filters` is a condition on episodes
-    (`length >= 20 and split == "train"`); `chunk` adds statistics of so many consecutive actions.
+    Several datasets must have the same embodiment. The statistics of one are cached in its `meta/stats.json`.
+    `filters` is a condition on episodes, such as `length >= 20 and split == "train"`. `chunk` adds statistics of
+    chunks of that many consecutive actions.
 
         norm = stats("kitchen", view="eef_delta").norm("action")
         norm.normalize(action)  # in [-1, 1]
@@ -41,48 +43,51 @@ def stats(
     return statistics(*(open_dataset(path) for path in paths), selection=selection, engine=Engine(workers=workers))
 
 
-def found(
+def compute_or_fetch(
     target: str, others: Sequence[str], *, source: str | None, selection: Selection, engine: Engine
 ) -> Statistics:
-    """Compute the statistics of the folder `target`, with `others` as one, or fetch them by name from a registry."""
+    """Compute the statistics of `target` and `others` as one, or fetch `target` from the registry `source`."""
     if source is None:
         datasets = [open_dataset(path) for path in [target, *others]]
         return statistics(*datasets, selection=selection, engine=engine)
     if others or selection != Selection():
-        raise UsageError("--from fetches statistics as they were published: it takes no view, split, filter or merge")
+        raise UsageError(
+            "--from fetches published statistics; it cannot be combined with a view, split, filter, chunk or merge"
+        )
     return fetch(target, source)
 
 
-def write(record: Statistics, form: Form, *, out: Path | None, overwrite: bool) -> None:
-    """Write the file that a trainer reads, to stdout or to `out`."""
+def write_statistics(record: Statistics, form: Form, *, out: Path | None, overwrite: bool) -> None:
+    """Write statistics in the format `form` to stdout or to the file `out`."""
     content = encode(record, form)
     if out is None:
         sys.stdout.write(content.decode())
         return
     if out.exists() and not overwrite:
-        raise UsageError(f"{out}: exists; give --overwrite to replace it")
+        raise UsageError(f"{out}: exists; pass --overwrite to replace it")
     LocalFolder(out.parent).write(out.name, content)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Comparison:
-    """A dataset beside other statistics."""
+class StatisticsComparison:
+    """The differences between a dataset and other statistics."""
 
     ours: str
     theirs: str
-    names: Mapping[str, tuple[str, ...]]  # of each vector's dimensions
+    names: Mapping[str, tuple[str, ...]]  # vector -> names of its dimensions
     outside: Mapping[str, Outside]
     findings: Sequence[Finding]
 
     @property
     def matters(self) -> bool:
-        """Say whether anything found matters."""
+        """Whether any finding matters."""
         return any(finding.matters for finding in self.findings)
 
     def to_json(self) -> dict[str, Any]:
-        """Give the machine-readable form."""
+        """Return the object that `oxe stats --diff --json` prints."""
         shares = {
-            name: dict(zip(self.names[name], found.share.tolist(), strict=True)) for name, found in self.outside.items()
+            name: dict(zip(self.names[name], outside.share.tolist(), strict=True))
+            for name, outside in self.outside.items()
         }
         findings = [asdict(finding) for finding in self.findings]
         return {
@@ -94,42 +99,45 @@ class Comparison:
         }
 
 
-def beside(directory: str, other: str, *, selection: Selection, engine: Engine) -> Comparison:
-    """Compare a dataset with `other`: another dataset, a file of statistics, or a checkpoint's folder.
+def compare_with(directory: str, other: str, *, selection: Selection, engine: Engine) -> StatisticsComparison:
+    """Compare a dataset with `other`: another dataset, a statistics file, or a checkpoint folder.
 
-    `other` may end in `#NAME` where it has statistics of several datasets.
+    If `other` has statistics of several datasets, it may end with `#NAME`.
     """
     dataset = open_dataset(directory)
     if open_folder(other).size(layout.MANIFEST) is not None:
-        named, theirs = other, _norms(statistics(open_dataset(other), selection=selection, engine=engine))
+        label, theirs = other, _norms(statistics(open_dataset(other), selection=selection, engine=engine))
     else:
-        named, theirs = _chosen(other, dataset.manifest["dataset"], selection)
+        label, theirs = _select(other, dataset.manifest["dataset"], selection)
     ours = _norms(statistics(dataset, selection=selection, engine=engine))
     sizes = {name: len(norm.names) for name, norm in ours.items()}
-    found = outside(dataset, theirs, selection=selection, sizes=sizes, engine=engine)
-    return Comparison(
+    outside = count_outside(dataset, theirs, selection=selection, sizes=sizes, engine=engine)
+    return StatisticsComparison(
         ours=directory,
-        theirs=named,
+        theirs=label,
         names={name: norm.names for name, norm in ours.items()},
-        outside=found,
-        findings=compare(ours, theirs, found),
+        outside=outside,
+        findings=compare(ours, theirs, outside),
     )
 
 
-def _norms(found: Statistics) -> dict[str, NormStats]:
-    return {name: found.norm(name) for name in ("action", "state") if name in found.vectors}
+def _norms(record: Statistics) -> dict[str, NormStats]:
+    return {name: record.norm(name) for name in ("action", "state") if name in record.vectors}
 
 
-def _chosen(other: str, dataset: str, selection: Selection) -> tuple[str, dict[str, NormStats]]:
-    """Take the statistics of one dataset out of a file, and say which: of the same view, split and condition if any."""
+def _select(other: str, dataset: str, selection: Selection) -> tuple[str, dict[str, NormStats]]:
+    """Select the statistics of one dataset in a file; returns their label and the statistics.
+
+    Those of the same dataset, view, split and condition come first, then those of the same dataset.
+    """
     path, _, name = other.partition("#") if not Path(other).exists() else (other, "", "")
     known = load(path)
-    like_ours = label(dataset, view=selection.view, split=selection.split, filters=selection.filters)
+    preferred = label_of(dataset, view=selection.view, split=selection.split, filters=selection.filters)
     if name and name not in known:
         raise UsageError(f"{path}: no statistics of '{name}'{did_you_mean(name, known)}")
-    name = name or next((word for word in (like_ours, dataset) if word in known), "")
+    name = name or next((key for key in (preferred, dataset) if key in known), "")
     if not name and len(known) > 1:
-        choice = f"name one: {path}#NAME ({', '.join(known)})"
-        raise UsageError(f"{path}: statistics of {len(known)} datasets, none of '{dataset}'; {choice}")
+        fix = f"name one as {path}#NAME ({', '.join(known)})"
+        raise UsageError(f"{path}: has statistics of {len(known)} datasets, but not of '{dataset}'; {fix}")
     name = name or next(iter(known))
     return f"{path}#{name}" if name else path, known[name]

@@ -1,4 +1,4 @@
-"""What a reader promises, as one check: our own readers pass it in their tests, and those of other packages can."""
+"""A test for readers, here and in other packages: `check_reader` checks the contract of `Reader`."""
 
 import json
 import shutil
@@ -18,27 +18,27 @@ from schemas.errors import OxeError, SourceError
 from schemas.files.folder import absolute
 from schemas.source import Field, Ragged, RawEpisode, Unreadable
 
-GONE = {"missing_file", "missing_shard"}  # reasons
-Plain = dict[str, Any]  # what an episode holds by path, as plain Python
+MISSING = {"missing_file", "missing_shard"}  # quarantine reasons
+Plain = dict[str, Any]  # path -> values of an episode as plain Python
 
 
 def check_reader(reader: Reader, episodes: Sequence[Mapping[str, Any]]) -> None:
-    """Check what a reader promises; an AssertionError says what it does not keep.
+    """Check that a reader keeps the contract of `Reader`; raises AssertionError at the first violation.
 
-    `episodes` says what the source holds, in order: for each episode the values by the paths of their fields, T of them
-    for a field of steps. Fields that it does not name are compared with `fields` alone. The source must be local and
-    sound: it is copied, and the copy is damaged.
+    `episodes` has the expected values of each episode, in order, by the path of the field: T values for a field of
+    steps. Fields without expected values are only checked against `fields`. The source must be local and undamaged. It
+    is copied, and a file of the copy is removed.
     """
     _check_description(reader)
     _check_files(reader, len(episodes))
     refs = plan(reader.files())
-    whole = _sound(reader, refs)
-    for index, wanted in enumerate(episodes):
-        _check_expected(reader, index, found=whole[index], wanted=wanted)
-    _require(_same(_sound(reader, refs), whole), "reading twice gives different values")
+    whole = _read_all(reader, refs)
+    for index, expected in enumerate(episodes):
+        _check_expected(reader, index, actual=whole[index], expected=expected)
+    _require(_same(_read_all(reader, refs), whole), "reading twice returns different values")
     _check_runs(reader, refs, whole)
     _check_columns(reader, refs, whole)
-    _check_planned_otherwise(reader, refs[-1])
+    _check_wrong_count(reader, refs[-1])
     _check_history(reader)
     _check_layout(reader, whole)
     _check_missing_file(reader, whole)
@@ -50,42 +50,46 @@ def _require(holds: object, message: str) -> None:
 
 
 def _check_description(reader: Reader) -> None:
-    _require(isinstance(reader.format, str) and isinstance(reader.uri, str), "`format` and `uri` are texts")
+    _require(isinstance(reader.format, str) and isinstance(reader.uri, str), "`format` and `uri` must be texts")
     paths = [field.path for field in reader.fields]
-    _require(paths and all(isinstance(field, Field) for field in reader.fields), "`fields` names at least one Field")
-    twice = sorted({path for path in paths if paths.count(path) > 1})
-    _require(not twice, f"`fields` names {twice} twice")
+    _require(
+        paths and all(isinstance(field, Field) for field in reader.fields), "`fields` must contain at least one Field"
+    )
+    repeated = sorted({path for path in paths if paths.count(path) > 1})
+    _require(not repeated, f"`fields` contains {repeated} twice")
     for name, value in (("description", reader.description()), ("layout", reader.layout())):
         _require(json.loads(json.dumps(value)) == value, f"`{name}()` is not plain JSON: {value!r}")
-    _require(reader.description().get("format") == reader.format, "`description()` does not name the format")
+    _require(reader.description().get("format") == reader.format, "`description()` must contain the format")
     taken = sorted(reader.description().keys() & {"files", "generations"})
-    _require(not taken, f"`description()` has {taken}, which the manifest has for the history of the files")
+    _require(not taken, f"`description()` contains {taken}, which are reserved for the history of the files")
     notes = list(reader.notes())
-    _require(not notes, f"`notes()` of a sound source are {notes}")
-    _require(isinstance(reader.declaration(), str | None), "`declaration()` is neither a text nor None")
+    _require(not notes, f"`notes()` of an undamaged source must be empty, got {notes}")
+    _require(isinstance(reader.declaration(), str | None), "`declaration()` must be a text or None")
 
 
 def _check_files(reader: Reader, count: int) -> None:
     files = reader.files()
-    _require(reader.files() == files, "`files()` is not the same every time")
+    _require(reader.files() == files, "`files()` returns different values each time")
     first = 0
     for split, parts in files.items():
         for part in parts:
             where = f"`files()`: {split}: {part.name}"
-            _require(part.first == first, f"{where} begins at episode {part.first}, the files before it end at {first}")
-            _require(part.size is not None, f"{where} has no size, as if it were missing")
+            _require(part.first == first, f"{where} starts at episode {part.first}, expected {first}")
+            _require(part.size is not None, f"{where} has no size, which means that it is missing")
             _require(reader.place(part.name), f"{where} has no `place`")
             first += part.count
-    _require(first == count, f"`files()` counts {first} episodes, expected are {count}")
+    _require(first == count, f"`files()` has {first} episodes, expected {count}")
 
 
 def _values(reader: Reader, refs: Iterable[ShardRef], columns: Collection[str] | None = None) -> Iterator[Any]:
-    """Read, and copy each episode at once: a reader may use its memory again."""
+    """Read episodes, and copy each before the next one is read, as a reader may reuse its memory."""
     fields = {field.path: field for field in reader.fields}
     for ref in refs:
         for value in _read(reader, ref, columns):
             _require(isinstance(value, RawEpisode | Unreadable), f"`read` yields {value!r}")
-            _require(value.split == ref.split, f"`read` of the split '{ref.split}' yields one of '{value.split}'")
+            _require(
+                value.split == ref.split, f"`read` of the split '{ref.split}' yields an episode of '{value.split}'"
+            )
             yield value if isinstance(value, Unreadable) else (value.index, _plain(value, fields, columns))
 
 
@@ -93,28 +97,32 @@ def _read(reader: Reader, ref: ShardRef, columns: Collection[str] | None) -> Ite
     try:
         yield from reader.read(ref, columns)
     except (OxeError, OSError) as error:
-        message = f"the reader: `read` raises {error!r}; an episode that cannot be read is yielded as an `Unreadable`"
+        message = (
+            f"the reader: `read` raises {error!r}; an episode that cannot be read must be yielded as an `Unreadable`"
+        )
         raise AssertionError(message) from error
 
 
-def _sound(reader: Reader, refs: Iterable[ShardRef], columns: Collection[str] | None = None) -> list[Plain]:
-    """Read episodes, of which none may be unreadable, from the first on and in order."""
+def _read_all(reader: Reader, refs: Iterable[ShardRef], columns: Collection[str] | None = None) -> list[Plain]:
+    """Read all planned episodes, in order; none may be unreadable."""
     values = list(_values(reader, refs, columns))
     for value in values:
-        _require(not isinstance(value, Unreadable), f"`read` of a sound source yields {value}")
+        _require(not isinstance(value, Unreadable), f"`read` of an undamaged source yields {value}")
     indices = [index for index, _ in values]
     planned = [part.first + i for ref in refs for part in ref.parts for i in range(part.count)]
-    _require(indices == planned, f"`read` yields the episodes {indices}, planned were {planned}")
+    _require(indices == planned, f"`read` yields the episodes {indices}, expected {planned}")
     return [episode for _, episode in values]
 
 
 def _plain(episode: RawEpisode, fields: Mapping[str, Field], columns: Collection[str] | None) -> Plain:
-    """Check an episode against the fields, and take it as plain Python."""
+    """Check an episode against the fields, and return it as plain Python."""
     where = f"episode {episode.index}: "
-    asked = {path for path in fields if columns is None or path in columns}
-    for held, per_step, name in ((episode.steps, True, "steps"), (episode.metadata, False, "metadata")):
-        wanted = {path for path in asked if fields[path].per_step == per_step}
-        _require({*held} == wanted, f"{where}`{name}` has {sorted(held)}, the fields asked for are {sorted(wanted)}")
+    requested = {path for path in fields if columns is None or path in columns}
+    for values, per_step, name in ((episode.steps, True, "steps"), (episode.metadata, False, "metadata")):
+        wanted = {path for path in requested if fields[path].per_step == per_step}
+        _require(
+            {*values} == wanted, f"{where}`{name}` has {sorted(values)}, the requested fields are {sorted(wanted)}"
+        )
     _require(episode.file, f"{where}`file` is empty")
     try:
         episode.n_steps()
@@ -122,24 +130,26 @@ def _plain(episode: RawEpisode, fields: Mapping[str, Field], columns: Collection
         raise AssertionError(f"the reader: {where}{error}") from error
     for path, column in episode.steps.items():
         _check_column(fields[path], column, where=f"{where}{path}: ")
-    found = {path: _listed(column) for path, column in episode.steps.items()}
+    plain = {path: _to_plain(column) for path, column in episode.steps.items()}
     for path, value in episode.metadata.items():
-        found[path] = _listed(value)
-        _check_value(fields[path], found[path], where=f"{where}{path}: ")
-    return found
+        plain[path] = _to_plain(value)
+        _check_value(fields[path], plain[path], where=f"{where}{path}: ")
+    return plain
 
 
 def _check_column(field: Field, column: Any, *, where: str) -> None:
     if field.ragged or None in field.shape:
-        _require(isinstance(column, Ragged) or field.kind == "image", f"{where}not a Ragged, as its field says")
+        _require(
+            isinstance(column, Ragged) or field.kind == "image", f"{where}expected a Ragged, as its field declares"
+        )
     elif field.kind == "number":
-        _require(isinstance(column, np.ndarray), f"{where}{type(column).__name__} instead of an array")
-        says = f"{field.dtype} {list(field.shape)}"
-        found = f"{column.dtype.name} {list(column.shape[1:])}"
-        _require(found == says, f"{where}holds {found} a step, its field says {says}")
+        _require(isinstance(column, np.ndarray), f"{where}expected an array, got {type(column).__name__}")
+        declared = f"{field.dtype} {list(field.shape)}"
+        actual = f"{column.dtype.name} {list(column.shape[1:])}"
+        _require(actual == declared, f"{where}contains {actual} per step, its field declares {declared}")
     else:
         for item in column if not field.shape else ():
-            _require(isinstance(item, bytes | memoryview), f"{where}{type(item).__name__} instead of bytes")
+            _require(isinstance(item, bytes | memoryview), f"{where}expected bytes, got {type(item).__name__}")
 
 
 def _check_value(field: Field, value: Any, *, where: str) -> None:
@@ -149,62 +159,67 @@ def _check_value(field: Field, value: Any, *, where: str) -> None:
     _require(value is None or is_right, f"{where}{value!r} is not a value of {field}")
 
 
-def _check_expected(reader: Reader, index: int, *, found: Plain, wanted: Mapping[str, Any]) -> None:
+def _check_expected(reader: Reader, index: int, *, actual: Plain, expected: Mapping[str, Any]) -> None:
     fields = {field.path: field for field in reader.fields}
-    for path, value in wanted.items():
+    for path, value in expected.items():
         where = f"episode {index}: {path}"
-        _require(path in fields, f"`fields` does not name {path}, which is expected")
+        _require(path in fields, f"`fields` does not contain the expected {path}")
         field = fields[path]
         if isinstance(value, np.ndarray) and field.kind == "number":
-            _require(value.dtype.name == field.dtype, f"{where} is {field.dtype}, expected is {value.dtype.name}")
-        held, right = _listed(found[path]), _listed(value)
+            _require(value.dtype.name == field.dtype, f"{where} is {field.dtype}, expected {value.dtype.name}")
+        got, wanted = _to_plain(actual[path]), _to_plain(value)
         if field.kind == "text":
-            held, right = _texts(held), _texts(right)
+            got, wanted = _texts(got), _texts(wanted)
         elif field.kind == "number" and field.dtype in {"float16", "float32"} and not field.ragged:
-            right = _listed(np.asarray(value, field.dtype))
-        _require(_same(held, right), f"{where} is {_short(held)}, expected is {_short(right)}")
+            wanted = _to_plain(np.asarray(value, field.dtype))
+        _require(_same(got, wanted), f"{where} is {_short(got)}, expected {_short(wanted)}")
 
 
 def _check_runs(reader: Reader, refs: Sequence[ShardRef], whole: Sequence[Plain]) -> None:
-    """Each episode alone, as where a large file is divided, is what it is among the others."""
+    """An episode that is read alone, as when a large file is divided, is the same as among the others."""
     for ref in refs:
         for part in ref.parts:
             for i in range(part.count):
                 is_tail = part.is_tail and i == part.count - 1
                 one = replace(part, first=part.first + i, skip=part.skip + i, count=1, is_tail=is_tail)
-                (alone,) = _sound(reader, [replace(ref, parts=(one,))])
-                message = f"episode {part.first + i} read alone is not what it is among the others"
+                (alone,) = _read_all(reader, [replace(ref, parts=(one,))])
+                message = f"episode {part.first + i} differs when it is read alone"
                 _require(_same(alone, whole[part.first + i]), message)
     limit = len(whole) - 1
-    _require(_same(_sound(reader, plan(reader.files(), limit=limit)), whole[:limit]), "with a limit, others are read")
+    _require(
+        _same(_read_all(reader, plan(reader.files(), limit=limit)), whole[:limit]),
+        "with a limit, other episodes are read",
+    )
 
 
 def _check_columns(reader: Reader, refs: Sequence[ShardRef], whole: Sequence[Plain]) -> None:
     for field in reader.fields:
-        alone = _sound(reader, refs, {field.path})
+        alone = _read_all(reader, refs, {field.path})
         wanted = [{field.path: episode[field.path]} for episode in whole]
         _require(_same(alone, wanted), f"`read` of the column {field.path} alone gives other values")
 
 
-def _check_planned_otherwise(reader: Reader, ref: ShardRef) -> None:
-    """A file that holds fewer episodes than were planned, or more, loses none of them in silence."""
+def _check_wrong_count(reader: Reader, ref: ShardRef) -> None:
+    """Every episode that a file has less or more than planned is reported as an Unreadable."""
     last = next(part for part in reversed(ref.parts) if part.count)
     wanted = list(range(last.first, last.first + last.count + 1))
-    found = list(_values(reader, [replace(ref, parts=(replace(last, count=last.count + 1),))]))
-    indices = [value.index if isinstance(value, Unreadable) else value[0] for value in found]
-    is_told = indices == wanted and isinstance(found[-1], Unreadable)
-    _require(is_told, f"of {last.name}, an episode that was planned and is not there yields no `Unreadable`")
-    found = list(_values(reader, [replace(ref, parts=(replace(last, count=last.count - 1),))]))
-    more = [value for value in found if isinstance(value, Unreadable) and value.index is None]
-    _require(more, f"of {last.name}, an episode that was not planned yields no `Unreadable` without an index")
+    values = list(_values(reader, [replace(ref, parts=(replace(last, count=last.count + 1),))]))
+    indices = [value.index if isinstance(value, Unreadable) else value[0] for value in values]
+    is_reported = indices == wanted and isinstance(values[-1], Unreadable)
+    _require(is_reported, f"{last.name}: `read` must yield an `Unreadable` for a planned episode that is missing")
+    values = list(_values(reader, [replace(ref, parts=(replace(last, count=last.count - 1),))]))
+    more = [value for value in values if isinstance(value, Unreadable) and value.index is None]
+    _require(
+        more, f"{last.name}: `read` must yield an `Unreadable` without an index for an episode that was not planned"
+    )
 
 
 def _check_history(reader: Reader) -> None:
     files = History.of(reader).files
-    _require(History.of(reader).files == files, "`tails` is not the same every time")
+    _require(History.of(reader).files == files, "`tails` returns different values each time")
     for file in files:
-        _require(file.tail_xxh3_64, f"`tails` has nothing of {file.path}")
-    _require(not reader.tails(["no such file"], 8), "`tails` has bytes of a file that is not there")
+        _require(file.tail_xxh3_64, f"`tails` has no bytes of {file.path}")
+    _require(not reader.tails(["no such file"], 8), "`tails` has bytes of a file that does not exist")
 
 
 def _check_layout(reader: Reader, whole: Sequence[Plain]) -> None:
@@ -215,12 +230,12 @@ def _check_layout(reader: Reader, whole: Sequence[Plain]) -> None:
         ("layout()", again.layout(), reader.layout()),
         ("description()", again.description(), reader.description()),
     ):
-        _require(one == other, f"opened again with what `layout()` says, `{name}` is {one}, not {other}")
-    _require(_same(_sound(again, plan(again.files())), whole), "opened again with `layout()`, it reads other values")
+        _require(one == other, f"opened again with `layout()`, `{name}` is {one}, expected {other}")
+    _require(_same(_read_all(again, plan(again.files())), whole), "opened again with `layout()`, it reads other values")
 
 
 def _check_missing_file(reader: Reader, whole: Sequence[Plain]) -> None:
-    """A file that is gone loses its own episodes, each with a reason, and no others."""
+    """The episodes of a missing file are unreadable, each with a reason, and no others."""
     home = Path(absolute(reader.uri))
     lost: FilePart = next(part for parts in reader.files().values() for part in parts if part.count)
     with TemporaryDirectory() as folder:
@@ -234,16 +249,18 @@ def _check_missing_file(reader: Reader, whole: Sequence[Plain]) -> None:
     _require(indices == list(range(len(whole))), f"without {lost.name}, `read` yields the episodes {indices}")
     for value in values:
         if not isinstance(value, Unreadable):
-            _require(_same(value[1], whole[value[0]]), f"without {lost.name}, episode {value[0]} is another")
+            _require(_same(value[1], whole[value[0]]), f"without {lost.name}, episode {value[0]} has other values")
         elif value.index in range(lost.first, lost.first + lost.count):
-            _require(value.reason in GONE, f"without {lost.name}, its reason is '{value.reason}', not 'missing_file'")
+            _require(
+                value.reason in MISSING, f"without {lost.name}, the reason is '{value.reason}', expected 'missing_file'"
+            )
             _require(value.file and value.detail, f"without {lost.name}, an `Unreadable` has no file or no detail")
     count = sum(isinstance(value, Unreadable) for value in values)
-    _require(count == lost.count, f"without {lost.name}, {count} episodes are unreadable, and it held {lost.count}")
+    _require(count == lost.count, f"without {lost.name}, {count} episodes are unreadable, expected {lost.count}")
 
 
 def _reopened(reader: Reader, uri: str) -> Reader:
-    """Open a place as the reader says that its own is opened."""
+    """Open a URI with the source options that the reader's `layout()` returns."""
     layout = reader.layout()
     table = OURS.get(reader.format)
     source: SourceSpec = (
@@ -252,13 +269,13 @@ def _reopened(reader: Reader, uri: str) -> Reader:
     try:
         return open_with(type(reader), uri, source)
     except OxeError as error:
-        raise AssertionError(f"the reader: what `layout()` says does not open it: {error}") from error
+        raise AssertionError(f"the reader: it cannot be opened with `layout()`: {error}") from error
 
 
-def _listed(value: Any) -> Any:
-    """Copy a column or a value as plain Python: numbers, texts, bytes, and lists of them."""
+def _to_plain(value: Any) -> Any:
+    """Copy a column or a value to plain Python: numbers, texts, bytes, and lists of them."""
     if isinstance(value, Ragged):
-        nested = _listed(value.values)
+        nested = _to_plain(value.values)
         for lengths in reversed(value.lengths):
             ends = np.cumsum(lengths)
             nested = [nested[end - n : end] for n, end in zip(lengths.tolist(), ends.tolist(), strict=True)]
@@ -266,7 +283,7 @@ def _listed(value: Any) -> Any:
     if isinstance(value, np.ndarray | np.generic):
         return value.tolist()
     if isinstance(value, list | tuple):
-        return [_listed(item) for item in value]
+        return [_to_plain(item) for item in value]
     return bytes(value) if isinstance(value, memoryview) else value
 
 
@@ -277,7 +294,7 @@ def _texts(value: Any) -> Any:
 
 
 def _same(one: Any, other: Any) -> bool:
-    """Whether two values of plain Python are equal; NaN is equal to itself."""
+    """Whether two plain Python values are equal; NaN equals NaN."""
     if isinstance(one, dict) and isinstance(other, dict):
         return one.keys() == other.keys() and all(_same(value, other[key]) for key, value in one.items())
     if isinstance(one, list) and isinstance(other, list):

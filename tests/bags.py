@@ -1,4 +1,4 @@
-"""Bags for tests, written by rosbags and mcap."""
+"""ROS bags for tests, written with the libraries rosbags and mcap."""
 
 import json
 from collections.abc import Iterable, Mapping
@@ -14,7 +14,7 @@ TOY = {"toy_msgs/msg/Floats": "float32[] data", "toy_msgs/msg/Doubles": "float64
 
 
 class Said(NamedTuple):
-    """One message: where, what, and when in milliseconds after `START`."""
+    """One message: its topic, its content, and its time in milliseconds after `START`."""
 
     topic: str
     message: Any
@@ -36,7 +36,7 @@ def _types(more: tuple[tuple[str, str], ...]) -> Any:
 
 
 def msg(kind: str, /, *, ms: float | None = None, more: Mapping[str, str] | None = None, **fields: Any) -> Any:
-    """Make a message; with `ms`, one with a header whose stamp lies that long after `START`."""
+    """Create a message; with `ms`, it has a header with a stamp that many milliseconds after `START`."""
     made = types(more).types[kind.replace("/", "/msg/")]
     return made(**({"header": header(ms)} if ms is not None else {}), **fields)
 
@@ -109,7 +109,7 @@ def write_bag(
     more: Mapping[str, str] | None = None,
     compression: str = "",
 ) -> Path:
-    """Write a rosbag2 with `metadata.yaml`; the topics in the order of their first messages."""
+    """Write a rosbag2 with `metadata.yaml`; topics are in the order of their first messages."""
     from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, Writer
 
     store = types(more)
@@ -132,7 +132,7 @@ def write_bag(
 def write_mcap(
     file: Path, said: Iterable[Said], *, more: Mapping[str, str] | None = None, finish: bool = True, **options: Any
 ) -> Path:
-    """Write a plain MCAP file with the library mcap, definitions and all."""
+    """Write a plain MCAP file, including its schemas, with the library mcap."""
     from mcap.writer import Writer
 
     store = types(more)
@@ -155,7 +155,7 @@ def write_mcap(
 
 
 def write_json(file: Path, schemas: Mapping[str, tuple[str, Any]], said: Iterable[Said]) -> Path:
-    """Write an MCAP file of JSON messages: for each topic the name of its schema, and the schema."""
+    """Write an MCAP file of JSON messages; `schemas` has the name and the schema of each topic."""
     from mcap.writer import Writer
 
     with file.open("wb") as out:

@@ -14,7 +14,7 @@ settings.load_profile("oxe-tools")
 
 @pytest.fixture(scope="session", autouse=True)
 def loader_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Keep what loaders cache out of the user's own folder, in this process and its children."""
+    """Redirect the cache of loaders to a temporary folder, in this process and its children."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("OXE_TOOLS_CACHE", str(tmp_path_factory.mktemp("cache")))
         yield
@@ -39,7 +39,7 @@ def s3_store() -> Iterator[Server]:
 
 @pytest.fixture
 def bucket(s3_store: Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bucket]:
-    """Give an empty bucket, and this process and its children the right to write to it."""
+    """Create an empty bucket that this process and its children may write to."""
     s3fs = pytest.importorskip("s3fs")
     told = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_DEFAULT_REGION": "us-east-1"}
     for name, value in {**told, "AWS_ENDPOINT_URL": s3_store.url}.items():
@@ -53,6 +53,6 @@ def bucket(s3_store: Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bucket
 
 @pytest.fixture
 def web(tmp_path: Path) -> Iterator[Server]:
-    """Serve the test's own folder over HTTP."""
+    """Serve the temporary folder of the test over HTTP."""
     with web_server(tmp_path) as server:
         yield server

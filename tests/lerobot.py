@@ -1,4 +1,4 @@
-"""LeRobotDatasets as LeRobot itself lays them out, written with pyarrow and PyAV."""
+"""LeRobotDatasets in LeRobot's own layout, written with pyarrow and PyAV."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -17,14 +17,14 @@ FPS = 10
 
 
 def drawn(count: int, *, seed: int = 0, height: int = 16, width: int = 24) -> Array:
-    """Draw smooth frames [T, H, W, 3], each unlike the others."""
+    """Draw smooth frames [T, H, W, 3] that all differ."""
     y, x = np.mgrid[:height, :width]
     waves = [(x / 9 + t / 3 + seed, y / 7 + t / 5, (x + y) / 11 + t / 2 + seed) for t in range(count)]
     return np.stack([np.stack([127 + 100 * np.sin(wave) for wave in each], -1) for each in waves]).astype(np.uint8)
 
 
 def write_video(file: Path, frames: Array, *, fps: int = FPS, codec: str = "libx264", **more: Any) -> Path:
-    """Write frames with PyAV; `more` has `pix_fmt`, `options`, `pts`, `colorspace` and `color_range`."""
+    """Write frames with PyAV; `more` may contain `pix_fmt`, `options`, `pts`, `colorspace` and `color_range`."""
     import av
 
     from pipelines.export.lerobot.video import usual_priority
@@ -60,10 +60,10 @@ def write_lerobot(
     info: Mapping[str, Any] | None = None,
     **video: Any,
 ) -> Path:
-    """Write episodes, each of columns by name: arrays, lists of texts or encoded images, and [T, H, W, 3] for videos.
+    """Write episodes, which map column names to arrays, lists of texts or images, or videos [T, H, W, 3].
 
     `task` names the task of each step. `timestamp`, `frame_index`, `episode_index`, `index` and `task_index` are added;
-    a column that is None is left out. In v3 a file holds `per_file` episodes. `info` changes what info.json says.
+    a column that is None is left out. In v3 a file contains `per_file` episodes. `info` changes keys of info.json.
     """
     tasks = list(dict.fromkeys(text for episode in episodes for text in episode["task"]))
     tables, rows, first = [], [], 0
@@ -101,7 +101,7 @@ def write_lerobot(
 
 
 def edit_info(folder: Path, **changes: Any) -> None:
-    """Change what info.json says; `features` are added, and removed where None."""
+    """Change keys of info.json; `features` are added, or removed if None."""
     file = folder / "meta/info.json"
     told = json.loads(file.read_text())
     features = {**told["features"], **changes.pop("features", {})}
@@ -123,7 +123,7 @@ def _feature(column: Any) -> dict[str, Any]:
 
 
 def arrow(columns: Mapping[str, Any]) -> pa.Table:
-    """Make a table as `datasets` does: vectors in lists of one size, images as structs of bytes and path."""
+    """Create a table like `datasets` does: vectors as fixed-size lists, images as structs of bytes and path."""
     return pa.table({key: _arrow(column) for key, column in columns.items() if not is_film(column)})
 
 

@@ -1,4 +1,4 @@
-"""Small makers of test inputs."""
+"""Small functions that write test inputs."""
 
 import csv
 import json
@@ -11,8 +11,7 @@ import numpy as np
 
 from schemas.source import Column, Ragged
 
-# For programs that measure themselves: the most memory that they ever had, KiB. `ru_maxrss` would be that of their
-# parent, if it was larger.
+# For programs that measure their peak memory, in KiB. `ru_maxrss` includes the peak of the parent process.
 PEAK = """int(next(line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM")))"""
 
 
@@ -25,10 +24,10 @@ def write_rlds(
     shards: int = 1,
     name: str = "toy",
 ) -> Path:
-    """Write episodes as `tensorflow-datasets` does, with its own serializer, TFRecord writer and descriptions.
+    """Write episodes with the serializer, TFRecord writer and descriptions of `tensorflow-datasets`.
 
-    `features` is a `tfds.features.FeaturesDict` (or a dict of features) with `steps`; `splits` says how many episodes
-    go to each split, in order; every split gets `shards` shards. Returns `folder`, which is then the version folder.
+    `features` is a `tfds.features.FeaturesDict` (or a dict of features) with `steps`; `splits` has the number of
+    episodes of each split, in order; every split has `shards` shards. Returns `folder`, which is the version folder.
     """
     import tensorflow as tf
     import tensorflow_datasets as tfds
@@ -66,7 +65,7 @@ def write_rlds(
 def write_hdf5(
     file: Path, groups: Mapping[str, Mapping[str, Any]], attrs: Mapping[str, Mapping[str, Any]] | None = None
 ) -> Path:
-    """Write an HDF5 file with h5py: groups by path, each with its datasets, and attributes of any path."""
+    """Write an HDF5 file with h5py; `groups` maps paths to datasets, `attrs` maps paths to attributes."""
     import h5py
 
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -88,7 +87,7 @@ def write_zarr(
     chunks: Mapping[str, tuple[int, ...]] | None = None,
     compressors: Any = "auto",
 ) -> Path:
-    """Write a Zarr store with its own library: arrays by path, each one chunk unless `chunks` says otherwise."""
+    """Write a Zarr store with the library zarr: arrays by path, each in one chunk unless `chunks` changes it."""
     import zarr
 
     group = zarr.open_group(folder, mode="w", zarr_format=zarr_format)
@@ -102,7 +101,7 @@ def write_zarr(
 
 
 def write_csv(file: Path, columns: Mapping[str, Sequence[Any]]) -> Path:
-    """Write a table with a line for each row."""
+    """Write a text table with one line per row."""
     file.parent.mkdir(parents=True, exist_ok=True)
     with file.open("w", newline="") as opened:
         csv.writer(opened).writerows([columns, *zip(*columns.values(), strict=True)])
@@ -110,7 +109,7 @@ def write_csv(file: Path, columns: Mapping[str, Sequence[Any]]) -> Path:
 
 
 def write_jsonl(file: Path, columns: Mapping[str, Any]) -> Path:
-    """Write a JSON object for each row; columns may be nested."""
+    """Write one JSON object per row; columns may be nested."""
 
     def row(held: Mapping[str, Any], i: int) -> dict[str, Any]:
         return {name: row(column, i) if isinstance(column, Mapping) else column[i] for name, column in held.items()}
@@ -122,7 +121,7 @@ def write_jsonl(file: Path, columns: Mapping[str, Any]) -> Path:
 
 
 def write_video(file: Path, *, frames: int, rate: int = 10, first: int = 0) -> Path:
-    """Write a small H.264 video of plain frames, each one lighter than the one before; that of number 0 is black."""
+    """Write a small H.264 video of plain frames that get lighter; frame number 0 is black."""
     import av
 
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -137,7 +136,7 @@ def write_video(file: Path, *, frames: int, rate: int = 10, first: int = 0) -> P
 
 
 def nested(column: Column) -> list[Any]:
-    """List one value a step; of ragged columns, nested lists."""
+    """List the value of each step; ragged columns become nested lists."""
     if not isinstance(column, Ragged):
         return list(column)
     values = nested(column.values)

@@ -1,4 +1,4 @@
-"""Servers on this machine: an S3 store, and a web server that fails as it is told."""
+"""Servers on this machine: an S3 store, and a web server with declared faults."""
 
 import re
 import threading
@@ -17,7 +17,7 @@ FOREVER = 10**9
 
 @dataclass(slots=True)
 class Fault:
-    """What goes wrong with requests for paths like `path`: with `times` of them, after the first `after`."""
+    """A fault of the next `times` requests for paths like `path`, after the first `after` requests."""
 
     kind: str
     path: str = "*"
@@ -32,7 +32,7 @@ class Fault:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What a server was asked."""
+    """One request to a server."""
 
     method: str
     path: str
@@ -42,12 +42,12 @@ class Request:
 
 @dataclass(slots=True)
 class Server:
-    """A server: where it is, what it was asked, what goes wrong."""
+    """A server: its URL, its requests and its faults."""
 
     url: str = ""
     faults: list[Fault] = field(default_factory=list)
     requests: list[Request] = field(default_factory=list)
-    halt: threading.Event = field(default_factory=threading.Event)  # no stalling any more
+    halt: threading.Event = field(default_factory=threading.Event)  # ends stalled requests
 
     def fault(self, method: str, path: str) -> str | None:
         struck = [fault.kind for fault in self.faults if fault.strikes(method, path)]
@@ -58,7 +58,7 @@ class Server:
 
 
 class Handler(BaseHTTPRequestHandler):
-    """Answers as the server's faults have it."""
+    """Answers requests according to the server's faults."""
 
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
@@ -72,7 +72,7 @@ class Handler(BaseHTTPRequestHandler):
         self.answer()
 
     def log_message(self, *_: Any) -> None:
-        """Say nothing."""
+        """Log nothing."""
 
     def answer(self) -> None:
         headers = self.headers
@@ -102,7 +102,7 @@ class Handler(BaseHTTPRequestHandler):
         size = path.stat().st_size
         asked = re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers["Range"] or "")
         start, end = (int(asked[1]), min(int(asked[2]) + 1, size)) if asked and fault != "no range" else (0, size)
-        if fault == "short" and asked:  # less than was asked for, and it says so
+        if fault == "short" and asked:  # a partial answer, declared as such
             end = start + (end - start + 1) // 2
         is_part = (start, end) != (0, size)
         self.send_response(206 if is_part else 200)
@@ -152,7 +152,7 @@ def web_server(folder: Path) -> Iterator[Server]:
 
 @contextmanager
 def s3_server() -> Iterator[Server]:
-    """Serve S3's protocol with moto; what goes wrong is a status, or how many seconds an answer takes ("2 s")."""
+    """Serve the S3 protocol with moto; a fault is a status, or a delay in seconds ("2 s")."""
     from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
     from werkzeug.serving import WSGIRequestHandler, make_server
 
@@ -161,7 +161,7 @@ def s3_server() -> Iterator[Server]:
         disable_nagle_algorithm = True
 
         def log(self, *_: Any) -> None:
-            """Say nothing."""
+            """Log nothing."""
 
     server, moto = Server(), DomainDispatcherApplication(create_backend_app)
 
@@ -196,11 +196,11 @@ def s3_server() -> Iterator[Server]:
 
 @dataclass(frozen=True, slots=True)
 class Bucket:
-    """A bucket of its own for one test."""
+    """A bucket for one test."""
 
     server: Server
     name: str
-    fs: Any  # with the right to do everything
+    fs: Any  # credentials with all rights
 
     def uri(self, path: str) -> str:
         return f"s3://{self.name}/{path}"
@@ -209,18 +209,18 @@ class Bucket:
         self.fs.pipe_file(f"{self.name}/{path}", content, **({"ACL": "public-read"} if public else {}))
 
     def upload(self, folder: Path, path: str, *, public: bool = False) -> str:
-        """Put the files below a folder, and give where they are."""
+        """Upload the files below a folder, and return their URI."""
         for file in sorted(entry for entry in folder.rglob("*") if entry.is_file()):
             self.put(f"{path}/{file.relative_to(folder).as_posix()}", file.read_bytes(), public=public)
         return self.uri(path)
 
     def files(self, path: str) -> dict[str, bytes]:
-        """Read every object below a path, by the names that files of a folder would have."""
+        """Read every object below a path, by relative name."""
         start = f"{self.name}/{path}/"
         return {name.removeprefix(start): self.fs.cat_file(name) for name in self.fs.find(start)}
 
     def written(self, path: str, *, since: int) -> list[str]:
-        """Name what was put below a path, after the first requests."""
+        """List the objects that were put below a path, after the first requests."""
         start = f"/{self.name}/{path}/"
         asked = self.server.requests[since:]
         return [r.path.removeprefix(start) for r in asked if r.method == "PUT" and r.path.startswith(start)]

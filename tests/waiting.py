@@ -3,11 +3,11 @@
 import time
 from collections.abc import Callable
 
-PATIENCE = 600  # seconds: nothing takes so long that works, also on a machine that is busy with other things
+PATIENCE = 600  # seconds; longer than anything takes on a busy machine
 
 
 def wait_until(holds: Callable[[], bool]) -> None:
-    """Wait for something to become true."""
+    """Wait until a condition is true."""
     end = time.monotonic() + PATIENCE
     while not holds():
         assert time.monotonic() < end, "waited too long"

@@ -1,4 +1,4 @@
-"""What the commands share: common options, exit codes, one message on stderr, tables, JSON and the progress bar."""
+"""What the commands share: options, exit codes, errors, tables, JSON and the progress bar."""
 
 import json
 import shlex
@@ -16,24 +16,25 @@ from schemas.errors import UsageError
 if TYPE_CHECKING:
     from tqdm import tqdm
 
-FAILURES, USAGE, INTERRUPTED = 1, 2, 130  # exit codes: the work ran and found failures; usage or input error; Ctrl-C
+FAILURES, USAGE, INTERRUPTED = 1, 2, 130  # exit codes: completed but found failures; usage or input error; Ctrl-C
 
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what this command wrote there before.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object to stdout.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an earlier output of this command.")]
 Declaration = Annotated[
-    str, typer.Argument(metavar="NAME|SPEC.toml|DIR", help="A shipped declaration, a file, or an exported dataset.")
+    str,
+    typer.Argument(metavar="NAME|SPEC.toml|DIR", help="A shipped dataset, a declaration file, or an exported dataset."),
 ]
 DatasetDir = Annotated[str, typer.Argument(metavar="DIR", help="A converted dataset: a folder or an fsspec URI.")]
 Recordings = Annotated[
-    str | None, typer.Option("--source", help="Where the recordings are, if not where the declaration says.")
+    str | None, typer.Option("--source", help="The source; by default the one that the declaration names.")
 ]
-Workers = Annotated[int, typer.Option("--workers", min=1, help="Processes on this machine.")]
-Runner = Annotated[str | None, typer.Option("--runner", help="Another Beam runner, as for 'oxe convert'.")]
-BeamOptions = Annotated[str, typer.Option("--beam-options", help="Options for that runner, as one quoted text.")]
+Workers = Annotated[int, typer.Option("--workers", min=1, help="Number of processes on this machine.")]
+Runner = Annotated[str | None, typer.Option("--runner", help="Run on a Beam runner, such as FlinkRunner.")]
+BeamOptions = Annotated[str, typer.Option("--beam-options", help="Options of the Beam runner, as one quoted string.")]
 
 
 class Dtype(StrEnum):
-    """The numbers that a model can compute with."""
+    """The floating-point types of a model."""
 
     FLOAT32 = "float32"
     BFLOAT16 = "bfloat16"
@@ -41,7 +42,7 @@ class Dtype(StrEnum):
 
 
 def beam_words(options: str) -> tuple[str, ...]:
-    """Split the text of --beam-options as a shell would."""
+    """Split the value of --beam-options as a shell would."""
     try:
         return tuple(shlex.split(options))
     except ValueError as error:
@@ -49,18 +50,18 @@ def beam_words(options: str) -> tuple[str, ...]:
 
 
 def fail(message: str, code: int) -> NoReturn:
-    """Print one message on stderr and exit."""
+    """Print a message to stderr and exit."""
     typer.echo(f"oxe: {message}", err=True)
     raise SystemExit(code)
 
 
 def print_json(value: Any) -> None:
-    """Print one object."""
+    """Print a value as one line of JSON."""
     typer.echo(json.dumps(value))
 
 
 def print_notes(notes: Iterable[str]) -> None:
-    """Print on stderr what the user should know before using what was made."""
+    """Print notes to stderr."""
     for note in notes:
         typer.echo(f"note: {note}", err=True)
 
@@ -73,7 +74,7 @@ def print_table(
     padded: bool = False,
     width: int | None = None,
 ) -> None:
-    """Print a table: as wide as the terminal, or 140 characters without one, unless `width` is given."""
+    """Print a table; `width` defaults to the terminal's width, or to 140 characters without a terminal."""
     from rich.console import Console
     from rich.table import Table
 
@@ -84,26 +85,26 @@ def print_table(
     Console(width=width, highlight=False).print(table)
 
 
-def counted(reasons: Mapping[str, int]) -> str:
-    """List reasons with their counts.
+def reason_counts(reasons: Mapping[str, int]) -> str:
+    """Format reasons with their counts.
 
-    >>> counted({"bad_crc": 2, "zero_steps": 1})
+    >>> reason_counts({"bad_crc": 2, "zero_steps": 1})
     '2 bad_crc, 1 zero_steps'
     """
     return ", ".join(f"{count} {reason}" for reason, count in reasons.items()) or "none"
 
 
-def files(count: int) -> str:
-    """Count files.
+def file_count(count: int) -> str:
+    """Format a number of files.
 
-    >>> files(1)
+    >>> file_count(1)
     '1 file'
     """
     return f"{count} file{'s' * (count != 1)}"
 
 
 def numbers(values: Iterable[float]) -> str:
-    """Write numbers side by side.
+    """Format numbers, separated by spaces.
 
     >>> numbers([0.1, 2 / 3])
     '0.1 0.6667'
@@ -112,21 +113,21 @@ def numbers(values: Iterable[float]) -> str:
 
 
 class Bar(Progress):
-    """Progress as a bar on stderr."""
+    """A progress bar on stderr."""
 
     def __init__(self, bar: "tqdm[NoReturn]") -> None:
-        """Draw on `bar`."""
+        """Update `bar`."""
         self.bar = bar
         self.size = 0
 
     def expect(self, episodes: int, *, workers: int = 1) -> None:
-        """Give the bar its end, and so a time when it will be reached."""
+        """Set the total number of episodes, so that the bar can estimate the remaining time."""
         self.bar.reset(total=episodes)
         if workers > 1:
             self.bar.set_description_str(f"{workers} workers")
 
     def __call__(self, episodes: int, size: int) -> None:
-        """Move on."""
+        """Advance the bar by a number of episodes."""
         self.size += size
         seconds = self.bar.format_dict["elapsed"]
         if self.size and seconds:
@@ -136,7 +137,7 @@ class Bar(Progress):
 
 @contextmanager
 def progress(total: int | None = None) -> Iterator[Bar]:
-    """Show a bar of episodes on stderr, if that is a terminal."""
+    """Show a progress bar on stderr if it is a terminal."""
     from tqdm import tqdm
 
     with tqdm(total=total, unit=" episodes", disable=None, file=sys.stderr) as bar:

@@ -1,4 +1,4 @@
-"""The command `oxe convert`: it parses, calls one function, and prints."""
+"""The command `oxe convert`."""
 
 from collections import Counter
 from typing import TYPE_CHECKING, Annotated, Any
@@ -14,12 +14,12 @@ from oxe_tools.cli.console import (
     Recordings,
     Workers,
     beam_words,
-    counted,
     fail,
-    files,
+    file_count,
     print_json,
     print_notes,
     progress,
+    reason_counts,
 )
 
 if TYPE_CHECKING:
@@ -30,19 +30,19 @@ if TYPE_CHECKING:
 def convert(
     declaration: Declaration,
     *,
-    out: Annotated[str, typer.Option(help="The folder of the new dataset, or an fsspec URI.")],
+    out: Annotated[str, typer.Option(help="Where to write the dataset: a folder or an fsspec URI.")],
     source: Recordings = None,
-    split: Annotated[str | None, typer.Option(help="Only this split.")] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="Only the first N episodes.")] = None,
+    split: Annotated[str | None, typer.Option(help="Convert only this split.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Convert only the first N episodes.")] = None,
     keep_raw: Annotated[
-        bool, typer.Option("--keep-raw/--no-keep-raw", help="Keep the source's own numbers as raw.*.")
+        bool, typer.Option("--keep-raw/--no-keep-raw", help="Also store the source's own fields, as raw.*.")
     ] = True,
     materialize: Annotated[
-        list[str] | None, typer.Option(metavar="VIEW", help="Store this view as a column, too.")
+        list[str] | None, typer.Option(metavar="VIEW", help="Also store this view as a column; may be repeated.")
     ] = None,
     workers: Workers = 1,
     runner: Annotated[
-        str | None, typer.Option(help="Another Beam runner: FlinkRunner, SparkRunner, DataflowRunner.")
+        str | None, typer.Option(help="Run on a Beam runner: FlinkRunner, SparkRunner, DataflowRunner.")
     ] = None,
     beam_options: BeamOptions = "",
     strict: Annotated[bool, typer.Option("--strict", help="Stop at the first episode that cannot be read.")] = False,
@@ -53,12 +53,12 @@ def convert(
         bool, typer.Option("--dry-run", help="Check the declaration against the source; write nothing.")
     ] = False,
     append: Annotated[
-        bool, typer.Option("--append", help="Add the files that the source has more than the dataset.")
+        bool, typer.Option("--append", help="Add the files that are new in the source since the last conversion.")
     ] = False,
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
-    """Convert a source into one unified dataset.
+    """Convert a source to a dataset in the unified format.
 
     \b
     Example: oxe convert bridge_dataset --source data/bridge_dataset/1.0.0 --out bridge
@@ -100,12 +100,12 @@ def convert(
         )
     quarantined = Counter(problem.reason for problem in report.problems) if append else report.quarantined
     if quarantined:
-        fail(f"{out}: quarantined {counted(quarantined)}; see meta/quarantine.parquet", FAILURES)
+        fail(f"{out}: quarantined {reason_counts(quarantined)}; see meta/quarantine.parquet", FAILURES)
 
 
 def _show_plan(planned: "DryRun") -> None:
-    """Show what a dry run would do."""
-    size = f"{planned.bytes / 1e6:.1f} MB in {files(planned.files)}"
+    """Print what the conversion would read and write."""
+    size = f"{planned.bytes / 1e6:.1f} MB in {file_count(planned.files)}"
     typer.echo(f"{planned.dataset}: {planned.episodes} episodes, {size}")
     typer.echo(f"action: {', '.join(planned.action)}")
     typer.echo(f"state: {', '.join(planned.state) or 'none'}")
@@ -115,15 +115,17 @@ def _show_plan(planned: "DryRun") -> None:
 
 
 def _show_report(report: dict[str, Any]) -> None:
-    """Show what became of the source's episodes."""
+    """Print the counts of a conversion."""
     episodes = report["episodes"]
-    typer.echo(f"{report['out']}: {report['steps']} steps in {files(report['files'])}, {report['seconds']:.1f} s")
-    left_out = f"dropped ({counted(episodes['dropped'])}) + quarantined ({counted(episodes['quarantined'])})"
+    typer.echo(f"{report['out']}: {report['steps']} steps in {file_count(report['files'])}, {report['seconds']:.1f} s")
+    left_out = (
+        f"dropped ({reason_counts(episodes['dropped'])}) + quarantined ({reason_counts(episodes['quarantined'])})"
+    )
     typer.echo(f"episodes: {episodes['source']} in the source = {episodes['kept']} kept + {left_out}")
 
 
 def _show_unknowns(spec: "DatasetSpec") -> None:
-    """Say which conventions the declaration does not know."""
+    """Print the conventions that the declaration does not know."""
     for space in filter(None, (spec.action_space, spec.state_space)):
         if words := space.unknowns():
             typer.echo(f"{spec.name}: {space.name}: not known: {', '.join(words)}", err=True)

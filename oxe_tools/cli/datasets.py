@@ -1,4 +1,4 @@
-"""The commands `oxe datasets`: they parse, call one function, and print."""
+"""The commands `oxe datasets`."""
 
 from typing import Annotated, Any
 
@@ -6,7 +6,7 @@ import typer
 
 from oxe_tools.cli.console import FAILURES, USAGE, Declaration, Json, Recordings, fail, print_json, print_table
 
-app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Look up the declared datasets.")
+app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="List, show and check the declared datasets.")
 
 
 @app.command("list")
@@ -18,7 +18,7 @@ def list_datasets(*, as_json: Json = False) -> None:
     """
     from oxe_tools import datasets
 
-    rows = [datasets.row(declared) for declared in datasets.listed()]
+    rows = [datasets.row(declared) for declared in datasets.all_specs()]
     if as_json:
         print_json({"datasets": rows})
     else:
@@ -32,7 +32,7 @@ def _row(dataset: dict[str, Any]) -> tuple[str, ...]:
 
 @app.command()
 def show(declaration: Declaration, *, as_json: Json = False) -> None:
-    """Tell what is known about one dataset: vectors, cameras, views, size, source, and what to beware of.
+    """Show what is known about one dataset: vectors, cameras, views, size, source and known problems.
 
     \b
     Example: oxe datasets show taco_play
@@ -52,10 +52,10 @@ def check(
     declaration: Declaration,
     *,
     source: Recordings = None,
-    limit: Annotated[int, typer.Option(min=0, metavar="N", help="Read the first N episodes.")] = 3,
+    limit: Annotated[int, typer.Option(min=0, metavar="N", help="Number of episodes to read.")] = 3,
     as_json: Json = False,
 ) -> None:
-    """Compare a declaration's keys, shapes and ranges with a source, before a long conversion.
+    """Check the keys, shapes and ranges of a declaration against a source before converting it.
 
     \b
     Example: oxe datasets check bridge_dataset --source data/bridge_dataset/1.0.0
@@ -66,15 +66,15 @@ def check(
     spec = catalog.dataset(declaration)
     uri = source or catalog.source_of(declaration, spec)
     if uri is None:
-        fail(f"{spec.name}: its declaration names no source; give --source", USAGE)
-    found = run(spec, uri, episodes=limit)
+        fail(f"{spec.name}: the declaration names no source; pass --source", USAGE)
+    checked = run(spec, uri, episodes=limit)
     if as_json:
-        print_json(found.to_json())
+        print_json(checked.to_json())
     else:
-        typer.echo(f"{spec.name}: {found.read} episodes read, {found.dropped} of them left out by its filters")
-        for note in found.notes:
+        typer.echo(f"{spec.name}: {checked.read} episodes read, {checked.dropped} of them dropped by filters")
+        for note in checked.notes:
             typer.echo(f"note: {note}")
-    for problem in found.problems:
+    for problem in checked.problems:
         typer.echo(problem, err=True)
-    if not found.ok:
-        fail(f"{spec.name}: {len(found.problems)} problems", FAILURES)
+    if not checked.ok:
+        fail(f"{spec.name}: {len(checked.problems)} problems", FAILURES)

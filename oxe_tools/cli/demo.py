@@ -1,4 +1,4 @@
-"""The command `oxe demo`: it parses, calls one function, and prints."""
+"""The command `oxe demo`."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,16 +9,16 @@ import typer
 from oxe_tools.cli.console import Json, Overwrite, numbers, print_json, print_table
 
 if TYPE_CHECKING:
-    from oxe_tools.demo.demo import Lab
+    from oxe_tools.demo.demo import LabResult
 
 
 def demo(
     *,
-    out: Annotated[Path, typer.Option(help="Where to put the recordings and the datasets.")] = Path("oxe_demo"),
+    out: Annotated[Path, typer.Option(help="The folder for the recordings and the datasets.")] = Path("oxe_demo"),
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
-    """Record one motion as three labs would, convert all three into one schema, verify, and compare.
+    """Record one motion as three labs would, convert the recordings to one schema, verify and compare them.
 
     \b
     Example: oxe demo --out oxe_demo
@@ -38,17 +38,17 @@ def demo(
         _show_labs(labs, out, step=SHOWN_STEP, view=VIEW)
 
 
-def _show_labs(labs: "Sequence[Lab]", out: Path, *, step: int, view: str) -> None:
-    """Show the same step of the same motion, as three labs recorded it and in one schema."""
+def _show_labs(labs: "Sequence[LabResult]", out: Path, *, step: int, view: str) -> None:
+    """Print one step of the motion as the labs recorded it and in the common view."""
     before = []
     for lab in labs:
         for i, (path, values) in enumerate(lab.before()):
             head = (lab.spec.name, f"{lab.spec.control_hz:g}") if i == 0 else ("", "")
             before.append((*head, path, numbers(values)))
-    title = f"Before: step {step} of one motion, in three labs' words"
+    title = f"Before: step {step} of one motion, as each lab recorded it"
     print_table(["lab", "Hz", "recorded as", "values"], before, title=title, padded=True)
     typer.echo()
-    columns = ("lab", *(dim.name for dim in labs[0].viewed.action_space.dims), "off the true motion")
+    columns = ("lab", *(dim.name for dim in labs[0].viewed.action_space.dims), "max error")
     after = [(lab.spec.name, *(f"{x:.4f}" for x in lab.after()), f"{lab.error:.1e}") for lab in labs]
     title = f"After: the same step in the view '{view}' (metres, radians, base frame, gripper 1 = open)"
     print_table(columns, after, title=title, padded=True)

@@ -1,4 +1,4 @@
-"""The commands `oxe export`: they parse, call one function, and print."""
+"""The commands `oxe export`."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,7 +14,7 @@ from oxe_tools.cli.console import (
     Runner,
     Workers,
     beam_words,
-    files,
+    file_count,
     print_json,
     print_notes,
     progress,
@@ -24,9 +24,11 @@ if TYPE_CHECKING:
     from pipelines.beam.engine import Engine
     from pipelines.export.plan import ExportOptions
 
-app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Write a dataset in another format.")
+app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Export a dataset to another format.")
 
-View = Annotated[str | None, typer.Option("--view", help="Write this view's actions, without the steps it masks.")]
+View = Annotated[
+    str | None, typer.Option("--view", help="Export this view's actions, without the steps that it masks.")
+]
 VideoForm = Literal["h264", "av1", "none"]
 LeRobotVersion = Literal["3.0", "2.1"]
 
@@ -35,7 +37,7 @@ LeRobotVersion = Literal["3.0", "2.1"]
 def rlds(
     directory: DatasetDir,
     *,
-    out: Annotated[Path, typer.Option(help="The folder of the RLDS dataset.")],
+    out: Annotated[Path, typer.Option(help="Where to write the RLDS dataset.")],
     view: View = None,
     workers: Workers = 1,
     runner: Runner = None,
@@ -43,7 +45,7 @@ def rlds(
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
-    """Write a dataset as RLDS, which tensorflow-datasets opens and 'oxe convert' reads back.
+    """Export a dataset as RLDS, which tensorflow-datasets opens and 'oxe convert' reads.
 
     \b
     Example: oxe export rlds bridge --view openvla --out bridge_rlds/1.0.0
@@ -60,16 +62,16 @@ def rlds(
 def lerobot(
     directory: DatasetDir,
     *,
-    out: Annotated[Path, typer.Option(help="The folder of the LeRobotDataset.")],
+    out: Annotated[Path, typer.Option(help="Where to write the LeRobotDataset.")],
     video: Annotated[
-        VideoForm, typer.Option(help="Colour images as videos, or as they are in image columns.")
+        VideoForm, typer.Option(help="The codec of colour videos; none stores the images unchanged.")
     ] = "h264",
     view: View = None,
-    version: Annotated[LeRobotVersion, typer.Option(help="The LeRobotDataset format.")] = "3.0",
+    version: Annotated[LeRobotVersion, typer.Option(help="The version of the LeRobotDataset format.")] = "3.0",
     fps: Annotated[
-        float | None, typer.Option(help="Frames a second, where the dataset does not know its control rate.")
+        float | None, typer.Option(help="Frames per second, for a dataset without a known control rate.")
     ] = None,
-    crf: Annotated[int, typer.Option(min=0, max=63, help="How much a video may lose: 0 least.")] = 30,
+    crf: Annotated[int, typer.Option(min=0, max=63, help="Compression of videos; 0 loses least.")] = 30,
     gop: Annotated[int, typer.Option(min=1, help="Every n-th frame of a video is a key frame.")] = 2,
     workers: Workers = 1,
     runner: Runner = None,
@@ -77,7 +79,7 @@ def lerobot(
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
-    """Write a dataset as a LeRobotDataset, which 'oxe convert' reads back and 'oxe verify' compares.
+    """Export a dataset as a LeRobotDataset, which 'oxe convert' reads.
 
     \b
     Example: oxe export lerobot bridge --video h264 --out bridge_lerobot
@@ -93,7 +95,7 @@ def lerobot(
 def _export(
     directory: str, out: Path, options: "ExportOptions", *, engine: "Engine", overwrite: bool, as_json: bool
 ) -> None:
-    """Export, and print what became of it."""
+    """Export a dataset and print a summary."""
     from pipelines.export.run import export
     from schemas.store.dataset import open_dataset
 
@@ -102,15 +104,17 @@ def _export(
         report = export(dataset, out, options, engine=engine, overwrite=overwrite, progress=bar)
     (print_json if as_json else _show_report)(report.to_json())
     if report.without_steps:
-        typer.echo(f"left out: {report.without_steps} episodes of which the view masks every step", err=True)
+        typer.echo(f"left out: {report.without_steps} episodes, because the view masks all their steps", err=True)
     for column, why in report.left_out.items():
         typer.echo(f"left out: {column}: {why}", err=True)
     print_notes(report.notes)
 
 
 def _show_report(report: Mapping[str, Any]) -> None:
-    """Show what was exported, and how each camera is kept."""
-    typer.echo(f"{report['out']}: {report['episodes']} episodes, {report['steps']} steps in {files(report['files'])}")
-    for key, kept in report["cameras"].items():
-        how = f"{kept['as']}, PSNR of each frame at least {kept['psnr']} dB" if kept["psnr"] else kept["as"]
-        typer.echo(f"{key}: {how}{': ' + kept['why'] if kept['why'] else ''}")
+    """Print what was exported, and how each camera is stored."""
+    typer.echo(
+        f"{report['out']}: {report['episodes']} episodes, {report['steps']} steps in {file_count(report['files'])}"
+    )
+    for key, camera in report["cameras"].items():
+        how = f"{camera['as']}, PSNR of each frame at least {camera['psnr']} dB" if camera["psnr"] else camera["as"]
+        typer.echo(f"{key}: {how}{': ' + camera['why'] if camera['why'] else ''}")

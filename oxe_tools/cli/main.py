@@ -1,4 +1,4 @@
-"""The command `oxe`: its commands, its versions, and what becomes of an error."""
+"""The command `oxe`: its subcommands, `--version`, and the handling of errors."""
 
 import platform
 import sys
@@ -21,7 +21,7 @@ from oxe_tools.cli.train import train
 from oxe_tools.cli.verify import verify
 from schemas.errors import OxeError
 
-LIBRARIES = ("apache-beam", "pyarrow", "polars", "torch")  # what a result may depend on; torch is an extra
+LIBRARIES = ("apache-beam", "pyarrow", "polars", "torch")  # libraries that results may depend on; torch is an extra
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 app.command()(inspect)
@@ -38,9 +38,9 @@ app.add_typer(datasets.app, name="datasets")
 app.add_typer(mix.app, name="mix")
 
 
-def _print_versions(*, asked: bool) -> None:
-    """Print our version and those of Python and of the libraries, none of which is imported, and exit."""
-    if not asked:
+def _print_versions(*, requested: bool) -> None:
+    """Print the versions of oxe-tools, Python and the libraries, without importing them, and exit."""
+    if not requested:
         return
     typer.echo(f"oxe-tools {version('oxe-tools')}\nPython {platform.python_version()}")
     for library in LIBRARIES:
@@ -52,7 +52,9 @@ def _print_versions(*, asked: bool) -> None:
 @app.callback()
 def oxe(
     *,
-    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks; may stand anywhere.")] = False,
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Show tracebacks of errors; accepted anywhere in the command line.")
+    ] = False,
     versions: Annotated[
         bool,
         typer.Option(
@@ -65,12 +67,12 @@ def oxe(
 ) -> None:
     """Robot demonstrations from many labs in one lossless, declared, checked format.
 
-    Exit codes: 0 success, 1 the work ran and found failures, 2 usage or input error.
+    Exit codes: 0 success, 1 completed but found failures, 2 usage or input error.
     """
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run the command line; every error of ours is one message on stderr and exit code 2."""
+    """Run the command line; an OxeError is printed to stderr as one message, with exit code 2."""
     words = sys.argv[1:] if arguments is None else arguments
     debug = "--debug" in words
     try:
@@ -80,6 +82,6 @@ def main(arguments: list[str] | None = None) -> None:
             raise
         fail(str(error), USAGE)
     except SystemExit as end:
-        if end.code == INTERRUPTED:  # what typer makes of Ctrl-C, without a word
+        if end.code == INTERRUPTED:  # typer exits on Ctrl-C without a message
             fail("interrupted", INTERRUPTED)
         raise

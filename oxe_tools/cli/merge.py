@@ -1,4 +1,4 @@
-"""The command `oxe merge`: it parses, calls one function, and prints."""
+"""The command `oxe merge`."""
 
 from pathlib import Path
 from typing import Annotated
@@ -11,32 +11,34 @@ from schemas.errors import MissingExtraError
 
 def merge(
     *,
-    adapter: Annotated[Path, typer.Option(metavar="DIR", help="Adapters: a checkpoint of a LoRA training, or peft's.")],
-    out: Annotated[Path, typer.Option(metavar="DIR", help="Where the whole checkpoint is written.")],
+    adapter: Annotated[
+        Path, typer.Option(metavar="DIR", help="LoRA adapters: a checkpoint of 'oxe train', or a folder saved by peft.")
+    ],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Where to write the merged checkpoint.")],
     base: Annotated[
-        str | None, typer.Option(metavar="DIR", help="What they were trained on; by default what they name.")
+        str | None, typer.Option(metavar="DIR", help="The base checkpoint; by default the one that the adapters name.")
     ] = None,
     dtype: Annotated[
-        Dtype | None, typer.Option(help="The numbers that are written; by default those of the base.")
+        Dtype | None, typer.Option(help="The floating-point type to write; by default that of the base.")
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Add adapters to the weights of their base, if the merged model answers as the unmerged one.
+    """Merge LoRA adapters into their base model, and check that the merged model predicts the same.
 
     \b
     Example: oxe merge --adapter runs/kitchen/step-00005000 --out kitchen-merged
     """
     try:
-        from finetune.policy.merge import merge as merged
+        from finetune.policy.merge import merge as run
         from finetune.policy.policy import base_of
     except ModuleNotFoundError as error:
         raise MissingExtraError(str(error.name), extra="finetune") from error
 
-    found = merged(base or base_of(adapter), adapter, out, dtype=dtype.value if dtype else None)
+    report = run(base or base_of(adapter), adapter, out, dtype=dtype.value if dtype else None)
     if as_json:
-        print_json(found.to_json())
+        print_json(report.to_json())
     else:
         typer.echo(
-            f"{out}: {found.dtype}. Root mean square over the logits of the self-test: the adapters change "
-            f"{found.effect:.3g}, merging {found.exact:.3g}, and with the rounding to {found.dtype} {found.rounded:.3g}"
+            f"{out}: {report.dtype}. Root mean square change of the self-test's logits: {report.effect:.3g} by the "
+            f"adapters, {report.exact:.3g} by merging, {report.rounded:.3g} by merging and rounding to {report.dtype}"
         )

@@ -1,4 +1,4 @@
-"""The commands `oxe mix`: they parse, call one function, and print."""
+"""The commands `oxe mix`."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -11,26 +11,27 @@ from oxe_tools.cli.console import FAILURES, Json, Overwrite, fail, print_json, p
 if TYPE_CHECKING:
     from pipelines.mix.report import DrawTest, MixtureSummary
 
-app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Lock mixtures, check them, draw from them.")
+app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Lock mixtures, check locks, and test their draws.")
 
 Mixture = Annotated[str, typer.Argument(metavar="MIX", help="A mixture: a shipped name or a TOML file.")]
-Locked = Annotated[str, typer.Argument(metavar="MIX", help="A lock, or the TOML file that it lies beside.")]
+Locked = Annotated[str, typer.Argument(metavar="MIX", help="A lock, or the TOML file next to it.")]
 
 
 @app.command()
 def lock(
     mixture: Mixture,
     *,
-    data: Annotated[str | None, typer.Option(metavar="DIR", help="Where the datasets without a uri are.")] = None,
+    data: Annotated[str | None, typer.Option(metavar="DIR", help="The folder of the datasets without a uri.")] = None,
     out: Annotated[
-        Path | None, typer.Option(help="The lock; by default NAME.lock beside the TOML file, or here.")
+        Path | None,
+        typer.Option(help="The lock to write; by default NAME.lock next to the TOML file or in the current folder."),
     ] = None,
-    workers: Annotated[int, typer.Option(min=1, help="Processes on this machine, for statistics.")] = 1,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Count and show; write nothing.")] = False,
+    workers: Annotated[int, typer.Option(min=1, help="Number of processes that compute statistics.")] = 1,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the summary; write nothing.")] = False,
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
-    """Pin a mixture: its datasets by their digests, its episodes, steps, shares and statistics.
+    """Lock a mixture: write the digests of its datasets, its episodes, steps, shares and statistics to a file.
 
     \b
     Example: oxe mix lock kitchen.toml --out kitchen.lock
@@ -53,7 +54,7 @@ def lock(
 
 @app.command()
 def stats(locked: Locked, *, as_json: Json = False) -> None:
-    """Show shares, repeats, hours, the effective number of sources, and what is on both sides of a split.
+    """Show shares, repeats, hours, the effective number of sources, and leakage between splits.
 
     \b
     Example: oxe mix stats kitchen.lock
@@ -67,47 +68,47 @@ def stats(locked: Locked, *, as_json: Json = False) -> None:
 def verify(
     locked: Locked,
     *,
-    deep: Annotated[bool, typer.Option("--deep", help="Read every data file, and lock the mixture again.")] = False,
+    deep: Annotated[bool, typer.Option("--deep", help="Also read every data file and lock the mixture again.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Say what has changed since the lock: datasets, view code, statistics, files, the mixture itself.
+    """List what has changed since the lock: datasets, views, statistics, files, the mixture itself.
 
     \b
     Example: oxe mix verify kitchen.lock
     """
     from oxe_tools import mixtures
 
-    found = mixtures.verify(locked, deep=deep)
+    drift = mixtures.verify(locked, deep=deep)
     if as_json:
-        print_json({"ok": not found, "drift": found})
-    for line in found:
+        print_json({"ok": not drift, "drift": drift})
+    for line in drift:
         typer.echo(line, err=True)
-    if found:
-        fail(f"{locked}: {len(found)} changes since the lock", FAILURES)
+    if drift:
+        fail(f"{locked}: {len(drift)} changes since the lock", FAILURES)
     if not as_json:
-        typer.echo(f"{locked}: as it was locked")
+        typer.echo(f"{locked}: unchanged since the lock")
 
 
 @app.command()
 def diff(
     first: Annotated[str, typer.Argument(metavar="LOCK", help="A lock.")],
-    second: Annotated[str, typer.Argument(metavar="LOCK2", help="Another one.")],
+    second: Annotated[str, typer.Argument(metavar="LOCK2", help="Another lock.")],
     *,
     as_json: Json = False,
 ) -> None:
-    """Say in words what two locks differ in; exit 1 if they do.
+    """List the differences between two locks; exit with 1 if there are any.
 
     \b
     Example: oxe mix diff monday.lock tuesday.lock
     """
     from oxe_tools import mixtures
 
-    found = mixtures.diff(first, second)
+    differences = mixtures.diff(first, second)
     if as_json:
-        print_json({"same": not found, "differences": found})
+        print_json({"same": not differences, "differences": differences})
     else:
-        typer.echo("\n".join(found) or "no difference")
-    if found:
+        typer.echo("\n".join(differences) or "no differences")
+    if differences:
         raise typer.Exit(FAILURES)
 
 
@@ -115,11 +116,11 @@ def diff(
 def sample(
     locked: Locked,
     *,
-    draws: Annotated[int, typer.Option(min=1, metavar="N", help="How often to draw.")] = 100_000,
-    seed: Annotated[int | None, typer.Option(min=0, help="Another seed than the lock's.")] = None,
+    draws: Annotated[int, typer.Option(min=1, metavar="N", help="Number of draws.")] = 100_000,
+    seed: Annotated[int | None, typer.Option(min=0, help="The seed; by default that of the lock.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Draw, count, and test the counts against the shares (chi-squared); exit 1 where they do not fit.
+    """Draw from a lock and test the counts against its shares (chi-squared); exit with 1 if they do not fit.
 
     \b
     Example: oxe mix sample kitchen.lock --draws 100000
@@ -136,7 +137,7 @@ def sample(
 
 
 def _show_mixture(summary: "MixtureSummary", *, as_json: bool) -> None:
-    """Show what a mixture is made of."""
+    """Print the summary of a mixture."""
     if as_json:
         print_json(summary.to_json())
         return
@@ -151,10 +152,10 @@ def _show_mixture(summary: "MixtureSummary", *, as_json: bool) -> None:
         counts = str(row.episodes), str(row.steps), hours
         rows.append((name, *counts, *shares, str(row.strata), row.license or "not stated"))
     print_table(columns, rows, padded=True)
-    typer.echo(f"as varied as {summary.effective_sources:.2f} sources of equal share")
+    typer.echo(f"effective number of sources: {summary.effective_sources:.2f}")
     for name, row in summary.sources.items():
         if row.masked:
-            typer.echo(f"{name}: masked, for it has none: {', '.join(row.masked)}")
+            typer.echo(f"{name}: masked dimensions, which it does not have: {', '.join(row.masked)}")
     for name, why in summary.left_out.items():
         typer.echo(f"left out: {name}: {why}")
     for line in summary.differences:
@@ -165,7 +166,7 @@ def _show_mixture(summary: "MixtureSummary", *, as_json: bool) -> None:
 
 
 def _show_draws(test: "DrawTest") -> None:
-    """Show a sample beside its shares."""
+    """Print the draws of each source next to its share."""
     rows = [(name, f"{row.share:.3%}", f"{row.expected:.1f}", str(row.draws)) for name, row in test.sources.items()]
     print_table(["source", "share", "expected", "drawn"], rows)
     typer.echo(f"{test.draws} draws with seed {test.seed}: p = {test.p:.3g} (chi-squared)")

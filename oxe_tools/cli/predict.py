@@ -1,4 +1,4 @@
-"""The command `oxe predict`: it parses, calls one function, and prints."""
+"""The command `oxe predict`."""
 
 from pathlib import Path
 from typing import Annotated
@@ -11,27 +11,33 @@ from schemas.errors import MissingExtraError
 
 def predict(
     *,
-    model: Annotated[str, typer.Option(metavar="DIR", help="A checkpoint, or the name of one on the Hub.")],
+    model: Annotated[
+        str, typer.Option(metavar="DIR", help="A checkpoint folder, or the name of a checkpoint on the Hub.")
+    ],
     processor: Annotated[
-        str | None, typer.Option(metavar="DIR", help="Where tokenizer and preprocessor are, if not in --model.")
+        str | None, typer.Option(metavar="DIR", help="The folder of tokenizer and preprocessor; by default --model.")
     ] = None,
-    image: Annotated[list[Path], typer.Option(metavar="FILE", help="What the camera sees; one for each camera.")],
+    image: Annotated[
+        list[Path], typer.Option(metavar="FILE", help="A camera image; repeat the option for each camera.")
+    ],
     instruction: Annotated[str, typer.Option(metavar="TEXT", help="What the robot should do.")],
     unnorm_key: Annotated[
-        str | None, typer.Option(metavar="KEY", help="The dataset whose statistics give the action its units.")
+        str | None, typer.Option(metavar="KEY", help="The dataset whose statistics convert the action to its units.")
     ] = None,
     center_crop: Annotated[
         bool | None,
         typer.Option(
             "--center-crop/--no-center-crop",
-            help="See the middle 90%, as after training on crops; by default as the checkpoint says, or not.",
+            help="Use the central 90% of the image, for models trained on crops; by default as the checkpoint says.",
         ),
     ] = None,
-    dtype: Annotated[Dtype, typer.Option(help="The numbers to compute with.")] = Dtype.FLOAT32,
-    device: Annotated[str, typer.Option(metavar="NAME", help="Where to compute: cpu, cuda, cuda:1, mps.")] = "cpu",
+    dtype: Annotated[Dtype, typer.Option(help="The floating-point type to compute with.")] = Dtype.FLOAT32,
+    device: Annotated[
+        str, typer.Option(metavar="NAME", help="The device to compute on: cpu, cuda, cuda:1, mps.")
+    ] = "cpu",
     as_json: Json = False,
 ) -> None:
-    """Predict the action for one image and instruction with an OpenVLA checkpoint.
+    """Predict the action for an image and an instruction with an OpenVLA checkpoint.
 
     \b
     Example: oxe predict --model openvla-7b --image front.png --instruction "close the pot" --unnorm-key bridge_orig
@@ -41,7 +47,7 @@ def predict(
     except ModuleNotFoundError as error:
         raise MissingExtraError(str(error.name), extra="finetune") from error
 
-    found = act(
+    prediction = act(
         model,
         image,
         instruction,
@@ -52,7 +58,7 @@ def predict(
         device=device,
     )
     if as_json:
-        print_json(found.to_json())
+        print_json(prediction.to_json())
     else:
-        typer.echo(f"action: {numbers(found.action)}")
-        typer.echo(f"token ids: {' '.join(map(str, found.token_ids))}")
+        typer.echo(f"action: {numbers(prediction.action)}")
+        typer.echo(f"token ids: {' '.join(map(str, prediction.token_ids))}")

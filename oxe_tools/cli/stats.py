@@ -1,4 +1,4 @@
-"""The command `oxe stats`: it parses, calls one function, and prints."""
+"""The command `oxe stats`."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -32,22 +32,34 @@ BLOCKS = " ▁▂▃▄▅▆▇█"
 def stats(
     target: Annotated[str, typer.Argument(metavar="DIR|NAME", help="A converted dataset; with --from, NAME[@digest].")],
     *,
-    view: Annotated[str | None, typer.Option(help="Of this view's actions, at the steps that it keeps.")] = None,
-    split: Annotated[str | None, typer.Option(help="Only this split.")] = None,
+    view: Annotated[str | None, typer.Option(help="Count this view's actions, at the steps that it keeps.")] = None,
+    split: Annotated[str | None, typer.Option(help="Count only this split.")] = None,
     filters: Annotated[
-        str | None, typer.Option("--filter", metavar="COND", help="Only episodes like 'length >= 20 and id != \"a\"'.")
+        str | None,
+        typer.Option(
+            "--filter", metavar="COND", help="Count only episodes with 'length >= 20 and id != \"a\"', for example."
+        ),
     ] = None,
-    chunk: Annotated[int, typer.Option(min=0, metavar="H", help="Also of chunks of H consecutive actions.")] = 0,
+    chunk: Annotated[int, typer.Option(min=0, metavar="H", help="Also count chunks of H consecutive actions.")] = 0,
     merge: Annotated[
-        list[str] | None, typer.Option(metavar="DIR2", help="Count this dataset of the same embodiment in, too.")
+        list[str] | None,
+        typer.Option(metavar="DIR2", help="Also count this dataset of the same embodiment; may be repeated."),
     ] = None,
-    form: Annotated[Form | None, typer.Option("--format", help="Write the file that a trainer reads.")] = None,
-    out: Annotated[Path | None, typer.Option(help="Write the file here instead of on stdout.")] = None,
-    diff: Annotated[str | None, typer.Option(metavar="DIR2|FILE", help="Say what differs, and if it matters.")] = None,
+    form: Annotated[Form | None, typer.Option("--format", help="Write a statistics file in this format.")] = None,
+    out: Annotated[Path | None, typer.Option(help="The file to write; by default stdout.")] = None,
+    diff: Annotated[
+        str | None,
+        typer.Option(metavar="DIR2|FILE", help="List the differences from other statistics, and which of them matter."),
+    ] = None,
     against: Annotated[
-        str | None, typer.Option(metavar="CHECKPOINT|FILE", help="Say how much lies outside what it was trained on.")
+        str | None,
+        typer.Option(
+            metavar="CHECKPOINT|FILE", help="Show how much is outside the range of a checkpoint's training data."
+        ),
     ] = None,
-    publish: Annotated[str | None, typer.Option(metavar="URI", help="Add them to the registry at URI.")] = None,
+    publish: Annotated[
+        str | None, typer.Option(metavar="URI", help="Add the statistics to the registry at URI.")
+    ] = None,
     source: Annotated[str | None, typer.Option("--from", metavar="URI", help="Fetch NAME from this registry.")] = None,
     workers: Workers = 1,
     runner: Runner = None,
@@ -66,40 +78,40 @@ def stats(
     from stats import registry
 
     modes = {"--diff": diff, "--against": against, "--publish": publish, "--format or --out": form or out}
-    _check_together(modes)
-    _check_together({"--diff": diff, "--against": against, "--merge": merge, "--from": source})
+    _check_exclusive(modes)
+    _check_exclusive({"--diff": diff, "--against": against, "--merge": merge, "--from": source})
     selection = Selection(view=view, split=split, filters=filters, chunk=chunk)
     engine = Engine(workers=workers, runner=runner, options=beam_words(beam_options))
     if diff or against:
-        found = work.beside(target, diff or against or "", selection=selection, engine=engine)
-        (print_json if as_json else _show_comparison)(found.to_json())
-        if found.matters:
-            fail(f"{target}: differs from {found.theirs} in what matters", FAILURES)
+        comparison = work.compare_with(target, diff or against or "", selection=selection, engine=engine)
+        (print_json if as_json else _show_comparison)(comparison.to_json())
+        if comparison.matters:
+            fail(f"{target}: differences from {comparison.theirs} that matter", FAILURES)
         return
-    record = work.found(target, merge or [], source=source, selection=selection, engine=engine)
+    record = work.compute_or_fetch(target, merge or [], source=source, selection=selection, engine=engine)
     if publish:
         name = registry.publish(record, publish)
         print_json({"published": name, "uri": publish}) if as_json else typer.echo(f"{publish}: {name}")
     elif form or out:
-        work.write(record, form or "native", out=out, overwrite=overwrite)
+        work.write_statistics(record, form or "native", out=out, overwrite=overwrite)
         if out:
-            told = {"out": str(out), "format": form or "native", "name": record.name}
-            print_json(told) if as_json else typer.echo(f"{out}: {told['format']} statistics of {record.name}")
+            written = {"out": str(out), "format": form or "native", "name": record.name}
+            print_json(written) if as_json else typer.echo(f"{out}: {written['format']} statistics of {record.name}")
     elif as_json:
         print_json(record.to_json())
     else:
         _show_statistics(record)
 
 
-def _check_together(options: Mapping[str, object]) -> None:
-    """Refuse options that exclude one another."""
+def _check_exclusive(options: Mapping[str, object]) -> None:
+    """Raise UsageError if more than one of the options is set."""
     given = [name for name, value in options.items() if value]
     if len(given) > 1:
-        raise UsageError(f"{' and '.join(given)} do not go together")
+        raise UsageError(f"{' and '.join(given)}: pass only one of them")
 
 
 def _show_statistics(record: "Statistics") -> None:
-    """Show statistics: per dimension its range in its unit, its distribution, and what stands in the way."""
+    """Print the range, unit, distribution and flags of each dimension."""
     chosen = [f"view {record.view}" if record.view else "as stored"]
     chosen += [f"split {record.split}"] if record.split else []
     chosen += [record.filters] if record.filters else []
@@ -127,7 +139,7 @@ def _rows(summary: "Summary") -> Iterator[tuple[str, ...]]:
 
 
 def sparkline(counts: "Array") -> str:
-    """Draw counts as blocks.
+    """Draw counts as a line of blocks.
 
     >>> import numpy as np
     >>> sparkline(np.array([0, 1, 8]))
@@ -137,14 +149,14 @@ def sparkline(counts: "Array") -> str:
     return "".join(BLOCKS[-(-8 * int(count) // top)] for count in counts)
 
 
-def _show_comparison(found: dict[str, Any]) -> None:
-    """Show a dataset beside other statistics."""
-    typer.echo(f"{found['ours']} beside {found['theirs']}")
-    for vector, shares in found["outside"].items():
+def _show_comparison(comparison: dict[str, Any]) -> None:
+    """Print the differences between a dataset and other statistics."""
+    typer.echo(f"{comparison['ours']} compared with {comparison['theirs']}")
+    for vector, shares in comparison["outside"].items():
         listed = ", ".join(f"{name} {share:.1%}" for name, share in shares.items())
-        typer.echo(f"{vector}: share outside the other's range: {listed}")
-    for finding in found["findings"]:
+        typer.echo(f"{vector}: share outside the range of the other: {listed}")
+    for finding in comparison["findings"]:
         place = ".".join(filter(None, (finding["vector"], finding["dimension"])))
         typer.echo(f"{'MATTERS' if finding['matters'] else 'note'}: {place}: {finding['what']}: {finding['detail']}")
-    if not found["findings"]:
-        typer.echo("no difference that is worth a word")
+    if not comparison["findings"]:
+        typer.echo("no significant differences")

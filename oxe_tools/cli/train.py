@@ -1,4 +1,4 @@
-"""The command `oxe train`: it parses, calls one function, and prints."""
+"""The command `oxe train`."""
 
 import os
 import sys
@@ -28,50 +28,54 @@ def train(
         str | None, typer.Option(metavar="MIX", help="A locked mixture; by default the one that the recipe names.")
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Where the run is written, or goes on; by default its name.")
+        Path | None,
+        typer.Option(metavar="DIR", help="The folder of the run, new or to resume; by default the recipe's name."),
     ] = None,
     settings: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Change a key of the recipe; may be repeated."),
     ] = None,
-    plan: Annotated[bool, typer.Option("--plan", help="Print what memory the run needs, and end.")] = False,
+    plan: Annotated[bool, typer.Option("--plan", help="Print the memory that the run needs, and exit.")] = False,
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
-    """Train a policy on a locked mixture, or go on with a run that was stopped.
+    """Train a policy on a locked mixture, or resume a run that was stopped.
 
     \b
     Example: oxe train tiny-cpu --lock kitchen.lock --out runs/kitchen
     """
     try:
-        from finetune.recipe import recipe
+        from finetune.recipe import recipe as load_recipe
         from finetune.training import train as training
     except ModuleNotFoundError as error:
         raise MissingExtraError(str(error.name), extra="finetune") from error
     from tqdm import tqdm
 
-    asked = recipe(target).with_(settings or [])
+    recipe = load_recipe(target).with_(settings or [])
     if plan:
-        _plan(asked, as_json=as_json)
+        _plan(recipe, as_json=as_json)
         return
-    place = _lock(asked, target, lock)
-    folder = out or Path(asked.name)
-    hidden = True if os.environ.get("RANK", "0") != "0" else None  # torchrun's; None: if no terminal is there
-    with tqdm(total=asked.train.steps, unit=" steps", disable=hidden, file=sys.stderr) as bar:
-        found = training.train(asked, place, folder, overwrite=overwrite, say=_said_above(bar), watch=_shown_by(bar))
-    if found is None:  # a process of torchrun that has nothing to tell
+    lock_path = _find_lock(recipe, target, lock)
+    folder = out or Path(recipe.name)
+    hidden = True if os.environ.get("RANK", "0") != "0" else None  # torchrun sets RANK; None: hidden without a terminal
+    with tqdm(total=recipe.train.steps, unit=" steps", disable=hidden, file=sys.stderr) as bar:
+        result = training.train(
+            recipe, lock_path, folder, overwrite=overwrite, say=_print_above(bar), watch=_advance(bar)
+        )
+    if result is None:  # only rank 0 of torchrun reports
         return
-    (print_json if as_json else _show_progress)(found.to_json())
-    if not found.finished:
-        typer.echo(f"{found.step} of {asked.train.steps} steps are done; the same command goes on", err=True)
+    (print_json if as_json else _show_result)(result.to_json())
+    if not result.finished:
+        steps = f"{result.step} of {recipe.train.steps} steps are done"
+        typer.echo(f"{steps}; run the same command to continue", err=True)
         raise typer.Exit(INTERRUPTED)
 
 
-def _plan(asked: "Recipe", *, as_json: bool) -> None:
-    """Print what each way to run takes."""
+def _plan(recipe: "Recipe", *, as_json: bool) -> None:
+    """Print the memory that each way to run needs."""
     from finetune.training.plan import plan
 
-    found = plan(asked)
+    found = plan(recipe)
     if as_json:
         print_json(found.to_json())
     else:
@@ -79,13 +83,13 @@ def _plan(asked: "Recipe", *, as_json: bool) -> None:
 
 
 def _show_plan(plan: "Plan") -> None:
-    """Show what each way to run takes."""
+    """Print a table of the memory that each way to run needs."""
     model = plan.footprint
     typer.echo(
-        f"{model.parameters:,} parameters, {model.trained:,} of them trained. GiB for each process at most, without "
-        "what Python and the libraries take (about 0.6):"
+        f"{model.parameters:,} parameters, {model.trained:,} of them trained. GiB per process at most, without "
+        "the 0.6 GiB or so of Python and its libraries:"
     )
-    columns = ("processes", "way", "samples at a time", "checkpointed", "weights", "gradients", "AdamW")
+    columns = ("processes", "way", "samples at once", "checkpointed", "weights", "gradients", "AdamW")
     rows = []
     for need in plan.ways:
         sizes = (need.weights, need.gradients, need.moments, need.activations, need.gathered, need.peak)
@@ -94,42 +98,44 @@ def _show_plan(plan: "Plan") -> None:
     print_table((*columns, "activations", "gathered", "peak"), rows, width=200)
 
 
-def _show_progress(found: Mapping[str, Any]) -> None:
-    """Show how far a training came."""
+def _show_result(result: Mapping[str, Any]) -> None:
+    """Print the losses and the checkpoint of a run."""
     for kind in ("train", "eval"):
-        if told := found.get(kind):
-            words = f"loss {told['loss']:.4g}, token accuracy {told['token_accuracy']:.3f}, L1 {told['l1']:.4f}"
-            typer.echo(f"{kind} at step {told['step']}: {words}")
-    for name, row in (found.get("eval") or {}).get("sources", {}).items():
+        if logged := result.get(kind):
+            figures = f"loss {logged['loss']:.4g}, token accuracy {logged['token_accuracy']:.3f}, L1 {logged['l1']:.4f}"
+            typer.echo(f"{kind} at step {logged['step']}: {figures}")
+    for name, row in (result.get("eval") or {}).get("sources", {}).items():
         dims = ", ".join(f"{dim} {errors['l1_metric']:.3g}" for dim, errors in row["dims"].items())
-        typer.echo(f"{name}: L1 in its own units: {dims}")
-    for image, times in found.get("broken", {}).items():
-        typer.echo(f"could not be decoded, another step was shown ({times} times): {image}")
-    typer.echo(f"{found['checkpoint']}: {found['step']} steps{'' if 'train' in found else ', all of them before'}")
+        typer.echo(f"{name}: L1 in the units of the action: {dims}")
+    for image, times in result.get("broken", {}).items():
+        typer.echo(f"could not be decoded, replaced by another step {times} times: {image}")
+    typer.echo(
+        f"{result['checkpoint']}: {result['step']} steps{'' if 'train' in result else ', none of them in this run'}"
+    )
 
 
-def _lock(recipe: "Recipe", target: str, lock: str | None) -> Path:
-    """Find the mixture: the one that is said, or the one that the recipe names from its own folder."""
+def _find_lock(recipe: "Recipe", target: str, lock: str | None) -> Path:
+    """Return the path of the lock: that of --lock, or the one that the recipe names, relative to the recipe."""
     from oxe_tools import mixtures
 
     if lock is not None:
-        return mixtures.found_lock(lock)[0]
+        return mixtures.find_lock(lock)[0]
     if recipe.data.lock is None:
-        raise UsageError(f"{target}: names no locked mixture: say --lock MIX ('oxe mix lock' writes one), or data.lock")
-    return mixtures.found_lock(str(Path(target).parent / recipe.data.lock))[0]
+        raise UsageError(f"{target}: no locked mixture; pass --lock MIX (written by 'oxe mix lock') or set data.lock")
+    return mixtures.find_lock(str(Path(target).parent / recipe.data.lock))[0]
 
 
-def _said_above(bar: "tqdm[Any]") -> Any:
+def _print_above(bar: "tqdm[Any]") -> Any:
     return lambda line: bar.write(line, file=sys.stderr)
 
 
-def _shown_by(bar: "tqdm[Any]") -> Any:
+def _advance(bar: "tqdm[Any]") -> Any:
     def watch(done: int, logged: Mapping[str, Any]) -> None:
-        if not bar.n:  # the time of a step does not count what was before the first one
+        if not bar.n:  # the time before the first step does not count
             bar.initial = bar.n = bar.last_print_n = done - 1
             bar.unpause()
-        if told := logged.get("train"):
-            bar.set_postfix_str(f"loss {told['loss']:.4g}, accuracy {told['token_accuracy']:.3f}", refresh=False)
+        if metrics := logged.get("train"):
+            bar.set_postfix_str(f"loss {metrics['loss']:.4g}, accuracy {metrics['token_accuracy']:.3f}", refresh=False)
         bar.update(done - bar.n)
 
     return watch

@@ -1,22 +1,22 @@
-"""The command `oxe verify`: it parses, calls one function, and prints."""
+"""The command `oxe verify`."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from oxe_tools.cli.console import FAILURES, DatasetDir, Json, fail, files, print_json, progress
+from oxe_tools.cli.console import FAILURES, DatasetDir, Json, fail, file_count, print_json, progress
 
 
 def verify(
     directory: DatasetDir,
     *,
-    source: Annotated[str | None, typer.Option(help="The source, if not the one it was converted from.")] = None,
+    source: Annotated[str | None, typer.Option(help="The source; by default that of the last conversion.")] = None,
     as_json: Json = False,
 ) -> None:
     """Read a dataset and its source again and compare every number, image byte, count, digest and index entry.
 
-    Of an export, the source is the dataset that it was made from.
+    The source of an export is the dataset that was exported.
 
     \b
     Example: oxe verify bridge
@@ -28,17 +28,17 @@ def verify(
 
     with progress() as bar:
         if (Path(directory) / RECORD).is_file():
-            found = verify_export(Path(directory), source=source, progress=bar)
+            result = verify_export(Path(directory), source=source, progress=bar)
         else:
             dataset = open_dataset(directory)
             bar.expect(len(dataset))
-            found = run(dataset, source=source, progress=bar)
+            result = run(dataset, source=source, progress=bar)
     if as_json:
-        print_json(found.to_json())
+        print_json(result.to_json())
     else:
-        what = f"{found.episodes} episodes, {found.steps} steps, {found.numbers} numbers, {found.images} images"
-        typer.echo(f"{directory}: {what} in {files(found.files)}; source {found.source}")
-    for difference in found.first:
+        what = f"{result.episodes} episodes, {result.steps} steps, {result.numbers} numbers, {result.images} images"
+        typer.echo(f"{directory}: {what} in {file_count(result.files)}; source {result.source}")
+    for difference in result.first:
         typer.echo(difference, err=True)
-    if not found.ok:
-        fail(f"{directory}: {found.differences} differences", FAILURES)
+    if not result.ok:
+        fail(f"{directory}: {result.differences} differences", FAILURES)

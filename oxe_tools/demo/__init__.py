@@ -1,1 +1,1 @@
-"""`oxe demo`: three labs, three declarations, one schema."""
+"""`oxe demo`: record one motion as three labs would, and convert it to one schema."""

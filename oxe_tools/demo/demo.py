@@ -1,4 +1,4 @@
-"""`oxe demo`: three labs, three declarations, one schema."""
+"""`oxe demo`: record, convert and verify the recordings of three labs, and compare them."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from oxe_tools.demo.recorder import EPISODES, LABS, motion, record
-from pipelines.convert.convert import Report, convert
+from pipelines.convert.convert import ConversionReport, convert
 from pipelines.convert.folders import make_output
 from pipelines.verify import Verification, verify
 from schemas.declarations import catalog
@@ -22,30 +22,30 @@ SHOWN_STEP = 6
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Lab:
-    """One lab's recording and what became of it."""
+class LabResult:
+    """The converted recording of one lab."""
 
     spec: DatasetSpec
-    report: Report
+    report: ConversionReport
     verification: Verification
     stored: Episode
     viewed: Episode
-    error: float  # the largest distance of the viewed actions from the arm's true motion, metres or radians
+    error: float  # largest difference between the view's actions and the true motion, metres or radians
 
     def before(self) -> list[tuple[str, Array]]:
-        """Give the recorded action of one step, under the lab's own names."""
+        """Return the recorded action of one step, under the lab's own names."""
         paths = dict.fromkeys(path for expr in self.spec.action_parts for path in sorted(expr.paths()))
         return [(path, np.ravel(self.stored.raw[path][SHOWN_STEP])) for path in paths]  # type: ignore[index]
 
     def after(self) -> Array:
-        """Give the same step's action in the view."""
+        """Return the action of the same step in the view."""
         return np.asarray(self.viewed.action[SHOWN_STEP])
 
 
-def demo(out: Path, *, overwrite: bool, say: Callable[[str], None]) -> list[Lab]:
-    """Record, convert and verify three labs at `out`; a DatasetError if the schema did not bring them together."""
+def demo(out: Path, *, overwrite: bool, say: Callable[[str], None]) -> list[LabResult]:
+    """Record, convert and verify three labs at `out`; raises DatasetError if the actions are wrong."""
     folders = ("recordings", "datasets")
-    make_output(out, source=None, ours=folders, holds="(recordings|datasets|rlds)/.*", overwrite=overwrite)
+    make_output(out, source=None, marks=folders, pattern="(recordings|datasets|rlds)/.*", overwrite=overwrite)
     for name in folders:
         (out / name).mkdir()
     labs = []
@@ -60,9 +60,9 @@ def demo(out: Path, *, overwrite: bool, say: Callable[[str], None]) -> list[Lab]
         views = [dataset.episode(i, VIEW) for i in range(EPISODES)]
         error = max(float(np.abs(views[i].action - motion(i).deltas()).max()) for i in range(EPISODES))
         if report.kept != EPISODES or not verification.ok or error > 1e-4:
-            raise DatasetError(f"{target}: the demo did not verify: {verification.first}, error {error}")
+            raise DatasetError(f"{target}: verification failed: {verification.first}, error {error}")
         labs.append(
-            Lab(
+            LabResult(
                 spec=dataset.spec,
                 report=report,
                 verification=verification,

@@ -1,6 +1,6 @@
-"""The demo's recorder: one motion of an arm, as three labs would record it, written as RLDS.
+"""Record one motion of an arm as three labs would, and write it as RLDS.
 
-The labs differ in units, frames, rotations, gripper sense, rate, key names and cameras. Nothing here knows our schema.
+The labs differ in units, frames, rotations, gripper sense, rate, key names and cameras.
 """
 
 import io
@@ -22,26 +22,26 @@ COLOURS = {"red": "#c8102e", "blue": "#1f4e9c", "green": "#2e7d32", "yellow": "#
 
 @dataclass(frozen=True, slots=True)
 class Motion:
-    """What the arm really does: T + 1 poses in its base frame, metres; gripper 1 = open; and what it was told."""
+    """The true motion of the arm: T + 1 poses in its base frame in metres, and gripper with 1 = open."""
 
     position: Array  # [T + 1, 3]
-    rotation: Rotation  # T + 1 of them
+    rotation: Rotation  # T + 1 rotations
     gripper: Array  # [T + 1]
-    colour: str
+    colour: str  # of the block
 
     @property
     def instruction(self) -> str:
-        """Say what the arm is doing."""
+        """The instruction of the motion."""
         return f"pick up the {self.colour} block"
 
     def deltas(self) -> Array:
-        """Give the true [T, 7] per-step change: metres, roll-pitch-yaw in the base frame, next gripper."""
+        """Return the true change per step, [T, 7]: metres, roll-pitch-yaw in the base frame, next gripper."""
         turn = (self.rotation[1:] * self.rotation[:-1].inv()).as_euler("xyz")
         return np.concatenate([np.diff(self.position, axis=0), turn, self.gripper[1:, None]], axis=1)
 
 
 def motion(seed: int) -> Motion:
-    """Reach down to a block, turn the wrist, close, and lift."""
+    """Return a motion that reaches down to a block, turns the wrist, closes the gripper and lifts."""
     rng = np.random.default_rng(seed)
     phase = np.linspace(0, 1, STEPS + 1)
     start, block = np.array([0.25, 0.0, 0.30]), np.array([0.30, 0.0, 0.05]) + rng.uniform(-0.08, 0.08, 3) * [1, 1, 0]
@@ -54,14 +54,14 @@ def motion(seed: int) -> Motion:
 
 
 def camera(m: Motion, *, size: int, background: str, overhead: bool = False) -> list[bytes]:
-    """Draw the arm and its block as a side or overhead view: T JPEGs."""
+    """Draw the arm and its block from the side or from above, as T JPEGs."""
     block = m.position[np.argmin(m.position[:, 2])]
-    held = m.gripper < 0.5
+    is_closed = m.gripper < 0.5
     frames = []
     for t in range(STEPS):
         image = Image.new("RGB", (size, size), background)
         draw = ImageDraw.Draw(image)
-        at, where = (m.position[t], m.position[t] if held[t] else block)
+        at, where = (m.position[t], m.position[t] if is_closed[t] else block)
         axis = 1 if overhead else 2
         x, y = at[0] * size * 1.6, size * (0.5 + at[1] * 2) if overhead else size * (0.9 - at[axis] * 2)
         bx, by = where[0] * size * 1.6, size * (0.5 + where[1] * 2) if overhead else size * (0.9 - where[axis] * 2)
@@ -117,8 +117,8 @@ def cell(m: Motion) -> dict[str, object]:
     }
 
 
-Lab: TypeAlias = Callable[[Motion], dict[str, object]]
-LABS: Mapping[str, Lab] = {"demo_kitchen": kitchen, "demo_bench": bench, "demo_cell": cell}
+Recorder: TypeAlias = Callable[[Motion], dict[str, object]]
+LABS: Mapping[str, Recorder] = {"demo_kitchen": kitchen, "demo_bench": bench, "demo_cell": cell}
 
 
 def record(lab: str, folder: Path) -> None:

@@ -1,1 +1,1 @@
-"""Apache Beam: carries pure functions to where they run. Imported under this package alone."""
+"""Run pure functions on Apache Beam, which only this package imports."""

@@ -1,4 +1,4 @@
-"""What is counted part by part, and how its failures travel: the words that the plain loop and the Beam graph share."""
+"""The function that counts one part, its results and its failure; used by the plain loop and by Beam."""
 
 from collections.abc import Iterable, Iterator
 from typing import Any, Protocol, Self
@@ -9,44 +9,44 @@ FAILED = "failed"
 
 
 class Mergeable(Protocol):
-    """An aggregate."""
+    """An aggregate that can be merged with another one."""
 
     def merge(self, other: Self) -> Self:
-        """Join two."""
+        """Return the aggregate of both."""
         ...
 
     def to_json(self) -> dict[str, Any]:
-        """Give the form that travels."""
+        """Return the JSON that workers send back."""
         ...
 
 
-class Work(Protocol):
-    """What is done with one part; picklable."""
+class CountFunction(Protocol):
+    """A picklable function that counts one part."""
 
     def __call__(self, part: Any) -> Iterable[tuple[str, Mergeable]]:
-        """Count; each result has the key under which it is merged."""
+        """Count one part; each result comes with the key under which it is merged."""
         ...
 
 
 class Failure:
-    """An error of ours, as a value; of several the alphabetically first wins, so that all engines say the same."""
+    """An OxeError as a value; the alphabetically first message wins, so that all engines report the same."""
 
     def __init__(self, message: str) -> None:
-        """Keep the message."""
+        """Store the message."""
         self.message = message
 
     def merge(self, other: "Failure") -> "Failure":
-        """Keep one."""
+        """Return the alphabetically first."""
         return min(self, other, key=lambda failure: failure.message)
 
     def to_json(self) -> dict[str, Any]:
-        """Give the message."""
+        """Return the message."""
         return {"message": self.message}
 
 
-def results(work: Work, part: Any) -> Iterator[tuple[str, Mergeable]]:
-    """Do the work on one part; an error of ours is one more result."""
+def count_part(count: CountFunction, part: Any) -> Iterator[tuple[str, Mergeable]]:
+    """Count one part; an OxeError becomes one more result."""
     try:
-        yield from work(part)
+        yield from count(part)
     except OxeError as error:
         yield FAILED, Failure(str(error))

@@ -1,26 +1,26 @@
-"""Where work runs."""
+"""The processes that do the work of a command."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Engine:
-    """Where work runs; the result is the same everywhere."""
+    """The processes that do the work; the result does not depend on them."""
 
     workers: int = 1  # processes on this machine
-    runner: str | None = None  # Beam's name of another runner
-    options: tuple[str, ...] = ()  # for that runner, as Beam's command line has them
-    cluster: str | None = None  # the address of the Dask scheduler whose workers do the work
+    runner: str | None = None  # name of another Beam runner
+    options: tuple[str, ...] = ()  # options of that runner, as on Beam's command line
+    cluster: str | None = None  # address of the Dask scheduler to use
 
     @property
     def is_this_process(self) -> bool:
-        """Whether nothing but this process works."""
+        """Whether all work is done in this process."""
         return self.runner is None and self.cluster is None and self.workers == 1
 
-    def sharing(self, parts: int) -> "Engine":
-        """Return the engine for so many parts: a single one leaves nothing to share out, and is counted here.
+    def for_parts(self, parts: int) -> "Engine":
+        """Return the engine for a number of parts: a single part is counted in this process.
 
-        >>> Engine(workers=8).sharing(1).is_this_process
+        >>> Engine(workers=8).for_parts(1).is_this_process
         True
         """
         return THIS_PROCESS if parts == 1 else self

@@ -1,4 +1,4 @@
-"""How long work tells how far it is."""
+"""Progress of the shards that other processes work on."""
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -9,13 +9,13 @@ from schemas.errors import UnreachableError
 
 
 class Progress:
-    """Is told how far work is. This one tells nobody."""
+    """Receives the progress of a command; this class ignores it."""
 
     def expect(self, episodes: int, *, workers: int = 1) -> None:
-        """Say how much there is to do, and how many processes do it."""
+        """Set the number of episodes to come and of processes that work on them."""
 
     def __call__(self, episodes: int, size: int) -> None:
-        """Say how many episodes and source bytes were done since the last call."""
+        """Add the episodes and source bytes that were done since the last call."""
 
 
 silent = Progress()
@@ -23,7 +23,7 @@ POLL, POLL_REMOTE = 0.2, 5.0  # seconds
 
 
 @contextmanager
-def watched(
+def report_progress(
     finished: Callable[[], set[str]],
     refs: Sequence[Shard],
     progress: Progress,
@@ -31,24 +31,24 @@ def watched(
     workers: int = 1,
     every: float = POLL,
 ) -> Iterator[None]:
-    """Tell the progress of work that other processes do: each shard once, when `finished` names it.
+    """Report each shard to `progress` once `finished` names it, while other processes do the work.
 
-    It is asked again after `every` seconds.
+    `finished` is called every `every` seconds.
     """
     ended = threading.Event()
     sizes = {ref.name: (ref.episodes, ref.size) for ref in refs}
-    told: set[str] = set()
+    reported: set[str] = set()
     progress.expect(sum(episodes for episodes, _ in sizes.values()), workers=workers)
 
-    def tell() -> None:
-        with suppress(UnreachableError):  # then later, or not: the work itself says what is wrong
-            for name in sorted(finished() & sizes.keys() - told):
-                told.add(name)
+    def report() -> None:
+        with suppress(UnreachableError):  # if it lasts, the work itself raises it
+            for name in sorted(finished() & sizes.keys() - reported):
+                reported.add(name)
                 progress(*sizes[name])
 
     def watch() -> None:
         while not ended.wait(every):
-            tell()
+            report()
 
     watcher = threading.Thread(target=watch, daemon=True)
     watcher.start()
@@ -57,4 +57,4 @@ def watched(
     finally:
         ended.set()
         watcher.join()
-        tell()
+        report()

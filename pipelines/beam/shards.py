@@ -1,4 +1,4 @@
-"""Work in shards, whatever is done with them: marks in a folder say what is done, what failed and when to stop."""
+"""Shards of a conversion or an export: how a worker does one, and the files that record the state of each."""
 
 import errno
 import time
@@ -11,112 +11,112 @@ from schemas.errors import OxeError, TooManyQuarantinedError, UnreachableError
 from schemas.files.folder import Folder
 
 FAILURE, STOP = ".failed", "stopped"
-PAUSES = (0.1, 1.0)  # seconds before the second and the third try of a shard
-FULL = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}  # no other shard can be written either, now or in a second
+PAUSES = (0.1, 1.0)  # seconds before the second and the third attempt at a shard
+FULL = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}  # errors that the next shard and the next attempt would meet too
 
 
 class Shard(Protocol):
-    """The unit of work; picklable."""
+    """A picklable unit of work."""
 
     @property
     def name(self) -> str:
-        """Name it; the name is that of its record."""
+        """The name, which its record has too."""
 
     @property
     def episodes(self) -> int:
-        """Count its episodes."""
+        """The number of episodes."""
 
     @property
     def size(self) -> int:
-        """Tell how many bytes are read for it."""
+        """The number of bytes that are read."""
 
 
 class Worker(Protocol):
     """An opened job."""
 
     def shard(self, ref: Any) -> str | None:
-        """Do one shard; say what went wrong, or None."""
+        """Do one shard; returns the error message, or None."""
 
 
 class Job(Protocol):
-    """What is to be done, as plain data; picklable."""
+    """A picklable description of the work."""
 
     def open(self) -> Worker:
-        """Open what it takes on this worker."""
+        """Open the source and the output on this worker."""
 
 
 @dataclass(frozen=True, slots=True)
-class Marks:
-    """What workers leave in a folder of the output: a record for each finished shard, failures, the wish to stop."""
+class StatusFolder:
+    """The folder in which workers write a record per finished shard, failures, and the request to stop."""
 
     out: Folder
-    BELOW: ClassVar[str]  # the folder
-    RECORD: ClassVar[str]  # the ending of a record's name
+    BELOW: ClassVar[str]  # path of the folder in the output
+    RECORD: ClassVar[str]  # suffix of a record's file name
 
     def place(self, name: str) -> str:
-        """Say where a mark lies."""
+        """Return the path of a file in this folder."""
         return f"{self.BELOW}/{name}"
 
     def shard_of(self, place: str) -> str:
-        """Say which shard a mark is of."""
+        """Return the name of the shard that a file belongs to."""
         return place.rpartition("/")[2].removesuffix(self.RECORD).removesuffix(FAILURE)
 
     def fail(self, name: str, message: str) -> None:
-        """Say that a shard could not be done, and why."""
+        """Record that a shard failed, with the error message."""
         self.out.write(self.place(name + FAILURE), message.encode())
 
     def failures(self) -> dict[str, str]:
-        """Give the shards that could not be done."""
+        """Return the error message of each shard that failed."""
         places = [self.place(name) for name in self.out.names(self.BELOW) if name.endswith(FAILURE)]
         return {self.shard_of(place): content.decode() for place, content in self.out.read_many(places).items()}
 
     def stop(self, message: str) -> None:
-        """Ask every worker to begin no more shards, and say why."""
+        """Make all workers start no more shards; `message` is the reason."""
         self.out.write(self.place(STOP), message.encode())
 
-    def stopped(self) -> str | None:
-        """Say why the run was stopped, or None."""
+    def stop_reason(self) -> str | None:
+        """Return why the run was stopped, or None."""
         content = self.out.read_many([self.place(STOP)])
         return content[self.place(STOP)].decode() if content else None
 
     def finished(self) -> set[str]:
-        """Name the shards that have a record, without reading them."""
+        """List the shards that have a record, without reading the records."""
         return {self.shard_of(name) for name in self.out.names(self.BELOW) if name.endswith(self.RECORD)}
 
 
-def forgive(out: Folder, below: str) -> None:
-    """Remove what an earlier run left in the folder `below` about failures and stopping."""
+def clear_failures(out: Folder, below: str) -> None:
+    """Remove the failures and the request to stop that an earlier run left in the folder `below`."""
     for name in out.names(below):
         if name == STOP or name.endswith(FAILURE):
             out.remove(f"{below}/{name}")
 
 
-def attempted(marks: Marks, name: str, work: Callable[[], None]) -> str | None:
-    """Do the work of one shard; say what went wrong, or None.
+def with_retries(status: StatusFolder, name: str, work: Callable[[], None]) -> str | None:
+    """Do the work of one shard in up to three attempts; returns the last error message, or None.
 
-    A shard that fails is tried again; one that fails for good is a value, so that others go on. More quarantined
-    episodes than the job allows, or a full disk, stop the run: shards that have not begun are left.
+    After a failed shard the other shards continue. Too many quarantined episodes or a full disk stop the run: no worker
+    starts another shard.
     """
-    if marks.stopped():
+    if status.stop_reason():
         return None
     for pause in (*PAUSES, None):
         try:
             work()
         except TooManyQuarantinedError as error:
-            marks.stop(str(error))
+            status.stop(str(error))
             return None
         except (OxeError, OSError, ValueError) as error:
             message, full = str(error), _is_full(error)
-            final = full or isinstance(error, UnreachableError)  # of which each request was tried often enough
+            final = full or isinstance(error, UnreachableError)  # each request was retried already
         else:
             return None
         if final or pause is None:
             break
         time.sleep(pause)
-    with suppress(OSError, UnreachableError):  # where nothing can be written, the missing record says it
-        marks.fail(name, message)
+    with suppress(OSError, UnreachableError):  # a missing record counts as a failure too
+        status.fail(name, message)
         if full:
-            marks.stop(message)
+            status.stop(message)
     return message
 
 

@@ -1,6 +1,7 @@
-"""Worker processes on this machine: on Linux, forks of one process that has imported Beam for all of them.
+"""Worker processes on this machine.
 
-That process has no threads of Python's and does nothing but import and fork. Elsewhere each worker imports by itself.
+On Linux they are forks of a server process, which imports Beam once for all of them and starts no Python threads. On
+other systems each worker imports Beam itself.
 """
 
 import logging
@@ -17,31 +18,31 @@ from schemas.errors import MissingExtraError
 
 METHOD = "forkserver" if sys.platform == "linux" else "spawn"
 RUN = "pipelines.beam.run"
-# Dask comes first: behind Beam, which sets up logging, it could no longer be silenced.
+# Dask before Beam: once Beam has set up logging, Dask's messages can no longer be switched off.
 IMPORTS = ("distributed", RUN, "apache_beam.runners.dask.transform_evaluator")
 
 
 @contextmanager
-def started(engine: Engine) -> Iterator[Engine]:
-    """Start the worker processes of an engine that has some; until the end, the engine yielded works on them.
+def running_workers(engine: Engine) -> Iterator[Engine]:
+    """Start the worker processes of an engine and yield an engine that uses them; they end with the context.
 
-    One whose processes run already, and one without any, are yielded as they are: all the work of a command is done by
-    the same workers. One that is killed is started again and its part done again.
+    An engine without workers, or whose workers already run, is yielded unchanged, so one command starts them once. A
+    worker that is killed is started again and repeats its part.
     """
     if engine.is_this_process or engine.runner or engine.cluster:
         yield engine
         return
-    prepare()  # before the next lines, whose imports it has to do as well
-    import_module(RUN)  # Beam before Dask, and without its warnings
+    start_server()  # first, so that it imports while this process does
+    import_module(RUN)  # imports Beam before Dask, and without Beam's warnings
     try:
         from dask import config  # noqa: PLC0415 - an extra
         from distributed import LocalCluster  # noqa: PLC0415
     except ImportError as error:
         raise MissingExtraError("dask", extra="dask") from error
     logging.getLogger("distributed").setLevel(logging.ERROR)
-    # A worker imports that file first, and so Beam without its warnings.
+    # Each worker imports RUN first, which silences Beam's warnings.
     quiet = {"silence_logs": logging.ERROR, "preload": [RUN]}
-    # There is no dashboard, but its server starts all the same: on a free port that only this machine sees.
+    # The server of the dashboard starts even without a dashboard: on a free local port.
     quiet |= {"dashboard_address": None, "scheduler_kwargs": {"dashboard_address": "127.0.0.1:0"}}
     with (
         config.set({"distributed.worker.multiprocessing-method": METHOD}),
@@ -50,8 +51,8 @@ def started(engine: Engine) -> Iterator[Engine]:
         yield replace(engine, cluster=cluster.scheduler_address)
 
 
-def prepare() -> None:
-    """Let that process begin its imports; it needs as long as this one does for its own, and beside them."""
+def start_server() -> None:
+    """Start the process that workers are forked from; it imports Beam in parallel with this one."""
     if METHOD == "forkserver":
         multiprocessing.set_forkserver_preload(list(IMPORTS))
         forkserver.ensure_running()

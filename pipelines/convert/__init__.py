@@ -1,1 +1,1 @@
-"""From a source and its declaration to one published dataset."""
+"""Convert a source and its declaration into a published dataset."""

@@ -1,4 +1,4 @@
-"""From a raw episode to the unified schema: a declaration, bound to the fields of one source, is a pure function."""
+"""Bind a declaration to the fields of a source: a pure function from raw episodes to the unified schema."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -19,24 +19,24 @@ from schemas.source import Array, Bytes, Column, Field, Ragged, RawEpisode
 from schemas.store.arrow import Camera, Layout, MaterializedView
 from schemas.views.views import View, view
 
-FLAGS = ("is_first", "is_last", "is_terminal", "reward")  # RLDS's own names; taken from the source where it has them
+FLAGS = ("is_first", "is_last", "is_terminal", "reward")  # step fields of RLDS, taken from the source if it has them
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Binding:
-    """A declaration and the source it fits: what to read, and how to make an Episode of it."""
+    """A declaration bound to a source: the columns to read, and how an Episode is computed from them."""
 
     spec: DatasetSpec
     layout: Layout
-    views: tuple[View, ...]  # materialized ones
-    id: str | None  # the metadata that names each episode
+    views: tuple[View, ...]  # views that are stored as columns
+    id: str | None  # the metadata field with the id of each episode
     language: tuple[str, ...]
-    action: tuple[Expr, ...]  # in the order of its Space; none where it is derived
-    state: tuple[Expr, ...]  # likewise
-    columns: frozenset[str]  # paths that the reader must decode
+    action: tuple[Expr, ...]  # in the order of its Space; empty if the action is derived from the state
+    state: tuple[Expr, ...]  # in the order of its Space; empty if there is no state
+    columns: frozenset[str]  # paths that the reader reads
 
     def episode(self, raw: RawEpisode) -> Episode:
-        """Make the unified episode; one that cannot be made is a SourceError with the reason it is counted under."""
+        """Compute the unified episode; raises SourceError, with the reason for the quarantine, if that fails."""
         try:
             return self._episode(raw, self._n_steps(raw))
         except SourceError as error:
@@ -44,46 +44,46 @@ class Binding:
                 raise
             raise SourceError(error.message, reason=error.reason, file=raw.file, offset=raw.offset) from error
 
-    def why_drop(self, raw: RawEpisode) -> str | None:
-        """Say why an episode is left out although it can be read, or None to keep it."""
+    def drop_reason(self, raw: RawEpisode) -> str | None:
+        """Return why a readable episode is dropped, or None to keep it."""
         for name, condition in self.spec.filters.items():
             if not condition.keeps(raw.metadata[condition.key]):
                 return f"filter_{name}"
         return None if self._n_steps(raw) else "zero_steps"
 
     def _n_steps(self, raw: RawEpisode) -> int:
-        """Count the steps; where observations go on after the last action, the error names the key that says so."""
+        """Count the steps; if there is one observation more than actions, the error names the key that fixes it."""
         try:
             return raw.n_steps()
         except SourceError as error:
-            longer = one_longer(raw.steps, _paths([*self.spec.expressions.values()]))
+            longer = columns_one_longer(raw.steps, _paths([*self.spec.expressions.values()]))
             if not longer or "drop_last" not in type(self.spec.source).model_fields:
                 raise
-            fix = f"; an observation after the last action? source.drop_last = {longer} leaves it out"
+            fix = f"; if they end with an observation after the last action, set source.drop_last = {longer}"
             raise SourceError(error.message + fix, reason=error.reason, file=error.file, offset=error.offset) from error
 
     def _episode(self, raw: RawEpisode, n_steps: int) -> Episode:
-        steps = decoded(self.spec, raw.steps)
+        steps = decode_columns(self.spec, raw.steps)
         state = self.state_of(steps)
         action = self.action_of(steps, state)
         return Episode(**self.rest_of(raw, steps, n_steps), action=action, action_space=self.layout.action, state=state)
 
     def state_of(self, steps: Mapping[str, Any]) -> Array | None:
-        """Make the state [T, S] of decoded columns; None where there is none."""
+        """Compute the state [T, S] from decoded columns, or None if there is no state."""
         return _vector(self.state, steps) if self.state else None
 
     def action_of(self, steps: Mapping[str, Any], state: Array | None) -> Array:
-        """Make the action [T, A]: of decoded columns or, where that is declared, of the state."""
+        """Compute the action [T, A] from decoded columns or, if the declaration derives it, from the state."""
         spec = self.spec
         if spec.derived and state is not None and self.layout.state:
             return derived_action(spec.derived, state, self.layout.state)
         if not self.action:
             missing = min(_paths(spec.state_parts if spec.derived else spec.action_parts) - steps.keys())
-            raise SpecError(f"{spec.name}: the action needs '{missing}'{did_you_mean(missing, steps)}")
+            raise SpecError(f"{spec.name}: the action needs the column '{missing}'{did_you_mean(missing, steps)}")
         return _vector(self.action, steps)
 
     def rest_of(self, raw: RawEpisode, steps: Mapping[str, Any], n_steps: int) -> dict[str, Any]:
-        """Make every field of an Episode but its state and action; `steps` are decoded."""
+        """Compute the fields of an Episode except its state and action; `steps` are decoded columns."""
         spec, layout, step = self.spec, self.layout, np.arange(n_steps)
         instructions, instruction_index = self._instructions(steps, raw.metadata, n_steps)
         prefix = f"{spec.raw}." if spec.raw else ""
@@ -117,20 +117,20 @@ class Binding:
     def _timestamp(self, steps: Mapping[str, Any], step: Array) -> Array | None:
         path = self.layout.origins["timestamp"]
         if path and self.spec.timestamp:
-            return _rising(np.asarray(steps[path], np.float64), path)
+            return _check_increasing(np.asarray(steps[path], np.float64), path)
         return step / self.spec.control_hz if path else None
 
     def _instructions(
         self, steps: Mapping[str, Any], metadata: Mapping[str, Any], n_steps: int
     ) -> tuple[tuple[str, ...], Array | None]:
-        """List the distinct instructions, and say which one each step has: that of the first key."""
+        """Return the distinct instructions, and for each step the index of its instruction from the first key."""
         texts: dict[str, None] = {}
         index = None
         for path in self.language:
-            column = steps[path] if path in steps else _listed(metadata[path])
+            column = steps[path] if path in steps else _as_list(metadata[path])
             if index is None and path not in steps:
                 index, column = np.zeros(n_steps, np.int32), column or [b""]
-            words, each = _texts_of(column, path)
+            words, each = _distinct_texts(column, path)
             index = each if index is None else index
             texts |= dict.fromkeys(words)
         return tuple(texts), index
@@ -144,11 +144,11 @@ def bind(
     materialize: Sequence[str] = (),
     tolerant: bool = False,
 ) -> Binding:
-    """Fit a declaration to a source's fields; a key that the source does not have is a SpecError.
+    """Bind a declaration to a source's fields; raises SpecError if the source lacks a key.
 
-    With `tolerant`, what is made of keys that are missing is left out instead.
+    With `tolerant`, whatever depends on missing keys is left out instead.
     """
-    steps = {field.path: decoded_field(spec, field) for field in fields if field.per_step}
+    steps = {field.path: decoder_output(spec, field) for field in fields if field.per_step}
     episodes = {field.path: field for field in fields if not field.per_step}
     if not tolerant:
         check_fit(spec, steps, episodes)
@@ -167,16 +167,16 @@ def bind(
         origins["timestamp"] = spec.timestamp if spec.timestamp in steps else None
     if spec.derived:
         origins["action"] = f"{spec.derived}(observation.state)"
-    told = {spec.id, *language[:1], *(path for path in language if path in episodes and episodes[path].ragged)}
+    named = {spec.id, *language[:1], *(path for path in language if path in episodes and episodes[path].ragged)}
     if spec.success and spec.success.is_plain and spec.success.key in episodes:
-        told |= {spec.success.key} if episodes[spec.success.key].kind == "text" else set()  # the words of `outcome`
+        named |= {spec.success.key} if episodes[spec.success.key].kind == "text" else set()  # it becomes `outcome`
     layout = Layout(
         dataset=spec.name,
         action=spec.action_space,
         state=spec.state_space,
         cameras=cameras,
         raw=tuple(replace(field, path=field.path.removeprefix(prefix)) for field in kept),
-        metadata=tuple(field for path, field in episodes.items() if path not in told),
+        metadata=tuple(field for path, field in episodes.items() if path not in named),
         views=tuple(MaterializedView(name=v.name, space=v.space, digest=v.digest) for v in views),
         origins=origins,
     )
@@ -195,8 +195,11 @@ def bind(
     )
 
 
-def one_longer(steps: Mapping[str, Column], action: Collection[str]) -> list[str]:
-    """Name the columns with one step more than the action's, where the others have as many; or the folders of them."""
+def columns_one_longer(steps: Mapping[str, Column], action: Collection[str]) -> list[str]:
+    """List the columns with one step more than the action; a group with only such columns is listed as one.
+
+    The result is empty if any column differs otherwise.
+    """
     counts = {len(steps[path]) for path in action if path in steps}
     lengths = {path: len(column) - min(counts, default=0) for path, column in steps.items()}
     if len(counts) != 1 or not {*lengths.values()} <= {0, 1}:
@@ -206,20 +209,20 @@ def one_longer(steps: Mapping[str, Column], action: Collection[str]) -> list[str
     return sorted({path if (folder := path.partition(".")[0]) in shared else folder for path in longer})
 
 
-def decoded(spec: DatasetSpec, steps: Mapping[str, Column]) -> Mapping[str, Column]:
-    """Decode the columns that the declaration's `decode` names, where they are there."""
-    found = {path: DECODERS[word](steps[path]) for path, word in spec.decode.items() if path in steps}
-    return {**steps, **found} if found else steps
+def decode_columns(spec: DatasetSpec, steps: Mapping[str, Column]) -> Mapping[str, Column]:
+    """Decode the existing columns that the declaration's `decode` names."""
+    decoded = {path: DECODERS[word](steps[path]) for path, word in spec.decode.items() if path in steps}
+    return {**steps, **decoded} if decoded else steps
 
 
-def decoded_field(spec: DatasetSpec, field: Field) -> Field:
-    """Describe a field as its decoder leaves it."""
+def decoder_output(spec: DatasetSpec, field: Field) -> Field:
+    """Return the field that the decoder of `field` produces; a field without a decoder is returned as it is."""
     if field.path not in spec.decode:
         return field
-    told = spec.fields[field.path]
-    if told.dtype == "text":
+    declared = spec.fields[field.path]
+    if declared.dtype == "text":
         return replace(field, kind="text", dtype="object", shape=(), encoding=None)
-    return replace(field, kind="number", dtype=told.dtype, shape=told.shape or (), encoding=None)
+    return replace(field, kind="number", dtype=declared.dtype, shape=declared.shape or (), encoding=None)
 
 
 def _paths(parts: Sequence[Expr]) -> set[str]:
@@ -227,7 +230,7 @@ def _paths(parts: Sequence[Expr]) -> set[str]:
 
 
 def _cameras(spec: DatasetSpec, steps: Mapping[str, Field]) -> tuple[Camera, ...]:
-    """Find every stream of images, declared or not; a float image is bit-cast depth and stays raw."""
+    """Find every image stream, declared or not; a float image is bit-cast depth and stays raw."""
     declared = {**spec.cameras, **{f"depth {role}": depth for role, depth in spec.depth.items()}}
     roles = {camera.key: role.removeprefix("depth ") for role, camera in declared.items()}
     channels = {camera.key: camera.channels for camera in declared.values()}
@@ -249,7 +252,7 @@ def _cameras(spec: DatasetSpec, steps: Mapping[str, Field]) -> tuple[Camera, ...
 
 
 def _leaves(paths: Sequence[str]) -> list[str]:
-    """Name each by its path's last word, or by the whole path where that is taken."""
+    """Name each path by its last part, or by the whole path if another one has the same last part."""
     words = [path.rsplit(".", 1)[-1] for path in paths]
     leaves: list[str] = []
     for path, word in zip(paths, words, strict=True):
@@ -261,7 +264,7 @@ def _leaves(paths: Sequence[str]) -> list[str]:
 
 
 def outcome_of(spec: DatasetSpec, steps: Mapping[str, Any], metadata: Mapping[str, Any]) -> Outcome:
-    """Say how an episode ended, as far as its source tells."""
+    """Return how an episode ended: "unknown" if its source does not record it."""
     if not spec.success:
         return "unknown"
     if spec.success.key in steps:
@@ -269,15 +272,15 @@ def outcome_of(spec: DatasetSpec, steps: Mapping[str, Any], metadata: Mapping[st
     return spec.success.of_value(metadata.get(spec.success.key))
 
 
-def _rising(times: Array, path: str) -> Array:
-    """Refuse times that stand still or go back: whoever asks for what happened when would get something else."""
+def _check_increasing(times: Array, path: str) -> Array:
+    """Return the times; raises SourceError unless they are finite and strictly increasing."""
     wrong = np.flatnonzero(~(np.diff(times, prepend=-np.inf) > 0) | ~np.isfinite(times))
     if len(wrong):
         step = int(wrong[0])
         before = f" after {times[step - 1]}" if step else ""
         raise SourceError(
-            f"{path} is {times[step]}{before} at step {step}; without 'timestamp' in the declaration, time is counted "
-            "by control_hz and what was recorded is kept as it is",
+            f"{path}: step {step} is {times[step]}{before}, but times must increase; "
+            "remove 'timestamp' from the declaration to count time by control_hz",
             reason="bad_timestamps",
         )
     return times
@@ -288,7 +291,7 @@ def _vector(parts: Sequence[Expr], steps: Mapping[str, Any]) -> Array:
 
 
 def _frames(camera: Camera, column: Column) -> Frames:
-    """Check every image's header; an empty byte string is a missing frame."""
+    """Check the header of every image; an empty byte string becomes a missing frame."""
     sniff = Sniffer()
     frames: list[Bytes | None] = []
     for step, item in enumerate(column):  # type: ignore[arg-type]
@@ -306,33 +309,33 @@ def _frames(camera: Camera, column: Column) -> Frames:
 def _raw_column(field: Field, column: Column) -> Column:
     if field.kind == "text":
         items = column.values if isinstance(column, Ragged) else column
-        _texts_of(items, field.path)
+        _distinct_texts(items, field.path)
     return column
 
 
-def _listed(texts: Any) -> list[Any]:
-    """Take the instructions of a whole episode: one text or a list of them."""
+def _as_list(texts: Any) -> list[Any]:
+    """Return the instructions of an episode, one text or several, as a list."""
     return list(texts) if isinstance(texts, list | tuple) else [texts]
 
 
-def _texts_of(column: Any, path: str) -> tuple[list[str], Array]:
-    """Decode the distinct texts of a column, and say which one each step has."""
+def _distinct_texts(column: Any, path: str) -> tuple[list[str], Array]:
+    """Return the distinct texts of a column and the index of each step's text."""
     known: dict[bytes, int] = {}
-    encoded = (_bytes(item, path) for item in column)
+    encoded = (_encoded(item, path) for item in column)
     index = np.fromiter((known.setdefault(item, len(known)) for item in encoded), np.int32, len(column))
     try:
         return [item.decode() for item in known], index
     except UnicodeDecodeError as error:
         step = int(np.argmax(index == list(known).index(error.object)))
         raise SourceError(
-            f"{path}: step {step} is not UTF-8 (byte {error.start} of {error.object[:40]!r})", reason="bad_utf8"
+            f"{path}: step {step} is not valid UTF-8 (byte {error.start} of {error.object[:40]!r})", reason="bad_utf8"
         ) from error
 
 
-def _bytes(item: Any, path: str) -> bytes:
-    """Encode one text; `bytes` would take numbers and arrays too."""
+def _encoded(item: Any, path: str) -> bytes:
+    """Encode one text; raises SourceError for numbers and arrays, which `bytes` would accept."""
     if isinstance(item, str):
-        return item.encode(errors="surrogatepass")  # which is no UTF-8, and is refused as such
+        return item.encode(errors="surrogatepass")  # not valid UTF-8, and refused when it is decoded
     if not isinstance(item, bytes | memoryview):
-        raise SourceError(f"{path}: a text is needed, got {type(item).__name__}", reason="bad_utf8")
+        raise SourceError(f"{path}: expected a text, got {type(item).__name__}", reason="bad_utf8")
     return bytes(item)

@@ -1,4 +1,4 @@
-"""Does a declaration fit a source? Everything that the descriptions of both can tell, before an episode is read."""
+"""Check a declaration against the fields of a source, before any episode is read."""
 
 from collections.abc import Mapping
 
@@ -10,7 +10,7 @@ from schemas.source import Array, Field
 from schemas.views.views import view
 
 NOT_RECORDED = (
-    "; if no actions were recorded, declare how the state gives them: "
+    "; if no actions were recorded, derive them from the state: "
     "action = { derive = 'next_state' } or { derive = 'achieved_delta' }"
 )
 
@@ -18,7 +18,7 @@ NOT_RECORDED = (
 def check_fit(spec: DatasetSpec, steps: Mapping[str, Field], episodes: Mapping[str, Field]) -> None:
     """Check a declaration against the fields that a source has per step and per episode.
 
-    A key that is not there, a field of the wrong kind and an expression of the wrong width are SpecErrors.
+    Raises SpecError if a key is missing, a field has the wrong kind, or an expression has the wrong width.
     """
     anywhere = {**steps, **episodes}
     wanted: list[tuple[str, set[str], Mapping[str, Field]]] = [
@@ -37,17 +37,17 @@ def check_fit(spec: DatasetSpec, steps: Mapping[str, Field], episodes: Mapping[s
             if path not in known:
                 hint = NOT_RECORDED if place.startswith("action.") and not any("action" in p for p in known) else ""
                 raise SpecError(f"{spec.name}: {place}: the source has no '{path}'{did_you_mean(path, known)}{hint}")
-            if needed := misfit(place.partition(".")[0], known[path]):
-                found = f"{'sequences of ' if known[path].ragged else ''}{known[path].kind}s of {known[path].dtype}"
+            if expected := misfit(place.partition(".")[0], known[path]):
+                actual = f"{'sequences of ' if known[path].ragged else ''}{known[path].kind}s of {known[path].dtype}"
                 shape = list(known[path].shape)
-                raise SpecError(f"{spec.name}: {place}: '{path}' holds {found} {shape}; needed: {needed}")
+                raise SpecError(f"{spec.name}: {place}: '{path}' contains {actual} {shape}; expected {expected}")
     _check_success(spec, anywhere)
     _check_widths(spec, steps)
     _check_views(spec, steps)
 
 
 def misfit(use: str, field: Field) -> str | None:
-    """Say what a declaration needs where this field does not do."""
+    """Return what a declaration's `use` of a field expects if the field does not fit, else None."""
     single, scalar = not field.ragged, not field.shape
     text, number = field.kind in {"text", "bytes"}, field.kind == "number"
     listed = not field.per_step and field.ragged == 1
@@ -64,22 +64,23 @@ def misfit(use: str, field: Field) -> str | None:
         "action": ("numbers of fixed shape", number and single and None not in field.shape),
         "flag": ("one number per step", number and single and scalar),
     }
-    needed, does = fits[{"state": "action", "timestamp": "flag"}.get(use, use)]
-    return None if does else needed
+    expected, is_fit = fits[{"state": "action", "timestamp": "flag"}.get(use, use)]
+    return None if is_fit else expected
 
 
 def _check_success(spec: DatasetSpec, fields: Mapping[str, Field]) -> None:
-    """Refuse a condition on texts where the field holds numbers, and the other way round: it would never be met."""
+    """Refuse a condition on texts for a field of numbers, and the reverse: it would never be met."""
     if spec.success and spec.success.takes:
-        found = "number" if fields[spec.success.key].kind == "number" else "text"
-        if found != spec.success.takes:
+        kind = "number" if fields[spec.success.key].kind == "number" else "text"
+        if kind != spec.success.takes:
             raise SpecError(
-                f"{spec.name}: success: '{spec.success.key}' holds {found}s; its condition is for {spec.success.takes}s"
+                f"{spec.name}: success: '{spec.success.key}' contains {kind}s, "
+                f"its condition is for {spec.success.takes}s"
             )
 
 
 def _check_widths(spec: DatasetSpec, steps: Mapping[str, Field]) -> None:
-    """Try each expression on a step of ones: it must give as many numbers as its part has dimensions."""
+    """Evaluate each expression on a step of ones: it must return one number per dimension of its part."""
     spaces = ((spec.expressions, spec.embodiment.action), (spec.state, spec.embodiment.state))
     for which, (exprs, space) in zip(("action", "state"), spaces, strict=True):
         for part, expr in exprs.items():
@@ -88,18 +89,18 @@ def _check_widths(spec: DatasetSpec, steps: Mapping[str, Field]) -> None:
             try:
                 width = expr(ones).shape[1]
             except SourceError:
-                continue  # an op that only real numbers satisfy
+                continue  # an op that refuses ones and zeros
             except SpecError as error:
                 raise SpecError(f"{spec.name}: {which}.{part}: {error}") from error
             if width != len(dims):
                 raise SpecError(
-                    f"{spec.name}: {which}.{part}: '{expr}' gives {width} numbers, "
-                    f"the embodiment names {len(dims)} ({', '.join(dims)})"
+                    f"{spec.name}: {which}.{part}: '{expr}' returns {width} numbers, "
+                    f"the embodiment expects {len(dims)} ({', '.join(dims)})"
                 )
 
 
 def _check_views(spec: DatasetSpec, steps: Mapping[str, Field]) -> None:
-    """Try each declared view on three blank steps."""
+    """Evaluate each declared view on three steps of ones."""
     prefix = f"{spec.raw}." if spec.raw else ""
     blank: dict[str, Array] = {
         f"raw.{path.removeprefix(prefix)}": np.ones([3, *map(int, filter(None, field.shape))])
@@ -113,6 +114,6 @@ def _check_views(spec: DatasetSpec, steps: Mapping[str, Field]) -> None:
         try:
             view(spec, name).of_columns(blank, length=3)
         except SourceError:
-            continue  # an op that only real numbers satisfy
+            continue  # an op that refuses ones and zeros
         except ViewError as error:
             raise SpecError(f"{spec.name}: views.{name}: {error}") from error

@@ -1,4 +1,4 @@
-"""Output folders: made new, or replaced when they are ours and the user says so."""
+"""Create output folders, or replace those that the same command wrote."""
 
 import re
 import shutil
@@ -9,41 +9,41 @@ from schemas.errors import UsageError
 from schemas.files.folder import absolute
 
 
-def make_output(out: Path, *, source: str | None, ours: Collection[str], holds: str = ".*", overwrite: bool) -> None:
-    """Make an empty folder at `out`.
+def make_output(out: Path, *, source: str | None, marks: Collection[str], pattern: str = ".*", overwrite: bool) -> None:
+    """Create an empty folder at `out`.
 
-    What exists there is replaced only with `overwrite`, and only if the names `ours` are in it and no file that does
-    not match `holds` (a regular expression of relative paths): nobody's work is removed by a typing error. An output
-    inside its source, or around it, is refused.
+    With `overwrite`, an existing folder is replaced if it contains all the names in `marks` and the relative path of
+    each file matches the regular expression `pattern`, so a mistyped path removes nothing else. Raises UsageError
+    otherwise, and if `out` is inside its source or contains it.
     """
-    check_apart(str(out), source)
+    check_not_nested(str(out), source)
     try:
         if out.exists() and (not out.is_dir() or any(out.iterdir())):
             if not out.is_dir():
-                raise UsageError(f"{out}: is a file; name a folder")
+                raise UsageError(f"{out}: is a file; --out needs a folder")
             if not overwrite:
-                raise UsageError(f"{out}: exists; give --overwrite to replace it")
-            if not set(ours) <= {path.name for path in out.iterdir()}:
+                raise UsageError(f"{out}: exists; pass --overwrite to replace it")
+            if not set(marks) <= {path.name for path in out.iterdir()}:
                 raise UsageError(f"{out}: was not written by this command; --overwrite will not remove it")
-            check_ours(out, holds=holds)
+            check_no_foreign_files(out, pattern=pattern)
             shutil.rmtree(out)
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UsageError(f"{out}: cannot be written ({error})") from error
 
 
-def check_apart(out: str, source: str | None) -> None:
-    """Refuse an output inside its source, or around it."""
+def check_not_nested(out: str, source: str | None) -> None:
+    """Raise UsageError if the output is inside its source or contains it."""
     if source is None:
         return
-    here, there = (absolute(uri).rstrip("/") + "/" for uri in (out, source))
-    if here.startswith(there) or there.startswith(here):
-        raise UsageError(f"{out}: the output and its source {source} lie inside one another")
+    ours, theirs = (absolute(uri).rstrip("/") + "/" for uri in (out, source))
+    if ours.startswith(theirs) or theirs.startswith(ours):
+        raise UsageError(f"{out}: the output and its source {source} are inside one another; choose another --out")
 
 
-def check_ours(out: Path, *, holds: str) -> None:
-    """Refuse to remove a folder that something else wrote into: each file matches `holds`."""
+def check_no_foreign_files(out: Path, *, pattern: str) -> None:
+    """Raise UsageError if the relative path of a file in `out` does not match the regular expression `pattern`."""
     files = (path.relative_to(out).as_posix() for path in out.rglob("*") if not path.is_dir() or path.is_symlink())
-    stranger = next((name for name in files if not re.fullmatch(holds, name)), None)
-    if stranger:
-        raise UsageError(f"{out}: holds {stranger}, which this command did not write; --overwrite will not remove it")
+    foreign = next((name for name in files if not re.fullmatch(pattern, name)), None)
+    if foreign:
+        raise UsageError(f"{out}: contains {foreign}, which this command did not write; --overwrite will not remove it")

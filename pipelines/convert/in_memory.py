@@ -1,4 +1,4 @@
-"""`standardize`: one raw episode in memory, without files, in the unified schema or as a view shows it."""
+"""`standardize`: convert one raw episode in memory to the unified schema or to a view."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from pipelines.convert.binding import FLAGS, Binding, bind, decoded
+from pipelines.convert.binding import FLAGS, Binding, bind, decode_columns
 from schemas.declarations import catalog
 from schemas.declarations.spec import DatasetSpec
 from schemas.episode import Episode, selected
@@ -15,81 +15,82 @@ from schemas.errors import SourceError, SpecError
 from schemas.source import Array, Field, Ragged, RawEpisode
 from schemas.views.views import View, view
 
-PER_EPISODE = ("episode_metadata.", "traj_metadata.")  # whatever lies below has no steps
+PER_EPISODE = ("episode_metadata.", "traj_metadata.")  # prefixes of fields without steps
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Standard:
-    """A declaration with everything that is the same for each of its episodes."""
+class PreparedSpec:
+    """A declaration and what is computed from it once for all its episodes."""
 
     spec: DatasetSpec
-    paths: Mapping[str, str]  # "/" read as "." -> the path as it is declared
-    read: frozenset[str]  # columns that must have as many values as there are steps
+    paths: Mapping[str, str]  # path with "." for "/" -> declared path
+    per_step: frozenset[str]  # columns that must have one value per step
     views: dict[str, View]
 
     @classmethod
-    def of(cls, spec: DatasetSpec) -> "Standard":
+    def of(cls, spec: DatasetSpec) -> "PreparedSpec":
         """Prepare a declaration."""
         declared = {*spec.read_paths(), *spec.fields, *spec.decode}
-        whole = {condition.key for condition in spec.filters.values()} | {spec.id}
-        whole |= {spec.success.key} if spec.success else set()
+        per_episode = {condition.key for condition in spec.filters.values()} | {spec.id}
+        per_episode |= {spec.success.key} if spec.success else set()
         return cls(
             spec=spec,
             paths={path.replace("/", "."): path for path in declared},
-            read=frozenset({*spec.read_paths(), *FLAGS}) - whole,
+            per_step=frozenset({*spec.read_paths(), *FLAGS}) - per_episode,
             views={},
         )
 
     def view(self, name: str) -> View:
-        """Find a view; the same one each time."""
+        """Return a view; it is created once."""
         if name not in self.views:
             self.views[name] = view(self.spec, name)
         return self.views[name]
 
 
 @cache
-def _names() -> frozenset[str]:
+def _dataset_names() -> frozenset[str]:
     return frozenset(catalog.dataset_names())
 
 
 @cache
-def _shipped(name: str) -> Standard:
-    return Standard.of(catalog.dataset(name))
+def _shipped(name: str) -> PreparedSpec:
+    return PreparedSpec.of(catalog.dataset(name))
 
 
 def standardize(name: str, steps: Mapping[str, Any], view: str | None = None) -> Episode:
-    """Turn one raw episode into the unified schema, or into what a view of it shows.
+    """Convert one raw episode to the unified schema, or to a view of it.
 
-    `name` is whatever `oxe convert` takes; declarations in files are read anew in each call. `steps` has T values under
-    each key of the source: a nested or a flat dict (`observation.state` or `observation/state`) of arrays [T, ...],
-    lists of texts, or lists of encoded images. `oxe convert` would store the same episode, but tolerates less. Here
+    `name` is a dataset name, a TOML file or an exported dataset, as for `oxe convert`. Files are read in each call.
+    `steps` maps each key of the source to T values: arrays [T, ...], lists of texts, or lists of encoded images. It may
+    be nested or flat (`observation.state` or `observation/state`). The result is the episode that `oxe convert` would
+    store, but fewer values are required:
 
-    - keys may be missing, None or without values: what is made of them stays empty;
-    - a text may be given once instead of T times;
-    - a key that is not declared and has no T values is the whole episode's, and goes to `metadata`;
-    - a state that cannot be made stays empty where the view does not read it;
-    - images are found where they are declared, and decoded ones stay in `raw`.
+    - keys may be missing, None or empty; the fields that depend on them stay empty;
+    - a text may be passed once instead of T times;
+    - a key that is not declared and does not have T values goes to `metadata`;
+    - a state that cannot be computed stays empty if the view does not read it;
+    - only declared keys are read as encoded images; arrays of pixels stay in `raw`.
 
-    Raises SpecError where the result needs a key that is missing, SourceError where the values cannot be used,
-    ViewError where there is no such view.
+    Raises SpecError if a required key is missing, SourceError if values cannot be used, and ViewError if there is no
+    such view.
 
     >>> steps = {"action": {"rel_actions_world": np.ones((2, 7))}}
     >>> standardize("taco_play", steps, view="openvla").action.shape
     (2, 7)
     """
-    standard = _shipped(name) if name in _names() else Standard.of(catalog.dataset(name))
-    chosen = None if view is None else standard.view(view)
-    raw, n_steps = _raw_episode(standard, steps)
-    binding = _bound(standard, *_described(raw))
-    return _shown(binding, raw, chosen, n_steps=n_steps) if chosen else binding.episode(raw)
+    prepared = _shipped(name) if name in _dataset_names() else PreparedSpec.of(catalog.dataset(name))
+    chosen = None if view is None else prepared.view(view)
+    raw, n_steps = _raw_episode(prepared, steps)
+    binding = _binding(prepared, *_signature(raw))
+    return _viewed_episode(binding, raw, chosen, n_steps=n_steps) if chosen else binding.episode(raw)
 
 
-def _shown(binding: Binding, raw: RawEpisode, view: View, *, n_steps: int) -> Episode:
-    """Make the episode that a view shows; a state or action that the view does not read may be missing."""
-    columns = decoded(binding.spec, raw.steps)
+def _viewed_episode(binding: Binding, raw: RawEpisode, view: View, *, n_steps: int) -> Episode:
+    """Compute the episode of a view; a state or action that the view does not read may be missing."""
+    columns = decode_columns(binding.spec, raw.steps)
     derived = binding.spec.derived is not None
     reads_state = "observation.state" in view.columns or (view.reads_action and derived)
-    state = binding.state_of(columns) if reads_state else _state_if_sound(binding, columns)
+    state = binding.state_of(columns) if reads_state else _state_or_none(binding, columns)
     has_action = state is not None if derived else binding.action
     action = binding.action_of(columns, state) if view.reads_action or has_action else None
     values = {**binding.rest_of(raw, columns, n_steps), "state": state, "action": action}
@@ -98,8 +99,8 @@ def _shown(binding: Binding, raw: RawEpisode, view: View, *, n_steps: int) -> Ep
     return Episode(**{**selected(values, viewed.mask), **changes})
 
 
-def _state_if_sound(binding: Binding, columns: Mapping[str, Any]) -> Array | None:
-    """Make a state that nothing depends on; None where it cannot be made of these numbers."""
+def _state_or_none(binding: Binding, columns: Mapping[str, Any]) -> Array | None:
+    """Compute a state that nothing depends on, or return None if that fails."""
     try:
         state = binding.state_of(columns)
     except (SpecError, SourceError):
@@ -109,8 +110,8 @@ def _state_if_sound(binding: Binding, columns: Mapping[str, Any]) -> Array | Non
     return state if np.isfinite(state).all() else None
 
 
-def _described(raw: RawEpisode) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
-    """Name what was given: columns by type and shape of one value, values of the whole episode by type."""
+def _signature(raw: RawEpisode) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+    """Return path, type and shape of each column, and path and type of each metadata value."""
     columns = tuple(
         (path, column.dtype, column.shape[1:]) if isinstance(column, np.ndarray) else (path, type(column), ())
         for path, column in raw.steps.items()
@@ -119,9 +120,9 @@ def _described(raw: RawEpisode) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
 
 
 @lru_cache
-def _bound(standard: Standard, columns: tuple[Any, ...], metadata: tuple[Any, ...]) -> Binding:
-    """Bind a declaration to what `_described` names; texts are told from bytes only where they are declared."""
-    spec = standard.spec
+def _binding(prepared: PreparedSpec, columns: tuple[Any, ...], metadata: tuple[Any, ...]) -> Binding:
+    """Bind a declaration to the values that `_signature` describes."""
+    spec = prepared.spec
     cameras = {camera.key for camera in (*spec.cameras.values(), *spec.depth.values())}
     fields = []
     for path, kind, shape in columns:
@@ -137,42 +138,43 @@ def _bound(standard: Standard, columns: tuple[Any, ...], metadata: tuple[Any, ..
     return bind(spec, fields, tolerant=True)
 
 
-def _raw_episode(standard: Standard, steps: Mapping[str, Any]) -> tuple[RawEpisode, int]:
-    """Tell columns of T values from values of the whole episode, and count the steps.
+def _raw_episode(prepared: PreparedSpec, steps: Mapping[str, Any]) -> tuple[RawEpisode, int]:
+    """Separate columns with T values from metadata, and count the steps.
 
-    Columns that are read must agree, but for a single text; others of another length belong to the whole episode.
+    The declared columns must have equal lengths, except for a single text. Other columns with another length become
+    metadata.
     """
-    name = standard.spec.name
-    columns, metadata = _columns_and_metadata(steps, standard.paths)
+    name = prepared.spec.name
+    columns, metadata = _columns_and_metadata(steps, prepared.paths)
     if not columns:
-        raise SourceError(f"{name}: an episode without a single column")
-    single = [path for path in standard.spec.language_keys if path in columns and len(columns[path]) == 1]
-    sure = {path: len(columns[path]) for path in columns if path in standard.read and path not in single}
-    lengths = sure or {path: len(column) for path, column in columns.items()}
+        raise SourceError(f"{name}: the episode has no columns")
+    single = [path for path in prepared.spec.language_keys if path in columns and len(columns[path]) == 1]
+    declared = {path: len(columns[path]) for path in columns if path in prepared.per_step and path not in single}
+    lengths = declared or {path: len(column) for path, column in columns.items()}
     shortest, longest = min(lengths, key=lengths.__getitem__), max(lengths, key=lengths.__getitem__)
     if lengths[shortest] != lengths[longest]:
         unequal = f"{longest} has {lengths[longest]} steps, {shortest} has {lengths[shortest]}"
-        raise SourceError(f"{name}: columns of unequal length: {unequal}", reason="unequal_lengths")
+        raise SourceError(f"{name}: columns have unequal lengths: {unequal}", reason="unequal_lengths")
     n_steps = lengths[shortest]
-    whole = {path: column for path, column in columns.items() if len(column) != n_steps}
-    if whole:
-        columns = {path: column for path, column in columns.items() if path not in whole}
-    return RawEpisode(index=0, split="train", steps=columns, metadata={**metadata, **whole}), n_steps
+    others = {path: column for path, column in columns.items() if len(column) != n_steps}
+    if others:
+        columns = {path: column for path, column in columns.items() if path not in others}
+    return RawEpisode(index=0, split="train", steps=columns, metadata={**metadata, **others}), n_steps
 
 
 def _columns_and_metadata(
     steps: Mapping[str, Any], declared: Mapping[str, str]
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Flatten a dict of raw values; lists of numbers become arrays, arrays of texts lists.
+    """Flatten a dict of raw values; lists of numbers become arrays, arrays of texts become lists.
 
-    `declared` gives the path as the declaration spells it for one with "/" read as "."; others keep their spelling.
-    None and whatever is empty is no value, except where no column has a single step: such an episode has none.
+    `declared` maps a path with "." for "/" to the declared path; other paths are kept. None and empty values are
+    left out, unless all columns are empty: that is an episode without steps.
     """
     columns: dict[str, Any] = {}
     metadata: dict[str, Any] = {}
-    for given, raw in _flat(steps):
-        dotted = given.replace("/", ".")
-        path, value = declared.get(dotted, given), _value(raw, given)
+    for key, raw in _flatten(steps):
+        dotted = key.replace("/", ".")
+        path, value = declared.get(dotted, key), _value(raw, key)
         has_steps = bool(value.ndim) if isinstance(value, np.ndarray) else isinstance(value, list | Ragged)
         if has_steps and not dotted.startswith(PER_EPISODE):
             columns[path] = value
@@ -183,17 +185,17 @@ def _columns_and_metadata(
     return columns, metadata
 
 
-def _flat(steps: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """List the values of a nested dict under dotted paths."""
+def _flatten(steps: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield the dotted path and the value of each leaf of a nested dict."""
     for key, value in steps.items():
         if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{key}.")
+            yield from _flatten(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value
 
 
 def _value(value: Any, path: str) -> Any:
-    """Make an array of numbers, a list of texts or images, or one value of the whole episode."""
+    """Convert to an array of numbers, a list of texts or images, or one metadata value."""
     if value is None or isinstance(value, str | bytes | Ragged):
         return value
     if isinstance(value, list | tuple):
@@ -203,12 +205,12 @@ def _value(value: Any, path: str) -> Any:
     try:
         column = value if isinstance(value, np.ndarray) else np.asarray(value)
     except ValueError as error:
-        raise SourceError(f"{path}: neither numbers nor texts of one shape ({error})") from error
+        raise SourceError(f"{path}: expected numbers of one shape, or texts ({error})") from error
     return _texts(column) if column.dtype.kind in "OSU" else column
 
 
 def _texts(column: Array) -> Any:
-    """Unpack an array of texts or images, also one of shape [T, 1]; one that holds nothing but None is no value."""
+    """Convert an array of texts or images, [T] or [T, 1], to a list; None if all values are None."""
     is_column = column.ndim > 1 and column.size == len(column)
     values = (column.reshape(-1) if is_column else column).tolist()
     return None if isinstance(values, list) and values and all(item is None for item in values) else values

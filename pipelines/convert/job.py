@@ -1,10 +1,10 @@
-"""One conversion as plain data that any worker can open, and the work on one shard."""
+"""A conversion as plain data that any worker can open, and the conversion of one shard."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from pipelines.beam.shards import attempted
+from pipelines.beam.shards import with_retries
 from pipelines.convert.binding import Binding, bind
 from pipelines.convert.ledger import Ledger
 from pipelines.convert.parquet import ParquetShard
@@ -19,78 +19,78 @@ from schemas.source import Unreadable
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Job:
-    """What to convert, from where, to where; picklable."""
+class ConversionJob:
+    """A picklable description of a conversion."""
 
     declaration: dict[str, Any]  # DatasetSpec.to_json
-    source: str  # a URI, or a path that is the same from any working directory
-    out: str  # likewise
+    source: str  # a URI or an absolute path
+    out: str  # a URI or an absolute path
     options: Options
     max_quarantine: int | None = None
 
-    def open(self) -> "Work":
-        """Open source and output on this worker."""
+    def open(self) -> "ConversionWorker":
+        """Open the source and the output on this worker."""
         declared = spec.from_json(self.declaration, where="job")
         reader = open_source(self.source, declared.source)
         binding = bind(declared, reader.fields, keep_raw=self.options.keep_raw, materialize=self.options.materialize)
         ledger = Ledger(open_folder(self.out, for_writing=True), episodes_schema(binding.layout))
-        return Work(job=self, reader=reader, binding=binding, ledger=ledger)
+        return ConversionWorker(job=self, reader=reader, binding=binding, ledger=ledger)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Work:
-    """An opened job."""
+class ConversionWorker:
+    """A conversion, opened on a worker."""
 
-    job: Job
+    job: ConversionJob
     reader: Reader
     binding: Binding
     ledger: Ledger = field(repr=False)
-    counted: set[str] = field(default_factory=set, repr=False)  # finished shards whose unreadable episodes it knows
-    unreadable: list[Unreadable] = field(default_factory=list, repr=False)  # these episodes
+    counted: set[str] = field(default_factory=set, repr=False)  # shards whose quarantined episodes are in `quarantined`
+    quarantined: list[Unreadable] = field(default_factory=list, repr=False)
 
     def shard(self, ref: ShardRef) -> str | None:
-        """Convert one shard and enter it in the ledger; say what went wrong, or None."""
+        """Convert one shard and write its record; returns the error message, or None."""
 
         def work() -> None:
             record = convert_shard(self, ref)
             self.ledger.write(ref.name, record)
             self._check_all_workers(ref.name, record)
 
-        return attempted(self.ledger, ref.name, work)
+        return with_retries(self.ledger, ref.name, work)
 
     def _check_all_workers(self, name: str, record: ShardRecord) -> None:
-        """Refuse more quarantined episodes than allowed, counting those of every worker.
+        """Raise TooManyQuarantinedError if all workers together have quarantined more episodes than allowed.
 
-        A worker's own record is there before it counts, so that whichever shard is finished last sees all of them.
+        The worker writes its own record before it counts, so the worker that finishes last counts all records.
         """
         if self.job.max_quarantine is None or not record.quarantined:
             return
         others = self.ledger.read(self.ledger.finished() - self.counted - {name})
         self.counted.update(others, [name])
         for other in sorted(others):
-            self.unreadable.extend(others[other].quarantined)
-        self.unreadable.extend(record.quarantined)
-        check_allowance(self.unreadable, self.job.max_quarantine)
+            self.quarantined.extend(others[other].quarantined)
+        self.quarantined.extend(record.quarantined)
+        check_allowance(self.quarantined, self.job.max_quarantine)
 
 
-def convert_shard(work: Work, ref: ShardRef) -> ShardRecord:
-    """Read, standardize and write one shard; every episode of it is kept, dropped or quarantined."""
-    out = work.ledger.out
-    shard = ParquetShard(out, ref.name, work.binding)
+def convert_shard(worker: ConversionWorker, ref: ShardRef) -> ShardRecord:
+    """Read, standardize and write one shard; each episode is kept, dropped or quarantined."""
+    out = worker.ledger.out
+    shard = ParquetShard(out, ref.name, worker.binding)
     dropped: list[tuple[int, str]] = []
     quarantined: list[Unreadable] = []
     try:
-        for raw in work.reader.read(ref, work.binding.columns):
+        for raw in worker.reader.read(ref, worker.binding.columns):
             try:
                 if isinstance(raw, Unreadable):
                     quarantined.append(raw)
-                elif reason := work.binding.why_drop(raw):
+                elif reason := worker.binding.drop_reason(raw):
                     dropped.append((raw.index, reason))
                 else:
-                    shard.add(work.binding.episode(raw))
+                    shard.add(worker.binding.episode(raw))
             except SourceError as error:
                 quarantined.append(Unreadable.of(error, index=raw.index, split=raw.split, file=raw.file))
-            check_allowance([*work.unreadable, *quarantined], work.job.max_quarantine)
+            check_allowance([*worker.quarantined, *quarantined], worker.job.max_quarantine)
         record = shard.finish(ref.split)
     except OSError as error:
         raise UsageError(f"{out.uri}: cannot be written ({error})") from error
@@ -102,7 +102,7 @@ def convert_shard(work: Work, ref: ShardRef) -> ShardRecord:
 
 
 def check_allowance(quarantined: Sequence[Unreadable], allowed: int | None) -> None:
-    """Refuse more quarantined episodes than allowed, naming the last one."""
+    """Raise TooManyQuarantinedError, which names the last episode, if more than `allowed` are quarantined."""
     if allowed is not None and len(quarantined) > allowed:
         last = quarantined[-1]
         where = f"{last.file}: byte {last.offset}" if last.offset is not None else last.file

@@ -1,7 +1,7 @@
-"""The ledger: what a conversion has done so far, so that it goes on after any crash and never does a shard twice.
+"""The ledger: a record of each finished shard, from which an interrupted conversion continues.
 
-It lies in `meta/ledger/` until the manifest is written: `identity.json` says which conversion this is, and a finished
-shard has a record. A shard's files come first and its record last, so a record that is there is the truth.
+It is in `meta/ledger/` until the manifest is written. `identity.json` identifies the conversion. A shard's files are
+written first and its record last, so a shard with a record is complete.
 """
 
 import json
@@ -13,7 +13,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipelines.beam.shards import FAILURE, Marks, forgive
+from pipelines.beam.shards import FAILURE, StatusFolder, clear_failures
 from pipelines.convert.parquet import FileRecord
 from pipelines.convert.records import ShardRecord
 from pipelines.readers.history import Changes, History, check_only_added
@@ -29,7 +29,7 @@ IDENTITY_KEYS = ("schema_version", "spec_digest", "source", "options")
 
 @contextmanager
 def locked(out: Folder, lock: str = layout.LOCK) -> Iterator[None]:
-    """Hold the right to write at `out`; while another process does, this is a UsageError."""
+    """Lock `out` for writing; raises UsageError if another process has locked it."""
     below = lock.rpartition("/")[0]
     is_new = out.local is not None and not out.local.exists()
     try:
@@ -37,27 +37,27 @@ def locked(out: Folder, lock: str = layout.LOCK) -> Iterator[None]:
             with out.exclusive(lock):
                 yield
         finally:
-            if out.local and not out.names(below):  # refused: the folder is left as it was
+            if out.local and not out.names(below):  # refused: the folder stays as it was
                 out.remove(below)
             if is_new and not out.names():
                 out.remove("")
     except BlockingIOError as error:
-        told = f" ({error.strerror}; remove it if that process is no more)" if error.strerror and not out.local else ""
-        raise UsageError(f"{out.uri}: another process is writing here{told}") from error
+        hint = f" ({error.strerror}; remove it if that process has ended)" if error.strerror and not out.local else ""
+        raise UsageError(f"{out.uri}: another process is writing to this folder{hint}") from error
     except OSError as error:
         raise UsageError(f"{out.uri}: cannot be written ({error})") from error
 
 
 @dataclass(frozen=True, slots=True)
-class Ledger(Marks):
-    """The records of one output; `schema` is that of the episode table."""
+class Ledger(StatusFolder):
+    """The records of one output; `schema` is the schema of the episode table."""
 
     BELOW = layout.LEDGER
     RECORD = ".parquet"
     schema: pa.Schema
 
     def write(self, name: str, record: ShardRecord) -> None:
-        """Say that a shard is done."""
+        """Write the record of a finished shard."""
         about = {
             "file": record.file.to_json() if record.file else None,
             "index_bytes": self.out.size(layout.index_file(record.file.path)) if record.file else None,
@@ -71,14 +71,14 @@ class Ledger(Marks):
         self.out.remove(self.place(name + FAILURE))
 
     def read(self, names: Iterable[str]) -> dict[str, ShardRecord]:
-        """Give the records of those shards that are done and whose files are what their records say."""
+        """Return the records of the finished shards whose files have the recorded sizes."""
         stored = self.out.read_many(self.place(name + self.RECORD) for name in names)
-        found = {self.shard_of(place): self._parse(content) for place, content in stored.items()}
-        files = [file.path for about, _ in filter(None, found.values()) if (file := about["file"])]
+        records = {self.shard_of(place): self._parse(content) for place, content in stored.items()}
+        files = [file.path for about, _ in filter(None, records.values()) if (file := about["file"])]
         sizes = self.out.sizes([path for file in files for path in (file, layout.index_file(file))])
         return {
             name: _record(about, table)
-            for name, (about, table) in ((n, r) for n, r in found.items() if r)
+            for name, (about, table) in ((n, r) for n, r in records.items() if r)
             if (file := about["file"]) is None
             or (sizes[file.path], sizes[layout.index_file(file.path)]) == (file.bytes, about["index_bytes"])
         }
@@ -87,13 +87,13 @@ class Ledger(Marks):
     def _parse(content: bytes) -> tuple[dict[str, Any], pa.Table] | None:
         try:
             table = pq.read_table(pa.py_buffer(content), use_threads=False)
-        except pa.ArrowInvalid:  # damaged: the shard is done again
+        except pa.ArrowInvalid:  # damaged: the shard is converted again
             return None
         about = json.loads(table.schema.metadata[META])
         return {**about, "file": FileRecord(**about["file"]) if about["file"] else None}, table
 
     def close(self) -> None:
-        """Remove it: the manifest is written and says all that it said."""
+        """Remove the ledger; the published dataset contains all of it."""
         self.out.remove(layout.LEDGER)
 
 
@@ -107,58 +107,61 @@ def _record(about: Mapping[str, Any], table: pa.Table) -> ShardRecord:
 
 
 def begin(out: Folder, identity: Mapping[str, Any]) -> bool:
-    """Start a conversion at `out`, or go on with it; say whether it is finished already.
+    """Start or continue a conversion at `out`; returns whether it is already finished.
 
-    What another conversion left is a UsageError that names what differs.
+    Raises UsageError, which names the differences, if `out` contains another conversion.
     """
-    stored = published(out)
-    under_way = _identity(out, layout.IDENTITY)
+    stored = published_identity(out)
+    unfinished = _read_identity(out, layout.IDENTITY)
     if stored is not None:
         _check_same(out, stored, identity)
-        if under_way in (None, identity):
-            out.remove(layout.LEDGER)  # of a process killed behind the manifest; another one is of an append
-    elif under_way is None:
-        _refuse_strangers(out)
-        _open(out, identity)
+        if unfinished in (None, identity):  # else it is the ledger of an append
+            out.remove(layout.LEDGER)  # left by a process that was killed after it wrote the manifest
+    elif unfinished is None:
+        _refuse_foreign_files(out)
+        _write_identity(out, identity)
     else:
-        _check_same(out, under_way, identity)
+        _check_same(out, unfinished, identity)
     sweep(out)
     return stored is not None
 
 
 def begin_append(out: Folder, identity: Mapping[str, Any]) -> bool:
-    """Start to append to the finished dataset at `out`, or go on with it; say whether there is nothing to do.
+    """Start or continue to append to the finished dataset at `out`; returns whether there is nothing to append.
 
-    An append of other files that did not end is undone first: what it wrote was never part of the dataset.
+    An interrupted append of other files is undone first; its files were never part of the dataset.
     """
     finished = is_finished(out, identity)
-    if finished or _identity(out, layout.IDENTITY) != identity:
-        _undo(out)
+    if finished or _read_identity(out, layout.IDENTITY) != identity:
+        _undo_append(out)
     sweep(out)
     if not finished:
-        _open(out, identity)
+        _write_identity(out, identity)
     return finished
 
 
 def is_finished(out: Folder, identity: Mapping[str, Any]) -> bool:
-    """Say whether the dataset at `out` holds all that it would after `--append`; it must be one to which that fits."""
-    stored = published(out)
+    """Whether the dataset at `out` already contains all that `--append` would add.
+
+    Raises UsageError if `out` has no finished dataset, or one of another conversion.
+    """
+    stored = published_identity(out)
     if stored is None:
-        raise UsageError(f"{out.uri}: no finished dataset to append to; convert without --append")
+        raise UsageError(f"{out.uri}: no finished dataset to append to; run the command without --append")
     if identity["options"]["limit"] is not None:
-        raise UsageError(f"{out.uri}: --append and --limit do not go together")
+        raise UsageError(f"{out.uri}: --append and --limit: pass only one of them")
     files = {key: stored["source"][key] for key in ("files", "generations")}
     _check_same(out, stored, {**identity, "source": {**identity["source"], **files}})
     check_only_added(History.from_json(identity["source"]).since(History.from_json(stored["source"])), out.uri)
     return stored == identity
 
 
-def published(out: Folder) -> dict[str, Any] | None:
-    """Say which conversion the manifest at `out` is of; None where there is none."""
-    return _identity(out, layout.MANIFEST)
+def published_identity(out: Folder) -> dict[str, Any] | None:
+    """Return the identity of the conversion that the manifest at `out` describes, or None without a manifest."""
+    return _read_identity(out, layout.MANIFEST)
 
 
-def _open(out: Folder, identity: Mapping[str, Any]) -> None:
+def _write_identity(out: Folder, identity: Mapping[str, Any]) -> None:
     out.write(layout.IDENTITY, json.dumps(identity).encode())
 
 
@@ -167,10 +170,12 @@ def _check_same(out: Folder, stored: Mapping[str, Any], identity: Mapping[str, A
     if not differing:
         return
     changes = _changes(stored, identity) if differing == ["source"] else None
-    told = f" ({'; '.join(changes.lines())})" if changes else ""
-    way_out = "give --append to add them, or" if changes and changes.only_added else "give"
-    what = ", ".join(differing)
-    raise UsageError(f"{out.uri}: holds a conversion with another {what}{told}; {way_out} --overwrite or another --out")
+    details = f" ({'; '.join(changes.lines())})" if changes else ""
+    fix = "pass --append to add them," if changes and changes.only_added else "pass"
+    raise UsageError(
+        f"{out.uri}: contains a conversion with another {', '.join(differing)}{details}; "
+        f"{fix} --overwrite to replace it, or another --out"
+    )
 
 
 def _changes(stored: Mapping[str, Any], identity: Mapping[str, Any]) -> Changes | None:
@@ -180,20 +185,20 @@ def _changes(stored: Mapping[str, Any], identity: Mapping[str, Any]) -> Changes 
         return None
 
 
-def _identity(out: Folder, place: str) -> dict[str, Any] | None:
-    """Read which conversion is at `out`: from the manifest of a finished one, or from the ledger."""
+def _read_identity(out: Folder, place: str) -> dict[str, Any] | None:
+    """Read the identity of a conversion from the manifest or from the ledger of `out`, or return None."""
     content = out.read_many([place])
     try:
-        found = json.loads(content[place]) if content else None
-        return None if found is None else {key: found[key] for key in IDENTITY_KEYS}
+        stored = json.loads(content[place]) if content else None
+        return None if stored is None else {key: stored[key] for key in IDENTITY_KEYS}
     except (ValueError, KeyError, TypeError) as error:
         raise UsageError(
-            f"{out.uri}: its {layout.META} is damaged ({error!r}); give --overwrite to replace it"
+            f"{out.uri}: {layout.META} is damaged ({error!r}); pass --overwrite to replace the dataset"
         ) from error
 
 
-def _undo(out: Folder) -> None:
-    """Remove the files of an append that did not end."""
+def _undo_append(out: Folder) -> None:
+    """Remove the files of an interrupted append."""
     known = {file["path"] for file in json.loads(out.read(layout.MANIFEST))["files"]}
     known |= {layout.index_file(path) for path in known}
     for below in (layout.DATA, layout.INDEX):
@@ -203,28 +208,30 @@ def _undo(out: Folder) -> None:
     out.remove(layout.LEDGER)
 
 
-def _refuse_strangers(out: Folder) -> None:
-    strangers = [name for name in out.names() if name != layout.META]
-    strangers += [name for name in out.names(layout.META) if name not in {"lock", "ledger"}]
-    if strangers:
-        raise UsageError(f"{out.uri}: exists and is not a dataset of ours ({min(strangers)}); name an empty folder")
+def _refuse_foreign_files(out: Folder) -> None:
+    foreign = [name for name in out.names() if name != layout.META]
+    foreign += [name for name in out.names(layout.META) if name not in {"lock", "ledger"}]
+    if foreign:
+        raise UsageError(f"{out.uri}: exists and is not a converted dataset ({min(foreign)}); --out needs a new folder")
 
 
 def sweep(out: Folder) -> None:
-    """Remove what a killed process was writing, and what failed."""
+    """Remove unfinished files of killed processes, and the failures of earlier runs."""
     out.sweep(FOLDERS)
-    forgive(out, layout.LEDGER)
+    clear_failures(out, layout.LEDGER)
 
 
 def clear(out: Folder) -> None:
-    """Remove a dataset of ours, finished or not, but not the lock that the caller holds.
+    """Remove a dataset, finished or not, but not the caller's lock.
 
-    One that is removed in part never passes for a whole one: it has no identity until the last of it is gone.
+    Its identity is emptied first, so a dataset that is only partly removed is never taken for a complete one.
     """
     if out.size(layout.MANIFEST) is None and out.size(layout.IDENTITY) is None:
-        return _refuse_strangers(out)
-    if strangers := _strangers(out):
-        raise UsageError(f"{out.uri}: holds '{min(strangers)}', which is not ours; --overwrite will not remove it")
+        return _refuse_foreign_files(out)
+    if foreign := _foreign_files(out):
+        raise UsageError(
+            f"{out.uri}: contains '{min(foreign)}', which is not part of a dataset; --overwrite will not remove it"
+        )
     out.write(layout.IDENTITY, b"{}")
     out.remove(layout.MANIFEST)
     for name in (layout.DATA, layout.INDEX):
@@ -236,18 +243,18 @@ def clear(out: Folder) -> None:
     return None
 
 
-def _strangers(out: Folder) -> set[str]:
-    """Name what lies at `out` and in its `meta/` and is no part of a dataset."""
+def _foreign_files(out: Folder) -> set[str]:
+    """List the names in `out` and in its `meta/` that are not part of a dataset."""
     known = {layout.MANIFEST, layout.EPISODES, layout.QUARANTINE, layout.LOCK, layout.LEDGER}
     known.update(file.place for file in layout.META_FILES)
     below = {f"{layout.META}/{name}" for name in out.names(layout.META) if not name.startswith(layout.UNFINISHED)}
     return set(out.names()) - {layout.DATA, layout.INDEX, layout.META} | below - known
 
 
-def ordered(ledger: Ledger, names: Sequence[str]) -> list[ShardRecord]:
-    """Read the records of all shards; one that is missing is a bug or a deletion in mid-run: a UsageError."""
+def read_all_records(ledger: Ledger, names: Sequence[str]) -> list[ShardRecord]:
+    """Read the records of all shards; raises UsageError if one is missing."""
     records = ledger.read(names)
-    lost = [name for name in names if name not in records]
-    if lost:
-        raise UsageError(f"{ledger.out.uri}: the record of {lost[0]} is gone; run the conversion again to redo it")
+    missing = [name for name in names if name not in records]
+    if missing:
+        raise UsageError(f"{ledger.out.uri}: the record of {missing[0]} is missing; run the conversion again")
     return [records[name] for name in names]

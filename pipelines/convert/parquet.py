@@ -1,6 +1,7 @@
-"""One published file: Parquet with untouched image bytes, its index, and the rows of its episodes.
+"""Write one published data file: Parquet with unchanged image bytes, and its index.
 
-Image columns are PLAIN, uncompressed and without statistics, so that the index can point into them; all else is zstd.
+Image columns are PLAIN, uncompressed and without statistics, so that the index can point into them; other columns are
+compressed with zstd.
 """
 
 from dataclasses import dataclass
@@ -21,13 +22,13 @@ from schemas.store.arrow import IMAGE, to_batch
 from schemas.views.views import Viewed
 
 ROW_GROUP = 128
-MAX_BYTES = 1 << 30  # in one column of one episode; Arrow counts the bytes of one array in 32 bits
-PAGE_BYTES = 64 << 20  # one page per image column and row group, as a rule
+MAX_BYTES = 1 << 30  # per column and episode; an Arrow array has 32-bit offsets
+PAGE_BYTES = 64 << 20  # large enough for one page per image column and row group
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FileRecord:
-    """A finished file as the manifest lists it."""
+    """The manifest's entry of a finished data file."""
 
     path: str
     split: str
@@ -38,15 +39,15 @@ class FileRecord:
     index_xxh3_128: str
 
     def to_json(self) -> dict[str, Any]:
-        """Give the manifest's entry."""
+        """Return the entry as JSON."""
         return {name: getattr(self, name) for name in self.__slots__}
 
 
 class ParquetShard:
-    """Collects the episodes of one shard; `finish` makes the file appear, complete, under its name."""
+    """Writes the episodes of one shard to a temporary file; `finish` moves the complete file to its final name."""
 
     def __init__(self, out: Folder, name: str, binding: Binding) -> None:
-        """Write elsewhere until all is there."""
+        """Open a temporary file for the shard `name` of `out`."""
         self.out, self.binding = out, binding
         self.path = layout.data_file(name)
         self.schema = binding.layout.schema()
@@ -55,8 +56,8 @@ class ParquetShard:
         self.rows = 0
         self._tmp = out.staged(layout.DATA)
         self._lengths: list[Array] = []
-        self._waiting: list[tuple[Episode, dict[str, Viewed]]] = []  # not yet in Arrow
-        self._rest: pa.Table = self.schema.empty_table()  # less than a row group
+        self._waiting: list[tuple[Episode, dict[str, Viewed]]] = []  # episodes that are not in Arrow yet
+        self._rest: pa.Table = self.schema.empty_table()  # fewer rows than a row group
         self._writer: pq.ParquetWriter | None = None
 
     def add(self, episode: Episode) -> None:
@@ -66,7 +67,7 @@ class ParquetShard:
         row = self._row(episode)
         frames = [episode.depth[c.leaf] if c.is_depth else episode.images[c.leaf] for c in self.binding.layout.cameras]
         sizes = [[-1 if frame is None else len(frame) for frame in camera] for camera in frames]
-        # From here on nothing can be wrong with the episode.
+        # The episode has passed all checks.
         self._lengths.append(np.array(sizes, np.int64).reshape(len(frames), len(episode)).T)
         self._waiting.append((episode, views))
         self.episodes.append(row)
@@ -88,7 +89,7 @@ class ParquetShard:
         }
 
     def _flush(self, *, everything: bool = False) -> None:
-        """Write full row groups; what is left over waits for the next episode."""
+        """Write full row groups; the remaining rows wait for the next episode."""
         rows = len(self._rest) + sum(len(episode) for episode, _ in self._waiting)
         full = rows if everything else rows - rows % ROW_GROUP
         if not full:
@@ -105,7 +106,7 @@ class ParquetShard:
         self._rest = self._rest.slice(full)
 
     def finish(self, split: str) -> FileRecord | None:
-        """Close, index, hash, and let it appear; None if there was no episode."""
+        """Close, index and hash the file and move it to its final name; returns None without episodes."""
         self._flush(everything=True)
         if self._writer is None:
             return None
@@ -127,25 +128,25 @@ class ParquetShard:
         return record
 
     def discard(self) -> None:
-        """Leave nothing behind after a failure."""
+        """Remove the temporary file, if it is still there."""
         if self._writer is not None and self._writer.is_open:
             try:
                 self._writer.close()
             except OSError:
-                self._writer.is_open = False  # closing writes the footer, which a full disk refuses again
+                self._writer.is_open = False  # closing writes the footer, which fails again on a full disk
         self.out.drop(self._tmp)
 
 
 def _check_size(episode: Episode) -> None:
-    """Refuse what does not fit one Arrow array."""
+    """Raise SourceError if a column does not fit into one Arrow array."""
     for name, column in episode.columns().items():
         values = column.values if isinstance(column, Ragged) else column
         if not isinstance(values, np.ndarray) and sum(map(len, filter(None, values))) > MAX_BYTES:
-            raise SourceError(f"episode {episode.id}: {name} holds more than 1 GiB", reason="too_large")
+            raise SourceError(f"episode {episode.id}: {name} contains more than 1 GiB", reason="too_large")
 
 
 def _options(schema: pa.Schema) -> dict[str, Any]:
-    """Choose what pyarrow does with each leaf; vectors repeat too little for dictionaries or statistics to pay."""
+    """Return pyarrow's options for each leaf; vectors have no dictionary or statistics, as they rarely repeat."""
     leaves = [(field.type, leaf, kind) for field in schema for leaf, kind in _leaves(field.type, field.name)]
     plain = [leaf for outer, leaf, _ in leaves if outer == IMAGE]
     packed = [leaf for outer, leaf, _ in leaves if outer != IMAGE]

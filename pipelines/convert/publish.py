@@ -1,4 +1,4 @@
-"""What turns finished files into a dataset: the episode table, the quarantine and, last, the manifest."""
+"""Publish finished files as a dataset: write the episode table, the quarantine and, last, the manifest."""
 
 import json
 from collections import Counter
@@ -25,17 +25,17 @@ from schemas.views.digests import outdated
 def publish(
     out: Folder, reader: Reader, *, binding: Binding, identity: Mapping[str, Any], records: Sequence[ShardRecord]
 ) -> dict[str, Any]:
-    """Write the tables and the manifest, and give the manifest; two episodes of one id are a SpecError.
+    """Write the tables and the manifest, and return the manifest.
 
-    Where a dataset is there already, the records are appended to it. Its rows keep their places in the tables, so it
-    can be read at any moment.
+    If `out` already contains a dataset, the new rows are added after its rows, so it can be read at any moment. Raises
+    SpecError if two episodes have the same id.
     """
     old = _published(out, binding)
     rows = [row for record in records for row in record.episodes]
     problems = [problem for record in records for problem in record.quarantined]
     episodes = pa.concat_tables([old.episodes, pa.Table.from_pylist(rows, episodes_schema(binding.layout))])
     quarantine = pa.concat_tables(
-        [old.quarantine, pa.Table.from_pylist(_relative(problems, reader), QUARANTINE_SCHEMA)]
+        [old.quarantine, pa.Table.from_pylist(_quarantine_rows(problems, reader), QUARANTINE_SCHEMA)]
     )
     _check_ids(episodes["id"], binding.spec.name)
     dropped = old.dropped + Counter(reason for record in records for _, reason in record.dropped)
@@ -55,24 +55,24 @@ def publish(
         **identity,
         "balance": balance,
         "steps": sum(row["length"] for row in kept),
-        "splits": counted(kept),
+        "splits": count_splits(kept),
         "columns": binding.layout.to_json(),
         "files": [*old.files, *(record.file.to_json() for record in records if record.file)],
         "episodes_xxh3_128": xxhash.xxh3_128_hexdigest(tables[layout.EPISODES]),
         "quarantine_xxh3_128": xxhash.xxh3_128_hexdigest(tables[layout.QUARANTINE]),
     }
     for file in layout.META_FILES:
-        if file.of_content:  # of what it was
+        if file.of_content:  # describes the previous content
             out.remove(file.place)
     for name, content in tables.items():
         out.write(name, content)
-    out.write(layout.MANIFEST, sealed(manifest))
+    out.write(layout.MANIFEST, encode_manifest(manifest))
     return manifest
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Published:
-    """What a dataset holds before this run; nothing, as a rule."""
+    """What a dataset contains before this run; empty unless this run appends."""
 
     episodes: pa.Table
     quarantine: pa.Table
@@ -92,10 +92,10 @@ def _published(out: Folder, binding: Binding) -> Published:
         if why := outdated(view["digest"], what, fix="run 'oxe convert' again with --overwrite, without --append"):
             raise UsageError(f"{out.uri}: {why}")
     if manifest["columns"] != json.loads(json.dumps(binding.layout.to_json())):
-        raise UsageError(f"{out.uri}: the source's fields are no longer what they were; give another --out")
+        raise UsageError(f"{out.uri}: the fields of the source have changed since the conversion; pass another --out")
     balance = manifest["balance"]
     tables = {name: pq.read_table(pa.py_buffer(stored[name])) for name in (layout.EPISODES, layout.QUARANTINE)}
-    # A run that was killed here may have written longer tables: what is new in them is written again.
+    # A killed run may have written longer tables; their new rows are written again.
     return Published(
         episodes=tables[layout.EPISODES].slice(0, balance["kept"]).cast(schema),
         quarantine=tables[layout.QUARANTINE].slice(0, sum(balance["quarantined"].values())),
@@ -107,22 +107,22 @@ def _published(out: Folder, binding: Binding) -> Published:
 def _check_ids(ids: pa.ChunkedArray, name: str) -> None:
     repeated = [value for value, count in Counter(ids.to_pylist()).items() if count > 1]
     if repeated:
-        raise SpecError(f"{name}: id: '{repeated[0]}' names several episodes; an id must be unique")
+        raise SpecError(f"{name}: id: several episodes have the id '{repeated[0]}'; ids must be unique")
 
 
 def identity_of(binding: Binding, reader: Reader, *, options: Options, history: History) -> dict[str, Any]:
-    """Say which conversion this is, as JSON has it: two with the same identity give the same dataset."""
+    """Return the identity of a conversion as JSON; conversions with the same identity produce the same dataset."""
     identity = {
         "schema_version": SCHEMA_VERSION,
         "spec_digest": binding.spec.digest(),
         "source": {**reader.description(), **history.to_json()},
         "options": options.to_json(),
     }
-    found: dict[str, Any] = json.loads(json.dumps(identity))
-    return found
+    plain: dict[str, Any] = json.loads(json.dumps(identity))
+    return plain
 
 
-def counted(rows: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, int]]:
+def count_splits(rows: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, int]]:
     """Count the episodes and steps of each split."""
     splits: dict[str, dict[str, int]] = {}
     for row in rows:
@@ -132,8 +132,8 @@ def counted(rows: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, int]]:
     return splits
 
 
-def sealed(manifest: Mapping[str, Any]) -> bytes:
-    """Write a manifest whose last entry is the digest of itself without that entry."""
+def encode_manifest(manifest: Mapping[str, Any]) -> bytes:
+    """Encode a manifest as JSON and append the digest of its content as the last entry."""
     digest = xxhash.xxh3_128_hexdigest(json.dumps(manifest, indent=1).encode())
     return json.dumps({**manifest, "xxh3_128": digest}, indent=1).encode() + b"\n"
 
@@ -151,8 +151,8 @@ QUARANTINE_SCHEMA = pa.schema(
 
 
 def episodes_schema(columns: Layout) -> pa.Schema:
-    """Give the columns of `meta/episodes.parquet`."""
-    ours = {
+    """Return the schema of `meta/episodes.parquet`."""
+    fixed = {
         "episode_index": pa.int64(),
         "id": pa.string(),
         "split": pa.string(),
@@ -163,14 +163,14 @@ def episodes_schema(columns: Layout) -> pa.Schema:
         "row": pa.int64(),
         "content_hash": pa.string(),
     }
-    return pa.schema([pa.field(name, kind) for name, kind in ours.items()] + metadata_schema(columns))
+    return pa.schema([pa.field(name, kind) for name, kind in fixed.items()] + metadata_schema(columns))
 
 
-def _relative(problems: Iterable[Unreadable], reader: Reader) -> list[dict[str, Any]]:
-    """Name files relative to the source: meta/ holds no host or path."""
+def _quarantine_rows(problems: Iterable[Unreadable], reader: Reader) -> list[dict[str, Any]]:
+    """Return the quarantine rows; files are named relative to the source, so no host or path is published."""
     name = next((part.name for parts in reader.files().values() for part in parts), "")
     root = reader.place(name).removesuffix(name)
-    roots = (root, f"{absolute(root)}/")  # workers open the source by its absolute place
+    roots = (root, f"{absolute(root)}/")  # workers open the source by its absolute path
     return [
         {
             "episode_index": problem.index,

@@ -1,4 +1,4 @@
-"""Does a declared rate fit the times that were recorded? Who counts steps by it would get a wrong clock."""
+"""Compare the declared control rate with the recorded times."""
 
 import numpy as np
 
@@ -7,21 +7,21 @@ from schemas.store.columns import Span, episodes
 from schemas.store.dataset import Dataset
 from schemas.views.resample import TIMES
 
-NEAR = 0.02  # of the rate
+TOLERANCE = 0.02  # relative
 
 
-def other_rate(control_hz: float | None, times: Array | None) -> str | None:
-    """Say which rate recorded times [T], in seconds, have by their median step, where it is another than declared."""
+def rate_mismatch(control_hz: float | None, times: Array | None) -> str | None:
+    """Return a message if the median step of times [T], in seconds, does not fit the declared rate, else None."""
     if not control_hz or times is None or len(times) < 2:
         return None
-    found = 1 / float(np.median(np.diff(times)))
-    if abs(found / control_hz - 1) <= NEAR:
+    recorded_hz = 1 / float(np.median(np.diff(times)))
+    if abs(recorded_hz / control_hz - 1) <= TOLERANCE:
         return None
-    return f"control_hz is {control_hz:g}, the recorded times have {found:.4g} steps a second"
+    return f"control_hz is {control_hz:g}, but the recorded times have {recorded_hz:.4g} steps per second"
 
 
 def rate_note(dataset: Dataset) -> str | None:
-    """Compare a dataset's declared rate with the recorded times of its first episode of several steps."""
+    """Compare the declared rate with the recorded times of the first episode that has several steps."""
     if not dataset.spec.timestamp or not dataset.spec.control_hz:
         return None
     for i in range(len(dataset)):
@@ -29,6 +29,6 @@ def rate_note(dataset: Dataset) -> str | None:
         if length > 1:
             span = Span(file=file, starts=np.array([row]), lengths=np.array([length]))
             (steps,) = episodes(dataset, [span], more=[TIMES])
-            problem = other_rate(dataset.spec.control_hz, steps.columns.get(TIMES))
+            problem = rate_mismatch(dataset.spec.control_hz, steps.columns.get(TIMES))
             return problem and f"{dataset.spec.name}: episode {i}: {problem}"
     return None

@@ -1,4 +1,4 @@
-"""What a conversion was asked for, and what became of each of its shards."""
+"""The options of a conversion, and the record of each converted shard."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -10,7 +10,7 @@ from schemas.source import Unreadable
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """What a conversion takes and keeps; part of the dataset's identity."""
+    """What a conversion reads and stores; part of the dataset's identity."""
 
     split: str | None = None
     limit: int | None = None
@@ -18,18 +18,18 @@ class Options:
     materialize: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
-        """Return the form that stands in the manifest."""
+        """Return the manifest's entry."""
         return {**asdict(self), "materialize": list(self.materialize)}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:
-        """Read `to_json` back."""
+        """Read what `to_json` returned."""
         return cls(**{**data, "materialize": tuple(data["materialize"])})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShardRecord:
-    """What became of every episode of one shard."""
+    """The outcome of every episode of one shard."""
 
     file: FileRecord | None
     episodes: tuple[dict[str, Any], ...]  # rows of meta/episodes.parquet

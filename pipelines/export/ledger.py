@@ -9,8 +9,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from pipelines.beam.shards import FAILURE, Marks, forgive
-from pipelines.convert.folders import check_ours
+from pipelines.beam.shards import FAILURE, StatusFolder, clear_failures
+from pipelines.convert.folders import check_no_foreign_files
 from schemas.errors import DatasetError, UsageError
 from schemas.files.folder import Folder, LocalFolder
 from schemas.views.digests import outdated
@@ -22,7 +22,7 @@ OURS = rf"oxe_spec\.toml|{RECORD}|{RUNS}|{BELOW}/[^/]+|([^/]+/)*tmp-[0-9a-f]+"
 
 
 @dataclass(frozen=True, slots=True)
-class ExportLedger(Marks):
+class ExportLedger(StatusFolder):
     """The shard records of one export."""
 
     BELOW = BELOW
@@ -67,7 +67,7 @@ def begin(out: LocalFolder, identity: Mapping[str, Any], *, pattern: str, overwr
         raise UsageError(f"{out.uri}: {what}; use --overwrite or another --out")
     if not finished:
         out.write(IDENTITY, json.dumps(identity).encode())
-        forgive(out, BELOW)
+        clear_failures(out, BELOW)
         _sweep(out)
     return finished
 
@@ -85,7 +85,7 @@ def _clear(out: LocalFolder, pattern: str) -> None:
         return
     if out.size(RECORD) is None and out.size(IDENTITY) is None:
         raise UsageError(f"{out.uri}: was not written by this command; --overwrite will not remove it")
-    check_ours(out.root, holds=pattern)
+    check_no_foreign_files(out.root, pattern=pattern)
     out.write(IDENTITY, b"{}")  # a partly removed export is never taken for a complete one
     for name in (RECORD, *sorted(names)):
         out.remove(name)

@@ -13,10 +13,10 @@ import tomli_w
 
 from pipelines.beam.engine import THIS_PROCESS, Engine
 from pipelines.beam.progress import Progress, silent
-from pipelines.beam.shards import attempted
-from pipelines.beam.workers import started
+from pipelines.beam.shards import with_retries
+from pipelines.beam.workers import running_workers
 from pipelines.convert.binding import Binding
-from pipelines.convert.folders import check_apart
+from pipelines.convert.folders import check_not_nested
 from pipelines.convert.ledger import locked
 from pipelines.export.ledger import LOCK, OURS, RUNS, ExportLedger, begin, finish
 from pipelines.export.plan import ExportOptions, ExportRef, ExportReport
@@ -89,7 +89,7 @@ def export(
     """
     if not len(dataset):
         raise DatasetError(f"{dataset.uri}: no episodes to export")
-    check_apart(str(out), dataset.uri)
+    check_not_nested(str(out), dataset.uri)
     if out.exists() and not out.is_dir():
         raise UsageError(f"{out}: is a file; use a folder")
     folder = LocalFolder(out)
@@ -101,7 +101,7 @@ def export(
         if finished:
             return ExportReport(out=str(out), **finished["report"])
         ledger = ExportLedger(folder)
-        with started(engine) as running:
+        with running_workers(engine) as running:
             _run(dataset, ledger, refs, options=options, engine=running, progress=progress)
             report = target.describe(refs, _records(ledger, refs), running)
         folder.write(DECLARATION, tomli_w.dumps(target.declaration()).encode())
@@ -172,7 +172,7 @@ class ExportWork:
             except OSError as error:
                 raise UsageError(f"{self.ledger.out.uri}: cannot be written ({error})") from error
 
-        return attempted(self.ledger, ref.name, work)
+        return with_retries(self.ledger, ref.name, work)
 
 
 def _run(

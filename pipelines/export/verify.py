@@ -17,7 +17,7 @@ from pipelines.export.plan import ExportOptions, ExportRef, read_verified
 from pipelines.export.run import Target, export_identity, open_target
 from pipelines.readers.reader import Reader, plan
 from pipelines.readers.registry import open_source
-from pipelines.verify import Verification, compare, damage
+from pipelines.verify import Verification, catch_damage, compare
 from schemas.declarations import catalog
 from schemas.declarations.spec import DatasetSpec
 from schemas.episode import Episode
@@ -44,9 +44,9 @@ def verify_export(out: Path, *, source: str | None = None, progress: Progress = 
         changed = f"{dataset.uri} or its view has changed since the export"
         result.differs(f"{RECORD}: {why_not_comparable(record['identity'], identity) or changed}")
     refs = target.refs()
-    with damage("the export", result):
+    with catch_damage("the export", result):
         _check_episodes(target, refs, result, progress=progress)
-    with damage("the export", result):
+    with catch_damage("the export", result):
         target.check(record, result)
     return result
 

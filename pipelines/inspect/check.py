@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from pipelines.convert.binding import Binding, bind, decoded_field
+from pipelines.convert.binding import Binding, bind, decoder_output
 from pipelines.convert.fit import check_fit
-from pipelines.convert.rate import other_rate
+from pipelines.convert.rate import rate_mismatch
 from pipelines.readers.reader import Reader, plan
 from pipelines.readers.registry import open_source
 from schemas.declarations.spec import DatasetSpec
@@ -54,7 +54,7 @@ def check(spec: DatasetSpec, source: str, *, episodes: int = 3) -> CheckReport:
     fps = reader.description().get("fps")
     if fps and spec.control_hz and fps != spec.control_hz:
         out.problems.append(f"control_hz is {spec.control_hz:g}, but the source has {fps:g} frames per second")
-    steps = {field.path: decoded_field(spec, field) for field in reader.fields if field.per_step}
+    steps = {field.path: decoder_output(spec, field) for field in reader.fields if field.per_step}
     metadata = {field.path: field for field in reader.fields if not field.per_step}
     _compare_fields(spec, {**metadata, **steps}, out)
     if not out.problems:  # otherwise the same keys would be reported twice
@@ -98,7 +98,7 @@ def _compare_episodes(binding: Binding, episodes: Iterable[RawEpisode | Unreadab
         try:
             if isinstance(raw, Unreadable):
                 raise raw.error()
-            if binding.why_drop(raw):
+            if binding.drop_reason(raw):
                 out.dropped += 1
                 continue
             episode = binding.episode(raw)
@@ -121,7 +121,7 @@ def _compare_episodes(binding: Binding, episodes: Iterable[RawEpisode | Unreadab
 
 
 def _compare_clock(spec: DatasetSpec, episode: Episode, out: CheckReport) -> None:
-    if spec.timestamp and (problem := other_rate(spec.control_hz, episode.timestamp)):
+    if spec.timestamp and (problem := rate_mismatch(spec.control_hz, episode.timestamp)):
         out.problems.append(f"episode {episode.index}: {problem}")
 
 

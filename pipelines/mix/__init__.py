@@ -1,1 +1,1 @@
-"""Mixtures: their sources on disk, the lock, and what has drifted since."""
+"""Lock mixtures, report on them, and find what has changed since."""

@@ -1,4 +1,4 @@
-"""What has changed since a mixture was locked, and what two locks differ in."""
+"""Find what has changed since a mixture was locked, and what differs between two locks."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,8 +8,8 @@ import polars as pl
 import pyarrow as pa
 import xxhash
 
-from pipelines.mix.make import make
-from pipelines.statistics.kept import read_kept
+from pipelines.mix.make import make_lock
+from pipelines.statistics.cache import read_cache
 from schemas.declarations.spec import validated
 from schemas.errors import OxeError, UnreachableError
 from schemas.files.folder import Folder
@@ -23,43 +23,43 @@ BLOCK = 1 << 20
 
 
 def drift(lock: Lock, *, beside: Path, spec: MixtureSpec | None = None, deep: bool = False) -> list[str]:
-    """Name everything that is not as it was locked; nothing if all is.
+    """List everything that has changed since the lock.
 
-    `spec` is the mixture's file as it is now, where there is one. Otherwise manifests, view code and kept statistics
-    are compared by their digests; with `deep`, every data file is read, and the mixture is locked again.
+    `spec` is the current mixture file, if there is one; `beside` is the folder of the lock. Manifests, views and cached
+    statistics are compared by their digests. With `deep`, every data file is read and the mixture is locked again.
     """
-    found = []
+    differences = []
     if spec and locks.digest(spec.to_json()) != lock.spec_digest:
         changed = sorted(key for key in {*spec.to_json(), *lock.spec} if spec.to_json().get(key) != lock.spec.get(key))
-        found.append(f"the mixture's file has changed: {', '.join(changed)}")
+        differences.append(f"the mixture file has changed: {', '.join(changed)}")
     if why := cannot_compare(lock):
-        return [*found, why]
+        return [*differences, why]
     for name, source in lock.sources.items():
         try:
-            found += [f"{name}: {what}" for what in _of_source(lock, source, beside=beside, deep=deep)]
+            differences += [f"{name}: {what}" for what in _source_drift(lock, source, beside=beside, deep=deep)]
         except UnreachableError:
             raise
         except OxeError as error:
-            found.append(f"{name}: {error}")
-    if deep and not found:
-        again, _ = make(validated(MixtureSpec, lock.spec, "lock"), beside=beside, located_by=lock)
-        found += [f"locked again, {what}" for what in compared(lock, again)]
-    return found
+            differences.append(f"{name}: {error}")
+    if deep and not differences:
+        again, _ = make_lock(validated(MixtureSpec, lock.spec, "lock"), beside=beside, located_by=lock)
+        differences += [f"locked again, {what}" for what in lock_differences(lock, again)]
+    return differences
 
 
-def _of_source(lock: Lock, source: LockedSource, *, beside: Path, deep: bool) -> Iterator[str]:
+def _source_drift(lock: Lock, source: LockedSource, *, beside: Path, deep: bool) -> Iterator[str]:
     dataset = open_dataset(place(source.uri, beside))
-    found = list(changes(lock, source, dataset))
-    yield from found
+    differences = list(changes(lock, source, dataset))
+    yield from differences
     if dataset.manifest["xxh3_128"] != source.manifest:
         return
-    wanted = lock.statistics[source.statistics]
-    for kept in read_kept(dataset):
-        record = kept.to_json()
-        same = all(record[key] == wanted[key] for key in ("members", "view", "split", "filters"))
-        if same and record["xxh3_128"] != wanted["xxh3_128"]:
-            yield "its kept statistics are others"
-    for file in dataset.manifest["files"] if deep and not found else ():
+    locked = lock.statistics[source.statistics]
+    for cached in read_cache(dataset):
+        record = cached.to_json()
+        same = all(record[key] == locked[key] for key in ("members", "view", "split", "filters"))
+        if same and record["xxh3_128"] != locked["xxh3_128"]:
+            yield "its cached statistics have changed"
+    for file in dataset.manifest["files"] if deep and not differences else ():
         if _digest(dataset.folder, file["path"]) != file["xxh3_128"]:
             yield f"{file['path']} has changed"
 
@@ -72,33 +72,33 @@ def _digest(folder: Folder, name: str) -> str:
     return digest.hexdigest()
 
 
-def compared(ours: Lock, theirs: Lock, *, tables: tuple[pa.Table, pa.Table] | None = None) -> list[str]:
-    """Say in words what two locks differ in; `tables` are their episodes."""
-    found = [
+def lock_differences(ours: Lock, theirs: Lock, *, tables: tuple[pa.Table, pa.Table] | None = None) -> list[str]:
+    """List the differences between two locks; `tables` are their episodes."""
+    differences = [
         f"{key} is {getattr(ours, key)!r} and {getattr(theirs, key)!r}"
         for key in ("name", "seed", "view", "dims", "method", "epoch", "left_out")
         if getattr(ours, key) != getattr(theirs, key)
     ]
     keys = sorted(key for key in {*ours.spec, *theirs.spec} if ours.spec.get(key) != theirs.spec.get(key))
-    found += [f"the mixture's file differs in {', '.join(keys)}"] if keys else []
+    differences += [f"the mixture file differs in {', '.join(keys)}"] if keys else []
     old = {which: why for which, lock in (("first", ours), ("second", theirs)) if (why := cannot_compare(lock))}
     if len(old) == 1:
-        return [*found, *(f"the {which}: {why}" for which, why in old.items())]
+        return [*differences, *(f"the {which} lock: {why}" for which, why in old.items())]
     for name in sorted({*ours.sources, *theirs.sources}):
         if name not in ours.sources or name not in theirs.sources:
-            found.append(f"{name} is only in the {'first' if name in ours.sources else 'second'}")
+            differences.append(f"{name} is only in the {'first' if name in ours.sources else 'second'} lock")
             continue
-        found += [f"{name}: {what}" for what in _of_sources(ours.sources[name], theirs.sources[name])]
-        if _normalized(ours, name) != _normalized(theirs, name):
-            found.append(f"{name}: its statistics differ")
+        differences += [f"{name}: {what}" for what in _source_differences(ours.sources[name], theirs.sources[name])]
+        if _statistics_digest(ours, name) != _statistics_digest(theirs, name):
+            differences.append(f"{name}: its statistics differ")
     if tables and ours.episodes != theirs.episodes:
-        found += _of_tables(*tables)
+        differences += _episode_differences(*tables)
     elif ours.episodes != theirs.episodes:
-        found.append("the episodes differ")
-    return found
+        differences.append("the episodes differ")
+    return differences
 
 
-def _of_sources(ours: LockedSource, theirs: LockedSource) -> Iterator[str]:
+def _source_differences(ours: LockedSource, theirs: LockedSource) -> Iterator[str]:
     words = {"manifest": "its dataset", "view_digest": "its view", "filter": "its filter", "license": "its licence"}
     for key, word in words.items():
         if getattr(ours, key) != getattr(theirs, key):
@@ -111,22 +111,22 @@ def _of_sources(ours: LockedSource, theirs: LockedSource) -> Iterator[str]:
             yield f"{stage}: {count.episodes} and {theirs.stages[stage].episodes} episodes"
 
 
-def _normalized(lock: Lock, name: str) -> Any:
+def _statistics_digest(lock: Lock, name: str) -> Any:
     return lock.statistics[lock.sources[name].statistics]["xxh3_128"]
 
 
-def _of_tables(ours: pa.Table, theirs: pa.Table) -> list[str]:
-    """Count the episodes that only one of them has, and those that are not the same in both."""
+def _episode_differences(ours: pa.Table, theirs: pa.Table) -> list[str]:
+    """Count the episodes that only one lock has, and those that differ between the locks."""
     keys = ["source", "id"]
     frames = [
         pl.DataFrame(table.to_pydict(), schema_overrides={"ranges": pl.List(pl.Int32)}) for table in (ours, theirs)
     ]
     only = [a.join(b, on=keys, how="anti").height for a, b in (frames, frames[::-1])]
     both = frames[0].join(frames[1], on=keys, suffix="_other")
-    told = [("content", "content_hash"), ("part", "part"), ("kept steps", "ranges"), ("stratum", "stratum")]
-    changed = [(word, both.filter(pl.col(key) != pl.col(f"{key}_other")).height) for word, key in told]
+    compared = [("content", "content_hash"), ("part", "part"), ("kept steps", "ranges"), ("stratum", "stratum")]
+    changed = [(word, both.filter(pl.col(key) != pl.col(f"{key}_other")).height) for word, key in compared]
     out = [
-        f"{count} episodes are only in the {which}"
+        f"{count} episodes are only in the {which} lock"
         for which, count in zip(("first", "second"), only, strict=True)
         if count
     ]

@@ -1,4 +1,4 @@
-"""`mix lock`: a mixture and the datasets that it names become one lock."""
+"""`mix lock`: lock a mixture and the datasets that it names."""
 
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
@@ -10,7 +10,7 @@ import xxhash
 
 from pipelines.beam.engine import THIS_PROCESS, Engine
 from pipelines.beam.progress import Progress, silent
-from pipelines.mix.sources import Source, located, opened
+from pipelines.mix.sources import OpenedSource, open_mixture_source, source_uri
 from pipelines.statistics.statistics import statistics
 from schemas.errors import DatasetError, UnreachableError, UsageError, ViewError
 from schemas.mixture import lock
@@ -20,7 +20,7 @@ from schemas.mixture.spec import MixtureSpec
 from schemas.mixture.unify import unified
 
 
-def make(
+def make_lock(
     spec: MixtureSpec,
     *,
     beside: Path,
@@ -29,27 +29,27 @@ def make(
     engine: Engine = THIS_PROCESS,
     progress: Progress = silent,
 ) -> tuple[Lock, pa.Table]:
-    """Lock a mixture: open its datasets, choose episodes and steps, count everything.
+    """Lock a mixture: open its datasets, and select and count episodes and steps.
 
-    `beside` is the folder of the lock, from which relative URIs lead; sources without a URI are looked for below
-    `data`, or are where an older lock, `located_by`, has them. Raises SpecError where sources cannot take part and
-    the spec does not allow that, or do not mean the same.
+    Returns the lock and the table of its episodes. Relative URIs start at `beside`, the folder of the lock. Sources
+    without a URI are searched in the folder `data`, or taken from an older lock, `located_by`. Raises SpecError if the
+    Spaces of the sources differ in meaning, or if a source is missing and the spec does not allow that.
     """
-    sources: dict[str, Source] = {}
+    sources: dict[str, OpenedSource] = {}
     absent: dict[str, str] = {}
-    for name in sorted(spec.weights.keys() - spec.excluded.keys()):  # the order that a lock has
+    for name in sorted(spec.weights.keys() - spec.excluded.keys()):  # a lock is sorted by name
         try:
-            known = located_by.sources.get(name) if located_by else None
-            uri = known.uri if known else located(spec, name, beside=beside, data=data)
-            sources[name] = opened(spec, name, uri=uri, beside=beside, progress=progress)
+            earlier = located_by.sources.get(name) if located_by else None
+            uri = earlier.uri if earlier else source_uri(spec, name, beside=beside, data=data)
+            sources[name] = open_mixture_source(spec, name, uri=uri, beside=beside, progress=progress)
         except (DatasetError, UsageError, ViewError, UnreachableError) as error:
             absent[name] = str(error)
-    given = shares(spec, {name: source.stage(TRAIN).steps for name, source in sources.items()}, absent=absent)
-    taken = [source for source in sources.values() if source.name in given.sources]
+    plan = shares(spec, {name: source.stage(TRAIN).steps for name, source in sources.items()}, absent=absent)
+    taken = [source for source in sources.values() if source.name in plan.sources]
     dims, differences = unified(spec, {source.name: source.space for source in taken})
     keys, records = _statistics(spec, taken, engine)
     table = pa.Table.from_pylist([row for source in taken for row in source.rows], EPISODES)
-    made = Lock(
+    locked = Lock(
         version=lock.VERSION,
         name=spec.name,
         spec=spec.to_json(),
@@ -58,23 +58,23 @@ def make(
         view=spec.view,
         dims=dims,
         method=spec.normalize.method,
-        epoch=given.epoch,
+        epoch=plan.epoch,
         sources={
-            source.name: _locked(source, given.sources[source.name], spec=spec, epoch=given.epoch, key=key)
+            source.name: _locked(source, plan.sources[source.name], spec=spec, epoch=plan.epoch, key=key)
             for source, key in zip(taken, keys, strict=True)
         },
         differences=tuple(differences),
-        left_out=dict(given.left_out),
+        left_out=dict(plan.left_out),
         statistics=records,
         episodes=xxhash.xxh3_128_hexdigest(lock.encoded_table(table)),
     )
-    return made, table
+    return locked, table
 
 
 def _statistics(
-    spec: MixtureSpec, taken: Sequence[Source], engine: Engine
+    spec: MixtureSpec, taken: Sequence[OpenedSource], engine: Engine
 ) -> tuple[list[str], dict[str, dict[str, Any]]]:
-    """Compute what each source is normalized with: the key of each, and the records."""
+    """Compute the statistics that normalize each source: the key of each source, and the records by key."""
     keys = [
         source.dataset.spec.embodiment.name if spec.normalize.per == "embodiment" else source.name for source in taken
     ]
@@ -84,12 +84,14 @@ def _statistics(
         datasets = [source.dataset for source in members]
         selections = {source.selection for source in members}
         if len(selections) > 1:
-            raise UsageError(f"{key}: sources of one embodiment with different filters cannot be counted as one")
+            raise UsageError(
+                f"{key}: sources of this embodiment have different filters, so they cannot be counted as one"
+            )
         records[key] = statistics(*datasets, selection=members[0].selection, engine=engine).to_json()
     return keys, records
 
 
-def _locked(source: Source, share: Share, *, spec: MixtureSpec, epoch: int, key: str) -> LockedSource:
+def _locked(source: OpenedSource, share: Share, *, spec: MixtureSpec, epoch: int, key: str) -> LockedSource:
     declared, manifest = source.dataset.spec, source.dataset.manifest
     return LockedSource(
         uri=source.uri,
@@ -113,10 +115,10 @@ def _locked(source: Source, share: Share, *, spec: MixtureSpec, epoch: int, key:
 
 
 def _strata(steps: Mapping[str, int], share: Share, *, spec: MixtureSpec, epoch: int, where: str) -> dict[str, Stratum]:
-    """Share a source's draws out to its strata: equally, as far as `caps.repeats` allows."""
+    """Distribute the share of a source over its strata: equally, within the limit `caps.repeats`."""
     whole, one = Fraction(share.share), Fraction(1)
     bounds = dict.fromkeys(steps, one)
-    if spec.caps.repeats is not None:  # the share is rounded already, so a little more must fit
+    if spec.caps.repeats is not None:  # tolerance for the rounding of the share
         most = Fraction(spec.caps.repeats) * Fraction(1 + 1e-9) / epoch / whole
         bounds = {key: min(one, most * count) if len(steps) > 1 else one for key, count in steps.items()}
     parts = filled(dict.fromkeys(steps, one), bounds, where=where)

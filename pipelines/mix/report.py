@@ -1,4 +1,4 @@
-"""What a locked mixture is made of, and whether its draws are what it says."""
+"""Summarize a locked mixture, and test its draws against its shares."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -15,31 +15,31 @@ from schemas.mixture.lock import TRAIN, VALIDATION, Lock, Stage
 from schemas.mixture.sampling import BLOCK
 from schemas.source import Array
 
-FEWEST = 5  # expected draws of a stratum in the test; rarer ones are counted together
-UNLIKELY = 1e-6  # a sample that only one in a million right ones is like
+FEWEST = 5  # expected draws per group of the test; rarer strata form one group
+UNLIKELY = 1e-6  # p below which a sample is rejected
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SourceSummary:
-    """What one source of a mixture is to be trained with."""
+    """The data and the share of one source of a mixture."""
 
     episodes: int
     steps: int
-    hours: float | None  # None: its control rate is not known
+    hours: float | None  # None: the control rate is not known
     nominal: float  # share before caps
     share: float
     repeats: float
     strata: int
     license: str | None
     embodiment: str
-    masked: tuple[str, ...]  # dimensions of the mixture that it lacks
+    masked: tuple[str, ...]  # dimensions of the mixture that the source lacks
     stages: Mapping[str, Stage]
 
     @classmethod
     def of(cls, lock: Lock, name: str) -> "SourceSummary":
-        """Look a source up in its lock."""
+        """Summarize a source of a lock."""
         source = lock.sources[name]
-        training, has = source.stages[TRAIN], (lock.places(name) >= 0).tolist()
+        training, has_dim = source.stages[TRAIN], (lock.places(name) >= 0).tolist()
         return cls(
             episodes=training.episodes,
             steps=training.steps,
@@ -50,33 +50,33 @@ class SourceSummary:
             strata=len(source.strata),
             license=source.license,
             embodiment=source.embodiment,
-            masked=tuple(dim for dim, known in zip(lock.dims, has, strict=True) if not known),
+            masked=tuple(dim for dim, known in zip(lock.dims, has_dim, strict=True) if not known),
             stages=source.stages,
         )
 
     def to_json(self) -> dict[str, Any]:
-        """Give its fields."""
+        """Return the fields as JSON."""
         stages = {key: stage.model_dump() for key, stage in self.stages.items()}
         return {name: getattr(self, name) for name in self.__slots__} | {"stages": stages}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Leakage:
-    """Episodes with a like on the other side of a split; a motion is the action and state of an episode."""
+    """Counts of episodes that occur on both sides of a split; a motion is the action and state of an episode."""
 
     motions_in_both_parts: int
     motions_in_several_splits: int
     motions_in_several_sources: int
-    motions_twice: int  # episodes that repeat another one
+    motions_twice: int  # episodes that repeat the motion of another one
     instructions_in_both_parts: int
     validation_episodes: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MixtureSummary:
-    """What a locked mixture is made of."""
+    """The sources, shares, sizes and leakage of a locked mixture."""
 
-    lock: str | None  # its file; None: not written
+    lock: str | None  # path of the file; None: not written
     name: str
     view: str | None
     dims: tuple[str, ...]
@@ -84,7 +84,7 @@ class MixtureSummary:
     episodes: int
     steps: int
     hours: float
-    without_rate: tuple[str, ...]  # sources that `hours` leaves out
+    without_rate: tuple[str, ...]  # sources that `hours` does not include
     effective_sources: float
     sources: Mapping[str, SourceSummary]
     differences: tuple[str, ...]
@@ -92,14 +92,14 @@ class MixtureSummary:
     leakage: Leakage
 
     def to_json(self) -> dict[str, Any]:
-        """Give the machine-readable form of `oxe mix lock --json` and `oxe mix stats --json`."""
+        """Return the object that `oxe mix lock --json` and `oxe mix stats --json` print."""
         sources = {name: source.to_json() for name, source in self.sources.items()}
         own = {name: getattr(self, name) for name in self.__slots__}
         return own | {"sources": sources, "leakage": asdict(self.leakage)}
 
 
 def summary(lock: Lock, table: pa.Table, *, path: Path | None = None) -> MixtureSummary:
-    """Count shares, repeats, hours, domains, and what is on both sides of a split; `path` is where the lock lies."""
+    """Summarize a lock and its episodes, including the leakage between splits; `path` is the lock's file."""
     shares = np.array([source.share for source in lock.sources.values()])
     sources = {name: SourceSummary.of(lock, name) for name in lock.sources}
     return MixtureSummary(
@@ -121,7 +121,7 @@ def summary(lock: Lock, table: pa.Table, *, path: Path | None = None) -> Mixture
 
 
 def leakage(table: pa.Table) -> Leakage:
-    """Find motions (equal action and state) that stand on both sides of a split, and instructions that do."""
+    """Count the motions (equal action and state) and instructions that occur on both sides of a split."""
     frame = pl.DataFrame(table.drop_columns(["ranges"]).to_pydict(), schema=table.drop_columns(["ranges"]).schema.names)
     kept = frame.filter(pl.col("steps") > 0)
 
@@ -143,7 +143,7 @@ def leakage(table: pa.Table) -> Leakage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SourceDraws:
-    """How often one source was drawn, and how often it should be."""
+    """How often one source was drawn, and how often it was expected."""
 
     draws: int
     expected: float
@@ -152,16 +152,16 @@ class SourceDraws:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DrawTest:
-    """Draws of a mixture beside its shares."""
+    """The result of testing draws of a mixture against its shares."""
 
     draws: int
     seed: int
-    p: float  # how likely counts at least so far from the shares are
-    ok: bool  # they are not very unlikely
+    p: float  # probability of counts at least this far from the shares
+    ok: bool  # whether p is at least UNLIKELY
     sources: Mapping[str, SourceDraws]
 
     def to_json(self) -> dict[str, Any]:
-        """Give the machine-readable form of `oxe mix sample --json`."""
+        """Return the object that `oxe mix sample --json` prints."""
         return asdict(self)
 
 
@@ -171,7 +171,7 @@ def sample(lock: Lock, draws: int, *, seed: int | None = None) -> DrawTest:
     counts = np.zeros(len(law.names), np.int64)
     for start in range(0, draws, BLOCK):
         counts += np.bincount(law.sources(start, min(draws, start + BLOCK)), minlength=len(counts))
-    p = likelihood(counts, np.array(law.shares))
+    p = p_value(counts, np.array(law.shares))
     by_source: Counter[str] = Counter()
     for (source, _), count in zip(lock.strata, counts.tolist(), strict=True):
         by_source[source] += count
@@ -182,10 +182,10 @@ def sample(lock: Lock, draws: int, *, seed: int | None = None) -> DrawTest:
     return DrawTest(draws=draws, seed=law.seed, p=p, ok=p >= UNLIKELY, sources=sources)
 
 
-def likelihood(counts: Array, shares: Array) -> float:
-    """Say how likely counts at least so far from the shares are (chi-squared); rare strata are counted together."""
+def p_value(counts: Array, shares: Array) -> float:
+    """Return the chi-squared p-value of counts against shares; rare strata are tested as one group."""
     expected = shares / shares.sum() * counts.sum()
-    often = expected >= FEWEST
-    groups = int(often.sum() + (~often).any())
-    found, wanted = (np.append(x[often], x[~often].sum())[:groups] for x in (counts, expected))
-    return float(chisquare(found, wanted).pvalue) if groups > 1 else 1.0
+    frequent = expected >= FEWEST
+    groups = int(frequent.sum() + (~frequent).any())
+    drawn, wanted = (np.append(x[frequent], x[~frequent].sum())[:groups] for x in (counts, expected))
+    return float(chisquare(drawn, wanted).pvalue) if groups > 1 else 1.0

@@ -1,4 +1,4 @@
-"""A mixture's sources on disk: where they are, which of their episodes and steps belong to them."""
+"""Find and open the sources of a mixture, and select their episodes and steps."""
 
 import hashlib
 from collections.abc import Iterator
@@ -23,27 +23,27 @@ from schemas.spaces import Space
 from schemas.store.columns import STATE, episodes
 from schemas.store.dataset import Dataset, open_dataset
 
-ROUNDED = 1e6  # motions that differ by less than a millionth are the same
+ROUNDED = 1e6  # motions are compared after rounding to a millionth
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Source:
-    """One source, opened, with its episodes as rows of the lock's table."""
+class OpenedSource:
+    """An opened source of a mixture, with its episodes as rows of the lock's table."""
 
     name: str
-    uri: str  # as the lock says it
+    uri: str  # as written in the lock
     dataset: Dataset
     space: Space
     selection: Selection
     rows: list[dict[str, Any]] = field(repr=False)
 
     def stage(self, part: str | None = None) -> Stage:
-        """Count the episodes and steps that the view keeps, of one part or of all."""
+        """Count the episodes and steps that the view keeps, of one part or of both."""
         steps = [row["steps"] for row in self.rows if part in {None, row["part"]} and row["steps"]]
         return Stage(episodes=len(steps), steps=sum(steps))
 
     def stages(self) -> dict[str, Stage]:
-        """Count at each stage: in the dataset, after the filter, in the view, and the two parts of that."""
+        """Count episodes and steps in the dataset, after the filter, in the view, and in its two parts."""
         return {
             "source": Stage(episodes=len(self.dataset), steps=self.dataset.manifest["steps"]),
             "filtered": Stage(episodes=len(self.rows), steps=sum(row["length"] for row in self.rows)),
@@ -53,16 +53,16 @@ class Source:
         }
 
     def strata(self) -> dict[str, int]:
-        """Count the steps to train on in each stratum."""
-        found: dict[str, int] = {}
+        """Count the training steps of each stratum."""
+        steps: dict[str, int] = {}
         for row in self.rows:
             if row["part"] == TRAIN and row["steps"]:
-                found[row["stratum"]] = found.get(row["stratum"], 0) + row["steps"]
-        return dict(sorted(found.items()))
+                steps[row["stratum"]] = steps.get(row["stratum"], 0) + row["steps"]
+        return dict(sorted(steps.items()))
 
 
-def opened(spec: MixtureSpec, name: str, *, uri: str, beside: Path, progress: Progress) -> Source:
-    """Open a source and read its numbers once, for the steps that the view keeps; one without any is a UsageError."""
+def open_mixture_source(spec: MixtureSpec, name: str, *, uri: str, beside: Path, progress: Progress) -> OpenedSource:
+    """Open a source and select the steps that the view keeps; raises UsageError if no episode is selected."""
     dataset = open_dataset(place(uri, beside))
     view = dataset.view(spec.view) if spec.view else None
     selection = Selection(view=spec.view, filters=spec.filter_of(name))
@@ -70,11 +70,11 @@ def opened(spec: MixtureSpec, name: str, *, uri: str, beside: Path, progress: Pr
     kept: dict[int, dict[str, Any]] = {}
     for part in parts_of(dataset, selection):
         for steps in episodes(dataset, part.spans, view=view):
-            about, mask = rows[steps.file, steps.row], steps.viewed(view).mask
-            numbers = {"ranges": _ranges(mask), "steps": int(mask.sum()), "motion_hash": _motion(steps.columns)}
-            kept[about["position"]] = {**about, **numbers}
+            episode, mask = rows[steps.file, steps.row], steps.viewed(view).mask
+            numbers = {"ranges": _ranges(mask), "steps": int(mask.sum()), "motion_hash": _motion_hash(steps.columns)}
+            kept[episode["position"]] = {**episode, **numbers}
             progress(1, 0)
-    return Source(
+    return OpenedSource(
         name=name,
         uri=uri,
         dataset=dataset,
@@ -84,24 +84,25 @@ def opened(spec: MixtureSpec, name: str, *, uri: str, beside: Path, progress: Pr
     )
 
 
-def located(spec: MixtureSpec, name: str, *, beside: Path, data: str | None) -> str:
-    """Say where a source's dataset is, as a lock in the folder `beside` says it."""
-    told = spec.sources[name].uri if name in spec.sources else None
-    if told:
-        return told
+def source_uri(spec: MixtureSpec, name: str, *, beside: Path, data: str | None) -> str:
+    """Return the URI of a source's dataset; a path is relative to `beside`, the folder of the lock."""
+    declared = spec.sources[name].uri if name in spec.sources else None
+    if declared:
+        return declared
     wanted = spec.dataset_of(name)
     if data is None:
-        raise UsageError(f"no uri; say sources.{name}.uri, or give --data, the folder that holds the datasets")
+        raise UsageError(f"no uri; set sources.{name}.uri, or pass --data DIR, the folder of the datasets")
     if not is_local(data):
         return f"{data.rstrip('/')}/{wanted}"
     known = {wanted, catalog.name_of(wanted) or wanted}
-    below = [path for path in sorted(Path(data).glob("*/")) if path.name in known or _is_of(path, known)]
+    below = [path for path in sorted(Path(data).glob("*/")) if path.name in known or _is_dataset(path, known)]
     if len(below) != 1:
-        raise UsageError(f"{len(below) or 'no'} dataset{'s' * (len(below) > 1)} of '{wanted}' in {data}")
+        count = f"{len(below)} folders contain" if below else "no folder contains"
+        raise UsageError(f"{data}: {count} the dataset '{wanted}'; set sources.{name}.uri")
     return Path(relpath(below[0], beside)).as_posix()
 
 
-def _is_of(folder: Path, names: set[str]) -> bool:
+def _is_dataset(folder: Path, names: set[str]) -> bool:
     try:
         return open_dataset(folder).manifest["dataset"] in names
     except DatasetError:
@@ -109,7 +110,7 @@ def _is_of(folder: Path, names: set[str]) -> bool:
 
 
 def _rows(spec: MixtureSpec, name: str, dataset: Dataset) -> Iterator[dict[str, Any]]:
-    """Say of each episode of a dataset what the lock's table says, but for what only its numbers tell."""
+    """Yield each episode as a row of the lock's table, without the columns that its steps determine."""
     table = dataset.episodes.with_row_index("position").collect()
     table = table.with_columns(instruction=table["instructions"].list.first().fill_null(""))
     for column in filter(None, (spec.balance, spec.holdout.by if spec.holdout else None)):
@@ -118,7 +119,7 @@ def _rows(spec: MixtureSpec, name: str, dataset: Dataset) -> Iterator[dict[str, 
     for row in table.iter_rows(named=True):
         yield {
             "source": name,
-            "stratum": _said(row[spec.balance]) if spec.balance else "",
+            "stratum": _text(row[spec.balance]) if spec.balance else "",
             "part": _part(spec.holdout, row),
             **{key: row[key] for key in ("position", "id", "split", "instruction", "content_hash", "length")},
             "file": row["file"],
@@ -126,20 +127,20 @@ def _rows(spec: MixtureSpec, name: str, dataset: Dataset) -> Iterator[dict[str, 
         }
 
 
-def _said(value: Any) -> str:
+def _text(value: Any) -> str:
     return "" if value is None else " | ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def _part(holdout: Holdout | None, row: dict[str, Any]) -> str:
-    """Choose by a hash of the group's value: whatever else the mixture holds, a group is always in the same part."""
+    """Choose the part by a hash of the group's value, so a group is in the same part in every mixture."""
     if holdout is None:
         return TRAIN
-    hashed = hashlib.sha256(f"{holdout.by}\0{_said(row[holdout.by])}".encode()).digest()
+    hashed = hashlib.sha256(f"{holdout.by}\0{_text(row[holdout.by])}".encode()).digest()
     return VALIDATION if int.from_bytes(hashed[:8], "big") < holdout.share * 2**64 else TRAIN
 
 
 def _ranges(mask: Array) -> list[int]:
-    """List where runs of kept steps begin and end.
+    """Return start and end of each run of kept steps.
 
     >>> _ranges(np.array([False, True, True, False, True]))
     [1, 3, 4, 5]
@@ -148,8 +149,8 @@ def _ranges(mask: Array) -> list[int]:
     return [int(edge) for edge in edges]
 
 
-def _motion(steps: Steps) -> str:
-    """Hash what was done, whatever it was called: action and state, rounded, with their shapes."""
+def _motion_hash(steps: Steps) -> str:
+    """Hash the rounded values and the shapes of action and state, but no names."""
     digest = hashlib.sha256()
     for name in ("action", STATE):
         if name in steps:

@@ -1,4 +1,4 @@
-"""Which datasets may be counted as one: recordings of one embodiment, in the same words."""
+"""Check which datasets may be counted as one: recordings of one embodiment with equal Spaces."""
 
 from collections.abc import Sequence
 
@@ -9,20 +9,20 @@ from stats.compare import meaning
 
 
 def check_mergeable(datasets: Sequence[Dataset], selection: Selection) -> None:
-    """Refuse, with the reason, what does not have equal robot, controller, rate and Spaces, or does not know them."""
+    """Raise UsageError unless all datasets have the same known robot, controller, control rate and Spaces."""
     first, *others = datasets
     facts = _facts(first, selection)
     for what, value in facts.items():
         if value in {None, "unknown"}:
-            raise UsageError(f"{first.uri}: its {what} is not known, so it cannot be merged with others")
+            raise UsageError(f"{first.uri}: the {what} is not known, so it cannot be merged with other datasets")
     for other in others:
         for what, value in _facts(other, selection).items():
             if value != facts[what]:
-                raise _refused(first, other, f"{what} is {facts[what]} and {value}")
+                raise _not_mergeable(first, other, f"{what} is {facts[what]} and {value}")
         _check_spaces(first, other, selection)
     digests = [dataset.manifest["xxh3_128"] for dataset in datasets]
     if len(set(digests)) < len(digests):
-        raise UsageError("one dataset is named twice: its steps would count twice")
+        raise UsageError("a dataset is named twice; its steps would be counted twice")
 
 
 def _facts(dataset: Dataset, selection: Selection) -> dict[str, str | float | None]:
@@ -35,7 +35,7 @@ def _facts(dataset: Dataset, selection: Selection) -> dict[str, str | float | No
 
 
 def rate(dataset: Dataset, selection: Selection) -> float | None:
-    """Give the steps per second of what is selected: those of its view, or as stored."""
+    """Return the control rate of a selection, in steps per second: that of its view or of the stored steps."""
     of_view = dataset.view(selection.view).control_hz if selection.view else None
     return of_view or dataset.spec.control_hz
 
@@ -43,13 +43,13 @@ def rate(dataset: Dataset, selection: Selection) -> float | None:
 def _check_spaces(first: Dataset, other: Dataset, selection: Selection) -> None:
     ours, theirs = spaces(first, selection), spaces(other, selection)
     if ours.keys() != theirs.keys():
-        raise _refused(first, other, f"they have {', '.join(ours)} and {', '.join(theirs)}")
+        raise _not_mergeable(first, other, f"they have {', '.join(ours)} and {', '.join(theirs)}")
     for name, space in ours.items():
-        if words := meaning(space, theirs[name]):
-            raise _refused(first, other, f"{name}: {words}")
+        if difference := meaning(space, theirs[name]):
+            raise _not_mergeable(first, other, f"{name}: {difference}")
         if unknown := space.unknowns():
-            raise _refused(first, other, f"{name}: {', '.join(unknown)} is not known, so it may differ")
+            raise _not_mergeable(first, other, f"{name}: {', '.join(unknown)} is not known, so it may differ")
 
 
-def _refused(first: Dataset, other: Dataset, why: str) -> UsageError:
+def _not_mergeable(first: Dataset, other: Dataset, why: str) -> UsageError:
     return UsageError(f"{first.uri} and {other.uri} cannot be counted as one: {why}")

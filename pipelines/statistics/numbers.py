@@ -1,4 +1,4 @@
-"""The numbers that statistics are made of: a dataset's vectors, read from its numeric columns alone."""
+"""Read the vectors of a dataset, actions and states, from its numeric columns."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -18,47 +18,50 @@ from schemas.store.dataset import Dataset
 from schemas.views.views import View
 
 VECTORS = {"action": "action", "state": STATE}
-Found: TypeAlias = dict[str, Array]  # vectors by name
-RELATIVE = {"position", "joint"}  # kinds of dimension whose plain difference to the state means something
+Vectors: TypeAlias = dict[str, Array]  # name -> [N, D] float32
+RELATIVE = {"position", "joint"}  # kinds of dimension that can be subtracted from the state
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Selection:
-    """Which numbers of a dataset: a view of the episodes of a split that meet a condition."""
+    """The numbers to read: a view, a split, a condition on episodes, and the length of action chunks."""
 
     view: str | None = None  # None: the stored action
     split: str | None = None  # None: all
-    filters: str | None = None  # as schemas.mixture.filters spells it
-    chunk: int = 0  # also take so many consecutive actions as one
+    filters: str | None = None  # a condition of schemas.mixture.filters
+    chunk: int = 0  # consecutive actions per chunk; 0: no chunks
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Part:
-    """A large data file's episodes, or those of several small ones; picklable."""
+class DatasetPart:
+    """A picklable part of a dataset: the episodes of one large data file or of several small ones."""
 
-    member: int
+    member: int  # index of the dataset among those counted as one
     folder: Folder
-    manifest: str  # its digest
+    manifest: str  # digest of the manifest
     spans: tuple[Span, ...]
 
     @property
     def episodes(self) -> int:
-        """Count them."""
+        """The number of episodes."""
         return sum(len(span.starts) for span in self.spans)
 
 
-def parts_of(dataset: Dataset, selection: Selection, *, member: int = 0) -> list[Part]:
-    """Find the selected episodes; a split or column that is not there, or nothing selected, is a UsageError."""
+def parts_of(dataset: Dataset, selection: Selection, *, member: int = 0) -> list[DatasetPart]:
+    """Divide the selected episodes into parts.
+
+    Raises UsageError if the split or a column is missing, or if no episode is selected.
+    """
     dataset.check_split(selection.split)
     condition = filters.parse(selection.filters) if selection.filters else None
     known = dataset.episodes.collect_schema().names()
-    asked = condition.columns() & set(known) if condition else set()
-    table = dataset.episodes.select(sorted({"file", "row", "length", "split"} | asked)).collect()
+    needed = condition.columns() & set(known) if condition else set()
+    table = dataset.episodes.select(sorted({"file", "row", "length", "split"} | needed)).collect()
     kept = np.ones(len(table), bool)
     if selection.split is not None:
         kept &= (table["split"] == selection.split).to_numpy()
     if condition:
-        kept &= condition.mask({name: table[name].to_list() if name in asked else [] for name in known})
+        kept &= condition.mask({name: table[name].to_list() if name in needed else [] for name in known})
     if not dataset.manifest["steps"]:
         raise UsageError(f"{dataset.uri}: the dataset has no steps")
     if not table.filter(kept)["length"].sum():
@@ -66,30 +69,30 @@ def parts_of(dataset: Dataset, selection: Selection, *, member: int = 0) -> list
         raise UsageError(f"{dataset.uri}: no episode {which}meets '{selection.filters or 'length > 0'}'")
     groups = _grouped(columns.spans(table.filter(kept)))
     folder, manifest = dataset.folder.absolute(), dataset.manifest["xxh3_128"]
-    return [Part(member=member, folder=folder, manifest=manifest, spans=group) for group in groups]
+    return [DatasetPart(member=member, folder=folder, manifest=manifest, spans=group) for group in groups]
 
 
 def _grouped(spans: Sequence[Span]) -> list[tuple[Span, ...]]:
-    """Put small files together: what a part costs besides its numbers is the same for any size."""
+    """Group small files into one part, as each part has a fixed cost."""
     ends = np.cumsum([span.lengths.sum() for span in spans])
     cuts = np.flatnonzero(np.diff(ends // ROWS)) + 1
     return [tuple(spans[i] for i in group) for group in np.split(np.arange(len(spans)), cuts)]
 
 
 def spaces(dataset: Dataset, selection: Selection) -> dict[str, Space]:
-    """Say what each vector of a selection means: `action`, `state` if there is one, and with chunks two more."""
+    """Return the Space of each vector: `action`, `state`, and with chunks `action_chunk` and `action_relative`."""
     action, state = dataset.action_space(selection.view), dataset.columns.state
-    found = {"action": action, **({"state": state} if state else {})}
+    named = {"action": action, **({"state": state} if state else {})}
     if selection.chunk:
-        found["action_chunk"] = replace(action, name="action_chunk")
-        if pairs := _pairs(action, state):
+        named["action_chunk"] = replace(action, name="action_chunk")
+        if pairs := _state_dims(action, state):
             dims = tuple(replace(dim, mode="delta") if i in pairs else dim for i, dim in enumerate(action.dims))
-            found["action_relative"] = replace(action, name="action_relative", dims=dims)
-    return found
+            named["action_relative"] = replace(action, name="action_relative", dims=dims)
+    return named
 
 
-def _pairs(action: Space, state: Space | None) -> dict[int, int]:
-    """Find the absolute dimensions of an action that the state measures too: position in the action -> in the state."""
+def _state_dims(action: Space, state: Space | None) -> dict[int, int]:
+    """Map the index of each absolute action dimension that the state measures too to its index in the state."""
     if state is None or state.frame != action.frame:
         return {}
     named = {(dim.name, dim.unit): i for i, dim in enumerate(state.dims) if dim.mode == "absolute"}
@@ -100,84 +103,86 @@ def _pairs(action: Space, state: Space | None) -> dict[int, int]:
     }
 
 
-def vectors(part: Part, selection: Selection) -> Iterator[Found]:
-    """Read a part: by name as in `spaces`, [N, D] float32, a few episodes after the other; chunks are [N, H * D]."""
-    dataset = _opened(part.folder, part.manifest)
+def vectors(part: DatasetPart, selection: Selection) -> Iterator[Vectors]:
+    """Yield the vectors of a part, a few episodes at a time, by name as in `spaces`; chunks are [N, H * D]."""
+    dataset = _open_once(part.folder, part.manifest)
     view = dataset.view(selection.view) if selection.view else None
-    pairs = _pairs(dataset.action_space(selection.view), dataset.columns.state)
+    pairs = _state_dims(dataset.action_space(selection.view), dataset.columns.state)
     rows = max(1, ROWS // (selection.chunk or 1))
-    read: list[Found] = []
+    batches: list[Vectors] = []
     for span in part.spans:
         for run in columns.runs(dataset, span, view=view, rows=rows):
             if view or selection.chunk:
-                found = _joined([_shown(steps, view, chunk=selection.chunk, pairs=pairs) for steps in run.episodes()])
+                batch = _concatenated(
+                    [_of_episode(steps, view, chunk=selection.chunk, pairs=pairs) for steps in run.episodes()]
+                )
             else:
-                found = _stored(run)
-            read.append(_finite(found, dataset.folder.place(span.file)))
-            if sum(len(found["action"]) for found in read) >= rows:
-                yield _joined(read)
-                read = []
-    if read:
-        yield _joined(read)
+                batch = _of_run(run)
+            batches.append(_check_finite(batch, dataset.folder.place(span.file)))
+            if sum(len(batch["action"]) for batch in batches) >= rows:
+                yield _concatenated(batches)
+                batches = []
+    if batches:
+        yield _concatenated(batches)
 
 
 def kept_steps(dataset: Dataset, view: str) -> dict[tuple[str, int], int]:
-    """Count the steps that a view keeps of each episode, by its file and its first row there."""
-    shown = dataset.view(view)
+    """Count the steps that a view keeps of each episode, keyed by its file and its first row in the file."""
+    selected = dataset.view(view)
     spans = [span for part in parts_of(dataset, Selection()) for span in part.spans]
-    read = columns.episodes(dataset, spans, view=shown)
-    return {(steps.file, steps.row): len(steps.viewed(shown).action) for steps in read}
+    read = columns.episodes(dataset, spans, view=selected)
+    return {(steps.file, steps.row): len(steps.viewed(selected).action) for steps in read}
 
 
-def _joined(read: Sequence[Found]) -> Found:
-    return {name: np.concatenate([found[name] for found in read]) for name in read[0]}
+def _concatenated(batches: Sequence[Vectors]) -> Vectors:
+    return {name: np.concatenate([batch[name] for batch in batches]) for name in batches[0]}
 
 
 @lru_cache(maxsize=8)
-def _opened(folder: Folder, manifest: str) -> Dataset:
+def _open_once(folder: Folder, manifest: str) -> Dataset:
     """Open a dataset once per worker and content."""
     dataset = Dataset(folder)
     if dataset.manifest["xxh3_128"] != manifest:
-        raise DatasetError(f"{folder.uri}: was replaced while its numbers were read")
+        raise DatasetError(f"{folder.uri}: was replaced while it was read; run the command again")
     return dataset
 
 
-def _stored(run: EpisodeRun) -> Found:
-    """Take the vectors of all episodes of a run at once."""
+def _of_run(run: EpisodeRun) -> Vectors:
+    """Return the stored vectors of all episodes of a run."""
     rows = _rows(run.starts, run.lengths)
     return {name: run.columns[column][rows] for name, column in VECTORS.items() if column in run.columns}
 
 
 def _rows(starts: Array, lengths: Array) -> Array:
-    """List the rows of episodes."""
+    """Return the row numbers of all steps of the episodes."""
     ends = np.cumsum(lengths)
     return np.repeat(starts - ends + lengths, lengths) + np.arange(ends[-1])
 
 
-def _shown(steps: StoredSteps, view: View | None, *, chunk: int, pairs: Mapping[int, int]) -> Found:
-    """Take one episode's vectors, at the steps that the view keeps."""
+def _of_episode(steps: StoredSteps, view: View | None, *, chunk: int, pairs: Mapping[int, int]) -> Vectors:
+    """Return the vectors of one episode at the steps that the view keeps."""
     viewed = steps.viewed(view)
-    found = {"action": viewed.action}
+    episode = {"action": viewed.action}
     if STATE in steps.columns:
-        found["state"] = steps.columns[STATE][viewed.mask]
-    return {**found, **_chunks(found, chunk, pairs=pairs)} if chunk else found
+        episode["state"] = steps.columns[STATE][viewed.mask]
+    return {**episode, **_chunks(episode, chunk, pairs=pairs)} if chunk else episode
 
 
-def _chunks(found: Found, size: int, *, pairs: Mapping[int, int]) -> Found:
-    """Take the chunks that lie inside the episode, one from each step on, flattened; the last steps begin none."""
-    action = found["action"]
+def _chunks(episode: Vectors, size: int, *, pairs: Mapping[int, int]) -> Vectors:
+    """Return the flattened chunks that start at each step and end within the episode."""
+    action = episode["action"]
     windows = np.zeros((0, size, action.shape[1]), np.float32)
     if len(action) >= size:
         windows = np.lib.stride_tricks.sliding_window_view(action, size, axis=0).swapaxes(1, 2)  # [N, H, D]
     chunks = {"action_chunk": windows}
     if pairs:
         relative = chunks["action_relative"] = windows.copy()
-        relative[:, :, list(pairs)] -= found["state"][: len(windows), None, list(pairs.values())]
-    return {name: of.reshape(len(of), size * action.shape[1]) for name, of in chunks.items()}
+        relative[:, :, list(pairs)] -= episode["state"][: len(windows), None, list(pairs.values())]
+    return {name: chunk.reshape(len(chunk), size * action.shape[1]) for name, chunk in chunks.items()}
 
 
-def _finite(found: Found, place: str) -> Found:
-    for name, values in found.items():
+def _check_finite(batch: Vectors, path: str) -> Vectors:
+    for name, values in batch.items():
         if not np.isfinite(values).all():
-            raise ViewError(f"{place}: {name} is not finite everywhere")
-    return found
+            raise ViewError(f"{path}: {name} contains values that are not finite")
+    return batch

@@ -1,4 +1,4 @@
-"""How much of a dataset lies outside the range that other statistics give."""
+"""Count how many values of a dataset are outside the range of other statistics."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from typing import TypeAlias
 
 from pipelines.beam.combine import combine
 from pipelines.beam.engine import Engine
-from pipelines.statistics.numbers import Part, Selection, parts_of, vectors
+from pipelines.statistics.numbers import DatasetPart, Selection, parts_of, vectors
 from schemas.source import Array
 from schemas.store.dataset import Dataset
 from stats.compare import Outside, bounds
@@ -17,22 +17,22 @@ Range: TypeAlias = tuple[Array, Array]  # [D] lowest, [D] highest
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CountOutside:
-    """Counts one part's values that are out of range; picklable."""
+    """A picklable CountFunction: the values of one part that are out of range."""
 
     selection: Selection
     ranges: Mapping[str, Range]
 
-    def __call__(self, part: Part) -> Iterator[tuple[str, Outside]]:
-        """Count; the key is the vector."""
-        for found in vectors(part, self.selection):
+    def __call__(self, part: DatasetPart) -> Iterator[tuple[str, Outside]]:
+        """Count one part; the key is the name of the vector."""
+        for batch in vectors(part, self.selection):
             for name, (low, high) in self.ranges.items():
-                yield name, Outside.of(found[name], low=low, high=high)
+                yield name, Outside.of(batch[name], low=low, high=high)
 
 
-def outside(
+def count_outside(
     dataset: Dataset, theirs: Mapping[str, NormStats], *, selection: Selection, sizes: Mapping[str, int], engine: Engine
 ) -> dict[str, Outside]:
-    """Count exactly, for the vectors that `theirs` has in the same size as the dataset."""
+    """Count exactly, for each vector that has the same size in the dataset and in `theirs`."""
     ranges = {
         name: bounds(theirs[name])[1:]
         for name, size in sizes.items()
@@ -40,6 +40,6 @@ def outside(
     }
     if not ranges:
         return {}
-    work, parts = CountOutside(selection=selection, ranges=ranges), parts_of(dataset, selection)
-    counted = combine(work, parts, engine=engine.sharing(len(parts)), shared=dataset.folder)
-    return {name: Outside.from_json(found) for name, found in counted.items()}
+    count, parts = CountOutside(selection=selection, ranges=ranges), parts_of(dataset, selection)
+    totals = combine(count, parts, engine=engine.for_parts(len(parts)), shared=dataset.folder)
+    return {name: Outside.from_json(total) for name, total in totals.items()}

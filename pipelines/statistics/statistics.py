@@ -1,4 +1,4 @@
-"""`statistics`: the numeric columns of one dataset, or of several as one, become one record of exact statistics."""
+"""`statistics`: compute exact statistics of one dataset, or of several counted as one."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -7,10 +7,10 @@ from typing import Any
 
 from pipelines.beam.combine import combine
 from pipelines.beam.engine import THIS_PROCESS, Engine
-from pipelines.beam.workers import started
+from pipelines.beam.workers import running_workers
+from pipelines.statistics.cache import cached, store
 from pipelines.statistics.embodiments import check_mergeable, rate
-from pipelines.statistics.kept import keep, kept
-from pipelines.statistics.numbers import Part, Selection, parts_of, spaces, vectors
+from pipelines.statistics.numbers import DatasetPart, Selection, parts_of, spaces, vectors
 from schemas.errors import UsageError
 from schemas.mixture import filters
 from schemas.source import Array
@@ -25,61 +25,62 @@ CHUNKED = {"action_chunk", "action_relative"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Count:
-    """One pass: histograms as the searches need them next, and in the first pass moments; for one part, picklable."""
+class CountPass:
+    """A picklable CountFunction: the next histogram of each search, and in the first pass the moments."""
 
     selection: Selection
-    searches: Mapping[str, Search]  # by vector; those that are not wanted any more are left out
+    searches: Mapping[str, Search]  # unfinished searches by vector
 
-    def __call__(self, part: Part) -> Iterator[tuple[str, Moments | Histogram]]:
-        """Count; the keys are `<vector>` and, for moments, `<vector>.<member>`."""
-        for found in vectors(part, self.selection):
+    def __call__(self, part: DatasetPart) -> Iterator[tuple[str, Moments | Histogram]]:
+        """Count one part; the keys are `<vector>` and, for moments, `<vector>.<member>`."""
+        for batch in vectors(part, self.selection):
             for name, search in self.searches.items():
                 if not search.bits:
-                    yield f"{name}.{part.member}", Moments.of(found[name])
-                yield name, Histogram.of(found[name], search)
+                    yield f"{name}.{part.member}", Moments.of(batch[name])
+                yield name, Histogram.of(batch[name], search)
 
 
 def statistics(
     *datasets: Dataset, selection: Selection | None = None, engine: Engine = THIS_PROCESS, recompute: bool = False
 ) -> Statistics:
-    """Compute the statistics of a selection, exact and the same on every engine.
+    """Compute the exact statistics of a selection; every engine returns the same.
 
-    Those of one dataset are kept in its `meta/stats.json` and found there the next time. Several datasets are counted
-    as one if they are recordings of one embodiment; else a UsageError says what differs.
+    The statistics of one dataset are cached in its `meta/stats.json`. Several datasets are counted as one. Raises
+    UsageError, which names the difference, if they are not recordings of one embodiment.
     """
-    chosen = _spelled(selection or Selection())
+    chosen = _normalized(selection or Selection())
     if len(datasets) > 1:
         check_mergeable(datasets, chosen)
-    elif not recompute and (found := kept(datasets[0], chosen)):
-        return found
-    computed = _computed(datasets, chosen, engine)
+    elif not recompute and (record := cached(datasets[0], chosen)):
+        return record
+    computed = _compute(datasets, chosen, engine)
     if len(datasets) == 1:
-        keep(datasets[0], computed)
+        store(datasets[0], computed)
     return computed
 
 
-def _spelled(selection: Selection) -> Selection:
+def _normalized(selection: Selection) -> Selection:
+    """Spell the condition in its canonical form."""
     return replace(selection, filters=str(filters.parse(selection.filters)) if selection.filters else None)
 
 
-def _computed(datasets: Sequence[Dataset], selection: Selection, engine: Engine) -> Statistics:
+def _compute(datasets: Sequence[Dataset], selection: Selection, engine: Engine) -> Statistics:
     parts = [part for i, dataset in enumerate(datasets) for part in parts_of(dataset, selection, member=i)]
-    meaning = spaces(datasets[0], selection)
-    sizes = {name: len(space) * (selection.chunk if name in CHUNKED else 1) for name, space in meaning.items()}
+    space_of = spaces(datasets[0], selection)
+    sizes = {name: len(space) * (selection.chunk if name in CHUNKED else 1) for name, space in space_of.items()}
 
-    with started(engine.sharing(len(parts))) as running:
+    with running_workers(engine.for_parts(len(parts))) as running:
 
-        def counted(searches: Mapping[str, Search]) -> dict[str, dict[str, Any]]:
-            work = Count(selection=selection, searches=searches)
-            return combine(work, parts, engine=running, shared=datasets[0].folder)
+        def count(searches: Mapping[str, Search]) -> dict[str, dict[str, Any]]:
+            count_pass = CountPass(selection=selection, searches=searches)
+            return combine(count_pass, parts, engine=running, shared=datasets[0].folder)
 
-        first = counted({name: Search.of([], dims=size) for name, size in sizes.items()})
-        moments = {name: [Moments.from_json(first[f"{name}.{i}"]) for i in range(len(datasets))] for name in meaning}
-        totals = {name: reduce(Moments.merge, found) for name, found in moments.items()}
+        first = count({name: Search.of([], dims=size) for name, size in sizes.items()})
+        moments = {name: [Moments.from_json(first[f"{name}.{i}"]) for i in range(len(datasets))] for name in space_of}
+        totals = {name: reduce(Moments.merge, of_members) for name, of_members in moments.items()}
         _check_counts(totals, selection)
-        histograms = {name: Histogram.from_json(first[name]) for name in meaning}
-        quantiles = _quantiles(totals, histograms, counted)
+        histograms = {name: Histogram.from_json(first[name]) for name in space_of}
+        quantiles = _quantiles(totals, histograms, count)
     summaries = {
         name: Summary.of(
             space,
@@ -88,7 +89,7 @@ def _computed(datasets: Sequence[Dataset], selection: Selection, engine: Engine)
             histogram=histograms[name],
             is_action=name != "state",
         )
-        for name, space in meaning.items()
+        for name, space in space_of.items()
     }
     counts = [
         (sum(part.episodes for part in parts if part.member == i), total.count)
@@ -100,16 +101,16 @@ def _computed(datasets: Sequence[Dataset], selection: Selection, engine: Engine)
 def _quantiles(
     totals: Mapping[str, Moments],
     histograms: Mapping[str, Histogram],
-    counted: Callable[[Mapping[str, Search]], Mapping[str, dict[str, Any]]],
+    count: Callable[[Mapping[str, Search]], Mapping[str, dict[str, Any]]],
 ) -> dict[str, Array]:
-    """Go on from the first pass until every order statistic is known; [7, D] for each vector."""
+    """Count more passes until every order statistic is known; returns the quantiles [7, D] of each vector."""
     searches = {
         name: Search.of(ranks(WANTED, total.count), dims=len(total.low)).narrowed(histograms[name])
         for name, total in totals.items()
     }
     while todo := {name: search for name, search in searches.items() if search.bits < ALL}:
-        found = counted(todo)
-        searches |= {name: search.narrowed(Histogram.from_json(found[name])) for name, search in todo.items()}
+        counts = count(todo)
+        searches |= {name: search.narrowed(Histogram.from_json(counts[name])) for name, search in todo.items()}
     return {name: interpolated(search, WANTED, totals[name].count) for name, search in searches.items()}
 
 
@@ -118,7 +119,7 @@ def _check_counts(totals: Mapping[str, Moments], selection: Selection) -> None:
         if not total.count:
             masked = f"view '{selection.view}' masks them all"
             why = f"no episode has {selection.chunk} steps" if name in CHUNKED else masked
-            raise UsageError(f"there are no steps to count: {why}")
+            raise UsageError(f"no steps to count: {why}")
 
 
 def _record(

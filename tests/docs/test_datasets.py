@@ -2,7 +2,7 @@
 
 import os
 
-from oxe_tools.datasets import listed, page
+from oxe_tools.datasets import all_specs, page
 from schemas.declarations import catalog
 from tests.docs.toy import ROOT
 
@@ -24,12 +24,12 @@ def test_every_dataset_has_a_row_and_a_section() -> None:
 
 def test_the_index_lists_every_dataset_once_under_its_robot() -> None:
     index = PAGE.read_text().partition("| dataset |")[0]
-    for declared in listed():
+    for declared in all_specs():
         (line,) = (line for line in index.splitlines() if f"[{declared.name}](#{declared.name.lower()})" in line)
         assert line.startswith(f"- **{declared.embodiment.robot}**: ")
 
 
 def test_the_demos_are_listed_last() -> None:
-    names = [declared.name for declared in listed()]
+    names = [declared.name for declared in all_specs()]
     assert names[-3:] == ["demo_bench", "demo_cell", "demo_kitchen"]
     assert sorted(names) == list(catalog.dataset_names())

@@ -1,4 +1,4 @@
-"""Made-up recordings of a declared dataset: every key that its declaration names, with the shapes that it tells."""
+"""Random recordings of a declared dataset, with every key and shape that its declaration names."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,12 +14,12 @@ UNTOLD = {
     "observation.yaw": 1,
     "observation.gripper_position": 1,
     "observation.joint_position": 7,
-}  # sizes, elsewhere 7
+}  # widths other than 7
 KEPT = {"success": True}
 
 
 def numbers(spec: DatasetSpec) -> dict[str, tuple[str, tuple[int, ...]]]:
-    """Name every field of numbers: its type and the shape of one value."""
+    """Return the type and the shape of one value of each field of numbers."""
     images = {camera.key for camera in (*spec.cameras.values(), *spec.depth.values())}
     names = (spec.read_paths() | {path for path, field in spec.fields.items() if field.shape}) - images
     found = {}
@@ -33,7 +33,7 @@ def numbers(spec: DatasetSpec) -> dict[str, tuple[str, tuple[int, ...]]]:
 
 
 def episode(spec: DatasetSpec, steps: int, *, seed: int = 0) -> dict[str, Any]:
-    """Make the numbers and texts of one episode, flat; rotations are rotations, grippers go from end to end."""
+    """Create the numbers and texts of one episode, flat; rotations are valid, grippers cover their range."""
     rng = np.random.default_rng(seed)
     out: dict[str, Any] = {path: _values(rng, dtype, (steps, *shape)) for path, (dtype, shape) in numbers(spec).items()}
     for path in spec.language_keys:
@@ -52,7 +52,7 @@ def _values(rng: np.random.Generator, dtype: str, shape: tuple[int, ...]) -> Arr
 
 
 def write(spec: DatasetSpec, folder: Path, *, lengths: tuple[int, ...]) -> Path:
-    """Write such episodes as `tensorflow-datasets` does."""
+    """Write such episodes with `tensorflow-datasets`."""
     import tensorflow_datasets as tfds
 
     features = tfds.features
@@ -100,7 +100,7 @@ def _coded(spec: DatasetSpec, path: str, column: Any) -> Any:
 
 
 def nested(flat: Mapping[str, Any]) -> dict[str, Any]:
-    """Turn dotted paths into dicts of dicts."""
+    """Turn dotted paths into nested dicts."""
     out: dict[str, Any] = {}
     for path, value in flat.items():
         *outer, last = path.split(".")

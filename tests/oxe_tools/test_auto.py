@@ -1,4 +1,4 @@
-"""The snippet that everybody has runs with another import."""
+"""OpenVLA's published snippet runs with only its import changed."""
 
 import subprocess
 import sys
@@ -10,7 +10,7 @@ from tests.finetune.vla import BASE, KEYS, PROMPTS, image, reference
 
 torch = pytest.importorskip("torch", reason="the models need the extra finetune")
 
-from oxe_tools.auto import AutoConfig, AutoModelForVision2Seq, AutoProcessor  # noqa: E402 - only where torch is
+from oxe_tools.auto import AutoConfig, AutoModelForVision2Seq, AutoProcessor  # noqa: E402 - torch is an extra
 
 
 def test_the_well_known_snippet_gives_the_originals_action() -> None:

@@ -1,4 +1,4 @@
-"""Every declared dataset of Open X-Embodiment: recordings of its declared features convert, and its views hold."""
+"""Every declared dataset of Open X-Embodiment: recordings of its features convert, and its views work."""
 
 from pathlib import Path
 
@@ -83,7 +83,7 @@ def test_a_view_takes_integers_and_still_grippers(name: str, chosen: str) -> Non
         if not isinstance(value, list) and value.shape[1:] in {(4, 4), (16,), (24,)}
     }
     if chosen == "octo" and name == "gnm_dataset":
-        with pytest.raises(SourceError, match="action is nan at step 0"):  # it never moves
+        with pytest.raises(SourceError, match="action is nan at step 0"):  # a dimension that never moves
             standardize(name, flat, view=chosen)
         return
     assert np.isfinite(standardize(name, flat, view=chosen).action).all()

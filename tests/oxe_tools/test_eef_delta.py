@@ -1,4 +1,4 @@
-"""One motion, recorded in the words of each dataset that can give `eef_delta`: the view gives the motion back."""
+"""One motion, recorded in the conventions of each dataset with `eef_delta`: the view returns the motion."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,10 +18,10 @@ N = "_converted_externally_to_rlds"
 
 @dataclass(frozen=True)
 class Motion:
-    """T commands, each of which moves the arm from its pose to the next; `grip` is 1 where the gripper is open."""
+    """T commands that each move the arm from one pose to the next; `grip` is 1 if the gripper is open."""
 
     p: Array  # [T + 1, 3] metres
-    r: Rotation  # T + 1
+    r: Rotation  # T + 1 rotations
     grip: Array  # [T, 1]
 
     @property
@@ -36,11 +36,11 @@ class Motion:
         return np.concatenate([self.dp, self.dr.as_euler("xyz"), self.grip], axis=1)
 
     def events(self) -> Array:
-        """Give 1 to close, -1 to open, 0 to stay; the gripper is open before."""
+        """Return 1 to close, -1 to open, 0 to stay; the gripper is open at the start."""
         return -np.diff(np.concatenate([[[1.0]], self.grip]), axis=0)
 
     def matrices(self) -> Array:
-        """Give the measured poses as 4x4 matrices, column by column."""
+        """Return the measured poses as 4x4 matrices in column-major order."""
         out = np.tile(np.eye(4), (len(self.grip), 1, 1))
         out[:, :3, :3], out[:, :3, 3] = self.r[:-1].as_matrix(), self.p[:-1]
         return out.transpose(0, 2, 1).reshape(-1, 16)
@@ -162,7 +162,7 @@ RECORDED: dict[str, Callable[[Motion], dict[str, Any]]] = {
     "utaustin_mutex": with_matrix,
     "viola": viola,
 }
-SINCE_THE_COMMAND_BEFORE = {"toto", "iamlab_cmu_pickup_insert" + N}  # their first step has none
+SINCE_THE_COMMAND_BEFORE = {"toto", "iamlab_cmu_pickup_insert" + N}  # the first step has none
 
 
 def test_every_dataset_that_gives_eef_delta_is_tested_here() -> None:
@@ -177,7 +177,7 @@ def test_eef_delta_gives_the_motion_back(name: str) -> None:
     expected = m.expected()
     if name in SINCE_THE_COMMAND_BEFORE:
         expected = expected[1:]
-    elif episode.action_space.origin == "achieved":  # the last step's outcome is not measured
+    elif episode.action_space.origin == "achieved":  # no pose is measured after the last step
         expected = expected[:-1]
     np.testing.assert_allclose(episode.action, expected, atol=2e-6)
     assert [dim.unit for dim in episode.action_space.dims] == ["m"] * 3 + ["rad"] * 3 + ["1"]

@@ -1,4 +1,4 @@
-"""What OpenVLA's and Octo's own transforms make of random episodes, and what `standardize` makes of them.
+"""`standardize` returns the same for random episodes as OpenVLA's and Octo's own transforms.
 
 `tests/golden/oxe/` was computed with the two projects' code under TensorFlow 2.21 and tensorflow-graphics.
 """
@@ -124,7 +124,7 @@ def test_droids_idle_steps_are_those_that_openvla_leaves_out() -> None:
     np.testing.assert_array_equal([Q01, Q99], [low, high])
     np.testing.assert_allclose(-2 * low / (high - low + 1e-8) - 1, case["normalized_zero"], atol=1e-7)
     raw_zero = np.zeros(6)
-    literal_zero = (0 + 1) / 2 * (high - low + 1e-8) + low  # what normalizes to zero
+    literal_zero = (0 + 1) / 2 * (high - low + 1e-8) + low  # normalized to zero
     steps = {"action": np.float32([raw_zero, literal_zero])}
     assert drop_idle(steps)["action"].tolist() == np.float32([literal_zero]).tolist()
     kept = case["keep_if_action_equals_normalized_zero"], case["keep_if_action_is_literal_zero"]
@@ -133,8 +133,8 @@ def test_droids_idle_steps_are_those_that_openvla_leaves_out() -> None:
 
 def test_every_vector_is_tested_here_or_has_no_place_in_a_declaration() -> None:
     elsewhere = {
-        "rel_open_or_closed(octo, buggy)",  # unused in Octo, and gives 0 for every input
-        "allocate_threads",  # of Octo's loader, not of a dataset
+        "rel_open_or_closed(octo, buggy)",  # unused in Octo, where it returns 0 for every input
+        "allocate_threads",  # a function of Octo's loader, not of a dataset
     }
     single = {
         "quat_xyzw_to_euler (tfg.euler.from_quaternion)",

@@ -1,4 +1,4 @@
-"""Importing the package: what it refuses, and what it does not pull in."""
+"""Importing the package: which neighbours it refuses, and which heavy libraries it does not import."""
 
 import subprocess
 import sys
@@ -12,7 +12,14 @@ from tests.pipelines.toy import ROOT, Run, command, make_toy
 
 HEAVY = ["apache_beam", "datasets", "fsspec", "huggingface_hub", "pandas", "polars", "pyarrow", "scipy"]
 HEAVY += ["tensorflow", "tensorflow_datasets", "torch", "transformers"]
-READING = ["PIL", "h5py", "numpy", "rich", "simplejpeg", "tqdm"]  # what a command that reads a source may need
+READING = [
+    "PIL",
+    "h5py",
+    "numpy",
+    "rich",
+    "simplejpeg",
+    "tqdm",
+]  # libraries that a command which reads a source may need
 
 
 def python(code: str, *, cwd: Path = ROOT) -> Run:
@@ -44,7 +51,7 @@ def test_a_mere_folder_of_that_name_hides_nothing(tmp_path: Path) -> None:
 
 
 def loaded(heavy: list[str], arguments: list[str]) -> str:
-    """Run the command line in a new process, and name what it has imported of `heavy`."""
+    """Run the command line in a new process and return which modules of `heavy` it has imported."""
     code = f"""
 import sys
 from oxe_tools.cli.main import main

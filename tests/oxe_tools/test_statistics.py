@@ -1,4 +1,4 @@
-"""`oxe stats` and the public functions behind it."""
+"""`oxe stats` and the public functions that it calls."""
 
 import json
 import shutil
@@ -21,7 +21,7 @@ def toy(tmp_path_factory: pytest.TempPathFactory) -> Toy:
 
 @pytest.fixture(scope="module")
 def other(tmp_path_factory: pytest.TempPathFactory) -> Toy:
-    """The same arm, in millimetres and with its gripper turned."""
+    """The same arm in millimetres, with the gripper inverted."""
     made = []
     for i in range(4):
         episode = columns(50 + i, steps=60)
@@ -85,12 +85,12 @@ def test_diff_says_what_differs_and_whether_it_matters(toy: Toy, other: Toy, tmp
     found = oxe("stats", toy.out, "--diff", other.out)
     assert found.code == 1
     assert "MATTERS: action.x: unit: the range is 0.000" in found.out
-    assert found.err.endswith("differs from " + str(other.out) + " in what matters\n")
+    assert found.err.endswith("differences from " + str(other.out) + " that matter\n")
     report = oxe("stats", other.out, "--diff", toy.out, "--json").json()
     assert report["matters"]
     assert report["outside"]["action"]["x"] > 0.9
     same = run(toy.out, "--diff", toy.out)
-    assert "no difference that is worth a word" in same.out
+    assert "no significant differences" in same.out
     file = tmp_path / "theirs.json"
     run(other.out, "--format", "openvla", "--out", file)
     assert "MATTERS: action.x: unit" in oxe("stats", toy.out, "--diff", file).out
@@ -101,7 +101,7 @@ def test_against_a_checkpoint_tells_the_share_that_falls_outside(toy: Toy, other
     checkpoint.mkdir()
     run(toy.out, "--format", "openvla", "--out", checkpoint / "dataset_statistics.json")
     assert run(toy.out, "--against", checkpoint).out.startswith(
-        f"{toy.out} beside {checkpoint}#toy\naction: share outside"
+        f"{toy.out} compared with {checkpoint}#toy\naction: share outside"
     )
     found = oxe("stats", other.out, "--against", checkpoint, "--json")
     assert found.code == 1

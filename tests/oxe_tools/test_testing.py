@@ -1,4 +1,4 @@
-"""`check_reader`: each promise that a reader breaks is named."""
+"""`check_reader` reports each violation of the contract of a reader."""
 
 import itertools
 from collections.abc import Collection, Iterator
@@ -21,7 +21,7 @@ Values = Iterator[RawEpisode | Unreadable]
 
 
 class Faulty(RldsReader):
-    """A reader of another package that keeps its promises, but for what a test makes of it."""
+    """A reader of another package that is correct until a test changes it."""
 
     format = "faulty"
 
@@ -50,8 +50,8 @@ class Restless(Faulty):
     numbers = itertools.count()
 
     def changed(self, value: RawEpisode) -> RawEpisode:
-        held = {path: str(next(self.numbers)) for path in value.metadata}
-        return replace(value, metadata=held)
+        metadata = {path: str(next(self.numbers)) for path in value.metadata}
+        return replace(value, metadata=metadata)
 
 
 class Greedy(Faulty):
@@ -60,14 +60,14 @@ class Greedy(Faulty):
 
 
 class Quiet(Faulty):
-    """Says nothing of episodes that cannot be read."""
+    """Skips episodes that cannot be read without a report."""
 
     def read(self, ref: ShardRef, columns: Collection[str] | None = None) -> Values:
         yield from (value for value in super().read(ref, columns) if isinstance(value, RawEpisode))
 
 
 class Raising(Faulty):
-    """Raises where it should yield."""
+    """Raises an error instead of yielding an `Unreadable`."""
 
     def read(self, ref: ShardRef, columns: Collection[str] | None = None) -> Values:
         for value in super().read(ref, columns):
@@ -77,7 +77,7 @@ class Raising(Faulty):
 
 
 class Deaf(Faulty):
-    """Reads a range as if it were the whole file."""
+    """Ignores the range and reads from the start of the file."""
 
     def read(self, ref: ShardRef, columns: Collection[str] | None = None) -> Values:
         yield from super().read(replace(ref, parts=tuple(replace(part, skip=0) for part in ref.parts)), columns)
@@ -111,15 +111,15 @@ def test_a_reader_that_keeps_its_promises_passes(source: str) -> None:
 @pytest.mark.parametrize(
     ("kind", "message"),
     [
-        (Forgetful, r"yields the episodes \[0, 1, 3, 4\], planned were \[0, 1, 2, 3, 4\]"),
-        (Retyped, r"episode 0: action: holds float64 \[4\] a step, its field says float32 \[4\]"),
-        (Greedy, r"`metadata` has \['episode_metadata\.file_path'\], the fields asked for are \[\]"),
-        (Quiet, "an episode that was planned and is not there yields no `Unreadable`"),
-        (Raising, r"`read` raises SourceError\(.*is yielded as an `Unreadable`"),
-        (Deaf, "episode 1 read alone is not what it is among the others"),
-        (Secretive, r"what `layout\(\)` says does not open it: .*does not take these source.options"),
-        (Miscounting, r"`files\(\)` counts 2 episodes, expected are 5"),
-        (Twofold, "`fields` names .* twice"),
+        (Forgetful, r"yields the episodes \[0, 1, 3, 4\], expected \[0, 1, 2, 3, 4\]"),
+        (Retyped, r"episode 0: action: contains float64 \[4\] per step, its field declares float32 \[4\]"),
+        (Greedy, r"`metadata` has \['episode_metadata\.file_path'\], the requested fields are \[\]"),
+        (Quiet, "must yield an `Unreadable` for a planned episode that is missing"),
+        (Raising, r"`read` raises SourceError\(.*must be yielded as an `Unreadable`"),
+        (Deaf, "episode 1 differs when it is read alone"),
+        (Secretive, r"it cannot be opened with `layout\(\)`: .*does not take these source.options"),
+        (Miscounting, r"`files\(\)` has 2 episodes, expected 5"),
+        (Twofold, "`fields` contains .* twice"),
     ],
 )
 def test_a_broken_promise_is_named(source: str, kind: type[Faulty], message: str) -> None:
@@ -128,19 +128,19 @@ def test_a_broken_promise_is_named(source: str, kind: type[Faulty], message: str
 
 
 def test_values_that_change_from_one_reading_to_the_next_are_found(source: str) -> None:
-    with pytest.raises(AssertionError, match="reading twice gives different values"):
+    with pytest.raises(AssertionError, match="reading twice returns different values"):
         check_reader(Restless(source), [{"action": episode["action"]} for episode in RECORDED])
 
 
 def test_another_value_than_was_recorded_is_found(source: str) -> None:
     wrong = [*RECORDED[:4], {**RECORDED[4], "language_instruction": ["open"] * 5}]
-    with pytest.raises(AssertionError, match=r"episode 4: language_instruction is .*, expected is \['open', 'open'"):
+    with pytest.raises(AssertionError, match=r"episode 4: language_instruction is .*, expected \['open', 'open'"):
         check_reader(Faulty(source), wrong)
 
 
 def test_a_type_and_a_field_that_are_not_there_are_found(source: str) -> None:
     doubles = [{**episode, "action": np.float64(episode["action"])} for episode in RECORDED]
-    with pytest.raises(AssertionError, match="episode 0: action is float32, expected is float64"):
+    with pytest.raises(AssertionError, match="episode 0: action is float32, expected float64"):
         check_reader(Faulty(source), doubles)
-    with pytest.raises(AssertionError, match="`fields` does not name force, which is expected"):
+    with pytest.raises(AssertionError, match="`fields` does not contain the expected force"):
         check_reader(Faulty(source), [{"force": 1}] * 5)

@@ -1,8 +1,8 @@
-"""The views `openvla` and `octo` of all datasets, against a list of what each project's transform does.
+"""The views `openvla` and `octo` of all datasets, compared with the operations of each project's code.
 
-`tests/golden/oxe/action_transforms.json` says it op by op, as it was read from the two projects and validated against
-their code; it is carried out here with plain loops and scipy, none of our ops. `test_goldens.py` has the outputs of
-that code itself, for 46 of the datasets.
+`tests/golden/oxe/action_transforms.json` lists the operations, which were read from the code of the two projects and
+validated against it. This test executes them with plain loops and scipy, without our ops. `test_goldens.py` has the
+outputs of the projects' code for 46 of the datasets.
 """
 
 import json
@@ -93,7 +93,7 @@ def waypoints(action: Array, steps: Mapping[str, Array]) -> Array:
 
 
 def raw(listed: Mapping[str, Any]) -> dict[str, Array]:
-    """Make numbers for every field: grippers on and between their thresholds, quaternions of length one."""
+    """Create numbers for every field: grippers on and between their thresholds, unit quaternions."""
     rng = np.random.default_rng(7)
     steps = {}
     for path, (dtype, shape) in numbers(catalog.dataset(listed["dataset"])).items():

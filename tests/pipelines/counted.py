@@ -1,4 +1,4 @@
-"""Converted datasets for tests of statistics, and the comparison with numpy."""
+"""Converted datasets, and their statistics computed with numpy."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -38,7 +38,7 @@ def make_counted(folder: Path, *, replace: dict[str, str] | None = None, seed: i
 
 
 def check(found: Statistics, vector: str, x: Array) -> None:
-    """Compare with numpy: exactly, except for figures that are sums."""
+    """Compare with numpy, bit for bit except for sums."""
     wide, summary = x.astype(np.float64), found.vectors[vector]
     for name, q in QUANTILES.items():
         assert np.array_equal(getattr(summary, name), np.quantile(wide, q, axis=0)), name

@@ -1,4 +1,4 @@
-"""`oxe verify` finds every kind of damage, reports where it is, and never fails with a traceback."""
+"""`oxe verify` finds every kind of damage, names the file, and never fails with a traceback."""
 
 import json
 import random
@@ -13,7 +13,7 @@ import pytest
 import xxhash
 
 from oxe_tools import open_dataset
-from pipelines.convert.publish import sealed
+from pipelines.convert.publish import encode_manifest
 from tests.pipelines.toy import Run, Toy, columns, files, jpeg, make_toy, oxe, oxe_process, write_source
 
 DATA, VAL = "data/train-00000-of-00001.parquet", "data/val-00000-of-00001.parquet"
@@ -54,7 +54,7 @@ def flip(path: Path, at: int, *, bits: int = 1) -> None:
 
 
 def values_of(path: Path, name: str) -> int:
-    """Find the middle of a column's first chunk."""
+    """Return the offset of the middle of a column's first chunk."""
     group = pq.read_metadata(path).row_group(0)
     chunk = next(c for c in map(group.column, range(group.num_columns)) if c.path_in_schema.startswith(name))
     return int((chunk.dictionary_page_offset or chunk.data_page_offset) + chunk.total_compressed_size // 2)
@@ -66,11 +66,11 @@ def edit_manifest(toy: Toy, change: Callable[[Any], Any]) -> None:
     manifest = json.loads(path.read_text())
     del manifest["xxh3_128"]
     change(manifest)
-    path.write_bytes(sealed(manifest))
+    path.write_bytes(encode_manifest(manifest))
 
 
 def forge_checksums(toy: Toy) -> None:
-    """Update all digests, so that only the contents show the damage."""
+    """Forge the digests, so that only the contents differ."""
 
     def change(manifest: Any) -> None:
         for file in manifest["files"]:
@@ -86,7 +86,7 @@ def assert_found(done: Run, *words: str) -> None:
         assert word in done.err
 
 
-# --- intact datasets ---
+# --- an undamaged dataset ---
 
 
 def test_a_sound_dataset_is_compared_in_full(pristine: Toy) -> None:
@@ -107,7 +107,7 @@ def test_the_real_set_is_compared_in_full(realdata: Path, tmp_path: Path) -> Non
     found = oxe("verify", tmp_path / "o", "--json").json()
     assert (found["ok"], found["source"]) == (True, "compared")
     assert (found["episodes"], found["steps"], found["images"]) == (50, 500, 2000)
-    # A step: action 7, state 7, timestamp, instruction, RLDS flags; raw fields 7 + 7 + 512 and scalars.
+    # Per step: action 7, state 7, timestamp, instruction, five RLDS flags; in raw 7 + 7 + 512 and six scalars.
     assert found["numbers"] == 500 * (7 + 7 + 1 + 1 + 4 + 7 + 7 + 512 + 5)
 
 
@@ -130,7 +130,7 @@ def test_a_byte_of_an_image_is_found(toy: Toy) -> None:
     offset = open_dataset(toy.out).file(DATA).index.offsets.item(4, 0)
     flip(toy.out / DATA, offset + 100)
     place = "episode toy-000001: observation.images.image: step 1: "
-    assert_found(toy.verify(), f"{DATA}: digest", "episode 1 (toy-000001): its content does not have the hash", place)
+    assert_found(toy.verify(), f"{DATA}: digest", "episode 1 (toy-000001): its content does not match its hash", place)
 
 
 def test_a_byte_of_the_numbers_is_found(toy: Toy) -> None:
@@ -148,7 +148,7 @@ def test_a_byte_of_a_materialized_view_is_found(toy: Toy) -> None:
 def test_a_byte_of_the_index_is_found(toy: Toy) -> None:
     flip(toy.out / INDEX, len((toy.out / INDEX).read_bytes()) - 4)
     assert_found(
-        toy.verify(), f"{INDEX}: digest", f"{DATA}: row 5: observation.images.image: the index points elsewhere"
+        toy.verify(), f"{INDEX}: digest", f"{DATA}: row 5: observation.images.image: the index points to other bytes"
     )
 
 
@@ -167,7 +167,7 @@ def test_a_byte_of_the_episode_table_is_found(toy: Toy, share: float) -> None:
         (lambda m: m["balance"]["dropped"].update(zero_steps=2), "balance: "),
         (lambda m: m["balance"].update(quarantined={}, source=4), "meta/quarantine.parquet: 1 rows"),
         (lambda m: m.update(steps=10), "manifest: 10 steps, the episodes have 9"),
-        (lambda m: m["splits"]["val"].update(steps=4), "splits: the manifest says"),
+        (lambda m: m["splits"]["val"].update(steps=4), "splits: the manifest has"),
         (lambda m: m["files"][0].update(rows=7), f"{DATA}: 7 rows, its episodes have 6 steps"),
     ],
 )
@@ -179,7 +179,7 @@ def test_a_wrong_count_in_the_manifest_is_found(toy: Toy, change: Callable[[Any]
 def test_any_edit_of_the_manifest_breaks_its_digest(toy: Toy) -> None:
     path = toy.out / "meta/manifest.json"
     path.write_text(path.read_text().replace('"robot": "toy"', '"robot": "tou"'))
-    assert_found(toy.verify(), "meta/manifest.json: its content does not have the digest that it states")
+    assert_found(toy.verify(), "meta/manifest.json: its digest does not match its content")
 
 
 @pytest.mark.parametrize("name", [DATA, INDEX, "meta/episodes.parquet", "meta/quarantine.parquet"])
@@ -196,7 +196,7 @@ def test_a_deleted_folder_is_found(toy: Toy) -> None:
 @pytest.mark.parametrize("name", ["data/train-00001-of-00002.parquet", "index/x", "meta/notes.txt", "data/tmp-1"])
 def test_a_foreign_file_is_found(toy: Toy, name: str) -> None:
     (toy.out / name).write_bytes(b"")
-    assert_found(toy.verify(), f"{name}: the manifest does not know this file")
+    assert_found(toy.verify(), f"{name}: the manifest does not list this file")
 
 
 def test_two_files_that_changed_places_are_found(toy: Toy) -> None:
@@ -232,7 +232,7 @@ def test_differences_are_in_the_json_and_on_stderr(toy: Toy) -> None:
     done = oxe_process("verify", toy.out, "--json")
     found = done.json()
     assert (done.code, found["ok"], found["differences"]) == (1, False, 2)
-    assert found["first"] == [f"meta/{name}: the manifest does not know this file" for name in ("a", "b")]
+    assert found["first"] == [f"meta/{name}: the manifest does not list this file" for name in ("a", "b")]
     assert done.err.splitlines() == [*found["first"], f"oxe: {toy.out}: 2 differences"]
     assert json.loads((toy.out / "meta/verification.json").read_text()) == found
 
@@ -250,13 +250,13 @@ def test_no_flipped_byte_is_missed_or_ends_in_a_traceback(pristine: Toy, tmp_pat
     shutil.copytree(pristine.out, out)
     (out / "meta/verification.json").unlink(missing_ok=True)
     names = [name for name in files(out) if name != "meta/runs.jsonl"]
-    rng = random.Random(seed)  # noqa: S311 - no secret
+    rng = random.Random(seed)  # noqa: S311 - not a secret
     for _ in range(25):
         path = out / rng.choice(names)
         data = path.read_bytes()
         at, bits = rng.randrange(len(data)), rng.randrange(1, 256)
         flip(path, at, bits=bits)
-        done = oxe("verify", out)  # any other exception would propagate
+        done = oxe("verify", out)  # an exception of another kind would be raised
         assert done.code in {1, 2}, (path.name, at, bits)
         assert done.err, (path.name, at, bits)
         path.write_bytes(data)
@@ -275,7 +275,7 @@ def test_a_damaged_log_is_no_traceback(toy: Toy) -> None:
 
 
 def with_column(seed: int, name: str, step: int, value: Any) -> list[Any]:
-    """Make the source's episodes with one value changed."""
+    """Create the source's episodes with one value changed."""
     changed = dict(EPISODES[seed])
     column = changed[name]
     changed[name] = column.copy() if isinstance(column, np.ndarray) else list(column)  # type: ignore[arg-type]
@@ -303,7 +303,7 @@ def flipped_image() -> bytes:
         (with_column(0, "observation.image", 0, b""), "episode toy-000000: observation.images.image: step 0: "),
         (with_column(2, "action", 0, [np.nan] * 4), "episode 2: in the dataset, not in the source"),
         ([EPISODES[0], EPISODES[1], EPISODES[2], columns(3), EPISODES[4]], "toy-000003: in the source, not in the"),
-        ([EPISODES[0], EPISODES[1], columns(2, steps=2), *EPISODES[3:]], "the source gives float32 [2, 4]"),
+        ([EPISODES[0], EPISODES[1], columns(2, steps=2), *EPISODES[3:]], "the source has float32 [2, 4]"),
     ],
 )
 def test_a_changed_source_is_found(toy: Toy, episodes: list[Any], words: str) -> None:
@@ -343,4 +343,4 @@ def test_without_a_log_nothing_is_compared(toy: Toy) -> None:
     (toy.out / "meta/runs.jsonl").unlink()
     done = toy.verify()
     assert done.code == 0
-    assert "source not compared: no source given, and meta/runs.jsonl names none" in done.out
+    assert "source not compared: meta/runs.jsonl names no source; pass --source" in done.out

@@ -1,4 +1,4 @@
-"""A small source that tests can break in every way, its declaration, and the command line."""
+"""A small source that can be damaged in every way, its declaration, and the command line."""
 
 import io
 import json
@@ -79,7 +79,7 @@ def jpeg(seed: int, *, size: int = 8) -> bytes:
 
 
 def columns(seed: int = 0, *, steps: int = 3, size: int = 8, **changes: Column) -> Columns:
-    """Make one episode; `changes` replace columns, named by the last word of their path."""
+    """Create one episode; `changes` maps the last part of a column's path to other values."""
     rng = np.random.default_rng(seed)
     made: Columns = {
         "action": rng.normal(size=(steps, 4)).astype(np.float32),
@@ -102,7 +102,7 @@ def write_source(
     splits: Mapping[str, int | Sequence[int]] | None = None,
     fields: Sequence[Field] = FIELDS,
 ) -> Path:
-    """Write episodes as RLDS without TensorFlow or any check; `splits` has the number of episodes in each shard."""
+    """Write episodes as RLDS without TensorFlow or checks; `splits` has the number of episodes of each shard."""
     folder.mkdir(parents=True, exist_ok=True)
     rest = list(episodes)
     shards: dict[str, list[TfRecordWriter]] = {}
@@ -134,7 +134,7 @@ def write_spec(folder: Path, *, replace: Mapping[str, str] | None = None, extra:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Toy:
-    """A folder with a source, its declaration and the converted dataset."""
+    """A folder with a source, its declaration and the output path of the dataset."""
 
     folder: Path
 
@@ -167,7 +167,7 @@ class Toy:
 
 
 def make_toy(folder: Path, episodes: Sequence[Mapping[str, Column]] | None = None, **arguments: Any) -> Toy:
-    """Write a source with the given episodes (three by default) and its declaration."""
+    """Write a source, by default of three episodes, and its declaration."""
     toy = Toy(folder=folder)
     write_source(toy.source, episodes if episodes is not None else [columns(seed) for seed in range(3)], **arguments)
     write_spec(folder)
@@ -179,14 +179,14 @@ def make_toy(folder: Path, episodes: Sequence[Mapping[str, Column]] | None = Non
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
-    """The output and exit code of a command."""
+    """The output and the exit code of a command."""
 
     code: int
     out: str
     err: str
 
     def json(self) -> Any:
-        """Parse stdout, which must be exactly one JSON object."""
+        """Parse stdout as one JSON object, strictly."""
 
         def refuse(word: str) -> None:
             raise ValueError(f"{word} is not JSON")
@@ -212,7 +212,7 @@ def command(*args: str | Path) -> list[str]:
 
 
 def oxe_process(*args: str | Path, cwd: Path | None = None, **more: Any) -> Run:
-    """Run the installed command in its own process."""
+    """Run the installed command in a new process."""
     done = subprocess.run(
         command(*args), capture_output=True, text=True, cwd=cwd, check=False, timeout=PATIENCE, **more
     )

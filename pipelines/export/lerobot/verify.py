@@ -18,7 +18,7 @@ from pipelines.export.lerobot.video import ImageDecoder, flat, frames_of, psnr, 
 from pipelines.export.plan import ExportRef, read_verified
 from pipelines.statistics.numbers import Selection
 from pipelines.statistics.statistics import statistics
-from pipelines.verify import Verification, damage
+from pipelines.verify import Verification, catch_damage
 from schemas.source import Array
 from stats.formats import lerobot as figures_of
 
@@ -52,7 +52,7 @@ def _check_columns(export: Export, refs: Sequence[ExportRef], out: Verification)
     for ref in refs:
         for group in file_groups(export, ref):
             name = group.paths.data()
-            with damage(name, out):
+            with catch_damage(name, out):
                 table = pq.read_table(export.out.root / name, columns=["index", *(f.name for f in copies)])
                 wrong = [] if table["index"].to_pylist() == [*range(first, first + len(table))] else ["index"]
                 for feature in copies:
@@ -102,7 +102,7 @@ def check_video(export: Export, camera: ExportCamera, out: Verification, *, boun
     for ref in export.refs():
         for group in file_groups(export, ref):
             name = group.paths.video(camera.key)
-            with damage(name, out):
+            with catch_damage(name, out):
                 frames = _expected_frames(export, camera, ref, numbers=group.numbers)
                 _check_file(export.out.root / name, frames, out, bound=bound)
 

@@ -264,7 +264,9 @@ def data_file(folder: Path) -> Path:
 def test_what_is_gone_or_has_changed_is_named_at_the_start(mine: Path) -> None:
     data_file(mine.parent / "one").rename(mine.parent / "elsewhere")
     again(mine.parent, "two", seed=50)
-    with pytest.raises(MixtureError, match=r"one: data/train-.* is missing; two: the dataset has changed: it now has 1 episodes"):
+    with pytest.raises(
+        MixtureError, match=r"one: data/train-.* is missing; two: the dataset has changed: it now has 1 episodes"
+    ):
         make_loader(mine)
 
 

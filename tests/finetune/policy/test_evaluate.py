@@ -231,8 +231,8 @@ def test_the_picture_is_svg_with_a_panel_for_each_number_and_episode(plain: Trai
 
 def test_it_is_printed_for_people_too(plain: Trained, tmp_path: Path) -> None:
     done = oxe("eval", "--open-loop", "--model", plain[1], "--lock", plain[0], "--out", tmp_path)
-    assert "always doing the mean action: token accuracy" in done.out
-    assert done.out.splitlines()[-1] == f"figures and picture: {tmp_path}"
+    assert "always predicting the mean action: token accuracy" in done.out
+    assert done.out.splitlines()[-1] == f"figures and plot: {tmp_path}"
 
 
 # What is refused

@@ -1,4 +1,4 @@
-"""The command line itself: exit codes, stdout and stderr, help. What the commands do is tested under `pipelines`."""
+"""The command line: exit codes, stdout, stderr and help. Results are tested in `tests/pipelines`."""
 
 import os
 import platform
@@ -126,7 +126,7 @@ def test_progress_is_shown_on_a_terminal_only(toy: Toy) -> None:
     try:
         while part := os.read(ours, 4096):
             shown += part
-    except OSError:  # the other end is closed
+    except OSError:  # closes the reading end
         pass
     os.close(ours)
     assert done.returncode == 0

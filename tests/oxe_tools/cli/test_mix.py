@@ -1,4 +1,4 @@
-"""The commands `oxe mix` as a user runs them."""
+"""The commands `oxe mix`, run as a user runs them."""
 
 import json
 from pathlib import Path
@@ -49,7 +49,7 @@ def test_a_mixture_is_locked_beside_its_file_and_shown(lab: Path) -> None:
 def test_nothing_is_overwritten_unless_asked(lab: Path) -> None:
     locked(lab)
     run = oxe("mix", "lock", lab / "toy.toml")
-    assert (run.code, "exists; give --overwrite" in run.err) == (2, True)
+    assert (run.code, "exists; pass --overwrite" in run.err) == (2, True)
     assert oxe("mix", "lock", lab / "toy.toml", "--overwrite").code == 0
 
 
@@ -69,12 +69,12 @@ def test_a_lock_elsewhere_finds_its_datasets_too(lab: Path) -> None:
 def test_verify_names_the_drift_and_exits_with_1(lab: Path) -> None:
     locked(lab)
     run = oxe("mix", "verify", lab / "toy.toml", "--deep")
-    assert (run.code, "as it was locked" in run.out) == (0, True)
+    assert (run.code, "unchanged since the lock" in run.out) == (0, True)
     again(lab, "two", seed=77)
     (lab / "toy.toml").write_text(MIX.replace("2.0", "3.0"))
     run = oxe("mix", "verify", lab / "toy.lock")
     assert run.code == 1
-    assert "the mixture's file has changed: weights" in run.err
+    assert "the mixture file has changed: weights" in run.err
     assert "two: the dataset has changed" in run.err
     assert oxe("mix", "verify", lab / "toy.lock", "--json").json()["ok"] is False
 
@@ -85,7 +85,7 @@ def test_diff_and_sample(lab: Path) -> None:
     assert oxe("mix", "lock", lab / "other.toml").code == 0
     run = oxe("mix", "diff", lab / "toy.lock", lab / "other.lock")
     assert run.code == 1
-    assert "the mixture's file differs in weights" in run.out
+    assert "the mixture file differs in weights" in run.out
     assert oxe("mix", "diff", lab / "toy.lock", lab / "toy.lock").code == 0
     run = oxe("mix", "sample", lab / "toy.lock", "--draws", "5000", "--json")
     assert (run.code, run.json()["ok"], run.json()["draws"]) == (0, True, 5000)

@@ -1,4 +1,4 @@
-"""`oxe predict` prints the action of the original, or says what is wrong."""
+"""`oxe predict` prints the action of the original code, or an error."""
 
 import json
 import shutil

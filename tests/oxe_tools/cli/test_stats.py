@@ -1,4 +1,4 @@
-"""How `oxe stats` parses and prints; what it computes is tested in `tests/oxe_tools/test_statistics.py`."""
+"""The parsing and printing of `oxe stats`; its results are tested in `tests/oxe_tools/test_statistics.py`."""
 
 from typing import get_args
 

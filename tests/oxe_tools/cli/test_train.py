@@ -1,4 +1,4 @@
-"""The command `oxe train` as a user runs it."""
+"""The command `oxe train`, run as a user runs it."""
 
 import os
 import resource
@@ -36,7 +36,7 @@ def test_a_run_says_what_begins_and_what_came_out(lock: Path, tmp_path: Path) ->
 def test_a_run_that_is_done_or_longer_now_goes_on(lock: Path, tmp_path: Path) -> None:
     told = arguments(lock, tmp_path / "run", *QUICK)
     assert oxe(*told).code == 0
-    assert "2 steps, all of them before" in oxe(*told).out
+    assert "2 steps, none of them in this run" in oxe(*told).out
     found = oxe(*told, "--set", "train.steps=3", "--json")
     assert f"going on behind step 2: {tmp_path / 'run/step-00000002'}" in found.err
     assert (found.json()["step"], found.json()["finished"], found.json()["train"]["step"]) == (3, True, 3)
@@ -107,7 +107,7 @@ def test_a_signal_ends_it_behind_its_step_and_the_same_command_goes_on(
     _, said = process.communicate(timeout=PATIENCE)
     assert process.returncode == 130
     done = max(step for _, step in logged(out))
-    assert f"{done} of 500 steps are done; the same command goes on" in said.decode()
+    assert f"{done} of 500 steps are done; run the same command to continue" in said.decode()
     assert (out / f"step-{done:08d}").exists()
     more = oxe(*told, "--set", f"train.steps={done + 1}")
     assert (more.code, f"going on behind step {done}" in more.err) == (0, True)

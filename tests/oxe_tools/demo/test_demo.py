@@ -1,4 +1,4 @@
-"""The embedded default. Nothing else in the tests relies on its recordings alone."""
+"""`oxe demo`. No other test relies on its recordings alone."""
 
 from pathlib import Path
 
@@ -22,7 +22,7 @@ def shown(folder: Path) -> Run:
 
 def test_the_demo_shows_one_motion_before_and_after(shown: Run, folder: Path) -> None:
     assert shown.code == 0
-    assert "Before: step 6 of one motion, in three labs' words" in shown.out
+    assert "Before: step 6 of one motion, as each lab recorded it" in shown.out
     assert "After: the same step in the view 'eef_delta'" in shown.out
     for lab in LABS:
         assert shown.out.count(lab) >= 2
@@ -68,6 +68,6 @@ def test_a_second_run_is_refused_until_told(tmp_path: Path) -> None:
     before = {name: data for name, data in files(out).items() if not name.endswith("runs.jsonl")}
     again = oxe("demo", "--out", out)
     assert (again.code, again.out) == (2, "")
-    assert again.err == f"oxe: {out}: exists; give --overwrite to replace it\n"
+    assert again.err == f"oxe: {out}: exists; pass --overwrite to replace it\n"
     assert oxe("demo", "--out", out, "--overwrite").code == 0
     assert {name: data for name, data in files(out).items() if not name.endswith("runs.jsonl")} == before

@@ -1,4 +1,4 @@
-"""What is counted and merged, here or as a graph: the same for any order of parts, and an error of ours is one."""
+"""Counting and merging in a loop and in a Beam graph: equal results for any order of parts."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass

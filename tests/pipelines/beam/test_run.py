@@ -1,4 +1,4 @@
-"""One conversion on every engine that can be started here: in memory, Dask, and a portable job service."""
+"""One conversion on every engine that runs on this machine: in memory, Dask, and a portable job service."""
 
 import os
 import re
@@ -20,16 +20,16 @@ from tests.waiting import PATIENCE, wait_until
 MEMORY: list[str] = []
 WORKERS = ["--workers", "2"]
 ENGINES = ["memory", pytest.param("dask", marks=pytest.mark.slow), "portable"]
-POOL = pytest.param("pool", marks=pytest.mark.slow)  # the job service again, with the work in a third process
-LARGE = 1024  # pixels; a frame of 1 MB
+POOL = pytest.param("pool", marks=pytest.mark.slow)  # the job service, with the work in a third process
+LARGE = 1024  # pixels per side; a frame has 1 MB
 LIMIT = 1 << 20  # bytes
 
-Arguments = Callable[[str], list[str]]  # the options that choose an engine
+Arguments = Callable[[str], list[str]]  # the options that select an engine
 
 
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
-    """Start Beam's own job service in a process of its own; its port."""
+    """Start Beam's job service in another process; yields its port."""
     folder = tmp_path_factory.mktemp("service")
     module = "apache_beam.runners.portability.local_job_service_main"
     with (folder / "log").open("w") as log:
@@ -49,12 +49,12 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
 
 @pytest.fixture(scope="module")
 def pool(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
-    """Start a worker pool in another directory, as one would beside every node of a cluster; its port."""
+    """Start a worker pool in another directory, as on a node of a cluster; yields its port."""
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port: int = free.getsockname()[1]
     words = [sys.executable, "-m", "apache_beam.runners.worker.worker_pool_main", "--service_port", str(port)]
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"  # it calls `python`
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"  # the pool calls `python`
     folder = tmp_path_factory.mktemp("pool")
     with (folder / "log").open("w") as log:
         process = subprocess.Popen(words, stdout=log, stderr=log, cwd=folder, env=os.environ | {"PATH": path})
@@ -88,7 +88,7 @@ def arguments(request: pytest.FixtureRequest) -> Arguments:
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory: pytest.TempPathFactory) -> Toy:
-    """Make five splits, one of them large enough for three shards, with unreadable and empty episodes in several."""
+    """Write five splits, one of them large enough for three shards, with unreadable and empty episodes."""
     large = [columns(seed, steps=4, image=[jpeg(seed % 2, size=LARGE)] * 4) for seed in range(12)]
     small = [columns(seed) for seed in range(12, 20)]
     small[1] = columns(13, image=[b"?"] * 3)
@@ -105,7 +105,7 @@ Converted = tuple[Path, Run]
 
 @pytest.fixture(scope="module")
 def on(source: Toy, arguments: Arguments) -> Callable[[str], Converted]:
-    """Convert the source with one engine, once."""
+    """Convert the source with one engine, once per test run."""
     done: dict[str, Converted] = {}
 
     def convert(engine: str) -> Converted:
@@ -119,7 +119,7 @@ def on(source: Toy, arguments: Arguments) -> Callable[[str], Converted]:
 
 
 def dataset_files(out: Path) -> dict[str, bytes]:
-    """Read what must be the same on every engine."""
+    """Read the files that must be the same on every engine."""
     return {name: data for name, data in files(out).items() if name != "meta/runs.jsonl"}
 
 
@@ -166,11 +166,11 @@ def test_a_shard_that_fails_is_named_and_the_others_are_done(engine: str, argume
     assert len(frame) > LIMIT // 2
     episodes = [columns(0), columns(1), columns(2, image=[frame] * 3), columns(3)]
     toy = make_toy(tmp_path, episodes, splits=dict.fromkeys(("a", "b", "large", "z"), 1))
-    limit = partial(resource.setrlimit, resource.RLIMIT_FSIZE, (LIMIT, LIMIT))  # a disk that is full for one of four
+    limit = partial(resource.setrlimit, resource.RLIMIT_FSIZE, (LIMIT, LIMIT))  # a full disk for one of four shards
     words = ("convert", toy.spec, "--source", toy.source, "--out", toy.out, *arguments(engine))
     done = oxe_process(*words, preexec_fn=limit)
     assert (done.code, done.out, done.err.count("\n")) == (2, "", 1), done.err
-    assert done.err.startswith("oxe: 1 of 4 shards failed; run again to go on. large-00000-of-00001: ")
+    assert done.err.startswith("oxe: 1 of 4 shards failed, first large-00000-of-00001: ")
     small = [toy.out / f"data/{name}-00000-of-00001.parquet" for name in ("a", "b", "z")]
     assert sorted((toy.out / "data").iterdir()) == small
     before = [path.stat().st_mtime_ns for path in small]
@@ -184,7 +184,7 @@ def test_a_shard_that_fails_is_named_and_the_others_are_done(engine: str, argume
 def test_workers_start_quietly_where_the_port_of_dasks_dashboard_is_taken(tmp_path: Path) -> None:
     toy = make_toy(tmp_path)
     with socket.socket() as taken:
-        with suppress(OSError):  # then another program has it
+        with suppress(OSError):  # another program has the port already
             taken.bind(("127.0.0.1", 8787))
             taken.listen()
         done = oxe_process("convert", toy.spec, "--source", toy.source, "--out", toy.out, *WORKERS)
@@ -192,7 +192,7 @@ def test_workers_start_quietly_where_the_port_of_dasks_dashboard_is_taken(tmp_pa
 
 
 def broken(toy: Toy, *words: str) -> str:
-    """Convert with an engine that cannot work; the one line of the error."""
+    """Convert with an engine that fails; returns the line on stderr."""
     done = oxe_process("convert", toy.spec, "--source", toy.source, "--out", toy.out, *words)
     assert (done.code, done.out, done.err.count("\n")) == (2, "", 1), done.err
     return done.err
@@ -200,14 +200,14 @@ def broken(toy: Toy, *words: str) -> str:
 
 def test_a_runner_that_beam_does_not_know_is_an_error(tmp_path: Path) -> None:
     assert broken(make_toy(tmp_path), "--runner", "FlincRunner").startswith(
-        "oxe: Beam cannot give the runner 'FlincRunner' (Unexpected pipeline runner: FlincRunner. Valid values are "
+        "oxe: Beam cannot create the runner 'FlincRunner': Unexpected pipeline runner: FlincRunner. Valid values are "
     )
 
 
 def test_options_that_the_runner_refuses_are_an_error(tmp_path: Path) -> None:
     options = ["--runner", "PortableRunner", "--beam-options", "--job_endpoint=localhost:1 --environment_type=HERE"]
     assert broken(make_toy(tmp_path), *options) == (
-        "oxe: PortableRunner broke down; run again to go on: Unknown environment type: HERE\n"
+        "oxe: PortableRunner broke down: Unknown environment type: HERE; run the command again to continue\n"
     )
 
 

@@ -1,4 +1,4 @@
-"""`--append`: what a source has more than a dataset is added; what is there stays, byte for byte."""
+"""`--append` adds the new files of a source; existing files stay the same, byte for byte."""
 
 import json
 import shutil
@@ -28,11 +28,11 @@ SEEDS = {
     "train": [(0, 1), (2,), (10, 11), (14,)],
     "val": [(3,), (12,)],
     "test": [(13,)],
-}  # of the episodes of each shard
+}  # seeds of the episodes of each shard
 
 
 def grow(toy: Toy, splits: Mapping[str, Sequence[int]] = AFTER) -> None:
-    """Write the source again, with more shards: `-of-` changes in the names of the old ones, as tfds has it."""
+    """Write the source again with more shards, which renames the old ones (`-of-`), as in tfds."""
     shutil.rmtree(toy.source)
     seeds = [seed for split, counts in splits.items() for shard in SEEDS[split][: len(counts)] for seed in shard]
     write_source(toy.source, [columns(seed) for seed in seeds], splits=splits)
@@ -61,7 +61,7 @@ def table(toy: Toy) -> list[dict[str, Any]]:
 
 
 def seeds(toy: Toy) -> dict[int, int]:
-    """Tell the episodes apart by what was recorded: index -> seed."""
+    """Identify the episodes by their recorded values: index -> seed."""
     return {row["episode_index"]: int(row["instructions"][0].split()[1]) for row in table(toy)}
 
 
@@ -137,7 +137,7 @@ def test_a_dry_run_says_what_would_be_added(grown: Toy) -> None:
 
 @pytest.fixture
 def annotated(grown: Toy) -> Toy:
-    """Let every file that may lie beside the data be there, with content that no command would write."""
+    """Write every optional file of meta/, with content that no command would write."""
     for file in layout.META_FILES:
         path = grown.out / file.place
         path.write_bytes((path.read_bytes() if path.exists() else b"") + b" \n")
@@ -175,7 +175,7 @@ def test_quarantine_and_drops_add_up(toy: Toy) -> None:
     write_source(toy.source, [columns(seed, steps=seed % 2 * 3) for seed in range(5)], splits={**BEFORE, "new": 1})
     cut.write_bytes(damaged)
     done = toy.convert("--append")
-    assert done.code == 0, done.err  # what could not be read then is no failure of this run
+    assert done.code == 0, done.err  # earlier quarantined episodes are not failures of this run
     assert toy.balance() == {"source": 5, "kept": 2, "dropped": {"zero_steps": 2}, "quarantined": {"truncated": 1}}
     assert toy.verify().code == 0
 
@@ -201,17 +201,20 @@ def test_a_split_that_was_chosen_stays_chosen(tmp_path: Path) -> None:
 
 
 def test_an_append_that_another_one_overtakes_adds_nothing_twice(grown: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
-    check_apart = convert.check_apart  # it is called when the append is planned and not yet begun
+    check_not_nested = convert.check_not_nested  # called after the append is planned and before it starts
 
     def overtaken(out: str, source: str | None) -> None:
-        monkeypatch.setattr(convert, "check_apart", check_apart)
+        monkeypatch.setattr(convert, "check_not_nested", check_not_nested)
         assert grown.convert("--append").code == 0
         grow(grown, {**AFTER, "train": (2, 1, 2, 1)})
-        check_apart(out, source)
+        check_not_nested(out, source)
 
-    monkeypatch.setattr(convert, "check_apart", overtaken)
+    monkeypatch.setattr(convert, "check_not_nested", overtaken)
     done = grown.convert("--append")
-    assert (done.code, done.err.endswith("another run has just appended to it; run again\n")) == (2, True)
+    assert (done.code, done.err.endswith("another process has just appended to it; run the command again\n")) == (
+        2,
+        True,
+    )
     assert grown.convert("--append").code == 0
     assert grown.verify().code == 0
     assert sorted(seeds(grown).values()) == [0, 1, 2, 3, 10, 11, 12, 13, 14]
@@ -269,15 +272,15 @@ def test_without_append_a_grown_source_asks_for_it(grown: Toy) -> None:
     done = grown.convert()
     assert done.code == 2
     assert "new: toy-train.tfrecord-00002-of-00003, toy-val.tfrecord-00001-of-00002, toy-test" in done.err
-    assert "give --append to add them" in done.err
+    assert "pass --append to add them" in done.err
 
 
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (("--limit", "9"), "--append and --limit do not go together"),
+        (("--limit", "9"), "--append and --limit: pass only one of them"),
         (("--no-keep-raw",), "another options"),
-        (("--overwrite",), "--append keeps what is there, --overwrite removes it"),
+        (("--overwrite",), "--append and --overwrite: pass only one of them"),
     ],
 )
 def test_what_does_not_go_with_it_is_said(grown: Toy, options: tuple[str, ...], words: str) -> None:
@@ -293,7 +296,7 @@ def test_a_part_of_a_source_cannot_be_appended_to(tmp_path: Path) -> None:
     assert toy.convert("--limit", "2").code == 0
     grow(toy)
     done = toy.convert("--append", "--limit", "2")
-    assert (done.code, "--append and --limit do not go together" in done.err) == (2, True)
+    assert (done.code, "--append and --limit: pass only one of them" in done.err) == (2, True)
 
 
 def test_another_declaration_is_refused(grown: Toy) -> None:
@@ -329,7 +332,7 @@ def test_a_column_from_before_views_had_versions_says_what_to_run(toy: Toy) -> N
 def test_where_there_is_no_finished_dataset_it_is_refused(tmp_path: Path) -> None:
     toy = make_toy(tmp_path)
     done = toy.convert("--append")
-    assert (done.code, "no finished dataset to append to; convert without --append" in done.err) == (2, True)
+    assert (done.code, "no finished dataset to append to; run the command without --append" in done.err) == (2, True)
     assert not toy.out.exists()
 
 
@@ -342,7 +345,7 @@ def test_two_episodes_of_one_id_are_refused_and_the_dataset_stays(tmp_path: Path
     before = {name: data for name, data in files(toy.out).items() if name.startswith("meta")}
     write_source(toy.source, [columns(seed) for seed in (0, 1, 2, 3, 0)], splits={**BEFORE, "new": 1})
     done = toy.convert("--append")
-    assert (done.code, "'e0.hdf5' names several episodes" in done.err) == (2, True)
+    assert (done.code, "several episodes have the id 'e0.hdf5'" in done.err) == (2, True)
     assert {name: files(toy.out)[name] for name in before} == before
     assert len(open_dataset(toy.out)) == 4
 
@@ -403,7 +406,7 @@ def test_files_that_come_after_an_append_was_killed_are_taken_too(forks: Forks, 
     assert sorted(seeds(toy).values()) == [0, 1, 2, 3, 10, 11, 12, 13]
 
 
-# --- the record of what was taken ---
+# --- the record of the converted files ---
 
 
 def test_a_source_is_known_again_wherever_it_lies(toy: Toy) -> None:

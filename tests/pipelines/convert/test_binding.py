@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipelines.convert.binding import Binding, bind, one_longer
+from pipelines.convert.binding import Binding, bind, columns_one_longer
 from schemas.declarations import catalog
 from schemas.declarations.spec import DatasetSpec
 from schemas.errors import SourceError, SpecError
@@ -33,7 +33,7 @@ def number(path: str, dtype: str = "float32", *, shape: tuple[int | None, ...] =
     return Field(path=path, kind="number", dtype=dtype, shape=shape)
 
 
-# --- what becomes of the values ---
+# --- the values of an episode ---
 
 
 def test_vectors_are_made_of_their_parts_in_the_order_of_the_space(tmp_path: Path) -> None:
@@ -84,7 +84,7 @@ def test_recorded_timestamps_stay_exact(tmp_path: Path, dtype: str) -> None:
 
 @pytest.mark.parametrize(
     ("times", "told"),
-    [([0, 2, 1], "1.0 after 2.0 at step 2"), ([0, 1, 1], "1.0 after 1.0"), ([np.nan, 1, 2], "nan at step 0")],
+    [([0, 2, 1], "step 2 is 1.0 after 2.0"), ([0, 1, 1], "1.0 after 1.0"), ([np.nan, 1, 2], "step 0 is nan")],
 )
 def test_times_that_go_back_or_stand_still_are_no_timestamps(tmp_path: Path, times: list[float], told: str) -> None:
     binding = bound(tmp_path, number("clock", "float64"), extra="", replace={"control_hz = 10": 'timestamp = "clock"'})
@@ -164,7 +164,7 @@ def test_text_below_raw_must_be_utf8(tmp_path: Path) -> None:
     notes = Field(path="notes", kind="text", ragged=1)
     column = Ragged([b"a", b"\xff"], (np.array([1, 1, 0]),))
     raw = raw_episode()
-    with pytest.raises(SourceError, match="notes: step 1 is not UTF-8"):
+    with pytest.raises(SourceError, match="notes: step 1 is not valid UTF-8"):
         bound(tmp_path, notes).episode(replace(raw, steps={**raw.steps, "notes": column}))
 
 
@@ -180,10 +180,10 @@ def test_text_below_raw_must_be_utf8(tmp_path: Path) -> None:
     ],
 )
 def test_what_is_one_longer_than_the_action_is_named(lengths: dict[str, int], named: list[str]) -> None:
-    assert one_longer({path: np.zeros(n) for path, n in lengths.items()}, {"action"}) == named
+    assert columns_one_longer({path: np.zeros(n) for path, n in lengths.items()}, {"action"}) == named
 
 
-# --- what is kept, and under which name ---
+# --- the columns that are kept, and their names ---
 
 
 def test_only_what_is_used_is_read(tmp_path: Path) -> None:
@@ -244,33 +244,33 @@ def test_materialized_views_carry_their_space_and_digest(tmp_path: Path) -> None
             Field(path="x", kind="text", ragged=1),
             '"language_instruction"',
             '"x"',
-            "language: 'x' holds sequences of texts",
+            "language: 'x' contains sequences of texts",
         ),
         (
             replace(FIELDS[2], path="x", dtype="float32"),
             '"observation.image"',
             '"x"',
-            "cameras.primary: 'x' holds images of float32",
+            "cameras.primary: 'x' contains images of float32",
         ),
-        (replace(FIELDS[2], path="x", ragged=1), '"observation.image"', '"x"', "needed: images"),
+        (replace(FIELDS[2], path="x", ragged=1), '"observation.image"', '"x"', "expected images"),
         (
             number("x", shape=(2, None)),
             '"action[:3]"',
             '"x[:3]"',
-            "action.xyz: 'x' holds numbers of float32 [2, None]; needed: numbers of fixed shape",
+            "action.xyz: 'x' contains numbers of float32 [2, None]; expected numbers of fixed shape",
         ),
-        (number("x", shape=(None,)), '"observation.state"', '"x"', "state.xyz: 'x' holds numbers"),
+        (number("x", shape=(None,)), '"observation.state"', '"x"', "state.xyz: 'x' contains numbers"),
         (
             number("x", shape=(1,)),
             "control_hz = 10",
             'timestamp = "x"',
-            "timestamp: 'x' holds numbers of float32 [1]; needed: one",
+            "timestamp: 'x' contains numbers of float32 [1]; expected one",
         ),
         (
             number("x"),
             '"action[3:]"',
             '"x[1:]"',
-            "action.gripper: 'x[1:]' gives 0 numbers, the embodiment names 1 (gripper)",
+            "action.gripper: 'x[1:]' returns 0 numbers, the embodiment expects 1 (gripper)",
         ),
     ],
 )

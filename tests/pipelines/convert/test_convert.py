@@ -1,4 +1,4 @@
-"""What `oxe convert` makes of real recordings and of every kind of bad input."""
+"""`oxe convert` on real recordings and on every kind of bad input."""
 
 import errno
 import json
@@ -55,12 +55,12 @@ def converted(bridge: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def dataset_files(out: Path) -> dict[str, bytes]:
-    """Read what must be the same from run to run."""
+    """Read the files that must be the same in every run."""
     return {name: data for name, data in files(out).items() if name != "meta/runs.jsonl"}
 
 
 def assert_failed_cleanly(done: Run, out: Path, *words: str) -> None:
-    """Assert exit 2, one line on stderr, and neither a manifest nor a temporary file."""
+    """Assert exit code 2, one line on stderr, and neither a manifest nor a temporary file."""
     assert (done.code, done.out) == (2, "")
     assert done.err.startswith("oxe: ")
     assert (done.err.count("\n"), done.err.count("Traceback")) == (1, 0)
@@ -71,7 +71,7 @@ def assert_failed_cleanly(done: Run, out: Path, *words: str) -> None:
 
 
 def assert_quarantined(toy: Toy, done: Run, reasons: Mapping[int | None, str], *words: str) -> None:
-    """Assert exit 1, a balance, and what is said of each episode, in the table and on stderr."""
+    """Assert exit code 1, the balance, and the reason of each episode in the table and on stderr."""
     assert (done.code, "Traceback" in done.err) == (1, False)
     assert {row["episode_index"]: row["reason"] for row in toy.quarantine()} == reasons
     counted: dict[str, int] = {}
@@ -170,7 +170,7 @@ def test_a_dry_run_plans_and_writes_nothing(bridge: Path, tmp_path: Path) -> Non
 
 
 def binarized(gripper: Array) -> Array:
-    """Write out OpenVLA's `binarize_gripper_actions`: a scan from the end."""
+    """OpenVLA's `binarize_gripper_actions` as a loop from the end."""
     out, carry = np.zeros_like(gripper), gripper[-1]
     for t in reversed(range(len(gripper))):
         if gripper[t] > np.float32(0.95):
@@ -182,7 +182,7 @@ def binarized(gripper: Array) -> Array:
 
 
 def test_the_openvla_view_is_what_openvla_computes(converted: Path) -> None:
-    """A loop after OpenVLA's `bridge_orig_dataset_transform` and `relabel_bridge_actions`."""
+    """OpenVLA's `bridge_orig_dataset_transform` and `relabel_bridge_actions` as a loop."""
     dataset = open_dataset(converted)
     column = pl.read_parquet(
         converted / "data" / "*.parquet", columns=["episode_index", "step_index", "action.openvla"]
@@ -296,7 +296,7 @@ def test_a_split_name_that_leaves_the_output_is_refused(toy: Toy) -> None:
 
 
 def with_bad_episode(folder: Path, **changes: Column) -> Toy:
-    """Make three episodes; the middle one is changed."""
+    """Write three episodes; the middle one is changed."""
     return make_toy(folder, [columns(0), columns(1, **changes), columns(2)])
 
 
@@ -342,7 +342,7 @@ def test_nan_elsewhere_is_kept_bit_for_bit(tmp_path: Path) -> None:
 
 def test_an_instruction_that_is_not_utf8_is_quarantined(tmp_path: Path) -> None:
     toy = with_bad_episode(tmp_path, language_instruction=[b"fine", b"caf\xe9", b"fine"])
-    assert_quarantined(toy, toy.convert(), {1: "bad_utf8"}, "language_instruction: step 1 is not UTF-8")
+    assert_quarantined(toy, toy.convert(), {1: "bad_utf8"}, "language_instruction: step 1 is not valid UTF-8")
 
 
 @pytest.mark.parametrize(
@@ -387,13 +387,21 @@ def test_a_dataset_of_which_nothing_is_left_still_balances(tmp_path: Path) -> No
             '"observation.imag"',
             "cameras.primary: the source has no 'observation.imag'; did you mean",
         ),
-        ('"observation.image"', '"action"', "cameras.primary: 'action' holds numbers of float32 [4]; needed: images"),
+        (
+            '"observation.image"',
+            '"action"',
+            "cameras.primary: 'action' contains numbers of float32 [4]; expected images",
+        ),
         ('"action[:3]"', '"actoin[:3]"', "action.xyz: the source has no 'actoin'; did you mean 'action'?"),
-        ('"action[:3]"', '"action[:2]"', "action.xyz: 'action[:2]' gives 2 numbers, the embodiment names 3 (x, y, z)"),
+        (
+            '"action[:3]"',
+            '"action[:2]"',
+            "action.xyz: 'action[:2]' returns 2 numbers, the embodiment expects 3 (x, y, z)",
+        ),
         ('"action[:3]"', '"action | permute(0, 1, 7)"', "permute"),
-        ('"action[:3]"', '"language_instruction"', "action.xyz: 'language_instruction' holds texts"),
-        ('"language_instruction"', '"action"', "language: 'action' holds numbers of float32 [4]; needed: texts"),
-        ("control_hz = 10", 'timestamp = "action"', "timestamp: 'action' holds numbers"),
+        ('"action[:3]"', '"language_instruction"', "action.xyz: 'language_instruction' contains texts"),
+        ('"language_instruction"', '"action"', "language: 'action' contains numbers of float32 [4]; expected texts"),
+        ("control_hz = 10", 'timestamp = "action"', "timestamp: 'action' contains numbers"),
         ("control_hz = 10", 'id = "episode_metadata.path"', "id: the source has no 'episode_metadata.path'"),
         ("control_hz", "control_hertz", "unknown key 'control_hertz'; did you mean 'control_hz'?"),
     ],
@@ -431,14 +439,14 @@ def test_a_wrong_call_says_what_is_known(
 
 def test_a_declaration_without_a_source_asks_for_one(toy: Toy) -> None:
     done = oxe("convert", toy.spec, "--out", toy.out)
-    assert_failed_cleanly(done, toy.out, "toy: its declaration names no source; give --source")
+    assert_failed_cleanly(done, toy.out, "toy: the declaration names no source; pass --source")
 
 
-# --- what the outside world does ---
+# --- a damaged environment ---
 
 
 def fitted(folder: Path, target: str) -> Toy:
-    """Make a source of which `target` becomes the largest file."""
+    """Write a source whose conversion makes `target` the largest file."""
     rng = np.random.default_rng(0)
     if target.startswith("index"):
         steps, cameras = 1000, [replace(FIELDS[2], path=f"observation.image_{i}") for i in range(30)]
@@ -449,7 +457,7 @@ def fitted(folder: Path, target: str) -> Toy:
         write_spec(folder, replace={"control_hz = 10": ""})
         return toy
     if target == "meta/episodes.parquet":
-        few = {f"s{i}": 1 for i in range(4)}  # the table holds all of their paths, a shard and its record one
+        few = {f"s{i}": 1 for i in range(4)}  # the table contains all paths, a shard and its record only one
         return make_toy(
             folder, [columns(i, file_path=[rng.bytes(20_000).hex().encode()]) for i in range(4)], splits=few
         )
@@ -495,7 +503,7 @@ STRICT_SHARDS = ["s0-00000-of-00001", "s1-00000-of-00001", "s2-00000-of-00001"]
 
 
 def with_two_bad_episodes(folder: Path) -> Toy:
-    """Make three shards; the first is good, each of the others holds one bad episode."""
+    """Write three shards; the first is good, each of the others contains one bad episode."""
     good, bad = columns(0), [columns(1, image=[b"x"] * 3), columns(2, action=np.full((3, 4), np.nan, np.float32))]
     return make_toy(folder, [good, *bad], splits={"s0": 1, "s1": 1, "s2": 1})
 
@@ -535,7 +543,7 @@ def test_one_bad_episode_more_than_allowed_publishes_nothing(tmp_path: Path) -> 
     toy = with_two_bad_episodes(tmp_path)
     done = toy.convert("--max-quarantine", "1")
     assert_failed_cleanly(done, toy.out, "2 episodes cannot be read, 1 are allowed; episode 2: ")
-    assert shards_with_a_record(toy) == STRICT_SHARDS[:2]  # it stops in the shard that has one more
+    assert shards_with_a_record(toy) == STRICT_SHARDS[:2]  # it stops in the shard that exceeds the limit
     assert toy.convert("--max-quarantine", "1").code == 2
     assert toy.convert().code == 1
     assert toy.verify().code == 0
@@ -568,7 +576,7 @@ def test_a_source_that_changed_since_the_interruption_is_refused(tmp_path: Path)
     assert_failed_cleanly(
         toy.convert(),
         toy.out,
-        "holds a conversion with another source (changed: toy-s2.tfrecord-00000-of-00001); give --overwrite",
+        "contains a conversion with another source (changed: toy-s2.tfrecord-00000-of-00001); pass --overwrite",
     )
     assert files(toy.out) == before
 
@@ -599,7 +607,7 @@ def test_a_run_is_logged_with_what_differs_from_run_to_run(toy: Toy) -> None:
 
 def test_a_view_named_twice_is_refused(toy: Toy) -> None:
     done = toy.convert("--materialize", "late", "--materialize", "late")
-    assert (done.code, "names a view twice" in done.err, toy.out.exists()) == (2, True, False)
+    assert (done.code, "a view is named twice" in done.err, toy.out.exists()) == (2, True, False)
 
 
 def test_overwrite_removes_no_file_that_lies_inside_our_folders(toy: Toy) -> None:
@@ -625,7 +633,7 @@ def test_a_rate_that_recorded_times_contradict_is_said_by_convert_and_export(tmp
     clock = Field(path="clock", kind="number", dtype="float64")
     toy = make_toy(tmp_path, [{**columns(), "clock": np.arange(3) / 5}], fields=(*FIELDS, clock))
     write_spec(tmp_path, replace={"control_hz = 10": 'control_hz = 15\ntimestamp = "clock"'})
-    note = "toy: episode 0: control_hz is 15, the recorded times have 5 steps a second"
+    note = "toy: episode 0: control_hz is 15, but the recorded times have 5 steps per second"
     done = toy.convert("--json")
     assert (done.code, done.json()["notes"], f"note: {note}" in done.err) == (0, [note], True)
     exported = oxe("export", "lerobot", toy.out, "--video", "none", "--out", tmp_path / "lerobot")

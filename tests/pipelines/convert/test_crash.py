@@ -1,7 +1,7 @@
-"""A conversion that is killed, starved or raced: given again, it ends in the same bytes and does no shard twice.
+"""A conversion that was killed, ran out of space or met another one: the next run ends with the same bytes.
 
-Every process here is a real one and dies for real. Most are forked from one that has imported Beam already, which
-takes a second; a fork is otherwise a conversion like any other.
+Finished shards are not converted again. All processes are real and are really killed. Most are forked from a process
+that has imported Beam, which takes a second.
 """
 
 import json
@@ -65,7 +65,7 @@ BALANCE = {
 
 
 def make_damaged(folder: Path) -> Toy:
-    """Make twelve shards: one is missing, one cut, one damaged, and two episodes have no steps."""
+    """Write twelve shards: one is missing, one truncated, one damaged, and two episodes have no steps."""
     episodes = [columns(seed, steps=0 if seed in {13, 32} else 40) for seed in range(3 * SHARDS)]
     toy = make_toy(folder, episodes, splits={f"s{number:02d}": 3 for number in range(SHARDS)})
     shards = sorted(toy.source.glob("*.tfrecord-*"))
@@ -82,7 +82,7 @@ def published(toy: Toy) -> dict[str, bytes]:
 
 
 def finished_shards(toy: Toy) -> dict[Path, tuple[int, int]]:
-    """Name the files of the shards that have a record, and what would change if they were written again."""
+    """List the files of the shards with a record, with what would change if they were written again."""
     names = [path.stem for path in (toy.out / "meta/ledger").glob("*-of-*.parquet")]
     paths = [path for name in names for path in toy.out.glob(f"[di]*/{name}.*")]
     return {path: (path.stat().st_ino, path.stat().st_mtime_ns) for path in paths}
@@ -93,7 +93,7 @@ def assert_kept(shards: dict[Path, tuple[int, int]]) -> None:
 
 
 def assert_same(toy: Toy, expected: dict[str, bytes]) -> None:
-    """Assert that the dataset is the one that an uninterrupted run makes, and nothing else."""
+    """Assert that the folder has exactly the files of an uninterrupted run."""
     found = published(toy)
     assert found.keys() == expected.keys()
     assert [name for name in found if found[name] != expected[name]] == []
@@ -107,7 +107,7 @@ class Forks:
     server: subprocess.Popen[str]
 
     def start(self, toy: Toy, *, fault: str = "") -> int:
-        """Start one and give its process id."""
+        """Start a conversion and return its process id."""
         assert self.server.stdin
         assert self.server.stdout
         arguments = ["convert", str(toy.spec), "--source", str(toy.source), "--out", str(toy.out)]
@@ -117,7 +117,7 @@ class Forks:
         return int(self.server.stdout.readline())
 
     def wait(self) -> int:
-        """Give its exit code; of one that was killed, the negative number of the signal."""
+        """Return its exit code, or the negative signal number if it was killed."""
         assert self.server.stdin
         assert self.server.stdout
         self.server.stdin.write("\n")
@@ -125,12 +125,12 @@ class Forks:
         return int(self.server.stdout.readline())
 
     def finish(self, toy: Toy) -> None:
-        """Convert to the end."""
+        """Convert until the end."""
         self.start(toy)
         assert self.wait() == 1, (toy.folder / "log").read_text()  # 1: some episodes are quarantined
 
     def kill(self, toy: Toy, *, after: float) -> bool:
-        """Convert for some seconds; say whether it was killed before its end."""
+        """Convert for some seconds; returns whether it was killed before its end."""
         child = self.start(toy)
         time.sleep(after)
         os.kill(child, signal.SIGKILL)
@@ -164,8 +164,8 @@ def expected(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
 
 
 def kill_at_random(forks: Forks, folder: Path, *, seed: int, kills: int, expected: dict[str, bytes]) -> None:
-    """Kill conversions, each as often as it takes until it ends first; then compare."""
-    chance, killed, outputs = random.Random(seed), 0, 0  # noqa: S311 - no secret
+    """Kill each conversion again and again until it finishes; then compare."""
+    chance, killed, outputs = random.Random(seed), 0, 0  # noqa: S311 - not a secret
     began = time.monotonic()
     forks.finish(make_damaged(folder / "measured"))
     usual = time.monotonic() - began
@@ -202,12 +202,12 @@ def test_a_run_killed_again_and_again_does_no_finished_shard_twice(
 ) -> None:
     fault = KILL_AT.format(call="rename", argument=1, pattern="*/s??-?????-of-?????.*", number=4, when="after")
     counts, done = [], finished_shards(toy)
-    while forks.start(toy, fault=fault) and forks.wait() == -signal.SIGKILL:  # one shard and a part of the next
+    while forks.start(toy, fault=fault) and forks.wait() == -signal.SIGKILL:  # one shard and part of the next
         assert_kept(done)
         done = finished_shards(toy)
         counts.append(len(done) // 2)
     assert counts == list(range(1, len(counts) + 1))
-    assert len(counts) >= SHARDS - 3  # one has no file
+    assert len(counts) >= SHARDS - 3  # one shard has no file
     assert_kept(done)
     assert_same(toy, expected)
 
@@ -290,7 +290,7 @@ def test_of_two_conversions_into_one_output_one_is_refused(toy: Toy, expected: d
     with start(toy) as first, start(toy) as second:
         said = {run.communicate(timeout=PATIENCE)[1]: run.returncode for run in (first, second)}
     assert sorted(said.values()) == [1, 2]
-    assert said[f"oxe: {toy.out}: another process is writing here\n"] == 2
+    assert said[f"oxe: {toy.out}: another process is writing to this folder\n"] == 2
     assert_same(toy, expected)
 
 
@@ -320,7 +320,7 @@ def test_a_full_disk_leaves_what_is_done(tmp_path: Path) -> None:
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
     )
     assert (failed.code, failed.err.count("\n")) == (2, 1)
-    assert "run again to go on" in failed.err
+    assert "run the command again to continue" in failed.err
     assert "File too large" in failed.err
     assert not [name for name in files(toy.out) if "tmp-" in name or "manifest" in name]
     done = finished_shards(toy)
@@ -332,7 +332,7 @@ def test_a_full_disk_leaves_what_is_done(tmp_path: Path) -> None:
 
 @pytest.fixture
 def tiny_disk(tmp_path: Path) -> Iterator[Path]:
-    """Mount a file system of 2 MB, which only root may."""
+    """Mount a file system of 2 MB; skips the test without the right to mount."""
     folder = tmp_path / "disk"
     folder.mkdir()
     if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", folder], check=False).returncode:
@@ -347,10 +347,10 @@ def test_a_full_disk_ends_the_run_at_once(tmp_path: Path, tiny_disk: Path) -> No
     words = ("convert", toy.spec, "--source", toy.source, "--out", tiny_disk / "out")
     failed = oxe_process(*words)
     assert (failed.code, failed.err.count("\n")) == (2, 1), failed.err
-    assert failed.err.startswith("oxe: 1 of 3 shards failed; run again to go on. large-00000-of-00001: ")
+    assert failed.err.startswith("oxe: 1 of 3 shards failed, first large-00000-of-00001: ")
     assert "No space left on device" in failed.err
     first = tiny_disk / "out/data/first-00000-of-00001.parquet"
-    assert list((tiny_disk / "out/data").iterdir()) == [first]  # the last one would have had room, but was not begun
+    assert list((tiny_disk / "out/data").iterdir()) == [first]  # the last shard would have fitted, but was not started
     written = first.stat().st_mtime_ns
 
     subprocess.run(["mount", "-o", "remount,size=20m", tiny_disk], check=True)
@@ -377,7 +377,7 @@ def test_a_killed_worker_does_not_fail_the_run(tmp_path: Path) -> None:
 
 
 def workers_of(process: subprocess.Popen[str]) -> list[psutil.Process]:
-    """Name the worker processes of a run: forks of one of its children."""
+    """List the worker processes of a run: forks of one of its children."""
     below = psutil.Process(process.pid).children(recursive=True)
     return [child for child in below if child.ppid() != process.pid]
 

@@ -1,4 +1,4 @@
-"""Recordings without actions: derived where that is declared, from the source to the export and back."""
+"""Recordings without actions: declared derivations, from the source to the export and back."""
 
 from pathlib import Path
 
@@ -81,7 +81,7 @@ def test_in_memory_it_is_the_same(tmp_path: Path) -> None:
     steps = {"observation.state": values["observation.state"]}
     for view in (None, "eef_delta", "openvla"):
         assert standardize(str(path), steps, view=view).action.tobytes() == dataset.episode(0, view).action.tobytes()
-    with pytest.raises(SpecError, match=r"toy: the action needs 'observation.state'"):
+    with pytest.raises(SpecError, match=r"toy: the action needs the column 'observation.state'"):
         standardize(str(path), {"torque": np.zeros(3)})
 
 
@@ -93,7 +93,7 @@ def test_actions_that_are_not_there_are_not_made_up(tmp_path: Path) -> None:
         error.value
     ).startswith("toy: action.xyz: the source has no 'action'")
     assert str(error.value).endswith(
-        "; if no actions were recorded, declare how the state gives them: "
+        "; if no actions were recorded, derive them from the state: "
         "action = { derive = 'next_state' } or { derive = 'achieved_delta' }"
     )
 

@@ -7,7 +7,7 @@ from pipelines.convert.folders import make_output
 from schemas.errors import UsageError
 from tests.pipelines.toy import Toy, columns, files, make_toy, oxe, write_source, write_spec
 
-OURS = {"data", "meta"}
+MARKS = {"data", "meta"}
 
 
 @pytest.fixture
@@ -16,12 +16,12 @@ def toy(tmp_path: Path) -> Toy:
 
 
 def test_a_new_folder_is_made_with_its_parents(tmp_path: Path) -> None:
-    make_output(tmp_path / "a" / "b", source=None, ours=OURS, overwrite=False)
+    make_output(tmp_path / "a" / "b", source=None, marks=MARKS, overwrite=False)
     assert (tmp_path / "a" / "b").is_dir()
 
 
 def test_an_empty_folder_is_used_as_it_is(tmp_path: Path) -> None:
-    make_output(tmp_path, source=None, ours=OURS, overwrite=False)
+    make_output(tmp_path, source=None, marks=MARKS, overwrite=False)
     assert not list(tmp_path.iterdir())
 
 
@@ -29,25 +29,25 @@ def test_an_empty_folder_is_used_as_it_is(tmp_path: Path) -> None:
 @pytest.mark.parametrize("scheme", ["", "file://"])
 def test_an_output_that_overlaps_its_source_is_refused(tmp_path: Path, out: str, scheme: str) -> None:
     (tmp_path / "source").mkdir()
-    with pytest.raises(UsageError, match="lie inside one another"):
-        make_output(tmp_path / out, source=f"{scheme}{tmp_path}/source", ours=OURS, overwrite=True)
+    with pytest.raises(UsageError, match="are inside one another"):
+        make_output(tmp_path / out, source=f"{scheme}{tmp_path}/source", marks=MARKS, overwrite=True)
 
 
 def test_a_link_does_not_hide_an_overlap(tmp_path: Path) -> None:
     (tmp_path / "source").mkdir()
     (tmp_path / "link").symlink_to(tmp_path / "source")
     with pytest.raises(UsageError, match="inside one another"):
-        make_output(tmp_path / "link" / "out", source=str(tmp_path / "source"), ours=OURS, overwrite=False)
+        make_output(tmp_path / "link" / "out", source=str(tmp_path / "source"), marks=MARKS, overwrite=False)
 
 
 def test_a_remote_source_overlaps_no_local_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    make_output(Path(), source="https://example.org/toy/1.0.0", ours=OURS, overwrite=False)
+    make_output(Path(), source="https://example.org/toy/1.0.0", marks=MARKS, overwrite=False)
 
 
 def test_a_neighbour_whose_name_begins_alike_is_no_overlap(tmp_path: Path) -> None:
     (tmp_path / "toy").mkdir()
-    make_output(tmp_path / "toy2", source=str(tmp_path / "toy"), ours=OURS, overwrite=False)
+    make_output(tmp_path / "toy2", source=str(tmp_path / "toy"), marks=MARKS, overwrite=False)
 
 
 # --- through the command line ---
@@ -89,7 +89,7 @@ def test_another_conversion_into_one_output_is_refused(toy: Toy, change: Callabl
     before = files(toy.out)
     again = toy.convert(*change(toy))
     assert (again.code, again.out) == (2, "")
-    words = f"holds a conversion with another {what}; give --overwrite or another --out"
+    words = f"contains a conversion with another {what}; pass --overwrite to replace it, or another --out"
     assert again.err == f"oxe: {toy.out}: {words}\n"
     assert files(toy.out) == before
 
@@ -114,7 +114,7 @@ def test_overwrite_removes_nothing_of_others(toy: Toy, theirs: list[str]) -> Non
     done = toy.convert("--overwrite")
     assert done.code == 2
     first = min(name.split("/")[0] for name in theirs if not name.startswith("meta/"))
-    assert done.err == f"oxe: {toy.out}: exists and is not a dataset of ours ({first}); name an empty folder\n"
+    assert done.err == f"oxe: {toy.out}: exists and is not a converted dataset ({first}); --out needs a new folder\n"
     assert sorted(files(toy.out)) == sorted(theirs)
     assert (toy.out / "meta").exists() == any(name.startswith("meta/") for name in theirs)
 
@@ -142,7 +142,7 @@ def test_an_output_inside_the_source_leaves_the_source_alone(toy: Toy) -> None:
     for out in (toy.source, toy.source / "out", toy.folder):
         done = oxe("convert", toy.spec, "--source", toy.source, "--out", out, "--overwrite")
         assert done.code == 2
-        assert "lie inside one another" in done.err
+        assert "are inside one another" in done.err
     assert files(toy.source) == before
 
 
@@ -150,11 +150,11 @@ def test_an_export_into_its_dataset_is_refused(toy: Toy) -> None:
     assert toy.convert().code == 0
     done = oxe("export", "rlds", toy.out, "--out", toy.out / "rlds")
     assert done.code == 2
-    assert "lie inside one another" in done.err
+    assert "are inside one another" in done.err
     assert toy.verify().code == 0
 
 
 def test_a_folder_that_cannot_be_made_is_one_line(toy: Toy) -> None:
-    done = oxe("convert", toy.spec, "--source", toy.source, "--out", "/proc/oxe/out")  # even root cannot
+    done = oxe("convert", toy.spec, "--source", toy.source, "--out", "/proc/oxe/out")  # not writable, even for root
     assert (done.code, done.err.count("\n")) == (2, 1)
     assert done.err.startswith("oxe: /proc/oxe/out: cannot be written (")

@@ -79,7 +79,7 @@ def test_an_alias_and_a_file_name_a_declaration_too(tmp_path: Path) -> None:
 
 def test_a_nan_that_the_view_replaces_does_no_harm_and_one_that_stays_is_refused() -> None:
     action = np.zeros((3, 7))
-    action[0, 6] = np.nan  # in between: takes the next settled value
+    action[0, 6] = np.nan  # between the thresholds: takes the next settled value
     assert standardize("ppgm", {"action": action}, view="openvla").action[:, 6].tolist() == [0, 0, 0]
     action[2, 6] = np.nan
     with pytest.raises(SourceError, match="action is nan at step 2, dimension 'gripper'"):
@@ -89,20 +89,22 @@ def test_a_nan_that_the_view_replaces_does_no_harm_and_one_that_stays_is_refused
 
 
 def test_what_is_needed_and_missing_is_named() -> None:
-    with pytest.raises(SpecError, match=r"taco_play: the action needs 'action.rel_actions_world'; did you mean"):
+    with pytest.raises(
+        SpecError, match=r"taco_play: the action needs the column 'action.rel_actions_world'; did you mean"
+    ):
         standardize("taco_play", {"action": {"rel_action_world": np.ones((2, 7))}}, view="openvla")
     with pytest.raises(ViewError, match=r"view 'octo': unknown key 'raw.observation.yaw'"):
         standardize(
             "gnm_dataset", {"action": np.ones((9, 2)), "observation": {"position": np.ones((9, 2))}}, view="octo"
         )
-    with pytest.raises(SourceError, match="an episode without a single column"):
+    with pytest.raises(SourceError, match="the episode has no columns"):
         standardize("taco_play", {})
     with pytest.raises(ViewError, match="gnm_dataset has no view 'openvla': OpenVLA reads GNM's data as"):
         standardize("gnm_dataset", {"action": np.ones((2, 2))}, view="openvla")
 
 
 def test_columns_of_unequal_length_are_refused() -> None:
-    with pytest.raises(SourceError, match=r"unequal length: action has 4 steps, observation.state has 3") as error:
+    with pytest.raises(SourceError, match=r"unequal lengths: action has 4 steps, observation.state has 3") as error:
         standardize("bridge_dataset", {"action": np.ones((4, 7)), "observation": {"state": np.ones((3, 7))}})
     assert error.value.reason == "unequal_lengths"
 
@@ -132,7 +134,7 @@ def test_a_column_without_values_is_as_good_as_missing(nothing: object, view: st
     given = {"observation": {"robot_obs": nothing, "rgb_static": nothing, "natural_language_instruction": nothing}}
     episode = standardize("taco_play", {"action": {"rel_actions_world": np.ones((4, 7))}, **given}, view)
     assert (episode.state, episode.images, episode.instructions) == (None, {}, ())
-    with pytest.raises(SpecError, match=r"the action needs 'action.rel_actions_world'"):
+    with pytest.raises(SpecError, match=r"the action needs the column 'action.rel_actions_world'"):
         standardize("taco_play", {"action": {"rel_actions_world": nothing}, "reward": np.ones(4)}, view)
 
 
@@ -164,12 +166,12 @@ def test_a_state_that_the_view_does_not_read_cannot_fail_it() -> None:
 
 @pytest.mark.parametrize("words", [np.arange(4), np.ones((4, 5), np.uint8), ["a", None, "a", "a"], [["a", "b"]] * 4])
 def test_what_is_not_a_text_is_not_read_as_one(words: object) -> None:
-    with pytest.raises(SourceError, match="language_instruction: a text is needed, got"):
+    with pytest.raises(SourceError, match="language_instruction: expected a text, got"):
         standardize("bridge_dataset", {**STEPS, "language_instruction": words})
 
 
 def test_a_broken_text_is_refused() -> None:
-    with pytest.raises(SourceError, match="step 1 is not UTF-8"):
+    with pytest.raises(SourceError, match="step 1 is not valid UTF-8"):
         standardize("bridge_dataset", {**STEPS, "language_instruction": ["a", "\ud800", "a", "a"]})
 
 
@@ -203,7 +205,7 @@ def test_code_points_may_be_whole_floats_and_nothing_else() -> None:
 
 
 def test_a_ragged_list_is_named() -> None:
-    with pytest.raises(SourceError, match=r"observation.foo: neither numbers nor texts of one shape"):
+    with pytest.raises(SourceError, match=r"observation.foo: expected numbers of one shape, or texts"):
         standardize("bridge_dataset", {**STEPS, "observation": {"foo": [[1], [2, 3], [1], [1]]}})
 
 
@@ -212,7 +214,7 @@ def test_a_column_of_another_length_that_is_not_read_belongs_to_the_whole_episod
     episode = standardize("bridge_dataset", {**STEPS, **whole}, view="openvla")
     np.testing.assert_array_equal(episode.metadata["intrinsics"], np.eye(3))
     assert episode.metadata["success"].tolist() == [True]
-    with pytest.raises(SourceError, match="unequal length: action has 4 steps, reward has 3"):
+    with pytest.raises(SourceError, match="unequal lengths: action has 4 steps, reward has 3"):
         standardize("bridge_dataset", {**STEPS, "reward": np.ones(3)})
     with pytest.raises(SourceError, match="unequal length"):
         standardize("bridge_dataset", {**STEPS, "language_instruction": ["a", "b"]})
@@ -237,7 +239,7 @@ def test_the_episode_is_checked_and_named_as_in_a_conversion(tmp_path: Path) -> 
     assert (episode.id, episode.metadata) == ("a/b", {})
     assert episode.timestamp is not None
     assert episode.timestamp.tolist() == [0, 1, 2, 3]
-    with pytest.raises(SourceError, match=r"clock is 1\.0 after 2\.0 at step 2"):
+    with pytest.raises(SourceError, match=r"clock: step 2 is 1\.0 after 2\.0"):
         standardize(str(tmp_path / "toy.toml"), {**given, "clock": np.array([0, 2, 1, 3])})
     assert standardize(str(tmp_path / "toy.toml"), {**given, "clock": None}).timestamp is None
     frames = [make_jpeg(seed=0), b"", b"?", make_jpeg(seed=1)]

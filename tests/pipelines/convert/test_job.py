@@ -1,4 +1,4 @@
-"""The work on shards, as every engine calls it: what several workers find is counted as one, with nobody watching."""
+"""The conversion of shards by several workers, whose quarantined episodes are counted together."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from pipelines.convert.convert import Conversion
-from pipelines.convert.job import Job, Work
+from pipelines.convert.job import ConversionJob, ConversionWorker
 from pipelines.convert.ledger import begin
 from pipelines.convert.records import Options
 from pipelines.readers.reader import ShardRef
@@ -17,13 +17,15 @@ from tests.pipelines.toy import columns, make_toy, oxe_process
 BAD = {"action": np.full((3, 4), np.nan, np.float32)}
 
 
-def two_workers(folder: Path, *, allowed: int | None) -> tuple[Work, Work, tuple[ShardRef, ...]]:
+def two_workers(
+    folder: Path, *, allowed: int | None
+) -> tuple[ConversionWorker, ConversionWorker, tuple[ShardRef, ...]]:
     """Plan three shards, each with one episode that cannot be read, and open them on two workers."""
     toy = make_toy(folder, [columns(seed, **BAD) for seed in range(3)], splits={"s0": 1, "s1": 1, "s2": 1})
     spec, out = catalog.dataset(str(toy.spec)), open_folder(toy.out, for_writing=True)
     planned = Conversion.of(spec, out, source=str(toy.source), options=Options())
     begin(out, planned.identity)
-    job = Job(
+    job = ConversionJob(
         declaration=spec.to_json(),
         source=str(toy.source),
         out=str(toy.out),
@@ -36,11 +38,11 @@ def two_workers(folder: Path, *, allowed: int | None) -> tuple[Work, Work, tuple
 def test_the_shard_that_makes_it_too_many_stops_all_workers(tmp_path: Path) -> None:
     first, second, refs = two_workers(tmp_path, allowed=1)
     assert first.shard(refs[0]) is None
-    assert first.ledger.stopped() is None
+    assert first.ledger.stop_reason() is None
     assert second.shard(refs[1]) is None
-    assert str(first.ledger.stopped()).startswith("2 episodes cannot be read, 1 are allowed; episode 1: ")
+    assert str(first.ledger.stop_reason()).startswith("2 episodes cannot be read, 1 are allowed; episode 1: ")
     assert first.shard(refs[2]) is None
-    assert first.ledger.finished() == {refs[0].name, refs[1].name}  # the third was not begun
+    assert first.ledger.finished() == {refs[0].name, refs[1].name}  # the third was not started
 
 
 @pytest.mark.parametrize("allowed", [3, None])
@@ -49,12 +51,12 @@ def test_as_many_as_are_allowed_stop_nobody(allowed: int | None, tmp_path: Path)
     for worker, ref in zip((first, second, first), refs, strict=True):
         assert worker.shard(ref) is None
     assert first.ledger.finished() == {ref.name for ref in refs}
-    assert first.ledger.stopped() is None
+    assert first.ledger.stop_reason() is None
 
 
 @pytest.mark.slow
 def test_worker_processes_stop_within_a_shard_of_the_limit(tmp_path: Path) -> None:
-    """They do shards faster than anyone could ask how far they are."""
+    """They finish shards faster than their progress could be polled."""
     shards, allowed, workers = 20, 3, 2
     bad = [columns(seed, **BAD) for seed in range(shards)]
     toy = make_toy(tmp_path, bad, splits={f"s{i:02d}": 1 for i in range(shards)})

@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from pipelines.convert.ledger import Ledger, begin, clear, locked, ordered, sweep
+from pipelines.convert.ledger import Ledger, begin, clear, locked, read_all_records, sweep
 from pipelines.convert.parquet import FileRecord
 from pipelines.convert.records import ShardRecord
 from schemas.errors import UsageError
@@ -44,7 +44,7 @@ def make_episode(name: str = "e0", **metadata: Any) -> dict[str, Any]:
 
 
 def make_record(out: Path, name: str = NAME, *, episodes: int = 1) -> ShardRecord:
-    """Make a record and the files that it names."""
+    """Write a record and the files that it names."""
     path = layout.data_file(name)
     for below in (layout.DATA, layout.INDEX):
         (out / below).mkdir(exist_ok=True)
@@ -73,7 +73,7 @@ def path_of(ledger: Ledger) -> Path:
 
 
 def finish(out: Path) -> None:
-    """Do what publishing does last."""
+    """Write the manifest, as publishing does last."""
     (out / layout.MANIFEST).write_text(json.dumps({"dataset": "toy", **IDENTITY, "balance": {}}))
 
 
@@ -133,17 +133,17 @@ def test_the_records_come_in_the_order_of_the_plan(ledger: Ledger) -> None:
     records = [make_record(path_of(ledger), name) for name in names]
     for name, record in reversed(list(zip(names, records, strict=True))):
         ledger.write(name, record)
-    assert ordered(ledger, names) == records
+    assert read_all_records(ledger, names) == records
     assert ledger.finished() == set(names)
 
 
 def test_a_record_that_is_lost_in_mid_run_is_named(ledger: Ledger) -> None:
     ledger.write(NAME, make_record(path_of(ledger)))
-    with pytest.raises(UsageError, match="the record of val-00000-of-00001 is gone; run the conversion again"):
-        ordered(ledger, [NAME, "val-00000-of-00001"])
+    with pytest.raises(UsageError, match="the record of val-00000-of-00001 is missing; run the conversion again"):
+        read_all_records(ledger, [NAME, "val-00000-of-00001"])
 
 
-# --- what went wrong ---
+# --- failures ---
 
 
 def test_a_failure_is_kept_until_its_shard_is_done(ledger: Ledger) -> None:
@@ -155,9 +155,9 @@ def test_a_failure_is_kept_until_its_shard_is_done(ledger: Ledger) -> None:
 
 
 def test_a_stop_says_why(ledger: Ledger) -> None:
-    assert ledger.stopped() is None
+    assert ledger.stop_reason() is None
     ledger.stop("too many")
-    assert ledger.stopped() == "too many"
+    assert ledger.stop_reason() == "too many"
 
 
 def test_a_new_start_forgets_failures_and_a_stop_but_no_record(ledger: Ledger) -> None:
@@ -165,7 +165,7 @@ def test_a_new_start_forgets_failures_and_a_stop_but_no_record(ledger: Ledger) -
     ledger.fail("train-00001-of-00002", "later")
     ledger.stop("too many")
     assert not begin(ledger.out, IDENTITY)
-    assert (ledger.failures(), ledger.stopped(), ledger.finished()) == ({}, None, {NAME})
+    assert (ledger.failures(), ledger.stop_reason(), ledger.finished()) == ({}, None, {NAME})
 
 
 def test_sweeping_takes_what_was_being_written_and_no_split_called_tmp(ledger: Ledger) -> None:
@@ -192,7 +192,7 @@ def test_closing_leaves_no_ledger(ledger: Ledger) -> None:
     assert not (path_of(ledger) / layout.LEDGER).exists()
 
 
-# --- which conversion this is ---
+# --- the identity ---
 
 
 def test_the_same_conversion_goes_on(out: Path) -> None:
@@ -219,7 +219,9 @@ def test_what_a_process_killed_behind_the_manifest_left_is_removed(out: Path) ->
 def test_another_conversion_is_refused_and_what_differs_is_named(out: Path, key: str, *, finished: bool) -> None:
     if finished:
         finish(out)
-    with pytest.raises(UsageError, match=rf"holds a conversion with another {key}; give --overwrite or another"):
+    with pytest.raises(
+        UsageError, match=rf"contains a conversion with another {key}; pass --overwrite to replace it, or another"
+    ):
         begin(LocalFolder(out), {**IDENTITY, key: "other"})
     assert bool(begin(LocalFolder(out), IDENTITY)) is finished
 
@@ -228,7 +230,7 @@ def test_another_conversion_is_refused_and_what_differs_is_named(out: Path, key:
 @pytest.mark.parametrize("content", [b"", b"{", b"{}", b"[]", b"\xff", b"3", b'{"source": 1}'])
 def test_a_damaged_identity_asks_for_overwrite(out: Path, name: str, content: bytes) -> None:
     (out / name).write_bytes(content)
-    with pytest.raises(UsageError, match=r"its meta is damaged \(.*\); give --overwrite to replace it"):
+    with pytest.raises(UsageError, match=r"meta is damaged \(.*\); pass --overwrite to replace the dataset"):
         begin(LocalFolder(out), IDENTITY)
     clear(LocalFolder(out))
     assert not begin(LocalFolder(out), IDENTITY)
@@ -239,9 +241,9 @@ def test_a_folder_with_anything_else_is_refused(tmp_path: Path, name: str) -> No
     (tmp_path / layout.META).mkdir()
     (tmp_path / name).parent.mkdir(exist_ok=True)
     (tmp_path / name).write_text("years of work")
-    with pytest.raises(UsageError, match="exists and is not a dataset of ours"):
+    with pytest.raises(UsageError, match="exists and is not a converted dataset"):
         begin(LocalFolder(tmp_path), IDENTITY)
-    with pytest.raises(UsageError, match="exists and is not a dataset of ours"):
+    with pytest.raises(UsageError, match="exists and is not a converted dataset"):
         clear(LocalFolder(tmp_path))
     assert (tmp_path / name).read_text() == "years of work"
 
@@ -268,7 +270,7 @@ def test_clearing_removes_all_but_the_lock(ledger: Ledger, *, finished: bool) ->
 def test_clearing_removes_nothing_if_one_thing_is_not_ours(ledger: Ledger, name: str) -> None:
     ledger.write(NAME, make_record(path_of(ledger)))
     (path_of(ledger) / name).write_text("years of work")
-    with pytest.raises(UsageError, match=rf"holds '{name}', which is not ours"):
+    with pytest.raises(UsageError, match=rf"contains '{name}', which is not part of a dataset"):
         clear(ledger.out)
     assert ledger.read([NAME])
 
@@ -297,7 +299,10 @@ def holder(tmp_path: Path) -> Iterator["subprocess.Popen[str]"]:
 
 
 def test_a_second_process_is_refused(tmp_path: Path, holder: "subprocess.Popen[str]") -> None:
-    with pytest.raises(UsageError, match="another process is writing here"), locked(LocalFolder(tmp_path / "out")):
+    with (
+        pytest.raises(UsageError, match="another process is writing to this folder"),
+        locked(LocalFolder(tmp_path / "out")),
+    ):
         pass
     assert (tmp_path / "out" / layout.LOCK).exists()
 
@@ -312,19 +317,21 @@ def test_a_killed_process_holds_nothing(tmp_path: Path, holder: "subprocess.Pope
 
 def test_a_lock_that_its_holder_has_just_removed_is_no_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def slow(file: Any, operation: int) -> None:
-        (tmp_path / layout.LOCK).unlink()  # by who held it; from here on a third process may hold a new one
+        (
+            tmp_path / layout.LOCK
+        ).unlink()  # the process that had the lock removes it; then another process may create a new one
         (tmp_path / layout.LOCK).touch()
         flock(file, operation)
 
     flock = folder.fcntl.flock
     monkeypatch.setattr(folder.fcntl, "flock", slow)
-    with pytest.raises(UsageError, match="another process is writing here"), locked(LocalFolder(tmp_path)):
+    with pytest.raises(UsageError, match="another process is writing to this folder"), locked(LocalFolder(tmp_path)):
         pass
     assert (tmp_path / layout.LOCK).exists()
 
 
 def test_a_refused_folder_is_left_as_it_was(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("years of work")
-    with pytest.raises(UsageError, match="not a dataset of ours"), locked(LocalFolder(tmp_path)):
+    with pytest.raises(UsageError, match="not a converted dataset"), locked(LocalFolder(tmp_path)):
         begin(LocalFolder(tmp_path), IDENTITY)
     assert [path.name for path in tmp_path.rglob("*")] == ["thesis.tex"]

@@ -32,7 +32,7 @@ def text(success: str) -> str:
         ('{ key = "episode_metadata.file_path", equals = "/lab/1" }', ["failure", "success", "failure"]),
         ('{ key = "reward", at_least = 100 }', ["failure"] * 3),
         ('{ key = "is_first", step = "any" }', ["success"] * 3),
-        ('{ key = "is_first" }', ["failure", "failure", "success"]),  # the last step of the third is its only one
+        ('{ key = "is_first" }', ["failure", "failure", "success"]),  # the third episode has one step
     ],
 )
 def test_the_outcome_is_what_the_declared_field_says(tmp_path: Path, success: str, ends: list[str]) -> None:
@@ -52,9 +52,9 @@ def test_without_a_declaration_it_is_unknown(tmp_path: Path) -> None:
 def test_a_field_that_is_not_there_or_never_meets_the_condition_is_refused(tmp_path: Path) -> None:
     for success, why in (
         ('"episode_metadata.sucess"', r"success: the source has no 'episode_metadata.sucess'; did you mean"),
-        ('"points"', r"success: 'points' holds sequences of numbers of float32 \[3\]; needed: one value"),
-        ('{ key = "reward", equals = "done" }', "success: 'reward' holds numbers; its condition is for texts"),
-        ('{ key = "note", at_least = 1 }', "success: 'note' holds texts; its condition is for numbers"),
+        ('"points"', r"success: 'points' contains sequences of numbers of float32 \[3\]; expected one value"),
+        ('{ key = "reward", equals = "done" }', "success: 'reward' contains numbers, its condition is for texts"),
+        ('{ key = "note", at_least = 1 }', "success: 'note' contains texts, its condition is for numbers"),
     ):
         with pytest.raises(SpecError, match=why):
             publish(tmp_path / success[-9:-2], text=text(success))
@@ -105,7 +105,7 @@ def test_a_changed_outcome_is_found(tmp_path: Path) -> None:
     forged = table.set_column(table.schema.get_field_index("outcome"), "outcome", pa.array(["success"] * 3))
     pq.write_table(forged, path)
     found = verify(open_dataset(out), source=str(tmp_path / "source"))
-    assert "episode toy-000001: outcome is 'success', the source gives 'failure'" in found.first
+    assert "episode toy-000001: outcome is 'success', the source has 'failure'" in found.first
 
 
 def test_a_source_whose_labels_changed_is_found(tmp_path: Path) -> None:

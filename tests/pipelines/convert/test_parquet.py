@@ -15,7 +15,7 @@ FILE = "data/train-00000-of-00001.parquet"
 
 @pytest.fixture
 def long(tmp_path: Path) -> Toy:
-    """Make episodes that do not fit row groups, with frames missing here and there."""
+    """Create episodes that do not fill row groups, with some frames missing."""
     images = [b"" if step % 7 == 0 else jpeg(step) for step in range(300)]
     toy = make_toy(
         tmp_path, [columns(0), columns(1, steps=300, image=images), columns(2, steps=1), columns(3, steps=90)]

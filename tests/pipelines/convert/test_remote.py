@@ -1,4 +1,4 @@
-"""The commands on sources and datasets that are elsewhere: the same bytes as here, whatever the network does."""
+"""Remote sources and datasets: the same bytes as local ones, whatever the network does."""
 
 import os
 import shutil
@@ -28,7 +28,7 @@ SPLITS = {f"s{number}": 2 for number in range(4)}
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Try the same things in less time, and read in blocks that are smaller than the files."""
+    """Shorten all waiting times, and read in blocks that are smaller than the files."""
     monkeypatch.setattr(network, "FIRST_PAUSE", 0.001)
     monkeypatch.setattr(network, "TRIES", 4)
     monkeypatch.setattr(network, "BLOCK", 1000)
@@ -40,7 +40,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def with_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Read datasets of one's own, which are not public."""
+    """Read private datasets with the credentials of the user."""
     monkeypatch.setitem(fsspec.config.conf, "s3", {"anon": False})
     monkeypatch.setenv("FSSPEC_S3", '{"anon": false}')
 
@@ -55,7 +55,7 @@ def toy(tmp_path: Path) -> Toy:
 
 
 def same(dataset: dict[str, bytes]) -> dict[str, bytes]:
-    """Give what does not differ from run to run."""
+    """Return the files that are the same in every run."""
     return {
         name: content for name, content in dataset.items() if name not in {"meta/runs.jsonl", "meta/verification.json"}
     }
@@ -63,7 +63,7 @@ def same(dataset: dict[str, bytes]) -> dict[str, bytes]:
 
 @pytest.fixture(scope="module")
 def here(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Convert from here to here."""
+    """Convert a local source to a local dataset."""
     toy = make(tmp_path_factory.mktemp("here"))
     assert toy.convert().code == 0
     return toy.out
@@ -82,22 +82,22 @@ def expected(here: Path) -> dict[str, bytes]:
 
 
 def assert_one_line(run: Run, *told: str) -> None:
-    """Assert that a command failed with one clear line."""
+    """Assert that a command failed with one line on stderr."""
     assert (run.code, run.out, run.err.count("\n")) == (2, "", 1), run.err
     assert run.err.startswith("oxe: ")
     for text in told:
         assert text in run.err
 
 
-# --- the same as here ---
+# --- the same as local ---
 
 
 def assert_source(toy: Toy, source: str, expected: dict[str, bytes]) -> None:
-    """Assert that a source is read as if it were here."""
+    """Assert that a remote source is read like a local one."""
     run = oxe("convert", toy.spec, "--source", source, "--out", toy.out)
     assert run.code == 0, run.err
     assert same(files(toy.out)) == expected
-    verified = toy.verify("--json").json()  # with the source that meta/runs.jsonl names
+    verified = toy.verify("--json").json()  # against the source that meta/runs.jsonl names
     assert (verified["source"], verified["differences"]) == ("compared", 0)
     assert oxe("inspect", source, "--json").json() == oxe("inspect", toy.source, "--json").json()
 
@@ -135,7 +135,7 @@ def test_a_dataset_in_a_store_is_the_same_dataset(
     for dataset, name in ((out, "exported"), (str(here), "exported from here")):
         assert oxe("export", "rlds", dataset, "--out", toy.folder / name).code == 0
     exports = [files(toy.folder / name) for name in ("exported", "exported from here")]
-    assert [runs.pop("oxe_runs.jsonl") for runs in exports]  # which tell where and when
+    assert [runs.pop("oxe_runs.jsonl") for runs in exports]  # files with places and times
     assert exports[0] == exports[1]
 
 
@@ -238,11 +238,11 @@ def test_a_shard_that_cannot_be_fetched_fails_and_the_next_run_does_it(
 ) -> None:
     web.faults.append(
         Fault(kind, path="*toy-s2.tfrecord*", after=2 if kind == "403" else 1)
-    )  # they are planned by then
+    )  # after the shards are planned
     arguments = ("convert", toy.spec, "--source", f"{web.url}/source", "--out", toy.out)
     assert_one_line(
         oxe(*arguments),
-        "1 of 4 shards failed; run again to go on. s2-00000-of-00001: ",
+        "1 of 4 shards failed, first s2-00000-of-00001: ",
         f"{web.url}/source/toy-s2.tfrecord-00000-of-00001: cannot be reached: ",
     )
     assert not (toy.out / "meta/manifest.json").exists()
@@ -291,7 +291,7 @@ def test_inspect_and_verify_do_not_take_the_network_for_damage(toy: Toy, web: Se
     assert_one_line(oxe("verify", dataset), "data/s1-00000-of-00001.parquet: cannot be reached", "503")
 
 
-# --- what is really wrong with a source ---
+# --- a source that is really damaged ---
 
 
 def test_damage_and_missing_files_are_what_they_are_on_a_disk(toy: Toy, web: Server, bucket: Bucket) -> None:
@@ -329,7 +329,7 @@ def test_the_only_dataset_below_a_page_of_links_is_found(toy: Toy, web: Server, 
     assert same(files(toy.out)) == expected
 
 
-# --- going on, adding, replacing ---
+# --- continuing, appending, replacing ---
 
 THIRD = "data/s2-00000-of-00001.parquet"
 
@@ -341,7 +341,7 @@ def start(toy: Toy, out: str) -> subprocess.Popen[str]:
 
 @pytest.fixture
 def slow_shard(bucket: Bucket) -> Iterator[None]:
-    """Make the store take its time with the third shard."""
+    """Slow down the store for the third shard."""
     bucket.server.faults.append(Fault("20 s", path="*/data/s2-*", times=1, methods=("PUT",)))
     bucket.server.halt.clear()
     yield
@@ -362,12 +362,12 @@ def test_a_killed_conversion_goes_on_and_uploads_no_finished_shard_again(
         assert process.wait() == -signal.SIGKILL
     before = len(bucket.server.requests)
     assert f"{bucket.name}/out/meta/lock" in bucket.fs.find(f"{bucket.name}/out")
-    run = oxe("convert", toy.spec, "--source", toy.source, "--out", out)  # takes the dead one's lock over
+    run = oxe("convert", toy.spec, "--source", toy.source, "--out", out)  # takes over the lock of the killed process
     assert run.code == 0, run.err
     again = [name for name in bucket.written("out", since=before) if name.startswith(("data/", "index/"))]
     assert {name.partition("-")[0] for name in again} == {"data/s2", "data/s3", "index/s2", "index/s3"}
     assert same(bucket.files("out")) == expected
-    assert not list((toy.folder / "tmp").glob("oxe-tools-????*[0-9a-f]"))  # what it had staged is gone
+    assert not list((toy.folder / "tmp").glob("oxe-tools-????*[0-9a-f]"))  # its staged files are gone
 
 
 def test_a_second_conversion_into_one_output_is_refused(
@@ -379,8 +379,8 @@ def test_a_second_conversion_into_one_output_is_refused(
         second = oxe("convert", toy.spec, "--source", toy.source, "--out", out)
         assert_one_line(
             second,
-            f"{out}: another process is writing here ({out}/meta/lock is locked by process {process.pid} of "
-            f"{socket.gethostname()}; remove it if that process is no more)",
+            f"{out}: another process is writing to this folder ({out}/meta/lock is held by process {process.pid} of "
+            f"{socket.gethostname()}; remove it if that process has ended)",
         )
         bucket.server.halt.set()
         _, err = process.communicate(timeout=PATIENCE)
@@ -391,7 +391,7 @@ def test_a_second_conversion_into_one_output_is_refused(
 def test_a_lock_of_another_machine_is_respected_until_it_is_removed(toy: Toy, bucket: Bucket) -> None:
     bucket.put("out/meta/lock", b"elsewhere 7 abc")
     arguments = ("convert", toy.spec, "--source", toy.source, "--out", bucket.uri("out"))
-    assert_one_line(oxe(*arguments), "held by process 7 of elsewhere; remove it if that process is no more")
+    assert_one_line(oxe(*arguments), "held by process 7 of elsewhere; remove it if that process has ended")
     assert list(bucket.files("out")) == ["meta/lock"]
     bucket.fs.rm(f"{bucket.name}/out/meta/lock")
     assert oxe(*arguments).code == 0
@@ -420,7 +420,7 @@ def test_overwriting_in_a_store_replaces_ours_and_nothing_else(
     arguments = ("convert", toy.spec, "--source", toy.source, "--out", bucket.uri("out"))
     assert oxe(*arguments, "--limit", "3").code == 0
     bucket.put("output/thesis.tex", b"years of work")
-    assert_one_line(oxe(*arguments), "holds a conversion with another options; give --overwrite")
+    assert_one_line(oxe(*arguments), "contains a conversion with another options; pass --overwrite")
     assert oxe(*arguments, "--overwrite").code == 0
     assert same(bucket.files("out")) == expected
     assert bucket.files("output") == {"thesis.tex": b"years of work"}
@@ -430,7 +430,7 @@ def test_a_folder_of_somebody_else_is_left_alone(toy: Toy, bucket: Bucket) -> No
     bucket.put("out/thesis.tex", b"years of work")
     arguments = ("convert", toy.spec, "--source", toy.source, "--out", bucket.uri("out"))
     for more in ((), ("--overwrite",)):
-        assert_one_line(oxe(*arguments, *more), "not a dataset of ours (thesis.tex)")
+        assert_one_line(oxe(*arguments, *more), "not a converted dataset (thesis.tex)")
     assert bucket.files("out") == {"thesis.tex": b"years of work"}
 
 
@@ -452,7 +452,7 @@ with open("/proc/self/status") as status:  # getrusage would count what the pare
 
 
 def peak(server: Server, folder: Path, *, megabytes: int) -> int:
-    """Read a large file record by record in a process of its own; give that one's peak memory in MB."""
+    """Read a large file record by record in a new process; returns its peak memory in MB."""
     record = frame(os.urandom(1 << 20))
     with (folder / "large").open("wb") as file:
         for _ in range(megabytes):

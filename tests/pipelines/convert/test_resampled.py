@@ -1,4 +1,4 @@
-"""A view of a lower rate: the same in memory, materialized, in statistics, in an export and back."""
+"""A view with a lower rate: the same in memory, materialized, in statistics, and in an export."""
 
 import json
 from pathlib import Path

@@ -138,7 +138,7 @@ def test_another_process_cannot_write_at_the_same_time(toy: Dataset, tmp_path: P
     assert holder.stdout.readline() == b"held\n"
     done = oxe(*words("v30", toy, out))
     holder.communicate()
-    assert (done.code, "another process is writing here" in done.err) == (2, True)
+    assert (done.code, "another process is writing to this folder" in done.err) == (2, True)
 
 
 def test_what_is_no_export_is_not_written_into(toy: Dataset, tmp_path: Path) -> None:

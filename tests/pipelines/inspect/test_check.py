@@ -30,7 +30,7 @@ def test_a_declaration_that_fits_has_no_problem_and_its_ranges_are_told(source: 
 
 
 @pytest.mark.parametrize(
-    ("hz", "problems"), [(5, []), (15, ["episode 0: control_hz is 15, the recorded times have 5 steps a second"])]
+    ("hz", "problems"), [(5, []), (15, ["episode 0: control_hz is 15, but the recorded times have 5 steps per second"])]
 )
 def test_a_rate_that_recorded_times_contradict_is_a_problem(tmp_path: Path, hz: int, problems: list[str]) -> None:
     clock = Field(path="clock", kind="number", dtype="float64")
@@ -133,4 +133,4 @@ def test_the_command_exits_1_with_problems(source: Path, tmp_path: Path, capsys:
     with pytest.raises(SystemExit) as end:
         main(["datasets", "check", str(tmp_path / "toy.toml")])
     assert end.value.code == 2
-    assert "its declaration names no source; give --source" in capsys.readouterr().err
+    assert "the declaration names no source; pass --source" in capsys.readouterr().err

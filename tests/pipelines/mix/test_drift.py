@@ -1,10 +1,10 @@
-"""Whatever changes after the lock is named; what did not change is not."""
+"""Drift lists exactly what has changed since the lock."""
 
 from pathlib import Path
 
 import pytest
 
-from pipelines.mix.drift import compared, drift
+from pipelines.mix.drift import drift, lock_differences
 from schemas.mixture.lock import Lock
 from tests.pipelines.mix.lab import again, made, make_datasets, mix
 
@@ -50,7 +50,7 @@ def test_one_byte_of_a_file_is_noticed_by_a_deep_look(lab: Path, lock: Lock) -> 
 
 def test_an_edited_mixture_is_named_with_its_keys(lab: Path, lock: Lock) -> None:
     found = drift(lock, beside=lab, spec=mix('view = "late"\nfilter = "length > 3"', weights="one = 1.0\ntwo = 2.0"))
-    assert found == ["the mixture's file has changed: filter, weights"]
+    assert found == ["the mixture file has changed: filter, weights"]
 
 
 def test_another_code_of_the_view_is_named(lab: Path, lock: Lock) -> None:
@@ -64,17 +64,17 @@ def test_a_lock_from_before_views_had_versions_says_once_what_to_run(lab: Path, 
     old = lock.model_copy(update={"sources": sources})
     why = "the lock was made before views had versions and cannot be checked: run 'oxe mix lock' again with --overwrite"
     assert drift(old, beside=lab) == drift(old, beside=lab, deep=True) == [why]
-    assert compared(lock, old) == [f"the second: {why}"]
-    assert compared(old, old) == []
-    assert drift(made(lab)[0], beside=lab) == []  # one without a view has nothing to be outdated
+    assert lock_differences(lock, old) == [f"the second lock: {why}"]
+    assert lock_differences(old, old) == []
+    assert drift(made(lab)[0], beside=lab) == []  # a lock without a view cannot have an outdated view
 
 
 def test_two_locks_are_compared_in_words(lab: Path, lock: Lock) -> None:
     other, table = made(lab, 'view = "late"\nfilter = "length > 3"', weights="one = 2.0\ntwo = 1.0")
     first = made(lab, 'view = "late"')
     assert first[0].encoded() == lock.encoded()
-    found = compared(lock, other, tables=(first[1], table))
-    assert "the mixture's file differs in filter, weights" in found
+    found = lock_differences(lock, other, tables=(first[1], table))
+    assert "the mixture file differs in filter, weights" in found
     assert "one: filtered: 4 and 3 episodes" in found
-    assert "1 episodes are only in the first" in found
-    assert compared(lock, lock, tables=(table, table)) == []
+    assert "1 episodes are only in the first lock" in found
+    assert lock_differences(lock, lock, tables=(table, table)) == []

@@ -1,4 +1,4 @@
-"""A lock counts what it takes, gives the shares it says, and is the same wherever and however often it is made."""
+"""A lock has the right counts and shares, and is the same wherever and however often it is computed."""
 
 import json
 import shutil
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.mix.make import make
+from pipelines.mix.make import make_lock
 from schemas.errors import MixtureError, SpecError, UsageError
 from schemas.mixture import lock as locks
 from schemas.mixture.lock import TRAIN, VALIDATION
@@ -97,14 +97,14 @@ def test_a_lock_holds_no_place_of_this_machine_and_works_where_it_is_moved(lab: 
     shutil.copytree(lab, moved)
     locks.write(moved / "toy.lock", lock, table)
     again, _ = locks.read(moved / "toy.lock")
-    assert make(mix(), beside=moved)[0].encoded() == again.encoded()
+    assert make_lock(mix(), beside=moved)[0].encoded() == again.encoded()
 
 
 def test_presets_find_their_datasets_below_a_folder_by_name_or_by_what_they_are(lab: Path) -> None:
     spec = mix(tables="[sources]\n", weights="one = 1.0\ntwo = 1.0")
-    with pytest.raises(SpecError, match=r"one \(no uri; say sources.one.uri, or give --data"):
-        make(spec, beside=lab)
-    assert {source.uri for source in make(spec, beside=lab / "locks", data=str(lab))[0].sources.values()} == {
+    with pytest.raises(SpecError, match=r"one \(no uri; set sources.one.uri, or pass --data"):
+        make_lock(spec, beside=lab)
+    assert {source.uri for source in make_lock(spec, beside=lab / "locks", data=str(lab))[0].sources.values()} == {
         "../one",
         "../two",
     }

@@ -1,4 +1,4 @@
-"""What `mix stats` and `mix sample` tell is what the datasets hold."""
+"""The numbers of `mix stats` and `mix sample` are those of the datasets."""
 
 from pathlib import Path
 
@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from pipelines.convert.convert import convert
-from pipelines.mix.make import make
-from pipelines.mix.report import UNLIKELY, leakage, likelihood, sample, summary
+from pipelines.mix.make import make_lock
+from pipelines.mix.report import UNLIKELY, leakage, p_value, sample, summary
 from schemas.declarations import catalog
 from schemas.mixture.spec import load
 from tests.pipelines.mix.lab import LENGTHS, made, make_datasets, mix
@@ -43,9 +43,9 @@ def test_the_sample_is_what_the_shares_say(lab: Path) -> None:
 
 def test_counts_that_do_not_follow_the_shares_are_very_unlikely() -> None:
     shares = np.array([0.5, 0.3, 0.2 - 1e-5, 1e-5])
-    assert likelihood(np.array([5000, 3010, 1990, 0]), shares) > 0.1
-    assert likelihood(np.array([5000, 3400, 1600, 0]), shares) < UNLIKELY
-    assert likelihood(np.array([10]), np.array([1.0])) == 1.0
+    assert p_value(np.array([5000, 3010, 1990, 0]), shares) > 0.1
+    assert p_value(np.array([5000, 3400, 1600, 0]), shares) < UNLIKELY
+    assert p_value(np.array([10]), np.array([1.0])) == 1.0
 
 
 @pytest.mark.realdata
@@ -53,11 +53,11 @@ def test_the_validation_split_of_the_debug_bridge_is_its_training_split(realdata
     source = realdata / "rlds/octo_debug_bridge/bridge_dataset/1.0.0"
     convert(catalog.dataset("bridge_dataset"), tmp_path / "bridge_dataset", source=str(source))
     spec = load('name = "b"\nview = "openvla"\nweighting = "share"\n[weights]\nbridge_dataset = 1.0', where="b.toml")
-    lock, table = make(spec, beside=tmp_path, data=str(tmp_path))
+    lock, table = make_lock(spec, beside=tmp_path, data=str(tmp_path))
     assert leakage(table).motions_in_several_splits == 50
     assert lock.sources["bridge_dataset"].stages["viewed"].steps == 50 * 8
 
 
 def test_mixtures_of_one_source_pass_any_sample(lab: Path) -> None:
-    lock, _ = make(mix(weights="one = 1.0", tables='[sources]\none = { uri = "one" }\n'), beside=lab)
+    lock, _ = make_lock(mix(weights="one = 1.0", tables='[sources]\none = { uri = "one" }\n'), beside=lab)
     assert sample(lock, 10).p == 1.0

@@ -1,4 +1,4 @@
-"""Datasets are counted as one only if they are recordings of one embodiment, in the same words."""
+"""Datasets are counted as one only if they are recordings of one embodiment with equal Spaces."""
 
 import shutil
 from pathlib import Path
@@ -20,7 +20,9 @@ def test_recordings_of_one_embodiment_are_counted_as_one_in_any_order(tmp_path: 
     assert found.to_json() == statistics(*data[::-1]).to_json()
     assert found.name == "toy_arm"
     assert [(member.episodes, member.steps) for member in found.members] == [(len(LENGTHS), sum(LENGTHS))] * 2
-    assert [(dataset.path / "meta/stats.json").read_bytes() for dataset in data] == before  # of each alone
+    assert [
+        (dataset.path / "meta/stats.json").read_bytes() for dataset in data
+    ] == before  # the statistics of each dataset alone
 
 
 @pytest.mark.parametrize(
@@ -46,8 +48,8 @@ def test_what_differs_is_not_merged_and_said(tmp_path: Path, replace: dict[str, 
 @pytest.mark.parametrize(
     ("replace", "said"),
     [
-        ({"control_hz = 10\n": ""}, "its control_hz is not known"),
-        ({'robot      = "toy"': 'robot      = "unknown"'}, "its robot is not known"),
+        ({"control_hz = 10\n": ""}, "the control_hz is not known"),
+        ({'robot      = "toy"': 'robot      = "unknown"'}, "the robot is not known"),
         (
             {'["x", "y", "z"], unit = "m", mode = "delta"': '["x", "y", "z"], unit = "m", mode = "unknown"'},
             "action: the mode of x, the mode of y, the mode of z is not known",

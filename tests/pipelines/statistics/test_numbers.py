@@ -1,4 +1,4 @@
-"""What is read for statistics: the columns that are needed, a few episodes at a time, and chunks inside episodes."""
+"""The vectors that statistics read: a few episodes at a time, and chunks that end within their episode."""
 
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ def test_the_numbers_are_read_a_few_episodes_at_a_time(dataset: Dataset, monkeyp
     (part, _) = parts_of(dataset, Selection())
     assert [len(found["action"]) for found in vectors(part, Selection())] == [3 + 40 + 200, 7]
     assert statistics(dataset, recompute=True).to_json() == whole.to_json()
-    (sparse,) = parts_of(dataset, Selection(filters="length < 8"))  # with 240 steps in between that are left out
+    (sparse,) = parts_of(dataset, Selection(filters="length < 8"))  # 240 steps between them are left out
     assert [len(found["action"]) for found in vectors(sparse, Selection())] == [3 + 7 + 1]
 
 
@@ -60,7 +60,7 @@ def test_only_the_columns_that_a_view_reads_are_read(dataset: Dataset, monkeypat
 
 
 def chunks(found: list[Any], size: int) -> tuple[Array, Array]:
-    """Cut the actions of each episode into all chunks of `size`; also relative to the state at their first step."""
+    """Return all chunks of `size` actions of each episode, and those relative to the state at their start."""
     actions, relative = [], []
     for episode in found:
         for t in range(len(episode) - size + 1):
@@ -79,7 +79,7 @@ def test_chunks_never_cross_the_end_of_an_episode(dataset: Dataset) -> None:
     assert summary.count == len(expected) == sum(max(0, n - 3) for n in LENGTHS)
     assert np.array_equal(summary.q99, np.quantile(expected.astype(np.float64), 0.99, axis=0).reshape(4, 4))
     assert np.array_equal(summary.min, expected.min(axis=0).reshape(4, 4))
-    assert "action_relative" not in found.vectors  # its actions are changes already
+    assert "action_relative" not in found.vectors  # its actions are deltas already
 
 
 def test_absolute_dimensions_of_a_chunk_are_also_counted_relative_to_the_state(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Statistics of a converted dataset are numpy's on the episodes that `open_dataset` gives."""
+"""Statistics of a converted dataset equal numpy's on the episodes that `open_dataset` returns."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -93,7 +93,9 @@ def test_numbers_that_are_not_finite_are_refused_with_their_place(tmp_path: Path
     toy = make_toy(tmp_path, [columns(0), columns(1, torque=torque)])
     toy.spec.write_text(toy.spec.read_text() + RAW_VIEW)
     toy.convert()
-    with pytest.raises(UsageError, match=r"data/train-00000-of-00001.parquet: action is not finite everywhere"):
+    with pytest.raises(
+        UsageError, match=r"data/train-00000-of-00001.parquet: action contains values that are not finite"
+    ):
         statistics(open_dataset(toy.out), selection=Selection(view="torque"))
 
 
@@ -115,7 +117,7 @@ def test_two_processes_find_the_same_bits(tmp_path: Path, monkeypatch: pytest.Mo
 def test_a_runner_that_is_named_finds_the_same_bits_and_leaves_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its results come back through a folder in the dataset, which other machines see too."""
+    """Its results are returned through a folder in the dataset, which other machines can reach."""
     check_engine(Engine(runner="FnApiRunner"), tmp_path, monkeypatch)
 
 
@@ -126,12 +128,12 @@ def check_engine(engine: Engine, folder: Path, monkeypatch: pytest.MonkeyPatch) 
     engines = many_parts(monkeypatch)
     assert statistics(dataset, engine=engine, recompute=True).to_json() == one.to_json()
     assert files(dataset.path) == before
-    assert len(set(engines)) == 1  # with several workers, the same ones for every pass
+    assert len(set(engines)) == 1  # several workers, the same for every pass
     assert not engines[0].is_this_process
 
 
 def many_parts(monkeypatch: pytest.MonkeyPatch) -> list[Engine]:
-    """Let each data file be a part, as if all were large; list the engines that count them."""
+    """Make each data file one part, as if all were large; returns the engines that count them."""
     engines = list[Engine]()
 
     def watched(*args: Any, engine: Engine, **more: Any) -> Any:

@@ -190,7 +190,7 @@ def test_columns_of_unequal_length_are_quarantined_or_read_as_declared(tmp_path:
     detail = pq.read_table(tmp_path / "plain/meta/quarantine.parquet")["detail"][0].as_py()
     assert detail == (
         "columns of unequal length: obs.eef_pos has 5 steps, actions and 2 more have 4 steps; "
-        "an observation after the last action? source.drop_last = ['obs.eef_pos'] leaves it out"
+        "if they end with an observation after the last action, set source.drop_last = ['obs.eef_pos']"
     )
     dropped = converted(tmp_path, file, '{ format = "hdf5", episodes = "data/demo_*", drop_last = ["obs.eef_pos"] }')
     assert len(dropped) == 3

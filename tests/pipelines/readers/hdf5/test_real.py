@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipelines.convert.convert import Report, convert
+from pipelines.convert.convert import ConversionReport, convert
 from pipelines.verify import verify
 from schemas.declarations import catalog
 from schemas.errors import SpecError
@@ -70,7 +70,7 @@ def declared(folder: Path, source: str, *, dims: int = 7) -> Any:
     return catalog.dataset(str(folder / "toy.toml"))
 
 
-def stored(folder: Path, uri: Path, source: str = "", *, dims: int = 7) -> tuple[Report, Dataset]:
+def stored(folder: Path, uri: Path, source: str = "", *, dims: int = 7) -> tuple[ConversionReport, Dataset]:
     """Convert a source and compare every value with it."""
     report = convert(declared(folder, source, dims=dims), folder / "out", source=str(uri))
     assert verify(open_dataset(folder / "out"), source=str(uri)).first == []
@@ -99,7 +99,7 @@ def truth_attr(file: Path, path: str, name: str) -> Any:
 
 def test_wipe_has_six_numbers_and_says_so_where_seven_are_declared(realdata: Path, tmp_path: Path) -> None:
     file = realdata / "hdf5_robosuite/v1.0.1/wipe/panda/demo.hdf5"
-    with pytest.raises(SpecError, match=r"'actions' gives 6 numbers, the embodiment names 7"):
+    with pytest.raises(SpecError, match=r"'actions' returns 6 numbers, the embodiment expects 7"):
         convert(declared(tmp_path, ""), tmp_path / "out", source=str(file))
 
 

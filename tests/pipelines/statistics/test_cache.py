@@ -1,4 +1,4 @@
-"""`meta/stats.json`: found again, the same in any order, and never used for another content."""
+"""`meta/stats.json`: read again, equal in any order, and never used for another content."""
 
 import json
 import os
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.statistics.kept import keep, read_kept
+from pipelines.statistics.cache import read_cache, store
 from pipelines.statistics.numbers import Selection
 from pipelines.statistics.statistics import statistics
 from schemas.errors import StatsError
@@ -19,7 +19,7 @@ from tests.pipelines.toy import oxe
 
 def test_a_conversion_brings_those_of_what_is_stored(tmp_path: Path) -> None:
     dataset = open_dataset(make_counted(tmp_path).out)
-    (found,) = read_kept(dataset)
+    (found,) = read_cache(dataset)
     assert found.to_json() == statistics(dataset, recompute=True).to_json()
     assert (found.view, found.split, found.filters, found.steps) == (None, None, None, sum(LENGTHS))
 
@@ -35,9 +35,9 @@ def test_they_are_kept_and_found_again(tmp_path: Path) -> None:
 
 def test_the_file_is_the_same_in_whatever_order_they_were_asked_for(tmp_path: Path) -> None:
     dataset = open_dataset(make_counted(tmp_path).out)
-    asked = [Selection(), Selection(view="late"), Selection(split="val", filters="length > 2"), Selection(chunk=2)]
+    selections = [Selection(), Selection(view="late"), Selection(split="val", filters="length > 2"), Selection(chunk=2)]
     written = []
-    for order in (asked, asked[::-1]):
+    for order in (selections, selections[::-1]):
         for selection in order:
             statistics(dataset, selection=selection)
         written.append((dataset.path / "meta/stats.json").read_bytes())
@@ -50,7 +50,7 @@ def test_conditions_that_are_spelled_differently_are_the_same(tmp_path: Path) ->
     dataset = open_dataset(make_counted(tmp_path).out)
     for text in ("length>=7", "length  >= 7", "(length >= 7)"):
         statistics(dataset, selection=Selection(filters=text))
-    assert [found.filters for found in read_kept(dataset)] == [None, "length >= 7"]
+    assert [found.filters for found in read_cache(dataset)] == [None, "length >= 7"]
 
 
 def test_those_of_an_earlier_content_are_not_used_and_go(tmp_path: Path) -> None:
@@ -66,7 +66,7 @@ def test_those_of_an_earlier_content_are_not_used_and_go(tmp_path: Path) -> None
     assert "meta/stats.json" in toy.verify().err
     new = statistics(open_dataset(toy.out))
     assert new.members[0].manifest != old.members[0].manifest
-    assert len(read_kept(open_dataset(toy.out))) == 1
+    assert len(read_cache(open_dataset(toy.out))) == 1
     assert toy.verify().code == 0
 
 
@@ -77,7 +77,7 @@ def test_those_from_before_views_had_versions_are_named_with_what_to_run_and_go(
     whole = path.read_bytes()
     old = [
         replace(found, members=(replace(found.members[0], view_digest="0" * 64),)) if found.view else found
-        for found in (*read_kept(open_dataset(toy.out)), replace(new, split="val"))
+        for found in (*read_cache(open_dataset(toy.out)), replace(new, split="val"))
     ]
     path.write_text(json.dumps({"format": FORMAT, "statistics": [found.to_json() for found in old]}))
     verified = toy.verify()
@@ -98,7 +98,7 @@ def test_a_damaged_file_of_statistics_is_found_and_counted_again(tmp_path: Path)
     for damage in ("{", "[]", whole.decode().replace('"steps": 341', '"steps": 342')):
         path.write_text(damage)
         with pytest.raises(StatsError, match=r"meta/stats.json: .*(cannot be read|does not match its digest)"):
-            read_kept(open_dataset(toy.out))
+            read_cache(open_dataset(toy.out))
         assert toy.verify().code == 1
         assert toy.convert().code == 0  # a finished conversion
         assert path.read_bytes() == whole
@@ -110,13 +110,13 @@ def test_statistics_of_what_was_replaced_meanwhile_are_not_kept(tmp_path: Path) 
     toy.spec.write_text(toy.spec.read_text().replace("control_hz = 10", "control_hz = 20"))
     assert toy.convert("--overwrite").code == 0
     new = (toy.out / "meta/stats.json").read_bytes()
-    keep(before, read_kept(open_dataset(toy.out))[0])
+    store(before, read_cache(open_dataset(toy.out))[0])
     assert (toy.out / "meta/stats.json").read_bytes() == new
 
 
 def test_a_dataset_that_cannot_be_written_has_statistics_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     toy = make_counted(tmp_path)
     (toy.out / "meta/stats.json").unlink()
-    monkeypatch.setattr(os, "access", lambda *_: False)  # a folder's mode does not stop root
+    monkeypatch.setattr(os, "access", lambda *_: False)  # the mode of a folder does not stop root
     assert statistics(open_dataset(toy.out)).steps == sum(LENGTHS)
     assert not (toy.out / "meta/stats.json").exists()

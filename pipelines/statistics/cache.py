@@ -1,0 +1,70 @@
+"""The cache of computed statistics, `meta/stats.json`; each entry has the digests of its content and view."""
+
+import json
+import os
+from contextlib import suppress
+
+from pipelines.statistics.numbers import Selection
+from schemas.errors import StatsError, UnreachableError
+from schemas.store import layout
+from schemas.store.dataset import Dataset
+from schemas.views.digests import outdated
+from stats.record import FORMAT, Statistics
+
+
+def cached(dataset: Dataset, selection: Selection) -> Statistics | None:
+    """Return the cached statistics of a selection, or None if its content or view has changed since."""
+    digest = dataset.view(selection.view).digest if selection.view else None
+    key = (selection.view or "", selection.split or "", selection.filters or "", selection.chunk)
+    for record in _readable(dataset):
+        member = record.members[0]
+        is_current = (member.manifest, member.view_digest) == (dataset.manifest["xxh3_128"], digest)
+        if is_current and record.key == key:
+            return record
+    return None
+
+
+def read_cache(dataset: Dataset) -> list[Statistics]:
+    """Read all statistics in `meta/stats.json`; raises StatsError if the file is damaged."""
+    content = dataset.folder.read_many([layout.STATS]).get(layout.STATS)
+    if content is None:
+        return []
+    where = dataset.folder.place(layout.STATS)
+    try:
+        entries = json.loads(content)["statistics"]
+    except (ValueError, LookupError, TypeError) as error:
+        raise StatsError(
+            f"{where}: cannot be read ({error!r}); remove it, and 'oxe stats' computes it again"
+        ) from error
+    return [Statistics.from_json(entry, where=where) for entry in entries]
+
+
+def _readable(dataset: Dataset) -> list[Statistics]:
+    """Read the cache; a damaged one counts as empty and is replaced, and only `oxe verify` reports it."""
+    try:
+        return read_cache(dataset)
+    except StatsError:
+        return []
+
+
+def why_outdated(dataset: Dataset, record: Statistics) -> str | None:
+    """Return why cached statistics are outdated: another content, or a view without a version; else None."""
+    member = record.members[0]
+    if member.manifest != dataset.manifest["xxh3_128"]:
+        return f"{record.key} was computed from another content; 'oxe stats' computes it again"
+    what, fix = f"a record of the view '{record.view}'", f"run 'oxe stats {dataset.uri} --view {record.view}'"
+    return outdated(member.view_digest, what, fix=fix)
+
+
+def store(dataset: Dataset, computed: Statistics) -> None:
+    """Add statistics to `meta/stats.json` and remove outdated ones; does nothing without the right to write."""
+    local = dataset.folder.local
+    if local and not os.access(local / layout.META, os.W_OK):
+        return
+    if Dataset(dataset.folder).manifest["xxh3_128"] != dataset.manifest["xxh3_128"]:
+        return  # episodes were appended in the meantime
+    records = {record.key: record for record in _readable(dataset) if not why_outdated(dataset, record)}
+    records[computed.key] = computed
+    entries = [records[key].to_json() for key in sorted(records)]
+    with suppress(UnreachableError):  # a read-only store
+        dataset.folder.write(layout.STATS, json.dumps({"format": FORMAT, "statistics": entries}).encode() + b"\n")
