@@ -75,11 +75,11 @@ def _plan(recipe: "Recipe", *, as_json: bool) -> None:
     """Print the memory that each way to run needs."""
     from finetune.training.plan import plan
 
-    found = plan(recipe)
+    memory = plan(recipe)
     if as_json:
-        print_json(found.to_json())
+        print_json(memory.to_json())
     else:
-        _show_plan(found)
+        _show_plan(memory)
 
 
 def _show_plan(plan: "Plan") -> None:

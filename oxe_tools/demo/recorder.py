@@ -27,7 +27,7 @@ class Motion:
     position: Array  # [T + 1, 3]
     rotation: Rotation  # T + 1 rotations
     gripper: Array  # [T + 1]
-    colour: str  # of the block
+    colour: str  # the block's colour
 
     @property
     def instruction(self) -> str:

@@ -5,8 +5,8 @@
     argument   := number | number "/" number | path [slice]
     slice      := "[" [i] ":" [j] "]" | "[" i "]"       of the last axis, with Python's meaning
 
-Paths are dotted; keys may hold "/". Everything a text can get wrong is a SpecError at load time, except a path that the
-source does not have, which `Binding` finds before the first episode is read.
+Paths are dotted; keys may contain "/". A wrong text raises SpecError when the declaration is loaded. A path that is not in
+the source raises it when the declaration is bound to the source, before the first episode is read.
 """
 
 import inspect
@@ -28,19 +28,19 @@ WORDS = r"(?P<number>-?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?)|(?P<path>[A-Za-z_][\w./]*
 
 @dataclass(frozen=True, slots=True)
 class Path:
-    """A column and the part of its last axis that is meant."""
+    """A column, or a slice of its last axis."""
 
     path: str
     start: int | None = None
     stop: int | None = None
 
     def __str__(self) -> str:
-        """Give the text."""
+        """Return the text."""
         bounds = ["" if bound is None else str(bound) for bound in (self.start, self.stop)]
         return f"{self.path}[{':'.join(bounds)}]" if any(bounds) else self.path
 
     def read(self, steps: Mapping[str, Any]) -> Array:
-        """Take the column as [T, k] float32, its further axes flattened; a path that is not there is a SpecError."""
+        """Return the column as [T, k] float32, with further axes flattened; raises SpecError if it does not exist."""
         column = steps.get(self.path)
         if column is None:
             known = [path for path in steps if path != ROW]
@@ -61,7 +61,7 @@ class Call:
     args: tuple[float | Path, ...] = ()
 
     def __str__(self) -> str:
-        """Give the text.
+        """Return the text.
 
         >>> str(parse_step_op("drop_first( 1 )"))
         'drop_first(1)'
@@ -70,38 +70,38 @@ class Call:
         return f"{self.op}({', '.join(words)})" if words else self.op
 
     def values(self, steps: Steps) -> list[float | Array]:
-        """Read the arguments that are paths."""
+        """Return the arguments, with paths replaced by their columns."""
         return [arg.read(steps) if isinstance(arg, Path) else arg for arg in self.args]
 
     def paths(self) -> frozenset[str]:
-        """Name the columns that the arguments read."""
+        """Return the columns that the arguments read."""
         return frozenset(arg.path for arg in self.args if isinstance(arg, Path))
 
 
 @dataclass(frozen=True, slots=True)
 class Expr:
-    """A parsed expression; `str()` gives its text back."""
+    """A parsed expression; `str()` returns its text."""
 
     text: str
     source: Path
     ops: tuple[Call, ...]
 
     def __str__(self) -> str:
-        """Give the text."""
+        """Return the text."""
         return self.text
 
     def paths(self) -> frozenset[str]:
-        """Name the columns that it reads."""
+        """Return the columns that the expression reads."""
         return frozenset({self.source.path}).union(*(op.paths() for op in self.ops))
 
     def __call__(self, steps: Mapping[str, Any]) -> Array:
-        """Compute [T, k] float32; an op that does not fit the columns it gets is a SpecError."""
+        """Return [T, k] float32; raises SpecError if an op does not fit its columns."""
         values = self.source.read(steps)
         for op in self.ops:
             try:
                 values = ARRAY_OPS[op.op](values, *op.values(steps))
             except (IndexError, ValueError) as error:
-                raise SpecError(f"'{self}': {op.op} of {values.shape[1]} columns: {error}") from error
+                raise SpecError(f"'{self}': {op.op} fails on {values.shape[1]} columns: {error}") from error
         return values.astype(np.float32, copy=False)
 
 
@@ -169,7 +169,7 @@ class _ExpressionParser(Parser):
             return None
         word = self.advance()
         if not word.lstrip("-").isdigit() or len(word) > 18:
-            raise SpecError(f"'{self.text}': '{word}' is not a whole number, or too large")
+            raise SpecError(f"'{self.text}': '{word}' is not a whole number or is too large")
         return int(word)
 
     def call(self, known: Mapping[str, Callable[..., Any]]) -> Call:
@@ -191,7 +191,7 @@ class _ExpressionParser(Parser):
         if not divisor:
             raise SpecError(f"'{self.text}': division by zero")
         if not math.isfinite(value / divisor):
-            raise SpecError(f"'{self.text}': a number that is too large")
+            raise SpecError(f"'{self.text}': a number is too large")
         return value / divisor
 
 
@@ -209,7 +209,7 @@ def _check_arguments(name: str, function: Callable[..., Any], args: list[float |
         for value in values if isinstance(values, tuple) else (values,):
             if not _fits(value, parameter.annotation):
                 wanted = {Array: "a path", float: "a number", int: "a whole number from 0"}[parameter.annotation]
-                raise SpecError(f"op '{name}' is used as {usage}: {parameter.name} is {wanted}")
+                raise SpecError(f"op '{name}' is used as {usage}: {parameter.name} must be {wanted}")
 
 
 def _fits(value: float | Path, annotation: object) -> bool:

@@ -1,4 +1,4 @@
-"""What the parsers of expressions and of conditions share: the words of a text, read one after the other."""
+"""The base of the parsers of expressions and of conditions: it splits a text into tokens and reads them in order."""
 
 import re
 from abc import ABC, abstractmethod
@@ -11,7 +11,7 @@ Item = TypeVar("Item")
 
 
 class Token(NamedTuple):
-    """A word of a text, or its `end`, or a character that is `unknown`."""
+    """A word of a text, the `end` of the text, or an `unknown` character."""
 
     kind: str
     word: str
@@ -19,10 +19,10 @@ class Token(NamedTuple):
 
 
 class Parser(ABC):
-    """A place in a text; a grammar adds its rules, and what its errors look like."""
+    """The tokens of a text and the current position; a subclass adds the rules of its grammar and its errors."""
 
     def __init__(self, text: str, words: str) -> None:
-        """Cut the text into words, which may have white space before them: what the groups of `words` match."""
+        """Split the text into the groups that the regular expression `words` matches, with white space between them."""
         pattern = re.compile(rf"\s*(?:{words}|(?P<unknown>.)|(?P<end>\Z))", re.DOTALL)
         matches = ((match, str(match.lastgroup)) for match in pattern.finditer(text))
         self.tokens = [Token(kind, match[kind], match.start(kind)) for match, kind in matches]
@@ -30,31 +30,31 @@ class Parser(ABC):
 
     @property
     def next(self) -> Token:
-        """The word that is read next."""
+        """The next token."""
         return self.tokens[self.position]
 
     @abstractmethod
     def error(self, wanted: str) -> OxeError:
-        """Make the error for a next word that is not what is wanted."""
+        """Return the error for a next token that is not what the grammar requires."""
 
     def advance(self) -> str:
-        """Read a word."""
+        """Read one token and return its text."""
         self.position += 1
         return self.tokens[self.position - 1].word
 
     def take(self, word: str) -> bool:
-        """Read this word, if it is the next one."""
+        """Read the next token if it is `word`, and return whether it was."""
         is_next = self.next.word == word
         self.position += is_next
         return is_next
 
     def expect(self, word: str) -> None:
-        """Read this word, or raise an error."""
+        """Read the next token, which must be `word`."""
         if not self.take(word):
             raise self.error(f"'{word}'")
 
     def listed(self, item: Callable[[], Item], between: str) -> list[Item]:
-        """Read one item or several, with a word between them."""
+        """Read one or more items, separated by `between`."""
         items = [item()]
         while self.take(between):
             items.append(item())

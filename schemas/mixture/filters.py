@@ -1,4 +1,4 @@
-"""Which episodes: conditions over the columns of `meta/episodes.parquet`, parsed and never evaluated as Python.
+"""Conditions that select episodes by the columns of `meta/episodes.parquet`, parsed and never evaluated as Python.
 
     condition  := all { "or" all }                      length >= 20 and split == "train"
     all        := one { "and" one }                     not (instructions contains "drawer" or length in [1, 2])
@@ -6,8 +6,8 @@
     comparison := ("==" | "!=" | "<" | "<=" | ">" | ">=" | "contains") value | "in" "[" value { "," value } "]"
     value      := number | "text" | 'text' | true | false
 
-A comparison of a column that holds lists is true where it is true of any entry; one with a missing value is false.
-`contains` looks for a part of a text. Everything a text can get wrong is a UsageError that points at the word.
+On a column of lists, a comparison is true if it is true for any entry. On a missing value it is false. `contains` searches
+for a part of a text. A wrong text raises UsageError, which points at the word.
 """
 
 import operator
@@ -25,7 +25,7 @@ WORDS = (
     r"""(?P<number>-?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)|(?P<text>"[^"]*"|'[^']*')"""
     r"|(?P<word>[A-Za-z_][\w./]*)|(?P<sign>==|!=|<=|>=|[<>()\[\],])"
 )
-DEEPEST = 50  # conditions inside one another
+DEEPEST = 50  # maximum nesting of conditions
 KEYWORDS = {"and", "or", "not", "in", "contains", "true", "false"}
 COMPARE: dict[str, Callable[[Any, Any], bool]] = {
     "==": operator.eq,
@@ -39,30 +39,30 @@ COMPARE: dict[str, Callable[[Any, Any], bool]] = {
 }
 
 Value = str | float | int | bool
-Columns = Mapping[str, Sequence[Any]]  # of the episode table, as Python values
-Condition: TypeAlias = "Comparison | Not | Joined"  # `str()` gives its one spelling, part of the key of statistics
+Columns = Mapping[str, Sequence[Any]]  # columns of the episode table as Python values
+Condition: TypeAlias = "Comparison | Not | Joined"  # `str()` is its canonical spelling, part of the key of statistics
 
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """One column against a value, or several for `in`."""
+    """A comparison of one column with a value, or with several values for `in`."""
 
     column: str
     op: str
     value: Value | tuple[Value, ...]
 
     def __str__(self) -> str:
-        """Give the one spelling."""
+        """Return the canonical spelling."""
         if isinstance(self.value, tuple):
             return f"{self.column} {self.op} [{', '.join(map(_spelled, self.value))}]"
         return f"{self.column} {self.op} {_spelled(self.value)}"
 
     def columns(self) -> frozenset[str]:
-        """Name the column."""
+        """Return the column."""
         return frozenset({self.column})
 
     def mask(self, table: Columns) -> Array:
-        """Compare each row, [N] bool; a column that does not fit is a UsageError."""
+        """Return the result for each row, [N] bool; raises UsageError if the column does not fit the value."""
         if self.column not in table:
             raise UsageError(f"'{self}': no column '{self.column}'{did_you_mean(self.column, table)}")
         holds = COMPARE[self.op]
@@ -71,45 +71,45 @@ class Comparison:
                 [any(holds(entry, self.value) for entry in _entries(cell)) for cell in table[self.column]], bool
             )
         except TypeError as error:
-            raise UsageError(f"'{self}': column '{self.column}' does not hold such values") from error
+            raise UsageError(f"'{self}': the values of column '{self.column}' cannot be compared with it") from error
 
 
 @dataclass(frozen=True, slots=True)
 class Not:
-    """What must not hold."""
+    """A condition that must be false."""
 
     part: Condition
 
     def __str__(self) -> str:
-        """Give the one spelling."""
+        """Return the canonical spelling."""
         return f"not {_inner(self.part)}"
 
     def columns(self) -> frozenset[str]:
-        """Name the columns that it reads."""
+        """Return the columns that it reads."""
         return self.part.columns()
 
     def mask(self, table: Columns) -> Array:
-        """Turn the mask around."""
+        """Return the inverted mask."""
         return ~self.part.mask(table)
 
 
 @dataclass(frozen=True, slots=True)
 class Joined:
-    """Several conditions, of which all or any must hold."""
+    """Several conditions, of which all (`and`) or any (`or`) must be true."""
 
     word: str  # "and" or "or"
     parts: tuple[Condition, ...]
 
     def __str__(self) -> str:
-        """Give the one spelling."""
+        """Return the canonical spelling."""
         return f" {self.word} ".join(map(_inner, self.parts))
 
     def columns(self) -> frozenset[str]:
-        """Name the columns that they read."""
+        """Return the columns that they read."""
         return frozenset().union(*(part.columns() for part in self.parts))
 
     def mask(self, table: Columns) -> Array:
-        """Join the masks."""
+        """Return the combined mask."""
         masks = [part.mask(table) for part in self.parts]
         join = np.logical_and if self.word == "and" else np.logical_or
         return np.asarray(join.reduce(masks))
@@ -150,8 +150,8 @@ class _ConditionParser(Parser):
     depth = 0
 
     def error(self, wanted: str) -> UsageError:
-        found = f"'{self.next.word}'" if self.next.word else "the end"
-        return UsageError(f"filter: expected {wanted}, found {found}\n  {self.text}\n  {' ' * self.next.start}^")
+        word = f"'{self.next.word}'" if self.next.word else "the end"
+        return UsageError(f"filter: expected {wanted}, found {word}\n  {self.text}\n  {' ' * self.next.start}^")
 
     def condition(self) -> Condition:
         return self.joined("or", lambda: self.joined("and", self.one))
@@ -163,7 +163,7 @@ class _ConditionParser(Parser):
     def one(self) -> Condition:
         self.depth += 1
         if self.depth > DEEPEST:
-            raise UsageError(f"filter: nested more than {DEEPEST} deep")
+            raise UsageError(f"filter: nested more than {DEEPEST} levels deep")
         condition = self.bare()
         self.depth -= 1
         return condition

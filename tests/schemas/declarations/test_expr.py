@@ -115,8 +115,8 @@ WRONG = {
     "a[1:2": "'a[1:2': expected ']', found 'the end'",
     "a[1:2:3]": "'a[1:2:3]': expected ']', found ':'",
     "a[]": "'a[]': expected ':', found ']'",
-    "a[1.5:]": "'a[1.5:]': '1.5' is not a whole number, or too large",
-    "a[1e3]": "'a[1e3]': '1e3' is not a whole number, or too large",
+    "a[1.5:]": "'a[1.5:]': '1.5' is not a whole number or is too large",
+    "a[1e3]": "'a[1e3]': '1e3' is not a whole number or is too large",
     "a[b]": "'a[b]': expected ':', found 'b'",
     "a + b": "'a + b': cannot read '+ b'",
     "a.b | invert # x": "'a.b | invert # x': cannot read '# x'",
@@ -126,14 +126,14 @@ WRONG = {
     "a | clip(0, 1, 2)": "op 'clip' is used as clip(low, high), got 3 arguments",
     "a | invert(1)": "op 'invert' is used as invert(), got 1 arguments",
     "a | scale": "op 'scale' is used as scale(factor), got 0 arguments",
-    "a | clip(0, b)": "op 'clip' is used as clip(low, high): high is a number",
-    "a | permute(0, 1.5)": "op 'permute' is used as permute(*order): order is a whole number from 0",
-    "a | permute(-1)": "op 'permute' is used as permute(*order): order is a whole number from 0",
-    "a | permute(b)": "op 'permute' is used as permute(*order): order is a whole number from 0",
+    "a | clip(0, b)": "op 'clip' is used as clip(low, high): high must be a number",
+    "a | permute(0, 1.5)": "op 'permute' is used as permute(*order): order must be a whole number from 0",
+    "a | permute(-1)": "op 'permute' is used as permute(*order): order must be a whole number from 0",
+    "a | permute(b)": "op 'permute' is used as permute(*order): order must be a whole number from 0",
     "a | scale(1/0)": "'a | scale(1/0)': division by zero",
     "a | scale(1/b)": "'a | scale(1/b)': expected a number, found 'b'",
-    "a | scale(1e999)": "'a | scale(1e999)': a number that is too large",
-    "a | scale(1e300/1e-300)": "'a | scale(1e300/1e-300)': a number that is too large",
+    "a | scale(1e999)": "'a | scale(1e999)': a number is too large",
+    "a | scale(1e300/1e-300)": "'a | scale(1e300/1e-300)': a number is too large",
     "a | scale(1": "'a | scale(1': expected ')', found 'the end'",
     "a | scale(1,)": "'a | scale(1,)': expected a number, found ')'",
     "a | scale(1) invert": "'a | scale(1) invert': cannot read 'invert' here",
@@ -142,11 +142,11 @@ WRONG_STEP_OPS = {
     "drop_frst(1)": f"unknown op 'drop_frst'; did you mean 'drop_first'? (known: {', '.join(sorted(STEP_OPS))})",
     "invert": f"unknown op 'invert'. (known: {', '.join(sorted(STEP_OPS))})",
     "drop_first": "op 'drop_first' is used as drop_first(count), got 0 arguments",
-    "drop_first(action)": "op 'drop_first' is used as drop_first(count): count is a whole number from 0",
-    "drop_first(-1)": "op 'drop_first' is used as drop_first(count): count is a whole number from 0",
-    "drop_last(0.5)": "op 'drop_last' is used as drop_last(count): count is a whole number from 0",
+    "drop_first(action)": "op 'drop_first' is used as drop_first(count): count must be a whole number from 0",
+    "drop_first(-1)": "op 'drop_first' is used as drop_first(count): count must be a whole number from 0",
+    "drop_last(0.5)": "op 'drop_last' is used as drop_last(count): count must be a whole number from 0",
     "relabel_achieved_delta(1)": "op 'relabel_achieved_delta' is used as relabel_achieved_delta(state): "
-    "state is a path",
+    "state must be a path",
     "drop_first(1) | drop_last(1)": "'drop_first(1) | drop_last(1)': cannot read '|' here",
 }
 
@@ -177,7 +177,7 @@ VECTOR = np.ones((2, 3), np.float32)
         (
             "a | permute(3)",
             {"a": VECTOR},
-            "'a | permute(3)': permute of 3 columns: index 3 is out of bounds for axis 1 with size 3",
+            "'a | permute(3)': permute fails on 3 columns: index 3 is out of bounds for axis 1 with size 3",
         ),
     ],
 )
@@ -189,7 +189,7 @@ def test_an_expression_that_does_not_fit_its_source_says_why(text: str, steps: d
 
 @pytest.mark.parametrize("text", ["a | quat_xyzw_to_euler", "a[:2] | rotvec_to_euler"])
 def test_a_rotation_of_the_wrong_width_names_expression_and_op(text: str) -> None:
-    with pytest.raises(SpecError, match=r"'a.*': \w+_to_euler of \d columns: "):
+    with pytest.raises(SpecError, match=r"'a.*': \w+_to_euler fails on \d columns: "):
         parse(text)({"a": VECTOR})
 
 

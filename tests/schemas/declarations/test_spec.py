@@ -110,7 +110,7 @@ WRONG = {
         changed("drop_first(1)", "drop_first(x)"),
         (
             "toy.toml: views.openvla.before.0: op 'drop_first' is used as drop_first(count): "
-            "count is a whole number from 0"
+            "count must be a whole number from 0"
         ),
     ),
     "an unknown embodiment": (
