@@ -5,8 +5,8 @@
     argument   := number | number "/" number | path [slice]
     slice      := "[" [i] ":" [j] "]" | "[" i "]"       of the last axis, with Python's meaning
 
-Paths are dotted; keys may contain "/". A wrong text raises SpecError when the declaration is loaded. A path that is not in
-the source raises it when the declaration is bound to the source, before the first episode is read.
+Paths are dotted; keys may contain "/". A wrong text raises SpecError when the declaration is loaded. A path that is not
+in the source raises it when the declaration is bound to the source, before the first episode is read.
 """
 
 import inspect

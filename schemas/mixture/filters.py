@@ -6,8 +6,8 @@
     comparison := ("==" | "!=" | "<" | "<=" | ">" | ">=" | "contains") value | "in" "[" value { "," value } "]"
     value      := number | "text" | 'text' | true | false
 
-On a column of lists, a comparison is true if it is true for any entry. On a missing value it is false. `contains` searches
-for a part of a text. A wrong text raises UsageError, which points at the word.
+On a column of lists, a comparison is true if it is true for any entry. On a missing value it is false. `contains`
+searches for a part of a text. A wrong text raises UsageError, which points at the word.
 """
 
 import operator
