@@ -11,7 +11,9 @@ app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="List, show 
 
 @app.command("list")
 def list_datasets(*, as_json: Json = False) -> None:
-    """List the declared datasets: robot, control rate, episodes and views.
+    """List the declared datasets.
+
+    Each row has the robot, the control rate, the number of episodes and the views.
 
     \b
     Example: oxe datasets list
@@ -32,7 +34,9 @@ def _row(dataset: dict[str, Any]) -> tuple[str, ...]:
 
 @app.command()
 def show(declaration: Declaration, *, as_json: Json = False) -> None:
-    """Show what is known about one dataset: vectors, cameras, views, size, source and known problems.
+    """Show what is known about one dataset.
+
+    This includes its vectors, cameras, views, size, source and known problems.
 
     \b
     Example: oxe datasets show taco_play
@@ -55,7 +59,9 @@ def check(
     limit: Annotated[int, typer.Option(min=0, metavar="N", help="Number of episodes to read.")] = 3,
     as_json: Json = False,
 ) -> None:
-    """Check the keys, shapes and ranges of a declaration against a source before converting it.
+    """Check a declaration against a source.
+
+    The keys, shapes and ranges of the first episodes are compared, which is faster than a conversion.
 
     \b
     Example: oxe datasets check bridge_dataset --source data/bridge_dataset/1.0.0

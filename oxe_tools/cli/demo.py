@@ -18,7 +18,9 @@ def demo(
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
-    """Record one motion as three labs would, convert the recordings to one schema, verify and compare them.
+    """Convert the recordings of three labs to one schema.
+
+    The labs record the same motion in their own conventions. The converted datasets are verified and compared.
 
     \b
     Example: oxe demo --out oxe_demo

@@ -52,7 +52,9 @@ def evaluate(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Compare the actions that a policy predicts with the recorded ones, for each dataset and dimension.
+    """Compare predicted with recorded actions.
+
+    Errors are reported for each dataset and action dimension.
 
     \b
     Example: oxe eval --open-loop --model runs/kitchen/step-00000600 --lock kitchen.lock --part train

@@ -45,7 +45,9 @@ def rlds(
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
-    """Export a dataset as RLDS, which tensorflow-datasets opens and 'oxe convert' reads.
+    """Export a dataset as RLDS.
+
+    The result can be opened with tensorflow-datasets and converted with 'oxe convert'.
 
     \b
     Example: oxe export rlds bridge --view openvla --out bridge_rlds/1.0.0
@@ -71,7 +73,7 @@ def lerobot(
     fps: Annotated[
         float | None, typer.Option(help="Frames per second, for a dataset without a known control rate.")
     ] = None,
-    crf: Annotated[int, typer.Option(min=0, max=63, help="Compression of videos; 0 loses least.")] = 30,
+    crf: Annotated[int, typer.Option(min=0, max=63, help="Compression of videos; 0 has the best quality.")] = 30,
     gop: Annotated[int, typer.Option(min=1, help="Every n-th frame of a video is a key frame.")] = 2,
     workers: Workers = 1,
     runner: Runner = None,
@@ -79,7 +81,9 @@ def lerobot(
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
-    """Export a dataset as a LeRobotDataset, which 'oxe convert' reads.
+    """Export a dataset as a LeRobotDataset.
+
+    The result can be opened with LeRobot and converted with 'oxe convert'.
 
     \b
     Example: oxe export lerobot bridge --video h264 --out bridge_lerobot

@@ -26,7 +26,9 @@ def inspect(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing file at --draft.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Show the fields of a source, and draft its declaration; list the sources of a folder with several.
+    """Show the fields of a source, and draft its declaration.
+
+    If a folder contains several sources, they are listed.
 
     \b
     Example: oxe inspect data/bridge_dataset/1.0.0

@@ -65,7 +65,7 @@ def oxe(
         ),
     ] = False,
 ) -> None:
-    """Robot demonstrations from many labs in one lossless, declared, checked format.
+    """Convert robot demonstrations from many labs to one lossless, checked format, and train on them.
 
     Exit codes: 0 success, 1 completed but found failures, 2 usage or input error.
     """

@@ -23,7 +23,9 @@ def merge(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Merge LoRA adapters into their base model, and check that the merged model predicts the same.
+    """Merge LoRA adapters into their base model.
+
+    Nothing is written if the merged model predicts otherwise than the base with its adapters.
 
     \b
     Example: oxe merge --adapter runs/kitchen/step-00005000 --out kitchen-merged

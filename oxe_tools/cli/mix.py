@@ -31,7 +31,9 @@ def lock(
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
-    """Lock a mixture: write the digests of its datasets, its episodes, steps, shares and statistics to a file.
+    """Lock a mixture.
+
+    A lock contains the digests of the datasets, and the episodes, steps, shares and statistics of the mixture.
 
     \b
     Example: oxe mix lock kitchen.toml --out kitchen.lock
@@ -54,7 +56,9 @@ def lock(
 
 @app.command()
 def stats(locked: Locked, *, as_json: Json = False) -> None:
-    """Show shares, repeats, hours, the effective number of sources, and leakage between splits.
+    """Show the summary of a lock.
+
+    This includes shares, repeats, hours, the effective number of sources, and leakage between splits.
 
     \b
     Example: oxe mix stats kitchen.lock
@@ -71,7 +75,9 @@ def verify(
     deep: Annotated[bool, typer.Option("--deep", help="Also read every data file and lock the mixture again.")] = False,
     as_json: Json = False,
 ) -> None:
-    """List what has changed since the lock: datasets, views, statistics, files, the mixture itself.
+    """List what has changed since the lock.
+
+    The datasets, views, statistics, files and the mixture file are compared with the lock.
 
     \b
     Example: oxe mix verify kitchen.lock
@@ -96,7 +102,9 @@ def diff(
     *,
     as_json: Json = False,
 ) -> None:
-    """List the differences between two locks; exit with 1 if there are any.
+    """List the differences between two locks.
+
+    The exit code is 1 if there are any.
 
     \b
     Example: oxe mix diff monday.lock tuesday.lock
@@ -120,7 +128,9 @@ def sample(
     seed: Annotated[int | None, typer.Option(min=0, help="The seed; by default that of the lock.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Draw from a lock and test the counts against its shares (chi-squared); exit with 1 if they do not fit.
+    """Draw from a lock and test the draws.
+
+    The counts are tested against the shares (chi-squared). The exit code is 1 if they do not fit.
 
     \b
     Example: oxe mix sample kitchen.lock --draws 100000

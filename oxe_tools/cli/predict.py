@@ -22,7 +22,7 @@ def predict(
     ],
     instruction: Annotated[str, typer.Option(metavar="TEXT", help="What the robot should do.")],
     unnorm_key: Annotated[
-        str | None, typer.Option(metavar="KEY", help="The dataset whose statistics convert the action to its units.")
+        str | None, typer.Option(metavar="KEY", help="The dataset whose statistics unnormalize the action.")
     ] = None,
     center_crop: Annotated[
         bool | None,
@@ -37,7 +37,7 @@ def predict(
     ] = "cpu",
     as_json: Json = False,
 ) -> None:
-    """Predict the action for an image and an instruction with an OpenVLA checkpoint.
+    """Predict an action with an OpenVLA checkpoint.
 
     \b
     Example: oxe predict --model openvla-7b --image front.png --instruction "close the pot" --unnorm-key bridge_orig

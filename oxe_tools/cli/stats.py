@@ -32,18 +32,18 @@ BLOCKS = " ▁▂▃▄▅▆▇█"
 def stats(
     target: Annotated[str, typer.Argument(metavar="DIR|NAME", help="A converted dataset; with --from, NAME[@digest].")],
     *,
-    view: Annotated[str | None, typer.Option(help="Count this view's actions, at the steps that it keeps.")] = None,
-    split: Annotated[str | None, typer.Option(help="Count only this split.")] = None,
+    view: Annotated[str | None, typer.Option(help="Use the actions of this view.")] = None,
+    split: Annotated[str | None, typer.Option(help="Use only this split.")] = None,
     filters: Annotated[
         str | None,
         typer.Option(
-            "--filter", metavar="COND", help="Count only episodes with 'length >= 20 and id != \"a\"', for example."
+            "--filter", metavar="COND", help="A condition on episodes, such as 'length >= 20 and id != \"a\"'."
         ),
     ] = None,
-    chunk: Annotated[int, typer.Option(min=0, metavar="H", help="Also count chunks of H consecutive actions.")] = 0,
+    chunk: Annotated[int, typer.Option(min=0, metavar="H", help="Also compute statistics of chunks of H actions.")] = 0,
     merge: Annotated[
         list[str] | None,
-        typer.Option(metavar="DIR2", help="Also count this dataset of the same embodiment; may be repeated."),
+        typer.Option(metavar="DIR2", help="Add this dataset of the same embodiment; may be repeated."),
     ] = None,
     form: Annotated[Form | None, typer.Option("--format", help="Write a statistics file in this format.")] = None,
     out: Annotated[Path | None, typer.Option(help="The file to write; by default stdout.")] = None,
@@ -67,7 +67,9 @@ def stats(
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
-    """Compute exact normalization statistics, and write, compare, publish or fetch them.
+    """Compute exact normalization statistics.
+
+    They can also be compared, written for a trainer, published to a registry or fetched from one.
 
     \b
     Example: oxe stats bridge --view openvla --format openvla --out dataset_statistics.json

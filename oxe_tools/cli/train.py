@@ -39,7 +39,7 @@ def train(
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
-    """Train a policy on a locked mixture, or resume a run that was stopped.
+    """Train a policy on a locked mixture, or resume a run.
 
     \b
     Example: oxe train tiny-cpu --lock kitchen.lock --out runs/kitchen

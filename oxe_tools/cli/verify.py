@@ -14,9 +14,10 @@ def verify(
     source: Annotated[str | None, typer.Option(help="The source; by default that of the last conversion.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Read a dataset and its source again and compare every number, image byte, count, digest and index entry.
+    """Compare a dataset with its source, value by value.
 
-    The source of an export is the dataset that was exported.
+    Every number, image byte, count, digest and index entry is compared. The source of an export is the dataset that was
+    exported.
 
     \b
     Example: oxe verify bridge

@@ -1,7 +1,7 @@
 """The two Beam graphs and the runners that execute them.
 
-Conversions and exports: Create(shards) -> ParDo(do one shard). Workers write a record for each finished shard, so only
-names and messages pass through Beam.
+Conversions and exports: Create(shards) -> ParDo(process one shard). Workers write a record for each finished shard, so
+only names and messages pass through Beam.
 Statistics: Create(parts) -> ParDo(count one part) -> CombinePerKey(merge) -> one file per key.
 Only the portable core of Beam is used.
 """
@@ -31,7 +31,7 @@ logging.getLogger("apache_beam.runners.common").setLevel(logging.CRITICAL)  # it
 
 
 class DoShard(beam.DoFn):
-    """Does shards with one opened job per worker; yields the name of each shard and its error message or None."""
+    """Processes shards, with one opened job per worker; yields each shard's name and its error message or None."""
 
     def __init__(self, job: Job) -> None:
         """Store the job; each worker opens it."""
@@ -43,13 +43,13 @@ class DoShard(beam.DoFn):
         self.worker = self.job.open()
 
     def process(self, ref: Any) -> Iterator[tuple[str, str | None]]:
-        """Do one shard; annotated `Any`, because Beam checks annotations at run time and cannot check a protocol."""
+        """Process one shard; `ref` is `Any`, as Beam checks annotations at run time and cannot check a protocol."""
         worker = self.worker or self.job.open()
         yield ref.name, worker.shard(ref)
 
 
 def run(job: Job, refs: Sequence[Shard], status: StatusFolder, *, engine: Engine, progress: Progress = silent) -> None:
-    """Do shards on an engine and wait for it; the job's workers write to `status`.
+    """Process shards on an engine and wait for it; the job's workers write to `status`.
 
     Raises UsageError if shards failed in every attempt (it names the first one) or if the engine broke down, and
     TooManyQuarantinedError if more episodes were quarantined than the job allows.

@@ -1,4 +1,4 @@
-"""Shards of a conversion or an export: how a worker does one, and the files that record the state of each."""
+"""Shards of a conversion or an export: how workers process them, and the files that record their state."""
 
 import errno
 import time
@@ -35,7 +35,7 @@ class Worker(Protocol):
     """An opened job."""
 
     def shard(self, ref: Any) -> str | None:
-        """Do one shard; returns the error message, or None."""
+        """Process one shard; returns the error message, or None."""
 
 
 class Job(Protocol):
@@ -92,7 +92,7 @@ def clear_failures(out: Folder, below: str) -> None:
 
 
 def with_retries(status: StatusFolder, name: str, work: Callable[[], None]) -> str | None:
-    """Do the work of one shard in up to three attempts; returns the last error message, or None.
+    """Process one shard in up to three attempts; returns the last error message, or None.
 
     After a failed shard the other shards continue. Too many quarantined episodes or a full disk stop the run: no worker
     starts another shard.

@@ -31,8 +31,8 @@ class Binding:
     views: tuple[View, ...]  # views that are stored as columns
     id: str | None  # the metadata field with the id of each episode
     language: tuple[str, ...]
-    action: tuple[Expr, ...]  # in the order of its Space; empty if the action is derived from the state
-    state: tuple[Expr, ...]  # in the order of its Space; empty if there is no state
+    action: tuple[Expr, ...]  # in the order of its Space; empty if it is derived
+    state: tuple[Expr, ...]  # in the order of its Space; empty if there is none
     columns: frozenset[str]  # paths that the reader reads
 
     def episode(self, raw: RawEpisode) -> Episode:

@@ -32,15 +32,15 @@ def check_fit(spec: DatasetSpec, steps: Mapping[str, Field], episodes: Mapping[s
         ("id", {spec.id} if spec.id else set(), episodes),
         *((f"filters.{name}", {declared.key}, episodes) for name, declared in spec.filters.items()),
     ]
-    for place, paths, known in wanted:
+    for key, paths, known in wanted:
         for path in sorted(paths):
             if path not in known:
-                hint = NOT_RECORDED if place.startswith("action.") and not any("action" in p for p in known) else ""
-                raise SpecError(f"{spec.name}: {place}: the source has no '{path}'{did_you_mean(path, known)}{hint}")
-            if expected := misfit(place.partition(".")[0], known[path]):
+                hint = NOT_RECORDED if key.startswith("action.") and not any("action" in p for p in known) else ""
+                raise SpecError(f"{spec.name}: {key}: the source has no '{path}'{did_you_mean(path, known)}{hint}")
+            if expected := misfit(key.partition(".")[0], known[path]):
                 actual = f"{'sequences of ' if known[path].ragged else ''}{known[path].kind}s of {known[path].dtype}"
                 shape = list(known[path].shape)
-                raise SpecError(f"{spec.name}: {place}: '{path}' contains {actual} {shape}; expected {expected}")
+                raise SpecError(f"{spec.name}: {key}: '{path}' contains {actual} {shape}; expected {expected}")
     _check_success(spec, anywhere)
     _check_widths(spec, steps)
     _check_views(spec, steps)
@@ -89,7 +89,7 @@ def _check_widths(spec: DatasetSpec, steps: Mapping[str, Field]) -> None:
             try:
                 width = expr(ones).shape[1]
             except SourceError:
-                continue  # an op that refuses ones and zeros
+                continue  # an op that refuses these values
             except SpecError as error:
                 raise SpecError(f"{spec.name}: {which}.{part}: {error}") from error
             if width != len(dims):
@@ -114,6 +114,6 @@ def _check_views(spec: DatasetSpec, steps: Mapping[str, Field]) -> None:
         try:
             view(spec, name).of_columns(blank, length=3)
         except SourceError:
-            continue  # an op that refuses ones and zeros
+            continue  # an op that refuses these values
         except ViewError as error:
             raise SpecError(f"{spec.name}: views.{name}: {error}") from error

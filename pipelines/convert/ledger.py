@@ -173,7 +173,7 @@ def _check_same(out: Folder, stored: Mapping[str, Any], identity: Mapping[str, A
     details = f" ({'; '.join(changes.lines())})" if changes else ""
     fix = "pass --append to add them," if changes and changes.only_added else "pass"
     raise UsageError(
-        f"{out.uri}: contains a conversion with another {', '.join(differing)}{details}; "
+        f"{out.uri}: contains a conversion with different {', '.join(differing)}{details}; "
         f"{fix} --overwrite to replace it, or another --out"
     )
 

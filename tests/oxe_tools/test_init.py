@@ -34,14 +34,14 @@ def test_a_foreign_package_that_hides_ours_is_named(tmp_path: Path, name: str) -
     done = python("import oxe_tools", cwd=tmp_path)
     assert done.code == 1
     last = done.err.splitlines()[-1]
-    assert last.startswith(f"ImportError: '{name}' was found at {tmp_path / name}, not at {ROOT / name}: ")
+    assert last.startswith(f"ImportError: package '{name}' is at {tmp_path / name}, expected {ROOT / name}: ")
     assert last.endswith("run from another folder or rename it")
 
 
 def test_a_foreign_module_that_hides_ours_is_named(tmp_path: Path) -> None:
     (tmp_path / "stats.py").write_text("")
     done = python("import oxe_tools", cwd=tmp_path)
-    assert f"ImportError: 'stats' was found at {tmp_path}, not at {ROOT / 'stats'}: " in done.err
+    assert f"ImportError: package 'stats' is at {tmp_path}, expected {ROOT / 'stats'}: " in done.err
 
 
 def test_a_mere_folder_of_that_name_hides_nothing(tmp_path: Path) -> None:

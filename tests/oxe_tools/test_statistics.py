@@ -131,7 +131,7 @@ def test_one_of_several_datasets_in_a_file_is_named(toy: Toy, tmp_path: Path) ->
     file.write_text(json.dumps({"a": entry, "b": entry}))
     found = oxe("stats", toy.out, "--against", file)
     assert found.code == 2
-    assert "statistics of 2 datasets, none of 'toy'; name one: " in found.err
+    assert "has statistics of 2 datasets, but not of 'toy'; name one as " in found.err
     assert run(toy.out, "--against", f"{file}#b").code == 0
     assert "no statistics of 'c'" in oxe("stats", toy.out, "--against", f"{file}#c").err
     file.write_text(json.dumps({"a": entry, "toy": entry}))
@@ -162,7 +162,7 @@ def test_publishing_and_fetching_by_name(toy: Toy, tmp_path: Path) -> None:
     ("words", "said"),
     [
         (["--diff", "a", "--against", "b"], "--diff and --against"),
-        (["--from", "reg", "--view", "late"], "--from fetches statistics as they were published"),
+        (["--from", "reg", "--view", "late"], "--from fetches published statistics"),
         (["--from", "reg", "--diff", "x"], "--from"),
         (["--publish", "reg", "--format", "openvla"], "--publish"),
         (["--merge", "x", "--diff", "y"], "--merge"),

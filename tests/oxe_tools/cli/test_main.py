@@ -163,7 +163,7 @@ def test_datasets_list_and_show_print_what_is_declared() -> None:
     shown = oxe("datasets", "show", "rt1", "--json").json()
     assert shown["name"] == shown["spec"]["name"] == "fractal20220817_data"
     assert {name for name, view in shown["views"].items() if "space" in view} == {"eef_delta", "octo", "openvla"}
-    assert "cannot give: octo: Octo has no transform for it" in oxe("datasets", "show", "droid").out
+    assert "unavailable views: octo: Octo has no transform for it" in oxe("datasets", "show", "droid").out
     wrong = oxe("datasets", "show", "drod")
     assert wrong.code == 2
     assert "unknown dataset 'drod'; did you mean 'droid'?" in wrong.err

@@ -49,7 +49,7 @@ def test_the_lock_stands_in_the_recipe_or_beside_the_mixture_that_is_named(lock:
     assert oxe("train", file, "--out", tmp_path / "run", *changes).code == 0
     assert oxe("train", file, "--lock", lock.with_suffix(".toml"), "--out", tmp_path / "other", *changes).code == 0
     third = oxe("train", "tiny-cpu", "--out", tmp_path / "third")
-    assert (third.code, "names no locked mixture: say --lock MIX" in third.err) == (2, True)
+    assert (third.code, "no locked mixture; pass --lock MIX" in third.err) == (2, True)
 
 
 def test_the_plan_needs_no_data(tmp_path: Path) -> None:

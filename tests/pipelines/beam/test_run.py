@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.beam.run import _said
+from pipelines.beam.run import _one_line
 from tests.pipelines.toy import ROOT, Run, Toy, columns, files, jpeg, make_toy, oxe_process
 from tests.waiting import PATIENCE, wait_until
 
@@ -261,4 +261,4 @@ def test_a_finished_conversion_needs_no_beam(tmp_path: Path) -> None:
     ],
 )
 def test_what_a_runner_says_becomes_one_line(message: str, said: str) -> None:
-    assert _said(ValueError(message) if message else ValueError()) == said
+    assert _one_line(ValueError(message) if message else ValueError()) == said

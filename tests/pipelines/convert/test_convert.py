@@ -576,7 +576,7 @@ def test_a_source_that_changed_since_the_interruption_is_refused(tmp_path: Path)
     assert_failed_cleanly(
         toy.convert(),
         toy.out,
-        "contains a conversion with another source (changed: toy-s2.tfrecord-00000-of-00001); pass --overwrite",
+        "contains a conversion with different source (changed: toy-s2.tfrecord-00000-of-00001); pass --overwrite",
     )
     assert files(toy.out) == before
 

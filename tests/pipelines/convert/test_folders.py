@@ -89,7 +89,7 @@ def test_another_conversion_into_one_output_is_refused(toy: Toy, change: Callabl
     before = files(toy.out)
     again = toy.convert(*change(toy))
     assert (again.code, again.out) == (2, "")
-    words = f"contains a conversion with another {what}; pass --overwrite to replace it, or another --out"
+    words = f"contains a conversion with different {what}; pass --overwrite to replace it, or another --out"
     assert again.err == f"oxe: {toy.out}: {words}\n"
     assert files(toy.out) == before
 

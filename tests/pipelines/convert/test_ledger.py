@@ -220,7 +220,7 @@ def test_another_conversion_is_refused_and_what_differs_is_named(out: Path, key:
     if finished:
         finish(out)
     with pytest.raises(
-        UsageError, match=rf"contains a conversion with another {key}; pass --overwrite to replace it, or another"
+        UsageError, match=rf"contains a conversion with different {key}; pass --overwrite to replace it, or another"
     ):
         begin(LocalFolder(out), {**IDENTITY, key: "other"})
     assert bool(begin(LocalFolder(out), IDENTITY)) is finished

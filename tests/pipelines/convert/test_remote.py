@@ -420,7 +420,7 @@ def test_overwriting_in_a_store_replaces_ours_and_nothing_else(
     arguments = ("convert", toy.spec, "--source", toy.source, "--out", bucket.uri("out"))
     assert oxe(*arguments, "--limit", "3").code == 0
     bucket.put("output/thesis.tex", b"years of work")
-    assert_one_line(oxe(*arguments), "contains a conversion with another options; pass --overwrite")
+    assert_one_line(oxe(*arguments), "contains a conversion with different options; pass --overwrite")
     assert oxe(*arguments, "--overwrite").code == 0
     assert same(bucket.files("out")) == expected
     assert bucket.files("output") == {"thesis.tex": b"years of work"}

@@ -152,7 +152,7 @@ def test_an_export_into_which_something_else_was_written_is_not_removed(toy: Dat
     export(toy, tmp_path / "out")
     (tmp_path / "out/meta/mine.txt").write_text("mine")
     done = oxe("export", "lerobot", toy.path, "--out", tmp_path / "out", "--overwrite")
-    assert (done.code, "holds meta/mine.txt" in done.err) == (2, True)
+    assert (done.code, "contains meta/mine.txt" in done.err) == (2, True)
 
 
 def test_a_large_dataset_is_several_shards(toy: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:

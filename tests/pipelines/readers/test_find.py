@@ -86,7 +86,7 @@ def test_a_loop_of_links_ends(tmp_path: Path) -> None:
 def test_inspect_lists_them_and_says_to_name_one(shelf: Path) -> None:
     done = oxe("inspect", shelf)
     assert (done.code, done.err) == (0, "")
-    assert f"3 sources: name one, such as: oxe inspect {shelf}/deep/er" in done.out
+    assert f"3 sources; inspect one of them, for example: oxe inspect {shelf}/deep/er" in done.out
     listed = oxe("inspect", shelf, "--json").json()["sources"]
     assert [row["format"] for row in listed] == ["hdf5", "rlds", "rlds"]
 
@@ -108,7 +108,7 @@ def test_a_single_one_further_down_is_opened_where_nothing_is_declared(shelf: Pa
     (shelf / "toy/1.1.0").rename(shelf.parent / "away")
     done = oxe("inspect", shelf / "toy", "--json")
     assert done.json()["episodes"] == 1
-    assert done.err == f"the only source found below {shelf / 'toy'}: {shelf / 'toy/1.0.0'}\n"
+    assert done.err == f"{shelf / 'toy'}: reading its only source, {shelf / 'toy/1.0.0'}\n"
 
 
 def test_a_wrong_declared_format_or_folder_says_what_is_there(shelf: Path) -> None:
@@ -123,8 +123,8 @@ def test_convert_of_a_folder_without_a_declaration_says_what_is_there(shelf: Pat
     done = oxe("convert", shelf, "--out", shelf.parent / "out")
     assert (done.code, "holds several sources, name one: " in done.err) == (2, True)
     one = oxe("convert", shelf / "deep", "--out", shelf.parent / "out")
-    assert f"to have one drafted: oxe inspect {shelf}/deep/er --draft my_dataset.toml" in one.err
-    assert "drafted" not in oxe("convert", "no_such_name", "--out", shelf.parent / "out").err
+    assert f"to draft one, run: oxe inspect {shelf}/deep/er --draft my_dataset.toml" in one.err
+    assert "to draft one" not in oxe("convert", "no_such_name", "--out", shelf.parent / "out").err
 
 
 def test_a_pattern_may_lead_into_a_folder(tmp_path: Path) -> None:
