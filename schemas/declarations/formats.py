@@ -54,7 +54,7 @@ class Hdf5Source(SourceSpec):
     images: ImageEncoding | None = None  # encoding of raw frames (default "png") and videos (default "jpeg 95")
 
     @model_validator(mode="after")
-    def _says_where(self) -> Self:
+    def _episodes_are_given(self) -> Self:
         if self.episodes is None:
             raise ValueError("episodes: is required, such as 'data/demo_*', or '/' if each file is one episode")
         names = [mask.rpartition("/")[2] for mask in self.splits]
@@ -93,7 +93,7 @@ class RosbagSource(SourceSpec):
     images: ImageEncoding = "png"  # encoding of raw frames
 
     @model_validator(mode="after")
-    def _says_when(self) -> Self:
+    def _clock_is_given(self) -> Self:
         if self.clock is None:
             raise ValueError("clock: is required: a topic such as '/joint_states', with a step per message, or Hz")
         return self

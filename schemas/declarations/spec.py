@@ -73,7 +73,7 @@ class DatasetSpec(Model):
     def _views_by_name(cls, data: Any) -> Any:
         if isinstance(data, dict) and isinstance(data.get("views"), dict):
             views = data["views"]
-            return {**data, "views": {name: _resolved_view(given, name, views) for name, given in views.items()}}
+            return {**data, "views": {name: _resolved_view(view, name, views) for name, view in views.items()}}
         return data
 
     @model_validator(mode="before")
