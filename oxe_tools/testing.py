@@ -13,7 +13,7 @@ import numpy as np
 from pipelines.readers.history import History
 from pipelines.readers.reader import FilePart, Reader, ShardRef, plan
 from pipelines.readers.registry import open_with
-from schemas.declarations.formats import OURS, PluginSource, SourceSpec
+from schemas.declarations.formats import BUILT_IN, PluginSource, SourceSpec
 from schemas.errors import OxeError, SourceError
 from schemas.files.folder import absolute
 from schemas.source import Field, Ragged, RawEpisode, Unreadable
@@ -262,7 +262,7 @@ def _check_missing_file(reader: Reader, whole: Sequence[Plain]) -> None:
 def _reopened(reader: Reader, uri: str) -> Reader:
     """Open a URI with the source options that the reader's `layout()` returns."""
     layout = reader.layout()
-    table = OURS.get(reader.format)
+    table = BUILT_IN.get(reader.format)
     source: SourceSpec = (
         table(format=reader.format, **layout) if table else PluginSource(format=reader.format, options=layout)
     )

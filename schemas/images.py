@@ -75,10 +75,10 @@ def _header(data: Bytes) -> tuple[ImageHeader, int]:
     try:
         if data[:8] == PNG:
             width, height, bits, colour = struct.unpack(">IIBB", data[16:26])
-            return _sized(ImageHeader("png", height, width, CHANNELS_OF_PNG[colour], bits)), 26
+            return _check_size(ImageHeader("png", height, width, CHANNELS_OF_PNG[colour], bits)), 26
         if data[:2] == JPEG:
             header, size = _jpeg_header(data)
-            return _sized(header), size
+            return _check_size(header), size
     except (struct.error, IndexError, KeyError) as error:
         raise SourceError(f"the image header is broken ({error})", reason="bad_image") from error
     start = bytes(data[:8]).hex(" ")
@@ -87,7 +87,7 @@ def _header(data: Bytes) -> tuple[ImageHeader, int]:
     )
 
 
-def _sized(header: ImageHeader) -> ImageHeader:
+def _check_size(header: ImageHeader) -> ImageHeader:
     if not header.height * header.width * header.channels:
         size = f"{header.height} x {header.width} x {header.channels}"
         raise SourceError(f"the image has no pixels ({size})", reason="bad_image")

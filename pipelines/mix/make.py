@@ -15,7 +15,7 @@ from pipelines.statistics.statistics import statistics
 from schemas.errors import DatasetError, UnreachableError, UsageError, ViewError
 from schemas.mixture import lock
 from schemas.mixture.lock import EPISODES, TRAIN, Lock, LockedSource, Stratum
-from schemas.mixture.shares import Share, filled, shares
+from schemas.mixture.shares import Share, shares, water_filled
 from schemas.mixture.spec import MixtureSpec
 from schemas.mixture.unify import unified
 
@@ -121,7 +121,7 @@ def _strata(steps: Mapping[str, int], share: Share, *, spec: MixtureSpec, epoch:
     if spec.caps.repeats is not None:  # tolerance for the rounding of the share
         most = Fraction(spec.caps.repeats) * Fraction(1 + 1e-9) / epoch / whole
         bounds = {key: min(one, most * count) if len(steps) > 1 else one for key, count in steps.items()}
-    parts = filled(dict.fromkeys(steps, one), bounds, where=where)
+    parts = water_filled(dict.fromkeys(steps, one), bounds, where=where)
     return {
         key: Stratum(
             steps=steps[key],

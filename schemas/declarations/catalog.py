@@ -114,14 +114,14 @@ def _tables(name: str, beside: Path, *, seen: tuple[Path, ...]) -> dict[str, Any
 
 def _relative_to(beside: Path, tables: dict[str, Any], folder: Path) -> dict[str, Any]:
     """Rewrite the file names in `tables`, which are relative to `folder`, to be relative to `beside`."""
-    moved, source = dict(tables), tables.get("source")
-    named = tables.get("embodiment")
-    if isinstance(named, str) and named not in _embodiments():
-        moved["embodiment"] = relpath(folder / named, beside)
+    rewritten, source = dict(tables), tables.get("source")
+    name = tables.get("embodiment")
+    if isinstance(name, str) and name not in _embodiments():
+        rewritten["embodiment"] = relpath(folder / name, beside)
     uri = source.get("uri") if isinstance(source, dict) else None
     if isinstance(uri, str) and "://" not in uri and not Path(uri).is_absolute():
-        moved["source"] = {**tables["source"], "uri": relpath(folder / uri, beside)}
-    return moved
+        rewritten["source"] = {**tables["source"], "uri": relpath(folder / uri, beside)}
+    return rewritten
 
 
 def _embodiments() -> list[str]:

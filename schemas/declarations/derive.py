@@ -39,7 +39,7 @@ def derived_action(derivation: Derivation, state: Array, space: Space) -> Array:
     position, rotation, gripper = (space.indices(kind) for kind in ("position", "rotation", "gripper"))
     change = np.zeros((len(state), len(DELTA)), np.float32)
     if len(state) > 1:
-        turned = to_rotation(state[:, rotation], space.rotation)
+        rotations = to_rotation(state[:, rotation], space.rotation)
         change[:-1, :3] = np.diff(state[:, position], axis=0)
-        change[:-1, 3:] = to_euler(turned[1:] * turned[:-1].inv())
+        change[:-1, 3:] = to_euler(rotations[1:] * rotations[:-1].inv())
     return np.concatenate([change, following[:, gripper]], axis=1)

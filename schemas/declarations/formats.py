@@ -10,9 +10,9 @@ from schemas.errors import SpecError, did_you_mean
 
 GROUP = "oxe_tools.readers"  # the entry point group: format name -> reader class
 
-Images = Annotated[str, StringConstraints(pattern=r"^(png|jpeg ([1-9][0-9]?|100))$")]  # the encoding of pixels
-Frames = Annotated[str, StringConstraints(pattern=r"^(hwc|chw)( rgba)?( 0\.\.(1|255))?$")]  # axes, alpha, range
-Mask = Annotated[
+ImageEncoding = Annotated[str, StringConstraints(pattern=r"^(png|jpeg ([1-9][0-9]?|100))$")]  # the encoding of pixels
+FrameLayout = Annotated[str, StringConstraints(pattern=r"^(hwc|chw)( rgba)?( 0\.\.(1|255))?$")]  # axes, alpha, range
+SplitList = Annotated[
     str, StringConstraints(pattern=r"^([^/]+/)*[A-Za-z0-9_][A-Za-z0-9_.-]*$")
 ]  # the last part of the path names the split
 EMPTY: Any = Field(default_factory=dict)
@@ -46,15 +46,15 @@ class Hdf5Source(SourceSpec):
     ignore: tuple[str, ...] = ()  # paths that are not read
     per_episode: tuple[str, ...] = ()  # paths without a step axis
     drop_last: tuple[str, ...] = ()  # paths that have one step more than the others
-    splits: tuple[Mask, ...] = ()  # lists of episodes inside the files
-    frames: dict[str, Frames] = EMPTY  # layout of image datasets that are not plain uint8 [T, H, W, C]
+    splits: tuple[SplitList, ...] = ()  # lists of episodes inside the files
+    frames: dict[str, FrameLayout] = EMPTY  # layout of image datasets that are not plain uint8 [T, H, W, C]
     beside: dict[str, str] = EMPTY  # per-episode field -> pattern of a text file next to the HDF5 file
     in_json: tuple[str, ...] = ()  # paths into JSON texts that become per-episode fields
     videos: dict[str, str] = EMPTY  # camera -> pattern of a video next to the HDF5 file
-    images: Images | None = None  # encoding of raw frames (default "png") and videos (default "jpeg 95")
+    images: ImageEncoding | None = None  # encoding of raw frames (default "png") and videos (default "jpeg 95")
 
     @model_validator(mode="after")
-    def _says_where(self) -> Self:
+    def _episodes_are_given(self) -> Self:
         if self.episodes is None:
             raise ValueError("episodes: is required, such as 'data/demo_*', or '/' if each file is one episode")
         names = [mask.rpartition("/")[2] for mask in self.splits]
@@ -70,7 +70,7 @@ class LerobotSource(SourceSpec):
     ignore: tuple[str, ...] = ()  # features that are not read
     data_path: str | None = None  # overrides a wrong info.json
     video_path: str | None = None
-    images: Images = "jpeg 95"  # encoding of video frames
+    images: ImageEncoding = "jpeg 95"  # encoding of video frames
 
 
 Stamp = Literal["log", "header"]
@@ -90,10 +90,10 @@ class RosbagSource(SourceSpec):
     ignore: tuple[str, ...] = ()  # topics or paths that are not read
     ros: str | None = None  # the ROS distribution, if the bags do not define their messages
     files: str | None = None  # pattern of bag files below `uri`
-    images: Images = "png"  # encoding of raw frames
+    images: ImageEncoding = "png"  # encoding of raw frames
 
     @model_validator(mode="after")
-    def _says_when(self) -> Self:
+    def _clock_is_given(self) -> Self:
         if self.clock is None:
             raise ValueError("clock: is required: a topic such as '/joint_states', with a step per message, or Hz")
         return self
@@ -107,9 +107,9 @@ class ZarrSource(SourceSpec):
     steps: str = "data"  # path of the group whose arrays have a row per step
     files: str | None = None  # pattern of stores below `uri`
     ignore: tuple[str, ...] = ()  # paths that are not read
-    frames: dict[str, Frames] = EMPTY  # layout of image arrays that are not plain uint8 [N, H, W, C]
+    frames: dict[str, FrameLayout] = EMPTY  # layout of image arrays that are not plain uint8 [N, H, W, C]
     fill: tuple[str, ...] = ()  # paths whose missing chunks are read as the fill value
-    images: Images = "png"
+    images: ImageEncoding = "png"
 
 
 class FolderSource(SourceSpec):
@@ -122,7 +122,7 @@ class FolderSource(SourceSpec):
     drop_last: tuple[str, ...] = ()  # paths that have one step more than the others
     unnumbered: tuple[str, ...] = ()  # image folders where a gap in the numbers does not mean a missing frame
     ignore_lines: str | None = None  # pattern of lines in text files that are not read
-    images: Images | None = None  # encoding of raw frames (default "png") and videos (default "jpeg 95")
+    images: ImageEncoding | None = None  # encoding of raw frames (default "png") and videos (default "jpeg 95")
 
 
 class PluginSource(SourceSpec):
@@ -131,7 +131,7 @@ class PluginSource(SourceSpec):
     options: dict[str, Any] = Field(default_factory=dict)  # further arguments of its reader
 
 
-OURS: dict[str, type[SourceSpec]] = {
+BUILT_IN: dict[str, type[SourceSpec]] = {
     "rlds": RldsSource,
     "hdf5": Hdf5Source,
     "lerobot": LerobotSource,
@@ -144,7 +144,7 @@ PLUGIN = "plugin"
 
 def _tag(data: Any) -> str:
     form = data.get("format", "rlds") if isinstance(data, dict) else getattr(data, "format", "")
-    return form if form in OURS else PLUGIN
+    return form if form in BUILT_IN else PLUGIN
 
 
 AnySource: TypeAlias = Annotated[
@@ -161,7 +161,7 @@ AnySource: TypeAlias = Annotated[
 
 def check_format(form: str, *, where: str) -> None:
     """Raise SpecError if neither oxe-tools nor an installed package reads the format."""
-    if form not in OURS:
-        known = {*OURS, *(entry.name for entry in entry_points(group=GROUP))}
+    if form not in BUILT_IN:
+        known = {*BUILT_IN, *(entry.name for entry in entry_points(group=GROUP))}
         if form not in known:
             raise SpecError(f"{where}: source.format: unknown format '{form}'{did_you_mean(form, known)}")

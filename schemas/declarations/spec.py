@@ -15,7 +15,7 @@ from pydantic import Field, StringConstraints, ValidationError, model_validator
 from schemas.declarations import expr, toml
 from schemas.declarations.actions import TAGS, Action, Derived, is_derived, with_derived_space
 from schemas.declarations.derive import Derivation
-from schemas.declarations.formats import OURS, PLUGIN, AnySource, RldsSource, check_format
+from schemas.declarations.formats import BUILT_IN, PLUGIN, AnySource, RldsSource, check_format
 from schemas.declarations.success import SuccessSpec
 from schemas.declarations.tables import (
     CameraSpec,
@@ -73,7 +73,7 @@ class DatasetSpec(Model):
     def _views_by_name(cls, data: Any) -> Any:
         if isinstance(data, dict) and isinstance(data.get("views"), dict):
             views = data["views"]
-            return {**data, "views": {name: _resolved_view(given, name, views) for name, given in views.items()}}
+            return {**data, "views": {name: _resolved_view(view, name, views) for name, view in views.items()}}
         return data
 
     @model_validator(mode="before")
@@ -213,7 +213,7 @@ def _explain(error: ValidationError) -> str:
     lines = []
     for item in error.errors(include_url=False):
         words = [str(word) for word in item["loc"]]
-        tags = {"source": (*OURS, PLUGIN), "action": TAGS}.get(words[0], ()) if words else ()
+        tags = {"source": (*BUILT_IN, PLUGIN), "action": TAGS}.get(words[0], ()) if words else ()
         if words[1:2] and words[1] in tags:
             del words[1]  # the tag of the class that pydantic chose
         place = ".".join(words)

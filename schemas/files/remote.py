@@ -120,14 +120,14 @@ class RemoteFolder:
 
     def sizes(self, names: Iterable[str]) -> dict[str, int | None]:
         """Return the sizes from a listing of each folder, or one by one from a web server, which has no listings."""
-        wanted = list(names)
+        files = list(names)
         if self._is_web:
             with ThreadPoolExecutor(REQUESTS) as pool:
-                return dict(zip(wanted, pool.map(self.size, wanted), strict=True))
+                return dict(zip(files, pool.map(self.size, files), strict=True))
         known: dict[str, int] = {}
-        for below in dict.fromkeys(name.rpartition("/")[0] for name in wanted):
+        for below in dict.fromkeys(name.rpartition("/")[0] for name in files):
             known |= {f"{below}/{leaf}".lstrip("/"): int(entry["size"] or 0) for leaf, entry in self._entries(below)}
-        return {name: known.get(name) for name in wanted}
+        return {name: known.get(name) for name in files}
 
     def names(self, below: str = "") -> tuple[str, ...]:
         """List the names in a folder; on a web server, the links of its page."""
@@ -335,26 +335,26 @@ def _read_concurrently(read: Callable[[str], bytes], names: Iterable[str]) -> di
 def _options(protocol: str, kind: str, *, for_writing: bool) -> tuple[dict[str, Any], str]:
     """Return the file system's options, the user's fsspec configuration first, and a hint on how to use credentials."""
     known = fsspec.get_filesystem_class(protocol).protocol
-    theirs: dict[str, Any] = {}
+    configured: dict[str, Any] = {}
     for name in (known,) if isinstance(known, str) else known:
-        theirs |= fsspec.config.conf.get(name, {})
-    ours: dict[str, Any] = {"use_listings_cache": False}
+        configured |= fsspec.config.conf.get(name, {})
+    defaults: dict[str, Any] = {"use_listings_cache": False}
     if kind == "s3":
         patience = {"connect_timeout": TIMEOUT, "read_timeout": TIMEOUT, "retries": {"total_max_attempts": 1}}
-        ours |= {"config_kwargs": patience, "max_concurrency": 2}  # parts of 50 MB in memory during an upload
+        defaults |= {"config_kwargs": patience, "max_concurrency": 2}  # parts of 50 MB in memory during an upload
     elif kind in {"gs", "web"}:
         import aiohttp  # noqa: PLC0415 - installed with fsspec's http
 
         timeout = aiohttp.ClientTimeout(sock_connect=TIMEOUT, sock_read=TIMEOUT)
         plain = {"Accept-Encoding": "identity"}  # compressed responses have other sizes than the server reports
-        ours |= (
+        defaults |= (
             {"requests_timeout": timeout} if kind == "gs" else {"client_kwargs": {"timeout": timeout, "headers": plain}}
         )
     hint = ""
-    if kind in ANONYMOUS and not for_writing and CREDENTIAL_OPTIONS.isdisjoint(theirs):
-        ours |= ANONYMOUS[kind]
+    if kind in ANONYMOUS and not for_writing and CREDENTIAL_OPTIONS.isdisjoint(configured):
+        defaults |= ANONYMOUS[kind]
         hint = f"; to use your credentials, set the environment variable FSSPEC_{kind.upper()}='{CREDENTIALS[kind]}'"
-    return {**ours, **theirs}, hint
+    return {**defaults, **configured}, hint
 
 
 _staging_locks: dict[Path, IO[bytes]] = {}  # locks of the files that are not uploaded yet

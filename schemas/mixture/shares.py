@@ -48,10 +48,10 @@ def shares(spec: MixtureSpec, steps: Mapping[str, int], *, absent: Mapping[str, 
     """
     left_out = {**_absent(spec, steps, absent or {}), **spec.excluded}
     sizes = {source: int(steps[source]) for source in spec.weights if source not in left_out}
-    draws = {source: Fraction(spec.weights[source]) * _sized(spec, size) for source, size in sizes.items()}
+    draws = {source: Fraction(spec.weights[source]) * _size_factor(spec, size) for source, size in sizes.items()}
     total = sum(draws.values(), Fraction())
     epoch = total if spec.weighting == "relative" else Fraction(sum(sizes.values()))
-    parts = filled(draws, {source: _bound(spec, size, epoch) for source, size in sizes.items()}, where=spec.name)
+    parts = water_filled(draws, {source: _bound(spec, size, epoch) for source, size in sizes.items()}, where=spec.name)
     of_source = {
         source: Share(
             steps=sizes[source],
@@ -64,11 +64,11 @@ def shares(spec: MixtureSpec, steps: Mapping[str, int], *, absent: Mapping[str, 
     return Shares(sources=of_source, epoch=int(epoch), left_out=left_out)
 
 
-def filled(weights: Mapping[str, Fraction], bounds: Mapping[str, Fraction], *, where: str) -> dict[str, Fraction]:
+def water_filled(weights: Mapping[str, Fraction], bounds: Mapping[str, Fraction], *, where: str) -> dict[str, Fraction]:
     """Divide 1 in proportion to weights, within bounds: min(bound, level * weight) with the level that adds up to 1.
 
-    >>> third = Fraction(1, 3)
-    >>> filled({"a": Fraction(8), "b": Fraction(1), "c": Fraction(1)}, dict.fromkeys("abc", Fraction(1, 2)), where="m")
+    >>> weights = {"a": Fraction(8), "b": Fraction(1), "c": Fraction(1)}
+    >>> water_filled(weights, dict.fromkeys("abc", Fraction(1, 2)), where="m")
     {'a': Fraction(1, 2), 'b': Fraction(1, 4), 'c': Fraction(1, 4)}
     """
     room = sum(bounds.values(), Fraction())
@@ -81,7 +81,7 @@ def filled(weights: Mapping[str, Fraction], bounds: Mapping[str, Fraction], *, w
     return out
 
 
-def _sized(spec: MixtureSpec, size: int) -> Fraction:
+def _size_factor(spec: MixtureSpec, size: int) -> Fraction:
     """Return the factor by which a source's steps multiply its weight."""
     if spec.weighting == "temperature" and spec.temperature is not None:
         return Fraction(size ** (1 / spec.temperature))

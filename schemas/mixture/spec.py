@@ -41,7 +41,7 @@ def _normalized(text: str) -> str:
 
 Weight = Annotated[float, Field(strict=True), AfterValidator(_above_zero)]
 Positive = Annotated[float, Field(strict=True), AfterValidator(_positive)]
-Part = Annotated[float, Field(strict=True, gt=0, lt=1)]
+Proportion = Annotated[float, Field(strict=True, gt=0, lt=1)]
 Condition = Annotated[str, AfterValidator(_normalized)]
 Convention: TypeAlias = Literal["frame", "rotation", "gripper", "origin"]
 
@@ -66,7 +66,7 @@ class Holdout(Model):
     """Episodes that are held out for validation, in groups with the same value of `by`."""
 
     by: str = "instruction"  # column of the episode table
-    share: Part = 0.05  # share of the groups
+    share: Proportion = 0.05  # share of the groups
 
 
 class Normalize(Model):

@@ -262,7 +262,7 @@ def to_batch(
     for name, parts in columns.items():
         arrays[name] = to_arrow(joined([part for part in parts if part is not None]), schema.field(name).type)
     for view in layout.views:
-        arrays[view.column] = _scattered(views[view.name])
+        arrays[view.column] = _view_column(views[view.name])
     return pa.record_batch([arrays[name] for name in schema.names], schema=schema)
 
 
@@ -290,7 +290,7 @@ def _instructions(episodes: Sequence[Episode]) -> pa.Array:
     return pa.array(texts, pa.string()).take(pa.array(rows, mask=rows < 0))
 
 
-def _scattered(views: Sequence[Viewed]) -> pa.Array:
+def _view_column(views: Sequence[Viewed]) -> pa.Array:
     """Place a view's N vectors at their T steps; other steps are null, which Parquet's fixed-size lists cannot be."""
     action, mask = (np.concatenate([getattr(viewed, name) for viewed in views]) for name in ("action", "mask"))
     offsets = np.concatenate(([0], np.cumsum(mask))).astype(np.int32) * np.int32(action.shape[1])

@@ -92,7 +92,7 @@ def runs(
 
     Raises DatasetError if the file is unreadable.
     """
-    wanted = {"action", *([STATE] if dataset.columns.state else []), *(view.columns if view else []), *more}
+    names = {"action", *([STATE] if dataset.columns.state else []), *(view.columns if view else []), *more}
     number = (span.starts + span.lengths - span.starts[0]) // rows
     with _parquet(dataset, span.file) as file:
         metadata = file.metadata
@@ -102,7 +102,7 @@ def runs(
             first = int(np.searchsorted(bounds, starts[0], "right")) - 1
             last = int(np.searchsorted(bounds, starts[-1] + lengths[-1], "left"))
             try:
-                table = file.read_row_groups(list(range(first, last)), columns=sorted(wanted), use_threads=False)
+                table = file.read_row_groups(list(range(first, last)), columns=sorted(names), use_threads=False)
             except (OSError, ValueError) as error:
                 raise DatasetError(f"{dataset.folder.place(span.file)}: cannot be read ({error})") from error
             table = table.combine_chunks()
@@ -126,10 +126,10 @@ def episodes(
 def _parquet(dataset: Dataset, file: str) -> pq.ParquetFile:
     """Open a file to read a few columns. It is not memory-mapped, because the kernel would read more than these."""
     try:
-        here = dataset.folder.local
-        if here is None:
+        path = dataset.folder.local
+        if path is None:
             return pq.ParquetFile(dataset.folder.open_parts(file), pre_buffer=True)
-        return pq.ParquetFile(here / file, memory_map=False, pre_buffer=False)
+        return pq.ParquetFile(path / file, memory_map=False, pre_buffer=False)
     except (OSError, ValueError) as error:
         raise DatasetError(f"{dataset.folder.place(file)}: cannot be read ({error})") from error
 

@@ -244,9 +244,9 @@ class Dataset:
         if not 0 <= step < length:
             raise UsageError(f"{self.uri}: episode {i} has no step {step} (it has {length}, counted from 0)")
         file, columns = self.file(path), self._camera_columns
-        wanted = self.cameras if cameras is None else (cameras,) if isinstance(cameras, str) else cameras
+        names = self.cameras if cameras is None else (cameras,) if isinstance(cameras, str) else cameras
         try:
-            return {name: file.image(row + step, columns[name]) for name in wanted}
+            return {name: file.image(row + step, columns[name]) for name in names}
         except KeyError as error:
             name = error.args[0]
             raise UsageError(f"{self.uri}: no camera '{name}'{did_you_mean(name, columns)}") from error
@@ -282,8 +282,8 @@ class Dataset:
         path, start, length = self.where(i)
         file, columns, about = self.file(path), self.columns, self._table
         images = {camera.column for camera in columns.cameras}
-        wanted = [name for name in file.parquet.schema_arrow.names if name not in images]
-        table = file.rows(start, length, wanted)
+        names = [name for name in file.parquet.schema_arrow.names if name not in images]
+        table = file.rows(start, length, names)
 
         def array(name: str) -> Any:
             column = table[name]

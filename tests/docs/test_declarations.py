@@ -14,7 +14,7 @@ from pipelines.verify import verify
 from schemas import spaces
 from schemas.declarations import catalog, expr
 from schemas.declarations.actions import Derived
-from schemas.declarations.formats import OURS, PluginSource, RldsSource, SourceSpec
+from schemas.declarations.formats import BUILT_IN, PluginSource, RldsSource, SourceSpec
 from schemas.declarations.spec import DatasetSpec
 from schemas.declarations.success import SuccessSpec
 from schemas.declarations.tables import (
@@ -82,7 +82,7 @@ PAGES: dict[type[BaseModel], str] = {  # the page that explains the keys of each
     Part: EMBODIMENTS,
     ViewSpec: VIEWS,
     PluginSource: "docs/sources.md",
-    **{model: f"docs/sources/{name}.md" for name, model in OURS.items() if name != "rlds"},
+    **{model: f"docs/sources/{name}.md" for name, model in BUILT_IN.items() if name != "rlds"},
 }
 
 

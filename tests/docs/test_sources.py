@@ -10,7 +10,7 @@ from PIL import Image
 
 from pipelines.convert.convert import convert
 from schemas.declarations import catalog
-from schemas.declarations.formats import OURS, Hdf5Source
+from schemas.declarations.formats import BUILT_IN, Hdf5Source
 from schemas.store.dataset import Dataset, open_dataset
 from tests import bags
 from tests.bags import Said
@@ -29,7 +29,7 @@ def example(form: str) -> str:
     return text
 
 
-@pytest.mark.parametrize("form", OURS)
+@pytest.mark.parametrize("form", BUILT_IN)
 def test_every_format_is_in_the_list_and_has_a_page_unless_it_has_no_keys(form: str) -> None:
     cell = "`rlds`" if form == "rlds" else f"[`{form}`](sources/{form}.md)"
     assert f"| {cell} |" in (ROOT / PAGE).read_text()

@@ -14,7 +14,7 @@ from pipelines.inspect.draft.spaces import Spaces, choose_fields
 from pipelines.inspect.draft.write import Proposal
 from pipelines.readers.reader import Reader
 from schemas.declarations import catalog
-from schemas.declarations.formats import OURS
+from schemas.declarations.formats import BUILT_IN
 from schemas.declarations.spec import DatasetSpec
 from schemas.errors import OxeError, UsageError
 
@@ -146,7 +146,7 @@ def _layout(reader: Reader, odd: Mapping[str, int]) -> tuple[dict[str, Any], lis
     layout = dict(reader.layout())
     if not odd:
         return layout, []
-    keys = OURS[reader.format].model_fields if reader.format in OURS else {}
+    keys = BUILT_IN[reader.format].model_fields if reader.format in BUILT_IN else {}
     longer = [path for path, more in odd.items() if more == 1]
     others = [path for path in odd if path not in longer]
     notes = []

@@ -179,7 +179,7 @@ def test_a_web_server_is_no_place_for_a_dataset(toy: Toy, web: Server) -> None:
 
 def test_a_source_that_is_not_public_says_how_to_give_credentials(toy: Toy, bucket: Bucket) -> None:
     run = oxe("convert", toy.spec, "--source", bucket.upload(toy.source, "source"), "--out", toy.out)
-    assert_one_line(run, "features.json: cannot be reached", "without credentials", "FSSPEC_S3=", '"anon": false')
+    assert_one_line(run, "features.json: cannot be reached", "to use your credentials", "FSSPEC_S3=", '"anon": false')
 
 
 @pytest.mark.slow
@@ -379,7 +379,7 @@ def test_a_second_conversion_into_one_output_is_refused(
         second = oxe("convert", toy.spec, "--source", toy.source, "--out", out)
         assert_one_line(
             second,
-            f"{out}: another process is writing to this folder ({out}/meta/lock is held by process {process.pid} of "
+            f"{out}: another process is writing to this folder ({out}/meta/lock is locked by process {process.pid} of "
             f"{socket.gethostname()}; remove it if that process has ended)",
         )
         bucket.server.halt.set()
@@ -391,7 +391,7 @@ def test_a_second_conversion_into_one_output_is_refused(
 def test_a_lock_of_another_machine_is_respected_until_it_is_removed(toy: Toy, bucket: Bucket) -> None:
     bucket.put("out/meta/lock", b"elsewhere 7 abc")
     arguments = ("convert", toy.spec, "--source", toy.source, "--out", bucket.uri("out"))
-    assert_one_line(oxe(*arguments), "held by process 7 of elsewhere; remove it if that process has ended")
+    assert_one_line(oxe(*arguments), "locked by process 7 of elsewhere; remove it if that process has ended")
     assert list(bucket.files("out")) == ["meta/lock"]
     bucket.fs.rm(f"{bucket.name}/out/meta/lock")
     assert oxe(*arguments).code == 0

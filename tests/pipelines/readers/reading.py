@@ -11,7 +11,7 @@ from PIL import Image
 
 from pipelines.readers.reader import Reader, plan
 from pipelines.readers.registry import load_reader
-from schemas.declarations.formats import OURS
+from schemas.declarations.formats import BUILT_IN
 from schemas.source import Array, RawEpisode, Unreadable
 
 ARM = """
@@ -30,7 +30,7 @@ class Opener:
     format: str
 
     def __call__(self, uri: Path | str, **layout: Any) -> Reader:
-        source = OURS[self.format](format=self.format, **layout) if layout else None
+        source = BUILT_IN[self.format](format=self.format, **layout) if layout else None
         reader: Reader = load_reader(self.format)(str(uri), source)
         return reader
 

@@ -89,7 +89,7 @@ def computed(name: str, row: Row) -> Any:
     if name == "resampled":
         return resampled(given["steps"], row["control_hz"], space)
     if name == "declared":
-        make = partial(views._declared_view, declared=ViewSpec.model_validate(row["view"]), space=space)
+        make = partial(views._declared_view, view_spec=ViewSpec.model_validate(row["view"]), space=space)
     else:
         make = partial(views._eef_view, action=space, state=state_space)
     viewed = views._viewed(given["steps"], make, cut=row["cut"])

@@ -105,7 +105,7 @@ WRONG = {
             f"(known: {', '.join(sorted(ARRAY_OPS))})"
         ),
     ),
-    "an expression that is no text": (changed('"action[:3]"', "3"), "toy.toml: action.xyz: must be a string"),
+    "an expression that is not a text": (changed('"action[:3]"', "3"), "toy.toml: action.xyz: must be a string"),
     "a bad step op": (
         changed("drop_first(1)", "drop_first(x)"),
         (

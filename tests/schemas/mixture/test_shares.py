@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from schemas.errors import SpecError
-from schemas.mixture.shares import filled, shares
+from schemas.mixture.shares import shares, water_filled
 from schemas.mixture.spec import load
 
 PARTS = st.fractions(Fraction(1, 1000), 1)
@@ -26,7 +26,7 @@ def test_no_bound_is_exceeded_and_those_below_theirs_keep_their_proportions(
     weights, bounds = ({name: pair[i] for name, pair in given_.items()} for i in (0, 1))
     room = sum(bounds.values())
     bounds = {name: bound / min(room, 1) for name, bound in bounds.items()}  # so that shares can add up to 1
-    found = filled(weights, bounds, where="m")
+    found = water_filled(weights, bounds, where="m")
     assert sum(found.values()) == 1
     assert all(found[name] <= bounds[name] for name in found)
     levels = {found[name] / weights[name] for name in found if found[name] < bounds[name]}
@@ -36,7 +36,7 @@ def test_no_bound_is_exceeded_and_those_below_theirs_keep_their_proportions(
 
 def test_bounds_without_room_for_all_draws_say_how_much_they_leave() -> None:
     with pytest.raises(SpecError, match=r"m: caps: allow only 0.2 of the draws"):
-        filled({"a": Fraction(1)}, {"a": Fraction(1, 5)}, where="m")
+        water_filled({"a": Fraction(1)}, {"a": Fraction(1, 5)}, where="m")
 
 
 def test_temperature_goes_from_the_sizes_to_equal_shares() -> None:

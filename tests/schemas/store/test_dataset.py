@@ -132,11 +132,11 @@ def test_cameras_are_the_colour_cameras(ds: Dataset) -> None:
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda ds: ds.episode(3), "no episode 3, there are 3"),
-        (lambda ds: ds.episode(-1), "no episode -1, there are 3"),
-        (lambda ds: ds.frame(3, 0), "no episode 3, there are 3"),
-        (lambda ds: ds.frame(0, 5), "episode 0 has no step 5, it has 5"),
-        (lambda ds: ds.frame(0, -1), "episode 0 has no step -1, it has 5"),
+        (lambda ds: ds.episode(3), "no episode 3 (there are 3, counted from 0)"),
+        (lambda ds: ds.episode(-1), "no episode -1 (there are 3, counted from 0)"),
+        (lambda ds: ds.frame(3, 0), "no episode 3 (there are 3, counted from 0)"),
+        (lambda ds: ds.frame(0, 5), "episode 0 has no step 5 (it has 5, counted from 0)"),
+        (lambda ds: ds.frame(0, -1), "episode 0 has no step -1 (it has 5, counted from 0)"),
         (
             lambda ds: ds.frame(0, 0, ["wirst"]),
             "no camera 'wirst'; did you mean 'wrist'? (known: depth, image, primary, wrist)",
@@ -205,7 +205,7 @@ def test_a_dataset_without_any_kept_episode_opens_too(tmp_path: Path) -> None:
     convert(load(), tmp_path / "out", source=str(tmp_path / "source"), options=Options(limit=0))
     opened = open_dataset(tmp_path / "out")
     assert list(opened) == []
-    with pytest.raises(UsageError, match="no episode 0, there are 0"):
+    with pytest.raises(UsageError, match=r"no episode 0 \(there are 0"):
         opened.episode(0)
 
 
@@ -261,7 +261,7 @@ def test_a_missing_data_file_is_named(copy: Path) -> None:
     path = only(copy / "data")
     path.unlink()
     assert refused(copy).startswith(f"{path}: cannot be read (")
-    assert refused(copy).endswith("; 'oxe verify' tells what else is damaged")
+    assert refused(copy).endswith("; run 'oxe verify' to check the other files")
 
 
 def test_an_empty_data_file_is_named(copy: Path) -> None:
