@@ -9,7 +9,7 @@ import numpy as np
 
 from finetune import recipe
 from finetune.data.assemble import Batch
-from finetune.data.loader import Loader, Part, Reading
+from finetune.data.loader import Loader, LoaderOptions, Part
 from finetune.data.preprocessing import Preprocessing
 from finetune.models import checkpoint
 from finetune.models.acting import Policy
@@ -75,7 +75,9 @@ def _loader(folder: Path, lock: Path, asked: Asked, *, seed: int | None = None) 
     path = folder / RECIPE
     data = recipe.load(path.read_text(), where=str(path)).data if path.exists() else DataRecipe()
     trained = checkpoint.preprocessing(folder) or Preprocessing()
-    reading = Reading(cameras=data.cameras, chunk=data.chunk, missing=data.missing, preprocessing=trained.acting())
+    reading = LoaderOptions(
+        cameras=data.cameras, chunk=data.chunk, missing=data.missing, preprocessing=trained.acting()
+    )
     return Loader(lock, reading, batch_size=asked.batch, part=asked.part, seed=seed, threads=data.threads)
 
 

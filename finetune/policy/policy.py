@@ -52,7 +52,7 @@ def is_adapter(folder: Path) -> bool:
 
 def base_of(folder: Path) -> str:
     """Give the base that adapters name: a checkpoint's folder, from theirs if it is not where it was, or its name."""
-    found = lora.described(folder)
+    found = lora.read_config(folder)
     told = found.get("base_model_name_or_path") if isinstance(found, dict) else None
     if not isinstance(told, str) or not told:
         raise CheckpointError(f"{folder / lora.CONFIG}: names no base; name it (--base)")

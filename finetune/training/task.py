@@ -8,7 +8,7 @@ from typing import Any, Self
 import pyarrow.compute as pc
 
 from finetune.data import augment
-from finetune.data.loader import Loader, Part, Reading
+from finetune.data.loader import Loader, LoaderOptions, Part
 from finetune.data.preprocessing import Preprocessing
 from finetune.models import checkpoint
 from finetune.models.acting import ActionStatistics
@@ -74,7 +74,7 @@ class Task:
     def preprocessing(self) -> Preprocessing:
         """What happens to images before the model's own transform."""
         return Preprocessing(
-            method=self.recipe.data.resize, augment=augment.Recipe() if self.recipe.data.augment else None
+            method=self.recipe.data.resize, augment=augment.Augmentation() if self.recipe.data.augment else None
         )
 
     def check_batch(self, here: Place) -> None:
@@ -94,7 +94,7 @@ class Task:
         """Open the data for one of the processes."""
         data = self.recipe.data
         seen = self.preprocessing if augmented else self.preprocessing.acting()
-        reading = Reading(
+        reading = LoaderOptions(
             cameras=data.cameras,
             chunk=data.chunk,
             ends=data.ends,

@@ -22,7 +22,7 @@ from tests.pipelines.toy import jpeg, oxe
 
 torch = pytest.importorskip("torch", reason="the models need the extra finetune")
 
-from finetune.data.loader import Loader, Reading  # noqa: E402
+from finetune.data.loader import Loader, LoaderOptions  # noqa: E402
 from finetune.data.preprocessing import Preprocessing  # noqa: E402
 from finetune.policy.evaluate import Asked, _of_others, evaluate  # noqa: E402
 from finetune.policy.policy import load as load_policy  # noqa: E402
@@ -155,7 +155,7 @@ def test_adapters_act_beside_their_base_and_as_merged(lock: Path, tmp_path: Path
 def test_the_figures_are_those_of_predicting_each_step_alone(plain: Trained, tmp_path: Path) -> None:
     lock, folder = plain
     found = evaluated(plain, tmp_path)
-    loader = Loader(lock, Reading(preprocessing=Preprocessing()), part="val")
+    loader = Loader(lock, LoaderOptions(preprocessing=Preprocessing()), part="val")
     vla = load_policy(folder).model
     errors: dict[str, list[Any]] = {}
     means: dict[str, list[Any]] = {}
@@ -207,7 +207,7 @@ def test_train_is_gone_through_once_and_limit_ends_earlier(plain: Trained, tmp_p
 def test_shuffled_images_are_those_of_other_steps_of_the_same_part(part: Any, plain: Trained) -> None:
     lock, folder = plain
     asked = Asked(part=part, shuffle=True)
-    loader = Loader(lock, Reading(preprocessing=Preprocessing()), part=part)
+    loader = Loader(lock, LoaderOptions(preprocessing=Preprocessing()), part=part)
     own = [np.array(batch.images["primary"][0, 0]) for batch in islice(loader, loader.steps)]
     others = list(islice(_of_others(folder, lock, asked, steps=loader.steps), loader.steps))
     same = [np.array_equal(one, other) for one, other in zip(own, others, strict=True)]
