@@ -43,7 +43,7 @@ def build(
     return model
 
 
-def outlined(settings: ModelRecipe, config: OpenVLAConfig) -> OpenVLAForActionPrediction:
+def build_empty(settings: ModelRecipe, config: OpenVLAConfig) -> OpenVLAForActionPrediction:
     """Build the model of a recipe on the meta device: reads no weights and allocates no memory."""
     with torch.device("meta"):
         model = OpenVLAForActionPrediction(config).to(getattr(torch, settings.dtype))

@@ -53,7 +53,7 @@ def evaluate(
     if not open_loop:
         raise UsageError("say --open-loop: policies are compared with recorded actions; no simulator is run here")
     try:
-        from finetune.policy.evaluate import Asked
+        from finetune.policy.evaluate import EvaluationOptions
         from finetune.policy.evaluate import evaluate as judged
     except ModuleNotFoundError as error:
         raise MissingExtraError(str(error.name), extra="finetune") from error
@@ -62,9 +62,11 @@ def evaluate(
     from oxe_tools import mixtures
 
     place = mixtures.found_lock(lock)[0]
-    asked = Asked(part=part.value, limit=limit, shuffle=shuffle_images, batch=batch, dtype=dtype.value, device=device)
+    options = EvaluationOptions(
+        part=part.value, limit=limit, shuffle=shuffle_images, batch=batch, dtype=dtype.value, device=device
+    )
     with tqdm(total=limit, unit=" steps", disable=None, file=sys.stderr) as bar:
-        scores = judged(model, place, asked, watch=bar.update)
+        scores = judged(model, place, options, watch=bar.update)
     told = {"model": model, "lock": str(place), "part": part.value, "images": "shuffled" if shuffle_images else "own"}
     found = _write(scores, out or Path(f"{Path(model).name}-eval"), told)
     (print_json if as_json else _show_scores)(found)
