@@ -67,11 +67,11 @@ def resize_tf() -> Trial:
 
 def augment() -> Trial:
     """Augment images of 224x224."""
-    from finetune.data.augment import Recipe
+    from finetune.data.augment import Augmentation
     from finetune.data.augment import augment as augmented
     from finetune.data.resize import resize as resized
 
-    recipe, images = Recipe(), [resized(image, SIZE) for image in _pixels()]
+    recipe, images = Augmentation(), [resized(image, SIZE) for image in _pixels()]
     return _trial(lambda image, i: augmented(image, recipe.draw(0, i)), images)
 
 
@@ -85,12 +85,12 @@ def augment_tf() -> Trial:
 
 def whole() -> Trial:
     """Decode, resize, augment."""
-    from finetune.data.augment import Recipe
+    from finetune.data.augment import Augmentation
     from finetune.data.augment import augment as augmented
     from finetune.data.resize import resize as resized
     from schemas.codec import decode as decoded
 
-    recipe = Recipe()
+    recipe = Augmentation()
     return _trial(
         lambda jpeg, i: augmented(resized(decoded(jpeg, like_tensorflow=True), SIZE), recipe.draw(0, i)), _jpegs()
     )

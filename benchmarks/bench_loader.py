@@ -57,12 +57,12 @@ def tfdata(data: Path, _: str, *, augment: bool = False) -> Trial:
 
 
 def _loader(data: Path, lock: str, **options: Any) -> Any:
-    from finetune.data.augment import Recipe
-    from finetune.data.loader import Loader, Reading
+    from finetune.data.augment import Augmentation
+    from finetune.data.loader import Loader, LoaderOptions
     from finetune.data.preprocessing import Preprocessing
 
-    augment = Recipe() if options.pop("augment", False) else None
-    reading = Reading(preprocessing=Preprocessing(augment=augment, **options))
+    augment = Augmentation() if options.pop("augment", False) else None
+    reading = LoaderOptions(preprocessing=Preprocessing(augment=augment, **options))
     return Loader(data / f"loader/{lock}.lock", reading, batch_size=BATCH, cache=data / "loader/cache")
 
 

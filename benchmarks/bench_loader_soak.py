@@ -84,10 +84,10 @@ def soak(data: Path, name: str) -> Trial:
 
 
 def _loader(data: Path, name: str, batch: int = BATCH) -> Any:
-    from finetune.data.loader import Loader, Reading
+    from finetune.data.loader import Loader, LoaderOptions
     from finetune.data.preprocessing import Preprocessing
 
-    reading = Reading(preprocessing=Preprocessing(size=None))
+    reading = LoaderOptions(preprocessing=Preprocessing(size=None))
     return Loader(data / f"loader/{name}.lock", reading, batch_size=batch, cache=_cache(data))
 
 

@@ -82,16 +82,16 @@ def ours(_data: Path, _letter: str) -> Trial:
     """Train a step like `oxe train`, with its metrics and the gradient norm."""
     import torch
 
-    from finetune.training.engine import Engine, adamw
+    from finetune.training.engine import TrainingEngine, adamw
     from finetune.training.metrics import Judge
-    from finetune.training.parallel import Place
+    from finetune.training.parallel import TrainingProcess
     from stats.norm import NormStats
 
     model, batch, inputs = built()
     ones = np.ones(7)
     norm = NormStats(names=tuple("abcdefg"), mask=ones > 0, q01=-ones, q99=ones)
     judge = Judge(("one",), (norm,), model.config.action_tokenizer)
-    engine = Engine(model, adamw(model, recipe()), recipe(), judge, Place(0, 1, torch.device("cpu")))
+    engine = TrainingEngine(model, adamw(model, recipe()), recipe(), judge, TrainingProcess(0, 1, torch.device("cpu")))
 
     def work() -> list[float]:
         steps = [engine.step([(batch, inputs)], number=i, stop=False) for i in range(STEPS)]

@@ -1,4 +1,4 @@
-"""Actions as tokens: OpenVLA's 256 bins, exact at every edge. Importable without torch."""
+"""Converts actions to tokens: OpenVLA's 256 bins, exact at every edge. Does not import torch."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -8,14 +8,14 @@ import numpy as np
 from schemas.errors import UsageError
 from schemas.source import Array
 
-NO_EPS = 0.0  # OpenVLA un-normalizes without the constant that it normalizes with
+NO_EPS = 0.0  # OpenVLA un-normalizes without the epsilon of its normalization
 
 
 @dataclass(frozen=True, slots=True)
 class ActionTokenizer:
-    """Each number of a normalized action is one token: the last `bins` ids below `vocab_size`, 1 having the lowest.
+    """Maps each number of a normalized action to one of the last `bins` ids below `vocab_size`; 1 has the lowest id.
 
-    `vocab_size` counts the tokenizer's own words, without the padding of the embedding.
+    `vocab_size` is the number of the tokenizer's words, without the padding of the embedding.
 
     >>> tokenizer = ActionTokenizer()
     >>> tokenizer.encode(np.array([-1.0, 0.0, 1.0])).tolist()
@@ -28,16 +28,16 @@ class ActionTokenizer:
     bins: int = 256
 
     def encode(self, actions: Any) -> Array:
-        """Give the ids of normalized numbers of any shape; what lies outside [-1, 1] counts as the end it is past."""
+        """Return the ids of normalized numbers of any shape, clipped to [-1, 1]. Raises UsageError for NaN."""
         values = np.asarray(actions)
         if np.isnan(values).any():
-            raise UsageError("an action that is not a number (NaN) has no token")
+            raise UsageError("the action contains NaN, which has no token")
         return np.asarray(self.vocab_size - np.digitize(np.clip(values, -1, 1), self._edges()))
 
     def decode(self, ids: Any) -> Array:
-        """Give the middle of each id's bin, float64; an id beyond the bins counts as the nearest one.
+        """Return the center of each id's bin, float64; an id outside the bins maps to the nearest bin.
 
-        There are `bins` ids and one bin less, so the two lowest ids mean the same.
+        There are `bins` ids but only `bins - 1` bins, so the two lowest ids share a bin.
         """
         index = np.clip(self.vocab_size - np.asarray(ids) - 1, 0, self.bins - 2)
         edges = self._edges()

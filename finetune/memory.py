@@ -1,4 +1,4 @@
-"""Memory that does not suffice is said with what to lower."""
+"""Converts out-of-memory errors to errors that name a fix."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,10 +10,10 @@ from schemas.errors import OxeError
 
 @contextmanager
 def enough_memory(kind: type[OxeError], fix: str) -> Iterator[None]:
-    """Raise an error of ours that says what to lower, in place of one of the many that tell of too little memory."""
+    """Raise an error of `kind` with a `fix` in place of any out-of-memory error."""
     try:
         yield
-    except (MemoryError, RuntimeError) as error:  # torch has an own class for the GPU alone
+    except (MemoryError, RuntimeError) as error:  # torch has a separate class only for the GPU
         text = str(error)
         if not isinstance(error, MemoryError | torch.OutOfMemoryError) and "allocate memory" not in text:
             raise

@@ -1,6 +1,7 @@
-"""Recipes: what is trained, on what, and how. One TOML file each; docs/training.md explains the keys.
+"""Recipes: the model, data and settings of a training, one TOML file each; docs/training.md explains the keys.
 
-Shipped ones are in `finetune/recipes/`. What a run *is* stands here; where it reads and writes is said to the command.
+Shipped recipes are in `finetune/recipes/`. A recipe defines the result; where to read and write are options of
+`oxe train`.
 """
 
 import tomllib
@@ -18,7 +19,7 @@ from schemas.declarations.tables import Model
 from schemas.errors import SpecError, UsageError, did_you_mean
 
 HERE = Path(__file__).parent / "recipes"
-TARGETS = (  # what OpenVLA adapts: peft 0.11's "all-linear", which is no longer what peft takes for it
+TARGETS = (  # the layers that OpenVLA adapts: "all-linear" of peft 0.11, which later versions changed
     "q_proj",
     "k_proj",
     "v_proj",
@@ -35,7 +36,7 @@ TARGETS = (  # what OpenVLA adapts: peft 0.11's "all-linear", which is no longer
     "q",
     "kv",
 )
-FREE = (  # keys that say how to run and change no result: a run goes on under other ones
+FREE = (  # keys that do not change the result: a run may continue with other values
     "data.lock",
     "data.workers",
     "data.threads",
@@ -82,59 +83,59 @@ class Text(Model):
 
 
 class ModelRecipe(Model):
-    """What is trained: a checkpoint (a folder or OWNER/NAME), or a small model that is made here."""
+    """The model to train: a checkpoint (a folder or OWNER/NAME), or a small new model."""
 
     base: str  # "tiny": random; "smol": SmolLM2-135M with small random vision towers
     dtype: Literal["float32", "bfloat16"] = "float32"  # of the weights; adapters are float32
     attention: Literal["sdpa", "eager", "flash_attention_2"] = "sdpa"
     vision: Tower = Tower()  # of tiny and smol
     text: Text = Text()  # of tiny
-    action_dims: Count | None = None  # of the mixture's actions; None: as many as the checkpoint's statistics have
+    action_dims: Count | None = None  # of the mixture's actions; None: as in the checkpoint's statistics
 
     @property
     def is_made_here(self) -> bool:
-        """Say whether there is no checkpoint to start from."""
+        """Whether the model is new, not a checkpoint."""
         return self.base in {"tiny", "smol"}
 
     def of_checkpoint(self, folder: Path) -> Self:
-        """Give the same for the model that lies in a folder."""
-        kept = self.model_dump(exclude_unset=True, exclude={"vision", "text"})
-        return type(self)(**{**kept, "base": str(folder)})
+        """Return the settings with the checkpoint in `folder` as base."""
+        settings = self.model_dump(exclude_unset=True, exclude={"vision", "text"})
+        return type(self)(**{**settings, "base": str(folder)})
 
     @property
     def unused(self) -> tuple[str, ...]:
-        """Name the tables that say nothing about this model."""
+        """The tables that do not apply to this model."""
         return {"tiny": (), "smol": ("text",)}.get(self.base, ("vision", "text"))
 
     @model_validator(mode="after")
     def _dims_are_used(self) -> Self:
         for key in self.unused:
             if key in self.model_fields_set:
-                raise ValueError(f"{key}: the dims of '{self.base}' are its own")
+                raise ValueError(f"{key}: cannot be set for base '{self.base}', which has its own dims")
         return self
 
 
 class DataRecipe(Model):
-    """What of a locked mixture is seen, and how."""
+    """The data that is read from a locked mixture."""
 
-    lock: str | None = None  # from the folder of the recipe; --lock counts more
+    lock: str | None = None  # relative to the folder of the recipe; --lock has precedence
     cameras: Annotated[tuple[str, ...], Field(min_length=1, max_length=1)] = ("primary",)
-    chunk: Count = 1  # actions that are predicted at a time
-    ends: Literal["mask", "drop"] = "mask"  # of chunks that would cross an episode's end
+    chunk: Count = 1  # actions predicted at once
+    ends: Literal["mask", "drop"] = "mask"  # for chunks that pass the end of an episode
     augment: bool = True
     resize: Literal["lanczos3", "bilinear", "area"] = "lanczos3"
-    missing: Literal["error", "black"] = "error"  # of images that were not recorded
+    missing: Literal["error", "black"] = "error"  # for images that were not recorded
     corrupt: Literal["error", "substitute"] = "error"
-    workers: Whole = 0  # processes that read
-    threads: Whole = 1  # of each of them
+    workers: Whole = 0  # processes that read data
+    threads: Whole = 1  # of each process
 
 
 class TrainRecipe(Model):
-    """How it is trained. `batch` counts the samples of a step over all processes."""
+    """The settings of the training; `batch` counts the samples of a step over all processes."""
 
     mode: Literal["lora", "full", "frozen-vision", "last-layer"] = "lora"
     batch: Count = 16
-    micro: Count | None = None  # samples that a process computes at a time; None: all that it has of a batch
+    micro: Count | None = None  # samples that a process computes at once; None: all its samples of a batch
     steps: Count = 1000
     parallel: Literal["auto", "none", "ddp", "fsdp"] = "auto"
     precision: Literal["float32", "bf16"] = "float32"
@@ -147,7 +148,7 @@ class TrainRecipe(Model):
 
 
 class LoraRecipe(Model):
-    """The adapters, as OpenVLA's own."""
+    """The settings of adapters; the defaults are OpenVLA's."""
 
     rank: Count = 32
     alpha: Above = 16
@@ -164,19 +165,19 @@ class OptimizerRecipe(Model):
     schedule: Literal["constant", "linear", "cosine", "multistep"] = "constant"
     warmup: Whole = 0  # steps
     milestones: tuple[Count, ...] = ()
-    gamma: Above = 0.1  # what a milestone multiplies the rate with
+    gamma: Above = 0.1  # factor of the rate at each milestone
 
     @model_validator(mode="after")
     def _milestones_fit(self) -> Self:
         if (self.schedule == "multistep") != bool(self.milestones):
-            raise ValueError('milestones: go with schedule = "multistep", and are needed there')
+            raise ValueError('milestones: are required with schedule = "multistep", and valid only there')
         if list(self.milestones) != sorted(set(self.milestones)):
-            raise ValueError("milestones: must rise")
+            raise ValueError("milestones: must be in increasing order")
         return self
 
 
 class EvalRecipe(Model):
-    """When and on what it is evaluated; `every = 0` never."""
+    """When and on which part the model is evaluated; `every = 0` disables it."""
 
     every: Whole = 500
     batches: Count = 50
@@ -199,41 +200,46 @@ class Recipe(Model):
     @model_validator(mode="after")
     def _tables_fit(self) -> Self:
         if self.train.mode != "lora" and "lora" in self.model_fields_set:
-            raise ValueError(f'lora: goes with train.mode = "lora", not "{self.train.mode}"')
+            raise ValueError(f'lora: requires train.mode = "lora", got "{self.train.mode}"')
         if self.optimizer.warmup >= self.train.steps:
-            raise ValueError(f"optimizer.warmup: {self.optimizer.warmup} of {self.train.steps} steps")
+            raise ValueError(
+                f"optimizer.warmup: must be below train.steps = {self.train.steps}, got {self.optimizer.warmup}"
+            )
         return self
 
     def with_(self, settings: Sequence[str]) -> Self:
-        """Change keys as `key=value` says, `train.steps=200` for one; the value is TOML, or a text without quotes."""
-        told = self.to_json()
+        """Return the recipe with keys changed by `key=value`, such as `train.steps=200`.
+
+        A value is TOML, or text without quotes. Raises UsageError if a setting is not of this form.
+        """
+        values = self.to_json()
         for setting in settings:
-            key, found, text = setting.partition("=")
+            key, separator, text = setting.partition("=")
             *tables, last = key.strip().split(".")
-            table: Any = told
+            table: Any = values
             for name in tables:
                 table = table.setdefault(name, {}) if isinstance(table, dict) else None
-            if not found or not last or not isinstance(table, dict):
-                raise UsageError(f"--set {setting}: expected a key of the recipe and a value: train.steps=200")
+            if not separator or not last or not isinstance(table, dict):
+                raise UsageError(f"--set {setting}: expected KEY=VALUE, for example train.steps=200")
             table[last] = _value(text.strip())
-        return validated(type(self), told, f"--set {' '.join(settings)}")
+        return validated(type(self), values, f"--set {' '.join(settings)}")
 
     def to_json(self) -> dict[str, Any]:
-        """Give what was said, without defaults."""
+        """Return the keys that were set, without defaults."""
         return self.model_dump(mode="json", exclude_unset=True, exclude_none=True)
 
     def to_toml(self, *, lock: str) -> str:
-        """Write all that a run is, defaults and the place of its lock included."""
-        told = self.model_dump(mode="json", exclude_none=True)
-        told["data"]["lock"] = lock
+        """Return the recipe as TOML, with all defaults and the path of the lock."""
+        values = self.model_dump(mode="json", exclude_none=True)
+        values["data"]["lock"] = lock
         if self.train.mode != "lora":
-            del told["lora"]
+            del values["lora"]
         for key in self.model.unused:
-            del told["model"][key]
-        return tomli_w.dumps(told)
+            del values["model"][key]
+        return tomli_w.dumps(values)
 
     def differences(self, other: "Recipe") -> list[str]:
-        """Say in which keys that change the result another recipe differs; more steps at the same rates do not."""
+        """List the differing keys that change the result; `train.steps` is ignored if it does not change the rates."""
         ours, theirs = (_flat(recipe.model_dump(mode="json")) for recipe in (self, other))
         free = {*FREE, *(["train.steps"] if self.optimizer.schedule in {"constant", "multistep"} else [])}
         return [
@@ -244,12 +250,12 @@ class Recipe(Model):
 
 
 def recipe_names() -> tuple[str, ...]:
-    """List the recipes that are shipped."""
+    """Return the names of the shipped recipes."""
     return tuple(sorted(path.stem for path in HERE.glob("*.toml")))
 
 
 def recipe(target: str) -> Recipe:
-    """Load a recipe: a name of `recipe_names()`, or a TOML file."""
+    """Load a recipe: a name of `recipe_names()`, or a TOML file. Raises SpecError if it is unknown or not valid."""
     path = Path(target)
     if not target.endswith(".toml"):
         if target not in recipe_names():
@@ -260,7 +266,7 @@ def recipe(target: str) -> Recipe:
 
 
 def load(text: str, *, where: str) -> Recipe:
-    """Read a recipe; `where` names it in errors."""
+    """Parse a recipe; `where` names it in errors."""
     return validated(Recipe, toml.tables(text, where), where)
 
 

@@ -5,8 +5,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from finetune.data.augment import Recipe
-from finetune.data.loader import Loader, Reading
+from finetune.data.augment import Augmentation
+from finetune.data.loader import Loader, LoaderOptions
 from finetune.data.preprocessing import Preprocessing
 from finetune.data.resize import Method
 from finetune.data.step_table import read
@@ -33,7 +33,7 @@ def mixture_loader(
     state: bool = False,
     size: tuple[int, int] | None = (224, 224),
     resize: Method = "lanczos3",
-    augment: bool | Recipe = False,
+    augment: bool | Augmentation = False,
     missing: Literal["error", "black"] = "error",
     corrupt: Literal["error", "substitute"] = "error",
     seed: int | None = None,
@@ -50,8 +50,8 @@ def mixture_loader(
         loader = mixture_loader("kitchen.lock", batch_size=32, chunk=8, augment=True, threads=8)
         for batch in loader: train(batch.images["primary"], batch.action, batch.instruction)
     """
-    recipe = (Recipe() if augment else None) if isinstance(augment, bool) else augment
-    reading = Reading(
+    recipe = (Augmentation() if augment else None) if isinstance(augment, bool) else augment
+    reading = LoaderOptions(
         cameras=cameras,
         history=history,
         chunk=chunk,

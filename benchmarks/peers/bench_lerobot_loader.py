@@ -47,10 +47,10 @@ def prepare(data: Path, _: str) -> Trial:
 
 def ours(data: Path, _: str) -> Trial:
     """Read batches from the loader, with images in their original size."""
-    from finetune.data.loader import Loader, Reading
+    from finetune.data.loader import Loader, LoaderOptions
     from finetune.data.preprocessing import Preprocessing
 
-    reading = Reading(preprocessing=Preprocessing(size=None), state=True)
+    reading = LoaderOptions(preprocessing=Preprocessing(size=None), state=True)
     loader = Loader(data / "loader/one.lock", reading, batch_size=BATCH, cache=data / "loader/cache")
     batches = iter(loader)
     for _ in range(WARM // BATCH):

@@ -1,1 +1,1 @@
-"""From a locked mixture to batches; needs no torch, but for the tensors of `torch_loader` and `frames`."""
+"""Batches from a locked mixture; only `torch_loader`, `frames` and `cameras` import torch."""

@@ -1,4 +1,4 @@
-"""Batches: what a loader hands out, and how they are assembled from drawn steps."""
+"""The batches that a loader returns, and how they are assembled from drawn steps."""
 
 import hashlib
 from dataclasses import dataclass, fields, replace
@@ -8,47 +8,47 @@ import numpy as np
 
 from finetune.data.order import Order
 from finetune.data.pictures import Decoder
-from finetune.data.windows import Place, Reader
+from finetune.data.windows import WindowIndex, WindowReader
 from schemas.errors import DatasetError
 from schemas.source import Array
 
-ATTEMPTS = 8  # other steps that are tried in place of one with a broken image
+ATTEMPTS = 8  # replacement steps to try for a step with a damaged image
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Batch:
-    """B drawn steps with what lies around them: C actions from the step on, H observations up to it.
+    """B drawn steps, each with the H observations that end at it and the C actions that start at it.
 
-    Arrays are numpy's, or tensors in a torch loader.
+    Arrays are numpy arrays, or tensors in a torch loader.
     """
 
-    end: int  # draws of all ranks after this batch
-    draw: Any  # [B] int64: the k of the sampling law
-    source: Any  # [B] int64: of the loader's `sources`
+    end: int  # draws of all ranks up to and including this batch
+    draw: Any  # [B] int64: index of the draw in the sampling law
+    source: Any  # [B] int64: index into the loader's `sources`
     episode: Any  # [B] int64: position in its dataset
-    step: Any  # [B] int64: place in the stored episode
+    step: Any  # [B] int64: index in the stored episode
     action: Any  # [B, C, D] float32, normalized
-    action_is_pad: Any  # [B, C] bool: behind the episode's end, where the last action is repeated
-    action_valid: Any  # [B, D] bool: the dimensions that the source has; 0 elsewhere
+    action_is_pad: Any  # [B, C] bool: after the end of the episode, where the last action is repeated
+    action_valid: Any  # [B, D] bool: the dimensions that the source has; the others are 0
     state: Any  # [B, H, S] float32, normalized; or None
     images: dict[str, Any]  # by camera: [B, H, h, w, 3] uint8 RGB
-    image_is_missing: dict[str, Any]  # by camera: [B, H] bool; black there
+    image_is_missing: dict[str, Any]  # by camera: [B, H] bool; a missing image is black
     history_is_pad: Any  # [B, H] bool: before the episode's start, where the first step is repeated
-    instruction: tuple[str, ...]  # "" where the step has none
-    broken: tuple[str, ...]  # what could not be decoded, in whose place another step of the same stratum stands
-    substituted: Any  # [B] bool: where one stands
+    instruction: tuple[str, ...]  # "" if the step has none
+    broken: tuple[str, ...]  # one message for each damaged image; its step was replaced by one of the same stratum
+    substituted: Any  # [B] bool: the steps that replace another
 
     def __len__(self) -> int:
-        """Count the drawn steps."""
+        """Return the number of drawn steps."""
         return len(self.instruction)
 
     @property
     def known(self) -> Array:
-        """Say which numbers of the actions were recorded, [B, C, D] bool."""
+        """The recorded values of the actions, [B, C, D] bool: neither padding nor a missing dimension."""
         return np.asarray(~np.asarray(self.action_is_pad)[:, :, None] & np.asarray(self.action_valid)[:, None, :])
 
     def put(self, i: int, other: "Batch") -> None:
-        """Overwrite sample i by the one that another batch holds, all but its draw and what is not an array."""
+        """Overwrite the arrays of sample i with those of sample 0 of `other`."""
         for name in (field.name for field in fields(self)):
             ours, theirs = getattr(self, name), getattr(other, name)
             if isinstance(ours, dict):
@@ -60,7 +60,7 @@ class Batch:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Drawn:
-    """The draws of one batch: strata and steps [B], and how many draws there are until its end."""
+    """The draws of one batch: strata and steps [B], and the number of draws up to its end."""
 
     end: int
     draw: Array
@@ -68,40 +68,40 @@ class Drawn:
     step: Array
 
     def until(self, stop: int) -> Self:
-        """Leave out draws from `stop` on."""
+        """Return the draws before `stop`."""
         kept = slice(0, max(0, int(np.searchsorted(self.draw, stop))))
         draws = {"draw": self.draw[kept], "stratum": self.stratum[kept], "step": self.step[kept]}
         return replace(self, end=min(self.end, stop), **draws)
 
     def one(self, i: int, step: int) -> Self:
-        """Give one of the draws alone, with another step."""
-        of = slice(i, i + 1)
-        return replace(self, draw=self.draw[of], stratum=self.stratum[of], step=np.array([step]))
+        """Return draw `i` alone, with its step replaced by `step`."""
+        only = slice(i, i + 1)
+        return replace(self, draw=self.draw[only], stratum=self.stratum[only], step=np.array([step]))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Assembly:
-    """What makes batches; threads may share it."""
+    """Reads and decodes batches; threads may share it."""
 
     order: Order
-    reader: Reader
+    reader: WindowReader
     decoder: Decoder
     history: int
     chunk: int
 
     def batch(self, drawn: Drawn, attempt: int = 0) -> Batch:
-        """Read the batch of some draws."""
+        """Read the batch of `drawn`."""
         episode, number = self.order.steps(drawn.stratum, drawn.step)
         shown, (numbers, is_pad) = self.order.shown, self._around(episode, number)
-        place = Place(shown.source[episode], shown.position[episode], shown.stored(numbers), self.history)
-        windows = self.reader.read(place)
+        index = WindowIndex(shown.source[episode], shown.position[episode], shown.stored(numbers), self.history)
+        windows = self.reader.read(index)
         pictures = self.decoder.decode(windows, drawn.draw)
         batch = Batch(
             end=drawn.end,
             draw=drawn.draw,
-            source=place.source,
-            episode=place.position,
-            step=place.stored[:, self.history],
+            source=index.source,
+            episode=index.position,
+            step=index.stored[:, self.history],
             action=windows.action,
             action_is_pad=is_pad[:, self.history :],
             action_valid=windows.valid,
@@ -113,28 +113,28 @@ class Assembly:
             broken=tuple(filter(None, pictures.broken)),
             substituted=np.full(len(drawn.draw), attempt > 0),
         )
-        return self._mended(batch, drawn, pictures.broken, attempt=attempt) if batch.broken else batch
+        return self._replace_broken(batch, drawn, pictures.broken, attempt=attempt) if batch.broken else batch
 
     def _around(self, episode: Array, number: Array) -> tuple[Array, Array]:
-        """Number the steps around each: [B, H + C], cut to the episode, and where they were cut."""
+        """Return the numbers of the steps around each, [B, H + C], clipped to the episode; and which were clipped."""
         bounds = self.order.shown.bounds
         wanted = number[:, None] + np.concatenate([np.arange(1 - self.history, 1), np.arange(self.chunk)])
         numbers = wanted.clip(bounds[episode][:, None], bounds[episode + 1][:, None] - 1)
         return numbers, numbers != wanted
 
-    def _mended(self, batch: Batch, drawn: Drawn, broken: tuple[str, ...], *, attempt: int) -> Batch:
-        """Put another step of the same stratum in the place of each with a broken image."""
+    def _replace_broken(self, batch: Batch, drawn: Drawn, broken: tuple[str, ...], *, attempt: int) -> Batch:
+        """Replace each step that has a damaged image by another step of the same stratum."""
         if attempt == ATTEMPTS:
-            raise DatasetError(f"{batch.broken[0]}; so are the {ATTEMPTS} steps that were drawn before in its place")
-        texts, said = list(batch.instruction), list(batch.broken)
+            raise DatasetError(f"{batch.broken[0]}; the {ATTEMPTS} steps tried before in its place are damaged too")
+        texts, messages = list(batch.instruction), list(batch.broken)
         for i in (i for i, why in enumerate(broken) if why):
             size = self.order.sizes[drawn.stratum[i]]
             step = _other(self.decoder.seed, int(drawn.draw[i]), attempt) % size
             other = self.batch(drawn.one(i, step), attempt + 1)
             batch.put(i, other)
             texts[i] = other.instruction[0]
-            said += other.broken
-        return replace(batch, broken=tuple(said), instruction=tuple(texts))
+            messages += other.broken
+        return replace(batch, broken=tuple(messages), instruction=tuple(texts))
 
 
 def _other(seed: int, draw: int, attempt: int) -> int:

@@ -1,7 +1,7 @@
-"""OpenVLA's augmentation and center crop as TensorFlow computes them, in numpy.
+"""OpenVLA's augmentation and center crop in numpy, equal to TensorFlow's.
 
-What is drawn for a sample is a function of (seed, sample, camera) alone: no state, no order, no worker. The functions
-of single changes work on planes [3, H, W] float32 in 0..1. Cropping is TensorFlow's bit for bit, the others up to 2e-6.
+The change of an image depends on (seed, sample, camera) alone, not on the order of samples or on the worker. Each
+change works on planes [3, H, W] float32 in 0..1. Crops equal TensorFlow's bit for bit, the other changes within 2e-6.
 """
 
 from dataclasses import dataclass
@@ -15,12 +15,12 @@ from schemas.source import Array
 SMALLEST = F(np.finfo(F).tiny)
 
 Range = tuple[float, float]
-Box = tuple[float, float, float, float]  # top, left, bottom, right, as parts of the height and width
+Box = tuple[float, float, float, float]  # top, left, bottom, right, as fractions of the height and width
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Change:
-    """What happens to one image, in this order."""
+    """The changes of one image, in the order in which they are applied."""
 
     box: Box
     brightness: float  # added
@@ -30,29 +30,29 @@ class Change:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Recipe:
-    """How much may happen to an image; the defaults are OpenVLA's."""
+class Augmentation:
+    """The ranges from which the changes of an image are drawn; the defaults are OpenVLA's."""
 
-    area: Range = (0.9, 0.9)  # of the crop
-    ratio: Range = (1.0, 1.0)  # its width to its height
+    area: Range = (0.9, 0.9)  # of the crop, as a fraction of the image's
+    ratio: Range = (1.0, 1.0)  # width / height of the crop
     brightness: float = 0.2
     contrast: Range = (0.8, 1.2)
     saturation: Range = (0.8, 1.2)
     hue: float = 0.05
-    diagonal: bool = True  # crop along the diagonal only, as OpenVLA's pipeline does: one number places both axes
+    diagonal: bool = True  # one random number places the crop on both axes, as in OpenVLA's pipeline
 
     def __post_init__(self) -> None:
-        """Refuse ranges that are upside down or make no sense."""
+        """Raise UsageError if a range is reversed or outside its limits."""
         ranges = {"area": (0, 1), "ratio": (0, np.inf), "contrast": (0, np.inf), "saturation": (0, np.inf)}
         for name, (least, most) in ranges.items():
             low, high = getattr(self, name)
             if not least <= low <= high <= most or (name in {"area", "ratio"} and not low):
-                raise UsageError(f"{name}: no range of {least} to {most}: {low} to {high}")
+                raise UsageError(f"{name}: expected a range within {least} to {most}, got {low} to {high}")
         if not (self.brightness >= 0 and 0 <= self.hue <= 0.5):
-            raise UsageError(f"brightness {self.brightness} and hue {self.hue}: at least 0, hue at most 0.5")
+            raise UsageError(f"brightness {self.brightness}, hue {self.hue}: both must be at least 0, hue at most 0.5")
 
     def draw(self, seed: int, sample: int, *, camera: int = 0) -> Change:
-        """Draw what happens to one image of a sample."""
+        """Draw the changes of one image of a sample."""
         if min(seed, sample, camera) < 0 or max(seed, sample, camera) >= 1 << 64:
             raise UsageError(f"seed, sample and camera must be in 0 .. 2**64 - 1, got {seed}, {sample}, {camera}")
         counter, key = np.array([0, 0, 0, camera], np.uint64), np.array([seed, sample], np.uint64)
@@ -77,12 +77,12 @@ def _between(low: float, high: float, part: Array) -> Array:
 
 
 def augment(image: Array, change: Change) -> Array:
-    """Change [H, W, 3] uint8: crop, then brightness, contrast, saturation and hue, as dlimp's `augment_image` does."""
+    """Crop [H, W, 3] uint8, then change brightness, contrast, saturation and hue, as dlimp's `augment_image` does."""
     return changed(_columns(image), change)
 
 
 def changed(columns: Array, change: Change) -> Array:
-    """Do the same to columns [W, 3, H] of whole numbers 0..255, float32, which are overwritten; gives [H, W, 3]."""
+    """Augment columns [W, 3, H] float32 with whole values 0..255, and return [H, W, 3]; overwrites `columns`."""
     planes = _cropped(columns, change.box)
     brighten(planes, change.brightness)
     spread(planes, change.contrast)
@@ -91,7 +91,7 @@ def changed(columns: Array, change: Change) -> Array:
 
 
 def center_crop(image: Array, *, area: float = 0.9) -> Array:
-    """Cut the middle out of [H, W, 3] uint8 and give it the size of the whole, as OpenVLA does when it is evaluated."""
+    """Crop the middle of [H, W, 3] uint8 and resize it to the full size, as OpenVLA does in evaluation."""
     side = np.minimum(np.sqrt(F(area)), F(1))
     start = (F(1) - side) / F(2)
     planes = _cropped(_columns(image), (float(start), float(start), float(start + side), float(start + side)))
@@ -106,7 +106,7 @@ def _columns(image: Array) -> Array:
 
 
 def _cropped(columns: Array, box: Box) -> Array:
-    """Give planes 0..1 as large as the image was."""
+    """Return the crop as planes 0..1, resized to the size of the image."""
     columns *= F(1 / 255)
     width, channels, height = columns.shape
     return crop(columns, box, scratch("cropped", (channels, height, width)))
@@ -118,9 +118,9 @@ def _to_bytes(planes: Array) -> Array:
 
 
 def crop(columns: Array, box: Box, out: Array) -> Array:
-    """Cut a box out of columns [W, C, H] and give it the size of `out`, planes [C, h, w].
+    """Crop columns [W, C, H] to a box and resize it to the planes `out` [C, h, w].
 
-    Bilinear and not antialiased, as `tf.image.crop_and_resize` does.
+    Bilinear without antialiasing, as in `tf.image.crop_and_resize`.
     """
     top, left, bottom, right = box
     (width, channels, height), (_, high, wide) = columns.shape, out.shape
@@ -130,7 +130,7 @@ def crop(columns: Array, box: Box, out: Array) -> Array:
 
 
 def _mixed(rows: Array, taps: tuple[Array, Array, Array], out: Array) -> Array:
-    """Mix each row of the result, [..., n, m], from two rows."""
+    """Interpolate each row of the result, [..., n, m], between two rows."""
     low, high, part = taps
     np.take(rows, low, axis=-2, out=out, mode="clip")
     other = np.take(rows, high, axis=-2, out=scratch("high", out.shape), mode="clip")
@@ -141,23 +141,23 @@ def _mixed(rows: Array, taps: tuple[Array, Array, Array], out: Array) -> Array:
 
 
 def _taps(start: float, end: float, *, size: int, wanted: int) -> tuple[Array, Array, Array]:
-    """Say which two pixels each of `wanted` lies between, and how far along."""
+    """Return the two pixels between which each of `wanted` lies, and its fraction of the way between them."""
     last = F(size - 1)
     step = (F(end) - F(start)) * last / F(wanted - 1) if wanted > 1 else F(0)
     first = F(start) * last if wanted > 1 else F(0.5) * (F(start) + F(end)) * last
-    place = np.clip(first + np.arange(wanted, dtype=F) * step, F(0), last)
-    low = np.floor(place)
-    return low.astype(np.intp), np.ceil(place).astype(np.intp), place - low
+    position = np.clip(first + np.arange(wanted, dtype=F) * step, F(0), last)
+    low = np.floor(position)
+    return low.astype(np.intp), np.ceil(position).astype(np.intp), position - low
 
 
 def brighten(planes: Array, delta: float) -> None:
-    """Add to every pixel, as `tf.image.adjust_brightness` does; then cut to 0..1."""
+    """Add `delta` to every pixel, as `tf.image.adjust_brightness` does; then clip to 0..1."""
     planes += F(delta)
     np.clip(planes, F(0), F(1), out=planes)
 
 
 def spread(planes: Array, factor: float) -> None:
-    """Move every pixel away from its channel's mean, as `tf.image.adjust_contrast` does; then cut to 0..1."""
+    """Scale each pixel's distance from its channel's mean, as `tf.image.adjust_contrast` does; clip to 0..1."""
     mean = planes.reshape(len(planes), -1, copy=False).mean(axis=1)[:, None, None]
     planes *= F(factor)
     planes += mean * (F(1) - F(factor))
@@ -165,14 +165,14 @@ def spread(planes: Array, factor: float) -> None:
 
 
 def recolour(planes: Array, saturation: float, turns: float) -> None:
-    """Multiply the saturation of HSV, at most to 1, and turn its hue.
+    """Multiply the HSV saturation, up to 1, and rotate the hue by `turns`.
 
-    As `tf.image.adjust_saturation` and then `tf.image.adjust_hue` do; the largest channel of a pixel stays as large.
-    A channel is a trapezoid around the wheel, which a turn moves along its slopes: up where the next channel is the
-    larger of the two others, down where the one before is.
+    Equals `tf.image.adjust_saturation` followed by `tf.image.adjust_hue`. The largest channel of a pixel keeps its
+    value. Around the hue wheel, each channel is a trapezoid; a rotation moves along its slopes: up where the next
+    channel is the larger of the other two, down where the previous one is.
     """
     thirds = round(turns * 3)
-    if thirds:  # by whole ones, channels change places
+    if thirds:  # a third of a turn exchanges the channels
         planes[...] = np.roll(planes, thirds, axis=0)
     red, green, blue = planes
     most = np.maximum(red, green, out=scratch("most", red.shape))
@@ -188,7 +188,7 @@ def recolour(planes: Array, saturation: float, turns: float) -> None:
     _signed(np.multiply(chroma, F(6 * turns - 2 * thirds), out=least), moved)
     moved += middle
     moved -= planes
-    np.subtract(most, planes, out=planes)  # from here on, how far a channel is below the largest
+    np.subtract(most, planes, out=planes)  # from here on, each channel's distance below the largest
     planes += moved
     np.maximum(planes, F(0), out=planes)
     np.minimum(planes, chroma, out=planes)
@@ -197,14 +197,14 @@ def recolour(planes: Array, saturation: float, turns: float) -> None:
 
 
 def _signed(values: Array, signs: Array) -> None:
-    """Multiply values by the signs of others and put them there; numpy's `copysign` takes three times as long."""
+    """Overwrite `signs` with `values` times its signs; numpy's `copysign` takes three times as long."""
     bits = signs.view(np.int32)
     bits &= np.int32(-(2**31))
     bits ^= values.view(np.int32)
 
 
 def _gain(most: Array, chroma: Array, saturation: float) -> Array:
-    """Give what chroma is multiplied by, so that it does not become more than the largest channel."""
+    """Return the factor of chroma, limited so that chroma does not exceed the largest channel."""
     if saturation <= 1:
         return np.asarray(saturation, F)
     gain = np.maximum(chroma, SMALLEST, out=scratch("gain", most.shape))

@@ -1,7 +1,7 @@
-"""Byte ranges of the files of a dataset, and the folder in which what was fetched or computed for them is kept.
+"""Reads byte ranges of a dataset's files, and caches fetched blocks on disk.
 
-Threads and forked processes may share both. Files are read by `pread`, not mapped: of a mapped file that shrinks or
-vanishes, the process would die, and what is mapped counts as its memory.
+Threads and forked processes may share both. Files are read with `pread`, not mapped: the process would crash when a
+mapped file shrinks or disappears, and mapped pages count as its memory.
 """
 
 import os
@@ -17,22 +17,22 @@ from schemas.errors import DatasetError, UsageError
 from schemas.files.folder import Folder
 from schemas.store.dataset import Fetched
 
-BLOCK = 1 << 20  # bytes of a remote file that are fetched at once
+BLOCK = 1 << 20  # bytes of a remote file in one request
 LEAST = 64 * BLOCK
 LIMIT = 32 << 30
 VARIABLE = "OXE_TOOLS_CACHE"
 STAGED = "tmp-"
-ABANDONED = 3600  # seconds after which nobody is at a staged file any more
+ABANDONED = 3600  # seconds after which a staged file is considered abandoned
 
 
 def default_folder() -> Path:
-    """Give `$OXE_TOOLS_CACHE`, or the user's folder for caches."""
-    told = os.environ.get(VARIABLE)
-    return Path(told) if told else Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "oxe-tools"
+    """Return `$OXE_TOOLS_CACHE`, or `oxe-tools` in the user's cache folder."""
+    folder = os.environ.get(VARIABLE)
+    return Path(folder) if folder else Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "oxe-tools"
 
 
 def keep(path: Path, content: bytes) -> None:
-    """Write a file so that it is either whole or not there, whoever else writes it."""
+    """Write a file atomically, even if other processes write it at the same time."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         staged = path.with_name(f"{STAGED}{uuid.uuid4().hex}")
@@ -43,23 +43,23 @@ def keep(path: Path, content: bytes) -> None:
             staged.unlink(missing_ok=True)
     except OSError as error:
         raise UsageError(
-            f"{path.parent}: the loader's cache cannot be written ({error}); name another folder: cache=..., or "
+            f"{path.parent}: cannot write the loader's cache ({error}); name another folder with cache=... or "
             f"{VARIABLE}"
         ) from error
 
 
 class BlockCache:
-    """Blocks of remote files, the oldest of which make room for new ones; processes may share the folder."""
+    """Blocks of remote files; the least recently used are removed first. Processes may share the folder."""
 
     def __init__(self, folder: Path, limit: int = LIMIT) -> None:
-        """Hold at most about `limit` bytes, which is a UsageError if it is less than 64 MiB."""
+        """Keep stat `limit` bytes at most. Raises UsageError if `limit` is less than 64 MiB."""
         if limit < LEAST:
-            raise UsageError(f"a cache of {limit} bytes: at least {LEAST} are needed")
+            raise UsageError(f"cache of {limit} bytes: at least {LEAST} are required")
         self.folder, self.limit = folder, limit
-        self._unseen = limit  # bytes that were written since the folder was last measured; at first, nobody knows
+        self._unseen = limit  # bytes written since the folder was last measured; initially unknown
 
     def get(self, name: str, fetch: Callable[[], bytes]) -> bytes:
-        """Read a block, or fetch and keep it."""
+        """Return a block from the cache, or fetch and cache it."""
         path = self.folder / name
         with suppress(OSError):
             content = path.read_bytes()
@@ -73,16 +73,16 @@ class BlockCache:
         return content
 
     def _make_room(self) -> None:
-        """Remove the blocks that were not used for the longest time."""
-        found = []
+        """Remove the least recently used blocks."""
+        blocks = []
         for path in self.folder.rglob("*"):
             with suppress(FileNotFoundError):
-                about = path.stat()
-                being_written = path.name.startswith(STAGED) and about.st_mtime > time.time() - ABANDONED
+                stat = path.stat()
+                being_written = path.name.startswith(STAGED) and stat.st_mtime > time.time() - ABANDONED
                 if path.is_file() and not being_written:
-                    found.append((about.st_mtime, about.st_size, path))
-        total = sum(size for _, size, _ in found)
-        for _, size, path in sorted(found):
+                    blocks.append((stat.st_mtime, stat.st_size, path))
+        total = sum(size for _, size, _ in blocks)
+        for _, size, path in sorted(blocks):
             if total <= self.limit - self.limit // 8:
                 break
             path.unlink(missing_ok=True)
@@ -94,63 +94,63 @@ class BlockCache:
 
 
 class Ranges(Protocol):
-    """One file."""
+    """A file that is read by byte ranges."""
 
     def read(self, start: int, count: int) -> bytes:
-        """Read bytes; fewer than `count`, or none at all, are a DatasetError."""
+        """Return `count` bytes from `start` on. Raises DatasetError if the file cannot be read or is shorter."""
 
 
 class LocalRanges:
     """A file on this machine."""
 
     def __init__(self, path: Path) -> None:
-        """Open it."""
+        """Open the file."""
         try:
             self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         except OSError as error:
             raise _unreadable(str(path), str(error)) from error
         self._place = str(path)
-        weakref.finalize(self, os.close, self._descriptor)  # once no thread reads it any more
+        weakref.finalize(self, os.close, self._descriptor)  # after the last thread has finished reading
 
     def read(self, start: int, count: int) -> bytes:
-        """Read bytes in one call."""
+        """Return `count` bytes from `start` on, in one system call."""
         try:
-            found = os.pread(self._descriptor, count, start)
+            data = os.pread(self._descriptor, count, start)
         except OSError as error:
             raise _unreadable(self._place, str(error)) from error
-        if len(found) < count:
-            raise _unreadable(self._place, f"it ends before byte {start + count}: it has changed while it was in use")
-        return found
+        if len(data) < count:
+            raise _unreadable(self._place, f"it ends before byte {start + count}: it was changed while in use")
+        return data
 
 
 class RemoteRanges:
-    """A file elsewhere, in blocks that are kept on this machine."""
+    """A remote file, read in blocks that are cached on this machine."""
 
     def __init__(self, folder: Folder, name: str, *, key: str, cache: BlockCache) -> None:
-        """Open it when the first block is missing; `key` tells it from files of the same name."""
+        """Prepare to read; `key` distinguishes files of the same name. Opens the file when a block is not cached."""
         self._folder, self._name, self._key, self._cache = folder, name, key, cache
         self._size = folder.size(name)
         self._fetched: Fetched | None = None
 
     def read(self, start: int, count: int) -> bytes:
-        """Put the range together from blocks."""
+        """Return `count` bytes from `start` on, joined from blocks."""
         first, last = start // BLOCK, (start + count - 1) // BLOCK
         blocks = b"".join(self._block(number) for number in range(first, last + 1))
-        found = blocks[start - first * BLOCK : start - first * BLOCK + count]
-        if len(found) < count:
+        data = blocks[start - first * BLOCK : start - first * BLOCK + count]
+        if len(data) < count:
             raise _unreadable(self._folder.place(self._name), f"it ends before byte {start + count}")
-        return found
+        return data
 
     def _block(self, number: int) -> bytes:
         return self._cache.get(f"{self._key}/{self._name}/{number}", lambda: self._fetch(number))
 
     def _fetch(self, number: int) -> bytes:
         if self._size is None:
-            raise _unreadable(self._folder.place(self._name), "it is not there")
+            raise _unreadable(self._folder.place(self._name), "it was not found")
         if self._fetched is None:
             self._fetched = Fetched(self._folder.open_parts(self._name))
         return self._fetched[number * BLOCK : min((number + 1) * BLOCK, self._size)]
 
 
 def _unreadable(place: str, why: str) -> DatasetError:
-    return DatasetError(f"{place}: cannot be read ({why}); 'oxe verify' tells what else is damaged")
+    return DatasetError(f"{place}: cannot be read ({why}); run 'oxe verify' to find all damaged files")

@@ -1,4 +1,4 @@
-"""The images of a published dataset as tensors, whichever process asks for them."""
+"""Reads the images of a published dataset as tensors, in any process."""
 
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -18,11 +18,11 @@ from schemas.store.dataset import DataFile, Dataset, open_dataset
 
 Kind: TypeAlias = Literal["float32", "uint8"]
 Missing: TypeAlias = Literal["error", "black"]
-Chosen: TypeAlias = Mapping[str, tuple[int, Camera]]  # by key of an item: place in the index, and the camera
+Chosen: TypeAlias = Mapping[str, tuple[int, Camera]]  # by item key: number in the index, and the camera
 
 
 class Images:
-    """Some colour cameras of a dataset. It may be pickled and forked: every process opens the files for itself."""
+    """The chosen colour cameras of a dataset. May be pickled and forked: each process opens its own files."""
 
     def __init__(
         self,
@@ -34,10 +34,13 @@ class Images:
         missing: Missing = "error",
         transforms: Callable[[Tensor], Tensor] | None = None,
     ) -> None:
-        """Choose cameras by leaf or role; without `names` all of them, by leaf or as one of the `keys` names them."""
-        for name, given, known in (("image_type", kind, get_args(Kind)), ("missing", missing, get_args(Missing))):
-            if given not in known:
-                raise UsageError(f"{name} '{given}'{did_you_mean(given, known)}")
+        """Choose cameras by leaf or role.
+
+        Without `names` all cameras are chosen; each is called by its leaf, or by its name in `keys`.
+        """
+        for name, value, known in (("image_type", kind, get_args(Kind)), ("missing", missing, get_args(Missing))):
+            if value not in known:
+                raise UsageError(f"{name}: unknown value '{value}'{did_you_mean(value, known)}")
         self.chosen = _chosen(dataset, names, keys)
         self.kind, self.missing, self.transforms = kind, missing, transforms
         self._uri, self._digest = dataset.folder.absolute().uri, dataset.manifest["xxh3_128"]
@@ -46,29 +49,29 @@ class Images:
         self._sizes: dict[str, tuple[int, int]] = {}
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leave the open files behind."""
+        """Return the state without the open files."""
         return {**self.__dict__, "_opened": None}
 
     def read(self, key: str, path: str, rows: Sequence[int]) -> tuple[Tensor, Tensor]:
-        """Decode one camera's images, [D, 3, H, W], of rows of a file; [D] bool says which are missing, then black."""
+        """Decode one camera's images in rows of a file: [D, 3, H, W], and [D] bool for the missing (black) ones."""
         number, camera = self.chosen[key]
         file = self._dataset().file(path)
-        found = [self._decoded(file, row, number=number, camera=camera) for row in rows]
-        sizes = {pixels.shape[:2] for pixels in found if pixels is not None} or {self.size(key)}
+        decoded = [self._decoded(file, row, number=number, camera=camera) for row in rows]
+        sizes = {pixels.shape[:2] for pixels in decoded if pixels is not None} or {self.size(key)}
         if len(sizes) > 1:
             listed = " and ".join(f"{height} x {width}" for height, width in sorted(sizes))
-            raise DatasetError(f"{file.place}: {camera.column}: images of {listed} in one episode")
-        images = np.empty((len(found), 3, *sizes.pop()), self.kind)
-        for out, pixels in zip(images, found, strict=True):
+            raise DatasetError(f"{file.place}: {camera.column}: different image sizes in one episode: {listed}")
+        images = np.empty((len(decoded), 3, *sizes.pop()), self.kind)
+        for out, pixels in zip(images, decoded, strict=True):
             planes = 0 if pixels is None else pixels.transpose(2, 0, 1)
             if self.kind == "uint8":
                 out[...] = planes
             else:
                 np.divide(planes, np.float32(255), out=out)
-        return torch.from_numpy(images), torch.tensor([pixels is None for pixels in found])
+        return torch.from_numpy(images), torch.tensor([pixels is None for pixels in decoded])
 
     def size(self, key: str) -> tuple[int, int]:
-        """Tell height and width of a camera's first image."""
+        """Return the height and width of a camera's first image."""
         number, camera = self.chosen[key]
         if key not in self._sizes:
             for entry in self._dataset().manifest["files"]:
@@ -79,7 +82,7 @@ class Images:
                     self._sizes[key] = header.height, header.width
                     break
             else:
-                raise DatasetError(f"{self._uri}: {camera.column} has no image at all; leave that camera out")
+                raise DatasetError(f"{self._uri}: {camera.column} has no images; leave that camera out")
         return self._sizes[key]
 
     def _decoded(self, file: DataFile, row: int, *, number: int, camera: Camera) -> Array | None:
@@ -89,7 +92,7 @@ class Images:
             if self.missing == "black":
                 return None
             raise DatasetError(
-                f"{file.place}: {camera.column} has no image in row {row}; missing='black' makes it black and says so"
+                f"{file.place}: {camera.column} has no image in row {row}; missing='black' returns a black image"
             )
         try:
             pixels = decode(encoded)
@@ -98,11 +101,11 @@ class Images:
         return pixels[..., ::-1] if camera.channels == "bgr" else pixels
 
     def _dataset(self) -> Dataset:
-        """Give the dataset as this process has opened it."""
+        """Return the dataset, opened by this process."""
         if self._opened is None or self._process != os.getpid():
             opened = open_dataset(self._uri)
             if opened.manifest["xxh3_128"] != self._digest:
-                raise DatasetError(f"{self._uri}: was replaced since it was opened")
+                raise DatasetError(f"{self._uri}: the dataset was replaced after it was opened")
             self._opened, self._process = opened, os.getpid()
         return self._opened
 
@@ -115,6 +118,6 @@ def _chosen(dataset: Dataset, names: Sequence[str] | None, keys: Iterable[str]) 
             if name not in known:
                 raise UsageError(f"{dataset.uri}: no colour camera '{name}'{did_you_mean(name, known)}")
         return {IMAGES + name: known[name] for name in names}
-    asked = [key.removeprefix(IMAGES) for key in keys if key.startswith(IMAGES)]
-    named = {known[name][0]: name for name in asked if name in known}
+    requested = [key.removeprefix(IMAGES) for key in keys if key.startswith(IMAGES)]
+    named = {known[name][0]: name for name in requested if name in known}
     return {IMAGES + named.get(i, camera.leaf): (i, camera) for i, camera in sorted(known.values(), key=itemgetter(0))}

@@ -1,4 +1,4 @@
-"""A published dataset as a map-style torch Dataset of single frames, with LeRobot's conventions."""
+"""A published dataset as a map-style torch Dataset of single frames, following LeRobot's conventions."""
 
 import operator
 from collections.abc import Callable, Mapping
@@ -26,9 +26,9 @@ Item: TypeAlias = dict[str, Tensor | str]
 
 
 class FrameDataset(data.Dataset[Item]):
-    """One item per frame that a view shows; docs/torch.md says what is in it.
+    """One item for each frame that a view shows; docs/torch.md lists its keys.
 
-    Numbers are in memory, each image is one slice of a memory map. It may be pickled and forked.
+    Numbers are in memory; each image is a slice of a memory map. May be pickled and forked.
     """
 
     def __init__(
@@ -43,7 +43,7 @@ class FrameDataset(data.Dataset[Item]):
         delta_timestamps: Deltas,
         tolerance_s: float = 1e-4,
     ) -> None:
-        """Check that `delta_timestamps` can be given; what is not there is a UsageError."""
+        """Check `delta_timestamps`. Raises UsageError if a key is not in the dataset."""
         self.uri, self.tasks = dataset.uri, table.tasks
         self.fps = deltas.frame_rate(table, control_hz=control_hz)
         known = [key for key in ("action", STATE) if key in table.columns] + list(images.chosen)
@@ -51,25 +51,25 @@ class FrameDataset(data.Dataset[Item]):
             if key not in known:
                 raise UsageError(f"{dataset.uri}: delta_timestamps: no key '{key}'{did_you_mean(key, known)}")
         self._offsets = deltas.offsets(delta_timestamps, table, fps=self.fps, tolerance_s=tolerance_s)
-        # As tensors: a DataLoader that spawns its workers hands these over in shared memory.
+        # Tensors: a DataLoader passes them to spawned workers in shared memory.
         self._columns = {key: torch.from_numpy(column) for key, column in table.columns.items()}
         self._table, self._images, self._statistics = replace(table, columns={}), images, statistics
         spaces = {"action": action_space, STATE: dataset.columns.state}
         self._names = {key: [dim.name for dim in space.dims] for key, space in spaces.items() if space}
 
     def __len__(self) -> int:
-        """Count the frames."""
+        """Return the number of frames."""
         return int(self._table.bounds[-1])
 
     def __getitem__(self, i: int) -> Item:
-        """Read one frame, with what `delta_timestamps` puts beside it."""
+        """Read one frame, with the neighbouring frames that `delta_timestamps` selects."""
         row = operator.index(i)
         row = row + len(self) if row < 0 else row
         if not 0 <= row < len(self):
-            raise IndexError(f"{self.uri}: no frame {i}, there are {len(self)}")
+            raise IndexError(f"{self.uri}: no frame {i}: the dataset has {len(self)}")
         episode = int(np.searchsorted(self._table.bounds, row, "right")) - 1
         start, end = self._table.bounds[episode : episode + 2].tolist()
-        windows = {key: deltas.window(row, told, start=start, end=end) for key, told in self._offsets.items()}
+        windows = {key: deltas.window(row, offset, start=start, end=end) for key, offset in self._offsets.items()}
         item: Item = {f"{key}_is_pad": torch.from_numpy(pad) for key, (_, pad) in windows.items()}
         for key, column in self._columns.items():
             item[key] = column[torch.from_numpy(windows[key][0])] if key in windows else column[row].clone()
@@ -82,7 +82,7 @@ class FrameDataset(data.Dataset[Item]):
         return item
 
     def _pictures(self, key: str, episode: int, rows: int | Array) -> Item:
-        """Give one camera's image [3, H, W] of one frame, or images [D, 3, H, W] of several."""
+        """Return one camera's image [3, H, W] of one frame, or images [D, 3, H, W] of several."""
         steps = self._columns["frame_index"][np.atleast_1d(rows)] + int(self._table.row[episode])
         pictures, is_missing = self._images.read(key, self._table.files[episode], steps.tolist())
         if isinstance(rows, int):
@@ -93,30 +93,30 @@ class FrameDataset(data.Dataset[Item]):
 
     @cached_property
     def stats(self) -> Statistics:
-        """The exact statistics of this view and split: `stats.norm("action")` normalizes."""
+        """The exact statistics of this view and split; `stats.norm("action")` returns the NormStats of actions."""
         return self._statistics()
 
     @property
     def cameras(self) -> tuple[str, ...]:
-        """The keys of its images."""
+        """The keys of the images in an item."""
         return tuple(self._images.chosen)
 
     @property
     def episode_data_index(self) -> dict[str, Tensor]:
-        """The first frame of each episode, and the one after its last, as LeRobot's samplers take them."""
+        """The first frame of each episode ("from"), and one past its last ("to"), as LeRobot's samplers expect."""
         bounds = torch.from_numpy(self._table.bounds.copy())
         return {"from": bounds[:-1], "to": bounds[1:]}
 
     @cached_property
     def features(self) -> Mapping[str, Mapping[str, Any]]:
-        """What each key of an item holds, in LeRobot's words; shapes are those of one frame."""
+        """Dtype, shape and names of each key of an item, in LeRobot's form; shapes are those of one frame."""
         names = ["channels", "height", "width"]
-        found: dict[str, Mapping[str, Any]] = {
+        features: dict[str, Mapping[str, Any]] = {
             key: {"dtype": "image", "shape": (3, *self._images.size(key)), "names": names}
             for key in self._images.chosen
         }
         for key, column in self._columns.items():
             dtype, shape = str(column.dtype).removeprefix("torch."), tuple(column.shape[1:]) or (1,)
-            found[key] = {"dtype": dtype, "shape": shape, "names": self._names.get(key)}
+            features[key] = {"dtype": dtype, "shape": shape, "names": self._names.get(key)}
         whole = {"dtype": "int64", "shape": (1,), "names": None}
-        return {**found, "episode_index": whole, "index": whole}
+        return {**features, "episode_index": whole, "index": whole}

@@ -1,4 +1,4 @@
-"""The loader: batches of a locked mixture, in the order of its sampling law. It needs no torch; docs/loader.md."""
+"""The loader: batches of a locked mixture, in the order of its sampling law. Needs no torch; see docs/loader.md."""
 
 import copy
 from collections import Counter, deque
@@ -15,16 +15,16 @@ from finetune.data.cache import LIMIT, BlockCache, default_folder
 from finetune.data.order import InTurn, Order
 from finetune.data.pictures import Decoder
 from finetune.data.preprocessing import Preprocessing
-from finetune.data.sources import opened
-from finetune.data.windows import Reader
+from finetune.data.sources import open_sources
+from finetune.data.windows import WindowReader
 from schemas.errors import MixtureError, UsageError, did_you_mean
 from schemas.mixture import lock as locks
 from schemas.mixture.lock import TRAIN, VALIDATION
 from stats.norm import NormStats
 
-PLANNED = 2048  # draws that are looked up at once
-MOST = 1 << 40  # draws that a position may count: all of them are hashed to go on there
-AHEAD = 2  # batches that are decoded beyond those that threads are at
+PLANNED = 2048  # draws in one lookup
+MOST = 1 << 40  # draws of a position; resuming hashes all of them
+AHEAD = 2  # finished batches that wait, beyond one for each thread
 
 Ends: TypeAlias = Literal["mask", "drop"]
 Missing: TypeAlias = Literal["error", "black"]
@@ -33,13 +33,14 @@ Part: TypeAlias = Literal["train", "val"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Reading:
-    """What is read of each drawn step.
+class LoaderOptions:
+    """What a loader reads for each drawn step.
 
-    `cameras` by role or name (none: nothing is decoded); `history` observations that end with the step; `chunk`
-    actions that begin with it. Behind an episode's end a chunk repeats the last action and says so (`ends` "mask"), or
-    steps with too few behind them are not drawn ("drop"). `missing` "black" shows black where a source lacks a camera
-    or a frame; `corrupt` "substitute" draws another step of the same stratum for one with an image that is damaged.
+    `cameras` are roles or names; without any, no image is decoded. `history` counts the observations that end at the
+    step, `chunk` the actions that start at it. `ends` "mask" repeats the last action after the end of an episode and
+    marks it as padding; "drop" does not draw steps whose chunk would pass the end. `missing` "black" returns a black
+    image if a source lacks a camera or frame. `corrupt` "substitute" replaces a step with a damaged image by another
+    step of the same stratum.
     """
 
     cameras: tuple[str, ...] = ("primary",)
@@ -52,31 +53,32 @@ class Reading:
     preprocessing: Preprocessing = field(default_factory=Preprocessing)
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be read."""
+        """Raise UsageError if an option has no valid value."""
         kinds = (("ends", Ends), ("missing", Missing), ("corrupt", Corrupt))
         for name, kind in kinds:
             if getattr(self, name) not in get_args(kind):
-                raise UsageError(f"{name} '{getattr(self, name)}'{did_you_mean(getattr(self, name), get_args(kind))}")
+                value = getattr(self, name)
+                raise UsageError(f"{name}: unknown value '{value}'{did_you_mean(value, get_args(kind))}")
         if min(self.history, self.chunk) < 1:
-            raise UsageError(f"history {self.history} and chunk {self.chunk}: both count steps, at least 1")
+            raise UsageError(f"history {self.history}, chunk {self.chunk}: both must be at least 1 step")
         if self.corrupt == "substitute" and self.preprocessing.size is None:
-            raise UsageError("corrupt 'substitute': a damaged image does not tell its size; give the preprocessing one")
+            raise UsageError("corrupt 'substitute' requires a preprocessing with a size: a damaged image has none")
         if isinstance(self.cameras, str) or len(set(self.cameras)) < len(self.cameras):
-            raise UsageError(f"cameras {self.cameras!r}: a tuple of different names")
+            raise UsageError(f"cameras: expected a tuple of different names, got {self.cameras!r}")
 
 
 class Loader:
     """Batches of one part of a locked mixture.
 
-    `train` is drawn from without end; of `val`, every step comes once. The order is a function of the lock and the
-    seed; `world` processes share it, and rank r of them has the r-th `batch_size` draws of every
-    `world * batch_size`. With `threads`, batches are made ahead. It may be pickled, and forked between batches.
+    `train` is drawn from without end; `val` returns every step once. The order depends on the lock and the seed.
+    `world` processes share it: of every `world * batch_size` draws, rank r takes the r-th `batch_size`. With
+    `threads`, batches are prepared in advance. May be pickled, and forked between batches.
     """
 
     def __init__(
         self,
         lock: str | Path,
-        reading: Reading | None = None,
+        options: LoaderOptions | None = None,
         *,
         batch_size: int = 1,
         part: Part = "train",
@@ -87,84 +89,89 @@ class Loader:
         cache: str | Path | None = None,
         cache_bytes: int = LIMIT,
     ) -> None:
-        """Open a lock and its datasets; what has changed since is a MixtureError that names it.
+        """Open a lock and its datasets. Raises MixtureError if a dataset is missing or has changed.
 
-        `cache` keeps records of the steps and, up to `cache_bytes`, blocks of remote datasets.
+        The folder `cache` contains records of the steps and up to `cache_bytes` of blocks of remote datasets.
         """
         if part not in (TRAIN, VALIDATION):
-            raise UsageError(f"part '{part}'{did_you_mean(part, (TRAIN, VALIDATION))}")
+            raise UsageError(f"unknown part '{part}'{did_you_mean(part, (TRAIN, VALIDATION))}")
         if any(type(number) is not int for number in (batch_size, threads, rank, world)) or (
             batch_size < 1 or threads < 0 or not 0 <= rank < world
         ):
-            raise UsageError(f"batch_size {batch_size}, threads {threads}, rank {rank} of {world}: not possible")
+            raise UsageError(
+                f"batch_size {batch_size}, threads {threads}, rank {rank} of {world}: expected whole numbers, "
+                "batch_size >= 1, threads >= 0 and 0 <= rank < world"
+            )
         if seed is not None and not 0 <= seed < 1 << 64:
             raise UsageError(f"seed {seed}: must be in 0 .. 2**64 - 1")
         path = Path(lock)
         self.lock, table = locks.read(path)
-        self.reading, self.part = reading or Reading(), part
+        self.options, self.part = options or LoaderOptions(), part
         self.batch_size, self.rank, self.world, self.threads = batch_size, rank, world, threads
         self._order = Order(self.lock, table, part=part, dropped=self._dropped)
         self._law = self._order.law(seed) if part == TRAIN else InTurn(self._order.sizes)
         self.seed = self.lock.seed if seed is None else seed
         blocks = BlockCache(Path(cache) / "blocks" if cache else default_folder() / "blocks", cache_bytes)
-        may_lack = self.reading.missing == "black"
-        self._opened = opened(self.lock, path.parent, cameras=self.reading.cameras, may_lack=may_lack, cache=blocks)
+        may_lack = self.options.missing == "black"
+        self._sources = open_sources(
+            self.lock, path.parent, cameras=self.options.cameras, may_lack=may_lack, cache=blocks
+        )
         self._assembly = Assembly(
             order=self._order,
-            reader=Reader(self._opened, method=self.lock.method, state=self.reading.state),
+            reader=WindowReader(self._sources, method=self.lock.method, state=self.options.state),
             decoder=Decoder(
-                cameras=self.reading.cameras,
-                preprocessing=self.reading.preprocessing,
+                cameras=self.options.cameras,
+                preprocessing=self.options.preprocessing,
                 seed=self.seed,
                 may_lack=may_lack,
-                may_break=self.reading.corrupt == "substitute",
+                may_break=self.options.corrupt == "substitute",
             ),
-            history=self.reading.history,
-            chunk=self.reading.chunk,
+            history=self.options.history,
+            chunk=self.options.chunk,
         )
-        self.broken: Counter[str] = Counter()  # images that could not be decoded, and how often each was drawn
+        self.broken: Counter[str] = Counter()  # how often each damaged image was drawn, by message
         self.draws = 0
 
     @property
     def sources(self) -> tuple[str, ...]:
-        """The names that the `source` of a batch counts."""
+        """The names of the sources; `source` of a batch is an index into them."""
         return tuple(self.lock.sources)
 
     @property
     def steps(self) -> int:
-        """The steps that may be drawn."""
+        """The number of steps that may be drawn."""
         return len(self._order)
 
     def norm(self, source: str) -> NormStats:
-        """Give what a source's actions are normalized with, in the mixture's dimensions."""
+        """Return the NormStats of a source's actions, in the mixture's dimensions."""
         if source not in self.sources:
             raise UsageError(f"no source '{source}'{did_you_mean(source, self.sources)}")
-        return self._opened[self.sources.index(source)].norm
+        return self._sources[self.sources.index(source)].norm
 
     def sharded(self, rank: int, world: int) -> Self:
-        """Give the same loader for one of several processes."""
+        """Return a copy of the loader for one of several processes."""
         if not 0 <= rank < world:
-            raise UsageError(f"rank {rank} of {world}: not possible")
+            raise UsageError(f"rank {rank} of {world}: expected 0 <= rank < world")
         other = copy.copy(self)
         other.rank, other.world, other.broken = rank, world, Counter()
         return other
 
     def __iter__(self) -> Iterator[Batch]:
-        """Hand out batches from where the last one ended; one iteration at a time.
+        """Yield batches, starting after the last one returned; one iteration at a time.
 
-        What was read to its end begins anew.
+        A part that was read to its end starts again.
         """
         for batch in self.batches():
             self.count(batch)
             yield batch
 
     def count(self, batch: Batch) -> None:
-        """Take note of a batch that was handed out: the next iteration begins behind it."""
+        """Record that a batch was returned: the next iteration starts after it."""
         self.draws = batch.end
         self.broken.update(batch.broken)
 
     def batches(self, first: int = 0, every: int = 1) -> Iterator[Batch]:
-        """Make every `every`-th batch from the `first` one on, for one of several workers; nothing is counted."""
+        """Yield every `every`-th batch from number `first` on, for one of several workers; counts nothing."""
         planned = self._planned(first, every)
         if not self.threads:
             yield from map(self._assembly.batch, planned)
@@ -182,34 +189,34 @@ class Loader:
             pool.shutdown(wait=True, cancel_futures=True)
 
     def state_dict(self) -> dict[str, Any]:
-        """Give the position, as JSON can hold it; it fits any number of processes and any batch size."""
+        """Return the position as JSON values; it is valid for any number of processes and any batch size."""
         return {"draws": self.draws, **self._identity}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on at a position; one in another order is a MixtureError."""
+        """Continue at a position. Raises MixtureError if it belongs to another order."""
         differing = [key for key, value in self._identity.items() if state.get(key) != value]
         if differing:
             raise MixtureError(
-                f"{self.lock.name}: a position in another order: {', '.join(differing)} differ; its number of draws "
-                "would not lead to the same samples"
+                f"{self.lock.name}: the position belongs to another order: {', '.join(differing)} differ; open the "
+                "loader with the same lock, part, seed and options"
             )
         draws = state.get("draws")
         if not isinstance(draws, int) or isinstance(draws, bool) or not 0 <= draws < MOST:
-            raise MixtureError(f"{self.lock.name}: a position of {draws!r} draws: not one that a loader gave")
+            raise MixtureError(f"{self.lock.name}: draws: expected the number that a loader saved, got {draws!r}")
         self.draws = draws
 
     @property
     def _identity(self) -> dict[str, Any]:
-        """What the order depends on."""
+        """The values on which the order depends."""
         order = {"episodes": self.lock.episodes, **self._law.to_json()}
         return {"order": locks.digest(order), "part": self.part, "seed": self.seed, "dropped": self._dropped}
 
     @property
     def _dropped(self) -> int:
-        return self.reading.chunk - 1 if self.reading.ends == "drop" else 0
+        return self.options.chunk - 1 if self.options.ends == "drop" else 0
 
     def _planned(self, first: int, every: int) -> Iterator[Drawn]:
-        """Look up the draws of each batch, many at once."""
+        """Yield the draws of each batch, looked up for many batches at once."""
         whole, start, number = self.batch_size * self.world, self.draws, 0
         if self._law.count is not None and start >= self._law.count:
             start = 0
@@ -218,10 +225,11 @@ class Loader:
         while self._law.count is None or start < self._law.count:
             strata, turns, counters = self._law.turns(start, start + at_once * whole, counters)
             own = np.array([i for i in range(at_once) if (number + i) % every == first], np.int64)
-            places = own[:, None] * whole + self.rank * self.batch_size + np.arange(self.batch_size)
-            steps = self._law.steps(strata[places.ravel()], turns[places.ravel()]).reshape(places.shape)
+            positions = own[:, None] * whole + self.rank * self.batch_size + np.arange(self.batch_size)
+            steps = self._law.steps(strata[positions.ravel()], turns[positions.ravel()]).reshape(positions.shape)
             ends = start + (own + 1) * whole
-            for end, draw, stratum, step in zip(ends.tolist(), start + places, strata[places], steps, strict=True):
+            rows = zip(ends.tolist(), start + positions, strata[positions], steps, strict=True)
+            for end, draw, stratum, step in rows:
                 drawn = Drawn(end=end, draw=draw, stratum=stratum, step=step)
                 if self._law.count is None:
                     yield drawn

@@ -1,7 +1,6 @@
-"""The images of drawn steps, decoded as the preprocessing says.
+"""Decodes the images of drawn steps with the loader's preprocessing.
 
-Their memory is used again once nobody holds a batch that it was in: the kernel clears fresh memory page by page, which
-would cost a tenth of decoding.
+Memory of images is reused once no batch references it: clearing fresh pages would add a tenth to the time of decoding.
 """
 
 import math
@@ -22,20 +21,20 @@ from schemas.errors import DatasetError, SourceError, UsageError
 from schemas.images import sniff
 from schemas.source import Array
 
-HELD = 4  # blocks of a thread, of one size
+BLOCKS_PER_SIZE = 4  # in each thread
 
 
 class Pictures(NamedTuple):
-    """What became of them."""
+    """The decoded images of a batch."""
 
     images: dict[str, Array]  # by camera: [B, H, h, w, 3] uint8 RGB
-    missing: dict[str, Array]  # by camera: [B, H] bool; black there
+    missing: dict[str, Array]  # by camera: [B, H] bool; a missing image is black
     broken: tuple[str, ...]  # [B] why an image could not be decoded, or ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decoder:
-    """How the images of all batches are decoded."""
+    """Decodes the images of batches."""
 
     cameras: tuple[str, ...]
     preprocessing: Preprocessing
@@ -44,7 +43,7 @@ class Decoder:
     may_break: bool
 
     def decode(self, windows: Windows, draws: Array) -> Pictures:
-        """Decode the images of some windows; one that may not be missing, or broken, is a DatasetError."""
+        """Decode the images of `windows`. Raises DatasetError if an image is missing or damaged and may not be."""
         images: dict[str, Array] = {}
         missing: dict[str, Array] = {}
         broken = [""] * len(draws)
@@ -54,7 +53,7 @@ class Decoder:
             if not self.may_lack and missing[camera].any():
                 i, h = np.argwhere(missing[camera])[0].tolist()
                 raise DatasetError(
-                    f"{_place(windows, camera, i, h)}: there is no image; missing='black' shows black there"
+                    f"{_where(windows, camera, i, h)}: has no image; missing='black' returns a black image"
                 )
             size = self.preprocessing.size or _first_size(windows.files, ranges)
             images[camera] = _fresh((*ranges.shape[:2], *size, 3))
@@ -64,16 +63,16 @@ class Decoder:
                     try:
                         self._decode(windows, (i, h, k), span, change=change, out=images[camera][i, h])
                     except SourceError as error:
-                        broken[i] = f"{_place(windows, camera, i, h)}: {error}"
+                        broken[i] = f"{_where(windows, camera, i, h)}: {error}"
                         if not self.may_break:
-                            more = "corrupt='substitute' draws other steps in place of such ones"
-                            raise DatasetError(f"{broken[i]}; {more}") from error
+                            fix = "corrupt='substitute' replaces such steps by others"
+                            raise DatasetError(f"{broken[i]}; {fix}") from error
         return Pictures(images, missing, tuple(broken))
 
     def _decode(
         self, windows: Windows, at: tuple[int, int, int], span: list[int], *, change: Change | None, out: Array
     ) -> None:
-        """Decode one image into its place."""
+        """Decode one image into `out`."""
         i, _, k = at
         if not span[1]:
             out[...] = 0
@@ -85,26 +84,26 @@ class Decoder:
         pixels = self.preprocessing.augmented(pixels, change)
         if pixels.shape != out.shape:
             raise UsageError(
-                f"{windows.files[i].place}: images of {pixels.shape[0]} x {pixels.shape[1]} and of {out.shape[0]} x "
-                f"{out.shape[1]} in one batch: give the preprocessing a size"
+                f"{windows.files[i].place}: an image is {pixels.shape[0]} x {pixels.shape[1]}, others of the batch are "
+                f"{out.shape[0]} x {out.shape[1]}: set a size in the preprocessing"
             )
         if not np.may_share_memory(pixels, out):
             out[...] = pixels
 
 
-def _place(windows: Windows, camera: str, i: int, h: int) -> str:  # noqa: PLR0917 - two of them are one place
+def _where(windows: Windows, camera: str, i: int, h: int) -> str:  # noqa: PLR0917 - i and h are one position
     return f"{windows.files[i].place}: camera '{camera}', row {windows.rows[i, h]}"
 
 
 def _first_size(files: Sequence[File], ranges: Array) -> tuple[int, int]:
-    """Tell the size of the first image that is one."""
+    """Return the size of the first image whose header can be read."""
     for file, spans in zip(files, ranges.tolist(), strict=True):
         for start, length in spans:
             if length:
-                with suppress(SourceError):  # decoding says so
+                with suppress(SourceError):  # decoding reports it
                     header = sniff(file.images.read(start, length))
                     return header.height, header.width
-    raise UsageError("a batch without any image that can be read: give the preprocessing a size")
+    raise UsageError("no image of the batch can be read: set a size in the preprocessing")
 
 
 # Memory
@@ -114,30 +113,30 @@ class _Blocks(threading.local):
     """The blocks of one thread, by size."""
 
     def __init__(self) -> None:
-        self.held: dict[int, list[Array]] = {}
+        self.by_size: dict[int, list[Array]] = {}
 
 
 _BLOCKS = _Blocks()
 
 
-def _references(held: list[Array]) -> list[int]:
-    return [sys.getrefcount(block) for block in held]
+def _references(blocks: list[Array]) -> list[int]:
+    return [sys.getrefcount(block) for block in blocks]
 
 
-OURS = _references([np.empty(0)])[0]  # of a block that nobody else has; Python 3.14 counts fewer than those before
+UNUSED = _references([np.empty(0)])[0]  # count of an unused block; Python 3.14 counts fewer than earlier versions
 
 
 def _fresh(shape: tuple[int, ...]) -> Array:
-    """Give an uint8 array that nobody else holds, with any content.
+    """Return a uint8 array that nothing else references, with any content.
 
-    Views of a numpy array, and tensors that share its memory, hold a reference to the block, which is counted.
+    Views of the array, and tensors that share its memory, count as references to the block.
     """
     size = math.prod(shape)
-    held = _BLOCKS.held.setdefault(size, [])
-    for block, count in zip(held, _references(held), strict=True):
-        if count == OURS:
+    blocks = _BLOCKS.by_size.setdefault(size, [])
+    for block, count in zip(blocks, _references(blocks), strict=True):
+        if count == UNUSED:
             return block.reshape(shape)
     block = np.empty(size, np.uint8)
-    if len(held) < HELD:
-        held.append(block)
+    if len(blocks) < BLOCKS_PER_SIZE:
+        blocks.append(block)
     return block.reshape(shape)

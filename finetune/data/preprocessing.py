@@ -1,6 +1,6 @@
-"""What happens to a stored image before a model's own transform: one object for the loader and for acting.
+"""The preprocessing of stored images, before a model's own transform; shared by the loader and the policy.
 
-A checkpoint keeps it, so that a policy sees what it was trained on.
+A checkpoint contains it, so that a policy preprocesses images as in training.
 """
 
 from collections.abc import Mapping
@@ -8,41 +8,42 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, Self
 
 from finetune.data import augment
-from finetune.data.augment import Change, Recipe
+from finetune.data.augment import Augmentation, Change
 from finetune.data.resize import Method, blocks, resize, resize_columns, to_levels
 from schemas.codec import decode
 from schemas.errors import CheckpointError, OxeError, UsageError
 from schemas.source import Array, Bytes
 
-AREA = 0.9  # of OpenVLA's crops
+AREA = 0.9  # of an image, in OpenVLA's crops
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Preprocessing:
-    """The size (height, width) and filter of an image, and how it is augmented in training; the default is OpenVLA's.
+    """The size (height, width), filter and augmentation of images; the defaults are OpenVLA's.
 
-    `size` None leaves images as large as they are. `like_tensorflow` decodes JPEG as TensorFlow does. `crop` is the
-    part of an image's area, in its middle, that is enlarged to the whole: what was trained on crops acts on it.
+    With `size` None, images keep their size. `like_tensorflow` decodes JPEG as TensorFlow does. `crop` is the fraction
+    of the area to crop from the middle and enlarge to the full size, for policies that were trained on random crops.
     """
 
     size: tuple[int, int] | None = (224, 224)
     method: Method = "lanczos3"
     antialias: bool = True
-    augment: Recipe | None = None
+    augment: Augmentation | None = None
     like_tensorflow: bool = True
     crop: float | None = None
 
     def __post_init__(self) -> None:
-        """Refuse sizes and filters that there are not."""
+        """Raise UsageError if the size, filter or crop is not valid."""
         for side in self.size or ():
             blocks(side, side, method=self.method, antialias=self.antialias)
         if self.crop is not None and (self.augment or not 0 < self.crop <= 1):
-            raise UsageError(f"crop {self.crop}: a part of the area, for images that are not augmented")
+            raise UsageError(f"crop {self.crop}: must be above 0 and at most 1, and cannot be combined with augment")
 
     def acting(self, *, center_crop: bool | None = None) -> Self:
-        """Give what a policy sees that was trained with this: nothing random, but the middle if there were crops.
+        """Return the preprocessing of a policy that was trained with this one.
 
-        `center_crop` says whether to crop, whatever the training did.
+        Random changes are removed; random crops become a center crop of their mean area. `center_crop` overrides
+        whether to crop.
         """
         area = sum(self.augment.area) / 2 if self.augment else AREA
         cropped = bool(self.augment and area < 1) if center_crop is None else center_crop
@@ -53,15 +54,15 @@ class Preprocessing:
         return self.resized(self.decoded(data))
 
     def drawn(self, data: Bytes, *, seed: int, sample: int, camera: int = 0) -> Array:
-        """Do the same, and augment it as this sample of the training is."""
+        """Decode, resize and augment an encoded image, as for this sample in training."""
         return self.augmented(self.decoded(data), self.change(seed, sample, camera=camera))
 
     def decoded(self, data: Bytes, out: Array | None = None) -> Array:
-        """Decode an image, [H, W, 3] uint8 RGB, into `out` where it fits."""
+        """Decode an image, [H, W, 3] uint8 RGB, into `out` if it has the same shape."""
         return decode(data, like_tensorflow=self.like_tensorflow, out=out)
 
     def change(self, seed: int, sample: int, *, camera: int = 0) -> Change | None:
-        """Draw what happens to one image of a sample; nothing, if nothing is to."""
+        """Draw the changes of one image of a sample; None without augmentation."""
         return self.augment.draw(seed, sample, camera=camera) if self.augment else None
 
     def resized(self, pixels: Array) -> Array:
@@ -81,27 +82,27 @@ class Preprocessing:
         return augment.changed(columns, change)
 
     def to_json(self) -> dict[str, Any]:
-        """Give the form in which a checkpoint keeps it."""
+        """Return the JSON form that a checkpoint contains."""
         return asdict(self)
 
     @classmethod
-    def of(cls, told: Any, *, where: str = "preprocessing.json") -> Self:
-        """Read `to_json` back; what is not of its form is a CheckpointError."""
+    def of(cls, values: Any, *, where: str = "preprocessing.json") -> Self:
+        """Parse the result of `to_json`. Raises CheckpointError if it is not valid."""
         try:
-            return cls(**{**told, "size": _pair(told["size"]), "augment": _recipe(told["augment"])})
+            return cls(**{**values, "size": _pair(values["size"]), "augment": _augmentation(values["augment"])})
         except (AttributeError, LookupError, TypeError, ValueError, OxeError) as error:
-            raise CheckpointError(f"{where}: cannot be understood ({error})") from error
+            raise CheckpointError(f"{where}: not valid preprocessing ({error})") from error
 
 
-def _pair(told: Any) -> tuple[int, int] | None:
-    if told is None:
+def _pair(size: Any) -> tuple[int, int] | None:
+    if size is None:
         return None
-    height, width = map(int, told)
+    height, width = map(int, size)
     return height, width
 
 
-def _recipe(told: Mapping[str, Any] | None) -> Recipe | None:
-    if told is None:
+def _augmentation(values: Mapping[str, Any] | None) -> Augmentation | None:
+    if values is None:
         return None
-    values: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in told.items()}
-    return Recipe(**values)
+    kwargs: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
+    return Augmentation(**kwargs)

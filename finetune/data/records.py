@@ -1,7 +1,7 @@
-"""What a loader needs of each stored step, as fixed records that are read by their place: a file for each data file.
+"""Fixed-size records of stored steps: one cache file for each data file, read by row.
 
-They are computed once, when a data file is first drawn from, and kept in the cache under the digests of the dataset
-and the view, so that starting is quick, and memory does not grow with the dataset.
+The records of a data file are computed when it is first drawn from, and cached under the digests of the dataset and
+the view. A loader starts quickly, and its memory does not grow with the dataset.
 """
 
 import json
@@ -22,20 +22,20 @@ from schemas.store.index import Index
 from schemas.views.views import View
 
 VERSION = 1
-ROWS = 1 << 15  # that are computed at once
-SIZE = np.dtype("<u8")  # the last bytes of a file: how many bytes of texts stand before them
+ROWS = 1 << 15  # computed at once
+SIZE = np.dtype("<u8")  # the last bytes of a file: the number of bytes of texts before them
 
 
 class Records:
     """The records of one dataset under one view."""
 
     def __init__(self, dataset: Dataset, *, view: str | None, cache: Path) -> None:
-        """Name what a record holds; nothing is computed yet.
+        """Define the dtype of a record; computes nothing yet.
 
-        It is `action` [A] and `state` [S] float32, `text` int32 (of the file's texts; -1: none), `masked` bool, and
-        `image` [K] of `offset` and `length` for the K cameras of the dataset, whose length is 0 where there is none.
+        A record has `action` [A] and `state` [S] float32, `text` int32 (index into the file's texts, -1 for none),
+        `masked` bool, and for each of the K cameras an `image` of `offset` and `length` (0 if there is no image).
         """
-        self._dataset, self._named = dataset, view
+        self._dataset, self._view_name = dataset, view
         shown = self._view
         self.action = dataset.action_space(view)
         image = np.dtype([("offset", "<u8"), ("length", "<u4")])
@@ -52,7 +52,7 @@ class Records:
         self._folder = cache / "records" / f"{dataset.manifest['xxh3_128']}-{digest}-{VERSION}"
 
     def of(self, file: str) -> "FileRecords":
-        """Open the records of one data file, computed if they are not there yet."""
+        """Open the records of one data file; computes them if they are not cached."""
         path = self._folder / f"{Path(file).name}.records"
         if not is_whole(path, rows=self._rows[file], dtype=self.dtype):
             keep(path, self._computed(file))
@@ -64,8 +64,8 @@ class Records:
 
     @property
     def _view(self) -> View | None:
-        """The view; it is not kept, for its functions cannot be sent to a worker process."""
-        return self._dataset.view(self._named) if self._named else None
+        """The view; not stored, because its functions cannot be pickled for a worker process."""
+        return self._dataset.view(self._view_name) if self._view_name else None
 
     @cached_property
     def _spans(self) -> dict[str, Span]:
@@ -87,16 +87,16 @@ class Records:
                 records["text"] = instructions[steps.at]
                 if STATE in steps.columns:
                     records["state"] = steps.columns[STATE]
-                with suppress(ViewError):  # the lock has no step of an episode that the view cannot show
+                with suppress(ViewError):  # the lock leaves out episodes that the view cannot show
                     viewed = steps.viewed(view)
                     records["masked"] = ~viewed.mask
                     records["action"][viewed.mask] = viewed.action
-        said = json.dumps(list(texts)).encode()
-        return table.tobytes() + said + np.array(len(said), SIZE).tobytes()
+        encoded = json.dumps(list(texts)).encode()
+        return table.tobytes() + encoded + np.array(len(encoded), SIZE).tobytes()
 
 
 def is_whole(path: Path, *, rows: int, dtype: np.dtype) -> bool:
-    """Say whether a file has as many bytes as it should: a disk that was full, or a crash, may have cut it."""
+    """Return whether a file has its full size; a full disk or a crash may have truncated it."""
     try:
         with path.open("rb") as file:
             file.seek(-SIZE.itemsize, os.SEEK_END)
@@ -114,7 +114,7 @@ class FileRecords:
         self._ranges, self._dtype, self._size = LocalRanges(path), dtype, path.stat().st_size
 
     def raw(self, row: int, count: int) -> bytes:
-        """Read the bytes of some neighbouring records."""
+        """Return the bytes of `count` records from `row` on."""
         return self._ranges.read(row * self._dtype.itemsize, count * self._dtype.itemsize)
 
     @cached_property

@@ -1,6 +1,6 @@
-"""Resizing as TensorFlow does it, in numpy: what OpenVLA saw in training.
+"""Resizes images in numpy as TensorFlow does, and so as OpenVLA's training data.
 
-A filter is a matrix [out, in] for each axis. Most of it is zeros, so it is applied as small dense blocks.
+A filter is a matrix [out, in] for each axis. It is mostly zeros, so it is applied as small dense blocks.
 """
 
 from functools import lru_cache
@@ -13,7 +13,7 @@ from schemas.errors import UsageError, did_you_mean
 from schemas.source import Array
 
 Method: TypeAlias = Literal["lanczos3", "bilinear", "area"]
-BLOCK = 8  # output pixels of one matrix product: too small for BLAS to start threads, which cost more than they save
+BLOCK = 8  # output pixels of one matrix product; larger ones make BLAS start threads, which is slower
 
 Blocks: TypeAlias = tuple[tuple[slice, slice, Array], ...]  # rows of the result, of the input, and their weights
 
@@ -21,8 +21,8 @@ Blocks: TypeAlias = tuple[tuple[slice, slice, Array], ...]  # rows of the result
 def resize(image: Array, size: tuple[int, int], *, method: Method = "lanczos3", antialias: bool = True) -> Array:
     """Resize [H, W, C] to `size` (height, width), as `tf.image.resize` does.
 
-    float32 comes back as it is; uint8 is rounded half to even and clipped, as OpenVLA's pipeline does. `antialias`
-    widens the filter when an image shrinks; area does so by itself.
+    float32 values are not rounded or clipped; uint8 is rounded half to even and clipped, as in OpenVLA's pipeline.
+    `antialias` widens the filter when an image shrinks; "area" always does.
 
     >>> resize(np.uint8([[[0], [100], [200], [40]]]), (1, 2), method="area").ravel().tolist()
     [50, 120]
@@ -40,9 +40,9 @@ def resize(image: Array, size: tuple[int, int], *, method: Method = "lanczos3", 
 def resize_columns(
     image: Array, size: tuple[int, int], *, method: Method = "lanczos3", antialias: bool = True
 ) -> Array:
-    """Resize [H, W, C], rows first as TensorFlow does, into columns [w, C, h] float32; neither rounded nor clipped.
+    """Resize [H, W, C] to columns [w, C, h] float32, rows first as TensorFlow does; neither rounded nor clipped.
 
-    They are in a buffer.
+    The result is in a buffer that the next call overwrites.
     """
     (height, width, channels), (high, wide) = image.shape, size
     down = blocks(height, high, method=method, antialias=antialias)
@@ -53,8 +53,8 @@ def resize_columns(
 
 
 def _filtered(matrix: Array, filters: Blocks, out: Array) -> Array:
-    for made, taken, weights in filters:
-        np.matmul(weights, matrix[taken], out=out[made])
+    for target, used, weights in filters:
+        np.matmul(weights, matrix[used], out=out[target])
     return out
 
 
@@ -65,7 +65,7 @@ def to_levels(values: Array) -> None:
 
 @lru_cache(maxsize=64)
 def blocks(size: int, wanted: int, *, method: Method, antialias: bool) -> Blocks:
-    """Cut a filter's matrix into the blocks in which it is not zero."""
+    """Split a filter's matrix into blocks that cover its nonzero weights."""
     if method not in get_args(Method):
         raise UsageError(f"unknown filter '{method}'{did_you_mean(method, get_args(Method))}")
     if min(size, wanted) < 1:
@@ -76,17 +76,17 @@ def blocks(size: int, wanted: int, *, method: Method, antialias: bool) -> Blocks
         matrix = _two_taps(size, wanted)
     else:
         matrix = _spans(size, wanted, method=method, antialias=antialias)
-    found = []
+    nonzero = []
     for start in range(0, wanted, BLOCK):
         rows = slice(start, min(start + BLOCK, wanted))
-        used = np.flatnonzero(matrix[rows].any(axis=0))
-        taken = slice(int(used[0]), int(used[-1]) + 1)
-        found.append((rows, taken, np.ascontiguousarray(matrix[rows, taken])))
-    return tuple(found)
+        pixels = np.flatnonzero(matrix[rows].any(axis=0))
+        used = slice(int(pixels[0]), int(pixels[-1]) + 1)
+        nonzero.append((rows, used, np.ascontiguousarray(matrix[rows, used])))
+    return tuple(nonzero)
 
 
 def _spans(size: int, wanted: int, *, method: Method, antialias: bool) -> Array:
-    """Give the weights of TensorFlow's ScaleAndTranslate, in its float32 and its order: [wanted, size]."""
+    """Return the weights of TensorFlow's ScaleAndTranslate, [wanted, size]; same float32 arithmetic, same order."""
     radius = F(3 if method == "lanczos3" else 1)
     inverse = F(1) / (F(wanted) / F(size))
     scale = max(inverse, F(1)) if antialias else F(1)
@@ -94,7 +94,7 @@ def _spans(size: int, wanted: int, *, method: Method, antialias: bool) -> Array:
     first = np.ceil(sample - radius * scale - F(0.5)).clip(0, size - 1).astype(np.int64)
     last = np.floor(sample + radius * scale - F(0.5)).clip(0, size - 1).astype(np.int64)
     matrix, total = np.zeros((wanted, size), F), np.zeros(wanted, F)
-    for tap in range(int((last - first).max()) + 1):  # one after the other, as the sum is rounded
+    for tap in range(int((last - first).max()) + 1):  # in order, because each sum is rounded
         source = first + tap
         rows = np.flatnonzero(source <= last)
         distance = np.abs((source.astype(F) + F(0.5) - sample) / scale)[rows]
@@ -112,7 +112,7 @@ def _lanczos3(x: Array) -> Array:
 
 
 def _two_taps(size: int, wanted: int) -> Array:
-    """Give the weights of TensorFlow's ResizeBilinear with half-pixel centers."""
+    """Return the weights of TensorFlow's ResizeBilinear with half-pixel centers."""
     sample = (np.arange(wanted, dtype=F) + F(0.5)) * (F(size) / F(wanted)) - F(0.5)
     below = np.floor(sample)
     part, rows, matrix = sample - below, np.arange(wanted), np.zeros((wanted, size), F)
@@ -122,7 +122,7 @@ def _two_taps(size: int, wanted: int) -> Array:
 
 
 def _area(size: int, wanted: int) -> Array:
-    """Give the share of each input pixel in each output pixel, as TensorFlow's ResizeArea does."""
+    """Return the share of each input pixel in each output pixel, as in TensorFlow's ResizeArea."""
     scale = F(size) / F(wanted)
     start = (np.arange(wanted, dtype=F) * scale)[:, None]
     end = (np.arange(1, wanted + 1, dtype=F) * scale)[:, None]

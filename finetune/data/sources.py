@@ -1,4 +1,4 @@
-"""The datasets of a lock as a loader reads them."""
+"""Opens the datasets of a lock for a loader."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ from schemas.store.dataset import Dataset, open_dataset
 from stats.norm import KNOWN, NormStats
 from stats.record import Statistics
 
-OPEN = 128  # data files of a loader; each takes two descriptors, of which a process may have 1024 as a rule
+OPEN = 128  # open data files; each uses two descriptors, and the usual limit of a process is 1024
 
 
 class File(NamedTuple):
@@ -31,19 +31,19 @@ class File(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Source:
-    """One dataset: where its episodes are, what its records hold, and how its actions become those of the mixture."""
+class LockedSource:
+    """One dataset of a lock: its records, cameras and files, and how its actions map to those of the mixture."""
 
     name: str
     dataset: Dataset
     records: Records
-    cameras: tuple[tuple[int, Camera] | None, ...]  # those that are asked for: number in the index; None: it has none
-    places: Array  # [D] int64: the mixture's dimensions in this source's own, -1 where it has none
+    cameras: tuple[tuple[int, Camera] | None, ...]  # the requested ones: number in the index; None if it has none
+    places: Array  # [D] int64: index of each mixture dimension in this source's actions; -1 if it has none
     norm: NormStats  # of the mixture's dimensions
-    state_norm: NormStats | None  # None: it has no state
+    state_norm: NormStats | None  # None if it has no state
     files: list[str]
-    file: Array  # [E] int64: which of the files each episode is in
-    row: Array  # [E] int64: its first row there
+    file: Array  # [E] int64: index of each episode's file
+    row: Array  # [E] int64: the episode's first row in its file
     cache: BlockCache
 
     def open(self, name: str) -> File:
@@ -56,71 +56,72 @@ class Source:
         return File(folder.place(name), images, self.records.of(name))
 
     def action(self, action: Array) -> Array:
-        """Give actions [..., D] of the mixture; what this source does not have is 0."""
+        """Return this source's actions in the mixture's dimensions, [..., D]; missing dimensions are 0."""
         valid = self.places >= 0
-        own = np.zeros((*action.shape[:-1], len(self.places)), np.float32)
-        own[..., valid] = action[..., self.places[valid]]
-        return own
+        mixed = np.zeros((*action.shape[:-1], len(self.places)), np.float32)
+        mixed[..., valid] = action[..., self.places[valid]]
+        return mixed
 
 
 class OpenFiles:
-    """The files that one process has open."""
+    """The open data files of one process."""
 
-    def __init__(self, sources: Sequence[Source]) -> None:
+    def __init__(self, sources: Sequence[LockedSource]) -> None:
         self._sources = sources
         self._open: dict[tuple[int, int], File] = {}
 
     def get(self, source: int, number: int) -> File:
-        """Give a file by its number in a source's list; the one that was opened first makes room."""
-        found = self._open.get((source, number))
-        if found is None:
-            opened = self._sources[source]
-            found = opened.open(opened.files[number])
+        """Return a file by its number in a source's list; closes the oldest file if too many are open."""
+        file = self._open.get((source, number))
+        if file is None:
+            file = self._sources[source].open(self._sources[source].files[number])
             while len(self._open) >= OPEN:
                 self._open.pop(next(iter(self._open)), None)
-            self._open[source, number] = found
-        return found
+            self._open[source, number] = file
+        return file
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leave the open files behind."""
+        """Return the state without the open files."""
         return {**self.__dict__, "_open": {}}
 
 
-def opened(lock: Lock, beside: Path, *, cameras: Sequence[str], may_lack: bool, cache: BlockCache) -> list[Source]:
-    """Open the datasets of a lock; what is missing or has changed since is a MixtureError that names it."""
+def open_sources(
+    lock: Lock, folder: Path, *, cameras: Sequence[str], may_lack: bool, cache: BlockCache
+) -> list[LockedSource]:
+    """Open the datasets of a lock in `folder`. Raises MixtureError if a dataset is missing or has changed."""
     if why := cannot_compare(lock):
         raise MixtureError(f"{lock.name}: {why}")
-    found, wrong = [], []
+    datasets, problems = [], []
     for name, source in lock.sources.items():
         try:
-            dataset = open_dataset(place(source.uri, beside))
-            wrong += [f"{name}: {what}" for what in changes(lock, source, dataset)]
-            found.append(dataset)
+            dataset = open_dataset(place(source.uri, folder))
+            problems += [f"{name}: {change}" for change in changes(lock, source, dataset)]
+            datasets.append(dataset)
         except UnreachableError:
             raise
         except OxeError as error:
-            wrong.append(f"{name}: {error}")
-    if wrong:
-        more = f" (and {len(wrong) - 3} more)" if len(wrong) > 3 else ""
+            problems.append(f"{name}: {error}")
+    if problems:
+        more = f" (and {len(problems) - 3} more)" if len(problems) > 3 else ""
         raise MixtureError(
-            f"{lock.name}: not what was locked: {'; '.join(wrong[:3])}{more}; 'oxe mix verify' names all, and "
-            "'oxe mix lock' locks what is there now"
+            f"{lock.name}: the datasets differ from the lock: {'; '.join(problems[:3])}{more}; 'oxe mix verify' lists "
+            "all differences, 'oxe mix lock' locks the current datasets"
         )
     return [
         _source(lock, name, dataset, cameras=_cameras(dataset, cameras, may_lack=may_lack), cache=cache)
-        for name, dataset in zip(lock.sources, found, strict=True)
+        for name, dataset in zip(lock.sources, datasets, strict=True)
     ]
 
 
 def _source(
     lock: Lock, name: str, dataset: Dataset, *, cameras: tuple[tuple[int, Camera] | None, ...], cache: BlockCache
-) -> Source:
+) -> LockedSource:
     key = lock.sources[name].statistics
     statistics = Statistics.from_json(lock.statistics[key], where=f"{lock.name}: statistics of {key}")
     places = lock.places(name)
     table = dataset.episodes.select("file", "row").collect()
     files = table["file"].unique(maintain_order=True)
-    return Source(
+    return LockedSource(
         name=name,
         dataset=dataset,
         records=Records(dataset, view=lock.view, cache=cache.folder.parent),
@@ -136,10 +137,10 @@ def _source(
 
 
 def _placed(norm: NormStats, places: Array, names: tuple[str, ...]) -> NormStats:
-    """Give statistics of the mixture's dimensions; one that the source lacks passes through."""
+    """Return statistics of the mixture's dimensions; a dimension that the source lacks is not normalized."""
     valid = places >= 0
-    figures = {word: own for word in KNOWN if (own := getattr(norm, word)) is not None}
-    placed: dict[str, Any] = {word: np.where(valid, own[..., places], 0.0) for word, own in figures.items()}
+    figures = {name: values for name in KNOWN if (values := getattr(norm, name)) is not None}
+    placed: dict[str, Any] = {name: np.where(valid, values[..., places], 0.0) for name, values in figures.items()}
     return NormStats(names=names, mask=valid & norm.mask[places], **placed)
 
 
@@ -149,7 +150,7 @@ def _cameras(dataset: Dataset, names: Sequence[str], *, may_lack: bool) -> tuple
     for name in names:
         if name not in known and not may_lack:
             raise MixtureError(
-                f"{dataset.uri}: no colour camera '{name}'{did_you_mean(name, known)}; missing='black' shows black "
-                "where there is none"
+                f"{dataset.uri}: no colour camera '{name}'{did_you_mean(name, known)}; missing='black' returns black "
+                "images for a missing camera"
             )
     return tuple(known.get(name) for name in names)

@@ -1,4 +1,4 @@
-"""The numbers of a published dataset in memory, so that a loader reads no Parquet once it has started."""
+"""Reads the numbers of a published dataset into memory, so that loading a frame reads no Parquet."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,35 +17,35 @@ from schemas.views.views import View
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepTable:
-    """The N steps that are shown of E episodes: 4 (A + S) + 24 bytes a step, 40 an episode.
+    """The N shown steps of E episodes; takes 4 (A + S) + 24 bytes a step and 40 bytes an episode.
 
     `columns` are `action` [N, A] and `observation.state` [N, S] float32, `timestamp` [N] float64, and int64 [N]
-    `frame_index` (in the stored episode) and `task_index` (into `tasks`; -1 where there is no instruction). State and
-    timestamp may not be there.
+    `frame_index` (in the stored episode) and `task_index` (into `tasks`; -1 without an instruction). State and
+    timestamp are optional.
     """
 
     columns: Mapping[str, Array]
     tasks: tuple[str, ...]  # of the whole dataset, in order of appearance
-    bounds: Array  # [E + 1] int64: the first of the N steps of each episode, and N
+    bounds: Array  # [E + 1] int64: the first step of each episode, and N
     episode: Array  # [E] int64: ordinal in the source
     files: tuple[str, ...]  # [E]
-    row: Array  # [E] int64: of the stored episode's first step in its file
-    first: Array  # [E] int64: of the same step in the whole dataset
+    row: Array  # [E] int64: row of the stored episode's first step in its file
+    first: Array  # [E] int64: row of the same step in the whole dataset
 
 
 def read(
     dataset: Dataset, *, view: str | None = None, split: str | None = None, episodes: Sequence[int] | None = None
 ) -> StepTable:
-    """Read the numbers of the episodes of a split, or of those with an `episode_index` in `episodes`, or both.
+    """Read the episodes of a split, or those with an `episode_index` in `episodes`, or those in both.
 
-    A split, episode or view that is not there, or nothing that is left, is an error.
+    Raises UsageError if an episode is not in the dataset or no step is left, or the error of the split or view.
     """
     chosen = _chosen(dataset, split=split, episodes=episodes)
     texts = dataset.episodes.select(pl.col("instructions").explode()).collect()["instructions"].drop_nulls()
     tasks = {text: i for i, text in enumerate(dict.fromkeys(texts))}
-    seen = dataset.view(view) if view else None
+    opened_view = dataset.view(view) if view else None
     stored = chosen.with_row_index("order").sort("file", "row")
-    shown = [steps for span in columns.spans(stored) for steps in _read(dataset, span, view=seen, tasks=tasks)]
+    shown = [steps for span in columns.spans(stored) for steps in _read(dataset, span, view=opened_view, tasks=tasks)]
     parts = [shown[i] for i in stored["order"].arg_sort()]
     bounds = np.cumsum([0, *(len(part["action"]) for part in parts)])
     if not bounds[-1]:
@@ -62,7 +62,7 @@ def read(
 
 
 def _chosen(dataset: Dataset, *, split: str | None, episodes: Sequence[int] | None) -> pl.DataFrame:
-    """Find the episodes, in the dataset's order; those without any step show nothing."""
+    """Return the chosen episodes that have steps, in the dataset's order."""
     dataset.check_split(split)
     table = dataset.episodes.select("episode_index", "split", "file", "row", "length").collect()
     table = table.with_columns(first=pl.col("length").cum_sum() - pl.col("length"))
@@ -70,8 +70,8 @@ def _chosen(dataset: Dataset, *, split: str | None, episodes: Sequence[int] | No
         known = table["episode_index"].to_list()
         missing = sorted(set(episodes) - set(known))
         if missing:
-            there = f"episode_index goes from {min(known)} to {max(known)}" if known else "there is none"
-            raise UsageError(f"{dataset.uri}: no episode {missing[0]} ({len(missing)} of those asked for): {there}")
+            bounds = f"episode_index goes from {min(known)} to {max(known)}" if known else "it has no episodes"
+            raise UsageError(f"{dataset.uri}: no episode {missing[0]} ({len(missing)} requested are missing): {bounds}")
         table = table.filter(pl.col("episode_index").is_in(list(episodes)))
     if split is not None:
         table = table.filter(pl.col("split") == split)
@@ -84,14 +84,14 @@ def _chosen(dataset: Dataset, *, split: str | None, episodes: Sequence[int] | No
 def _read(
     dataset: Dataset, span: Span, *, view: View | None, tasks: Mapping[str, int]
 ) -> Iterator[Mapping[str, Array]]:
-    """Read the episodes of one file, one after the other."""
+    """Yield the columns of each episode of one file."""
     for run in columns.runs(dataset, span, view=view, more=[TIMES, "instruction"]):
-        beside = {"task_index": run.instructions(tasks.__getitem__)}
-        beside |= {name: run.columns[name] for name in (TIMES, STATE) if name in run.columns}
+        others = {"task_index": run.instructions(tasks.__getitem__)}
+        others |= {name: run.columns[name] for name in (TIMES, STATE) if name in run.columns}
         for steps in run.episodes():
             viewed = steps.viewed(view)
             if not np.isfinite(viewed.action).all():
-                raise ViewError(f"{dataset.folder.place(span.file)}: action is not finite everywhere")
+                raise ViewError(f"{dataset.folder.place(span.file)}: action has values that are not finite")
             kept = np.flatnonzero(viewed.mask)
-            shown = {name: column[steps.at][kept] for name, column in beside.items()}
+            shown = {name: column[steps.at][kept] for name, column in others.items()}
             yield {"action": viewed.action, "frame_index": kept, **shown}

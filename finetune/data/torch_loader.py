@@ -1,4 +1,4 @@
-"""The loader for torch: batches of tensors, made in this process or in several worker processes."""
+"""The loader for torch: batches of tensors, from this process or from worker processes."""
 
 import multiprocessing
 import os
@@ -18,40 +18,42 @@ from schemas.errors import UsageError
 
 
 class BatchDataset(data.IterableDataset[Batch]):
-    """What a DataLoader iterates over (`batch_size=None`): each of its workers makes every so-many-th batch."""
+    """Batches for a DataLoader with `batch_size=None`; of n workers, each yields every n-th batch."""
 
     def __init__(self, loader: Loader) -> None:
-        """Begin where the loader is."""
+        """Start at the loader's position."""
         self.loader = loader
 
     def __iter__(self) -> Iterator[Batch]:
-        """Make this worker's batches."""
+        """Yield this worker's batches."""
         worker = data.get_worker_info()
         if worker:
             threading.Thread(target=_end_with_parent, daemon=True).start()
-        own = self.loader.batches(worker.id, worker.num_workers) if worker else self.loader.batches()
-        return map(as_tensors, own)
+        batches = self.loader.batches(worker.id, worker.num_workers) if worker else self.loader.batches()
+        return map(as_tensors, batches)
 
 
 class TorchLoader:
-    """Batches of tensors in the order of a Loader, whatever number of worker processes makes them.
+    """Batches of tensors in the order of a Loader, for any number of worker processes.
 
-    Under `torchrun`, or where torch.distributed has been set up, each process gets its share.
+    Under `torchrun`, or if torch.distributed is initialized, each process gets its share.
     """
 
     def __init__(self, loader: Loader, *, workers: int = 0, pin_memory: bool = False) -> None:
-        """Take over a loader; one that was made for another rank than this process has is a UsageError."""
+        """Wrap a loader. Raises UsageError if the loader is for another rank than this process."""
         if workers < 0:
-            raise UsageError(f"workers {workers}: not possible")
-        rank, world = _place()
+            raise UsageError(f"workers {workers}: must be at least 0")
+        rank, world = _rank_and_world()
         if loader.world == 1 < world:
             loader = loader.sharded(rank, world)
         if (loader.rank, loader.world) != (rank, world) and world > 1:
-            raise UsageError(f"a loader for rank {loader.rank} of {loader.world} in the process {rank} of {world}")
+            raise UsageError(
+                f"the loader is for rank {loader.rank} of {loader.world}, this process is rank {rank} of {world}"
+            )
         self.loader, self.workers, self.pin_memory = loader, workers, pin_memory
 
     def __iter__(self) -> Iterator[Batch]:
-        """Hand out batches from where the last one ended."""
+        """Yield batches, starting after the last one returned."""
         for batch in self._batches():
             self.loader.count(batch)
             yield batch
@@ -60,27 +62,27 @@ class TorchLoader:
         dataset = BatchDataset(self.loader)
         if not self.workers:
             return iter(dataset)
-        made = data.DataLoader(
+        batches = data.DataLoader(
             dataset,
             batch_size=None,
             collate_fn=_unchanged,
             num_workers=self.workers,
             pin_memory=self.pin_memory,
-            multiprocessing_context="forkserver",  # a fork of a process with threads may hang
+            multiprocessing_context="forkserver",  # forking a process that has threads may hang
         )
-        return iter(made)
+        return iter(batches)
 
     def state_dict(self) -> dict[str, Any]:
-        """Give the position behind the last batch that was handed out, whatever was made ahead."""
+        """Return the position after the last batch returned, even if later batches are ready."""
         return self.loader.state_dict()
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on at a position."""
+        """Continue at a position. Raises MixtureError if it belongs to another order."""
         self.loader.load_state_dict(state)
 
 
 def as_tensors(batch: Batch) -> Batch:
-    """Give the same batch with tensors that share its memory."""
+    """Return the batch as tensors that share its memory."""
     return replace(batch, **{field.name: _tensor(getattr(batch, field.name)) for field in fields(batch)})
 
 
@@ -91,9 +93,9 @@ def _tensor(value: Any) -> Any:
 
 
 def _end_with_parent() -> None:
-    """End this process once the one that asked for it is gone.
+    """Exit this worker when the process that started it has ended.
 
-    torch looks for another parent, which never comes: that is the fork server, and it waits for its children.
+    torch watches the wrong process: the parent of a worker is the fork server, which waits for its workers.
     """
     parent = multiprocessing.parent_process()
     if parent:
@@ -105,8 +107,8 @@ def _unchanged(batch: Any) -> Any:
     return batch
 
 
-def _place() -> tuple[int, int]:
-    """Tell rank and number of the processes that train together."""
+def _rank_and_world() -> tuple[int, int]:
+    """Return the rank of this process and the number of processes that train together."""
     if distributed.is_available() and distributed.is_initialized():
         return distributed.get_rank(), distributed.get_world_size()
     return int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))

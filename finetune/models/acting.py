@@ -1,6 +1,6 @@
-"""The one path from what a policy sees to what it does: `predict_action`, `oxe predict` and `oxe eval` all take it.
+"""Predicts actions from images and instructions; used by `predict_action`, `oxe predict` and `oxe eval`.
 
-Images and instructions become inputs of the model, the model answers in tokens, and statistics give these units.
+The processor converts images and instructions to inputs, the model predicts tokens, and statistics un-normalize them.
 """
 
 from collections.abc import Mapping, Sequence
@@ -20,13 +20,13 @@ from stats.norm import NormStats
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """An action [A] float64 in the units of its statistics, and the tokens that it was decoded from, [A] int64."""
+    """An action [A] float64 in the units of its statistics, and the tokens from which it was decoded, [A] int64."""
 
     action: Array
     token_ids: Array
 
     def to_json(self) -> dict[str, Any]:
-        """Give both as lists."""
+        """Return both as lists."""
         return {"action": self.action.tolist(), "token_ids": self.token_ids.tolist()}
 
 
@@ -39,33 +39,33 @@ class ActionStatistics:
 
     @classmethod
     def of(cls, norm_stats: Any, *, where: str) -> Self:
-        """Understand what the checkpoint says; without any statistics no action can be told."""
+        """Parse a checkpoint's statistics. Raises CheckpointError if there are none or they are not valid."""
         if not norm_stats:
             files = "dataset_statistics.json or norm_stats in config.json"
-            raise CheckpointError(f"{where}: no statistics, so its actions mean nothing; add {files}")
+            raise CheckpointError(f"{where}: no statistics to un-normalize actions; add {files}")
         try:
-            found = norms(norm_stats, where=where)
+            statistics = norms(norm_stats, where=where)
         except StatsError as error:
             raise CheckpointError(str(error)) from error
-        return cls({name: vectors["action"] for name, vectors in found.items() if "action" in vectors}, where)
+        return cls({name: vectors["action"] for name, vectors in statistics.items() if "action" in vectors}, where)
 
     def named(self, key: str | None) -> NormStats:
-        """Give one dataset's; the name may be left out where there is but one."""
+        """Return one dataset's statistics; `key` is optional if there is only one dataset."""
         if key is None and len(self.known) == 1:
             return next(iter(self.known.values()))
         if key is None:
             known = ", ".join(sorted(self.known))
-            raise UsageError(f"{self.where}: unnorm_key is missing: actions of {len(self.known)} datasets ({known})")
+            raise UsageError(f"{self.where}: unnorm_key is required: there are {len(self.known)} datasets ({known})")
         if key not in self.known:
-            raise UsageError(f"{self.where}: no statistics of '{key}'{did_you_mean(key, self.known)}")
+            raise UsageError(f"{self.where}: no statistics for '{key}'{did_you_mean(key, self.known)}")
         return self.known[key]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Policy:
-    """A model that acts, and the statistics that its actions get their units from.
+    """A model that predicts actions, and the statistics that un-normalize them.
 
-    `center_crop` says whether it sees the middle of an image, whatever its training did; None: as its training did.
+    `center_crop` overrides whether images are cropped to their middle; None does as the training did.
     """
 
     model: Any  # an OpenVLAForActionPrediction
@@ -75,28 +75,31 @@ class Policy:
     def act(
         self, images: Sequence[Any], instructions: Sequence[str], *, unnorm_key: str | None = None
     ) -> list[Prediction]:
-        """Predict an action for each image, which is encoded, PIL's or [H, W, 3] uint8, and its instruction."""
+        """Predict an action for each pair of image and instruction; an image is encoded, PIL's or [H, W, 3] uint8."""
         return self.predict(self.inputs([self.seen(image) for image in images], instructions), unnorm_key=unnorm_key)
 
     def seen(self, image: Any) -> Any:
-        """Show an image as in the training, if the checkpoint says how; else as it is, or cropped as if evaluated."""
+        """Preprocess an image as in training.
+
+        If the checkpoint has no preprocessing, the image is unchanged, or with `center_crop` as in evaluations.
+        """
         if self.model.preprocessing is not None:
             return as_trained(image, self.model.preprocessing.acting(center_crop=self.center_crop))
         return as_evaluated(image) if self.center_crop else image
 
     def inputs(self, seen: Sequence[Any], instructions: Sequence[str]) -> dict[str, Tensor]:
-        """Make the model's inputs of images that are as they are to be seen."""
+        """Return the model's inputs for preprocessed images."""
         return dict(self.model.own_processor().inputs(seen, instructions).to(self.model.device))
 
     def predict(self, inputs: Mapping[str, Tensor], *, unnorm_key: str | None = None) -> list[Prediction]:
-        """Predict as many tokens as the dataset's action has numbers, and un-normalize."""
+        """Predict one token for each number of the dataset's action, and un-normalize."""
         if inputs.get("input_ids") is None or inputs.get("pixel_values") is None:
-            raise UsageError("input_ids and pixel_values are missing: give predict_action(**processor(prompt, image))")
+            raise UsageError("input_ids and pixel_values are required: call predict_action(**processor(prompt, image))")
         norm = self.statistics.named(unnorm_key)
         ids = self.tokens(inputs, numbers=len(norm.names))
         actions = norm.unnormalize(self.model.config.action_tokenizer.decode(ids), eps=NO_EPS)
         return [Prediction(*pair) for pair in zip(actions, ids, strict=True)]
 
     def tokens(self, inputs: Mapping[str, Tensor], *, numbers: int) -> Array:
-        """Predict the tokens of `numbers` numbers, [B, numbers] int64, each from those before it."""
+        """Predict `numbers` tokens, [B, numbers] int64, each from those before it."""
         return decode(self.model, **inputs, steps=numbers).ids.cpu().numpy()

@@ -1,4 +1,4 @@
-"""Makes OpenVLA known to transformers' Auto classes, when called."""
+"""Registers OpenVLA with transformers' Auto classes."""
 
 from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
 
@@ -10,7 +10,7 @@ AutoModelForVision2Seq = AutoModelForImageTextToText  # its name until transform
 
 
 def register() -> None:
-    """Register config, model and processor; once more does no harm."""
+    """Register config, model and processor; may be called more than once."""
     AutoConfig.register("openvla", OpenVLAConfig, exist_ok=True)
     AutoModelForVision2Seq.register(OpenVLAConfig, OpenVLAForActionPrediction, exist_ok=True)
     AutoProcessor.register(OpenVLAConfig, PrismaticProcessor, exist_ok=True)

@@ -1,4 +1,4 @@
-"""The model that a training starts from: a checkpoint, or a small one that is made here."""
+"""Builds the model from which a training starts: a checkpoint, or a small model with new weights."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -13,18 +13,18 @@ from finetune.models.openvla import OpenVLAForActionPrediction
 from finetune.models.processor import PrismaticProcessor
 from finetune.recipe import ModelRecipe
 
-PADDING = 64  # rows that OpenVLA's embedding has more than its tokenizer has words
-PUBLISHED = "openvla/openvla-7b"  # whose dims are known here
+PADDING = 64  # rows of OpenVLA's embedding beyond the words of its tokenizer
+PUBLISHED = "openvla/openvla-7b"  # its dims are the defaults of OpenVLAConfig
 NAMES = {"tiny": "none", "smol": "HuggingFaceTB/SmolLM2-135M-Instruct"}
 
 
 def build(
     settings: ModelRecipe, *, norm_stats: Mapping[str, Any] | None = None, seed: int = 0
 ) -> OpenVLAForActionPrediction:
-    """Give the model of a recipe, with its processor.
+    """Build the model of a recipe, with its processor.
 
-    `norm_stats` are the statistics of what it is to be trained on, in the form of `dataset_statistics.json`; without
-    them a checkpoint keeps its own. Random weights depend on `seed` alone.
+    `norm_stats` are the statistics of the training data in the form of `dataset_statistics.json`; without them a
+    checkpoint keeps its own. Random weights depend on `seed` alone.
     """
     if settings.is_made_here:
         with torch.random.fork_rng(devices=[]):
@@ -43,8 +43,8 @@ def build(
     return model
 
 
-def outlined(settings: ModelRecipe, config: OpenVLAConfig) -> OpenVLAForActionPrediction:
-    """Give the model of a recipe without weights: nothing is read, and nothing allocated."""
+def build_empty(settings: ModelRecipe, config: OpenVLAConfig) -> OpenVLAForActionPrediction:
+    """Build the model of a recipe on the meta device: reads no weights and allocates no memory."""
     with torch.device("meta"):
         model = OpenVLAForActionPrediction(config).to(getattr(torch, settings.dtype))
     model.set_attn_implementation(settings.attention)
@@ -52,7 +52,7 @@ def outlined(settings: ModelRecipe, config: OpenVLAConfig) -> OpenVLAForActionPr
 
 
 def config_of(settings: ModelRecipe) -> OpenVLAConfig:
-    """Describe the model without its weights; nothing is fetched but descriptions."""
+    """Return the config of a recipe's model; downloads JSON files at most."""
     if settings.base == "tiny":
         return _config(settings, words.tokenizer(), text=_tiny_text(settings))
     if settings.base == "smol":
@@ -66,7 +66,7 @@ def config_of(settings: ModelRecipe) -> OpenVLAConfig:
 
 
 def _tiny(settings: ModelRecipe) -> OpenVLAForActionPrediction:
-    return _made(settings, words.tokenizer(), text=_tiny_text(settings))
+    return _random(settings, words.tokenizer(), text=_tiny_text(settings))
 
 
 def _tiny_text(settings: ModelRecipe) -> LlamaConfig:
@@ -82,15 +82,15 @@ def _tiny_text(settings: ModelRecipe) -> LlamaConfig:
 
 def _smol(settings: ModelRecipe) -> OpenVLAForActionPrediction:
     language = smol.language_model()
-    model = _made(settings, smol.tokenizer(), text=language.config)
+    model = _random(settings, smol.tokenizer(), text=language.config)
     model.language_model.load_state_dict(language.state_dict())
     return model
 
 
-def _made(
+def _random(
     settings: ModelRecipe, tokenizer: PreTrainedTokenizerFast, *, text: LlamaConfig
 ) -> OpenVLAForActionPrediction:
-    """Make a small model of which all weights are random."""
+    """Build a small model with random weights."""
     model = OpenVLAForActionPrediction(_config(settings, tokenizer, text=text))
     model.processor = PrismaticProcessor(ImageTransform.of({}), tokenizer)
     model.processor.check_fits(model.config)
@@ -98,7 +98,7 @@ def _made(
 
 
 def _config(settings: ModelRecipe, tokenizer: PreTrainedTokenizerFast, *, text: LlamaConfig) -> OpenVLAConfig:
-    """Put small vision towers before a language model."""
+    """Return the config of a language model with small vision towers."""
     text.pad_token_id = tokenizer.pad_token_id
     tower = {"embed_dim": settings.vision.dim, "depth": settings.vision.depth, "num_heads": settings.vision.heads}
     config = OpenVLAConfig(

@@ -1,4 +1,4 @@
-"""The files of a checkpoint, checked before any weight is read."""
+"""Reads and checks the files of a checkpoint before any weight is loaded."""
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,28 +15,31 @@ INDEX, SINGLE = "model.safetensors.index.json", "model.safetensors"
 STATISTICS, TINY_VISION = "dataset_statistics.json", "tiny_vision.json"
 PREPROCESSING = "preprocessing.json"
 WANTED = ("*.json", "*.safetensors", "tokenizer.model")
-FETCHING = ("cache_dir", "force_download", "local_files_only", "revision", "token")
-NAMED = 3  # keys that an error names of each kind
+HUB_OPTIONS = ("cache_dir", "force_download", "local_files_only", "revision", "token")
+LISTED = 3  # keys of each kind in an error
 
 Shape = tuple[int, ...]
 
 
-def local_folder(place: Any, told: Mapping[str, Any], *, wanted: Sequence[str] = WANTED) -> Path:
-    """Give the folder of a checkpoint; the name of one on the Hub is fetched as `told` says, never with code."""
-    fetching = {key: told[key] for key in FETCHING if key in told}
+def local_folder(place: Any, options: Mapping[str, Any], *, wanted: Sequence[str] = WANTED) -> Path:
+    """Return the folder of a checkpoint; downloads a model from the Hub with `options`, without its code.
+
+    Raises CheckpointError if there is no such folder and the model cannot be downloaded.
+    """
+    hub_options = {key: options[key] for key in HUB_OPTIONS if key in options}
     folder = Path(place)
     if folder.is_dir():
         return folder
     if folder.exists() or str(place).count("/") != 1:
-        raise CheckpointError(f"{place}: no such folder, and no name of a model on the Hub (OWNER/NAME)")
+        raise CheckpointError(f"{place}: no such folder, and not the name of a model on the Hub (OWNER/NAME)")
     try:
-        return Path(snapshot_download(str(place), allow_patterns=list(wanted), **fetching))
-    except (OSError, ValueError) as error:  # what the Hub's client raises is one of these
-        raise CheckpointError(f"{place}: no such folder, and it cannot be fetched from the Hub ({error})") from error
+        return Path(snapshot_download(str(place), allow_patterns=list(wanted), **hub_options))
+    except (OSError, ValueError) as error:  # the base classes of the Hub client's errors
+        raise CheckpointError(f"{place}: no such folder, and it cannot be downloaded from the Hub ({error})") from error
 
 
 def read_json(path: Path) -> Any:
-    """Read one file of a checkpoint."""
+    """Read a JSON file of a checkpoint."""
     try:
         return json.loads(path.read_bytes())
     except FileNotFoundError as error:
@@ -46,50 +49,50 @@ def read_json(path: Path) -> Any:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write one file of a checkpoint, the same bytes each time."""
+    """Write a JSON file of a checkpoint; equal values give equal bytes."""
     path.write_text(json.dumps(value, indent=2) + "\n")
 
 
 def statistics(folder: Path) -> dict[str, Any] | None:
-    """Give `dataset_statistics.json`, which counts more than `config.json`, if it is there."""
+    """Read `dataset_statistics.json`, which has precedence over `config.json`; None if there is no such file."""
     path = folder / STATISTICS
     return read_json(path) if path.exists() else None
 
 
 def preprocessing(folder: Path) -> Preprocessing | None:
-    """Give what was done to the images of the training; published checkpoints do not say it."""
+    """Read the preprocessing of the training's images; None for published checkpoints, which do not contain it."""
     path = folder / PREPROCESSING
     return Preprocessing.of(read_json(path), where=str(path)) if path.exists() else None
 
 
 def tiny_vision(folder: Path) -> list[dict[str, Any]] | None:
-    """Give the dims of vision towers that are not the real ones, if they are told."""
+    """Read the dims of small vision towers; None if the checkpoint has OpenVLA's."""
     path = folder / TINY_VISION
     if not path.exists():
         return None
-    told = read_json(path)
-    if not isinstance(told, dict) or not isinstance(told.get("vision"), list):
+    content = read_json(path)
+    if not isinstance(content, dict) or not isinstance(content.get("vision"), list):
         raise CheckpointError(f'{path}: expected an object with a list "vision"')
-    return list(told["vision"])
+    return list(content["vision"])
 
 
 def check_layout(folder: Path, expected: Mapping[str, Shape]) -> None:
-    """Refuse a checkpoint whose tensors are not exactly the expected ones; only their headers are read."""
+    """Raise CheckpointError if a checkpoint's tensors are not exactly the expected ones; reads only headers."""
     check_shapes(stored(folder), expected, where=f"{folder}: not the layout of OpenVLA")
 
 
-def check_shapes(found: Mapping[str, Shape], expected: Mapping[str, Shape], *, where: str) -> None:
-    """Refuse tensors that are not exactly the expected ones, by name and shape."""
-    missing, extra = expected.keys() - found.keys(), found.keys() - expected.keys()
-    other = [
-        f"{key} is {_sized(found[key])} and not {_sized(expected[key])}"
-        for key in sorted(expected.keys() & found.keys())
-        if found[key] != expected[key]
+def check_shapes(shapes: Mapping[str, Shape], expected: Mapping[str, Shape], *, where: str) -> None:
+    """Raise CheckpointError if the names and shapes of tensors are not exactly the expected ones."""
+    missing, extra = expected.keys() - shapes.keys(), shapes.keys() - expected.keys()
+    different = [
+        f"{key}: expected {_sized(expected[key])}, got {_sized(shapes[key])}"
+        for key in sorted(expected.keys() & shapes.keys())
+        if shapes[key] != expected[key]
     ]
     problems = [
         *([f"{len(missing)} tensors are missing ({_named(missing)})"] if missing else []),
-        *([f"{len(extra)} have no place ({_named(extra)})"] if extra else []),
-        *([f"{len(other)} are of another shape than config.json says ({_named(other)})"] if other else []),
+        *([f"{len(extra)} are unexpected ({_named(extra)})"] if extra else []),
+        *([f"{len(different)} differ from config.json in shape ({_named(different)})"] if different else []),
     ]
     if problems:
         raise CheckpointError(f"{where}: {'; '.join(problems)}")
@@ -101,46 +104,46 @@ def weight_files(folder: Path) -> list[Path]:
         return [folder / name for name in sorted(set(_weight_map(folder).values()))]
     if (folder / SINGLE).exists():
         return [folder / SINGLE]
-    raise CheckpointError(f"{folder}: no weights: neither {INDEX} nor {SINGLE} is there")
+    raise CheckpointError(f"{folder}: no weights: neither {INDEX} nor {SINGLE} was found")
 
 
 def stored(folder: Path) -> dict[str, Shape]:
     """Read the names and shapes of all tensors from the headers of the safetensors files."""
-    found: dict[str, Shape] = {}
+    shapes: dict[str, Shape] = {}
     for path in weight_files(folder):
-        found.update(_header(path))
-    if (folder / INDEX).exists() and found.keys() != _weight_map(folder).keys():
-        different = found.keys() ^ _weight_map(folder).keys()
-        raise CheckpointError(f"{folder / INDEX}: does not list what the files hold ({_named(different)})")
-    return found
+        shapes.update(_header(path))
+    if (folder / INDEX).exists() and shapes.keys() != _weight_map(folder).keys():
+        different = shapes.keys() ^ _weight_map(folder).keys()
+        raise CheckpointError(f"{folder / INDEX}: differs from the tensors in the files ({_named(different)})")
+    return shapes
 
 
 def _weight_map(folder: Path) -> dict[str, str]:
     index = read_json(folder / INDEX)
-    found = index.get("weight_map") if isinstance(index, dict) else None
-    if not isinstance(found, dict) or not all(
-        isinstance(name, str) and Path(name).name == name for name in found.values()
+    weight_map = index.get("weight_map") if isinstance(index, dict) else None
+    if not isinstance(weight_map, dict) or not all(
+        isinstance(name, str) and Path(name).name == name for name in weight_map.values()
     ):
-        raise CheckpointError(f"{folder / INDEX}: no weight_map of files beside it")
-    return found
+        raise CheckpointError(f"{folder / INDEX}: weight_map: expected names of files in the same folder")
+    return weight_map
 
 
 def _header(path: Path) -> dict[str, Shape]:
     try:
         with safe_open(path, framework="pt") as file:
-            return {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118 - it is no mapping
+            return {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118 - not a mapping
     except FileNotFoundError as error:
-        raise CheckpointError(f"{path}: no such file, and the index names it; fetch it again") from error
+        raise CheckpointError(f"{path}: no such file, but the index lists it; download it again") from error
     except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"{path}: cannot be read ({error}); fetch it again") from error
+        raise CheckpointError(f"{path}: cannot be read ({error}); download it again") from error
 
 
 def _sized(shape: Shape) -> str:
-    return "x".join(map(str, shape)) or "one number"
+    return "x".join(map(str, shape)) or "a scalar"
 
 
 def _named(keys: Iterable[str]) -> str:
-    """Name the first few keys."""
+    """Return the first few keys, joined by commas."""
     listed = sorted(keys)
-    more = len(listed) - NAMED
-    return ", ".join([*listed[:NAMED], *([f"and {more} more"] if more > 0 else [])])
+    more = len(listed) - LISTED
+    return ", ".join([*listed[:LISTED], *([f"and {more} more"] if more > 0 else [])])

@@ -1,4 +1,4 @@
-"""What `config.json` of an OpenVLA checkpoint says, read from and written in its original form."""
+"""The `config.json` of an OpenVLA checkpoint, read and written in its original form."""
 
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -13,7 +13,7 @@ from finetune.models.vit import VISION, ViTShape
 from schemas.errors import CheckpointError, did_you_mean
 
 DINO_SIGLIP = "dinosiglip-vit-so-224px"
-SPACE_ID = 29871  # Llama's lone space, which the original puts between the prompt and the first action
+SPACE_ID = 29871  # Llama's single space, which the original inserts between the prompt and the first action
 ORIGINAL = (
     "arch_specifier",
     "architectures",
@@ -36,7 +36,7 @@ ORIGINAL = (
 
 
 class OpenVLAConfig(PreTrainedConfig):
-    """The keys of the original, and two of ours: `action_prefix_id` and `tiny_vision` (from `tiny_vision.json`)."""
+    """The original keys, and two new ones: `action_prefix_id` and `tiny_vision` (from `tiny_vision.json`)."""
 
     model_type = "openvla"
     sub_configs_defaults: ClassVar = {"text_config": SubConfigSpec(config_class=AutoConfig, model_type="llama")}
@@ -58,63 +58,63 @@ class OpenVLAConfig(PreTrainedConfig):
     output_projector_states: bool = False
     norm_stats: Any = None
     action_prefix_id: int | None = SPACE_ID  # the last token of a prompt; None adds none
-    tiny_vision: Any = None  # the ViTs' dims where they are not those of the real ones
+    tiny_vision: Any = None  # the dims of small vision towers; None for OpenVLA's
 
     def __post_init__(self, **kwargs: Any) -> None:
-        """Refuse vision towers that are not built here."""
+        """Raise CheckpointError if the vision backbone is not supported."""
         super().__post_init__(**kwargs)
         if self.vision_backbone_id != DINO_SIGLIP or not self.use_fused_vision_backbone:
             known = did_you_mean(self.vision_backbone_id, [DINO_SIGLIP])
-            raise CheckpointError(f"config.json: no vision backbone '{self.vision_backbone_id}'{known}")
+            raise CheckpointError(f"config.json: unknown vision backbone '{self.vision_backbone_id}'{known}")
 
     @classmethod
     def of(cls, folder: Path) -> Self:
-        """Read the config of a checkpoint."""
+        """Read the config of a checkpoint. Raises CheckpointError if it is not a valid OpenVLA config."""
         path = folder / "config.json"
-        told = read_json(path)
-        kind = told.get("model_type") if isinstance(told, dict) else None
+        content = read_json(path)
+        kind = content.get("model_type") if isinstance(content, dict) else None
         if kind != cls.model_type:
-            raise CheckpointError(f"{path}: no OpenVLA: model_type is {kind}, not {cls.model_type}")
+            raise CheckpointError(f"{path}: not OpenVLA: expected model_type {cls.model_type}, got {kind}")
         try:
-            return cls(**{**told, "name_or_path": str(folder)})
+            return cls(**{**content, "name_or_path": str(folder)})
         except (AttributeError, KeyError, TypeError, ValueError, StrictDataclassError) as error:
-            raise CheckpointError(f"{path}: cannot be understood ({error})") from error
+            raise CheckpointError(f"{path}: not a valid config ({error})") from error
 
     @property
     def action_vocab(self) -> int:
-        """Count the tokenizer's words: the embedding is that many rows and a padding."""
+        """The number of words of the tokenizer: the rows of the embedding without padding."""
         return int(self.text_config.vocab_size) - self.pad_to_multiple_of
 
     @property
     def action_tokenizer(self) -> ActionTokenizer:
-        """Give the bins of this model's vocabulary."""
+        """The tokenizer of actions for this model's vocabulary."""
         return ActionTokenizer(self.action_vocab, self.n_action_bins)
 
     def vision_shapes(self) -> list[ViTShape]:
-        """Give the two towers' dims, in the order of their features."""
+        """Return the dims of the two towers, in the order of their features."""
         shapes = list(VISION.values())
         if self.tiny_vision is None:
             return shapes
         if len(self.tiny_vision) != len(shapes):
             raise CheckpointError(f"tiny_vision.json: expected {len(shapes)} towers, got {len(self.tiny_vision)}")
-        return [shape.resized(told) for shape, told in zip(shapes, self.tiny_vision, strict=True)]
+        return [shape.resized(dims) for shape, dims in zip(shapes, self.tiny_vision, strict=True)]
 
     def original(self) -> dict[str, Any]:
-        """Give the content of `config.json` as transformers 4.40 and the original code read it."""
-        kept = {key: getattr(self, key) for key in ORIGINAL}
+        """Return the content of `config.json` for transformers 4.40 and the original code."""
+        content = {key: getattr(self, key) for key in ORIGINAL}
         if self.action_prefix_id != SPACE_ID:
-            kept["action_prefix_id"] = self.action_prefix_id
+            content["action_prefix_id"] = self.action_prefix_id
         dtype = {"torch_dtype": str(self.dtype or "bfloat16").removeprefix("torch.")}
-        return dict(sorted({**kept, **dtype, "text_config": {**self._original_text(), **dtype}}.items()))
+        return dict(sorted({**content, **dtype, "text_config": {**self._original_text(), **dtype}}.items()))
 
     def generation(self) -> dict[str, Any]:
-        """Give the content of `generation_config.json`."""
+        """Return the content of `generation_config.json`."""
         names = ("bos_token_id", "eos_token_id", "pad_token_id")
         return {"_from_model_config": True, **{name: getattr(self.text_config, name) for name in names}}
 
     def _original_text(self) -> dict[str, Any]:
-        """Give what the language model has other than Llama's defaults, in the words of transformers 4.40."""
-        told = {
+        """Return the language model's settings that differ from Llama's defaults, as transformers 4.40 names them."""
+        settings = {
             key: value
             for key, value in self.text_config.to_diff_dict().items()
             if key not in {"_attn_implementation", "_name_or_path", "dtype", "transformers_version", "rope_parameters"}
@@ -122,7 +122,7 @@ class OpenVLAConfig(PreTrainedConfig):
         rope = dict(self.text_config.rope_parameters or {})
         theta, kind = rope.pop("rope_theta", 10000.0), rope.pop("rope_type", "default")
         if theta != 10000.0:
-            told["rope_theta"] = theta
+            settings["rope_theta"] = theta
         if kind != "default":
-            told["rope_scaling"] = {"type": kind, **rope}
-        return {"model_type": self.text_config.model_type, **told}
+            settings["rope_scaling"] = {"type": kind, **rope}
+        return {"model_type": self.text_config.model_type, **settings}

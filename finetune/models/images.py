@@ -1,4 +1,4 @@
-"""Images as the vision towers see them: resized, cropped and normalized as `preprocessor_config.json` says."""
+"""Resizes, crops and normalizes images for the vision towers, as `preprocessor_config.json` specifies."""
 
 import io
 from collections.abc import Mapping
@@ -19,13 +19,13 @@ from schemas.source import Array
 BICUBIC = 3
 MEANS = ((0.485, 0.456, 0.406), (0.5, 0.5, 0.5))
 STDS = ((0.229, 0.224, 0.225), (0.5, 0.5, 0.5))
-QUALITY = 95  # of the JPEG that evaluations go through
+QUALITY = 95  # of JPEG in evaluations
 STRATEGIES = ("resize-naive", "letterbox", "resize-crop")
 
 
 @dataclass(frozen=True, slots=True)
-class View:
-    """One tower's image: its size (the short side, or height and width), its crop, and its normalization."""
+class TowerTransform:
+    """The image transform of one tower: size (the short side, or height and width), crop and normalization."""
 
     size: int | tuple[int, int]
     interpolation: int
@@ -34,14 +34,14 @@ class View:
     std: tuple[float, ...]
 
     def picture(self, image: Image.Image) -> Image.Image:
-        """Resize and crop."""
+        """Resize and crop an image."""
         height, width = self._target(image)
         resized = image.resize((width, height), Image.Resampling(self.interpolation))
         top, left = round((height - self.crop[0]) / 2), round((width - self.crop[1]) / 2)
         return resized.crop((left, top, left + self.crop[1], top + self.crop[0]))
 
     def normalized(self, picture: Image.Image) -> Array:
-        """Give [3, H, W] float32."""
+        """Return a normalized image, [3, H, W] float32."""
         scaled = np.asarray(picture).astype(np.float32) / np.float32(255)
         mean, std = (np.array(figures, np.float32) for figures in (self.mean, self.std))
         return np.asarray(((scaled - mean) / std).transpose(2, 0, 1))
@@ -56,45 +56,48 @@ class View:
 
 @dataclass(frozen=True, slots=True)
 class ImageTransform:
-    """What the image becomes for each tower, and the grey of the bars that make it square, if it gets them."""
+    """The image transforms of all towers; with `letterbox`, the color of bars that make the image square first."""
 
-    views: tuple[View, ...]
+    views: tuple[TowerTransform, ...]
     strategy: str = STRATEGIES[0]
     letterbox: tuple[int, ...] | None = None
 
     def __call__(self, image: Any) -> Array:
-        """Give [3 for each tower, H, W] float32; the image is encoded, PIL's, or an array [H, W, 3] uint8."""
+        """Return [3 * towers, H, W] float32; the image is encoded, PIL's, or an array [H, W, 3] uint8."""
         picture = rgb(image)
         if self.letterbox is not None:
             picture = _squared(picture, self.letterbox)
         return np.concatenate([view.normalized(view.picture(picture)) for view in self.views])
 
     @classmethod
-    def of(cls, told: Any, *, where: str = "preprocessor_config.json") -> Self:
-        """Read what a checkpoint says; its `tvf_*` keys count more than `means` and `stds`, as in the original."""
+    def of(cls, content: Any, *, where: str = "preprocessor_config.json") -> Self:
+        """Parse a `preprocessor_config.json`; `tvf_*` keys have precedence over `means` and `stds`, as in the original.
+
+        Raises CheckpointError if it is not valid.
+        """
         try:
-            return cls._of({**told})
+            return cls._of({**content})
         except (KeyError, TypeError, ValueError, IndexError) as error:
-            raise CheckpointError(f"{where}: cannot be understood ({type(error).__name__}: {error})") from error
+            raise CheckpointError(f"{where}: not valid ({type(error).__name__}: {error})") from error
 
     @classmethod
-    def _of(cls, told: Mapping[str, Any]) -> Self:
-        strategy = told.get("image_resize_strategy", STRATEGIES[0])
+    def _of(cls, content: Mapping[str, Any]) -> Self:
+        strategy = content.get("image_resize_strategy", STRATEGIES[0])
         if strategy not in STRATEGIES:
-            raise ValueError(f"image_resize_strategy is {strategy}, not one of {', '.join(STRATEGIES)}")
-        means, stds = told.get("means") or MEANS, told.get("stds") or STDS
+            raise ValueError(f"image_resize_strategy: expected one of {', '.join(STRATEGIES)}, got {strategy}")
+        means, stds = content.get("means") or MEANS, content.get("stds") or STDS
         size: Any = [IMAGE, IMAGE] if strategy == "resize-naive" else IMAGE
-        resizes = told.get("tvf_resize_params") or [{"size": size, "interpolation": BICUBIC}] * len(means)
-        crops = told.get("tvf_crop_params") or [{"output_size": [IMAGE, IMAGE]}] * len(means)
+        resizes = content.get("tvf_resize_params") or [{"size": size, "interpolation": BICUBIC}] * len(means)
+        crops = content.get("tvf_crop_params") or [{"output_size": [IMAGE, IMAGE]}] * len(means)
         pairs = zip(means, stds, strict=True)
-        norms = told.get("tvf_normalize_params") or [{"mean": mean, "std": std} for mean, std in pairs]
+        norms = content.get("tvf_normalize_params") or [{"mean": mean, "std": std} for mean, std in pairs]
         views = tuple(_view(*params) for params in zip(resizes, crops, norms, strict=True))
-        fill = told.get("tvf_letterbox_fill") or [int(mean * 255) for mean in means[-1]]
-        boxed = told.get("tvf_do_letterbox", strategy == "letterbox")
+        fill = content.get("tvf_letterbox_fill") or [int(mean * 255) for mean in means[-1]]
+        boxed = content.get("tvf_do_letterbox", strategy == "letterbox")
         return cls(views, strategy, tuple(map(int, fill)) if boxed else None)
 
     def to_json(self) -> dict[str, Any]:
-        """Give `preprocessor_config.json` as the original code reads it."""
+        """Return the content of `preprocessor_config.json` for the original code."""
         sizes = [view.size if isinstance(view.size, int) else list(view.size) for view in self.views]
         return {
             "image_processor_type": "PrismaticImageProcessor",
@@ -119,14 +122,17 @@ class ImageTransform:
 
 
 def as_trained(image: Any, preprocessing: Preprocessing) -> Array:
-    """Give what a policy was trained to see, [h, w, 3] uint8, of an encoded image or of pixels."""
+    """Preprocess an encoded image or pixels as in training, to [h, w, 3] uint8."""
     if isinstance(image, bytes):
         return preprocessing.seen(image)
     return preprocessing.resized(np.asarray(rgb(image)))
 
 
 def as_evaluated(image: Image.Image) -> Image.Image:
-    """Give what OpenVLA's evaluations show: scaled to 224 x 224 by way of JPEG if it is not, then its middle 90%."""
+    """Preprocess an image as OpenVLA's evaluations do.
+
+    An image of another size is compressed as JPEG and resized to 224 x 224; then its middle 90% is cropped.
+    """
     pixels = np.ascontiguousarray(rgb(image))
     if pixels.shape != (IMAGE, IMAGE, 3):
         pixels = resize(through_jpeg(pixels), (IMAGE, IMAGE))
@@ -134,14 +140,14 @@ def as_evaluated(image: Image.Image) -> Image.Image:
 
 
 def through_jpeg(pixels: Array) -> Array:
-    """Encode and decode as TensorFlow does: what Pillow writes is the same, what it reads is not."""
+    """Encode as JPEG with Pillow, whose output equals TensorFlow's, and decode as TensorFlow does."""
     data = io.BytesIO()
     Image.fromarray(pixels).save(data, "JPEG", quality=QUALITY, subsampling="4:2:0")
     return decode(data.getvalue(), like_tensorflow=True)
 
 
 def rgb(image: Any) -> Image.Image:
-    """Take an RGB image; one of another kind is refused, for only the caller knows what its channels mean."""
+    """Convert an image to PIL's RGB. Raises UsageError if it is not an RGB image."""
     if isinstance(image, bytes):
         image = decoded(image)
     if isinstance(image, np.ndarray):
@@ -152,28 +158,30 @@ def rgb(image: Any) -> Image.Image:
         raise UsageError(f"an image must be PIL's or an array [H, W, 3] uint8, got {type(image).__name__}")
     if image.mode != "RGB" or 0 in image.size:
         size = f"{image.width} x {image.height}"
-        raise UsageError(f"an image of mode {image.mode}, {size}: the model sees RGB; convert it: image.convert('RGB')")
+        raise UsageError(f"image of mode {image.mode}, {size}: expected RGB; convert it with image.convert('RGB')")
     return image
 
 
 def decoded(data: bytes) -> Image.Image:
-    """Decode an image as Pillow does; one that it cannot decode is a UsageError."""
+    """Decode an image with Pillow. Raises UsageError if it cannot be decoded."""
     try:
         with Image.open(io.BytesIO(data)) as image:
             image.load()
             return image
     except UnidentifiedImageError as error:
-        raise UsageError("no image of a known format") from error
+        raise UsageError("not an image of a known format") from error
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise UsageError(f"an image that cannot be decoded ({error})") from error
+        raise UsageError(f"the image cannot be decoded ({error})") from error
 
 
-def _view(scale: Mapping[str, Any], crop: Mapping[str, Any], norm: Mapping[str, Any]) -> View:
+def _view(scale: Mapping[str, Any], crop: Mapping[str, Any], norm: Mapping[str, Any]) -> TowerTransform:
     size = scale["size"] if isinstance(scale["size"], int) else _pair(scale["size"])
-    mean, std = (tuple(float(value) for value in norm[word]) for word in ("mean", "std"))
+    mean, std = (tuple(float(value) for value in norm[key]) for key in ("mean", "std"))
     if len(mean) != 3 or len(std) != 3 or not all(std):
-        raise ValueError("a mean and a std have three numbers, and no std is 0")
-    return View(size, int(Image.Resampling(scale.get("interpolation", BICUBIC))), _pair(crop["output_size"]), mean, std)
+        raise ValueError("mean and std must have three numbers, and std cannot contain 0")
+    return TowerTransform(
+        size, int(Image.Resampling(scale.get("interpolation", BICUBIC))), _pair(crop["output_size"]), mean, std
+    )
 
 
 def _pair(values: Any) -> tuple[int, int]:
@@ -182,7 +190,7 @@ def _pair(values: Any) -> tuple[int, int]:
 
 
 def _squared(image: Image.Image, fill: tuple[int, ...]) -> Image.Image:
-    """Add bars on both sides; where the sides differ by an odd number, one pixel is missing to a square."""
+    """Add equal bars on both sides; if width and height differ by an odd number, the result lacks a row or column."""
     side = max(image.size)
     across, down = (side - image.width) // 2, (side - image.height) // 2
     canvas = Image.new("RGB", (image.width + 2 * across, image.height + 2 * down), fill)

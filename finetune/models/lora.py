@@ -1,4 +1,4 @@
-"""What of a model is trained: adapters in the layout of peft, or some of its own weights."""
+"""Selects the trainable weights of a model: adapters in peft's layout, or some of its own weights."""
 
 import warnings
 from collections.abc import Mapping, Sequence
@@ -22,14 +22,15 @@ PREFIX, BASE_LAYER = "base_model.model.", ".base_layer.weight"
 
 
 def apply(model: OpenVLAForActionPrediction, settings: LoraRecipe) -> PeftModel:
-    """Put adapters beside the layers whose names end with one of the targets; a target without a layer is an error.
+    """Add float32 adapters to the layers whose names end with one of the targets.
 
-    They are float32, `lora_A` normal with the deviation 1/rank and `lora_B` 0, so the output is at first unchanged.
+    `lora_A` is normal with standard deviation 1/rank and `lora_B` is 0, so the output does not change at first.
+    Raises UsageError if a target matches no layer.
     """
     _check_targets(model, settings.targets)
     config = LoraConfig(
         r=settings.rank,
-        lora_alpha=settings.alpha,  # type: ignore[arg-type]  # a fraction will do, it is only divided
+        lora_alpha=settings.alpha,  # type: ignore[arg-type]  # peft only divides it, so a float works
         lora_dropout=settings.dropout,
         target_modules=list(settings.targets),
         init_lora_weights="gaussian",
@@ -39,9 +40,9 @@ def apply(model: OpenVLAForActionPrediction, settings: LoraRecipe) -> PeftModel:
 
 
 def trainable(model: nn.Module, mode: Mode) -> dict[str, nn.Parameter]:
-    """Let a mode's parameters be trained and no other, and give them by name.
+    """Make only the parameters of a mode trainable, and return them by name.
 
-    What computes nothing (the last block of each vision tower, its norm, the pooling) is never trained.
+    Unused layers (the last block of each vision tower, its norm, the pooling) are never trained.
     """
     base: Any = model.get_base_model() if isinstance(model, PeftModel) else model
     if (mode == "lora") != isinstance(model, PeftModel):
@@ -68,18 +69,18 @@ def _trained(base: Any, mode: Mode) -> Sequence[nn.Module]:
 
 
 def save(model: PeftModel, folder: Path, *, state: Mapping[str, Tensor] | None = None) -> None:
-    """Write the adapters as peft does; `state` is the model's whole state where it is spread over processes.
+    """Write the adapters in peft's format; `state` is the gathered state of a model that is sharded over processes.
 
-    The head's own weights are not written, though peft would: they are the base's.
+    Unlike peft, does not write the weights of the head, which equal the base's.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    found = get_peft_model_state_dict(model, state_dict=state, save_embedding_layers=False)
-    save_file({key: value.contiguous() for key, value in found.items()}, folder / WEIGHTS, metadata={"format": "pt"})
+    adapters = get_peft_model_state_dict(model, state_dict=state, save_embedding_layers=False)
+    save_file({key: value.contiguous() for key, value in adapters.items()}, folder / WEIGHTS, metadata={"format": "pt"})
     replace(model.peft_config["default"], inference_mode=True).save_pretrained(str(folder))
 
 
 def load(model: OpenVLAForActionPrediction, folder: Path) -> PeftModel:
-    """Put the adapters of a folder beside a model's layers; what does not fit this model exactly is refused."""
+    """Load the adapters of a folder into a model. Raises CheckpointError if they do not fit the model exactly."""
     config, weights = _config(folder), _weights(folder)
     config.base_model_name_or_path = model.config.name_or_path or None
     _check_targets(model, sorted(config.target_modules or ()))
@@ -88,17 +89,17 @@ def load(model: OpenVLAForActionPrediction, folder: Path) -> PeftModel:
     stored = {key: value for key, value in weights.items() if not key.endswith(BASE_LAYER)}
     expected = get_peft_model_state_dict(adapted, save_embedding_layers=False)
     shapes = ({key: tuple(value.shape) for key, value in tensors.items()} for tensors in (stored, expected))
-    checkpoint.check_shapes(*shapes, where=f"{folder}: no adapter of this model")
+    checkpoint.check_shapes(*shapes, where=f"{folder}: not an adapter of this model")
     for key in weights.keys() - stored.keys():
         name = f"{key.removesuffix(BASE_LAYER)}.weight"
         if name not in own or not weights[key].equal(own[name].to(weights[key].dtype)):
-            raise CheckpointError(f"{folder}: trained on another base: its {key} is not this model's")
+            raise CheckpointError(f"{folder}: trained on another base: {key} differs from this model's")
     set_peft_model_state_dict(adapted, stored)
     return adapted.eval()
 
 
 def _adapted(model: OpenVLAForActionPrediction, config: LoraConfig) -> PeftModel:
-    """Let peft do it, without warnings that are meant for peft itself or that `merge` takes care of."""
+    """Return the model with peft's adapters; ignores warnings that do not apply, or that `merge` handles."""
     with warnings.catch_warnings():
         for known in (".*is_gradient_checkpointing", ".*tie_word_embeddings"):
             warnings.filterwarnings("ignore", known)
@@ -113,24 +114,24 @@ def _check_targets(model: nn.Module, targets: Sequence[str]) -> None:
             raise UsageError(f"lora.targets: no layer is named '{target}'{did_you_mean(target, known)}")
 
 
-def described(folder: Path) -> Any:
-    """Read what adapters say of themselves."""
+def read_config(folder: Path) -> Any:
+    """Read the `adapter_config.json` of a folder."""
     if not (folder / CONFIG).exists():
-        raise CheckpointError(f"{folder}: no adapters: {CONFIG} is not there")
+        raise CheckpointError(f"{folder}: no adapters: {CONFIG} was not found")
     return checkpoint.read_json(folder / CONFIG)
 
 
 def _config(folder: Path) -> LoraConfig:
-    told = described(folder)
-    kind = told.get("peft_type") if isinstance(told, dict) else None
+    content = read_config(folder)
+    kind = content.get("peft_type") if isinstance(content, dict) else None
     if kind != "LORA":
-        raise CheckpointError(f"{folder / CONFIG}: peft_type is {kind}; only LORA is read here")
-    if told.get("modules_to_save") or told.get("bias", "none") != "none":
-        raise CheckpointError(f"{folder / CONFIG}: modules_to_save and bias are not read here")
+        raise CheckpointError(f"{folder / CONFIG}: expected peft_type LORA, got {kind}")
+    if content.get("modules_to_save") or content.get("bias", "none") != "none":
+        raise CheckpointError(f"{folder / CONFIG}: modules_to_save and bias are not supported")
     try:
         return LoraConfig.from_pretrained(str(folder))
     except (TypeError, ValueError, KeyError) as error:
-        raise CheckpointError(f"{folder / CONFIG}: cannot be understood ({error})") from error
+        raise CheckpointError(f"{folder / CONFIG}: not a valid config ({error})") from error
 
 
 def _weights(folder: Path) -> dict[str, Tensor]:

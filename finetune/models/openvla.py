@@ -1,4 +1,4 @@
-"""OpenVLA: two vision towers, a projector and a Llama, equal to the original to the last digit that matters."""
+"""OpenVLA: two vision towers, a projector and a Llama; outputs equal the original's within rounding."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,11 +22,11 @@ from schemas.errors import CheckpointError, UsageError
 from schemas.source import Array
 
 HEAD = "language_model.lm_head.weight"
-IGNORED = -100  # a label that no loss counts
+IGNORED = -100  # a label that the loss ignores
 
 
 class PrismaticVisionBackbone(nn.Module):
-    """Both towers side by side: one image comes in twice, as each of them wants it normalized."""
+    """The two vision towers; each receives its own normalization of the image."""
 
     def __init__(self, config: OpenVLAConfig) -> None:
         super().__init__()
@@ -44,7 +44,7 @@ class PrismaticVisionBackbone(nn.Module):
         return torch.cat([self.featurizer(first), self.fused_featurizer(second)], dim=-1)
 
     def unused(self) -> list[nn.Module]:
-        """Give what computes nothing in either tower."""
+        """Return the unused layers of both towers."""
         return [*self.featurizer.unused(), *self.fused_featurizer.unused()]
 
 
@@ -65,7 +65,7 @@ class PrismaticProjector(nn.Module):
 
 
 class OpenVLAForActionPrediction(PreTrainedModel):
-    """The model under its original name, with its original parameters."""
+    """OpenVLA under its original class name, with its original parameters."""
 
     config_class = OpenVLAConfig
     base_model_prefix = "model"
@@ -74,7 +74,7 @@ class OpenVLAForActionPrediction(PreTrainedModel):
     _supports_flash_attn = True
     _supports_attention_backend = True
     processor: PrismaticProcessor | None = None
-    preprocessing: Preprocessing | None = None  # of the training's images; published checkpoints do not say it
+    preprocessing: Preprocessing | None = None  # of the training's images; None for published checkpoints
     inserted = PATCHES  # tokens between the first word and the rest
 
     def __init__(self, config: OpenVLAConfig) -> None:
@@ -96,15 +96,15 @@ class OpenVLAForActionPrediction(PreTrainedModel):
             init.ones_(module.scale_factor)
 
     def get_input_embeddings(self) -> nn.Module:
-        """Give the embedding of the text."""
+        """Return the embedding of the text."""
         return self.language_model.get_input_embeddings()
 
     def get_output_embeddings(self) -> nn.Module:
-        """Give the head over the vocabulary."""
+        """Return the head over the vocabulary."""
         return self.language_model.get_output_embeddings()
 
     def image_tokens(self, pixel_values: Tensor) -> Tensor:
-        """Give the embeddings that stand for the image, [B, 256, H]."""
+        """Return the embeddings of the image, [B, 256, H]."""
         return self.projector(self.vision_backbone(pixel_values))
 
     def forward(
@@ -115,17 +115,17 @@ class OpenVLAForActionPrediction(PreTrainedModel):
         attention_mask: Tensor | None = None,
         labels: Tensor | None = None,
         past_key_values: Any = None,
-        **told: Any,
+        **kwargs: Any,
     ) -> CausalLMOutputWithPast:
         """Run over [BOS, image, text], padded on the right; with a cache, over the text that follows.
 
-        `labels` are those of `input_ids`; the image has none. What else is told goes to the language model.
+        `labels` are those of `input_ids`; the image has none. `kwargs` are passed to the language model.
         """
         embeddings = self.get_input_embeddings()(input_ids)
         if pixel_values is not None:
             image = self.image_tokens(pixel_values)
             if len(image) != len(embeddings):
-                raise UsageError(f"{len(embeddings)} prompts and {len(image)} images: each prompt needs one image")
+                raise UsageError(f"{len(embeddings)} prompts, {len(image)} images: expected one image for each prompt")
             embeddings = _after_first(embeddings, image.to(embeddings.dtype))
             flat = image.shape[:2]
             if attention_mask is not None:
@@ -133,33 +133,33 @@ class OpenVLAForActionPrediction(PreTrainedModel):
             if labels is not None:
                 labels = _after_first(labels, labels.new_full(flat, IGNORED))
         elif past_key_values is None:
-            raise UsageError("pixel_values are missing: the model would answer without seeing anything")
+            raise UsageError("pixel_values are required without past_key_values")
         return self.language_model(
             inputs_embeds=embeddings,
             attention_mask=attention_mask,
             labels=labels,
             past_key_values=past_key_values,
-            **told,
+            **kwargs,
         )
 
     # Acting
 
     @property
     def norm_stats(self) -> dict[str, Any]:
-        """Give the statistics of the actions, as the checkpoint has them."""
+        """The statistics of the actions, in the checkpoint's form."""
         return dict(self.config.norm_stats or {})
 
     @property
     def policy(self) -> Policy:
-        """Give what acts with this model."""
+        """The policy that predicts actions with this model."""
         where = self.config.name_or_path or "config.json"
         return Policy(model=self, statistics=ActionStatistics.of(self.config.norm_stats, where=where))
 
     def own_processor(self) -> PrismaticProcessor:
-        """Give the processor; a CheckpointError where there is none."""
+        """Return the processor. Raises CheckpointError if there is none."""
         if self.processor is None:
             raise CheckpointError(
-                f"{self.config.name_or_path}: no tokenizer beside the weights; copy tokenizer.json there"
+                f"{self.config.name_or_path}: no tokenizer in the checkpoint; copy tokenizer.json to its folder"
             )
         return self.processor
 
@@ -172,34 +172,34 @@ class OpenVLAForActionPrediction(PreTrainedModel):
         do_sample: bool = False,
         **inputs: Tensor,
     ) -> Array:
-        """Give the action for an image and an instruction, or for what the processor made of them.
+        """Predict the action for an image and an instruction, or for the outputs of the processor.
 
-        One pair gives [A], lists of both give [B, A], float64, in the units of the statistics named `unnorm_key`.
+        Returns [A] for one pair and [B, A] for lists, float64, in the units of the statistics named `unnorm_key`.
         """
         if do_sample:
-            raise UsageError("do_sample: actions are not sampled here; the likeliest token is taken each time")
+            raise UsageError("do_sample: not supported; decoding always takes the most likely token")
         if image is None and instruction is None:
-            found = self.policy.predict(inputs, unnorm_key=unnorm_key)
+            predictions = self.policy.predict(inputs, unnorm_key=unnorm_key)
         else:
             images = image if isinstance(image, list | tuple) else [image]
             texts = [instruction or ""] if isinstance(instruction, str | None) else instruction
-            found = self.policy.act(images, texts, unnorm_key=unnorm_key)
-        return found[0].action if len(found) == 1 else np.stack([one.action for one in found])
+            predictions = self.policy.act(images, texts, unnorm_key=unnorm_key)
+        return predictions[0].action if len(predictions) == 1 else np.stack([p.action for p in predictions])
 
     # Files
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: Any, *model_args: Any, **kwargs: Any) -> Self:
-        """Load a checkpoint of the original layout, float32 unless `dtype` says otherwise.
+        """Load a checkpoint in the original layout, as float32 unless `dtype` is given.
 
-        Refused: keys that are missing, extra or of another shape; no statistics (`norm_stats` may give them); an
-        `unnorm_key` they do not have; an image that changes nothing (`self_test=False` leaves that test out).
-        `processor` takes the place of the checkpoint's own.
+        Raises CheckpointError if tensors are missing, unexpected or of another shape, if there are no statistics
+        (`norm_stats` can supply them), or if the image does not change the output (`self_test=False` skips this
+        check); UsageError if `unnorm_key` is not in the statistics. `processor` replaces the checkpoint's.
         """
         unnorm_key, self_test = kwargs.pop("unnorm_key", None), kwargs.pop("self_test", True)
         processor = kwargs.pop("processor", None)
         folder = checkpoint.local_folder(pretrained_model_name_or_path, kwargs)
-        kwargs = {key: value for key, value in kwargs.items() if key not in checkpoint.FETCHING}
+        kwargs = {key: value for key, value in kwargs.items() if key not in checkpoint.HUB_OPTIONS}
         config = kwargs.pop("config", None) or OpenVLAConfig.of(folder)
         config.tiny_vision = checkpoint.tiny_vision(folder) or config.tiny_vision
         config.norm_stats = kwargs.pop("norm_stats", None) or checkpoint.statistics(folder) or config.norm_stats
@@ -226,7 +226,7 @@ class OpenVLAForActionPrediction(PreTrainedModel):
         return model
 
     def save_pretrained(self, save_directory: Any, *args: Any, **kwargs: Any) -> None:
-        """Write a checkpoint that the original code loads, with statistics and processor."""
+        """Write a checkpoint that the original code can load, with statistics and processor."""
         if self.config.text_config.tie_word_embeddings and kwargs.get("state_dict"):
             kwargs["state_dict"] = {key: value for key, value in kwargs["state_dict"].items() if key != HEAD}
         super().save_pretrained(save_directory, *args, **kwargs)
@@ -244,5 +244,5 @@ class OpenVLAForActionPrediction(PreTrainedModel):
 
 
 def _after_first(row: Tensor, inserted: Tensor) -> Tensor:
-    """Put `inserted` behind the first token of every row."""
+    """Insert `inserted` after the first token of each row."""
     return torch.cat([row[:, :1], inserted, row[:, 1:]], dim=1)

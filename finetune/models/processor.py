@@ -1,4 +1,4 @@
-"""Images and instructions as the model reads them: the one object for training and for acting."""
+"""Converts images and instructions to the model's inputs, in training and in acting."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -25,21 +25,20 @@ FILES = (
 
 
 def prompt(instruction: str) -> str:
-    r"""Ask as OpenVLA was trained to be asked.
+    r"""Return OpenVLA's prompt for an instruction. Raises UsageError if it is empty.
 
     >>> prompt("Close the pot")
     'In: What action should the robot take to close the pot?\nOut:'
     """
     if not isinstance(instruction, str) or not instruction.strip():
-        raise UsageError("the instruction is empty: say what the robot should do")
+        raise UsageError("the instruction is empty: describe what the robot should do")
     return f"In: What action should the robot take to {instruction.lower()}?\nOut:"
 
 
 class PrismaticProcessor:
-    """A tokenizer and the transform of images, under their original name.
+    """A tokenizer and an image transform, under the original class name.
 
-    `files` are a checkpoint's own files; they are written back as they were read, so that the original code, too,
-    reads them.
+    `files` are a checkpoint's processor files; they are saved unchanged, so that the original code can read them.
     """
 
     def __init__(
@@ -50,35 +49,35 @@ class PrismaticProcessor:
         self.files = dict(files or {})
 
     def __call__(self, text: str | Sequence[str], images: Any, *, return_tensors: str = "pt", **_: Any) -> BatchFeature:
-        """Give input_ids and attention_mask [B, L], padded on the right, and pixel_values [B, 6, 224, 224]."""
+        """Return input_ids and attention_mask [B, L], padded on the right, and pixel_values [B, 6, 224, 224]."""
         if return_tensors != "pt":
-            raise UsageError(f"return_tensors: only 'pt' is made here, not '{return_tensors}'")
+            raise UsageError(f"return_tensors: expected 'pt', got '{return_tensors}'")
         texts = [text] if isinstance(text, str) else list(text)
         pictures = list(images) if isinstance(images, list | tuple) else [images]
         if len(texts) != len(pictures):
-            raise UsageError(f"{len(texts)} prompts and {len(pictures)} images: each prompt needs one image")
+            raise UsageError(f"{len(texts)} prompts, {len(pictures)} images: expected one image for each prompt")
         tokens = self.tokenizer(texts, padding=True, padding_side="right", return_tensors="pt")
         pixels = torch.from_numpy(np.stack([self.image_processor(image) for image in pictures]))
         named = {"input_ids": tokens["input_ids"], "attention_mask": tokens["attention_mask"], "pixel_values": pixels}
         return BatchFeature(named)
 
     def inputs(self, images: Sequence[Any], instructions: Sequence[str]) -> BatchFeature:
-        """Do the same for instructions."""
+        """Return the model's inputs for images and instructions."""
         return self([prompt(instruction) for instruction in instructions], list(images))
 
     def check_fits(self, config: Any) -> None:
-        """Refuse a tokenizer with another vocabulary than the model's: every action would be another one."""
+        """Raise CheckpointError if the vocabulary's size differs from the model's: actions would be decoded wrongly."""
         size, expected = self.tokenizer.vocab_size, config.action_vocab
         if size != expected:
             raise CheckpointError(
-                f"the tokenizer has {size} words and the model {expected} "
+                f"the tokenizer has {size} words, the model expects {expected} "
                 f"(vocab_size {config.text_config.vocab_size} less pad_to_multiple_of {config.pad_to_multiple_of}): "
-                "they do not belong together"
+                "use the tokenizer of this checkpoint"
             )
 
     @staticmethod
     def is_in(folder: Path) -> bool:
-        """Say whether a folder has a processor's files."""
+        """Return whether a folder has a processor's files."""
         return (folder / PREPROCESSOR).exists() and (folder / TOKENIZER).exists()
 
     @classmethod
@@ -87,18 +86,18 @@ class PrismaticProcessor:
         folder = checkpoint.local_folder(pretrained_model_name_or_path, kwargs)
         if not (folder / TOKENIZER).exists():
             raise CheckpointError(
-                f"{folder}: no tokenizer: {TOKENIZER} is missing; name a folder that has it (--processor)"
+                f"{folder}: no tokenizer: {TOKENIZER} was not found; name a folder that contains it (--processor)"
             )
         images = ImageTransform.of(checkpoint.read_json(folder / PREPROCESSOR), where=str(folder / PREPROCESSOR))
         try:
             tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
-        except Exception as error:  # the tokenizers' parser raises plain Exceptions
-            raise CheckpointError(f"{folder}: its tokenizer cannot be read ({error})") from error
+        except Exception as error:  # the parser of tokenizers raises plain Exceptions
+            raise CheckpointError(f"{folder}: the tokenizer cannot be read ({error})") from error
         files = {name: (folder / name).read_bytes() for name in FILES if (folder / name).exists()}
         return cls(images, tokenizer, files=files)
 
     def save_pretrained(self, save_directory: Any) -> None:
-        """Write the files that it was read from; one made in memory is written as transformers does."""
+        """Write the files from which it was read; one built in memory is written by transformers."""
         folder = Path(save_directory)
         folder.mkdir(parents=True, exist_ok=True)
         if not self.files:

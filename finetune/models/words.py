@@ -1,4 +1,4 @@
-"""The tokenizer of `base = "tiny"`: bytes, the words of usual instructions, and 256 actions; made in memory."""
+"""Builds the tokenizer of `base = "tiny"`: bytes, the words of common instructions, and 256 actions."""
 
 import json
 
@@ -11,9 +11,9 @@ from tokenizers.trainers import BpeTrainer
 from transformers import PreTrainedTokenizerFast
 
 UNKNOWN, BOS, EOS, PAD = "<unk>", "<s>", "</s>", "<PAD>"
-SPACE = "Ġ"  # a lone space in the alphabet of bytes
+SPACE = "Ġ"  # a single space in the byte alphabet
 ACTIONS = 256
-LENGTH = 2048  # tokens of a prompt, as OpenVLA has it
+LENGTH = 2048  # the longest prompt in tokens, as in OpenVLA
 WORDS = """
 In: What action should the robot take to Out:
 a above and apple arm away back banana basket behind below between big black blue board book bottle bottom bowl box
@@ -29,9 +29,9 @@ towel toy tray turn twist under unfold up upright vegetable vessel wash water wh
 
 
 def tokenizer() -> PreTrainedTokenizerFast:
-    """Make it, the same each time: a word of the list is one token, and every other text is one of its bytes.
+    """Build the tokenizer; deterministic. Each word of the list is one token, other text is split into bytes.
 
-    The last 256 ids are actions, which no text becomes; the padding comes after them.
+    The last 256 ids are actions, which no text is tokenized to; the padding follows them.
     """
     words = Tokenizer(_with_actions(_trained()))
     words.pre_tokenizer, words.decoder = ByteLevel(add_prefix_space=False), ByteLevelDecoder()
@@ -39,17 +39,17 @@ def tokenizer() -> PreTrainedTokenizerFast:
 
 
 def ready(words: Tokenizer, *, bos: str, eos: str, pad: str, **special: str) -> PreTrainedTokenizerFast:
-    """Let every text begin with `bos`, behind which the image goes, and tell transformers the special words."""
+    """Wrap a tokenizer for transformers: each text starts with `bos`, after which the image is inserted."""
     words.post_processor = TemplateProcessing(single=f"{bos} $A", special_tokens=[(bos, words.token_to_id(bos))])
-    told = {"bos_token": bos, "eos_token": eos, "pad_token": pad, "model_max_length": LENGTH, **special}
-    return PreTrainedTokenizerFast(tokenizer_object=words, padding_side="right", **told)
+    kwargs = {"bos_token": bos, "eos_token": eos, "pad_token": pad, "model_max_length": LENGTH, **special}
+    return PreTrainedTokenizerFast(tokenizer_object=words, padding_side="right", **kwargs)
 
 
 def _trained() -> Tokenizer:
     trainer = BpeTrainer(
         special_tokens=[UNKNOWN, BOS, EOS],
         initial_alphabet=sorted(ByteLevel.alphabet()),
-        vocab_size=1 << 16,  # more than the words give
+        vocab_size=1 << 16,  # larger than the number of words
         show_progress=False,
     )
     words = Tokenizer(BPE())
@@ -59,7 +59,7 @@ def _trained() -> Tokenizer:
 
 
 def _with_actions(words: Tokenizer) -> BPE:
-    """Add words that no merge leads to."""
+    """Add the actions as words that no merge produces."""
     vocab = words.get_vocab()
     actions = {f"<action {i}>": len(vocab) + i for i in range(ACTIONS)}
     merges = [tuple(pair) for pair in json.loads(words.to_str())["model"]["merges"]]

@@ -1,1 +1,1 @@
-"""A trained policy: how it is loaded, acts, is judged and is merged."""
+"""Loads, runs, evaluates and merges trained policies."""

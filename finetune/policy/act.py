@@ -1,4 +1,4 @@
-"""One action from files: a checkpoint, an image and an instruction."""
+"""Predicts one action from a checkpoint, an image file and an instruction (`oxe predict`)."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,13 +25,13 @@ def act(
     dtype: Dtype = "float32",
     device: str = "cpu",
 ) -> Prediction:
-    """Load a checkpoint and predict; what is wrong with the inputs is said before any weight is read.
+    """Load a checkpoint and predict an action; checks the inputs before it reads any weight.
 
-    A checkpoint that says what was done to the images of its training sees the same here, cropped if they were cropped
-    unless `center_crop` says otherwise. Another sees the image as its preprocessor makes it, by default uncropped.
+    If the checkpoint contains the preprocessing of its training, the image is preprocessed in the same way; otherwise
+    only the checkpoint's image transform applies. `center_crop` overrides whether the image is cropped.
     """
     if len(images) != 1:
-        raise UsageError(f"--image: this model sees 1 image, got {len(images)}")
+        raise UsageError(f"--image: expected 1 image, got {len(images)}")
     prompt(instruction)
     _check_device(device)
     image = _read(images[0])
@@ -43,14 +43,14 @@ def act(
 
 
 def _read(path: Path) -> bytes:
-    """Read an image, still encoded; one that the model could not see is refused."""
+    """Read an encoded image. Raises UsageError if it cannot be decoded or is not RGB."""
     try:
         data = path.read_bytes()
         picture = decoded(data)
     except FileNotFoundError as error:
         raise UsageError(f"{path}: no such image") from error
     except OSError as error:
-        raise UsageError(f"{path}: an image that cannot be decoded ({error})") from error
+        raise UsageError(f"{path}: the image cannot be decoded ({error})") from error
     except UsageError as error:
         raise UsageError(f"{path}: {error}") from error
     rgb(picture)

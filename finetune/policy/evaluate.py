@@ -1,4 +1,4 @@
-"""How well a policy does on recorded steps: what it would have done, beside what was done."""
+"""Evaluates a policy on recorded steps: compares its actions with the recorded ones (`oxe eval`)."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -9,28 +9,29 @@ import numpy as np
 
 from finetune import recipe
 from finetune.data.assemble import Batch
-from finetune.data.loader import Loader, Part, Reading
+from finetune.data.loader import Loader, LoaderOptions, Part
 from finetune.data.preprocessing import Preprocessing
 from finetune.models import checkpoint
 from finetune.models.acting import Policy
 from finetune.policy.policy import Dtype, load
-from finetune.policy.scores import Scores, Source
+from finetune.policy.scores import ScoredSource, Scores
 from finetune.recipe import DataRecipe
 from finetune.training.folders import RECIPE
-from finetune.training.metrics import Judge, Steps
+from finetune.training.metrics import Judge, JudgedSteps
 from schemas.errors import CheckpointError
 from schemas.mixture.lock import TRAIN, Lock
 from schemas.source import Array
 from schemas.spaces import Space
 
-Watch = Callable[[int], object]  # is told how many steps came to those judged before
+Watch = Callable[[int], object]  # receives the number of newly judged steps
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Asked:
-    """What is evaluated: steps of a part of a lock (`limit` None: `val` whole, as many of `train` as it has).
+class EvaluationOptions:
+    """The steps to evaluate, and how the policy is loaded.
 
-    `shuffle` shows each step the image of another: what is left of the accuracy needs no eyes.
+    Without `limit`, as many steps are evaluated as the part has. `shuffle` gives each step the image of another step:
+    the remaining accuracy does not depend on images.
     """
 
     part: Part = "val"
@@ -41,62 +42,63 @@ class Asked:
     device: str = "cpu"
 
 
-def evaluate(model: str, lock: Path, asked: Asked, *, watch: Watch = lambda _: None) -> Scores:
-    """Predict the action of each step, every token by the model itself, and put it beside the recorded one."""
+def evaluate(model: str, lock: Path, options: EvaluationOptions, *, watch: Watch = lambda _: None) -> Scores:
+    """Predict the action of each step, each token from the tokens before it, and compare it with the recorded one."""
     folder = checkpoint.local_folder(model, {})
-    loader = _loader(folder, lock, asked)
-    limit = loader.steps if asked.limit is None else min(asked.limit, loader.steps)
-    policy = load(folder, dtype=asked.dtype, device=asked.device)
+    loader = _loader(folder, lock, options)
+    limit = loader.steps if options.limit is None else min(options.limit, loader.steps)
+    policy = load(folder, dtype=options.dtype, device=options.device)
     judge = _judge(policy, loader)
-    others = _of_others(folder, lock, asked, steps=loader.steps) if asked.shuffle else None
-    found: list[Steps] = []
-    for batch in islice(loader, -(-limit // asked.batch)):
+    others = _other_images(folder, lock, options, steps=loader.steps) if options.shuffle else None
+    judged: list[JudgedSteps] = []
+    for batch in islice(loader, -(-limit // options.batch)):
         images = _images(batch) if others is None else islice(others, len(batch))
         inputs = policy.inputs(list(images), batch.instruction)
-        found.append(judge(batch, policy.tokens(inputs, numbers=batch.action[0].size)))
+        judged.append(judge(batch, policy.tokens(inputs, numbers=batch.action[0].size)))
         watch(len(batch))
     sources = [_source(i, loader.lock, judge) for i in range(len(judge.names))]
-    return Scores(steps=Steps.joined(found, limit), sources=sources, dims=loader.lock.dims, tokenizer=judge.tokenizer)
+    steps = JudgedSteps.joined(judged, limit)
+    return Scores(steps=steps, sources=sources, dims=loader.lock.dims, tokenizer=judge.tokenizer)
 
 
 def _judge(policy: Policy, loader: Loader) -> Judge:
-    """Find the statistics of every source in the checkpoint; one that it does not have is an error."""
+    """Return the judge of a policy. Raises an error if the checkpoint has no statistics for a source."""
     known, dims = policy.statistics, len(loader.lock.dims)
     own = [known.named(name) for name in loader.sources]
     for name, norm in zip(loader.sources, own, strict=True):
         if len(norm.names) != dims:
-            raise CheckpointError(f"{known.where}: actions of {name} have {len(norm.names)} numbers, here {dims}")
+            raise CheckpointError(f"{known.where}: actions of {name}: expected {dims} numbers, got {len(norm.names)}")
     norms = [loader.norm(name) for name in loader.sources]
     return Judge(loader.sources, norms, policy.model.config.action_tokenizer, own=own)
 
 
-def _loader(folder: Path, lock: Path, asked: Asked, *, seed: int | None = None) -> Loader:
-    """Open the data as the training did, but for what was random in it."""
+def _loader(folder: Path, lock: Path, options: EvaluationOptions, *, seed: int | None = None) -> Loader:
+    """Open the data with the options of the training, but without random augmentation."""
     path = folder / RECIPE
     data = recipe.load(path.read_text(), where=str(path)).data if path.exists() else DataRecipe()
     trained = checkpoint.preprocessing(folder) or Preprocessing()
-    reading = Reading(cameras=data.cameras, chunk=data.chunk, missing=data.missing, preprocessing=trained.acting())
-    return Loader(lock, reading, batch_size=asked.batch, part=asked.part, seed=seed, threads=data.threads)
+    reads = LoaderOptions(cameras=data.cameras, chunk=data.chunk, missing=data.missing, preprocessing=trained.acting())
+    return Loader(lock, reads, batch_size=options.batch, part=options.part, seed=seed, threads=data.threads)
 
 
-def _of_others(folder: Path, lock: Path, asked: Asked, *, steps: int) -> Iterator[Array]:
-    """Give images of other steps: those of `val` half of it further on, those of `train` as another seed draws them."""
-    loader = _loader(folder, lock, asked)
-    if asked.part == TRAIN:
-        loader = _loader(folder, lock, asked, seed=loader.seed + 1)
+def _other_images(folder: Path, lock: Path, options: EvaluationOptions, *, steps: int) -> Iterator[Array]:
+    """Yield images of other steps: of `val`, shifted by half its length; of `train`, drawn with another seed."""
+    loader = _loader(folder, lock, options)
+    if options.part == TRAIN:
+        loader = _loader(folder, lock, options, seed=loader.seed + 1)
     else:
         loader.draws = steps // 2
-    for batch in chain(loader, _loader(folder, lock, asked)):
+    for batch in chain(loader, _loader(folder, lock, options)):
         yield from _images(batch).copy()
 
 
 def _images(batch: Batch) -> Array:
-    """Give what is seen in each step, [B, h, w, 3]."""
+    """Return the image of each step, [B, h, w, 3]."""
     (images,) = batch.images.values()
     return np.asarray(images)[:, -1]
 
 
-def _source(i: int, lock: Lock, judge: Judge) -> Source:
+def _source(i: int, lock: Lock, judge: Judge) -> ScoredSource:
     name, mean = judge.names[i], judge.norms[i].mean
     dims = Space.from_json(lock.sources[name].space).dims
     places = zip(lock.dims, lock.places(name), strict=True)
@@ -104,4 +106,4 @@ def _source(i: int, lock: Lock, judge: Judge) -> Source:
     if mean is None:
         raise CheckpointError(f"statistics of {name} have no mean")
     own = (judge.own or judge.norms)[i]
-    return Source(name=name, units=units, mean_tokens=judge.tokenizer.encode(own.normalize(mean)), mean=mean)
+    return ScoredSource(name=name, units=units, mean_tokens=judge.tokenizer.encode(own.normalize(mean)), mean=mean)

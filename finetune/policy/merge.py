@@ -1,4 +1,4 @@
-"""Merges adapters into their base, offline, and proves before it writes that the model is the same."""
+"""Merges adapters into their base, and checks that the outputs are the same before it writes the result."""
 
 import shutil
 import uuid
@@ -22,34 +22,34 @@ from finetune.training.folders import LOCK, RECIPE
 from finetune.training.licences import LICENCES
 from schemas.errors import CheckpointError, UsageError
 
-EXACT = 1e-4  # of the largest logit: what float32 may lose by adding the adapters up beforehand
-LOST = 0.5  # of what the adapters change: what the rounding of the merged weights may change at most
+EXACT = 1e-4  # of the largest logit; allowed difference of the merged model in float32
+LOST = 0.5  # of the adapters' effect; allowed difference after rounding the merged weights
 CARRIED = (checkpoint.PREPROCESSING, LICENCES, LOCK, f"{LOCK}.parquet", RECIPE)
 PROBES = ("close the pot", "put the spoon to the right of the towel")
 
 
 @dataclass(frozen=True, slots=True)
 class Merged:
-    """A merged checkpoint, and root mean squares over the logits of its self-test: what adapters and merging change."""
+    """A merged checkpoint, and the root mean square changes of the logits in its self-test."""
 
     out: str
     dtype: str
-    effect: float
-    exact: float  # in float32
-    rounded: float  # with the weights as they are written
+    effect: float  # by the adapters
+    exact: float  # by merging in float32
+    rounded: float  # by merging and rounding to `dtype`
 
     def to_json(self) -> dict[str, Any]:
-        """Give all of it."""
+        """Return the fields as JSON values."""
         return asdict(self)
 
 
 def merge(base: str, adapter: Path, out: Path, *, dtype: Dtype | None = None) -> Merged:
-    """Write `base` with the adapters merged, in the base's type or `dtype`; computed in float32.
+    """Write `base` with merged adapters, in `dtype` or the base's dtype; merges in float32.
 
-    Refused, and nothing is written, if the merged model answers otherwise than the unmerged one.
+    Raises CheckpointError, and writes nothing, if the merged model's outputs differ from the unmerged model's.
     """
     if out.exists():
-        raise UsageError(f"{out}: is there already; name another --out")
+        raise UsageError(f"{out}: already exists; name another --out")
     folder = checkpoint.local_folder(base, {})
     kind = dtype or str(OpenVLAConfig.of(folder).dtype or "float32").removeprefix("torch.")
     policy = load(folder, norm_stats=checkpoint.statistics(adapter))
@@ -61,31 +61,31 @@ def merge(base: str, adapter: Path, out: Path, *, dtype: Dtype | None = None) ->
     model = adapted.merge_and_unload()
     exact = _logits(model, inputs)
     _round(model, getattr(torch, kind))
-    found = Merged(
+    merged = Merged(
         str(out),
         kind,
         effect=_rms(unmerged - without),
         exact=_rms(exact - unmerged),
         rounded=_rms(_logits(model, inputs) - unmerged),
     )
-    _judge(found, scale=float(unmerged.abs().max()), adapter=adapter)
+    _check(merged, scale=float(unmerged.abs().max()), adapter=adapter)
     _write(model.to(getattr(torch, kind)), out, adapter=adapter)
-    return found
+    return merged
 
 
-def _judge(found: Merged, *, scale: float, adapter: Path) -> None:
-    """Refuse what is not the same model."""
-    if not found.effect:
-        raise CheckpointError(f"{adapter}: changes no output at all: it was not trained, or its weights are zeros")
-    if not found.exact <= EXACT * scale:
+def _check(merged: Merged, *, scale: float, adapter: Path) -> None:
+    """Raise CheckpointError if the merged model's outputs differ from the unmerged model's."""
+    if not merged.effect:
+        raise CheckpointError(f"{adapter}: does not change the output: it was not trained, or its weights are zeros")
+    if not merged.exact <= EXACT * scale:
         raise CheckpointError(
-            f"{adapter}: the merged model answers otherwise: its logits differ by {found.exact:.3g} (root mean square; "
+            f"{adapter}: the merged model's logits differ by {merged.exact:.3g} (root mean square; "
             f"allowed: {EXACT * scale:.3g}); nothing was written"
         )
-    if not found.rounded <= max(LOST * found.effect, EXACT * scale):
+    if not merged.rounded <= max(LOST * merged.effect, EXACT * scale):
         raise CheckpointError(
-            f"{adapter}: rounding the merged weights to {found.dtype} changes the logits by {found.rounded:.3g}, "
-            f"and all that was learned by {found.effect:.3g}; use --dtype float32. Nothing was written"
+            f"{adapter}: rounding the merged weights to {merged.dtype} changes the logits by {merged.rounded:.3g}, "
+            f"the adapters by {merged.effect:.3g}; use --dtype float32; nothing was written"
         )
 
 
@@ -95,13 +95,13 @@ def _logits(model: Any, inputs: Mapping[str, Tensor]) -> Tensor:
 
 
 def _probes(policy: Policy) -> dict[str, Tensor]:
-    """Make two images of noise and two prompts."""
+    """Return inputs of two noise images and two prompts."""
     noise = np.random.default_rng(0).integers(0, 256, (len(PROBES), IMAGE, IMAGE, 3), np.uint8)
     return policy.inputs(list(noise), PROBES)
 
 
 def _untie(model: OpenVLAForActionPrediction) -> None:
-    """Give a head that is the embedding, and is adapted, weights of its own: the embedding stays as it is."""
+    """Copy the weights of an adapted head that shares them with the embedding, which must not change."""
     layer: Any = getattr(model.get_output_embeddings(), "base_layer", None)
     if layer is None or not model.config.text_config.tie_word_embeddings:
         return
@@ -121,7 +121,7 @@ def _rms(difference: Tensor) -> float:
 
 
 def _write(model: OpenVLAForActionPrediction, out: Path, *, adapter: Path) -> None:
-    """Write beside `out` and rename, so that there is a whole checkpoint or none."""
+    """Write the checkpoint to a temporary folder, and rename it to `out`."""
     staged = out.with_name(f"tmp-{uuid.uuid4().hex}")
     try:
         model.save_pretrained(staged)

@@ -1,4 +1,4 @@
-"""A trained policy from its folder: a whole checkpoint, or adapters and the base they name."""
+"""Loads a trained policy from a folder: a full checkpoint, or adapters and their base."""
 
 import sys
 from collections.abc import Mapping
@@ -28,7 +28,7 @@ def load(
     dtype: Dtype = "float32",
     device: str = "cpu",
 ) -> Policy:
-    """Load it, with its own processor and statistics unless others are given."""
+    """Load a policy; `processor` and `norm_stats` replace those of the checkpoint."""
     if not sys.stderr.isatty():
         disable_progress_bar()
     has_base = is_adapter(folder)
@@ -46,15 +46,18 @@ def load(
 
 
 def is_adapter(folder: Path) -> bool:
-    """Say whether a folder holds adapters alone."""
+    """Return whether a folder contains adapters without a base."""
     return (folder / lora.CONFIG).exists() and not (folder / "config.json").exists()
 
 
 def base_of(folder: Path) -> str:
-    """Give the base that adapters name: a checkpoint's folder, from theirs if it is not where it was, or its name."""
-    found = lora.described(folder)
-    told = found.get("base_model_name_or_path") if isinstance(found, dict) else None
-    if not isinstance(told, str) or not told:
-        raise CheckpointError(f"{folder / lora.CONFIG}: names no base; name it (--base)")
-    beside = folder.parent / Path(told).name
-    return str(beside) if not Path(told).exists() and beside.is_dir() else str(told)
+    """Return the base of adapters: a folder or a name on the Hub.
+
+    If the folder was moved, looks for one of the same name next to `folder`. Raises CheckpointError without a base.
+    """
+    config = lora.read_config(folder)
+    base = config.get("base_model_name_or_path") if isinstance(config, dict) else None
+    if not isinstance(base, str) or not base:
+        raise CheckpointError(f"{folder / lora.CONFIG}: base_model_name_or_path is missing; name the base (--base)")
+    moved = folder.parent / Path(base).name
+    return str(moved) if not Path(base).exists() and moved.is_dir() else base

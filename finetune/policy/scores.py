@@ -1,17 +1,17 @@
-"""The figures of an evaluation, beside those of always doing the mean action; needs no torch."""
+"""The metrics of an evaluation, compared with always predicting the mean action. Does not import torch."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from finetune.actions import ActionTokenizer
-from finetune.training.metrics import Steps
+from finetune.training.metrics import JudgedSteps
 from schemas.source import Array
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Source:
-    """One dataset: its name, the units of its numbers, and its mean action as tokens and in its units, [D]."""
+class ScoredSource:
+    """One dataset: its name, the units of its dimensions, and its mean action as tokens and in its units, [D]."""
 
     name: str
     units: Mapping[str, str]
@@ -23,13 +23,13 @@ class Source:
 class Scores:
     """All judged steps of an evaluation."""
 
-    steps: Steps
-    sources: Sequence[Source]
+    steps: JudgedSteps
+    sources: Sequence[ScoredSource]
     dims: Sequence[str]
     tokenizer: ActionTokenizer
 
     def to_json(self) -> dict[str, Any]:
-        """Give the figures of all steps and of each dataset, beside those of always doing its mean action."""
+        """Return the metrics of all steps and of each dataset, with those of always predicting its mean action."""
         by_source = {
             source.name: self._one(source, self.steps.of(self.steps.source == i))
             for i, source in enumerate(self.sources)
@@ -37,7 +37,7 @@ class Scores:
         }
         return {"steps": len(self.steps.step), **self._figures(self.steps), "sources": by_source}
 
-    def _one(self, source: Source, steps: Steps) -> dict[str, Any]:
+    def _one(self, source: ScoredSource, steps: JudgedSteps) -> dict[str, Any]:
         mean = steps.always(source.mean_tokens, source.mean)
         dims = {
             dim: {"unit": source.units[dim], **self._dim(steps, d), "mean_action": self._dim(mean, d)}
@@ -46,10 +46,10 @@ class Scores:
         }
         return {"steps": len(steps.step), **self._figures(steps), "mean_action": self._figures(mean), "dims": dims}
 
-    def _figures(self, steps: Steps) -> dict[str, float]:
+    def _figures(self, steps: JudgedSteps) -> dict[str, float]:
         errors = steps.errors(self.tokenizer)._asdict()
         return {name: float(errors[name][steps.known].mean()) for name in ("token_accuracy", "l1")}
 
-    def _dim(self, steps: Steps, d: int) -> dict[str, float]:
+    def _dim(self, steps: JudgedSteps, d: int) -> dict[str, float]:
         errors, known = steps.errors(self.tokenizer)._asdict(), steps.known[..., d]
         return {name: float(column[..., d][known].mean()) for name, column in errors.items()}

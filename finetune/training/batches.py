@@ -1,7 +1,7 @@
-"""What the loader reads as what the model is trained on: prompt, action tokens and stop, with labels on the latter two.
+"""Converts the loader's batches to training inputs: prompt, action tokens and stop token, with labels.
 
-The prompt and the image are made by the processor that predicts, so training and acting see the same. Samples are read
-and tokenized while the step before is computed.
+Prompts and images pass through the processor that is used for acting, so training and acting get equal inputs. Batches
+are read and tokenized while the previous step is computed.
 """
 
 from collections.abc import Iterator
@@ -24,49 +24,49 @@ from schemas.errors import UsageError
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Inputs:
-    """A padded batch; the last T - 1 of the T tokens at `tail` are an action's, then comes the stop token."""
+    """A padded batch; of the T tokens at `tail`, the first T - 1 are action tokens and the last is the stop token."""
 
     input_ids: Tensor  # [B, L]
     attention_mask: Tensor  # [B, L]
-    labels: Tensor  # [B, L]: IGNORED but at action tokens and stop
+    labels: Tensor  # [B, L]: IGNORED except at action tokens and stop
     pixel_values: Tensor  # [B, 6, 224, 224]
-    tail: Tensor  # [B, T] places in L
+    tail: Tensor  # [B, T] positions in L
 
     @property
     def targets(self) -> Tensor:
-        """Give the labels of the tail, [B, T]."""
+        """The labels of the tail, [B, T]."""
         return self.labels.gather(1, self.tail)
 
     @property
     def tokens(self) -> int:
-        """Count what the loss is a mean over."""
+        """The number of tokens over which the loss is averaged."""
         return int((self.labels != IGNORED).sum())
 
     def to(self, device: torch.device) -> Self:
-        """Move all of it."""
+        """Move all tensors to a device."""
         return type(self)(**{name: getattr(self, name).to(device, non_blocking=True) for name in self.__slots__})
 
     def unlabelled(self) -> Self:
-        """Give the same without labels: it can be computed and counts for nothing."""
+        """Return the batch without labels, so that it does not count in the loss."""
         return replace(self, labels=torch.full_like(self.labels, IGNORED))
 
 
-MicroBatch: TypeAlias = tuple[Batch, Inputs]  # what a process computes at a time
+MicroBatch: TypeAlias = tuple[Batch, Inputs]  # the samples that a process computes at once
 
 
 @dataclass(frozen=True, slots=True)
 class Collator:
-    """Makes inputs of the loader's batches for one model."""
+    """Converts the loader's batches to inputs of one model."""
 
     processor: PrismaticProcessor
     config: Any
     camera: str
 
     def __call__(self, batch: Batch) -> Inputs:
-        """Collate; right-padded, labels only where an action is known and not a padding of its chunk."""
+        """Return right-padded inputs; only recorded actions are labelled, not the padding of a chunk."""
         images = list(np.asarray(batch.images[self.camera])[:, -1])
-        asked = self.processor.inputs(images, list(batch.instruction))
-        ids, mask = with_prefix(asked["input_ids"], asked["attention_mask"], prefix=self.config.action_prefix_id)
+        prompts = self.processor.inputs(images, list(batch.instruction))
+        ids, mask = with_prefix(prompts["input_ids"], prompts["attention_mask"], prefix=self.config.action_prefix_id)
         answer, is_known = self._answer(batch)
         tail = mask.sum(1, keepdim=True) + torch.arange(answer.shape[1])
         self._check_length(int(tail.max()) + 1)
@@ -76,12 +76,12 @@ class Collator:
             input_ids=ids,
             attention_mask=torch.nn.functional.pad(mask, (0, answer.shape[1])).scatter(1, tail, 1),
             labels=torch.full_like(ids, IGNORED).scatter(1, tail, answer.where(is_known, IGNORED)),
-            pixel_values=asked["pixel_values"],
+            pixel_values=prompts["pixel_values"],
             tail=tail,
         )
 
     def _answer(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Give action tokens and stop [B, chunk * D + 1], and which of them are to be learnt."""
+        """Return action tokens and stop, [B, chunk * D + 1], and which of them are labelled."""
         action = np.asarray(batch.action)
         stop = np.full((len(action), 1), self.config.text_config.eos_token_id)
         ids = np.concatenate([self.config.action_tokenizer.encode(action).reshape(len(action), -1), stop], axis=1)
@@ -90,13 +90,13 @@ class Collator:
 
     def _check_length(self, length: int) -> None:
         if length > self.config.llm_max_length:
-            raise UsageError(f"an instruction makes {length} tokens, the model reads {self.config.llm_max_length}")
+            raise UsageError(f"an instruction has {length} tokens, the model accepts {self.config.llm_max_length}")
 
 
 def feed(loader: TorchLoader, collate: Collator, *, parts: int) -> Iterator[list[MicroBatch]]:
-    """Give `parts` batches for each step, without end; they begin where the loader is.
+    """Yield `parts` batches for each step, without end, from the loader's position on.
 
-    Workers take a seed from torch's random numbers when they start: they shall not change those of the training.
+    The random state of the training is restored after workers start, because they draw their seeds from it.
     """
     batches = iter(loader)
     with ThreadPoolExecutor(1, thread_name_prefix="oxe-feed") as pool:
@@ -108,10 +108,10 @@ def feed(loader: TorchLoader, collate: Collator, *, parts: int) -> Iterator[list
             ready = coming.result()
 
 
-def evaluated(loader: TorchLoader, collate: Collator, *, limit: int, spare: Inputs) -> Iterator[MicroBatch]:
-    """Give the first batches of a loader, from its start each time.
+def evaluation_batches(loader: TorchLoader, collate: Collator, *, limit: int, spare: Inputs) -> Iterator[MicroBatch]:
+    """Yield the first `limit` batches of a loader, each time from its start.
 
-    Of the last ones a process may have no sample: there it gets `spare`, since all have to compute together.
+    A process without samples in a batch gets `spare` without labels, because all processes must compute together.
     """
     loader.load_state_dict({**loader.state_dict(), "draws": 0})
     with torch.random.fork_rng():

@@ -1,4 +1,4 @@
-"""One step of training and one pass of evaluation, alike for one process and for several."""
+"""Runs steps of training and passes of evaluation, in one process or several."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -15,14 +15,14 @@ from finetune.models.vit import PATCHES
 from finetune.recipe import Recipe
 from finetune.training.batches import Inputs, MicroBatch
 from finetune.training.metrics import Judge, Metrics
-from finetune.training.parallel import Place, quiet, whole
+from finetune.training.parallel import TrainingProcess, quiet, whole
 from finetune.training.schedule import rate
 from schemas.errors import TrainingError
 
 
 @dataclass(frozen=True, slots=True)
-class Stepped:
-    """What a step did: the metrics of this process's samples, and figures that all processes have alike."""
+class StepResult:
+    """The result of a step: metrics of this process's samples, and figures that are equal in all processes."""
 
     metrics: Metrics
     lr: float
@@ -31,29 +31,29 @@ class Stepped:
 
 
 @dataclass(frozen=True, slots=True)
-class Engine:
-    """A model that is trained, in one of the processes."""
+class TrainingEngine:
+    """A model in training, in one of the processes."""
 
     model: nn.Module
     optimizer: AdamW
     recipe: Recipe
     judge: Judge
-    here: Place
+    here: TrainingProcess
 
-    def step(self, parts: Sequence[MicroBatch], *, number: int, stop: bool) -> Stepped:
-        """Do step `number`, counted from 0; the loss is the mean over all tokens of all processes' parts.
+    def step(self, parts: Sequence[MicroBatch], *, number: int, stop: bool) -> StepResult:
+        """Run step `number`, counted from 0; the loss is the mean over the tokens of all processes' parts.
 
-        `stop` asks all processes to stop behind this step.
+        With `stop`, all processes stop after this step. Raises TrainingError if the loss or gradients are not finite.
         """
         train = self.recipe.train
         tokens = sum(inputs.tokens for _, inputs in parts)
-        asked = self.here.total(torch.tensor([tokens, int(stop)])).tolist()
+        totals = self.here.total(torch.tensor([tokens, int(stop)])).tolist()
         self.model.train()
         metrics = self.judge.nothing()
         for i, (batch, inputs) in enumerate(parts):
             with quiet(self.model, last=i == len(parts) - 1):
                 loss, predicted = self._graded(inputs)
-                (loss * (self.here.world / max(asked[0], 1))).backward()
+                (loss * (self.here.world / max(totals[0], 1))).backward()
             metrics = metrics.merge(self._judged(batch, loss, predicted, tokens=inputs.tokens))
         lr = rate(self.recipe.optimizer, number, steps=train.steps)
         norm = self._clipped()
@@ -63,11 +63,11 @@ class Engine:
             group["lr"] = lr
         self.optimizer.step()
         self.optimizer.zero_grad()
-        return Stepped(metrics, lr, norm, bool(asked[1]))
+        return StepResult(metrics, lr, norm, bool(totals[1]))
 
     @torch.no_grad()
     def evaluate(self, parts: Iterable[MicroBatch]) -> Metrics:
-        """Judge what is predicted for the parts of all processes; all have as many, and some may hold no sample."""
+        """Return the metrics of all processes' parts; each process has as many parts, some possibly without samples."""
         self.model.eval()
         metrics = self.judge.nothing()
         for batch, inputs in parts:
@@ -77,14 +77,14 @@ class Engine:
         return self.summed(metrics)
 
     def summed(self, metrics: Metrics) -> Metrics:
-        """Add the metrics of all processes."""
+        """Return the sum of the metrics of all processes."""
         row = self.here.total(torch.from_numpy(metrics.flat()))
         return metrics.unflat(row.cpu().numpy())
 
     def _graded(self, inputs: Inputs) -> tuple[Tensor, Tensor]:
-        """Give the loss, summed over tokens, and the likeliest tokens of the action [B, T - 1].
+        """Return the loss, summed over tokens, and the most likely action tokens, [B, T - 1].
 
-        Logits are computed for the tail alone: those of image and prompt are of no use and would take most memory.
+        Logits are computed for the tail alone, because those of image and prompt would take most of the memory.
         """
         own = inputs.to(self.here.device)
         columns, which = (own.tail - 1).unique(return_inverse=True)
@@ -108,7 +108,7 @@ class Engine:
         return self.judge.summed(steps, loss=float(loss.detach()), tokens=tokens)
 
     def _clipped(self) -> float:
-        """Give the norm of all gradients, and clip them if the recipe says so."""
+        """Return the norm of all gradients, and clip them if the recipe sets `train.clip`."""
         trained = [value for group in self.optimizer.param_groups for value in group["params"]]
         norm = whole(nn.utils.get_total_norm([value.grad for value in trained if value.grad is not None]))
         if self.recipe.train.clip:
@@ -116,7 +116,7 @@ class Engine:
         return float(norm)
 
     def _refuse(self, parts: Sequence[MicroBatch], metrics: Metrics, number: int) -> None:
-        """Say where numbers stopped being finite; nothing has been learnt from them."""
+        """Raise TrainingError with the samples whose loss or gradients are not finite."""
         where = "; ".join(_named(batch, self.judge.names) for batch, _ in parts)
         loss = "the loss" if not isfinite(metrics.loss[0]) else "the gradients of a finite loss"
         raise TrainingError(
@@ -126,13 +126,13 @@ class Engine:
 
 
 def adamw(model: nn.Module, recipe: Recipe) -> AdamW:
-    """Make AdamW over what is trained."""
-    told = recipe.optimizer
+    """Return AdamW for the trainable parameters."""
+    settings = recipe.optimizer
     trained = [value for value in model.parameters() if value.requires_grad]
-    return AdamW(trained, lr=told.lr, betas=told.betas, weight_decay=told.weight_decay)
+    return AdamW(trained, lr=settings.lr, betas=settings.betas, weight_decay=settings.weight_decay)
 
 
 def _named(batch: Any, sources: Sequence[str]) -> str:
-    """Name the samples of a batch."""
+    """Return source, episode and step of each sample, as text."""
     places = zip(batch.source, batch.episode, batch.step, strict=True)
     return ", ".join(f"{sources[int(s)]} episode {int(e)} step {int(t)}" for s, e, t in places)

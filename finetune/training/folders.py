@@ -1,4 +1,4 @@
-"""The folder of a run: what it is of, its checkpoints, and what each of these carries."""
+"""Creates the folder of a run and writes its checkpoints."""
 
 import shutil
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ from finetune.models import lora
 from finetune.models.checkpoint import PREPROCESSING, STATISTICS, write_json
 from finetune.training import licences, snapshots
 from finetune.training.logs import LOG, TENSORBOARD
-from finetune.training.parallel import Place, gathered, inside
+from finetune.training.parallel import TrainingProcess, gathered, inside
 from finetune.training.snapshots import PREFIX, STATE, UNFINISHED, Position
 from finetune.training.task import Task
 from schemas.errors import UsageError
@@ -26,43 +26,45 @@ OURS = (RECIPE, LOCK, f"{LOCK}.parquet", LOG, TENSORBOARD, BASE, f"{PREFIX}*", f
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
-    """A run's folder, and the checkpoint to go on from."""
+class RunFolder:
+    """A run's folder, and the checkpoint from which it continues."""
 
     out: Path
     last: Path | None
 
     @property
     def position(self) -> Position:
-        """Say how far it is."""
+        """The position of the run."""
         return snapshots.position(self.last) if self.last else Position(step=0, loader={}, sums=[])
 
 
 @contextmanager
-def alone(out: Path, here: Place) -> Iterator[None]:
-    """Keep a second run out of the folder as long as this one lasts."""
-    place = out.absolute()
+def alone(out: Path, here: TrainingProcess) -> Iterator[None]:
+    """Lock the folder for this run. Raises UsageError if another run is in progress."""
+    path = out.absolute()
     with ExitStack() as stack:
         if here.is_first:
             try:
-                stack.enter_context(LocalFolder(place.parent).exclusive(f".{place.name}.running"))
+                stack.enter_context(LocalFolder(path.parent).exclusive(f".{path.name}.running"))
             except BlockingIOError as error:
-                raise UsageError(f"{out}: another oxe train is at work there") from error
+                raise UsageError(
+                    f"{out}: another oxe train is running there; wait for it, or name another --out"
+                ) from error
         yield
 
 
-def prepare(out: Path, task: Task, *, here: Place, overwrite: bool) -> Run:
-    """Make the folder, or find what is to go on there; another run there is a UsageError.
+def prepare(out: Path, task: Task, *, here: TrainingProcess, overwrite: bool) -> RunFolder:
+    """Create the folder, or find the checkpoint to continue from. Raises UsageError if it contains another run.
 
-    What cannot begin leaves no run behind: `describe` makes the folder that of a run.
+    The folder is marked as a run by `describe`, after everything was checked.
     """
-    return Run(out, here.first_does(lambda: _prepared(out, task, overwrite=overwrite)))
+    return RunFolder(out, here.on_first(lambda: _prepared(out, task, overwrite=overwrite)))
 
 
 def _prepared(out: Path, task: Task, *, overwrite: bool) -> Path | None:
     ours = [path for name in OURS for path in out.glob(name)]
     if out.exists() and not (out.is_dir() and (ours or not any(out.iterdir()))):
-        raise UsageError(f"{out}: is not empty, and no run of oxe train; name another --out")
+        raise UsageError(f"{out}: is not empty and not a run of oxe train; name another --out")
     if (out / RECIPE).exists() and not overwrite:
         _check_same(out, task)
     else:
@@ -74,27 +76,27 @@ def _prepared(out: Path, task: Task, *, overwrite: bool) -> Path | None:
 
 
 def _check_same(out: Path, task: Task) -> None:
-    """Refuse to go on with another recipe or another mixture."""
+    """Raise UsageError if the recipe or the mixture differs from that of the run."""
     before = recipe.load((out / RECIPE).read_text(), where=str(out / RECIPE))
-    other = before.differences(task.recipe)
+    differences = before.differences(task.recipe)
     if (out / LOCK).read_bytes() != task.lock_path.read_bytes():
-        other.append(f"the lock ({task.lock_path} is not {out / LOCK})")
-    if other:
+        differences.append(f"the lock ({task.lock_path} differs from {out / LOCK})")
+    if differences:
         raise UsageError(
-            f"{out}: holds a run of another recipe, which differs in {', '.join(other)}; name another --out, or "
-            "replace it with --overwrite"
+            f"{out}: contains a run of another recipe, which differs in {', '.join(differences)}; name another --out, "
+            "or replace the run with --overwrite"
         )
 
 
 def describe(folder: Path, task: Task) -> None:
-    """Write what a run, or a checkpoint, is of."""
+    """Write the recipe and the lock to the folder of a run or a checkpoint."""
     shutil.copyfile(task.lock_path, folder / LOCK)
     shutil.copyfile(side_file(task.lock_path), folder / f"{LOCK}.parquet")
     (folder / RECIPE).write_text(task.recipe.to_toml(lock=LOCK))
 
 
-def write(run: Run, task: Task, model: Any, *, optimizer: Any, here: Place, position: Position) -> Path:
-    """Write a checkpoint, all processes together, and remove those that are too old."""
+def write(run: RunFolder, task: Task, model: Any, *, optimizer: Any, here: TrainingProcess, position: Position) -> Path:
+    """Write a checkpoint and remove the oldest ones; all processes must call this."""
     own, is_lora = inside(model), task.recipe.train.mode == "lora"
     state = gathered(_adapters(own) if is_lora else own.state_dict(), here=here)
     target = run.out / f"{PREFIX}{position.step:08d}"
@@ -112,7 +114,7 @@ def write(run: Run, task: Task, model: Any, *, optimizer: Any, here: Place, posi
 
 
 def _adapters(model: nn.Module) -> dict[str, Tensor]:
-    """Name the adapters, those of layers that compute nothing too: peft's files hold them."""
+    """Return the adapters by name, including those of unused layers, which peft's files contain."""
     return {name: value for name, value in model.named_parameters() if ".lora_" in name}
 
 

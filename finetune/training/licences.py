@@ -1,4 +1,4 @@
-"""What a model may be used for: the licences of the weights it began from and of the data it was trained on."""
+"""The licences of a model: those of its initial weights and of its training data."""
 
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -13,15 +13,15 @@ LICENCES = "licences.json"
 OPEN = ("Apache-2.0", "MIT")
 LLAMA2 = (
     "Llama 2 Community License",
-    "derived from Llama 2, Copyright (c) Meta Platforms, Inc.; licence and Acceptable Use Policy go on with them",
+    "derived from Llama 2, Copyright (c) Meta Platforms, Inc.; licence and Acceptable Use Policy apply",
 )
-UNKNOWN = ("not known", "ask whoever published these weights")
-RANDOM = ("none needed", "random weights, made here")
+UNKNOWN = ("not known", "ask the publisher of the weights")
+RANDOM = ("none needed", "random weights")
 
 
 @dataclass(frozen=True, slots=True)
 class Licence:
-    """One licence, of what, and what to know of it; `None` is one that is not stated."""
+    """The licence of `of`, with a note; None if it is not stated."""
 
     of: str
     licence: str | None
@@ -29,7 +29,7 @@ class Licence:
 
 
 def of_weights(settings: ModelRecipe) -> tuple[Licence, ...]:
-    """Give the licences of what a training begins from; a checkpoint's own `licences.json` counts most."""
+    """Return the licences of the initial weights, from the `licences.json` of a checkpoint if it has one."""
     towers = Licence("vision towers", *RANDOM)
     if settings.base == "tiny":
         return (Licence("language model", *RANDOM), towers)
@@ -47,24 +47,24 @@ def of_weights(settings: ModelRecipe) -> tuple[Licence, ...]:
 
 
 def of_data(lock: Lock) -> tuple[Licence, ...]:
-    """Give the licences of a mixture's datasets, as they were declared."""
+    """Return the declared licences of a mixture's datasets."""
     return tuple(Licence(f"dataset {name}", source.license) for name, source in lock.sources.items())
 
 
 def are_open(licences: tuple[Licence, ...]) -> bool:
-    """Say whether all of them are Apache-2.0 or MIT, or nothing that needs one."""
+    """Return whether all licences are Apache-2.0 or MIT, or none is needed."""
     return all(one.licence in (*OPEN, RANDOM[0]) for one in licences)
 
 
 def to_json(settings: ModelRecipe, lock: Lock) -> dict[str, Any]:
-    """Give the content of `licences.json`, which every checkpoint of a training carries."""
+    """Return the content of `licences.json`, which each checkpoint contains."""
     return {"weights": [asdict(one) for one in of_weights(settings)], "data": [asdict(one) for one in of_data(lock)]}
 
 
-def said(licences: tuple[Licence, ...]) -> list[str]:
-    """Say them to a person, one a line.
+def described(licences: tuple[Licence, ...]) -> list[str]:
+    """Return a line of text for each licence.
 
-    >>> said((Licence("dataset toy", None), Licence("vision towers", "none needed", "random weights")))
+    >>> described((Licence("dataset toy", None), Licence("vision towers", "none needed", "random weights")))
     ['licence of dataset toy: not stated', 'licence of vision towers: none needed (random weights)']
     """
     return [
@@ -73,12 +73,12 @@ def said(licences: tuple[Licence, ...]) -> list[str]:
 
 
 def _kept(base: str) -> tuple[Licence, ...]:
-    """Read what an earlier training wrote beside its weights; both its weights and its data are in the result."""
+    """Read the licences of a checkpoint's weights and data; none if it has no `licences.json`."""
     path = checkpoint.local_folder(base, {}, wanted=("*.json",)) / LICENCES
     if not path.exists():
         return ()
-    told = checkpoint.read_json(path)
+    content = checkpoint.read_json(path)
     try:
-        return tuple(Licence(one["of"], one["licence"], one["note"]) for one in [*told["weights"], *told["data"]])
+        return tuple(Licence(one["of"], one["licence"], one["note"]) for one in [*content["weights"], *content["data"]])
     except (KeyError, TypeError) as error:
-        raise CheckpointError(f"{path}: cannot be understood ({error!r})") from error
+        raise CheckpointError(f"{path}: not a valid list of licences ({error!r})") from error

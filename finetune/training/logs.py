@@ -1,4 +1,4 @@
-"""The log of a run: one JSON object for each line, and TensorBoard if it is wanted."""
+"""The log of a run: one JSON object in each line, and optionally TensorBoard."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -11,18 +11,18 @@ LOG, TENSORBOARD = "log.jsonl", "tensorboard"
 
 
 class Log:
-    """Writes what happened at a step; each entry is on the disk's way when the call returns."""
+    """Writes the log of a run; each entry is flushed."""
 
     def __init__(self, out: Path, *, step: int, tensorboard: bool) -> None:
-        """Go on at `step`: what a killed run wrote beyond it is taken away, since it will happen again."""
+        """Continue at `step`; removes later entries of an interrupted run, because these steps run again."""
         path = out / LOG
-        kept = [line for line in lines(path) if line["step"] <= step]
-        path.write_text("".join(json.dumps(line) + "\n" for line in kept))
+        entries = [line for line in lines(path) if line["step"] <= step]
+        path.write_text("".join(json.dumps(line) + "\n" for line in entries))
         self._file = path.open("a")
         self._board = _board(out / TENSORBOARD, step) if tensorboard else None
 
     def __call__(self, entry: Mapping[str, Any]) -> None:
-        """Write one entry; it has a `step` and a `kind`."""
+        """Write one entry, which must have a `step` and a `kind`."""
         self._file.write(json.dumps(entry) + "\n")
         self._file.flush()
         if self._board is not None:
@@ -30,14 +30,14 @@ class Log:
                 self._board.add_scalar(f"{entry['kind']}/{name}", value, entry["step"])
 
     def close(self) -> None:
-        """Finish the files."""
+        """Close the files."""
         self._file.close()
         if self._board is not None:
             self._board.close()
 
 
 def lines(path: Path) -> list[dict[str, Any]]:
-    """Read a log; a line that was cut off when the process was killed is left out."""
+    """Read a log, up to the first line that an interrupted run left incomplete."""
     out = []
     for line in path.read_text().splitlines() if path.exists() else []:
         try:
@@ -49,7 +49,7 @@ def lines(path: Path) -> list[dict[str, Any]]:
 
 def _board(folder: Path, step: int) -> Any:
     try:
-        from torch.utils.tensorboard import SummaryWriter  # noqa: PLC0415 - an import of seconds, for who wants it
+        from torch.utils.tensorboard import SummaryWriter  # noqa: PLC0415 - optional, and takes seconds to import
     except ModuleNotFoundError as error:
         raise MissingExtraError("tensorboard", extra="finetune") from error
     return SummaryWriter(str(folder), purge_step=step + 1)

@@ -1,4 +1,4 @@
-"""How well actions are predicted: token accuracy, and L1 in normalized and in metric units. It needs no torch."""
+"""Metrics of predicted actions: token accuracy, and L1 in normalized and in metric units. Does not import torch."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
@@ -11,11 +11,11 @@ from finetune.data.assemble import Batch
 from schemas.source import Array
 from stats.norm import EPS, NormStats
 
-CLOSE = 1e-6  # of the statistics of a checkpoint and a lock that are the same
+CLOSE = 1e-6  # relative tolerance for equal statistics of a checkpoint and a lock
 
 
 class Errors(NamedTuple):
-    """What is wrong with predicted numbers, [N, C, D] each; `l1` is normalized."""
+    """The errors of predicted numbers, [N, C, D] each; `l1` is normalized."""
 
     token_accuracy: Array  # bool
     l1: Array
@@ -23,41 +23,41 @@ class Errors(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Steps:
-    """N judged steps of C actions with D numbers: where they are [N], and [N, C, D] as tokens and in their units.
+class JudgedSteps:
+    """N judged steps of C actions with D numbers: their position [N], and their tokens and values [N, C, D].
 
-    `known` says which numbers were recorded.
+    `known` marks the numbers that were recorded.
     """
 
     source: Array
     episode: Array
     step: Array
     tokens: Array
-    truth: Array  # the tokens of what was recorded
+    truth: Array  # the tokens of the recorded actions
     predicted: Array
     recorded: Array
     known: Array
 
     @classmethod
     def joined(cls, parts: Sequence[Self], limit: int) -> Self:
-        """Put batches together, and keep the first `limit` steps."""
+        """Concatenate batches, and keep the first `limit` steps."""
         names = [field.name for field in fields(cls)]
         return cls(**{name: np.concatenate([getattr(part, name) for part in parts])[:limit] for name in names})
 
     def of(self, chosen: Array) -> Self:
-        """Choose steps."""
+        """Return the chosen steps."""
         return type(self)(**{field.name: getattr(self, field.name)[chosen] for field in fields(self)})
 
     def always(self, tokens: Array, action: Array) -> Self:
-        """Give the same steps for a policy that does one thing, [D], whatever it sees."""
+        """Return the same steps for a policy that always predicts one action [D]."""
         shape = self.tokens.shape
         return replace(self, tokens=np.broadcast_to(tokens, shape), predicted=np.broadcast_to(action, shape))
 
     def errors(self, tokenizer: ActionTokenizer) -> Errors:
-        """Compare what was predicted with what was recorded.
+        """Compare predicted with recorded actions.
 
-        As in OpenVLA, the normalized error lies between the middles of the two bins; the metric one between what the
-        policy would do and what was recorded.
+        As in OpenVLA, the normalized error is the distance between the centers of the two bins; the metric error is
+        the distance between the predicted and the recorded action.
         """
         normalized = np.abs(tokenizer.decode(self.tokens) - tokenizer.decode(self.truth))
         return Errors(self.tokens == self.truth, normalized, np.abs(self.predicted - self.recorded))
@@ -65,9 +65,9 @@ class Steps:
 
 @dataclass(frozen=True, slots=True)
 class Judge:
-    """Compares tokens with actions; `names` and `norms` are those of the sources, in the loader's order.
+    """Compares predicted tokens with actions; `names` and `norms` are those of the sources, in the loader's order.
 
-    `own` are the statistics that the policy acts with, where they are not those of the lock.
+    `own` are the policy's statistics, if they differ from those of the lock.
     """
 
     names: Sequence[str]
@@ -75,18 +75,18 @@ class Judge:
     tokenizer: ActionTokenizer
     own: Sequence[NormStats] | None = None
 
-    def __call__(self, batch: Batch, predicted: Array) -> Steps:
-        """Put `predicted` tokens, [B, C * D], beside the recorded actions of a batch."""
+    def __call__(self, batch: Batch, predicted: Array) -> JudgedSteps:
+        """Pair `predicted` tokens, [B, C * D], with the recorded actions of a batch."""
         action, source = np.asarray(batch.action, np.float64), np.asarray(batch.source)
         tokens = predicted.reshape(action.shape)
-        did = self.tokenizer.decode(tokens)
+        decoded = self.tokenizer.decode(tokens)
         acted, recorded, normalized = (np.empty_like(action) for _ in range(3))
-        for place in np.unique(source):
-            at, norm, own = source == place, self.norms[place], (self.own or self.norms)[place]
-            acted[at] = own.unnormalize(did[at], eps=NO_EPS)
+        for i in np.unique(source):
+            at, norm, own = source == i, self.norms[i], (self.own or self.norms)[i]
+            acted[at] = own.unnormalize(decoded[at], eps=NO_EPS)
             recorded[at] = norm.unnormalize(action[at], eps=EPS)
             normalized[at] = action[at] if _are_same(own, norm) else own.normalize(recorded[at])
-        return Steps(
+        return JudgedSteps(
             source=source,
             episode=np.asarray(batch.episode),
             step=np.asarray(batch.step),
@@ -98,12 +98,12 @@ class Judge:
         )
 
     def nothing(self) -> "Metrics":
-        """Give what no step has been counted in."""
+        """Return metrics of no steps."""
         dims = (len(self.norms), len(self.norms[0].names))
         return Metrics(np.zeros(2), *(np.zeros(dims) for _ in range(4)))
 
-    def summed(self, steps: Steps, *, loss: float, tokens: int) -> "Metrics":
-        """Count judged steps; `loss` is summed over so many `tokens`."""
+    def summed(self, steps: JudgedSteps, *, loss: float, tokens: int) -> "Metrics":
+        """Return the metrics of judged steps; `loss` is the sum over `tokens` tokens."""
         known, errors = steps.known, steps.errors(self.tokenizer)
         columns = [known, *(np.where(known, column, 0) for column in errors)]
         return Metrics(np.array([loss, tokens]), *(self._by_source(steps.source, column) for column in columns))
@@ -116,7 +116,7 @@ class Judge:
 
 @dataclass(frozen=True, slots=True)
 class Metrics:
-    """Sums that can be merged in any order; all but `loss` (summed, and of how many tokens) are [sources, D]."""
+    """Sums that can be merged in any order: [sources, D], except `loss`, which is the sum and the number of tokens."""
 
     loss: Array
     count: Array
@@ -125,25 +125,25 @@ class Metrics:
     metric: Array
 
     def merge(self, other: Self) -> Self:
-        """Count both."""
+        """Return the sum of both."""
         return type(self)(*(getattr(self, name) + getattr(other, name) for name in self.__slots__))
 
     def flat(self) -> Array:
-        """Give all sums in one row, for processes to add."""
+        """Return all sums in one row, which processes can add."""
         return np.concatenate([getattr(self, name).ravel() for name in self.__slots__])
 
     def unflat(self, row: Array) -> Self:
-        """Read `flat` back, in the shapes that these have."""
+        """Convert the result of `flat` back to metrics of the same shapes."""
         sizes = np.cumsum([getattr(self, name).size for name in self.__slots__])[:-1]
         parts = zip(self.__slots__, np.split(row, sizes), strict=True)
         return type(self)(*(part.reshape(getattr(self, name).shape) for name, part in parts))
 
     def summary(self) -> dict[str, float]:
-        """Give the means over all: of the tokens that were to be predicted, and over dimensions."""
+        """Return the mean loss, token accuracy and L1 over all sources and dimensions."""
         return {"loss": _mean(self.loss[0], self.loss[1]), **self._figures(slice(None))}
 
     def by_source(self, judge: Judge) -> dict[str, Any]:
-        """Give the same for each dataset that was seen, and both errors of each dimension."""
+        """Return token accuracy and L1 of each dataset that has steps, and both errors of each dimension."""
         dims = judge.norms[0].names
         return {
             name: {**self._figures(i), "dims": {dim: self._dim(i, j) for j, dim in enumerate(dims) if self.count[i, j]}}

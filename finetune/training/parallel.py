@@ -1,4 +1,4 @@
-"""The processes of a run: one, or several of torchrun that each have a copy (DDP) or a part (FSDP2) of the model."""
+"""The processes of a run: one, or several from torchrun, each with a copy (DDP) or a shard (FSDP2) of the model."""
 
 import os
 from collections.abc import Callable, Iterator, Mapping
@@ -19,12 +19,12 @@ from schemas.errors import OxeError, UsageError
 
 Result = TypeVar("Result")
 Way: TypeAlias = Literal["none", "ddp", "fsdp"]
-TOLD = ("RANK", "WORLD_SIZE", "LOCAL_RANK")  # by torchrun
+VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK")  # set by torchrun
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
-    """Which of the processes this is, and where it computes."""
+class TrainingProcess:
+    """This process: its rank, the number of processes, and its device."""
 
     rank: int
     world: int
@@ -32,54 +32,54 @@ class Place:
 
     @property
     def is_first(self) -> bool:
-        """Say whether this process writes and shows."""
+        """Whether this is the first process, which writes files and shows progress."""
         return self.rank == 0
 
     def total(self, row: Tensor) -> Tensor:
-        """Add what all processes have; each gets the sum."""
+        """Return the sum over all processes, in each of them."""
         row = row.to(self.device)
         if self.world > 1:
             dist.all_reduce(row)
         return row
 
     def wait(self) -> None:
-        """Go on when all processes are here."""
+        """Wait until all processes get here."""
         if self.world > 1:
             dist.barrier()
 
-    def first_says(self, value: Any) -> Any:
-        """Give all processes what the first one has."""
-        told = [value]
+    def broadcast(self, value: Any) -> Any:
+        """Return the first process's value, in all processes."""
+        values = [value]
         if self.world > 1:
-            dist.broadcast_object_list(told, src=0)
-        return told[0]
+            dist.broadcast_object_list(values, src=0)
+        return values[0]
 
-    def first_does(self, work: Callable[[], Result]) -> Result:
-        """Let the first process do what all wait for, and give all its result, or its error."""
-        found: Any = None
+    def on_first(self, work: Callable[[], Result]) -> Result:
+        """Call `work` in the first process, and return its result, or raise its error, in all processes."""
+        result: Any = None
         if self.is_first:
             try:
-                found = work()
+                result = work()
             except (OxeError, OSError) as error:
-                found = error
-        found = self.first_says(found)
-        if isinstance(found, Exception):
-            raise found
-        return cast("Result", found)
+                result = error
+        result = self.broadcast(result)
+        if isinstance(result, Exception):
+            raise result
+        return cast("Result", result)
 
-    def all_say(self, row: Tensor) -> list[Tensor]:
-        """Give all processes the rows of all, which have one shape."""
+    def gather(self, row: Tensor) -> list[Tensor]:
+        """Return the rows of all processes, in each of them; all rows must have the same shape."""
         if self.world == 1:
             return [row]
         rows = [torch.empty_like(row, device=self.device) for _ in range(self.world)]
         dist.all_gather(rows, row.to(self.device))
-        return [one.cpu() for one in rows]
+        return [each.cpu() for each in rows]
 
 
 @contextmanager
-def place() -> Iterator[Place]:
-    """Join the processes that torchrun started, if it did; one without torchrun is alone."""
-    rank, world, local = (int(os.environ.get(name, default)) for name, default in zip(TOLD, "010", strict=True))
+def joined() -> Iterator[TrainingProcess]:
+    """Join the process group of torchrun; without torchrun, there is one process."""
+    rank, world, local = (int(os.environ.get(name, default)) for name, default in zip(VARIABLES, "010", strict=True))
     gpu = torch.cuda.is_available()
     device = torch.device("cuda", local) if gpu else torch.device("cpu")
     if gpu:
@@ -87,25 +87,25 @@ def place() -> Iterator[Place]:
     if world > 1:
         dist.init_process_group("nccl" if gpu else "gloo", device_id=device if gpu else None)
     try:
-        yield Place(rank, world, device)
+        yield TrainingProcess(rank, world, device)
     finally:
         if dist.is_initialized():
             dist.destroy_process_group()
 
 
-def way(asked: Literal["auto", "none", "ddp", "fsdp"], *, mode: str, world: int) -> Way:
-    """Choose: alone there is nothing to choose; whole copies suffice where few weights are trained."""
-    if asked == "none" and world > 1:
-        raise UsageError(f'train.parallel = "none": torchrun started {world} processes; say "auto", "ddp" or "fsdp"')
-    if world == 1 or asked == "none":
+def way(requested: Literal["auto", "none", "ddp", "fsdp"], *, mode: str, world: int) -> Way:
+    """Choose how to share the model: "auto" is DDP if few weights are trained, and FSDP otherwise."""
+    if requested == "none" and world > 1:
+        raise UsageError(f'train.parallel = "none": torchrun started {world} processes; use "auto", "ddp" or "fsdp"')
+    if world == 1 or requested == "none":
         return "none"
-    if asked != "auto":
-        return asked
+    if requested != "auto":
+        return requested
     return "ddp" if mode in {"lora", "last-layer"} else "fsdp"
 
 
-def spread(model: nn.Module, way: Way, *, here: Place) -> nn.Module:
-    """Put a model on each process's device, and give each the same gradients where there are several."""
+def spread(model: nn.Module, way: Way, *, here: TrainingProcess) -> nn.Module:
+    """Move a model to this process's device; with DDP, wrap it so that gradients are averaged."""
     model.to(here.device)
     if way == "ddp":
         return DistributedDataParallel(model, device_ids=[here.device] if here.device.type == "cuda" else None)
@@ -113,12 +113,12 @@ def spread(model: nn.Module, way: Way, *, here: Place) -> nn.Module:
 
 
 def share(
-    outline: nn.Module, weights: nn.Module | None, *, here: Place, precision: Literal["float32", "bf16"]
+    outline: nn.Module, weights: nn.Module | None, *, here: TrainingProcess, precision: Literal["float32", "bf16"]
 ) -> nn.Module:
-    """Share the weights among the processes by FSDP2: each gets a part of every tensor.
+    """Shard the weights over the processes with FSDP2: each gets a part of every tensor.
 
-    The first process has the `weights` in its own memory, all have the same model without any. One tensor is handed
-    out after the other, so no device, and no other process, ever has the whole model.
+    The first process has the `weights` in its memory; all have the `outline`, the model without weights. Tensors are
+    distributed one at a time, so that no device and no other process contains the whole model.
     """
     mesh = dist.device_mesh.init_device_mesh(here.device.type, (here.world,))
     cast_to = torch.bfloat16 if precision == "bf16" else None
@@ -127,31 +127,31 @@ def share(
         fully_shard(layer, mesh=mesh, mp_policy=policy)
     fully_shard(outline, mesh=mesh, mp_policy=policy)
     outline.to_empty(device=here.device)
-    told = dict(chain(weights.named_parameters(), weights.named_buffers())) if weights else {}
+    tensors = dict(chain(weights.named_parameters(), weights.named_buffers())) if weights else {}
     with torch.no_grad():
         for name, value in chain(outline.named_parameters(), outline.named_buffers()):
-            _hand_out(told.get(name), value)
+            _distribute(tensors.get(name), value)
     return outline
 
 
-def _hand_out(found: Tensor | None, to: Tensor) -> None:
-    """Give all processes what the first one found, each its part if it is to have one."""
-    whole_one = torch.empty(to.shape, dtype=to.dtype, device=to.device) if found is None else found.to(to.device)
+def _distribute(value: Tensor | None, to: Tensor) -> None:
+    """Copy the first process's value into `to` in all processes, or this process's shard of it."""
+    full = torch.empty(to.shape, dtype=to.dtype, device=to.device) if value is None else value.to(to.device)
     if isinstance(to, DTensor):
-        part = distribute_tensor(whole_one, to.device_mesh, to.placements, src_data_rank=0)
+        part = distribute_tensor(full, to.device_mesh, to.placements, src_data_rank=0)
         to.to_local().copy_(part.to_local())
     else:
-        dist.broadcast(whole_one, src=0)
-        to.copy_(whole_one)
+        dist.broadcast(full, src=0)
+        to.copy_(full)
 
 
 def inside(model: nn.Module) -> Any:
-    """Give the model without what spreads it."""
+    """Return the model without the DDP wrapper."""
     return model.module if isinstance(model, DistributedDataParallel) else model
 
 
 def quiet(model: nn.Module, *, last: bool) -> AbstractContextManager[None]:
-    """Keep copies from exchanging gradients before the last part of a batch."""
+    """Delay the exchange of gradients by DDP until the last part of a batch."""
     if isinstance(model, DistributedDataParallel) and not last:
         silent: AbstractContextManager[None] = model.no_sync()
         return silent
@@ -159,23 +159,23 @@ def quiet(model: nn.Module, *, last: bool) -> AbstractContextManager[None]:
 
 
 def whole(tensor: Tensor) -> Tensor:
-    """Put the parts of a tensor together; all processes must ask."""
+    """Gather the shards of a tensor; all processes must call this."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
-def like(value: Tensor, spread_one: Tensor) -> Tensor:
-    """Give a whole tensor the device, and the parts, of one that is spread."""
-    value = value.to(spread_one.device, spread_one.dtype)
-    if not isinstance(spread_one, DTensor):
+def like(value: Tensor, other: Tensor) -> Tensor:
+    """Move a full tensor to the device of another, and shard it in the same way."""
+    value = value.to(other.device, other.dtype)
+    if not isinstance(other, DTensor):
         return value
-    return distribute_tensor(value, spread_one.device_mesh, spread_one.placements, src_data_rank=None)
+    return distribute_tensor(value, other.device_mesh, other.placements, src_data_rank=None)
 
 
-def gathered(named: Mapping[str, Tensor], *, here: Place) -> dict[str, Tensor]:
-    """Put whole tensors together in the first process's own memory, one after the other; others get nothing."""
+def gathered(named: Mapping[str, Tensor], *, here: TrainingProcess) -> dict[str, Tensor]:
+    """Gather full tensors in the memory of the first process, one at a time; other processes get an empty dict."""
     out = {}
     for name, tensor in named.items():
-        found = whole(tensor.detach())
+        full = whole(tensor.detach())
         if here.is_first:
-            out[name] = found.to("cpu", copy=True)
+            out[name] = full.to("cpu", copy=True)
     return out

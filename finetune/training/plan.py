@@ -1,6 +1,6 @@
-"""What a run takes of each device's memory, reckoned before it starts: nothing is allocated.
+"""Estimates the memory of a run on each device before it starts, without allocating it.
 
-A step is traced on tensors without content, for one sample and for two, so activations are counted and not guessed.
+A step is traced on fake tensors with one sample and with two, to count the bytes of activations for each sample.
 """
 
 from collections.abc import Sequence
@@ -12,20 +12,20 @@ import torch
 from torch import nn
 
 from finetune.models import lora
-from finetune.models.base import config_of, outlined
+from finetune.models.base import build_empty, config_of
 from finetune.recipe import Recipe
 from finetune.training.saved import blocks, saved
 from schemas.source import Array
 
-PROMPT = 32  # tokens of a usual instruction
-DIMS = 7  # numbers of a usual action
-MOMENTS = 2  # of AdamW, as large as what is trained
-GATHERED = 2  # blocks that FSDP has whole at a time: the one that computes, and the next
+PROMPT = 32  # tokens of a typical instruction
+DIMS = 7  # numbers of a typical action
+MOMENTS = 2  # of AdamW, each as large as the trained weights
+GATHERED = 2  # blocks that FSDP gathers at a time: the current one and the next
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Need:
-    """Bytes that one of `world` processes takes at most, and of what."""
+    """The most bytes that one of `world` processes needs, by purpose."""
 
     way: str
     world: int
@@ -35,15 +35,15 @@ class Need:
     gradients: int
     moments: int
     activations: int
-    gathered: int  # parts of the model that FSDP puts together, or DDP's second copy of the gradients
+    gathered: int  # blocks that FSDP gathers, or DDP's second copy of the gradients
     accumulates: bool
 
     @property
     def peak(self) -> int:
-        """Add what is there at once.
+        """The most bytes in use at once.
 
-        Gradients come while activations go, unless gradients of an earlier part are there; the optimizer's step
-        takes as much again as the gradients.
+        Activations are freed while gradients are computed, unless gradients accumulate over parts; the optimizer's
+        step needs as many bytes again as the gradients.
         """
         backward = [self.activations, self.gradients]
         work = sum(backward) if self.accumulates else max(backward)
@@ -52,10 +52,11 @@ class Need:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Footprint:
-    """What the model takes: numbers, and bytes that a step saves for its backward pass, b samples at a time.
+    """The memory of a model: its weights, and the bytes that a step saves for its backward pass.
 
-    `outside`, `blocks` and `inputs` are [2] and [blocks, 2]: bytes for any b, and for each sample, outside the blocks,
-    inside each, and of what goes into each. `largest` is the largest block, in the bytes of what is computed with.
+    `outside` [2], `blocks` and `inputs` [blocks, 2] are bytes for any number of samples, and for each sample: saved
+    outside the blocks, saved in each block, and of each block's inputs. `largest` is the largest block's weights in
+    compute precision.
     """
 
     parameters: int
@@ -63,20 +64,23 @@ class Footprint:
     weights: int
     gradients: int
     largest: int
-    rest: int  # weights outside the blocks, in the bytes of what is computed with
+    rest: int  # weights outside the blocks, in compute precision
     outside: Array
     blocks: Array
     inputs: Array
 
     def activations(self, samples: int, *, checkpointed: bool, casts: bool = True) -> int:
-        """Give outside + sum of blocks; or outside + sum of inputs + largest block; `casts` counts cast weights."""
+        """Return outside + sum of blocks; if checkpointed, outside + sum of inputs + largest block.
+
+        `casts` includes cast copies of the weights.
+        """
         at = np.array([casts, samples])
         inside = self.blocks @ at
-        kept = (self.inputs @ at).sum() + inside.max() if checkpointed else inside.sum()
-        return int(self.outside @ at + kept)
+        in_blocks = (self.inputs @ at).sum() + inside.max() if checkpointed else inside.sum()
+        return int(self.outside @ at + in_blocks)
 
     def need(self, way: str, world: int, *, batch: int, micro: int | None, checkpointed: bool) -> Need:
-        """Give what each of `world` processes takes, of which each has a copy of the model or, by `fsdp`, a part."""
+        """Return the need of each of `world` processes, which has a copy of the model or, with `fsdp`, a shard."""
         share = world if way == "fsdp" else 1
         samples = micro or max(1, batch // world)
         extra = {"none": 0, "ddp": self.gradients, "fsdp": self.rest + GATHERED * self.largest}[way]
@@ -96,20 +100,20 @@ class Footprint:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What a recipe's model takes, and each way to run it."""
+    """The memory of a recipe's model, and the need of each way to run it."""
 
     footprint: Footprint
     ways: Sequence[Need]
 
     def to_json(self) -> dict[str, Any]:
-        """Give the numbers of parameters, and what each way takes."""
+        """Return the numbers of parameters, and the need of each way."""
         counts = {"parameters": self.footprint.parameters, "trained": self.footprint.trained}
         return {**counts, "ways": [{**asdict(need), "peak": need.peak} for need in self.ways]}
 
 
 def footprint(recipe: Recipe) -> Footprint:
     """Trace a step of the recipe's model."""
-    model, trained = _outlined(recipe)
+    model, trained = _empty_model(recipe)
     half = recipe.train.precision == "bf16"
     width = 2 if half else getattr(torch, recipe.model.dtype).itemsize
     counts = [_count(block) for block in blocks(model)]
@@ -130,28 +134,28 @@ def footprint(recipe: Recipe) -> Footprint:
 
 
 def plan(recipe: Recipe, worlds: Sequence[int] = (1, 2, 4, 8)) -> Plan:
-    """Reckon each way to share the recipe's batch among processes, with and without checkpointed activations."""
-    found, train = footprint(recipe), recipe.train
+    """Estimate each way to share the recipe's batch among processes, with and without checkpointed activations."""
+    memory, train = footprint(recipe), recipe.train
     fitting = [world for world in worlds if train.batch % (world * (train.micro or 1)) == 0]
     ways = [(way, world) for world in fitting for way in (("none",) if world == 1 else ("ddp", "fsdp"))]
     needs = [
-        found.need(way, world, batch=train.batch, micro=train.micro, checkpointed=checkpointed)
+        memory.need(way, world, batch=train.batch, micro=train.micro, checkpointed=checkpointed)
         for way, world in ways
         for checkpointed in (False, True)
     ]
-    return Plan(found, needs)
+    return Plan(memory, needs)
 
 
-def _outlined(recipe: Recipe) -> tuple[nn.Module, list[nn.Parameter]]:
-    """Build the model without weights, and say what of it is trained."""
-    model: Any = outlined(recipe.model, config_of(recipe.model))
+def _empty_model(recipe: Recipe) -> tuple[nn.Module, list[nn.Parameter]]:
+    """Build the model without weights, and return it with its trainable parameters."""
+    model: Any = build_empty(recipe.model, config_of(recipe.model))
     if recipe.train.mode == "lora":
         model = lora.apply(model, recipe.lora)
     return model.train(), list(lora.trainable(model, recipe.train.mode).values())
 
 
 def _line(one: Any, two: Any) -> Array:
-    """Give what does not depend on the samples, and what each adds, [..., 2]."""
+    """Return the constant part and the part for each sample, [..., 2], from values for one and two samples."""
     first, second = np.asarray(one, float), np.asarray(two, float)
     return np.stack([2 * first - second, second - first], axis=-1)
 

@@ -1,4 +1,4 @@
-"""What a step saves for its backward pass, counted on tensors without content."""
+"""Counts the bytes that a step saves for its backward pass, on fake tensors."""
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -14,20 +14,20 @@ from finetune.models.vit import IMAGE, PATCHES
 
 
 @dataclass(slots=True)
-class Saved:
-    """Bytes saved for the backward pass: outside the blocks, in each of them, and of their inputs."""
+class SavedBytes:
+    """Bytes saved for the backward pass: outside the blocks, in each block, and of each block's inputs."""
 
     outside: int = 0
     inside: list[int] = field(default_factory=list)
     inputs: list[int] = field(default_factory=list)
     is_in_block: bool = False
-    seen: dict[int, Tensor] = field(default_factory=dict)  # kept, so that no storage gets the place of another
+    seen: dict[int, Tensor] = field(default_factory=dict)  # references keep addresses of storages from being reused
 
     def pack(self, tensor: Tensor) -> Tensor:
-        """Count a tensor once."""
-        place = _place(tensor)
-        if place not in self.seen:
-            self.seen[place] = tensor
+        """Count a tensor if its storage was not counted before."""
+        address = _address(tensor)
+        if address not in self.seen:
+            self.seen[address] = tensor
             size = tensor.untyped_storage().nbytes()
             if self.is_in_block:
                 self.inside[-1] += size
@@ -36,35 +36,39 @@ class Saved:
         return tensor
 
     def enter(self, _: nn.Module, args: tuple[Tensor, ...]) -> None:
-        """Begin a block."""
+        """Start a block."""
         self.is_in_block = True
         self.inside.append(0)
         self.inputs.append(args[0].nbytes)
 
     def leave(self, *_: Any) -> None:
-        """End it."""
+        """End a block."""
         self.is_in_block = False
 
 
-def saved(model: nn.Module, samples: int, *, tokens: int, last: int, half: bool) -> Saved:
-    """Run a step of `samples` with `tokens` of text each, of which the `last` are judged; `half` is bf16 autocast."""
-    trace = Saved()
+def saved(model: nn.Module, samples: int, *, tokens: int, last: int, half: bool) -> SavedBytes:
+    """Trace a step of `samples` samples with `tokens` tokens of text, the `last` of which count in the loss.
+
+    `half` enables autocast to bf16.
+    """
+    trace = SavedBytes()
     with ExitStack() as stack:
         stack.enter_context(FakeTensorMode())
         stack.enter_context(_watched(model, trace))
         state = _empty(model)
-        trace.seen |= {_place(value): value for value in state.values()}
+        trace.seen |= {_address(value): value for value in state.values()}
         stack.enter_context(torch.autograd.graph.saved_tensors_hooks(trace.pack, lambda tensor: tensor))
         stack.enter_context(torch.autocast("cpu", dtype=torch.bfloat16, enabled=half))
         ids, pixels = torch.zeros(samples, tokens, dtype=torch.long), torch.zeros(samples, 6, IMAGE, IMAGE)
-        told = {"pixel_values": pixels, "use_cache": False, "logits_to_keep": PATCHES + torch.arange(-last, 0) + tokens}
-        logits = torch.func.functional_call(model, state, (ids,), told).logits.float()
+        columns = PATCHES + torch.arange(-last, 0) + tokens
+        kwargs = {"pixel_values": pixels, "use_cache": False, "logits_to_keep": columns}
+        logits = torch.func.functional_call(model, state, (ids,), kwargs).logits.float()
         nn.functional.cross_entropy(logits.flatten(0, 1), torch.zeros(samples * last, dtype=torch.long))
     return trace
 
 
 def _empty(model: nn.Module) -> dict[str, Tensor]:
-    """Make what the model holds, without content but as if on a CPU."""
+    """Return fake CPU tensors for the parameters and buffers of a model."""
     state = {}
     for name, value in [*model.named_parameters(), *model.named_buffers()]:
         state[name] = torch.empty(value.shape, dtype=value.dtype)
@@ -73,8 +77,8 @@ def _empty(model: nn.Module) -> dict[str, Tensor]:
 
 
 @contextmanager
-def _watched(model: nn.Module, trace: Saved) -> Iterator[None]:
-    """Tell the trace of each block."""
+def _watched(model: nn.Module, trace: SavedBytes) -> Iterator[None]:
+    """Report the start and end of each block to the trace."""
     hooks = [block.register_forward_pre_hook(trace.enter) for block in blocks(model)]
     hooks += [block.register_forward_hook(trace.leave) for block in blocks(model)]
     try:
@@ -84,10 +88,10 @@ def _watched(model: nn.Module, trace: Saved) -> Iterator[None]:
             hook.remove()
 
 
-def _place(tensor: Tensor) -> int:
-    return int(tensor.untyped_storage()._cdata)  # noqa: SLF001 - what has no content has no other address
+def _address(tensor: Tensor) -> int:
+    return int(tensor.untyped_storage()._cdata)  # noqa: SLF001 - fake tensors have no other address
 
 
 def blocks(model: nn.Module) -> list[nn.Module]:
-    """Give the layers that can be computed again instead of saved."""
+    """Return the layers whose activations can be recomputed instead of saved."""
     return [module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)]

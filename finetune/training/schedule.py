@@ -1,16 +1,17 @@
-"""The learning rate of each step, as a function of the step alone: nothing to save, nothing to resume."""
+"""The learning rate as a function of the step alone, so that there is no state to save."""
 
 from math import cos, pi
 
 from finetune.recipe import OptimizerRecipe
 
-COLD = 0.1  # of the rate, where a warm-up begins: OpenVLA-OFT's
+COLD = 0.1  # of the rate at the start of a warm-up, as in OpenVLA-OFT
 
 
 def rate(optimizer: OptimizerRecipe, step: int, *, steps: int) -> float:
-    """Give the learning rate of step `step`, counted from 0, of `steps`.
+    """Return the learning rate of step `step` of `steps`, counted from 0.
 
-    A warm-up rises from a tenth; after it, `linear` and `cosine` fall to 0 at the end, a milestone counts from 0 too.
+    A warm-up starts at a tenth of the rate; after it, `linear` and `cosine` fall to 0 at the last step. Milestones are
+    counted from 0, too.
 
     >>> stairs = OptimizerRecipe(lr=1.0, schedule="multistep", milestones=(2,))
     >>> [rate(stairs, step, steps=4) for step in range(4)]

@@ -1,4 +1,4 @@
-"""Checkpoints that a run goes on from, exactly: each is a folder that appears whole or not at all."""
+"""Checkpoints from which a run continues exactly; each is a folder that is written atomically."""
 
 import os
 import shutil
@@ -16,10 +16,10 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from finetune.models.checkpoint import read_json, weight_files, write_json
-from finetune.training.parallel import Place, gathered, like
+from finetune.training.parallel import TrainingProcess, gathered, like
 from schemas.errors import CheckpointError, TrainingError
 
-STATE = "training"  # the folder, inside a checkpoint, of what only training needs
+STATE = "training"  # the folder in a checkpoint for training state
 MOMENTS = ("exp_avg", "exp_avg_sq")  # AdamW's
 POSITION, WEIGHTS, RNG = "position.json", "weights.safetensors", "rng.safetensors"
 PREFIX, UNFINISHED = "step-", "tmp-"
@@ -27,7 +27,7 @@ PREFIX, UNFINISHED = "step-", "tmp-"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Position:
-    """How far a run is: steps done, the loader's own state, and the sums that are not logged yet."""
+    """The position of a run: steps done, the loader's state, and the sums that are not logged yet."""
 
     step: int
     loader: dict[str, Any]
@@ -44,9 +44,9 @@ def snapshots(out: Path) -> list[Path]:
 
 @contextmanager
 def writing(target: Path) -> Iterator[Path]:
-    """Give a folder to write to; it becomes the checkpoint when all of it is on the disk.
+    """Yield a temporary folder, and rename it to the checkpoint when it is synced to disk.
 
-    What cannot be written is a TrainingError, and leaves nothing behind.
+    Raises TrainingError if it cannot be written; then the temporary folder is removed.
     """
     temporary = target.with_name(f"{UNFINISHED}{uuid.uuid4().hex[:8]}")
     temporary.mkdir(parents=True)
@@ -59,13 +59,13 @@ def writing(target: Path) -> Iterator[Path]:
         temporary.rename(target)
         _sync(target.parent)
     except (OSError, SafetensorError) as error:
-        raise TrainingError(f"{target}: cannot be written ({error}); the checkpoints before it are whole") from error
+        raise TrainingError(f"{target}: cannot be written ({error}); earlier checkpoints are complete") from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
 def sweep(out: Path, *, keep: int | None = None) -> None:
-    """Remove what a killed run left unfinished, and all checkpoints but the last `keep`."""
+    """Remove unfinished checkpoints, and with `keep` all but the last `keep` checkpoints."""
     for path in [*out.glob(f"{UNFINISHED}*"), *(snapshots(out)[:-keep] if keep else [])]:
         shutil.rmtree(path)
 
@@ -78,19 +78,24 @@ def _sync(path: Path) -> None:
         os.close(handle)
 
 
-# What only training needs
+# Training state
 
 
-def save(folder: Path | None, model: nn.Module, optimizer: Optimizer, *, here: Place, position: Position) -> None:
-    """Write optimizer, random numbers of every process and position; the first process has the `folder`."""
+def save(
+    folder: Path | None, model: nn.Module, optimizer: Optimizer, *, here: TrainingProcess, position: Position
+) -> None:
+    """Write the optimizer's state, the random states of all processes and the position.
+
+    All processes must call this; only the first one has a `folder`.
+    """
     for moment in MOMENTS:
-        found = gathered(_moments(model, optimizer, moment), here=here)
+        values = gathered(_moments(model, optimizer, moment), here=here)
         if folder is not None:
-            save_file(found, folder / STATE / f"{moment}.safetensors")
-        del found
-    states = {f"cpu.{rank}": row for rank, row in enumerate(here.all_say(torch.get_rng_state()))}
+            save_file(values, folder / STATE / f"{moment}.safetensors")
+        del values
+    states = {f"cpu.{rank}": row for rank, row in enumerate(here.gather(torch.get_rng_state()))}
     if here.device.type == "cuda":
-        rows = here.all_say(torch.cuda.get_rng_state())
+        rows = here.gather(torch.cuda.get_rng_state())
         states |= {f"cuda.{rank}": row for rank, row in enumerate(rows)}
     if folder is not None:
         save_file(states, folder / STATE / RNG)
@@ -98,23 +103,23 @@ def save(folder: Path | None, model: nn.Module, optimizer: Optimizer, *, here: P
 
 
 def position(folder: Path) -> Position:
-    """Read how far the run was."""
-    told = read_json(folder / STATE / POSITION)
+    """Read the position of a checkpoint. Raises CheckpointError if it is not valid."""
+    content = read_json(folder / STATE / POSITION)
     try:
-        return Position(step=int(told["step"]), loader=dict(told["loader"]), sums=list(told["sums"]))
+        return Position(step=int(content["step"]), loader=dict(content["loader"]), sums=list(content["sums"]))
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{folder / STATE / POSITION}: damaged ({error!r})") from error
 
 
-def restore(folder: Path, model: nn.Module, optimizer: Optimizer, *, here: Place) -> None:
-    """Give optimizer and random numbers what they had; a process that was not there then has its own numbers."""
+def restore(folder: Path, model: nn.Module, optimizer: Optimizer, *, here: TrainingProcess) -> None:
+    """Restore the optimizer's state and the random states; a new process keeps its own random state."""
     parameters = {name: value for name, value in model.named_parameters() if value.requires_grad}
     step = torch.tensor(float(position(folder).step))
     for moment in MOMENTS:
         for name, value in read(folder / STATE / f"{moment}.safetensors", parameters):
-            held = optimizer.state[parameters[name]]
-            held.setdefault("step", step.clone())
-            held[moment] = like(value, parameters[name])
+            state = optimizer.state[parameters[name]]
+            state.setdefault("step", step.clone())
+            state[moment] = like(value, parameters[name])
     with _opened(folder / STATE / RNG) as file:
         known = set(file.keys())
         if f"cpu.{here.rank}" in known:
@@ -124,28 +129,31 @@ def restore(folder: Path, model: nn.Module, optimizer: Optimizer, *, here: Place
 
 
 def load_weights(folder: Path, model: nn.Module) -> None:
-    """Give the weights what they were, bit for bit; those that are not stored are as the model was built."""
+    """Restore the weights, bit for bit; weights that are not stored keep their values.
+
+    Raises CheckpointError if a trained weight is missing.
+    """
     own, parameters = folder / STATE / WEIGHTS, dict(model.named_parameters())
-    found = set()
+    loaded = set()
     for path in [own] if own.exists() else weight_files(folder):
         for name, value in read(path, parameters):
-            found.add(name)
+            loaded.add(name)
             with torch.no_grad():
                 parameters[name].copy_(value)
     trained = {name for name, value in parameters.items() if value.requires_grad}
-    if missing := trained - found:
-        raise CheckpointError(f"{folder}: {len(missing)} trained weights are missing, {min(missing)} for one")
+    if missing := trained - loaded:
+        raise CheckpointError(f"{folder}: {len(missing)} trained weights are missing, for example {min(missing)}")
 
 
 def save_weights(folder: Path, weights: Mapping[str, Tensor]) -> None:
-    """Write the trained weights beside a checkpoint that does not have them under their names."""
+    """Write the trained weights of a checkpoint that does not contain them under the model's names."""
     save_file(dict(weights), folder / STATE / WEIGHTS)
 
 
 def read(path: Path, wanted: Mapping[str, Any]) -> Iterator[tuple[str, Tensor]]:
-    """Read the tensors of a file that are wanted, one after the other."""
+    """Yield the tensors of a file whose names are in `wanted`."""
     with _opened(path) as file:
-        for name in file.keys():  # noqa: SIM118 - it is no mapping
+        for name in file.keys():  # noqa: SIM118 - not a mapping
             if name in wanted:
                 yield name, file.get_tensor(name)
 
@@ -157,7 +165,7 @@ def _opened(path: Path) -> Iterator[Any]:
             yield file
     except (OSError, SafetensorError) as error:
         raise CheckpointError(
-            f"{path}: cannot be read ({error}); remove this checkpoint to go on from another"
+            f"{path}: cannot be read ({error}); remove this checkpoint to continue from an earlier one"
         ) from error
 
 

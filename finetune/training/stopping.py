@@ -1,4 +1,4 @@
-"""SIGTERM and Ctrl-C ask a run to stop behind its step; when they come again later they stop it at once."""
+"""Stops a run after the current step on SIGTERM or Ctrl-C, and immediately on a second signal."""
 
 import signal
 from collections.abc import Iterator
@@ -7,30 +7,30 @@ from time import monotonic
 from types import FrameType
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
-SAME = 3.0  # seconds: torchrun hands on a Ctrl-C that its processes got from the terminal, too
+SAME = 3.0  # seconds in which signals count as one: torchrun forwards a Ctrl-C that its processes get, too
 
 
 class Stop:
-    """Whether it was asked to, and when."""
+    """A signal handler that records the request to stop."""
 
     def __init__(self) -> None:
-        self.asked_at: float | None = None
+        self.requested_at: float | None = None
 
     @property
-    def is_asked(self) -> bool:
-        """Say whether it was asked to."""
-        return self.asked_at is not None
+    def is_requested(self) -> bool:
+        """Whether a stop was requested."""
+        return self.requested_at is not None
 
     def __call__(self, _: int, __: FrameType | None) -> None:
-        """Take note of a signal."""
-        if self.asked_at is not None and monotonic() - self.asked_at > SAME:
+        """Record a signal. Raises KeyboardInterrupt if it is not the first."""
+        if self.requested_at is not None and monotonic() - self.requested_at > SAME:
             raise KeyboardInterrupt
-        self.asked_at = self.asked_at or monotonic()
+        self.requested_at = self.requested_at or monotonic()
 
 
 @contextmanager
-def asked_to_stop() -> Iterator[Stop]:
-    """Listen to signals while a run lasts."""
+def stop_on_signals() -> Iterator[Stop]:
+    """Handle signals during a run."""
     stop = Stop()
     before = {number: signal.signal(number, stop) for number in SIGNALS}
     try:

@@ -1,4 +1,4 @@
-"""`oxe train`: from a recipe and a locked mixture to checkpoints; what was stopped goes on where it was."""
+"""Trains a model from a recipe and a locked mixture (`oxe train`), and continues interrupted runs."""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
@@ -18,18 +18,18 @@ from finetune.models import base, lora
 from finetune.models.openvla import OpenVLAForActionPrediction
 from finetune.recipe import Recipe
 from finetune.training import folders, licences, parallel, snapshots
-from finetune.training.batches import Collator, MicroBatch, evaluated, feed
-from finetune.training.engine import Engine, Stepped, adamw
-from finetune.training.folders import BASE, Run
+from finetune.training.batches import Collator, MicroBatch, evaluation_batches, feed
+from finetune.training.engine import StepResult, TrainingEngine, adamw
+from finetune.training.folders import BASE, RunFolder
 from finetune.training.logs import Log
 from finetune.training.metrics import Judge
-from finetune.training.parallel import Place
+from finetune.training.parallel import TrainingProcess
 from finetune.training.snapshots import Position
-from finetune.training.stopping import Stop, asked_to_stop
+from finetune.training.stopping import Stop, stop_on_signals
 from finetune.training.task import Task
 from schemas.errors import TrainingError
 
-Watch = Callable[[int, Mapping[str, Any]], None]  # the first process tells it the steps done, and what was logged last
+Watch = Callable[[int, Mapping[str, Any]], None]  # called in the first process with steps done and last log entries
 LOWER = (
     'lower train.micro, set train.checkpoint_activations = true or train.precision = "bf16", train adapters '
     '(train.mode = "lora"), or share the model among more processes (train.parallel = "fsdp")'
@@ -38,9 +38,9 @@ LOWER = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trained:
-    """How far a run came, and what was logged last, by kind (`train`, `eval`).
+    """The result of a run: its last step and checkpoint, and the last log entry of each kind (`train`, `eval`).
 
-    `seconds` is None where there was nothing left to do; `broken` counts images that could not be decoded.
+    `seconds` is None if no step was left; `broken` counts damaged images.
     """
 
     out: str
@@ -52,13 +52,13 @@ class Trained:
     logged: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
-        """Give all that there is to say."""
+        """Return the fields that have a value, as JSON values."""
         run = {key: value for key, value in asdict(self).items() if key != "logged" and value not in (None, {})}
         return {**run, **self.logged}
 
 
 def silent(*_: Any) -> None:
-    """Watch nothing."""
+    """Do nothing."""
 
 
 def train(
@@ -70,45 +70,45 @@ def train(
     say: Callable[[str], None] = silent,
     watch: Watch = silent,
 ) -> Trained | None:
-    """Train, or go on with what `out` holds, and tell how far it came.
+    """Train a model, or continue the run in `out`, and return the result.
 
-    Started by torchrun, all processes call this; only the first one says what begins, watches, and has something to
-    tell. SIGTERM and Ctrl-C end it behind a step, with a checkpoint.
+    Under torchrun, all processes call this; only the first one calls `say` and `watch` and returns a result. SIGTERM
+    and Ctrl-C end the run after the current step, with a checkpoint.
     """
-    disable_progress_bar()  # that of transformers, for each file it writes
+    disable_progress_bar()  # of transformers, for each file written
     task = Task.of(recipe, lock)
     task.check_dims()
-    with parallel.place() as here, folders.alone(out, here), enough_memory(TrainingError, LOWER):
+    with parallel.joined() as here, folders.alone(out, here), enough_memory(TrainingError, LOWER):
         task.check_batch(here)
         run = folders.prepare(out, task, here=here, overwrite=overwrite)
         if run.last is not None and run.position.step >= recipe.train.steps:
             done = Trained(out=str(out), checkpoint=str(run.last), step=run.position.step, finished=True)
             return done if here.is_first else None
-        with asked_to_stop() as stop:
+        with stop_on_signals() as stop:
             session = Session.of(task, run, here)
             if here.is_first:
                 folders.describe(out, task)
-                for line in session.told():
+                for line in session.summary():
                     say(line)
-            found = Training(session, watch).run(stop)
-        return found if here.is_first else None
+            result = Training(session, watch).run(stop)
+        return result if here.is_first else None
 
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """One process's part of a run: data, model and optimizer, as new or as the last checkpoint left them."""
+    """One process's loaders, model and optimizer, either new or restored from the last checkpoint."""
 
     task: Task
-    run: Run
-    here: Place
-    engine: Engine
+    run: RunFolder
+    here: TrainingProcess
+    engine: TrainingEngine
     collate: Collator
     loader: TorchLoader
     held_out: TorchLoader | None
 
     @classmethod
-    def of(cls, task: Task, run: Run, here: Place) -> Self:
-        """Open the data, build the model, and give both what the last checkpoint holds."""
+    def of(cls, task: Task, run: RunFolder, here: TrainingProcess) -> Self:
+        """Open the data, build the model, and restore both from the last checkpoint."""
         recipe, workers = task.recipe, task.recipe.data.workers
         drawn = task.loader(here, part="train", augmented=True)
         held_out = task.loader(here, part=recipe.eval.part, augmented=False) if recipe.eval.every else None
@@ -116,7 +116,7 @@ class Session:
             drawn.load_state_dict(run.position.loader)
         spread, collate = _model(task, run, here=here, norm_stats=task.norm_stats(drawn))
         optimizer = adamw(spread, recipe)
-        torch.manual_seed(recipe.seed + here.rank)  # of dropout alone
+        torch.manual_seed(recipe.seed + here.rank)  # used by dropout alone
         if run.last is not None:
             snapshots.restore(run.last, parallel.inside(spread), optimizer, here=here)
         judge = Judge(drawn.sources, [drawn.norm(name) for name in drawn.sources], collate.config.action_tokenizer)
@@ -124,7 +124,7 @@ class Session:
             task=task,
             run=run,
             here=here,
-            engine=Engine(spread, optimizer, recipe, judge, here),
+            engine=TrainingEngine(spread, optimizer, recipe, judge, here),
             collate=collate,
             loader=TorchLoader(drawn, workers=workers),
             held_out=TorchLoader(held_out, workers=workers) if held_out else None,
@@ -132,11 +132,11 @@ class Session:
 
     @property
     def parts(self) -> int:
-        """Count the batches of which this process makes its share of a step."""
+        """The number of batches that this process computes in a step."""
         return self.task.recipe.train.batch // (self.here.world * self.loader.loader.batch_size)
 
-    def told(self) -> Iterator[str]:
-        """Say to a person what is about to begin."""
+    def summary(self) -> Iterator[str]:
+        """Yield lines of text that describe the run."""
         recipe, values = self.task.recipe, list(self.engine.model.parameters())
         trained = sum(value.numel() for value in values if value.requires_grad)
         yield (
@@ -145,23 +145,23 @@ class Session:
             f"each process ({self.here.world}) on {self.here.device.type}"
         )
         held_out = f", evaluated on {self.held_out.loader.steps} of '{recipe.eval.part}'" if self.held_out else ""
-        yield f"{self.task.lock.name}: {self.loader.loader.steps} steps to learn from{held_out}"
-        yield from licences.said((*licences.of_weights(recipe.model), *licences.of_data(self.task.lock)))
+        yield f"{self.task.lock.name}: {self.loader.loader.steps} training steps{held_out}"
+        yield from licences.described((*licences.of_weights(recipe.model), *licences.of_data(self.task.lock)))
         if self.run.last is not None:
-            yield f"going on behind step {self.run.position.step}: {self.run.last}"
+            yield f"continuing after step {self.run.position.step}: {self.run.last}"
 
     def save(self, step: int, *, draws: int, sums: list[float]) -> Path:
-        """Write a checkpoint behind a step, all processes together."""
+        """Write a checkpoint after a step; all processes must call this."""
         position = Position(step=step, loader={**self.loader.state_dict(), "draws": draws}, sums=sums)
         model, optimizer = self.engine.model, self.engine.optimizer
         return folders.write(self.run, self.task, model, optimizer=optimizer, here=self.here, position=position)
 
 
 class Training:
-    """The steps of a run, what is logged of them, and its checkpoints."""
+    """Runs the steps of a run, logs them, and writes checkpoints."""
 
     def __init__(self, session: Session, watch: Watch) -> None:
-        """Begin where the session is."""
+        """Start at the session's position."""
         self.session, self.watch = session, watch
         self.recipe, self.engine, here = session.task.recipe, session.engine, session.here
         position, nothing = session.run.position, session.engine.judge.nothing()
@@ -174,7 +174,7 @@ class Training:
         self.log: Log | None = None
 
     def run(self, stop: Stop) -> Trained:
-        """Do what is left, or what can be done until it is to stop."""
+        """Run the remaining steps, or until a stop is requested."""
         if not self.is_first:
             return self._run(stop)
         board = self.recipe.train.tensorboard
@@ -186,7 +186,7 @@ class Training:
         parts_of_steps = feed(session.loader, session.collate, parts=session.parts)
         checkpoint = None
         for done, parts in enumerate(parts_of_steps, start=self.first + 1):
-            stepped = self.engine.step(parts, number=done - 1, stop=stop.is_asked)
+            stepped = self.engine.step(parts, number=done - 1, stop=stop.is_requested)
             is_last = done == steps or stepped.must_stop
             self._count(done, stepped)
             if session.held_out is not None and (done % self.recipe.eval.every == 0 or done == steps):
@@ -207,8 +207,8 @@ class Training:
             logged=self.logged,
         )
 
-    def _count(self, done: int, stepped: Stepped) -> None:
-        """Add a step to the sums, and log them when it is time."""
+    def _count(self, done: int, stepped: StepResult) -> None:
+        """Add a step to the sums, and log them every `log_every` steps."""
         self.sums = self.sums.merge(stepped.metrics)
         settings, now = self.recipe.train, perf_counter()
         if done % settings.log_every and done != settings.steps:
@@ -225,16 +225,16 @@ class Training:
         self.sums, self.since, self.counted = self.engine.judge.nothing(), now, done
 
     def _evaluate(self, done: int, held_out: TorchLoader, *, spare: MicroBatch) -> None:
-        """Judge and log what is predicted for what was held out."""
+        """Evaluate the held-out steps, and log the result."""
         settings = self.recipe.eval
         limit = max(1, settings.batches * self.session.parts)
-        found = self.engine.evaluate(evaluated(held_out, self.session.collate, limit=limit, spare=spare[1]))
-        sources = found.by_source(self.engine.judge)
-        self._write({"kind": "eval", "step": done, "part": settings.part, **found.summary(), "sources": sources})
+        metrics = self.engine.evaluate(evaluation_batches(held_out, self.session.collate, limit=limit, spare=spare[1]))
+        sources = metrics.by_source(self.engine.judge)
+        self._write({"kind": "eval", "step": done, "part": settings.part, **metrics.summary(), "sources": sources})
         self.since = perf_counter()
 
     def _save(self, done: int, parts: list[MicroBatch]) -> Path:
-        """Write a checkpoint; sums that are not logged yet are put together in the first process."""
+        """Write a checkpoint; moves the sums that are not logged yet to the first process."""
         summed = self.engine.summed(self.sums)
         self.sums = summed if self.is_first else self.engine.judge.nothing()
         return self.session.save(done, draws=int(parts[-1][0].end), sums=summed.flat().tolist())
@@ -245,42 +245,44 @@ class Training:
             self.log(entry)
 
 
-def _model(task: Task, run: Run, *, here: Place, norm_stats: dict[str, Any]) -> tuple[nn.Module, Collator]:
-    """Give all processes what is trained, and what makes its inputs; of a shared model, the first one alone reads."""
-    recipe, place = task.recipe, run.out / BASE
-    settings = recipe.model.of_checkpoint(place) if place.exists() else recipe.model
-    here.wait()  # until all have looked
+def _model(
+    task: Task, run: RunFolder, *, here: TrainingProcess, norm_stats: dict[str, Any]
+) -> tuple[nn.Module, Collator]:
+    """Return the model and its collator in each process; with FSDP, only the first process reads the weights."""
+    recipe, base_folder = task.recipe, run.out / BASE
+    settings = recipe.model.of_checkpoint(base_folder) if base_folder.exists() else recipe.model
+    here.wait()  # before the first process creates the folder
     way = parallel.way(recipe.train.parallel, mode=recipe.train.mode, world=here.world)
     read: list[nn.Module] = []
 
-    def reads() -> Collator:
+    def build() -> Collator:
         model = base.build(settings, norm_stats=norm_stats, seed=recipe.seed)
         if recipe.train.mode == "lora" and recipe.model.is_made_here:
-            _keep(model, place, here=here)
+            _save_base(model, base_folder, here=here)
         read.append(_trained(model, recipe))
         if run.last is not None:
             snapshots.load_weights(run.last, read[0])
         return Collator(model.own_processor(), model.config, recipe.data.cameras[0])
 
     if way != "fsdp":
-        collate = reads()
+        collate = build()
         return parallel.spread(read[0], way, here=here), collate
-    collate = here.first_does(reads)
-    outline = _trained(base.outlined(settings, collate.config), recipe)
+    collate = here.on_first(build)
+    outline = _trained(base.build_empty(settings, collate.config), recipe)
     weights = read[0] if read else None
     return parallel.share(outline, weights, here=here, precision=recipe.train.precision), collate
 
 
-def _keep(model: OpenVLAForActionPrediction, place: Path, *, here: Place) -> None:
-    """Keep a base that is made here beside its adapters."""
-    if here.is_first and not place.exists():
-        with snapshots.writing(place) as folder:
-            model.save_pretrained(folder)
-    model.name_or_path = model.config.name_or_path = str(place)
+def _save_base(model: OpenVLAForActionPrediction, folder: Path, *, here: TrainingProcess) -> None:
+    """Write a base with random weights to the run's folder, next to its adapters."""
+    if here.is_first and not folder.exists():
+        with snapshots.writing(folder) as temporary:
+            model.save_pretrained(temporary)
+    model.name_or_path = model.config.name_or_path = str(folder)
 
 
 def _trained(model: OpenVLAForActionPrediction, recipe: Recipe) -> nn.Module:
-    """Add the adapters, if they are what is trained, and say what of the model is; the same in every process."""
+    """Add adapters in mode "lora", and set which parameters are trainable; equal in all processes."""
     if recipe.train.checkpoint_activations:
         model.activation_checkpointing_enable({"use_reentrant": False})
     torch.manual_seed(recipe.seed)

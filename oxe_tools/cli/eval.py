@@ -64,7 +64,7 @@ def evaluate(
             "--open-loop is required: predictions are compared with recorded actions, simulators are not supported"
         )
     try:
-        from finetune.policy.evaluate import Asked
+        from finetune.policy.evaluate import EvaluationOptions
         from finetune.policy.evaluate import evaluate as score
     except ModuleNotFoundError as error:
         raise MissingExtraError(str(error.name), extra="finetune") from error
@@ -73,9 +73,11 @@ def evaluate(
     from oxe_tools import mixtures
 
     lock_path = mixtures.find_lock(lock)[0]
-    request = Asked(part=part.value, limit=limit, shuffle=shuffle_images, batch=batch, dtype=dtype.value, device=device)
+    options = EvaluationOptions(
+        part=part.value, limit=limit, shuffle=shuffle_images, batch=batch, dtype=dtype.value, device=device
+    )
     with tqdm(total=limit, unit=" steps", disable=None, file=sys.stderr) as bar:
-        scores = score(model, lock_path, request, watch=bar.update)
+        scores = score(model, lock_path, options, watch=bar.update)
     images = "shuffled" if shuffle_images else "own"
     inputs = {"model": model, "lock": str(lock_path), "part": part.value, "images": images}
     result = _write(scores, out or Path(f"{Path(model).name}-eval"), inputs)

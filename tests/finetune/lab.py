@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from finetune.data.assemble import Batch
-from finetune.data.loader import Loader, Reading
+from finetune.data.loader import Loader, LoaderOptions
 from finetune.data.preprocessing import Preprocessing
 from schemas.mixture import lock as locks
 from schemas.mixture.lock import Lock
@@ -30,13 +30,13 @@ def make_lab(folder: Path, text: str = "", **arguments: Any) -> Path:
     return locked(folder, text, **arguments)
 
 
-def reading(**changes: Any) -> Reading:
+def reading(**changes: Any) -> LoaderOptions:
     """Read the toys' images as they are."""
-    return Reading(**{"preprocessing": PLAIN, **changes})
+    return LoaderOptions(**{"preprocessing": PLAIN, **changes})
 
 
 def make_loader(lock: Path, **arguments: Any) -> Loader:
-    told = {key: arguments.pop(key) for key in list(arguments) if key in Reading.__slots__}
+    told = {key: arguments.pop(key) for key in list(arguments) if key in LoaderOptions.__slots__}
     return Loader(lock, reading(**told), **arguments)
 
 

@@ -6,15 +6,15 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
-from finetune.data.augment import Recipe
-from finetune.data.loader import Loader, Reading
+from finetune.data.augment import Augmentation
+from finetune.data.loader import Loader, LoaderOptions
 from finetune.data.preprocessing import Preprocessing
 
 
 def loader_of(lock: Path, cache: Path, **arguments: Any) -> Loader:
     """Read everything that is drawn or chosen: augmentation, chunks, history, other steps for a broken image."""
-    preprocessing = Preprocessing(size=(12, 10), augment=Recipe())
-    reading = Reading(history=2, chunk=3, state=True, corrupt="substitute", preprocessing=preprocessing)
+    preprocessing = Preprocessing(size=(12, 10), augment=Augmentation())
+    reading = LoaderOptions(history=2, chunk=3, state=True, corrupt="substitute", preprocessing=preprocessing)
     return Loader(lock, reading, cache=cache, **arguments)
 
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from finetune.data.augment import Change, Recipe, augment, brighten, center_crop, crop, recolour, spread
+from finetune.data.augment import Augmentation, Change, augment, brighten, center_crop, crop, recolour, spread
 from finetune.data.resize import resize
 from schemas.errors import UsageError
 from schemas.source import Array
@@ -109,7 +109,7 @@ def as_dlimp(image: Array, change: Change) -> Array:
 def test_all_of_it_is_tensorflows_but_for_one_level_of_very_few_numbers(name: str) -> None:
     image, wrong, count = PICTURES[name], 0, 0
     for sample in range(12):
-        change = Recipe(diagonal=sample % 2 == 0).draw(7, sample)
+        change = Augmentation(diagonal=sample % 2 == 0).draw(7, sample)
         difference = np.abs(augment(image, change).astype(int) - as_dlimp(image, change))
         assert difference.max() <= 1
         wrong, count = wrong + int((difference > 0).sum()), count + difference.size
@@ -123,9 +123,9 @@ def test_without_any_change_the_image_stays_as_it_is() -> None:
 
 
 def test_what_was_given_back_is_not_overwritten_by_the_next_call() -> None:
-    first = augment(PICTURES["noise"], Recipe().draw(0, 0))
+    first = augment(PICTURES["noise"], Augmentation().draw(0, 0))
     kept = first.copy()
-    augment(PICTURES["noise"], Recipe().draw(0, 1))
+    augment(PICTURES["noise"], Augmentation().draw(0, 1))
     np.testing.assert_array_equal(first, kept)
 
 
@@ -133,8 +133,8 @@ def test_what_was_given_back_is_not_overwritten_by_the_next_call() -> None:
 
 
 def test_what_is_drawn_never_changes() -> None:
-    change = Recipe().draw(5, 1234567890123, camera=2)
-    assert change == Recipe().draw(5, 1234567890123, camera=2)
+    change = Augmentation().draw(5, 1234567890123, camera=2)
+    assert change == Augmentation().draw(5, 1234567890123, camera=2)
     assert [round(value, 6) for value in (*change.box, change.brightness, change.contrast)] == [
         0.032243,
         0.032243,
@@ -147,14 +147,16 @@ def test_what_is_drawn_never_changes() -> None:
 
 
 def test_seed_sample_and_camera_each_change_all_that_is_drawn() -> None:
-    drawn = [Recipe().draw(*key, camera=camera) for key, camera in [((1, 2), 0), ((2, 1), 0), ((1, 3), 0), ((1, 2), 1)]]
+    drawn = [
+        Augmentation().draw(*key, camera=camera) for key, camera in [((1, 2), 0), ((2, 1), 0), ((1, 3), 0), ((1, 2), 1)]
+    ]
     for field in fields(Change):
         assert len({getattr(change, field.name) for change in drawn}) == 4, field.name
 
 
 @given(st.integers(0, 2**64 - 1), st.integers(0, 2**64 - 1), st.integers(0, 2**64 - 1))
 def test_what_is_drawn_keeps_to_the_recipe(seed: int, sample: int, camera: int) -> None:
-    recipe = Recipe(area=(0.5, 0.9), ratio=(0.75, 1.25), diagonal=False)
+    recipe = Augmentation(area=(0.5, 0.9), ratio=(0.75, 1.25), diagonal=False)
     change = recipe.draw(seed, sample, camera=camera)
     top, left, bottom, right = change.box
     assert 0 <= top < bottom <= 1 + 1e-6
@@ -164,13 +166,13 @@ def test_what_is_drawn_keeps_to_the_recipe(seed: int, sample: int, camera: int) 
     assert abs(change.hue) <= 0.05 + 1e-6
     assert min(change.contrast, change.saturation) >= 0.8 - 1e-6
     assert max(change.contrast, change.saturation) <= 1.2 + 1e-6
-    top, left, bottom, right = Recipe().draw(seed, sample, camera=camera).box
+    top, left, bottom, right = Augmentation().draw(seed, sample, camera=camera).box
     assert (top, bottom) == (left, right)  # along the diagonal, as OpenVLA
     assert (bottom - top) ** 2 == pytest.approx(0.9, abs=1e-6)
 
 
 def test_what_is_drawn_fills_its_range_evenly() -> None:
-    drawn = [Recipe(diagonal=False).draw(3, sample) for sample in range(4000)]
+    drawn = [Augmentation(diagonal=False).draw(3, sample) for sample in range(4000)]
     room = 1 - 0.9**0.5
     parts = {
         "top": [change.box[0] / room for change in drawn],
@@ -188,12 +190,15 @@ def test_what_is_drawn_fills_its_range_evenly() -> None:
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: Recipe(area=(0.9, 0.8)), "area: no range of 0 to 1: 0.9 to 0.8"),
-        (lambda: Recipe(area=(0.5, 1.5)), "area: no range of 0 to 1: 0.5 to 1.5"),
-        (lambda: Recipe(ratio=(0.0, 1.0)), "ratio: no range of 0 to inf: 0.0 to 1.0"),
-        (lambda: Recipe(contrast=(float("nan"), 1.0)), "contrast: no range of 0 to inf: nan to 1.0"),
-        (lambda: Recipe(hue=0.6), "brightness 0.2 and hue 0.6: at least 0, hue at most 0.5"),
-        (lambda: Recipe().draw(-1, 0), "seed, sample and camera must be in 0 .. 2**64 - 1, got -1, 0, 0"),
+        (lambda: Augmentation(area=(0.9, 0.8)), "area: expected a range within 0 to 1, got 0.9 to 0.8"),
+        (lambda: Augmentation(area=(0.5, 1.5)), "area: expected a range within 0 to 1, got 0.5 to 1.5"),
+        (lambda: Augmentation(ratio=(0.0, 1.0)), "ratio: expected a range within 0 to inf, got 0.0 to 1.0"),
+        (
+            lambda: Augmentation(contrast=(float("nan"), 1.0)),
+            "contrast: expected a range within 0 to inf, got nan to 1.0",
+        ),
+        (lambda: Augmentation(hue=0.6), "brightness 0.2, hue 0.6: both must be at least 0, hue at most 0.5"),
+        (lambda: Augmentation().draw(-1, 0), "seed, sample and camera must be in 0 .. 2**64 - 1, got -1, 0, 0"),
         (lambda: center_crop(np.zeros((4, 4), np.uint8)), "an image must be [H, W, 3] uint8, got [4, 4] uint8"),
     ],
 )

@@ -62,7 +62,7 @@ def test_threads_share_a_cache_that_is_always_too_small(tmp_path: Path) -> None:
 
 def test_a_cache_that_cannot_be_written_says_how_to_name_another(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
-    with pytest.raises(UsageError, match=r"cannot be written .*OXE_TOOLS_CACHE"):
+    with pytest.raises(UsageError, match=r"cannot write .*OXE_TOOLS_CACHE"):
         keep(tmp_path / "file" / "below" / "x", b"")
     with pytest.raises(UsageError, match="at least"):
         BlockCache(tmp_path, 10)

@@ -60,7 +60,7 @@ def test_a_multiple_of_the_period_counts_frames(frames: list[int], fps: float) -
 
 
 def test_what_lies_between_two_frames_is_refused() -> None:
-    message = "delta_timestamps['action']: 0.14 s is no multiple of 1/fps = 0.1 s within tolerance_s 0.0001; "
+    message = "delta_timestamps['action']: 0.14 s is not a multiple of 1/fps = 0.1 s within tolerance_s 0.0001; "
     assert refusal(BEAT, {"action": [0, 0.1, 0.14]}) == message + "the nearest is 0.1"
     assert offsets({"action": [0.14]}, BEAT, fps=10, tolerance_s=0.05)["action"].tolist() == [1]
 
@@ -74,7 +74,7 @@ def test_a_frame_off_the_beat_is_named() -> None:
     table = make_table(np.arange(5) / 10, np.array([0, 0.1, 0.35, 0.45]))
     assert refusal(table, {"action": [0]}) == (
         "delta_timestamps: episode 11: frame 2 comes 0.25 s after frame 1, not 1/fps = 0.1 s within tolerance_s 0.0001 "
-        "(1 of 7 frames are off); with a larger tolerance_s a delta counts frames"
+        "(1 of 7 frames differ); raise tolerance_s to treat them as evenly spaced"
     )
     assert offsets({"action": [0.2]}, table, fps=10, tolerance_s=float("inf"))["action"].tolist() == [2]
 
@@ -85,7 +85,7 @@ def test_a_timestamp_that_is_not_a_number_is_off_the_beat() -> None:
 
 def test_steps_that_the_view_leaves_out_are_named() -> None:
     table = make_table([0, 0.1, 0.4, 0.5], step=np.array([0, 1, 4, 5]))
-    assert "(1 of 3 frames are off; the view leaves out steps in between)" in refusal(table, {"action": [0]})
+    assert "(1 of 3 frames differ; the view leaves out steps in between)" in refusal(table, {"action": [0]})
 
 
 def test_an_episode_that_shows_nothing_is_no_frame_off_the_beat() -> None:
@@ -101,6 +101,6 @@ def test_without_a_declared_rate_the_timestamps_tell_it() -> None:
 
 
 def test_without_any_rate_deltas_are_refused() -> None:
-    message = "delta_timestamps need a rate: this dataset has neither a control_hz nor timestamps"
+    message = "delta_timestamps require a frame rate: the dataset has neither a control_hz nor timestamps"
     assert refusal(BEAT, {"action": [0]}, fps=None) == message
     assert offsets({}, BEAT, fps=None, tolerance_s=1e-4) == {}

@@ -198,7 +198,7 @@ def test_images_of_a_camera_that_is_not_asked_for_are_not_decoded(out: Path, mon
     [
         ({"view": "opnvla"}, ViewError, "toy has no view 'opnvla'; did you mean 'openvla'?"),
         ({"split": "trian"}, UsageError, "no split 'trian'; did you mean 'train'? (known: train)"),
-        ({"episodes": [1, 9, 7]}, UsageError, "no episode 7 (2 of those asked for): episode_index goes from 0 to 2"),
+        ({"episodes": [1, 9, 7]}, UsageError, "no episode 7 (2 requested are missing): episode_index goes from 0 to 2"),
         ({"episodes": []}, UsageError, "no steps are left: no episode is chosen"),
         (
             {"cameras": ["wirst"]},
@@ -208,7 +208,7 @@ def test_images_of_a_camera_that_is_not_asked_for_are_not_decoded(out: Path, mon
         ({"cameras": ["depth"]}, UsageError, "no colour camera 'depth'. (known: image, primary, wrist)"),
         ({"delta_timestamps": {"acton": [0]}}, UsageError, "delta_timestamps: no key 'acton'; did you mean 'action'?"),
         ({"delta_timestamps": {IMAGE: [0]}, "cameras": ["wrist"]}, UsageError, f"delta_timestamps: no key '{IMAGE}'"),
-        ({"delta_timestamps": {"action": [0.3]}}, UsageError, "0.3 s is no multiple of 1/fps = 0.2 s"),
+        ({"delta_timestamps": {"action": [0.3]}}, UsageError, "0.3 s is not a multiple of 1/fps = 0.2 s"),
         ({"image_type": "float"}, UsageError, "image_type 'float'; did you mean 'float32'? (known: float32, uint8)"),
         ({"missing": "zero"}, UsageError, "missing 'zero'; did you mean 'error'? (known: black, error)"),
     ],
@@ -286,7 +286,9 @@ def test_images_of_two_sizes_in_one_window_are_refused(tmp_path: Path) -> None:
     convert(load(), tmp_path / "out", source=str(tmp_path / "source"))
     frames = torch_dataset(tmp_path / "out", cameras=["image"], delta_timestamps={IMAGE: [0, 0.2]})
     assert frames[1][IMAGE].shape == (2, 3, 8, 8)  # both are the last frame
-    with pytest.raises(DatasetError, match=r"observation\.images\.image: images of 8 x 8 and 16 x 24 in one episode"):
+    with pytest.raises(
+        DatasetError, match=r"observation\.images\.image: different image sizes in one episode: 8 x 8 and 16 x 24"
+    ):
         frames[0]
 
 
@@ -369,7 +371,7 @@ def test_a_dataset_that_was_replaced_meanwhile_is_refused(tmp_path: Path) -> Non
     shutil.rmtree(out)
     publish(tmp_path / "two", lengths=(4,)).rename(out)
     for _ in range(2):
-        with pytest.raises(DatasetError, match="was replaced since it was opened"):
+        with pytest.raises(DatasetError, match="was replaced after it was opened"):
             pickle.loads(pickled)[0]  # noqa: S301 - our own bytes
 
 

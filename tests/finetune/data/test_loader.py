@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from finetune.data.augment import Recipe, augment
+from finetune.data.augment import Augmentation, augment
 from finetune.data.loader import Loader
 from finetune.data.preprocessing import Preprocessing
 from schemas.codec import decode
@@ -132,7 +132,7 @@ def test_a_position_is_refused_where_only_the_weights_differ(lab: Path) -> None:
 @pytest.mark.parametrize("draws", [True, -5, 10**19, None, "3", 2.0])
 def test_a_position_that_no_loader_gave_is_refused(lock: Path, draws: Any) -> None:
     loader = make_loader(lock)
-    with pytest.raises(MixtureError, match="not one that a loader gave"):
+    with pytest.raises(MixtureError, match="expected the number that a loader saved"):
         loader.load_state_dict({**loader.state_dict(), "draws": draws})
 
 
@@ -183,13 +183,13 @@ def test_what_is_held_out_comes_once_in_order(lab: Path) -> None:
 
 
 def test_augmentation_is_a_function_of_the_draw_and_the_camera(lock: Path) -> None:
-    recipe = Preprocessing(size=(16, 12), augment=Recipe())
+    recipe = Preprocessing(size=(16, 12), augment=Augmentation())
     plain = Preprocessing(size=(16, 12))
     changed = make_loader(lock, batch_size=3, preprocessing=recipe, history=2, seed=4)
     unchanged = make_loader(lock, batch_size=5, preprocessing=plain, history=2, seed=4)
     expected = dict(first(unchanged, 30))
     for k, found in itertools.islice(first(changed, 30), 30):
-        change = Recipe().draw(4, k)
+        change = Augmentation().draw(4, k)
         for ours, image in zip(found["primary"], expected[k]["primary"], strict=True):
             assert np.array_equal(np.uint8(ours), augment(np.uint8(image), change))
 
@@ -354,7 +354,7 @@ def test_a_mixture_of_broken_images_alone_is_an_error(tmp_path: Path) -> None:
     path = locked(tmp_path)
     for name, step in itertools.product(("one", "two"), range(3)):
         broken_image(tmp_path / name, step=step)
-    with pytest.raises(DatasetError, match="so are the 8 steps"):
+    with pytest.raises(DatasetError, match="the 8 steps tried before"):
         next(iter(make_loader(path, corrupt="substitute", preprocessing=Preprocessing())))
 
 
@@ -395,7 +395,7 @@ def test_an_empty_part_says_what_would_fill_it(lock: Path) -> None:
         ({"ends": "pad"}, "ends 'pad'"),
         ({"part": "test"}, "part 'test'"),
         ({"rank": 2, "world": 2}, "rank 2 of 2"),
-        ({"cameras": "primary"}, "a tuple of different names"),
+        ({"cameras": "primary"}, "expected a tuple of different names"),
         ({"batch_size": 0}, "batch_size 0"),
         ({"batch_size": 2.5}, "batch_size 2.5"),
         ({"seed": -1}, "seed -1"),
@@ -413,7 +413,7 @@ def test_images_of_several_sizes_need_a_size(tmp_path: Path) -> None:
         assert toy.convert().code == 0
         toy.out.rename(tmp_path / name)
     path = locked(tmp_path)
-    with pytest.raises(UsageError, match="in one batch: give the preprocessing a size"):
+    with pytest.raises(UsageError, match="set a size in the preprocessing"):
         next(iter(make_loader(path, batch_size=12)))
     loader = make_loader(path, batch_size=12, preprocessing=Preprocessing(size=(8, 10)))
     assert next(iter(loader)).images["primary"].shape == (12, 1, 8, 10, 3)

@@ -5,18 +5,18 @@ from typing import Any
 import numpy as np
 import pytest
 
-from finetune.data.augment import Recipe, center_crop
+from finetune.data.augment import Augmentation, center_crop
 from finetune.data.preprocessing import Preprocessing
 from schemas.errors import CheckpointError, UsageError
 from tests.pipelines.toy import jpeg
 
-TRAINED = Preprocessing(augment=Recipe())
+TRAINED = Preprocessing(augment=Augmentation())
 
 
 def test_acting_after_crops_sees_the_middle_of_the_same_area() -> None:
     acting = TRAINED.acting()
     assert (acting.augment, acting.crop) == (None, 0.9)
-    half = Preprocessing(augment=Recipe(area=(0.4, 0.6))).acting()
+    half = Preprocessing(augment=Augmentation(area=(0.4, 0.6))).acting()
     whole = Preprocessing().seen(jpeg(0, size=40))
     np.testing.assert_array_equal(acting.seen(jpeg(0, size=40)), center_crop(whole))
     np.testing.assert_array_equal(half.seen(jpeg(0, size=40)), center_crop(whole, area=0.5))
@@ -28,7 +28,7 @@ def test_acting_after_crops_sees_the_middle_of_the_same_area() -> None:
         (Preprocessing(), None, None),
         (Preprocessing(), True, 0.9),
         (TRAINED, False, None),
-        (Preprocessing(augment=Recipe(area=(1.0, 1.0))), None, None),
+        (Preprocessing(augment=Augmentation(area=(1.0, 1.0))), None, None),
     ],
 )
 def test_it_is_cropped_where_the_training_was_or_as_is_said(
@@ -46,6 +46,6 @@ def test_a_crop_that_makes_no_sense_is_refused() -> None:
     with pytest.raises(UsageError, match=r"crop 1\.5: a part of the area"):
         Preprocessing(crop=1.5)
     with pytest.raises(UsageError, match="images that are not augmented"):
-        Preprocessing(crop=0.9, augment=Recipe())
-    with pytest.raises(CheckpointError, match=r"preprocessing\.json: cannot be understood"):
+        Preprocessing(crop=0.9, augment=Augmentation())
+    with pytest.raises(CheckpointError, match=r"preprocessing\.json: not valid preprocessing"):
         Preprocessing.of({**TRAINED.to_json(), "crop": 0.9})

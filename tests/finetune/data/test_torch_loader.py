@@ -19,14 +19,14 @@ torch_data = pytest.importorskip("finetune.data.torch_loader")
 RANKED = """
 import json, sys
 from itertools import islice
-from finetune.data.loader import Loader, Reading
+from finetune.data.loader import Loader, LoaderOptions
 from finetune.data.preprocessing import Preprocessing
 from finetune.data.torch_loader import TorchLoader
 
 if __name__ == "__main__":
     from os import environ
     lock, out, workers = sys.argv[1:]
-    reading = Reading(preprocessing=Preprocessing(size=None, like_tensorflow=False))
+    reading = LoaderOptions(preprocessing=Preprocessing(size=None, like_tensorflow=False))
     loader = TorchLoader(Loader(lock, reading, batch_size=3), workers=int(workers))
     found = {int(k): batch.action[i].tolist() for batch in islice(loader, 4) for i, k in enumerate(batch.draw)}
     open(f"{out}/{environ['RANK']}.json", "w").write(json.dumps(found))

@@ -98,7 +98,7 @@ def test_an_image_of_another_kind_is_refused(picture: Any, message: str) -> None
     ],
 )
 def test_a_preprocessor_that_cannot_be_understood_is_refused(told: Any) -> None:
-    with pytest.raises(CheckpointError, match=r"preprocessor_config\.json: cannot be understood"):
+    with pytest.raises(CheckpointError, match=r"preprocessor_config\.json: not valid"):
         ImageTransform.of(told)
 
 

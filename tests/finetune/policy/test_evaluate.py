@@ -22,13 +22,13 @@ from tests.pipelines.toy import jpeg, oxe
 
 torch = pytest.importorskip("torch", reason="the models need the extra finetune")
 
-from finetune.data.loader import Loader, Reading  # noqa: E402
+from finetune.data.loader import Loader, LoaderOptions  # noqa: E402
 from finetune.data.preprocessing import Preprocessing  # noqa: E402
-from finetune.policy.evaluate import Asked, _of_others, evaluate  # noqa: E402
+from finetune.policy.evaluate import EvaluationOptions, _other_images, evaluate  # noqa: E402
 from finetune.policy.policy import load as load_policy  # noqa: E402
 from finetune.recipe import load  # noqa: E402
 from finetune.training.batches import Collator  # noqa: E402 - only where torch is
-from finetune.training.parallel import Place  # noqa: E402
+from finetune.training.parallel import TrainingProcess  # noqa: E402
 from finetune.training.task import Task  # noqa: E402
 
 Trained = tuple[Path, Path]  # a lock, and a checkpoint trained on it
@@ -57,7 +57,7 @@ def plain(lock: Path, tmp_path_factory: pytest.TempPathFactory) -> Trained:
 def inside(lock: Path, folder: Path, vla: Any) -> tuple[Loader, Collator]:
     """Open what the training itself evaluates with."""
     task = Task.of(load((folder / "recipe.toml").read_text(), where="recipe.toml"), lock)
-    loader = task.loader(Place(0, 1, torch.device("cpu")), part="val", augmented=False)
+    loader = task.loader(TrainingProcess(0, 1, torch.device("cpu")), part="val", augmented=False)
     return loader, Collator(vla.processor, vla.config, "primary")
 
 
@@ -155,7 +155,7 @@ def test_adapters_act_beside_their_base_and_as_merged(lock: Path, tmp_path: Path
 def test_the_figures_are_those_of_predicting_each_step_alone(plain: Trained, tmp_path: Path) -> None:
     lock, folder = plain
     found = evaluated(plain, tmp_path)
-    loader = Loader(lock, Reading(preprocessing=Preprocessing()), part="val")
+    loader = Loader(lock, LoaderOptions(preprocessing=Preprocessing()), part="val")
     vla = load_policy(folder).model
     errors: dict[str, list[Any]] = {}
     means: dict[str, list[Any]] = {}
@@ -183,7 +183,7 @@ def test_other_statistics_in_the_checkpoint_judge_in_its_own_tokens(plain: Train
     for source in told.values():
         source["action"]["q99"] = [figure + 1 for figure in source["action"]["q99"]]
     (other / "dataset_statistics.json").write_text(json.dumps(told))
-    ours, theirs = (evaluate(str(each), lock, Asked()) for each in (folder, other))
+    ours, theirs = (evaluate(str(each), lock, EvaluationOptions()) for each in (folder, other))
     np.testing.assert_array_equal(ours.steps.recorded, theirs.steps.recorded)
     np.testing.assert_array_equal(ours.steps.tokens, theirs.steps.tokens)
     assert (theirs.steps.predicted >= ours.steps.predicted).all()
@@ -196,7 +196,7 @@ def test_other_statistics_in_the_checkpoint_judge_in_its_own_tokens(plain: Train
 
 def test_train_is_gone_through_once_and_limit_ends_earlier(plain: Trained, tmp_path: Path) -> None:
     lock, folder = plain
-    scores = evaluate(str(folder), lock, Asked(part="train", batch=5))
+    scores = evaluate(str(folder), lock, EvaluationOptions(part="train", batch=5))
     places = set(zip(scores.steps.source, scores.steps.episode, scores.steps.step, strict=True))
     assert len(scores.steps.step) == Loader(lock, part="train").steps
     assert len(places) > 0.6 * len(scores.steps.step)  # the law draws with the weights of the mixture
@@ -206,15 +206,17 @@ def test_train_is_gone_through_once_and_limit_ends_earlier(plain: Trained, tmp_p
 @pytest.mark.parametrize("part", ["val", "train"])
 def test_shuffled_images_are_those_of_other_steps_of_the_same_part(part: Any, plain: Trained) -> None:
     lock, folder = plain
-    asked = Asked(part=part, shuffle=True)
-    loader = Loader(lock, Reading(preprocessing=Preprocessing()), part=part)
+    asked = EvaluationOptions(part=part, shuffle=True)
+    loader = Loader(lock, LoaderOptions(preprocessing=Preprocessing()), part=part)
     own = [np.array(batch.images["primary"][0, 0]) for batch in islice(loader, loader.steps)]
-    others = list(islice(_of_others(folder, lock, asked, steps=loader.steps), loader.steps))
+    others = list(islice(_other_images(folder, lock, asked, steps=loader.steps), loader.steps))
     same = [np.array_equal(one, other) for one, other in zip(own, others, strict=True)]
     assert not any(same) if part == "val" else np.mean(same) < 0.2
     if part == "val":
         assert sorted(map(bytes, own)) == sorted(map(bytes, others))
-    scores = [evaluate(str(folder), lock, Asked(part=part, shuffle=shuffle)).steps for shuffle in (False, True)]
+    scores = [
+        evaluate(str(folder), lock, EvaluationOptions(part=part, shuffle=shuffle)).steps for shuffle in (False, True)
+    ]
     np.testing.assert_array_equal(scores[0].truth, scores[1].truth)
 
 
@@ -252,4 +254,4 @@ def test_evaluating_in_another_way_is_refused(plain: Trained) -> None:
 
 def test_a_part_without_steps_is_refused(plain: Trained, tmp_path: Path) -> None:
     with pytest.raises(MixtureError, match="the part 'val' has no step to draw"):
-        evaluate(str(plain[1]), make_lab(tmp_path), Asked())
+        evaluate(str(plain[1]), make_lab(tmp_path), EvaluationOptions())

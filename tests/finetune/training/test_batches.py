@@ -18,9 +18,9 @@ torch = pytest.importorskip("torch", reason="training needs the extra finetune")
 
 from finetune.models.openvla import IGNORED  # noqa: E402
 from finetune.training.batches import Collator, Inputs  # noqa: E402 - only where torch is
-from finetune.training.engine import Engine, adamw  # noqa: E402
+from finetune.training.engine import TrainingEngine, adamw  # noqa: E402
 from finetune.training.metrics import Judge, Metrics  # noqa: E402
-from finetune.training.parallel import Place  # noqa: E402
+from finetune.training.parallel import TrainingProcess  # noqa: E402
 
 PAD = 32000
 
@@ -66,7 +66,7 @@ def judge() -> Judge:
 
 def judged(given: Batch, inputs: Inputs) -> Metrics:
     """Evaluate the reference model on one batch."""
-    engine = Engine(model(), adamw(model(), toy()), toy(), judge(), Place(0, 1, torch.device("cpu")))
+    engine = TrainingEngine(model(), adamw(model(), toy()), toy(), judge(), TrainingProcess(0, 1, torch.device("cpu")))
     return engine.evaluate([(given, inputs)])
 
 

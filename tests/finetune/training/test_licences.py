@@ -13,7 +13,7 @@ pytest.importorskip("torch", reason="the models need the extra finetune")
 
 from finetune.recipe import HERE, ModelRecipe, recipe, recipe_names
 from finetune.training import licences
-from finetune.training.licences import Licence, are_open, of_weights, said
+from finetune.training.licences import Licence, are_open, described, of_weights
 from tests.finetune.lab import make_lab, read
 
 
@@ -21,7 +21,7 @@ from tests.finetune.lab import make_lab, read
 def test_what_derives_from_llama_2_says_so(base: str) -> None:
     found = of_weights(ModelRecipe(base=base))
     assert found[0].licence == "Llama 2 Community License"
-    assert "Acceptable Use Policy" in said(found)[0]
+    assert "Acceptable Use Policy" in described(found)[0]
     assert not are_open(found)
 
 
@@ -53,7 +53,7 @@ def test_a_training_that_goes_on_from_another_carries_the_licences_of_both(tmp_p
 
 def test_a_data_licence_that_is_not_stated_is_said_to_be_so() -> None:
     stated = Licence("dataset a", "CC-BY-4.0")
-    assert said((stated, replace(stated, licence=None)))[1] == "licence of dataset a: not stated"
+    assert described((stated, replace(stated, licence=None)))[1] == "licence of dataset a: not stated"
 
 
 @pytest.mark.parametrize("name", recipe_names())

@@ -9,7 +9,7 @@ from schemas.errors import CheckpointError, TrainingError
 
 torch = pytest.importorskip("torch", reason="training needs the extra finetune")
 
-from finetune.training.parallel import Place  # noqa: E402 - only where torch is
+from finetune.training.parallel import TrainingProcess  # noqa: E402 - only where torch is
 from finetune.training.snapshots import (  # noqa: E402
     STATE,
     Position,
@@ -23,7 +23,7 @@ from finetune.training.snapshots import (  # noqa: E402
     writing,
 )
 
-HERE = Place(0, 1, torch.device("cpu"))
+HERE = TrainingProcess(0, 1, torch.device("cpu"))
 WHERE = Position(step=3, loader={"draws": 24, "seed": 0}, sums=[0.1, 1 / 3])
 
 

@@ -184,7 +184,7 @@ from tests.finetune.runs import toy
 
 lock, out, *settings = sys.argv[1:]
 task = Task.of(toy(*settings), Path(lock))
-with parallel.place() as here:
+with parallel.joined() as here:
     Session.of(task, folders.prepare(Path(out), task, here=here, overwrite=False), here)
     Path(f"{{out}}_{{here.rank}}").write_text(str({PEAK}))
 """
@@ -199,7 +199,7 @@ def test_of_a_shared_model_only_the_first_process_ever_has_the_whole(lock: Path,
         in_two_processes(str(program), str(lock), str(tmp_path / way), *told, f"train.parallel={way}")
     copied, shared = (int((tmp_path / f"{way}_1").read_text()) for way in ("ddp", "fsdp"))
     model = toy(*told).model
-    whole = sum(value.nbytes for value in base.outlined(model, base.config_of(model)).parameters()) >> 10
+    whole = sum(value.nbytes for value in base.build_empty(model, base.config_of(model)).parameters()) >> 10
     assert whole > 400_000
     assert shared < copied - whole
 
