@@ -7,7 +7,7 @@ thread, so that the same frames give the same bytes.
 import os
 import threading
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from fractions import Fraction
@@ -25,6 +25,8 @@ from schemas.source import Array, Bytes
 DECODERS = {b"\xff\xd8": "mjpeg", b"\x89P": "png"}  # by the first bytes
 PLANES = "yuv420p"  # what every trainer's decoder reads
 BEST = 100.0  # dB: what a frame that lost nothing counts as
+# PyAV scales in one thread up to version 16; from 17 on in several, unless it is told otherwise.
+ONE_THREAD: Mapping[str, Any] = {"threads": 1} if int(av.__version__.partition(".")[0]) > 16 else {}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,6 +44,11 @@ class Codec:
         if word == "h264":
             return cls(name="h264", encoder="libx264", options=(*told, ("preset", "medium")))
         return cls(name="av1", encoder="libsvtav1", options=(*told, ("preset", "12"), ("svtav1-params", "lp=1")))
+
+    @property
+    def decoder(self) -> str:
+        """Name what reads it back, as FFmpeg has it."""
+        return "h264" if self.name == "h264" else "libdav1d"
 
     def to_json(self) -> dict[str, Any]:
         """Give what an export's record says of it."""
@@ -77,12 +84,18 @@ class Pictures:
     def planes(self, frame: Any) -> Any:
         """Give a frame as an encoder takes it."""
         return self._planes.reformat(
-            frame, format=PLANES, dst_colorspace=Colorspace.ITU601, dst_color_range=ColorRange.MPEG, threads=1
+            frame,
+            format=PLANES,
+            src_color_range=ColorRange.JPEG,  # PyAV 15 does not ask the frame, and images have no other
+            dst_colorspace=Colorspace.ITU601,
+            dst_color_range=ColorRange.MPEG,
+            **ONE_THREAD,
         )
 
     def pixels(self, frame: Any, every: int = 1) -> Array:
         """Give every n-th pixel of a frame in both directions, as [H, W, 3] uint8."""
-        rgb = self._pixels.reformat(frame, format="rgb24", dst_color_range=ColorRange.JPEG, threads=1)
+        full = ColorRange.JPEG
+        rgb = self._pixels.reformat(frame, format="rgb24", src_color_range=full, dst_color_range=full, **ONE_THREAD)
         return np.ascontiguousarray(rgb.to_ndarray()[::every, ::every])
 
 
@@ -103,7 +116,8 @@ class VideoFile:
         self._stream.codec_context.thread_count = 1
         with usual_priority():
             self._stream.codec_context.open()
-        self._check = None if codec.encoder == "libx264" else Check()  # x264 measures by itself
+        measures = codec.encoder == "libx264" and hasattr(av.Packet, "get_sidedata")  # not before PyAV 16
+        self._check = None if measures else Check(codec.decoder)
 
     def add(self, frame: Any, *, is_first: bool) -> None:
         """Encode a frame, in planes; the first one of an episode can be decoded without those before it."""
@@ -139,8 +153,9 @@ class VideoFile:
 class Check:
     """Decodes what an encoder gives, while it gives it, and compares it with what went in."""
 
-    def __init__(self) -> None:
-        """Begin before the first frame."""
+    def __init__(self, decoder: str) -> None:
+        """Begin before the first frame; `decoder` is FFmpeg's name."""
+        self._name = decoder
         self._waiting: deque[Array] = deque()
         self._decoder: Any = None
 
@@ -151,7 +166,7 @@ class Check:
     def take(self, packet: Any, stream: Any) -> list[float]:
         """Decode a packet; gives the PSNR of each frame that is complete by now."""
         if self._decoder is None:
-            self._decoder = av.CodecContext.create("libdav1d", "r")
+            self._decoder = av.CodecContext.create(self._name, "r")
             self._decoder.extradata = stream.codec_context.extradata
             self._decoder.thread_count = 1
         return [self._compared(frame) for frame in self._decoder.decode(av.Packet(bytes(packet)))]
