@@ -5,7 +5,6 @@ from typing import Any, ClassVar, Self
 
 from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoConfig, PreTrainedConfig
-from transformers.configuration_utils import SubConfigSpec
 
 from finetune.models.checkpoint import read_json
 from finetune.models.vit import VISION, ViTShape
@@ -38,7 +37,7 @@ class OpenVLAConfig(PreTrainedConfig):
     """The keys of the original, and two of ours: `action_prefix_id` and `tiny_vision` (from `tiny_vision.json`)."""
 
     model_type = "openvla"
-    sub_configs_defaults: ClassVar = {"text_config": SubConfigSpec(config_class=AutoConfig, model_type="llama")}
+    sub_configs: ClassVar = {"text_config": AutoConfig}
 
     text_config: Any = None
     vision_backbone_id: str = DINO_SIGLIP
@@ -60,7 +59,9 @@ class OpenVLAConfig(PreTrainedConfig):
     tiny_vision: Any = None  # the ViTs' dims where they are not those of the real ones
 
     def __post_init__(self, **kwargs: Any) -> None:
-        """Refuse vision towers that are not built here."""
+        """Read the language model's config; refuse vision towers that are not built here."""
+        if not isinstance(self.text_config, PreTrainedConfig):
+            self.text_config = AutoConfig.for_model(**{"model_type": "llama", **(self.text_config or {})})
         super().__post_init__(**kwargs)
         if self.vision_backbone_id != DINO_SIGLIP or not self.use_fused_vision_backbone:
             known = did_you_mean(self.vision_backbone_id, [DINO_SIGLIP])
