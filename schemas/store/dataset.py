@@ -21,6 +21,7 @@ from schemas.source import Array
 from schemas.spaces import Space
 from schemas.store import arrow, layout
 from schemas.store.arrow import RAW, Layout
+from schemas.store.huggingface import Steps
 from schemas.store.index import Index
 from schemas.views.views import View, view, view_names
 
@@ -291,9 +292,11 @@ class Dataset:
             steps = open_dataset("kitchen").to_datasets("train", streaming=True)
             for step in steps: step["observation.images.image"].size, step["instruction"], step["action"]
         """
-        from schemas.store.huggingface import to_datasets  # noqa: PLC0415 - nothing else needs it
-
-        return to_datasets(self, split, streaming=streaming)
+        files: dict[str, list[str]] = {}
+        for file in self.manifest["files"]:
+            files.setdefault(file["split"], []).append(file["path"])
+        steps = Steps(folder=self.folder, columns=self.columns, spec=self.spec, files=files)
+        return steps.load(split, streaming=streaming)
 
     def _stored(self, i: int) -> Episode:
         path, start, length = self.where(i)

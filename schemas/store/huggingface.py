@@ -3,11 +3,14 @@
 import glob
 import json
 import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from schemas.declarations.spec import DatasetSpec
 from schemas.errors import MissingExtraError, UsageError, did_you_mean
-from schemas.store.arrow import Camera
-from schemas.store.dataset import Dataset
+from schemas.files.folder import Folder
+from schemas.store.arrow import Camera, Layout
 
 if TYPE_CHECKING:
     import datasets
@@ -15,62 +18,65 @@ if TYPE_CHECKING:
 SPLIT = re.compile(r"\w+(\.\w+)*")  # a name that `datasets` can have
 
 
-def to_datasets(
-    dataset: Dataset, split: str | None, *, streaming: bool
-) -> "datasets.DatasetDict | datasets.Dataset | datasets.IterableDatasetDict | datasets.IterableDataset":
-    """Load a split, or all of them as a dict; see `Dataset.to_datasets`."""
-    try:
-        import datasets  # noqa: PLC0415 - an extra
-    except ModuleNotFoundError as error:
-        if error.name != "datasets":
-            raise
-        raise MissingExtraError("datasets", extra="hf") from error
-    files = _files(dataset)
-    if split is not None and split not in files:
-        raise UsageError(f"{dataset.uri}: no split '{split}'{did_you_mean(split, files)}")
-    wanted = files if split is None else {split: files[split]}
-    if not wanted:
-        return datasets.IterableDatasetDict() if streaming else datasets.DatasetDict()
-    for name in wanted:
-        if not SPLIT.fullmatch(name):
-            raise UsageError(f"{dataset.uri}: split '{name}': 'datasets' allows letters, digits, '_' and '.' alone")
-    loaded = datasets.load_dataset(
-        "parquet",
-        data_files=wanted,
-        features=datasets.Features.from_arrow_schema(dataset.columns.schema()),
-        split=split,
-        streaming=streaming,
-        storage_options={dataset.uri.partition("://")[0]: dataset.folder.options} if dataset.folder.options else None,
-    )
-    for part in loaded.values() if split is None else (loaded,):
-        part.info.description = json.dumps(describe(dataset))
-        part.info.license, part.info.citation, part.info.homepage = (
-            text or "" for text in (dataset.spec.license, dataset.spec.citation, dataset.spec.homepage)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Steps:
+    """What of a published dataset `datasets` is given: its files by split, and what they hold."""
+
+    folder: Folder
+    columns: Layout
+    spec: DatasetSpec
+    files: Mapping[str, Sequence[str]]
+
+    def load(
+        self, split: str | None, *, streaming: bool
+    ) -> "datasets.DatasetDict | datasets.Dataset | datasets.IterableDatasetDict | datasets.IterableDataset":
+        """Load a split, or all of them as a dict; see `Dataset.to_datasets`."""
+        try:
+            import datasets  # noqa: PLC0415 - an extra
+        except ModuleNotFoundError as error:
+            if error.name != "datasets":
+                raise
+            raise MissingExtraError("datasets", extra="hf") from error
+        uri, options = self.folder.uri, self.folder.options
+        if split is not None and split not in self.files:
+            raise UsageError(f"{uri}: no split '{split}'{did_you_mean(split, self.files)}")
+        wanted = self.files if split is None else {split: self.files[split]}
+        if not wanted:
+            return datasets.IterableDatasetDict() if streaming else datasets.DatasetDict()
+        for name in wanted:
+            if not SPLIT.fullmatch(name):
+                raise UsageError(f"{uri}: split '{name}': 'datasets' allows letters, digits, '_' and '.' alone")
+        loaded = datasets.load_dataset(
+            "parquet",
+            data_files={name: [self._pattern(file) for file in files] for name, files in wanted.items()},
+            features=datasets.Features.from_arrow_schema(self.columns.schema()),
+            split=split,
+            streaming=streaming,
+            storage_options={uri.partition("://")[0]: options} if options else None,
         )
-    return loaded
+        for part in loaded.values() if split is None else (loaded,):
+            part.info.description = json.dumps(self.describe())
+            part.info.license = self.spec.license or ""
+            part.info.citation = self.spec.citation or ""
+            part.info.homepage = self.spec.homepage or ""
+        return loaded
 
+    def _pattern(self, file: str) -> str:
+        """Give a file's whole name as a pattern, which is how `datasets` reads it, that fits nothing else."""
+        place = self.folder.absolute().place(file)
+        return glob.escape(place) if self.folder.local else place
 
-def _files(dataset: Dataset) -> dict[str, list[str]]:
-    """List the data files of each split, absolute and as patterns that match nothing else."""
-    folder = dataset.folder.absolute()
-    files: dict[str, list[str]] = {}
-    for file in dataset.manifest["files"]:
-        place = folder.place(file["path"])
-        files.setdefault(file["split"], []).append(glob.escape(place) if folder.local else place)
-    return files
-
-
-def describe(dataset: Dataset) -> dict[str, Any]:
-    """Return what features cannot say: the names of the dimensions, and what the cameras are."""
-    columns = dataset.columns
-    spaces = {"action": columns.action, "observation.state": columns.state}
-    spaces |= {view.column: view.space for view in columns.views}
-    return {
-        "dataset": columns.dataset,
-        "control_hz": dataset.spec.control_hz,
-        "names": {name: [dim.name for dim in space.dims] for name, space in spaces.items() if space},
-        "cameras": {camera.column: _meaning(camera) for camera in columns.cameras},
-    }
+    def describe(self) -> dict[str, Any]:
+        """Return what features cannot say: the names of the dimensions, and what the cameras are."""
+        columns = self.columns
+        spaces = {"action": columns.action, "observation.state": columns.state}
+        spaces |= {view.column: view.space for view in columns.views}
+        return {
+            "dataset": columns.dataset,
+            "control_hz": self.spec.control_hz,
+            "names": {name: [dim.name for dim in space.dims] for name, space in spaces.items() if space},
+            "cameras": {camera.column: _meaning(camera) for camera in columns.cameras},
+        }
 
 
 def _meaning(camera: Camera) -> dict[str, Any]:
