@@ -131,7 +131,7 @@ def _keep(model: OpenVLAForActionPrediction, place: Path, *, here: Place) -> Non
 def _trained(model: OpenVLAForActionPrediction, recipe: Recipe) -> nn.Module:
     """Add the adapters, if they are what is trained, and say what of the model is; the same in every process."""
     if recipe.train.checkpoint_activations:
-        model.activation_checkpointing_enable({"use_reentrant": False})
+        model.checkpoint_activations()
     torch.manual_seed(recipe.seed)
     trained = lora.apply(model, recipe.lora) if recipe.train.mode == "lora" else model
     lora.trainable(trained, recipe.train.mode)
