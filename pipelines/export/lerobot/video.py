@@ -24,6 +24,7 @@ from schemas.source import Array, Bytes
 
 DECODERS = {b"\xff\xd8": "mjpeg", b"\x89P": "png"}  # by the first bytes
 PLANES = "yuv420p"  # what every trainer's decoder reads
+TASKS = Path("/proc/self/task")
 BEST = 100.0  # dB: what a frame that lost nothing counts as
 # PyAV scales in one thread up to version 16; from 17 on in several, unless it is told otherwise.
 ONE_THREAD: Mapping[str, Any] = {"threads": 1} if int(av.__version__.partition(".")[0]) > 16 else {}
@@ -199,7 +200,8 @@ def usual_priority() -> Iterator[None]:
 
 
 def _threads() -> set[int]:
-    return {int(task.name) for task in Path("/proc/self/task").iterdir()}
+    """List the threads of this process; none where /proc is not mounted."""
+    return {int(task.name) for task in TASKS.iterdir()} if TASKS.is_dir() else set()
 
 
 def frames_of(path: Path) -> Iterator[Any]:

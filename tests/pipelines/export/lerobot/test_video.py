@@ -13,6 +13,7 @@ import pytest
 import simplejpeg
 from PIL import Image
 
+from pipelines.export.lerobot import video
 from pipelines.export.lerobot.video import BEST, Codec, Pictures, VideoFile, flat, frames_of, psnr, squared_error
 from schemas.errors import DatasetError
 
@@ -42,12 +43,12 @@ def as_png(pixels: "np.ndarray[tuple[int, ...], np.dtype[np.uint8]]", *, palette
 
 
 def write(path: Path, images: Sequence[bytes], codec: Codec, *, episode: int = 5) -> float:
-    pictures, video = Pictures(), VideoFile(path, codec, fps=Fraction(10), size=(SIZE, SIZE))
+    pictures, file = Pictures(), VideoFile(path, codec, fps=Fraction(10), size=(SIZE, SIZE))
     for number, image in enumerate(images):
-        video.add(pictures.planes(pictures.decoded(image, where="here")), is_first=number % episode == 0)
-    video.finish()
-    video.close()
-    return video.psnr
+        file.add(pictures.planes(pictures.decoded(image, where="here")), is_first=number % episode == 0)
+    file.finish()
+    file.close()
+    return file.psnr
 
 
 @both
@@ -105,12 +106,26 @@ def test_nothing_is_printed(tmp_path: Path, name: str) -> None:
 def test_no_thread_gets_another_priority(tmp_path: Path, codec: Codec) -> None:
     """SVT-AV1 would take the highest there is, where it may."""
     usual = os.sched_getscheduler(0)
-    video = VideoFile(tmp_path / "v.mp4", codec, fps=Fraction(10), size=(SIZE, SIZE))
+    file = VideoFile(tmp_path / "v.mp4", codec, fps=Fraction(10), size=(SIZE, SIZE))
     pictures = Pictures()
-    video.add(pictures.planes(pictures.decoded(as_jpeg(scene(0)), where="here")), is_first=True)
+    file.add(pictures.planes(pictures.decoded(as_jpeg(scene(0)), where="here")), is_first=True)
     assert {os.sched_getscheduler(int(task.name)) for task in Path("/proc/self/task").iterdir()} == {usual}
-    video.finish()
-    video.close()
+    file.finish()
+    file.close()
+
+
+@pytest.mark.parametrize("missing", ["the scheduler", "/proc"])
+def test_a_video_is_written_where_linux_calls_are_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, missing: str
+) -> None:
+    images, codec = [as_jpeg(scene(seed)) for seed in range(5)], Codec.of("av1", crf=30, gop=2)
+    write(tmp_path / "usual.mp4", images, codec)
+    if missing == "/proc":
+        monkeypatch.setattr(video, "TASKS", tmp_path / "proc/self/task")
+    else:
+        monkeypatch.delattr(os, "sched_getscheduler")
+    write(tmp_path / "v.mp4", images, codec)
+    assert (tmp_path / "v.mp4").read_bytes() == (tmp_path / "usual.mp4").read_bytes()
 
 
 def test_blue_and_red_change_places_where_they_should() -> None:
