@@ -292,6 +292,7 @@ class Dataset:
             steps = open_dataset("kitchen").to_datasets("train", streaming=True)
             for step in steps: step["observation.images.image"].size, step["instruction"], step["action"]
         """
+        self.check_split(split)
         files: dict[str, list[str]] = {}
         for file in self.manifest["files"]:
             files.setdefault(file["split"], []).append(file["path"])

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from schemas.declarations.spec import DatasetSpec
-from schemas.errors import MissingExtraError, UsageError, did_you_mean
+from schemas.errors import MissingExtraError, UsageError
 from schemas.files.folder import Folder
 from schemas.store.arrow import Camera, Layout
 
@@ -38,8 +38,6 @@ class Steps:
                 raise
             raise MissingExtraError("datasets", extra="hf") from error
         uri, options = self.folder.uri, self.folder.options
-        if split is not None and split not in self.files:
-            raise UsageError(f"{uri}: no split '{split}'{did_you_mean(split, self.files)}")
         wanted = self.files if split is None else {split: self.files[split]}
         if not wanted:
             return datasets.IterableDatasetDict() if streaming else datasets.DatasetDict()
