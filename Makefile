@@ -65,7 +65,7 @@ lowest: ## write constraints-lowest.txt: the oldest versions that pyproject.toml
 	$(firstword $(FOUND)) -m venv .venv-uv
 	.venv-uv/bin/pip install --quiet --disable-pip-version-check uv==0.13.9
 	.venv-uv/bin/uv pip compile --quiet --resolution lowest-direct --python-version 3.11 --no-annotate --no-header \
-		--all-extras pyproject.toml --output-file constraints-lowest.txt
+		--only-binary :all: --no-binary promise --all-extras pyproject.toml --output-file constraints-lowest.txt
 
 test-lowest: ## run the tests with the oldest versions
 	$(MAKE) test PYTHON=python3.11 VENV=.venv-lowest CONSTRAINTS=constraints-lowest.txt

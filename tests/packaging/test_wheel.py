@@ -1,4 +1,4 @@
-"""What `make release` builds: a wheel and an sdist that hold all that runs, and a wheel that installs and works alone."""
+"""What `make release` builds: a wheel and an sdist that hold all that runs; the wheel installs and works alone."""
 
 import json
 import os
