@@ -64,7 +64,7 @@ release: $(VENV)/.dev ## build the wheel and the sdist in ./dist, and check them
 lowest: ## write constraints-lowest.txt: the oldest versions that pyproject.toml allows
 	$(firstword $(FOUND)) -m venv .venv-uv
 	.venv-uv/bin/pip install --quiet --disable-pip-version-check uv==0.13.9
-	.venv-uv/bin/uv pip compile --quiet --resolution lowest-direct --python-version 3.11 --no-annotate \
+	.venv-uv/bin/uv pip compile --quiet --upgrade --resolution lowest-direct --python-version 3.11 --no-annotate \
 		--only-binary :all: --no-binary promise --custom-compile-command "make lowest" \
 		--all-extras pyproject.toml --output-file constraints-lowest.txt
 
