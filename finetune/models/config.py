@@ -5,7 +5,6 @@ from typing import Any, ClassVar, Self
 
 from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoConfig, PreTrainedConfig
-from transformers.configuration_utils import SubConfigSpec
 
 from finetune.actions import ActionTokenizer
 from finetune.models.checkpoint import read_json
@@ -39,7 +38,7 @@ class OpenVLAConfig(PreTrainedConfig):
     """The original keys, and two new ones: `action_prefix_id` and `tiny_vision` (from `tiny_vision.json`)."""
 
     model_type = "openvla"
-    sub_configs_defaults: ClassVar = {"text_config": SubConfigSpec(config_class=AutoConfig, model_type="llama")}
+    sub_configs: ClassVar = {"text_config": AutoConfig}
 
     text_config: Any = None
     vision_backbone_id: str = DINO_SIGLIP
@@ -61,7 +60,9 @@ class OpenVLAConfig(PreTrainedConfig):
     tiny_vision: Any = None  # the dims of small vision towers; None for OpenVLA's
 
     def __post_init__(self, **kwargs: Any) -> None:
-        """Raise CheckpointError if the vision backbone is not supported."""
+        """Read the language model's config. Raises CheckpointError if the vision backbone is not supported."""
+        if not isinstance(self.text_config, PreTrainedConfig):
+            self.text_config = AutoConfig.for_model(**{"model_type": "llama", **(self.text_config or {})})
         super().__post_init__(**kwargs)
         if self.vision_backbone_id != DINO_SIGLIP or not self.use_fused_vision_backbone:
             known = did_you_mean(self.vision_backbone_id, [DINO_SIGLIP])

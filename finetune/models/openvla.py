@@ -103,6 +103,13 @@ class OpenVLAForActionPrediction(PreTrainedModel):
         """Return the head over the vocabulary."""
         return self.language_model.get_output_embeddings()
 
+    def checkpoint_activations(self) -> None:
+        """Compute activations again in the backward pass instead of keeping them."""
+        # Older transformers have it under the second name alone; newer ones warn of that name.
+        renamed = hasattr(self, "activation_checkpointing_enable")
+        enable = self.activation_checkpointing_enable if renamed else self.gradient_checkpointing_enable
+        enable({"use_reentrant": False})
+
     def image_tokens(self, pixel_values: Tensor) -> Tensor:
         """Return the embeddings of the image, [B, 256, H]."""
         return self.projector(self.vision_backbone(pixel_values))

@@ -284,7 +284,7 @@ def _save_base(model: OpenVLAForActionPrediction, folder: Path, *, here: Trainin
 def _trained(model: OpenVLAForActionPrediction, recipe: Recipe) -> nn.Module:
     """Add adapters in mode "lora", and set which parameters are trainable; equal in all processes."""
     if recipe.train.checkpoint_activations:
-        model.activation_checkpointing_enable({"use_reentrant": False})
+        model.checkpoint_activations()
     torch.manual_seed(recipe.seed)
     trained = lora.apply(model, recipe.lora) if recipe.train.mode == "lora" else model
     lora.trainable(trained, recipe.train.mode)

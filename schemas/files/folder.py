@@ -4,11 +4,11 @@ import fcntl
 import os
 import shutil
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Protocol
+from typing import IO, Any, Protocol
 
 TMP = "tmp-" + 32 * "[0-9a-f]"  # not `tmp-*`: a split may be named "tmp"
 
@@ -27,6 +27,10 @@ class Folder(Protocol):
     @property
     def local(self) -> Path | None:
         """The path, if it is on this machine."""
+
+    @property
+    def options(self) -> Mapping[str, Any]:
+        """What fsspec needs besides a file's place to open it; nothing on this machine."""
 
     def __hash__(self) -> int:
         """Hash what identifies the folder."""
@@ -129,6 +133,11 @@ class LocalFolder:
     def local(self) -> Path:
         """The path."""
         return self.root
+
+    @property
+    def options(self) -> Mapping[str, Any]:
+        """It needs none."""
+        return {}
 
     def absolute(self) -> "LocalFolder":
         """Return the same folder with an absolute path."""

@@ -6,7 +6,7 @@ import os
 import socket
 import tempfile
 import uuid
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -77,6 +77,12 @@ class RemoteFolder:
     @property
     def local(self) -> None:
         """None: it is not on this machine."""
+
+    @property
+    def options(self) -> Mapping[str, Any]:
+        """What its file system was made with."""
+        options: Mapping[str, Any] = self.fs.storage_options
+        return options
 
     def absolute(self) -> "RemoteFolder":
         """Return itself."""

@@ -21,10 +21,12 @@ from schemas.source import Array
 from schemas.spaces import Space
 from schemas.store import arrow, layout
 from schemas.store.arrow import RAW, Layout
+from schemas.store.huggingface import Steps
 from schemas.store.index import Index
 from schemas.views.views import View, view, view_names
 
 if TYPE_CHECKING:
+    import datasets
     import polars as pl
 
 
@@ -277,6 +279,25 @@ class Dataset:
         splits = self.manifest["splits"]
         if split is not None and split not in splits:
             raise UsageError(f"{self.uri}: no split '{split}'{did_you_mean(split, splits)}")
+
+    def to_datasets(
+        self, split: str | None = None, *, streaming: bool = False
+    ) -> "datasets.DatasetDict | datasets.Dataset | datasets.IterableDatasetDict | datasets.IterableDataset":
+        """Open its steps with the library `datasets` (extra `hf`): one split, or all of them as a dict.
+
+        Columns are those of docs/format.md, images are `datasets.Image`. `info.description` is JSON with the `names` of
+        the dimensions of action and state, and the `cameras` with their roles. With `streaming` the data files are read
+        where they are; without it `datasets` makes a copy in its cache, once. A UsageError names an unknown split.
+
+            steps = open_dataset("kitchen").to_datasets("train", streaming=True)
+            for step in steps: step["observation.images.image"].size, step["instruction"], step["action"]
+        """
+        self.check_split(split)
+        files: dict[str, list[str]] = {}
+        for file in self.manifest["files"]:
+            files.setdefault(file["split"], []).append(file["path"])
+        steps = Steps(folder=self.folder, columns=self.columns, spec=self.spec, files=files)
+        return steps.load(split, streaming=streaming)
 
     def _stored(self, i: int) -> Episode:
         path, start, length = self.where(i)

@@ -174,3 +174,13 @@ def test_the_snippets_for_other_programs_run(converted: Dataset, tmp_path: Path,
     )
     assert printed
     assert not imported & OURS
+
+
+def test_the_snippet_with_to_datasets_prints_names(converted: Dataset, tmp_path: Path) -> None:
+    code = next(text for text in blocks(PAGE, "python") if "to_datasets" in text).replace(
+        "images.image", "images.front"
+    )
+    (tmp_path / "kitchen").symlink_to(converted.path)
+    ahead = f"import os, sys; os.environ['HF_HOME'] = {str(tmp_path)!r}; sys.path.insert(0, {str(ROOT)!r})\n"
+    printed, _ = run(ahead + code, tmp_path)
+    assert printed.splitlines()[-1] == str([dim.name for dim in converted.columns.action.dims])

@@ -7,7 +7,7 @@ runs in one thread, so that the same frames give the same bytes.
 import os
 import threading
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from fractions import Fraction
@@ -25,6 +25,9 @@ from schemas.source import Array, Bytes
 DECODERS = {b"\xff\xd8": "mjpeg", b"\x89P": "png"}  # first bytes of the image -> FFmpeg's decoder
 PLANES = "yuv420p"  # the pixel format that every trainer's decoder reads
 MAX_PSNR = 100.0  # dB; PSNR of a frame without loss
+TASKS = Path("/proc/self/task")
+# PyAV scales in one thread up to version 16, and from 17 on in several unless `threads` says otherwise.
+ONE_THREAD: Mapping[str, Any] = {"threads": 1} if int(av.__version__.partition(".")[0]) > 16 else {}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,6 +45,11 @@ class Codec:
         if word == "h264":
             return cls(name="h264", encoder="libx264", options=(*quality, ("preset", "medium")))
         return cls(name="av1", encoder="libsvtav1", options=(*quality, ("preset", "12"), ("svtav1-params", "lp=1")))
+
+    @property
+    def decoder(self) -> str:
+        """FFmpeg's name of the decoder that reads it back."""
+        return "h264" if self.name == "h264" else "libdav1d"
 
     def to_json(self) -> dict[str, Any]:
         """Return the codec's entry in the record of an export."""
@@ -77,12 +85,18 @@ class ImageDecoder:
     def planes(self, frame: Any) -> Any:
         """Convert a frame to the encoder's pixel format."""
         return self._planes.reformat(
-            frame, format=PLANES, dst_colorspace=Colorspace.ITU601, dst_color_range=ColorRange.MPEG, threads=1
+            frame,
+            format=PLANES,
+            src_color_range=ColorRange.JPEG,  # PyAV 15 does not ask the frame, and images have no other
+            dst_colorspace=Colorspace.ITU601,
+            dst_color_range=ColorRange.MPEG,
+            **ONE_THREAD,
         )
 
     def pixels(self, frame: Any, every: int = 1) -> Array:
         """Return every n-th pixel of a frame in both directions, as [H, W, 3] uint8 in RGB."""
-        rgb = self._pixels.reformat(frame, format="rgb24", dst_color_range=ColorRange.JPEG, threads=1)
+        full = ColorRange.JPEG
+        rgb = self._pixels.reformat(frame, format="rgb24", src_color_range=full, dst_color_range=full, **ONE_THREAD)
         return np.ascontiguousarray(rgb.to_ndarray()[::every, ::every])
 
 
@@ -103,7 +117,9 @@ class VideoFile:
         self._stream.codec_context.thread_count = 1
         with usual_priority():
             self._stream.codec_context.open()
-        self._meter = None if codec.encoder == "libx264" else PsnrMeter()  # x264 reports its own errors
+        # x264 reports its own errors, which PyAV passes on from version 16
+        is_reported = codec.encoder == "libx264" and hasattr(av.Packet, "get_sidedata")
+        self._meter = None if is_reported else PsnrMeter(codec.decoder)
 
     def add(self, frame: Any, *, is_first: bool) -> None:
         """Encode a frame in the encoder's pixel format; the first frame of an episode becomes a key frame."""
@@ -139,8 +155,9 @@ class VideoFile:
 class PsnrMeter:
     """Decodes the packets of an encoder and compares each frame with the one that was encoded."""
 
-    def __init__(self) -> None:
-        """Start before the first frame."""
+    def __init__(self, decoder: str) -> None:
+        """Start before the first frame; `decoder` is FFmpeg's name of the decoder."""
+        self._name = decoder
         self._waiting: deque[Array] = deque()
         self._decoder: Any = None
 
@@ -151,7 +168,7 @@ class PsnrMeter:
     def take(self, packet: Any, stream: Any) -> list[float]:
         """Decode a packet; returns the PSNR of each frame that it completes."""
         if self._decoder is None:
-            self._decoder = av.CodecContext.create("libdav1d", "r")
+            self._decoder = av.CodecContext.create(self._name, "r")
             self._decoder.extradata = stream.codec_context.extradata
             self._decoder.thread_count = 1
         return [self._compared(frame) for frame in self._decoder.decode(av.Packet(bytes(packet)))]
@@ -183,7 +200,8 @@ def usual_priority() -> Iterator[None]:
 
 
 def _threads() -> set[int]:
-    return {int(task.name) for task in Path("/proc/self/task").iterdir()}
+    """List the threads of this process; none where /proc is not mounted."""
+    return {int(task.name) for task in TASKS.iterdir()} if TASKS.is_dir() else set()
 
 
 def frames_of(path: Path) -> Iterator[Any]:

@@ -191,7 +191,7 @@ def test_gradients_reach_what_they_reach_in_the_original_also_with_checkpointed_
     for checkpointed in (False, True):
         vla = OpenVLAForActionPrediction.from_pretrained(BASE).train()
         if checkpointed:
-            vla.activation_checkpointing_enable()
+            vla.checkpoint_activations()
         vla(**batch(), use_cache=False).loss.backward()
         norms = {name: p.grad for name, p in vla.named_parameters()}
         assert sorted(name for name, grad in norms.items() if grad is None) == sorted(META["params_without_grad"])

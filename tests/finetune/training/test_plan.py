@@ -35,7 +35,7 @@ ids, pixels = torch.randint(3, 700, (batch, 40)), torch.randn(batch, 6, 224, 224
 before = resident()
 model = build(told.model)
 if checkpointed:
-    model.gradient_checkpointing_enable({"use_reentrant": False})
+    model.checkpoint_activations()
 if mode == "lora":
     model = lora.apply(model, told.lora)
 optimizer = torch.optim.AdamW(lora.trainable(model.train(), mode).values())

@@ -151,6 +151,22 @@ def test_every_engine_writes_the_same_bytes(engine: str, on: Callable[[str], Con
     assert done.json() | {"out": "", "seconds": 0} == in_memory.json() | {"out": "", "seconds": 0}
 
 
+@pytest.mark.slow
+def test_workers_that_are_no_forks_as_elsewhere_than_on_linux_write_the_same_bytes(
+    on: Callable[[str], Converted], source: Toy
+) -> None:
+    (expected, _), out = on("memory"), source.folder / "spawned"
+    words = ["convert", source.spec, "--source", source.source, "--out", out, *WORKERS]
+    code = (
+        "import sys; sys.platform = 'darwin'\nimport pipelines.beam.workers\nsys.platform = 'linux'\n"
+        f"assert pipelines.beam.workers.METHOD == 'spawn'\n"
+        f"from oxe_tools.cli.main import main; main({list(map(str, words))!r})"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=PATIENCE, check=False)
+    assert done.returncode == 1, done.stderr  # some episodes are quarantined
+    assert dataset_files(out) == dataset_files(expected)
+
+
 @pytest.mark.parametrize("engine", [*ENGINES, POOL])
 def test_an_engine_says_nothing_of_its_own(engine: str, on: Callable[[str], Converted], source: Toy) -> None:
     out, done = on(engine)

@@ -13,6 +13,7 @@ import pytest
 import simplejpeg
 from PIL import Image
 
+from pipelines.export.lerobot import video
 from pipelines.export.lerobot.video import (
     MAX_PSNR,
     Codec,
@@ -51,12 +52,12 @@ def as_png(pixels: "np.ndarray[tuple[int, ...], np.dtype[np.uint8]]", *, palette
 
 
 def write(path: Path, images: Sequence[bytes], codec: Codec, *, episode: int = 5) -> float:
-    decoder, video = ImageDecoder(), VideoFile(path, codec, fps=Fraction(10), size=(SIZE, SIZE))
+    decoder, file = ImageDecoder(), VideoFile(path, codec, fps=Fraction(10), size=(SIZE, SIZE))
     for number, image in enumerate(images):
-        video.add(decoder.planes(decoder.decoded(image, where="here")), is_first=number % episode == 0)
-    video.finish()
-    video.close()
-    return video.psnr
+        file.add(decoder.planes(decoder.decoded(image, where="here")), is_first=number % episode == 0)
+    file.finish()
+    file.close()
+    return file.psnr
 
 
 @both
@@ -114,12 +115,26 @@ def test_nothing_is_printed(tmp_path: Path, name: str) -> None:
 def test_no_thread_gets_another_priority(tmp_path: Path, codec: Codec) -> None:
     """SVT-AV1 would otherwise take the highest priority, if it is allowed to."""
     usual = os.sched_getscheduler(0)
-    video = VideoFile(tmp_path / "v.mp4", codec, fps=Fraction(10), size=(SIZE, SIZE))
+    file = VideoFile(tmp_path / "v.mp4", codec, fps=Fraction(10), size=(SIZE, SIZE))
     decoder = ImageDecoder()
-    video.add(decoder.planes(decoder.decoded(as_jpeg(scene(0)), where="here")), is_first=True)
+    file.add(decoder.planes(decoder.decoded(as_jpeg(scene(0)), where="here")), is_first=True)
     assert {os.sched_getscheduler(int(task.name)) for task in Path("/proc/self/task").iterdir()} == {usual}
-    video.finish()
-    video.close()
+    file.finish()
+    file.close()
+
+
+@pytest.mark.parametrize("missing", ["the scheduler", "/proc"])
+def test_a_video_is_written_where_linux_calls_are_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, missing: str
+) -> None:
+    images, codec = [as_jpeg(scene(seed)) for seed in range(5)], Codec.of("av1", crf=30, gop=2)
+    write(tmp_path / "usual.mp4", images, codec)
+    if missing == "/proc":
+        monkeypatch.setattr(video, "TASKS", tmp_path / "proc/self/task")
+    else:
+        monkeypatch.delattr(os, "sched_getscheduler")
+    write(tmp_path / "v.mp4", images, codec)
+    assert (tmp_path / "v.mp4").read_bytes() == (tmp_path / "usual.mp4").read_bytes()
 
 
 def test_blue_and_red_change_places_where_they_should() -> None:
