@@ -64,7 +64,7 @@ def begin(out: LocalFolder, identity: Mapping[str, Any], *, pattern: str, overwr
         old, new = ({**which, **which.get("asked", {})} for which in (existing, identity))
         differing = [key for key in {**old, **new} if key != "asked" and old.get(key) != new.get(key)]
         what = f"contains an export with a different {', '.join(differing)}"
-        raise UsageError(f"{out.uri}: {what}; use --overwrite or another --out")
+        raise UsageError(f"{out.uri}: {what}; pass --overwrite or another --out")
     if not finished:
         out.write(IDENTITY, json.dumps(identity).encode())
         clear_failures(out, BELOW)

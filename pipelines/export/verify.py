@@ -57,7 +57,7 @@ def _dataset(folder: LocalFolder, source: str | None) -> Dataset:
         uri = source or str(json.loads(lines[-1])["source"])
         return open_dataset(uri)
     except (OxeError, ValueError, LookupError, TypeError) as error:
-        raise UsageError(f"{folder.uri}: cannot read the dataset that was exported ({error}); use --source") from error
+        raise UsageError(f"{folder.uri}: cannot read the dataset that was exported ({error}); pass --source") from error
 
 
 def _check_episodes(target: Target, refs: tuple[ExportRef, ...], out: Verification, *, progress: Progress) -> None:

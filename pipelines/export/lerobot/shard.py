@@ -245,7 +245,7 @@ def stored_images(export: Export, camera: ExportCamera, i: int, *, rows: Array) 
 
 def _size_error(where: str, frame: Any, size: tuple[int, int]) -> DatasetError:
     expected, actual = f"{size[0]} x {size[1]}", f"{frame.height} x {frame.width}"
-    return DatasetError(f"{where}: expected {expected} as in the first frame, got {actual}; use --video none")
+    return DatasetError(f"{where}: expected {expected} as in the first frame, got {actual}; pass --video none")
 
 
 class ShardTotals:

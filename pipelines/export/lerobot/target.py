@@ -253,7 +253,7 @@ def _fps(dataset: Dataset, options: ExportOptions) -> float:
     known = (dataset.view(options.view).control_hz if options.view else None) or dataset.spec.control_hz
     if known is None and options.fps is None:
         raise UsageError(
-            f"{dataset.uri}: the dataset does not declare its control rate; use --fps to set the frame rate"
+            f"{dataset.uri}: the dataset does not declare its control rate; pass --fps to set the frame rate"
         )
     if known is not None and options.fps not in {None, known}:
         raise UsageError(

@@ -201,5 +201,5 @@ def test_a_dataset_that_has_moved_has_to_be_named(toy: Dataset, copy: Callable[[
     out = copy("none")
     (out / "oxe_runs.jsonl").write_text(json.dumps({"source": str(tmp_path / "gone")}) + "\n")
     done = oxe("verify", out)
-    assert (done.code, "cannot read the dataset" in done.err, done.err.endswith("use --source\n")) == (2, True, True)
+    assert (done.code, "cannot read the dataset" in done.err, done.err.endswith("pass --source\n")) == (2, True, True)
     assert oxe("verify", out, "--source", toy.path).code == 0

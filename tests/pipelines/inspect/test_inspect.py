@@ -97,7 +97,7 @@ def test_unreadable_episodes_are_counted_and_exit_1(tmp_path: Path) -> None:
     assert (done.code, found["read"]) == (1, 1)
     assert found["unreadable"] == {"bad_image": 1, "unequal_lengths": 1}
     assert found["first_unreadable"].startswith("episode 1: ")
-    assert done.err.startswith("oxe: unreadable episodes: 1 bad_image, 1 unequal_lengths; the first one: episode 1: ")
+    assert done.err.startswith("oxe: episodes that cannot be read: 1 bad_image, 1 unequal_lengths; first episode 1: ")
 
 
 def test_the_table_shows_every_field(source: Path) -> None:

@@ -253,7 +253,7 @@ def test_a_camera_that_changes_its_size_is_no_video(tmp_path: Path) -> None:
     made[1]["observation.image"] = [picture(t, height=32) for t in range(7)]
     dataset = converted(tmp_path, made)
     done = oxe("export", "lerobot", dataset.path, "--out", tmp_path / "out")
-    message = f"{PRIMARY}: episode 1: step 0: expected 64 x 64 as in the first frame, got 32 x 64; use --video none"
+    message = f"{PRIMARY}: episode 1: step 0: expected 64 x 64 as in the first frame, got 32 x 64; pass --video none"
     assert (done.code, message in done.err) == (2, True)
     assert export(dataset, tmp_path / "images", "--video", "none")["steps"] == 13
 
@@ -337,7 +337,7 @@ def test_an_unknown_rate_has_to_be_told(tmp_path: Path) -> None:
     spec = write_spec(tmp_path, replace={"control_hz = 10\n": ""})
     assert oxe("convert", spec, "--source", tmp_path / "source", "--out", tmp_path / "ds").code == 0
     done = oxe("export", "lerobot", tmp_path / "ds", "--out", tmp_path / "out")
-    assert (done.code, "does not declare its control rate; use --fps" in done.err) == (2, True)
+    assert (done.code, "does not declare its control rate; pass --fps" in done.err) == (2, True)
     assert oxe("export", "lerobot", tmp_path / "ds", "--out", tmp_path / "out", "--fps", "12.5").code == 0
     told = info(tmp_path / "out")
     assert (told["fps"], table(tmp_path / "out")["timestamp"].to_pylist()[1]) == (12.5, np.float32(0.08))

@@ -91,11 +91,11 @@ def test_nothing_is_overwritten_unasked_and_a_dash_prints(tmp_path: Path) -> Non
     target = tmp_path / "draft.toml"
     text = drafted(source, target)
     again = oxe("inspect", source, "--draft", target)
-    assert (again.code, again.err) == (2, f"oxe: {target} is there already; --overwrite replaces it\n")
+    assert (again.code, again.err) == (2, f"oxe: {target}: exists; pass --overwrite to replace it\n")
     assert drafted(source, target, "--overwrite") == text
     printed = oxe("inspect", source, "--draft", "-")
     assert tomllib.loads(printed.out)["source"] == {"format": "rlds", "uri": str(source)}
-    assert "is a .toml file" in oxe("inspect", source, "--draft", tmp_path / "draft.json").err
+    assert "expected a .toml file" in oxe("inspect", source, "--draft", tmp_path / "draft.json").err
 
 
 def test_the_source_is_named_as_seen_from_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
