@@ -450,7 +450,7 @@ def test_a_crowd_of_groups_is_refused(tmp_path: Path, monkeypatch: pytest.Monkey
 @pytest.mark.parametrize(
     ("source", "words"),
     [
-        ('{ format = "hdf5" }', "source.*episodes: missing"),
+        ('{ format = "hdf5" }', "source.*episodes: is required"),
         ('{ episodes = "/" }', "source: unknown key 'episodes'"),
         ('{ format = "hdf5", episodes = "/", images = "gif" }', "source.images"),
         ('{ format = "hdf5", episodes = "/", images = "jpeg 101" }', "source.images"),
