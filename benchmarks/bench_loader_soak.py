@@ -161,8 +161,8 @@ def main() -> None:
             ),
             rows,
         ),
-        f"growth: the largest of {LOOKS} readings from 10 % on, divided by the one at 10 %. The large set has 20 times\n"
-        f"the steps and {ratio:.3f} of the small one's memory: {at_most(ratio, SIZE_GOAL)}.\n",
+        f"growth: the largest of {LOOKS} readings from 10 % on, divided by the one at 10 %. The large set has 20\n"
+        f"times the steps and {ratio:.3f} of the small one's memory: {at_most(ratio, SIZE_GOAL)}.\n",
         "Images are JPEGs of 16x16, all different; batches of 50, no resize, no threads. Both sets are generated\n"
         "RLDS that `oxe convert` converts, in files of the usual size, with episodes of 100 steps.\n",
         packages=("numpy", "polars", "simplejpeg"),
