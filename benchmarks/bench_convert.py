@@ -164,9 +164,9 @@ def main() -> None:
         args,
         "# Converting\n",
         table(("set", "side", "CPU s", "wall s", "peak RSS MB", "ours over it", "it over ours", "goal"), rows),
-        "copy_loop: the source's files read and written again with a 1 MiB buffer; copy_kernel: shutil.copyfile.\n"
-        "tfds_default, tfds_lean: tensorflow-datasets with SkipDecoding on the steps feeds our writer (see read.md);\n"
-        "their files are byte for byte the same as ours, but they write no episode table and no manifest.\n",
+        "copy_loop: copies the source's files with a 1 MiB buffer; copy_kernel: shutil.copyfile.\n"
+        "tfds_default, tfds_lean: tensorflow-datasets with SkipDecoding on the steps and our writer (see read.md);\n"
+        "their files are byte for byte equal to ours, but they write no episode table and no manifest.\n",
         packages=("numpy", "pyarrow", "xxhash", "tensorflow-datasets", "tensorflow-cpu"),
     )
     return None

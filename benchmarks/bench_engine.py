@@ -235,7 +235,7 @@ def main() -> None:
     for name in ("out", "log", SOURCES["B10"], SOURCES["B40"]):
         shutil.rmtree(args.data / name) if (args.data / name).is_dir() else (args.data / name).unlink()
     where = "in memory (tmpfs)" if args.data.is_relative_to("/dev/shm") else "on disk"  # noqa: S108 - only a comparison
-    busy = "; the cores were not free, so two workers show less than they can" if load > 0.5 else ""
+    busy = "; the cores were not idle, so two workers could be faster" if load > 0.5 else ""
     publish(
         "engine",
         args,
@@ -325,12 +325,12 @@ NOTES = """\
 Set K: {shards} shards, each one episode of 3 steps and 2 cameras of 64x64. Set B: 230 MB in 8 shards (see convert.md).
 Sets B10 and B40: its files 10 and 40 times, 2.3 and 9.2 GB.
 loop: the function that converts one shard, called in a loop; beam: the same shards on FnApiRunner. Both write the
-files and the ledger, but no manifest. again: `convert` where all is done; all_but_manifest: where every shard is in
+files and the ledger, but no manifest. again: `convert` of a finished dataset; all_but_manifest: every shard is in
 the ledger and the manifest is missing. Imports are not counted.
-`oxe convert`: a process of its own, with all imports (about 2 s) and, for two workers, with starting and ending Dask's
-processes. CPU and memory are those of the process that was called; the workers' own are beside it, run by run, and for
-them there are no imports: they are forks of a process that has done them.
-The data lay {where}. Load average before the runs: {load:.2f}{busy}.
+`oxe convert`: a separate process, including all imports (about 2 s) and, with two workers, the start and end of Dask's
+processes. CPU and memory are those of the calling process. The last column lists the workers' CPU, run by run, without
+imports, because workers are forks of a process that has imported everything.
+The data was {where}. Load average before the runs: {load:.2f}{busy}.
 """
 
 if __name__ == "__main__":

@@ -107,9 +107,9 @@ if __name__ == "__main__":
             table(("codec", "side", "CPU s", "CPU ms a frame", "peak RSS MB", "of the plain loop", "goal"), rows),
             f"The first {EPISODES} episodes of set B (see convert.md): 2240 JPEG frames of 256x256 from two cameras.\n"
             "Both sides use crf 30, a key frame every second frame and one thread: for H.264 libx264 with preset\n"
-            "medium, for AV1 SVT-AV1 with preset 12. The plain loop does nothing but decode, bring the planes into\n"
-            "range and encode. The export also checks every episode's hash, writes all numbers, takes statistics of\n"
-            "numbers and sampled frames, and measures how near every encoded frame is to its source: x264 tells that\n"
-            "by itself, what SVT-AV1 gives is decoded for it.\n",
+            "medium, for AV1 SVT-AV1 with preset 12. The plain loop only decodes, converts the range of the planes\n"
+            "and encodes. The export also checks every episode's hash, writes all numbers, takes statistics of\n"
+            "numbers and sampled frames, and measures how close every encoded frame is to its source: x264\n"
+            "reports that itself, the output of SVT-AV1 is decoded for it.\n",
             packages=("av", "numpy", "pyarrow"),
         )

@@ -12,7 +12,7 @@ from harness import HERE, Side, Trial, arguments, at_least, compare, publish, ru
 
 EPISODES, STEPS, SIZE, QUALITY = 8, 600, 256, 95
 GOAL = 0.8  # frames per second of CPU time, relative to the plain loop
-SETS = {"raw": "raw frames, encoded as JPEG", "encoded": "JPEG in padded rows, passing through"}
+SETS = {"raw": "raw frames, encoded as JPEG", "encoded": "JPEG in padded rows, copied"}
 
 
 def plain(data: Path, name: str) -> Trial:

@@ -148,11 +148,11 @@ def main() -> None:
     publish(
         "images",
         args,
-        "# JPEGs of 256x256 to augmented images of 224x224, as OpenVLA makes them\n",
+        "# JPEGs of 256x256 to augmented images of 224x224, as in OpenVLA\n",
         table(("side", "CPU ms", "images a CPU second", "CPU over ours"), rows),
-        "resize: lanczos3, antialiased, rounded to uint8; _pillow: LANCZOS, which rounds in between (a fifth of the\n"
-        "pixels differ). augment: crop, brightness, contrast, saturation, hue. whole: decode, resize, augment;\n"
-        "_tf: a traced function, without tf.data.\n",
+        "resize: lanczos3, antialiased, rounded to uint8; _pillow: LANCZOS, which rounds intermediate values (a\n"
+        "fifth of the pixels differ). augment: crop, brightness, contrast, saturation, hue. whole: decode, resize,\n"
+        "augment; _tf: a traced function, without tf.data.\n",
         packages=("numpy", "pillow", "simplejpeg", "tensorflow-cpu"),
     )
     return None

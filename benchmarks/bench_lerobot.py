@@ -139,9 +139,9 @@ if __name__ == "__main__":
         size = sum(file.stat().st_size for file in (args.data / "lerobot").rglob("*.mp4")) >> 20
         what = (
             f"{frames} frames of {SIZE}x{SIZE} in {EPISODES // PER_FILE} h264 files of {size} MB together, v3.0, "
-            f"{PER_FILE} episodes a file.\nAll sides make JPEG of quality {QUALITY}, 4:2:0. PyAV decodes from start "
-            "to end, goes over RGB and keeps nothing; `read` also reads the\nnumbers and checks counts and times; "
-            "`convert` also writes, indexes and digests all of it.\n"
+            f"{PER_FILE} episodes a file.\nAll sides encode JPEG of quality {QUALITY}, 4:2:0. PyAV decodes from start "
+            "to end, by way of RGB, and stores nothing; `read` also reads the\nnumbers and checks counts and times; "
+            "`convert` also writes, indexes and hashes everything.\n"
         )
         title = "# LeRobot videos to JPEG\n"
         publish("lerobot", args, title, what, table(header, rows), packages=["av", "numpy", "simplejpeg", "oxe-tools"])

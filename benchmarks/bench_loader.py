@@ -182,8 +182,8 @@ chunk of one.
   datasets. _whole: without the resize.
 - tfdata: OpenVLA's steps without the relabelling of goals (peers/openvla_tfdata.py): RLDS through tensorflow-datasets
   with undecoded images, its transform of BridgeData, normalization, windows, flat frames, a shuffle of {shuffle}
-  frames, decode_jpeg, lanczos3, batches. {parallel} parallel calls, which takes it the least CPU; all threads count.
-- decode: simplejpeg with the same settings, into one buffer, the bytes already in memory.
+  frames, decode_jpeg, lanczos3, batches. {parallel} parallel calls, with which it needs least CPU; all threads count.
+- decode: simplejpeg with the same settings, into one buffer, from bytes in memory.
 
 Both sides' actions and images were compared on {frames} frames: actions equal to 1e-6, images up to one level in
 {part:.0f} of a million numbers.

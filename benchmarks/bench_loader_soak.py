@@ -141,10 +141,10 @@ def main() -> None:
         "# The loader: its first sample, and its memory\n",
         "The first sample of 1,000,000 stored steps, after imports, each time in a new process:\n",
         table(("side", "wall s", "CPU s", "peak RSS MB", "goal"), firsts),
-        "cold: the loader was never used with this dataset. forgotten: its records are there, and no page of any file\n"
-        f"is in memory. warm: both are. The machine's load was {load:.1f}: what is above the number of cores makes\n"
-        "walls longer.\n",
-        f"Memory (VmRSS, MB) while {SAMPLES:,} samples are handed out, one process each:\n",
+        "cold: the first use of the loader with this dataset. forgotten: its records are cached, and no page of any\n"
+        f"file is in memory. warm: both are. The machine's load was {load:.1f}: a load above the number of\n"
+        "cores makes wall times longer.\n",
+        f"Memory (VmRSS, MB) while {SAMPLES:,} samples are yielded, one process each:\n",
         table(
             (
                 "set",
@@ -161,9 +161,9 @@ def main() -> None:
             ),
             rows,
         ),
-        f"growth: the largest of {LOOKS} looks from 10 % on, over the one at 10 %. The large set has 20 times the\n"
-        f"steps and {ratio:.3f} of the small one's memory: {at_most(ratio, SIZE_GOAL)}.\n",
-        "Images are JPEGs of 16x16, each of its own; batches of 50, no resize, no threads. Both sets are generated\n"
+        f"growth: the largest of {LOOKS} readings from 10 % on, divided by the one at 10 %. The large set has 20\n"
+        f"times the steps and {ratio:.3f} of the small one's memory: {at_most(ratio, SIZE_GOAL)}.\n",
+        "Images are JPEGs of 16x16, all different; batches of 50, no resize, no threads. Both sets are generated\n"
         "RLDS that `oxe convert` converts, in files of the usual size, with episodes of 100 steps.\n",
         packages=("numpy", "polars", "simplejpeg"),
         how="runs of each kind of first sample; one soak each",

@@ -80,7 +80,7 @@ def main() -> None:
         args,
         f"# An action of {STEPS} tokens, a Llama of {LAYERS} layers 512 wide, both towers 4 blocks 96 wide, batch 1\n",
         table(("side", "CPU ms", "wall ms", "CPU over cached", "goal"), rows),
-        "recomputed: towers and language model run over the whole sequence for each token. The tokens are the same.\n",
+        "recomputed: towers and language model process the whole sequence for each token. The tokens are equal.\n",
         packages=("torch", "transformers"),
     )
     return None

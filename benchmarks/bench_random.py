@@ -187,7 +187,7 @@ def main() -> None:
         args,
         "# A random step with two neighbours, two cameras, undecoded (set B)\n",
         table(("side", "CPU ms", "wall ms", "CPU over ours", "goal"), rows),
-        "array_record: group_size:1, one index after the other (one __getitems__ takes four times the CPU); _plain:\n"
+        "array_record: group_size:1, one index at a time (one __getitems__ takes four times the CPU); _plain:\n"
         "also uncompressed. row_groups: 100 rows, pyarrow, memory map.\n",
         packages=("numpy", "pyarrow", "array-record"),
     )

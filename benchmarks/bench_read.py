@@ -83,9 +83,9 @@ def main() -> None:
         args,
         "# Reading RLDS, images undecoded\n",
         table(("set", "side", "CPU s", "wall s", "peak RSS MB", "CPU over ours", "goal"), rows),
-        "tfds_default: SkipDecoding on the steps, all else as it comes; it also keeps a set under 250 MB in memory.\n"
-        "tfds_lean: the same without that copy and file after file, as a large set would be read. Imports and opening\n"
-        "do not count.\n",
+        "tfds_default: SkipDecoding on the steps, otherwise the defaults, which keep a set under 250 MB in memory.\n"
+        "tfds_lean: the same without that copy, one file at a time, as for a large set. Imports and opening\n"
+        "are not counted.\n",
         packages=("numpy", "crc32c", "tensorflow-datasets", "tensorflow-cpu"),
     )
     return None

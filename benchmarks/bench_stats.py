@@ -43,9 +43,9 @@ def main() -> None:
         "# Statistics\n",
         "Quantiles of 10,000,000 x 7 float32 (normal, small, constant and binary columns):\n",
         table(("what", "CPU s", "CPU of numpy's", "largest state MB", "wrong", "goal"), rows),
-        "`wrong` counts order statistics that are not those of the sorted array, and quantiles that are not equal to\n"
-        "numpy's on the same numbers in float64, bit for bit. Goal for the state: 4 MB.\n",
-        "Bytes read of a dataset that the kernel has forgotten, as a share of its size:\n",
+        "`wrong` counts order statistics that differ from those of the sorted array, and quantiles that differ from\n"
+        "numpy's on the same numbers in float64 in any bit. Goal for the state: 4 MB.\n",
+        "Bytes read of a dataset that is not in the kernel's page cache, as a share of its size:\n",
         table(
             ("selection", "size GB", "steps", "asked for", "fetched from the disk", "goal"),
             [
@@ -74,7 +74,7 @@ def main() -> None:
                 for millions, cost in growth.items()
             ],
         ),
-        "Two passes over the numbers are enough up to some millions of steps, then it takes three, at any size.\n",
+        "Up to some millions of steps two passes over the numbers are enough; beyond that, three at any size.\n",
         packages=("numpy", "pyarrow", "apache-beam"),
     )
     return None

@@ -101,8 +101,8 @@ def main() -> None:
         args,
         "# Random frames as torch tensors, one camera of 256x256 (set B), one process\n",
         table(("side", "CPU ms", "frames a CPU second", "CPU over decode"), rows),
-        "decode: simplejpeg alone, bytes at hand. ours: items of torch_dataset, images float32; _uint8: images uint8;\n"
-        f"_chunk: with {CHUNK} actions beside each frame.\n",
+        "decode: simplejpeg alone, from bytes in memory. ours: items of torch_dataset, images float32; _uint8: images\n"
+        f"uint8; _chunk: with {CHUNK} actions for each frame.\n",
         packages=("numpy", "torch", "simplejpeg"),
     )
     return None

@@ -210,8 +210,8 @@ def main() -> None:
         args,
         f"# A step of tiny-cpu, {BATCH} samples, float32\n",
         table(header, rows),
-        "plain: the same weights in transformers' own DINOv2, SigLIP and Llama, without blocks that compute nothing; "
-        f"no metrics, no norm of gradients. The losses of {STEPS} steps are the same to {DIGITS} digits. No side reads "
+        "plain: the same weights in transformers' own DINOv2, SigLIP and Llama, without the unused blocks, "
+        f"metrics and norm of gradients. The losses of {STEPS} steps agree to {DIGITS} digits. Neither side reads "
         "data.\n",
         packages=("torch", "transformers"),
     )

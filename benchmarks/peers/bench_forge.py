@@ -176,22 +176,22 @@ NOTES = """\
 The source: the first {files} files of set B (see convert.md): {episodes} episodes, {steps} steps, 2 cameras of 256x256,
 JPEG. Imports are not counted. The sides do not do the same work:
 
-- ours: `convert`. The image bytes pass through; every field of the source is kept; index, content hashes, digests and
+- ours: `convert`. The image bytes are copied; every field of the source is kept; index, content hashes, digests and
   manifest are part of it.
 - forge_rlds: forge's RLDS to RLDS, the faster of the two outputs tried (MCAP and RoboDM were not). tensorflow-datasets
-  decodes every image and it is encoded again as a JPEG of quality 95: the images are not those of the source. Kept are
+  decodes every image and it is encoded again as a JPEG of quality 95: the images are not those of the source. It keeps
   images, state, action, reward and flags.
-- forge_lerobot: forge's RLDS to LeRobot v3 with its defaults, the use it is made for: every image is decoded and goes
-  into an H.264 video (libx264, crf 23, preset medium), one per episode and camera. Kept are images, state and action.
+- forge_lerobot: forge's RLDS to LeRobot v3 with its defaults, its intended use: every image is decoded and encoded
+  in an H.264 video (libx264, crf 23, preset medium), one per episode and camera. It keeps images, state and action.
 - ours_lerobot: `convert` and then `export lerobot --crf 23 --gop 250`, both counted: what forge_lerobot does, with the
   same codec settings. All fields are kept, hashes and statistics are exact, and every frame is measured.
 
-forge's RLDS reader always decodes, so a pass-through on its side cannot be compared: the ratios say what a conversion
-costs with either tool, not how well the same thing is programmed. Between ours_lerobot and forge_lerobot the goal is a
-third of the CPU; it is missed. With these settings libx264 alone takes about 2 ms a frame on either side, so that no
-exporter of the same frames can be three times as cheap; what can be saved is what lies around it (export.md).
+forge's RLDS reader always decodes and cannot copy images: the ratios compare the cost of a conversion with either
+tool, not two implementations of the same work. Between ours_lerobot and forge_lerobot the goal is a
+third of the CPU; it is missed. With these settings libx264 alone takes about 2 ms a frame on either side, so no
+exporter of the same frames can be three times as cheap; only the rest can be saved (export.md).
 
-Neither of forge's outputs has this source's instructions, which stand in the steps (`meta/tasks.parquet` says
+Neither of forge's outputs has this source's instructions, which are in the steps (`meta/tasks.parquet` says
 "default"). The actions of ours, ours_lerobot and forge_lerobot are equal bit for bit, and all have the same number of
 steps.
 
