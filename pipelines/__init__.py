@@ -1,1 +1,1 @@
-"""From a source recording to the published dataset, and from there to other formats."""
+"""Read sources, convert them to published datasets, and export, verify and mix datasets."""

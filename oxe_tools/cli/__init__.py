@@ -1,1 +1,1 @@
-"""The command `oxe`: one file for each subcommand."""
+"""The command `oxe`: one file per subcommand."""

@@ -38,7 +38,7 @@ def check_not_nested(out: str, source: str | None) -> None:
         return
     ours, theirs = (absolute(uri).rstrip("/") + "/" for uri in (out, source))
     if ours.startswith(theirs) or theirs.startswith(ours):
-        raise UsageError(f"{out}: the output and its source {source} are inside one another; choose another --out")
+        raise UsageError(f"{out}: the output and its source {source} overlap; pass another --out")
 
 
 def check_no_foreign_files(out: Path, *, pattern: str) -> None:

@@ -58,7 +58,7 @@ class Ledger(StatusFolder):
 
     def write(self, name: str, record: ShardRecord) -> None:
         """Write the record of a finished shard."""
-        about = {
+        summary = {
             "file": record.file.to_json() if record.file else None,
             "index_bytes": self.out.size(layout.index_file(record.file.path)) if record.file else None,
             "dropped": record.dropped,
@@ -66,7 +66,7 @@ class Ledger(StatusFolder):
         }
         table = pa.Table.from_pylist(list(record.episodes), self.schema)
         sink = pa.BufferOutputStream()
-        pq.write_table(table.replace_schema_metadata({META: json.dumps(about)}), sink)
+        pq.write_table(table.replace_schema_metadata({META: json.dumps(summary)}), sink)
         self.out.write(self.place(name + self.RECORD), bytes(sink.getvalue()))
         self.out.remove(self.place(name + FAILURE))
 
@@ -74,13 +74,13 @@ class Ledger(StatusFolder):
         """Return the records of the finished shards whose files have the recorded sizes."""
         stored = self.out.read_many(self.place(name + self.RECORD) for name in names)
         records = {self.shard_of(place): self._parse(content) for place, content in stored.items()}
-        files = [file.path for about, _ in filter(None, records.values()) if (file := about["file"])]
+        files = [file.path for summary, _ in filter(None, records.values()) if (file := summary["file"])]
         sizes = self.out.sizes([path for file in files for path in (file, layout.index_file(file))])
         return {
-            name: _record(about, table)
-            for name, (about, table) in ((n, r) for n, r in records.items() if r)
-            if (file := about["file"]) is None
-            or (sizes[file.path], sizes[layout.index_file(file.path)]) == (file.bytes, about["index_bytes"])
+            name: _record(summary, table)
+            for name, (summary, table) in ((n, r) for n, r in records.items() if r)
+            if (file := summary["file"]) is None
+            or (sizes[file.path], sizes[layout.index_file(file.path)]) == (file.bytes, summary["index_bytes"])
         }
 
     @staticmethod
@@ -89,20 +89,20 @@ class Ledger(StatusFolder):
             table = pq.read_table(pa.py_buffer(content), use_threads=False)
         except pa.ArrowInvalid:  # damaged: the shard is converted again
             return None
-        about = json.loads(table.schema.metadata[META])
-        return {**about, "file": FileRecord(**about["file"]) if about["file"] else None}, table
+        summary = json.loads(table.schema.metadata[META])
+        return {**summary, "file": FileRecord(**summary["file"]) if summary["file"] else None}, table
 
     def close(self) -> None:
         """Remove the ledger; the published dataset contains all of it."""
         self.out.remove(layout.LEDGER)
 
 
-def _record(about: Mapping[str, Any], table: pa.Table) -> ShardRecord:
+def _record(summary: Mapping[str, Any], table: pa.Table) -> ShardRecord:
     return ShardRecord(
-        file=about["file"],
+        file=summary["file"],
         episodes=tuple(table.to_pylist()),
-        dropped=tuple((index, reason) for index, reason in about["dropped"]),
-        quarantined=tuple(Unreadable.from_json(problem) for problem in about["quarantined"]),
+        dropped=tuple((index, reason) for index, reason in summary["dropped"]),
+        quarantined=tuple(Unreadable.from_json(problem) for problem in summary["quarantined"]),
     )
 
 

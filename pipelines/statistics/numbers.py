@@ -92,7 +92,7 @@ def spaces(dataset: Dataset, selection: Selection) -> dict[str, Space]:
 
 
 def _state_dims(action: Space, state: Space | None) -> dict[int, int]:
-    """Map the index of each absolute action dimension that the state measures too to its index in the state."""
+    """Map the indices of absolute action dimensions to the state dimensions that measure the same."""
     if state is None or state.frame != action.frame:
         return {}
     named = {(dim.name, dim.unit): i for i, dim in enumerate(state.dims) if dim.mode == "absolute"}
