@@ -29,9 +29,9 @@ def test_the_defaults_are_those_of_openvla() -> None:
         ("[optimizer]\nlr = inf", "optimizer.lr: must be a finite number"),
         (
             "[optimizer]\nschedule = 'multistep'",
-            'milestones: are required with schedule = "multistep", and valid only there',
+            'milestones: require schedule = "multistep", and it requires them',
         ),
-        ("[optimizer]\nmilestones = [3]", 'milestones: go with schedule = "multistep"'),
+        ("[optimizer]\nmilestones = [3]", 'milestones: require schedule = "multistep"'),
         ("[optimizer]\nschedule = 'multistep'\nmilestones = [3, 2]", "milestones: must be in increasing order"),
         ("[optimizer]\nwarmup = 1000", "optimizer.warmup: must be below train.steps = 1000, got 1000"),
         ("[train]\nmode = 'full'\n[lora]\nrank = 2", 'lora: requires train.mode = "lora", got "full"'),
