@@ -170,7 +170,7 @@ class OptimizerRecipe(Model):
     @model_validator(mode="after")
     def _milestones_fit(self) -> Self:
         if (self.schedule == "multistep") != bool(self.milestones):
-            raise ValueError('milestones: are required with schedule = "multistep", and valid only there')
+            raise ValueError('milestones: require schedule = "multistep", and it requires them')
         if list(self.milestones) != sorted(set(self.milestones)):
             raise ValueError("milestones: must be in increasing order")
         return self

@@ -40,5 +40,5 @@ def test_another_vocabulary_has_its_own_last_tokens() -> None:
 
 
 def test_a_nan_has_no_token() -> None:
-    with pytest.raises(UsageError, match="not a number"):
+    with pytest.raises(UsageError, match="contains NaN"):
         TOKENIZER.encode([0.0, np.nan])

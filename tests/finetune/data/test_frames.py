@@ -306,7 +306,7 @@ def test_without_a_rate_there_is_no_timestamp_and_no_delta(tmp_path: Path) -> No
     out = converted(tmp_path, TOY.replace("control_hz = 5\n", ""))
     frames = torch_dataset(out, cameras=["image"])
     assert (frames.fps, "timestamp" in frames[0], "timestamp" in frames.features) == (None, False, False)
-    with pytest.raises(UsageError, match="this dataset has neither a control_hz nor timestamps"):
+    with pytest.raises(UsageError, match="the dataset has neither a control_hz nor timestamps"):
         torch_dataset(out, delta_timestamps={"action": [0]})
 
 

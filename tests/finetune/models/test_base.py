@@ -95,7 +95,7 @@ def test_a_checkpoint_takes_the_statistics_of_the_training() -> None:
 def test_a_checkpoint_without_tokenizer_is_refused(tmp_path: Path) -> None:
     folder = changed(tmp_path)
     (folder / "tokenizer.json").unlink()
-    with pytest.raises(CheckpointError, match=r"no tokenizer beside the weights; copy tokenizer\.json"):
+    with pytest.raises(CheckpointError, match=r"no tokenizer in the checkpoint; copy tokenizer\.json"):
         build(ModelRecipe(base=str(folder)))
 
 

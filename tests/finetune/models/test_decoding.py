@@ -71,7 +71,7 @@ def test_prompts_padded_on_the_left_are_refused() -> None:
 
 
 def test_an_unknown_key_is_refused_with_the_known_ones_and_before_weights_are_read() -> None:
-    known = r"no statistics of 'widowx_bridge'.*\(known: tiny_bridge, tiny_fractal\)"
+    known = r"no statistics for 'widowx_bridge'.*\(known: tiny_bridge, tiny_fractal\)"
     with pytest.raises(UsageError, match=known):
         OpenVLAForActionPrediction.from_pretrained(BASE, unnorm_key="widowx_bridge")
     with pytest.raises(UsageError, match=known):
@@ -94,10 +94,10 @@ def test_statistics_that_say_nothing_are_refused(norm_stats: Any) -> None:
 @pytest.mark.parametrize(
     ("told", "message"),
     [
-        ({"do_sample": True}, "not sampled"),
+        ({"do_sample": True}, "not supported"),
         ({"instruction": " "}, "the instruction is empty"),
         ({"instruction": None}, "the instruction is empty"),
-        ({"instruction": ["a", "b"]}, "2 prompts and 1 images"),
+        ({"instruction": ["a", "b"]}, "2 prompts, 1 images"),
         ({"image": None}, "got NoneType"),
     ],
 )

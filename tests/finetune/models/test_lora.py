@@ -151,9 +151,9 @@ def test_an_adapter_that_the_original_wrote_loads_with_the_heads_weights_in_it()
 def test_an_adapter_of_another_base_is_refused() -> None:
     other = vla()
     torch.nn.init.normal_(other.language_model.lm_head.weight)
-    with pytest.raises(CheckpointError, match=r"trained on another base: its .*lm_head\.base_layer\.weight"):
+    with pytest.raises(CheckpointError, match=r"trained on another base: .*lm_head\.base_layer\.weight"):
         lora.load(other, ADAPTER)
-    with pytest.raises(CheckpointError, match=r"no adapter of this model: .*another shape"):
+    with pytest.raises(CheckpointError, match=r"not an adapter of this model: .*in shape"):
         lora.load(build(ModelRecipe(base="tiny")), ADAPTER)
 
 
@@ -162,14 +162,14 @@ def test_tensors_that_are_missing_or_too_many_are_named(tmp_path: Path) -> None:
     stored = load_file(folder / lora.WEIGHTS)
     stored["base_model.model.extra.lora_A.weight"] = stored.pop(f"{PREFIX}projector.fc1.lora_A.weight")
     save_file(stored, folder / lora.WEIGHTS)
-    with pytest.raises(CheckpointError, match=r"1 tensors are missing \(.*fc1.*\); 1 have no place \(.*extra"):
+    with pytest.raises(CheckpointError, match=r"1 tensors are missing \(.*fc1.*\); 1 are unexpected \(.*extra"):
         lora.load(vla(), folder)
 
 
 @pytest.mark.parametrize(
     ("told", "message"),
     [
-        ({"peft_type": "IA3"}, "peft_type is IA3; only LORA"),
+        ({"peft_type": "IA3"}, "expected peft_type LORA, got IA3"),
         ({"modules_to_save": ["projector"]}, "modules_to_save and bias"),
         ({"target_modules": ["q_prj"]}, "no layer is named 'q_prj'"),
     ],
@@ -190,5 +190,5 @@ def test_files_that_are_gone_or_cut_are_named(name: str, tmp_path: Path) -> None
     with pytest.raises(CheckpointError, match=f"{name}: cannot be read"):
         lora.load(vla(), folder)
     (folder / name).unlink()
-    with pytest.raises(CheckpointError, match=f"{name}(: no such file| is not there)"):
+    with pytest.raises(CheckpointError, match=f"{name}(: no such file| was not found)"):
         lora.load(vla(), folder)

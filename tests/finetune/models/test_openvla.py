@@ -205,14 +205,14 @@ def test_gradients_reach_what_they_reach_in_the_original_also_with_checkpointed_
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda vla: vla(torch.tensor([[1, 2]])), "without seeing anything"),
+        (lambda vla: vla(torch.tensor([[1, 2]])), "pixel_values are required"),
         (
             lambda vla: vla(torch.tensor([[1, 2]]), pixel_values=torch.zeros(1, 3, 224, 224)),
             r"expected \[B, 6, 224, 224\]",
         ),
         (
             lambda vla: vla(torch.tensor([[1, 2]]), pixel_values=torch.zeros(2, 6, 224, 224)),
-            "each prompt needs one image",
+            "expected one image for each prompt",
         ),
     ],
 )
@@ -222,12 +222,12 @@ def test_inputs_that_the_model_cannot_see_are_refused(call: Callable[[Any], Any]
 
 
 def test_a_vision_backbone_that_is_not_built_here_is_refused_by_name() -> None:
-    with pytest.raises(CheckpointError, match="no vision backbone 'siglip-vit-so400m'"):
+    with pytest.raises(CheckpointError, match="unknown vision backbone 'siglip-vit-so400m'"):
         OpenVLAConfig(vision_backbone_id="siglip-vit-so400m")
 
 
 def test_dims_that_make_no_tower_are_refused() -> None:
-    with pytest.raises(CheckpointError, match="no vision tower has 48 dims, 4 blocks, 5 heads"):
+    with pytest.raises(CheckpointError, match="not a valid vision tower: 48 dims, 4 blocks, 5 heads"):
         OpenVLAConfig(tiny_vision=[{"embed_dim": 48, "depth": 4, "num_heads": 5}, {}]).vision_shapes()
     with pytest.raises(CheckpointError, match="expected 2 towers, got 1"):
         OpenVLAConfig(tiny_vision=[{}]).vision_shapes()

@@ -243,7 +243,7 @@ def test_it_is_printed_for_people_too(plain: Trained, tmp_path: Path) -> None:
 def test_a_dataset_that_the_checkpoint_has_no_statistics_of_is_named(lock: Path, tmp_path: Path) -> None:
     done = oxe("eval", "--open-loop", "--model", BASE, "--lock", lock, "--out", tmp_path)
     assert done.code == 2
-    assert "no statistics of 'one'" in done.err
+    assert "no statistics for 'one'" in done.err
 
 
 def test_evaluating_in_another_way_is_refused(plain: Trained) -> None:

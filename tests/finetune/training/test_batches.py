@@ -128,7 +128,7 @@ PADDED = (("input_ids", PAD), ("attention_mask", 0), ("labels", IGNORED))
 def test_an_empty_instruction_and_one_that_is_too_long_are_refused() -> None:
     with pytest.raises(UsageError, match="the instruction is empty"):
         collated(instruction=("close the pot", " ", "open it"))
-    with pytest.raises(UsageError, match=r"an instruction makes \d+ tokens, the model reads 2048"):
+    with pytest.raises(UsageError, match=r"an instruction has \d+ tokens, the model accepts 2048"):
         collated(instruction=("close the pot", "open it " * 2000, "open it"))
 
 

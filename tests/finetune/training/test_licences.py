@@ -47,7 +47,7 @@ def test_a_training_that_goes_on_from_another_carries_the_licences_of_both(tmp_p
     found = of_weights(ModelRecipe(base=str(base)))
     assert [one.of for one in found] == [one["of"] for one in (*first["weights"], *first["data"])]
     (base / licences.LICENCES).write_text('{"weights": [{}]}')
-    with pytest.raises(CheckpointError, match=r"licences\.json: cannot be understood"):
+    with pytest.raises(CheckpointError, match=r"licences\.json: not a valid list of licences"):
         of_weights(ModelRecipe(base=str(base)))
 
 

@@ -111,5 +111,5 @@ def test_a_damaged_file_is_named(tmp_path: Path, name: str, content: bytes) -> N
 def test_weights_that_are_missing_are_counted(tmp_path: Path) -> None:
     folder = saved(tmp_path)
     save_weights(folder, {"0.weight": torch.zeros(4, 3)})
-    with pytest.raises(CheckpointError, match=r"2 trained weights are missing, 1\.bias for one"):
+    with pytest.raises(CheckpointError, match=r"2 trained weights are missing, for example 1\.bias"):
         load_weights(folder, trained(steps=0)[0])

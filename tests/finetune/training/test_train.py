@@ -325,13 +325,13 @@ def test_another_recipe_or_mixture_does_not_go_on_there(whole: Path, lock: Path)
         run(lock, whole, "optimizer.lr=0.01")
     with pytest.raises(UsageError, match="differs in the lock"):
         run(make_lab(whole.parent / "other", 'view = "late"\nseed = 3'), whole, "eval.every=0")
-    with pytest.raises(UsageError, match="no run of oxe train"):
+    with pytest.raises(UsageError, match="not a run of oxe train"):
         run(lock, whole.parent)
 
 
 def test_two_runs_do_not_write_to_one_folder(lock: Path, tmp_path: Path) -> None:
     def again(*_: Any) -> None:
-        with pytest.raises(UsageError, match="another oxe train is at work there"):
+        with pytest.raises(UsageError, match="another oxe train is running there"):
             run(lock, tmp_path / "run", overwrite=True)
 
     run(lock, tmp_path / "run", "train.steps=1", "eval.every=0", watch=again)
@@ -360,7 +360,7 @@ def test_a_loss_that_is_not_finite_stops_with_where(lock: Path, tmp_path: Path) 
 
 
 def test_a_batch_that_processes_cannot_share_is_refused(lock: Path, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"train.batch = 8: cannot be shared by 1 processes, 3 samples at a time"):
+    with pytest.raises(UsageError, match=r"train.batch = 8: cannot be split among 1 processes of 3 samples"):
         run(lock, tmp_path / "run", "train.micro=3")
 
 
@@ -402,7 +402,7 @@ def test_a_checkpoint_for_other_actions_is_refused_unless_that_is_meant(lock: Pa
     recipe["train"]["steps"] = 1
     from finetune.recipe import Recipe
 
-    with pytest.raises(MixtureError, match=r"actions of 4 numbers .* for a model of 7.*action_dims = 4"):
+    with pytest.raises(MixtureError, match=r"actions have 4 numbers .*, the model expects 7.*action_dims = 4"):
         train(Recipe(**recipe), lock, tmp_path / "run")
     recipe["model"]["action_dims"] = 4
     found = train(Recipe(**recipe), lock, tmp_path / "run")

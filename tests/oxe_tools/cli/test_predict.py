@@ -66,7 +66,7 @@ def test_bfloat16_and_a_processor_elsewhere(tmp_path: Path, capsys: pytest.Captu
 @pytest.mark.parametrize(
     ("instead", "message"),
     [
-        ({"unnorm_key": "widowx_bridge"}, "no statistics of 'widowx_bridge'; did you mean 'tiny_bridge'?"),
+        ({"unnorm_key": "widowx_bridge"}, "no statistics for 'widowx_bridge'; did you mean 'tiny_bridge'?"),
         ({"instruction": ""}, "the instruction is empty"),
         ({"image": "nowhere.png"}, "nowhere.png: no such image"),
         ({"image": str(BASE / "config.json")}, "no image of a known format"),
@@ -88,7 +88,7 @@ def test_what_is_wrong_is_one_message(
 
 def test_a_second_image_or_one_of_another_mode_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for more, message in [
-        (["--image", str(DATA / "io_base/image0.png")], "this model sees 1 image, got 2"),
+        (["--image", str(DATA / "io_base/image0.png")], "expected 1 image, got 2"),
     ]:
         with pytest.raises(SystemExit):
             predict(*more)

@@ -38,7 +38,7 @@ def test_a_run_that_is_done_or_longer_now_goes_on(lock: Path, tmp_path: Path) ->
     assert oxe(*told).code == 0
     assert "2 steps, none of them in this run" in oxe(*told).out
     found = oxe(*told, "--set", "train.steps=3", "--json")
-    assert f"going on behind step 2: {tmp_path / 'run/step-00000002'}" in found.err
+    assert f"continuing after step 2: {tmp_path / 'run/step-00000002'}" in found.err
     assert (found.json()["step"], found.json()["finished"], found.json()["train"]["step"]) == (3, True, 3)
 
 
@@ -64,9 +64,9 @@ def test_the_plan_needs_no_data(tmp_path: Path) -> None:
     [
         ("train.stepps=3", "unknown key 'stepps'; did you mean 'steps'?"),
         ("data.cameras=['wrist']", "no colour camera 'wrist'"),
-        ("model.base=nowhere", "model: vision: the dims of 'nowhere' are its own"),
-        ("train.micro=3", "train.batch = 8: cannot be shared by 1 processes, 3 samples at a time"),
-        ("model.action_dims=7", "actions of 4 numbers (x, y, z, gripper) for a model of 7"),
+        ("model.base=nowhere", "model: vision: cannot be set for base 'nowhere'"),
+        ("train.micro=3", "train.batch = 8: cannot be split among 1 processes of 3 samples"),
+        ("model.action_dims=7", "actions have 4 numbers (x, y, z, gripper), the model expects 7"),
     ],
 )
 def test_bad_input_is_one_message_and_exit_2(lock: Path, tmp_path: Path, setting: str, message: str) -> None:
@@ -110,4 +110,4 @@ def test_a_signal_ends_it_behind_its_step_and_the_same_command_goes_on(
     assert f"{done} of 500 steps are done; run the same command to continue" in said.decode()
     assert (out / f"step-{done:08d}").exists()
     more = oxe(*told, "--set", f"train.steps={done + 1}")
-    assert (more.code, f"going on behind step {done}" in more.err) == (0, True)
+    assert (more.code, f"continuing after step {done}" in more.err) == (0, True)
