@@ -37,7 +37,7 @@ def test_the_defaults_are_those_of_openvla() -> None:
         ("[train]\nmode = 'full'\n[lora]\nrank = 2", 'lora: requires train.mode = "lora", got "full"'),
         ("[data]\ncameras = ['primary', 'wrist']", "data.cameras: Tuple should have at most 1 item"),
         ("[data]\nresize = 'nearest'", "data.resize: Input should be"),
-        ("= 3", "x.toml: not TOML"),
+        ("= 3", "x.toml: is not TOML"),
     ],
 )
 def test_what_a_recipe_gets_wrong_is_said_with_its_place(text: str, message: str) -> None:
