@@ -36,9 +36,10 @@ test: $(VENV)/.dev ## run the tests (SLOW=1: the slow ones too)
 	@echo "== $$($(BIN)/python -V) in $(VENV)"
 	$(PYTEST) $(TESTS)
 
-lint: $(VENV)/.dev ## check style and formatting
+lint: $(VENV)/.dev ## check style, formatting and wording
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/python .ci/wording.py
 
 types: $(VENV)/.dev ## check types, strictly
 	$(BIN)/mypy

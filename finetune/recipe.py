@@ -86,11 +86,11 @@ class ModelRecipe(Model):
     """The model to train: a checkpoint (a folder or OWNER/NAME), or a small new model."""
 
     base: str  # "tiny": random; "smol": SmolLM2-135M with small random vision towers
-    dtype: Literal["float32", "bfloat16"] = "float32"  # of the weights; adapters are float32
+    dtype: Literal["float32", "bfloat16"] = "float32"  # dtype of the weights; adapters are float32
     attention: Literal["sdpa", "eager", "flash_attention_2"] = "sdpa"
-    vision: Tower = Tower()  # of tiny and smol
-    text: Text = Text()  # of tiny
-    action_dims: Count | None = None  # of the mixture's actions; None: as in the checkpoint's statistics
+    vision: Tower = Tower()  # for tiny and smol
+    text: Text = Text()  # for tiny
+    action_dims: Count | None = None  # size of the mixture's actions; None: as in the checkpoint's statistics
 
     @property
     def is_made_here(self) -> bool:
@@ -127,7 +127,7 @@ class DataRecipe(Model):
     missing: Literal["error", "black"] = "error"  # for images that were not recorded
     corrupt: Literal["error", "substitute"] = "error"
     workers: Whole = 0  # processes that read data
-    threads: Whole = 1  # of each process
+    threads: Whole = 1  # per process
 
 
 class TrainRecipe(Model):
@@ -140,7 +140,7 @@ class TrainRecipe(Model):
     parallel: Literal["auto", "none", "ddp", "fsdp"] = "auto"
     precision: Literal["float32", "bf16"] = "float32"
     checkpoint_activations: bool = False
-    clip: Number = 0  # of the gradients' norm; 0: none
+    clip: Number = 0  # maximum norm of the gradients; 0: none
     save_every: Count = 1000
     keep: Count = 2
     log_every: Count = 10

@@ -33,7 +33,7 @@ class Change:
 class Augmentation:
     """The ranges from which the changes of an image are drawn; the defaults are OpenVLA's."""
 
-    area: Range = (0.9, 0.9)  # of the crop, as a fraction of the image's
+    area: Range = (0.9, 0.9)  # the crop's area as a fraction of the image's
     ratio: Range = (1.0, 1.0)  # width / height of the crop
     brightness: float = 0.2
     contrast: Range = (0.8, 1.2)

@@ -44,7 +44,7 @@ class Order:
         episodes, stratum = episodes[order], stratum[order]
         self.shown = _shown(episodes, list(lock.sources))
         drawn = np.maximum(np.diff(self.shown.bounds) - dropped, 0)
-        self._bounds = np.concatenate([[0], np.cumsum(drawn)])  # of the steps that may be drawn
+        self._bounds = np.concatenate([[0], np.cumsum(drawn)])  # cumulated counts of drawable steps
         sizes = np.bincount(stratum, weights=drawn, minlength=len(keys)).astype(np.int64)
         self._starts = np.cumsum(sizes) - sizes
         self.sizes = tuple(sizes.tolist())

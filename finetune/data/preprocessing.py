@@ -14,7 +14,7 @@ from schemas.codec import decode
 from schemas.errors import CheckpointError, OxeError, UsageError
 from schemas.source import Array, Bytes
 
-AREA = 0.9  # of an image, in OpenVLA's crops
+AREA = 0.9  # fraction of the image that OpenVLA crops to
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

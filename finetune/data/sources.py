@@ -39,7 +39,7 @@ class LockedSource:
     records: Records
     cameras: tuple[tuple[int, Camera] | None, ...]  # the requested ones: number in the index; None if it has none
     places: Array  # [D] int64: index of each mixture dimension in this source's actions; -1 if it has none
-    norm: NormStats  # of the mixture's dimensions
+    norm: NormStats  # statistics in the mixture's dimensions
     state_norm: NormStats | None  # None if it has no state
     files: list[str]
     file: Array  # [E] int64: index of each episode's file

@@ -25,7 +25,7 @@ class StepTable:
     """
 
     columns: Mapping[str, Array]
-    tasks: tuple[str, ...]  # of the whole dataset, in order of appearance
+    tasks: tuple[str, ...]  # all tasks of the dataset in order of appearance
     bounds: Array  # [E + 1] int64: the first step of each episode, and N
     episode: Array  # [E] int64: ordinal in the source
     files: tuple[str, ...]  # [E]

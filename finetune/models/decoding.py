@@ -9,7 +9,7 @@ from torch import Tensor
 
 from schemas.errors import CheckpointError, UsageError
 
-ROUNDING = 1e-5  # of the largest logit; smaller differences are rounding
+ROUNDING = 1e-5  # differences below this share of the largest logit are rounding
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +30,7 @@ def decode(
     """
     mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask.to(input_ids.dtype)
     input_ids, mask = with_prefix(input_ids, mask, prefix=model.config.action_prefix_id)
-    positions = mask.sum(1) + model.inserted  # of the next token, [B]
+    positions = mask.sum(1) + model.inserted  # position of the next token, [B]
     ends, which = (positions - 1).unique(return_inverse=True)  # logits of the whole prompt would be slow
     kwargs = {"attention_mask": mask, "use_cache": True, "logits_to_keep": ends}
     out = model(input_ids, pixel_values=pixel_values, **kwargs)

@@ -19,7 +19,7 @@ from schemas.source import Array
 BICUBIC = 3
 MEANS = ((0.485, 0.456, 0.406), (0.5, 0.5, 0.5))
 STDS = ((0.229, 0.224, 0.225), (0.5, 0.5, 0.5))
-QUALITY = 95  # of JPEG in evaluations
+QUALITY = 95  # JPEG quality in evaluations
 STRATEGIES = ("resize-naive", "letterbox", "resize-crop")
 
 

@@ -74,7 +74,7 @@ class OpenVLAForActionPrediction(PreTrainedModel):
     _supports_flash_attn = True
     _supports_attention_backend = True
     processor: PrismaticProcessor | None = None
-    preprocessing: Preprocessing | None = None  # of the training's images; None for published checkpoints
+    preprocessing: Preprocessing | None = None  # what training did to images; None for published checkpoints
     inserted = PATCHES  # tokens between the first word and the rest
 
     def __init__(self, config: OpenVLAConfig) -> None:

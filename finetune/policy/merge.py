@@ -22,8 +22,8 @@ from finetune.training.folders import LOCK, RECIPE
 from finetune.training.licences import LICENCES
 from schemas.errors import CheckpointError, UsageError
 
-EXACT = 1e-4  # of the largest logit; allowed difference of the merged model in float32
-LOST = 0.5  # of the adapters' effect; allowed difference after rounding the merged weights
+EXACT = 1e-4  # allowed difference of the merged model in float32, relative to the largest logit
+LOST = 0.5  # allowed difference after rounding the merged weights, relative to the adapters' effect
 CARRIED = (checkpoint.PREPROCESSING, LICENCES, LOCK, f"{LOCK}.parquet", RECIPE)
 PROBES = ("close the pot", "put the spoon to the right of the towel")
 

@@ -19,7 +19,7 @@ from schemas.source import Array
 
 PROMPT = 32  # tokens of a typical instruction
 DIMS = 7  # numbers of a typical action
-MOMENTS = 2  # of AdamW, each as large as the trained weights
+MOMENTS = 2  # AdamW's moments, each as large as the trained weights
 GATHERED = 2  # blocks that FSDP gathers at a time: the current one and the next
 
 

@@ -4,7 +4,7 @@ from math import cos, pi
 
 from finetune.recipe import OptimizerRecipe
 
-COLD = 0.1  # of the rate at the start of a warm-up, as in OpenVLA-OFT
+COLD = 0.1  # share of the rate at the start of a warm-up, as in OpenVLA-OFT
 
 
 def rate(optimizer: OptimizerRecipe, step: int, *, steps: int) -> float:

@@ -75,7 +75,7 @@ def train(
     Under torchrun, all processes call this; only the first one calls `say` and `watch` and returns a result. SIGTERM
     and Ctrl-C end the run after the current step, with a checkpoint.
     """
-    disable_progress_bar()  # of transformers, for each file written
+    disable_progress_bar()  # transformers shows one for each file it writes
     task = Task.of(recipe, lock)
     task.check_dims()
     with parallel.joined() as here, folders.alone(out, here), enough_memory(TrainingError, LOWER):

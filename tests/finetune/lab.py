@@ -41,7 +41,7 @@ def make_loader(lock: Path, **arguments: Any) -> Loader:
 
 
 def first(loader: Any, draws: int) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Give the first so many draws by their number, one by one."""
+    """Return the first draws, keyed by their number."""
     found = 0
     for batch in loader:
         for i in range(len(batch)):
@@ -52,7 +52,7 @@ def first(loader: Any, draws: int) -> Iterator[tuple[int, dict[str, Any]]]:
 
 
 def sample(batch: Batch, i: int) -> dict[str, Any]:
-    """Give what a batch says of one draw, as something that can be compared."""
+    """Return one draw of a batch in a form that can be compared."""
     arrays: dict[str, Array] = {"source": batch.source, "episode": batch.episode, "step": batch.step}
     arrays |= {"action": batch.action, "pad": batch.action_is_pad, **batch.images}
     listed = {name: np.asarray(array[i]).tolist() for name, array in arrays.items()}

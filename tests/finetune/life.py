@@ -32,7 +32,7 @@ def digests(batch: Any) -> dict[int, str]:
 
 
 def live(*, lock: str, cache: str, log: str, state: dict[str, Any] | None, workers: int, **place: int) -> None:
-    """Iterate until somebody kills this process; of each batch, note its samples and the position behind it."""
+    """Iterate until this process is killed; log the samples of each batch and the position after it."""
     loader: Any = loader_of(Path(lock), Path(cache), **place)
     if workers:
         from finetune.data.torch_loader import TorchLoader
@@ -46,7 +46,7 @@ def live(*, lock: str, cache: str, log: str, state: dict[str, Any] | None, worke
 
 
 def as_arrays(batch: Any) -> Any:
-    """Give a batch of tensors as one of arrays."""
+    """Convert a batch of tensors to arrays."""
 
     def array(value: Any) -> Any:
         if isinstance(value, dict):

@@ -42,7 +42,7 @@ def tensors_of_7b() -> dict[str, list[int]]:
 
 @cache
 def model(**told: Any) -> OpenVLAForActionPrediction:
-    """Give the reference model; tests share it and must not change it."""
+    """Return the reference model; tests share it and must not change it."""
     return OpenVLAForActionPrediction.from_pretrained(BASE, **told)
 
 

@@ -78,7 +78,7 @@ def test_the_wheel_says_what_it_needs(wheel: Path) -> None:
 def test_in_an_empty_environment_the_wheel_alone_runs_the_demo(wheel: Path, tmp_path: Path) -> None:
     run(sys.executable, "-m", "venv", tmp_path / "venv", cwd=tmp_path)
     python, oxe = tmp_path / "venv/bin/python", tmp_path / "venv/bin/oxe"
-    # The versions of CI, as far as they are those of its Python; the wheel itself allows others.
+    # CI's versions, if they exist for this Python; the wheel itself allows others.
     run(python, "-m", "pip", "install", "--quiet", "-c", ROOT / "constraints.txt", wheel, cwd=tmp_path)
     run(python, "-m", "pip", "check", cwd=tmp_path)
     assert "After: the same step" in run(oxe, "demo", "--out", "lab", cwd=tmp_path)

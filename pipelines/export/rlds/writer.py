@@ -112,8 +112,10 @@ def metadata_column(value: Any, field: Field) -> Column:
         values = [item for items in values for item in items]
     stored: Column
     if field.kind == "number":
-        shape = [-1 if d is None else d for d in field.shape]
-        stored = np.array(values, field.dtype).reshape(len(values), *shape)
+        numbers = np.array(values, field.dtype)
+        if numbers.ndim != 1 + len(field.shape):  # nested lists lose the axes after an empty one
+            numbers = numbers.reshape(len(values), *(d or 0 for d in field.shape))
+        stored = numbers
     else:
         flat = np.array(values, object).ravel().tolist() if field.shape else values
         stored = [item.encode() if isinstance(item, str) else item for item in flat]

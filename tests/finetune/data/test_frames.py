@@ -43,7 +43,7 @@ def pixels(data: Bytes | None) -> Array:
 
 
 def close(found: Any, data: Bytes | None) -> bool:
-    """Say whether a float image is what Pillow decodes, up to what JPEG decoders differ by."""
+    """Whether a float image equals what Pillow decodes, up to the differences between JPEG decoders."""
     return bool(np.abs(found.numpy() * 255 - pixels(data)).max() < 2.5)
 
 

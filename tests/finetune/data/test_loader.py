@@ -1,4 +1,4 @@
-"""The loader: what it hands out is what the datasets hold, in the order of the law, however the work is shared out."""
+"""The loader returns the contents of the datasets in the order of the sampling law, however the work is divided."""
 
 import itertools
 import json

@@ -1,4 +1,4 @@
-"""A training that is killed and goes on from the last position it saved: the same samples, bit for bit.
+"""A training that was killed resumes from its last saved position with the same samples, bit for bit.
 
 Every process here is a real one and dies by SIGKILL, at random points.
 """
@@ -56,7 +56,7 @@ def killed_while_running(
 
 
 def check_lives(folder: Path, lives: Lives, *, seed: int) -> None:
-    """Kill one life after the other; each goes on from the last position that all ranks of the one before had."""
+    """Kill one run after the other; each resumes from the last position that all ranks of the previous run reached."""
     rng = random.Random(seed)  # noqa: S311 - no secret
     make_datasets(folder)
     lock = locked(folder, 'view = "late"')

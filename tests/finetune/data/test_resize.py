@@ -29,7 +29,7 @@ def noise(height: int, width: int, *, channels: int = 3, seed: int = 0) -> Array
 
 
 def share_that_differs(found: Array, expected: Array) -> float:
-    """Say which part of the numbers differs, by at most one level."""
+    """Return the share of numbers that differ, each by at most one level."""
     difference = np.abs(found.astype(int) - expected.astype(int))
     assert difference.max() <= 1
     return float((difference > 0).mean())

@@ -38,7 +38,7 @@ def scores_of(vla: Any, i: int) -> Any:
 
 
 def is_off(vla: Any) -> bool:
-    """Say whether the model differs from the original by more than the tolerance."""
+    """Whether the model differs from the original by more than the tolerance."""
     return bool((scores_of(vla, 1) - torch.tensor(reference()["scores_action_vocab_1"])).abs().max() > 1e-4)
 
 
@@ -78,7 +78,7 @@ def test_the_scores_of_every_generated_token_are_those_of_the_original(i: int, a
 
 
 def batch() -> dict[str, Any]:
-    """Give the reference's padded batch of three training samples; they show the images 0, 3 and 0."""
+    """Return the reference's padded batch of three training samples, which have the images 0, 3 and 0."""
     found = reference()
     names = {"input_ids": "input_ids", "attention_mask": "attention_mask", "labels": "labels"}
     tensors = {ours: torch.tensor(found[f"train_batch_{theirs}"]).long() for ours, theirs in names.items()}

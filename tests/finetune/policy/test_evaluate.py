@@ -62,7 +62,7 @@ def inside(lock: Path, folder: Path, vla: Any) -> tuple[Loader, Collator]:
 
 
 def stored(lock: Path, name: str, *, episode: int, step: int) -> bytes:
-    """Give the image of a step as it is stored."""
+    """Return the stored image of a step."""
     (frames,) = open_dataset(lock.parent / name).episode(episode).images.values()
     data = frames[step]
     assert data is not None

@@ -55,7 +55,7 @@ def collated(**changes: Any) -> Inputs:
 
 
 def judge() -> Judge:
-    """Judge two sources, of which one moves four times as far as the other."""
+    """Judge two sources, one of which moves four times the distance of the other."""
     figures = dict.fromkeys(("mean", "std"), np.ones(7))
     halves = NormStats(
         names=tuple("abcdefg"), mask=np.ones(7, bool), q01=-np.ones(7) / 2, q99=np.ones(7) / 2, **figures

@@ -1,4 +1,4 @@
-"""Whoever trains is told under which licences, and the result carries them."""
+"""Training prints the licences of weights and data, and the checkpoint contains them."""
 
 import json
 from dataclasses import replace

@@ -67,7 +67,7 @@ def test_everything_that_decides_the_next_step_is_restored_to_the_bit(tmp_path: 
     load_weights(folder, other)
     restore(folder, other, theirs, here=HERE)
     torch.manual_seed(0)
-    trained()  # the random numbers are now those behind three steps, as they were when it was saved
+    trained()  # the random state is now that after three steps, as when it was saved
     step(model, optimizer)
     restore(folder, other, theirs, here=HERE)
     step(other, theirs)

@@ -1,4 +1,4 @@
-"""A training computes what it should, however it is shared out, and goes on where it was, to the bit."""
+"""Training computes the right numbers, however it is divided among processes, and resumes exactly."""
 
 import os
 import signal
@@ -376,9 +376,9 @@ def test_episodes_without_an_instruction_are_said_with_the_filter_that_leaves_th
     episodes = [columns(seed, steps=4) for seed in range(3)]
     episodes[1]["language_instruction"] = [b" "] * 4
     make_silent(tmp_path, episodes)
-    with pytest.raises(MixtureError, match="1 of 3 episodes have no instruction") as told:
+    with pytest.raises(MixtureError, match="1 of 3 episodes have no instruction") as error:
         run(silent_lock(tmp_path, ""), tmp_path / "run", "eval.every=0", "train.steps=1")
-    condition = str(told.value).partition("filter = ")[2]
+    condition = str(error.value).partition("filter = ")[2]
     run(silent_lock(tmp_path, f"filter = {condition}"), tmp_path / "run", "eval.every=0", "train.steps=1")
 
 
