@@ -50,7 +50,7 @@ def _show_labs(labs: "Sequence[LabResult]", out: Path, *, step: int, view: str) 
     title = f"Before: step {step} of one motion, as each lab recorded it"
     print_table(["lab", "Hz", "recorded as", "values"], before, title=title, padded=True)
     typer.echo()
-    columns = ("lab", *(dim.name for dim in labs[0].viewed.action_space.dims), "max error")
+    columns = ("lab", *(dim.name for dim in labs[0].viewed.action_space.dims), "largest error of motion")
     after = [(lab.spec.name, *(f"{x:.4f}" for x in lab.after()), f"{lab.error:.1e}") for lab in labs]
     title = f"After: the same step in the view '{view}' (metres, radians, base frame, gripper 1 = open)"
     print_table(columns, after, title=title, padded=True)
