@@ -121,7 +121,7 @@ def test_negative_numbers_count_from_the_end_and_beyond_it_is_an_index_error(out
     same(frames[-1], frames[137])
     same(frames[-138], frames[np.int64(0)])
     for i in (138, -139):
-        with pytest.raises(IndexError, match=f"no frame {i}, there are 138"):
+        with pytest.raises(IndexError, match=f"no frame {i}: the dataset has 138"):
             frames[i]
     with pytest.raises(TypeError):
         frames["0"]
@@ -209,8 +209,8 @@ def test_images_of_a_camera_that_is_not_asked_for_are_not_decoded(out: Path, mon
         ({"delta_timestamps": {"acton": [0]}}, UsageError, "delta_timestamps: no key 'acton'; did you mean 'action'?"),
         ({"delta_timestamps": {IMAGE: [0]}, "cameras": ["wrist"]}, UsageError, f"delta_timestamps: no key '{IMAGE}'"),
         ({"delta_timestamps": {"action": [0.3]}}, UsageError, "0.3 s is not a multiple of 1/fps = 0.2 s"),
-        ({"image_type": "float"}, UsageError, "image_type 'float'; did you mean 'float32'? (known: float32, uint8)"),
-        ({"missing": "zero"}, UsageError, "missing 'zero'; did you mean 'error'? (known: black, error)"),
+        ({"image_type": "float"}, UsageError, "image_type: unknown value 'float'; did you mean 'float32'? (known: float32, uint8)"),
+        ({"missing": "zero"}, UsageError, "missing: unknown value 'zero'; did you mean 'error'? (known: black, error)"),
     ],
 )
 def test_what_is_not_there_is_said_at_once(out: Path, options: Any, error: type[Exception], message: str) -> None:
@@ -275,7 +275,7 @@ def test_a_damaged_image_is_named(out: Path, tmp_path: Path) -> None:
     path.write_bytes(content.replace(jpeg, jpeg[:20] + bytes(len(jpeg) - 20)))
     frames = torch_dataset(copy, cameras=["image"])
     frames[2]
-    with pytest.raises(DatasetError, match=rf"{path}: observation\.images\.image, row 3: an image"):
+    with pytest.raises(DatasetError, match=rf"{path}: observation\.images\.image, row 3: the image"):
         frames[3]
 
 

@@ -236,7 +236,7 @@ def test_states_that_do_not_mean_the_same_are_not_put_in_one_array(tmp_path: Pat
     two.out.rename(tmp_path / "two")
     path = locked(tmp_path)
     assert next(iter(make_loader(path))).state is None
-    with pytest.raises(MixtureError, match=r"state: the sources do not .*: one: x, y, z; two: u, v, w"):
+    with pytest.raises(MixtureError, match=r"state: the sources' states differ .*: one: x, y, z; two: u, v, w"):
         make_loader(path, state=True)
 
 
@@ -379,9 +379,9 @@ def test_missing_images_and_cameras_are_errors_or_black(tmp_path: Path) -> None:
 
 
 def test_an_empty_part_says_what_would_fill_it(lock: Path) -> None:
-    with pytest.raises(MixtureError, match=r"the part 'val' has no step to draw; \[holdout\]"):
+    with pytest.raises(MixtureError, match=r"the part 'val' has no step to draw; add \[holdout\]"):
         make_loader(lock, part="val")
-    with pytest.raises(MixtureError, match="take ends='mask'"):
+    with pytest.raises(MixtureError, match="use ends='mask'"):
         make_loader(lock, chunk=40, ends="drop")
     with pytest.raises(MixtureError, match="one has no step to draw"):
         make_loader(lock, chunk=8, ends="drop")
@@ -392,7 +392,7 @@ def test_an_empty_part_says_what_would_fill_it(lock: Path) -> None:
     [
         ({"cameras": ("primery",)}, "did you mean 'primary'"),
         ({"chunk": 0}, "chunk 0"),
-        ({"ends": "pad"}, "ends 'pad'"),
+        ({"ends": "pad"}, "ends: unknown value 'pad'"),
         ({"part": "test"}, "part 'test'"),
         ({"rank": 2, "world": 2}, "rank 2 of 2"),
         ({"cameras": "primary"}, "expected a tuple of different names"),

@@ -95,7 +95,7 @@ def test_a_share_that_is_not_this_processs_is_refused(lock: Path, monkeypatch: p
     monkeypatch.setenv("WORLD_SIZE", "2")
     loader = torch_data.TorchLoader(make_loader(lock, batch_size=4))
     assert next(iter(loader)).draw.tolist() == [4, 5, 6, 7]
-    with pytest.raises(UsageError, match="rank 0 of 2 in the process 1 of 2"):
+    with pytest.raises(UsageError, match="the loader is for rank 0 of 2, this process is rank 1 of 2"):
         torch_data.TorchLoader(make_loader(lock, rank=0, world=2))
 
 

@@ -79,7 +79,7 @@ def test_an_unknown_key_is_refused_with_the_known_ones_and_before_weights_are_re
 
 
 def test_the_key_may_be_left_out_only_where_there_is_one_dataset() -> None:
-    with pytest.raises(UsageError, match="unnorm_key is missing"):
+    with pytest.raises(UsageError, match="unnorm_key is required"):
         model().predict_action(image(0), INSTRUCTIONS[0])
     one = {"tiny_bridge": model().norm_stats["tiny_bridge"]}
     assert ActionStatistics.of(one, where="here").named(None) is not None
@@ -108,7 +108,7 @@ def test_a_wrong_call_is_refused(told: dict[str, Any], message: str) -> None:
 
 
 def test_a_call_without_anything_says_what_is_missing() -> None:
-    with pytest.raises(UsageError, match="input_ids and pixel_values are missing"):
+    with pytest.raises(UsageError, match="input_ids and pixel_values are required"):
         model().predict_action(unnorm_key=KEYS[0])
 
 

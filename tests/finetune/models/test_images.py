@@ -102,7 +102,7 @@ def test_a_preprocessor_that_cannot_be_understood_is_refused(told: Any) -> None:
         ImageTransform.of(told)
 
 
-@pytest.mark.parametrize(("data", "message"), [(b"", "no image of a known format"), (b"P6 9 9 255 ", "be decoded")])
+@pytest.mark.parametrize(("data", "message"), [(b"", "not an image of a known format"), (b"P6 9 9 255 ", "be decoded")])
 def test_encoded_images_are_decoded_or_refused(data: bytes, message: str) -> None:
     encoded = (BASE.parent / "io_base/image1.png").read_bytes()
     np.testing.assert_array_equal(np.asarray(rgb(encoded)), np.asarray(image(1)))

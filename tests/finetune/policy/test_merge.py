@@ -91,7 +91,7 @@ def test_a_merge_that_goes_wrong_is_refused(tmp_path: Path, monkeypatch: pytest.
 
 
 def test_an_output_that_is_there_is_left_alone(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="is there already"):
+    with pytest.raises(UsageError, match="already exists"):
         merge(str(BASE), ADAPTER, tmp_path)
 
 

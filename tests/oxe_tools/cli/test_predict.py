@@ -69,7 +69,7 @@ def test_bfloat16_and_a_processor_elsewhere(tmp_path: Path, capsys: pytest.Captu
         ({"unnorm_key": "widowx_bridge"}, "no statistics for 'widowx_bridge'; did you mean 'tiny_bridge'?"),
         ({"instruction": ""}, "the instruction is empty"),
         ({"image": "nowhere.png"}, "nowhere.png: no such image"),
-        ({"image": str(BASE / "config.json")}, "no image of a known format"),
+        ({"image": str(BASE / "config.json")}, "not an image of a known format"),
         ({"model": "nowhere"}, "nowhere: no such folder"),
         ({"device": "quantum"}, "--device quantum"),
         ({"processor": str(DATA / "io_base")}, "no tokenizer"),
@@ -96,4 +96,4 @@ def test_a_second_image_or_one_of_another_mode_is_refused(tmp_path: Path, capsys
     Image.new("L", (9, 9)).save(tmp_path / "grey.png")
     with pytest.raises(SystemExit):
         predict(image=str(tmp_path / "grey.png"))
-    assert "an image of mode L, 9 x 9" in capsys.readouterr().err
+    assert "image of mode L, 9 x 9" in capsys.readouterr().err
