@@ -98,7 +98,10 @@ def _bound(spec: MixtureSpec, size: int, epoch: Fraction) -> Fraction:
 
 
 def _absent(spec: MixtureSpec, steps: Mapping[str, int], known: Mapping[str, str]) -> dict[str, str]:
-    """Return the unavailable sources and why. Raises SpecError if `missing` is "error" and there are any, or if all are."""
+    """Return the unavailable sources and why.
+
+    Raises SpecError if there are any and `missing` is "error", or if all sources are unavailable.
+    """
     wanted = spec.weights.keys() - spec.excluded.keys()
     absent = {
         source: why

@@ -131,7 +131,7 @@ class MixtureSpec(Model):
         return (self.sources[source].dataset if source in self.sources else None) or source
 
     def filter_of(self, source: str) -> str | None:
-        """Return the condition on a source's episodes: the conditions of the mixture and of the source, and its scenes."""
+        """Return the condition on a source's episodes: that of the mixture, that of the source, and its scenes."""
         own = self.sources.get(source, MixtureSource())
         parts = [self.filter, own.filter]
         if own.scenes:
