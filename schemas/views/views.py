@@ -36,7 +36,7 @@ NEEDS = {  # view that only some datasets declare -> why the others do not have 
 
 @dataclass(frozen=True, slots=True)
 class Viewed:
-    """The result of a view of T stored steps: `mask` [T] is true for N kept steps, whose actions are `action` [N, A]."""
+    """The result of a view of T stored steps: `mask` [T] is true for the N kept steps, with actions [N, A]."""
 
     action: Array
     mask: Array
