@@ -75,8 +75,8 @@ class NormStats:
     def normalize(self, x: Array, method: Method = "bounds_q99") -> Array:
         """Normalize [..., D] as OpenVLA does in training, in float32.
 
-        The bounds are mapped to [-1, 1], and values outside are clipped. A dimension whose min equals its max becomes 0,
-        even if its mask is false.
+        The bounds are mapped to [-1, 1], and values outside are clipped. A dimension whose min equals its max becomes
+        0, even if its mask is false.
         """
         return normalized(np.asarray(x, np.float32), self.figures(method), method)
 
