@@ -19,7 +19,7 @@ def decode(data: Bytes, *, like_tensorflow: bool = False, out: Array | None = No
 
     `out` is a buffer of at least H * W * 3 bytes that may be used for the result. With `like_tensorflow`, JPEGs are
     decoded with the fast integer DCT, the default of `tf.io.decode_jpeg`. The pixels then equal TensorFlow's bit for
-    bit; they differ from the exactly decoded ones by a few levels out of 255.
+    bit; they differ from exactly decoded pixels by a few levels out of 255.
     Raises SourceError if the image is broken or has more than 8 bits per channel.
     """
     if data[:2] == JPEG:
@@ -28,7 +28,7 @@ def decode(data: Bytes, *, like_tensorflow: bool = False, out: Array | None = No
         except ValueError as error:
             if DAMAGED in str(error):  # Pillow would fill in the missing pixels
                 raise SourceError(f"the image cannot be decoded ({error})", reason="bad_image") from error
-            # Otherwise the end marker or some pixels are missing. Pillow accepts a missing end marker only.
+            # Otherwise the end marker or some pixels are missing. Pillow refuses the image only if pixels are missing.
     try:
         with Image.open(io.BytesIO(data)) as image:
             if image.mode not in EIGHT_BITS:

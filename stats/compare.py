@@ -60,7 +60,7 @@ class Outside:
 
     @property
     def matters(self) -> Array:
-        """Whether more values are outside than chance explains for bounds that are quantiles, [D] bool."""
+        """Whether more values are outside than expected for bounds that are the data's q01 and q99, [D] bool."""
         expected = USUAL * self.count
         return np.asarray((self.share > OUTSIDE) & (self.share * self.count > expected + 3 * np.sqrt(expected)))
 
@@ -213,7 +213,7 @@ def _mirrored(i: int, ours: NormStats, theirs: NormStats) -> bool:
     if ours.mean is None or theirs.mean is None:
         return False
     same_range = max(abs(first[i] - low[i]), abs(last[i] - high[i])) < 0.1 * span
-    centre = low[i] + high[i] if same_range else 0.0  # twice the number about which one distribution is mirrored
+    centre = low[i] + high[i] if same_range else 0.0  # twice the centre, about which one distribution is mirrored
     is_mirror = (
         abs(first[i] + high[i] - centre) < 0.1 * span
         and abs(last[i] + low[i] - centre) < 0.1 * span

@@ -40,7 +40,7 @@ def normalized(x: Array, figures: Figures, method: Method) -> Array:
 class NormStats:
     """The statistics that one vector is normalized with, float64: [D], or [H, D] for each step of an action chunk.
 
-    Statistics that a file does not have are None. `pinned` dimensions are treated as constant, see `safe`.
+    Statistics that a file does not have are None. `pinned` dimensions are treated as constant; see `safe`.
 
     >>> norm = NormStats(names=("x",), mask=np.array([True]), q01=np.array([-2.0]), q99=np.array([2.0]))
     >>> norm.normalize(np.float32([[1.0], [5.0]])).ravel().tolist()
@@ -75,8 +75,8 @@ class NormStats:
     def normalize(self, x: Array, method: Method = "bounds_q99") -> Array:
         """Normalize [..., D] as OpenVLA does in training, in float32.
 
-        The bounds are mapped to [-1, 1], and values outside are clipped. A dimension whose min equals its max becomes
-        0, even if its mask is false.
+        The bounds are mapped to [-1, 1], and values outside are clipped. If a dimension's min equals its max, it
+        becomes 0, even if its mask is false.
         """
         return normalized(np.asarray(x, np.float32), self.figures(method), method)
 
@@ -87,7 +87,7 @@ class NormStats:
         return Figures(first, second, self.mask, fixed)
 
     def unnormalize(self, x: Array, method: Method = "bounds_q99", *, eps: float = EPS) -> Array:
-        """Invert `normalize` as OpenVLA-OFT does at inference, in float64; OpenVLA uses an `eps` of 0.
+        """Invert `normalize` as OpenVLA-OFT does at inference, in float64. Set `eps` to 0 to do it as OpenVLA does.
 
         Clipped values stay clipped. A constant dimension becomes the middle of its bounds, but is unchanged if its mask
         is false. A pinned dimension always becomes the middle of its bounds.
@@ -115,7 +115,7 @@ class NormStats:
         """Return statistics in which constant dimensions and those in `pin` are pinned.
 
         A pinned dimension is 0 when normalized, and the middle of its bounds when unnormalized. Raises StatsError if
-        the method would divide any other dimension by almost 0, see `degenerate`.
+        the method would divide any other dimension by almost 0; see `degenerate`.
         """
         for name in pin:
             if name not in self.names:

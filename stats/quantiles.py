@@ -143,7 +143,7 @@ def _among(column: Array, buckets: Array) -> Array:
 
 
 def _upper(column: Array) -> Array:
-    """Return the leading 16 bits of each float32; in memory they are the second half, because it is little endian."""
+    """Return the leading 16 bits of each float32; they are its second half in memory, because it is little endian."""
     return column.view(np.uint16)[1::2]
 
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from schemas.source import Array
 
-OPEN, CLOSED, EVENT = 0.95, 0.05, 0.1  # thresholds of OpenVLA and Octo; a value on a threshold is not past it
+OPEN, CLOSED, EVENT = 0.95, 0.05, 0.1  # thresholds of OpenVLA and Octo; a value equal to one does not count
 
 
 def binarize_gripper(x: Array, trailing: float = math.nan) -> Array:

@@ -35,7 +35,7 @@ class Parser(ABC):
 
     @abstractmethod
     def error(self, wanted: str) -> OxeError:
-        """Return the error to raise if the next token is not what the grammar requires there, which is `wanted`."""
+        """Return the error to raise if the next token is not `wanted`, a description of what the grammar requires."""
 
     def advance(self) -> str:
         """Read one token and return its text."""

@@ -30,7 +30,7 @@ class SuccessSpec(Model):
     contains: str | None = None
     at_least: float | None = None
     failure: str | None = None
-    step: Literal["last", "any"] = "last"  # per-step field: its last value decides, or success at any step
+    step: Literal["last", "any"] = "last"  # which steps of a per-step field must mean success
 
     @model_validator(mode="before")
     @classmethod

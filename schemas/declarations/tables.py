@@ -150,7 +150,7 @@ class DepthSpec(CameraSpec):
 
 
 class FilterSpec(Model):
-    """A condition on a per-episode field: its value equals `equals`, or as a text contains `contains`."""
+    """A condition on a per-episode field: its value must be `equals`, or its text must contain `contains`."""
 
     key: str
     equals: bool | int | str | None = None

@@ -68,7 +68,7 @@ def is_refused(error: BaseException) -> bool:
 
 
 def status(error: BaseException) -> int | None:
-    """Return the HTTP status of an error, which each library stores in another attribute; None if it has none."""
+    """Return the HTTP status of an error, which each library stores in a different place; None if it has none."""
     response = getattr(error, "response", None)
     if isinstance(response, dict):  # botocore
         response = response.get("ResponseMetadata", {})

@@ -1,6 +1,6 @@
-"""`RemoteFolder`: a folder that is accessed with fsspec, without credentials by default, with retries.
+"""`RemoteFolder`: a folder that is accessed with fsspec. Requests are retried, and reads need no credentials.
 
-Memory use is bounded, however large the files are.
+The memory in use does not depend on the size of the files.
 """
 
 import errno
@@ -55,7 +55,7 @@ class RemoteFolder:
 
     @classmethod
     def at(cls, uri: str, *, for_writing: bool) -> "RemoteFolder":
-        """Open the folder at a URI. Raises MissingExtraError without its library, UsageError if it is invalid."""
+        """Open the folder at a URI. Raises UsageError if the URI is invalid, MissingExtraError without its library."""
         protocol, _, rest = uri.partition("://")
         kind = KINDS.get(protocol, protocol)
         if not rest.strip("/"):
@@ -174,7 +174,7 @@ class RemoteFolder:
         """Return a function that fetches bytes `start` to `end`, with retries."""
         handle: IO[bytes] | None = None
         lock = Lock()
-        known = {"size": size} if self._is_web else {}  # fsspec requests it from stores again, for the version
+        known = {"size": size} if self._is_web else {}  # fsspec asks stores for the size and the version
 
         def once(start: int, end: int) -> bytes:
             nonlocal handle
@@ -237,7 +237,7 @@ class RemoteFolder:
         """Write an object; object stores do this atomically."""
         self._with_retries(name, lambda: self.fs.pipe_file(self._path(name), content))
 
-    def staged(self, below: str) -> Path:  # noqa: ARG002 - all are in one folder
+    def staged(self, below: str) -> Path:  # noqa: ARG002 - all staged files are in one folder
         """Return a path in this machine's temporary folder; its lock shows other processes that this one is alive."""
         self.sweep(())
         path = Path(tempfile.gettempdir()) / f"{STAGED}{uuid.uuid4().hex}"
@@ -271,7 +271,7 @@ class RemoteFolder:
 
     @contextmanager
     def exclusive(self, name: str) -> Iterator[None]:
-        """Lock by creating an object. If a process of this machine has created it and ended, the object is replaced."""
+        """Lock by creating an object. An object is replaced if it is from a process of this machine that has ended."""
         own = f"{socket.gethostname()} {os.getpid()} {uuid.uuid4().hex}".encode()
         with _one_process_at_a_time():
             owner = self.read_many([name]).get(name)

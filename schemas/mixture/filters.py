@@ -6,9 +6,9 @@
     comparison := ("==" | "!=" | "<" | "<=" | ">" | ">=" | "contains") value | "in" "[" value { "," value } "]"
     value      := number | "text" | 'text' | true | false
 
-On a column of lists, a comparison is true if it is true for any entry. If the value is missing, it is false. The text
-of the column `contains` a value if the value is a part of it. An invalid condition raises UsageError, whose message
-points at the wrong word.
+On a column of lists, a comparison is true if it is true for any entry. If the value is missing, it is false.
+`contains` is true if the text in the column has the value as a part. An invalid condition raises UsageError, whose
+message points at the wrong word.
 """
 
 import operator
@@ -41,7 +41,7 @@ COMPARE: dict[str, Callable[[Any, Any], bool]] = {
 
 Value = str | float | int | bool
 Columns = Mapping[str, Sequence[Any]]  # columns of the episode table as Python values
-Condition: TypeAlias = "Comparison | Not | Joined"  # `str()` is its canonical spelling, by which statistics are stored
+Condition: TypeAlias = "Comparison | Not | Joined"  # `str()` is its canonical spelling, used as a key
 
 
 @dataclass(frozen=True, slots=True)

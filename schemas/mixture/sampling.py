@@ -1,10 +1,10 @@
 """The order of draws: draw k has a source and a step that depend only on the mixture, the seed and k.
 
-A hash of (seed, k) chooses the source, with the shares as probabilities. A keyed permutation chooses the step: draw c
-from a source with n steps, counted from 0, belongs to pass `c // n` over the source and is step
-`permutation(c mod n)`, where each pass has its own permutation. Every step is therefore drawn once before any step is
-drawn again. The order is shuffled over the whole source without a buffer. It does not depend on the number of
-processes, or on where a run stopped and resumed.
+A hash of (seed, k) chooses the source, with the shares as probabilities. A keyed permutation chooses the step. Let c
+count the draws of one source from 0, and let n be its number of steps. Draw c then belongs to pass `c // n` over the
+source and is step `permutation(c mod n)`. Each pass has its own permutation. Every step is therefore drawn once before
+any step is drawn again. The order is shuffled over the whole source without a buffer. It does not depend on the number
+of processes, or on where a run stopped and resumed.
 
 The hash is the finalizer of SplitMix64 (Steele, Lea, Flood 2014). The permutation is a Feistel network of eight rounds
 (Luby, Rackoff 1988) over the next power of four. It is applied again until the result is below n (Black, Rogaway 2002).

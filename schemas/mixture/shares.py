@@ -119,7 +119,7 @@ def _absent(spec: MixtureSpec, steps: Mapping[str, int], known: Mapping[str, str
 
 def _why_not(spec: MixtureSpec, source: str, steps: Mapping[str, int]) -> str | None:
     """Return why a source is not available, or None if it is."""
-    if source in spec.sources and spec.sources[source].uri:  # its view is checked when it is opened
+    if source in spec.sources and spec.sources[source].uri:  # its view is checked when the dataset is opened
         return "it has no steps" if not steps.get(source) else None
     dataset = spec.dataset_of(source)
     name = catalog.name_of(dataset)

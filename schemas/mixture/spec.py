@@ -88,7 +88,7 @@ class MixtureSpec(Model):
     missing: Literal["error", "skip"] = "error"
     filter: Condition | None = None  # condition on the episodes of every source
     scene: str | None = None  # column of the episode table with the scene
-    balance: str | None = None  # column of the episode table; each of its values gets the same share of a source
+    balance: str | None = None  # column of the episode table; its values get equal shares of a source's draws
     accept: tuple[Convention, ...] = ()  # conventions in which the sources' Spaces may differ
     dims: tuple[str, ...] = ()  # names of the action's dimensions; those that a source lacks are masked
     weights: dict[str, Weight]

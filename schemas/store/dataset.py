@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     import polars as pl
 
 
-MAX_OPEN = 256  # data files open at once, because each needs a file descriptor
+MAX_OPEN = 256  # maximum number of open data files; each needs a file descriptor
 
 
 class DataFile:
@@ -113,7 +113,7 @@ class Fetched:
 class Dataset:
     """A published dataset, with access to its episodes and to single frames.
 
-    Methods take the position of an episode, from 0 to `len - 1`. Only kept episodes have one. It differs from
+    Methods take the position of an episode among the kept episodes, from 0 to `len - 1`. It differs from
     `Episode.index`, which is the position in the source.
     """
 

@@ -42,7 +42,7 @@ def kept_steps(times: Array, hz: float) -> Array:
         )
     ends = np.concatenate(
         [since[:-1] + gaps / 2, since[-1:] + typical / 2]
-    )  # when the interval ends in which a step is the nearest
+    )  # for each step, the end of the times that are nearest to it
     ticks = np.floor(ends * hz + NEAR)
     return np.flatnonzero(np.diff(ticks, prepend=-1) > 0)
 

@@ -20,7 +20,7 @@ from schemas.views.digests import op_version, view_digest
 from schemas.views.eef import eef_delta, eef_delta_space
 from schemas.views.resample import TIMES, over_intervals, resampled, why_not_combined
 
-VERSIONS = {  # versions of the code that computes views, without their ops; raise one when its result changes
+VERSIONS = {  # versions of the code that computes views, besides ops; raise one when its result changes
     "declared": 1,
     "eef_delta": 1,
     "resampled": 1,
@@ -52,7 +52,7 @@ class View:
     columns: frozenset[str]  # stored columns that it reads
     compute: Callable[[Steps], Viewed]
     control_hz: float | None = None  # control rate; None: the rate of the stored steps
-    reads_action: bool = True  # False if it reads only other columns than the stored action
+    reads_action: bool = True  # False if it is computed without the stored action
 
     def of(self, episode: Episode) -> Viewed:
         """Compute the view of a stored episode. Raises ViewError if a column is not stored."""
