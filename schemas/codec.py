@@ -15,10 +15,11 @@ EIGHT_BITS = {"1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr"}  # Pill
 
 
 def decode(data: Bytes, *, like_tensorflow: bool = False, out: Array | None = None) -> Array:
-    """Decode a JPEG or PNG to [H, W, 3] uint8 RGB; grayscale becomes RGB, transparency is dropped.
+    """Decode a JPEG or PNG to [H, W, 3] uint8 RGB; grayscale is converted to RGB, and transparency is dropped.
 
-    `out` is a buffer of at least that size that may be used for the result. `like_tensorflow` decodes JPEGs with the
-    fast integer DCT, the default of `tf.io.decode_jpeg`: the same pixels bit for bit, a few levels off the exact ones.
+    `out` is a buffer of at least H * W * 3 bytes that may be used for the result. With `like_tensorflow`, JPEGs are
+    decoded with the fast integer DCT, the default of `tf.io.decode_jpeg`. The pixels then equal TensorFlow's bit for
+    bit; they differ from exactly decoded pixels by a few levels out of 255.
     Raises SourceError if the image is broken or has more than 8 bits per channel.
     """
     if data[:2] == JPEG:
@@ -27,7 +28,7 @@ def decode(data: Bytes, *, like_tensorflow: bool = False, out: Array | None = No
         except ValueError as error:
             if DAMAGED in str(error):  # Pillow would fill in the missing pixels
                 raise SourceError(f"the image cannot be decoded ({error})", reason="bad_image") from error
-            # Otherwise the end marker or some pixels are missing; Pillow accepts only the former.
+            # Otherwise the end marker or some pixels are missing. Pillow refuses the image only if pixels are missing.
     try:
         with Image.open(io.BytesIO(data)) as image:
             if image.mode not in EIGHT_BITS:

@@ -13,7 +13,7 @@ from schemas.errors import SourceError
 from schemas.source import Array, Bytes, Column, Ragged
 from schemas.spaces import Space
 
-Frames = Sequence[Bytes | None]  # T encoded images; None if the source lacks one
+Frames = Sequence[Bytes | None]  # T encoded images; None where the source has no image
 # The per-step fields of an Episode: those with one column, and those with several columns by name.
 COLUMNS = ("action", "state", "timestamp", "instruction_index", "is_first", "is_last", "is_terminal", "reward")
 NAMED_COLUMNS = ("images", "depth", "raw")
@@ -21,9 +21,9 @@ NAMED_COLUMNS = ("images", "depth", "raw")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Episode:
-    """One demonstration: T steps of one embodiment following one or several instructions.
+    """One demonstration: T steps of one embodiment that follows one or several instructions.
 
-    Images are encoded as in the source. `raw` has the source's other fields by their paths in the source.
+    Images have the encoding that they have in the source. `raw` has all other fields of the source by their paths.
     """
 
     id: str
@@ -39,7 +39,7 @@ class Episode:
     depth: Mapping[str, Frames] = field(default_factory=dict)
     timestamp: Array | None = None  # [T] float64, seconds
     raw: Mapping[str, Column] = field(default_factory=dict)
-    index: int = 0  # ordinal in the source over all splits
+    index: int = 0  # position in the source, counted over all splits
     split: str = "train"
     outcome: Outcome = "unknown"
     instruction_index: Array | None = None  # [T] int32: the position in `instructions` of each step's instruction
@@ -106,12 +106,12 @@ class Episode:
         return {name: column for name, column in named.items() if column is not None}
 
     def select(self, mask: Array, **changes: Any) -> "Episode":
-        """Keep the steps where `mask` [T] is true; `changes` replaces fields and must already have the new length."""
+        """Keep the steps where `mask` [T] is true; `changes` are fields to replace, which must have the new length."""
         values = {name: getattr(self, name) for name in (*COLUMNS, *NAMED_COLUMNS)}
         return replace(self, **{**selected(values, mask), **changes})
 
     def content_hash(self) -> str:
-        """Hash every stored value (xxh3-128); does not depend on where or how the episode is stored."""
+        """Hash every stored value (xxh3-128). The hash does not depend on where or how the episode is stored."""
         digest = xxhash.xxh3_128()
         header = [
             self.id,
@@ -130,7 +130,7 @@ class Episode:
 
 
 def selected(values: Mapping[str, Any], mask: Array) -> dict[str, Any]:
-    """Keep the steps where `mask` [T] is true; `values` are the fields of an episode by name."""
+    """Return `values`, the fields of an episode by name, with only the steps where `mask` [T] is true."""
     if mask.all():
         return dict(values)
     rows = np.flatnonzero(mask)
@@ -140,7 +140,7 @@ def selected(values: Mapping[str, Any], mask: Array) -> dict[str, Any]:
 
 
 def take(column: Column, rows: Array) -> Column:
-    """Select some steps of a column."""
+    """Select the steps `rows` of a column."""
     if isinstance(column, Ragged):
         return _take_ragged(column, rows)
     return column[rows] if isinstance(column, np.ndarray) else [column[i] for i in rows]
@@ -159,7 +159,7 @@ def _take_ragged(column: Ragged, rows: Array) -> Ragged:
 
 
 def _chunks(column: Column | Frames) -> "list[Any]":
-    """Return the bytes to hash for a column; different columns have different bytes."""
+    """Return the bytes that are hashed for a column; columns with different values have different bytes."""
     if isinstance(column, Ragged):
         return [part for lengths in column.lengths for part in _chunks(lengths.astype(np.int64))] + _chunks(
             column.values

@@ -1,4 +1,4 @@
-"""Every error that a user can see. The command line prints the message without a traceback and exits with 2.
+"""The errors that a user can see. The command line prints the message without a traceback and exits with status 2.
 
 OxeError
 ├── UsageError          the call is wrong: a bad option, an output that already exists
@@ -18,11 +18,11 @@ OxeError
 from collections.abc import Iterable
 from difflib import get_close_matches
 
-LISTED = 24  # most known words that a message lists
+LISTED = 24  # maximum number of known words that a message lists
 
 
 class OxeError(Exception):
-    """Base class. The message says where, what, and the likely fix."""
+    """Base class. The message has the place, the problem and the likely fix."""
 
 
 class UsageError(OxeError):
@@ -36,11 +36,11 @@ class SpecError(OxeError):
 class SourceError(OxeError):
     """A source cannot be read.
 
-    The manifest counts it under `reason`; `file` and `offset` (bytes) are the place, if known.
+    The manifest counts such errors by `reason`. `file` and `offset` (in bytes) are the place, if it is known.
     """
 
     def __init__(self, message: str, *, reason: str = "unreadable", file: str = "", offset: int | None = None) -> None:
-        """Store the place apart from the message."""
+        """Store the place separately; `str()` puts it before the message."""
         super().__init__(message)
         self.message = message
         self.reason = reason

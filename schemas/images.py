@@ -35,7 +35,7 @@ def sniff(data: Bytes) -> ImageHeader:
 
 
 def complete(data: Bytes, form: str) -> bool:
-    """Whether the image looks whole without decoding it: by the checksums of a PNG or the end marker of a JPEG."""
+    """Whether a PNG has valid checksums, or a JPEG has its end marker; the image is not decoded."""
     return _png_chunks_valid(data) if form == "png" else bytes(data[-len(JPEG_END) :]) == JPEG_END
 
 
@@ -54,7 +54,7 @@ def _png_chunks_valid(data: Bytes) -> bool:
 
 
 class Sniffer:
-    """Does what `sniff` does for many images of one camera; a header is parsed only if it differs from the last one."""
+    """`sniff` for many images of one camera; a header is parsed only if it differs from that of the last image."""
 
     def __init__(self) -> None:
         """Start without a known header."""
@@ -111,8 +111,11 @@ def _jpeg_header(data: Bytes) -> tuple[ImageHeader, int]:
 
 
 def _decode(data: Bytes) -> None:
-    """Decode an image without a proper end: padding or a missing end marker is harmless, missing pixels are not."""
-    from PIL import Image, UnidentifiedImageError  # noqa: PLC0415 - imported only for doubtful images
+    """Decode an image without a proper end, to find out whether pixels are missing. Raises SourceError if they are.
+
+    Padding after the end marker, or a missing end marker, does no harm.
+    """
+    from PIL import Image, UnidentifiedImageError  # noqa: PLC0415 - imported only for images without a proper end
 
     try:
         with Image.open(io.BytesIO(data)) as image:

@@ -1,7 +1,7 @@
 """The types that every reader returns: fields, raw episodes, and unreadable episodes.
 
-Paths are dotted, relative to one step (`observation.state`) or, for per-episode fields, to the episode
-(`episode_metadata.file_path`). A declaration's expressions use the same paths.
+The path of a field has its keys joined by dots. It starts at the step (`observation.state`) or, for per-episode fields,
+at the episode (`episode_metadata.file_path`). The expressions of a declaration use the same paths.
 """
 
 from collections.abc import Mapping, Sequence
@@ -23,7 +23,7 @@ class Field:
 
     path: str
     kind: FieldKind
-    dtype: str = "object"  # numpy's name, for numbers
+    dtype: str = "object"  # numpy's name of the type, if the values are numbers
     shape: tuple[int | None, ...] = ()  # shape of one value; [H, W, C] for images
     ragged: int = 0  # number of sequence levels between a step and a value
     encoding: str | None = None  # encoding in the source: jpeg, png, zlib, ...
@@ -35,7 +35,7 @@ class Field:
 class Ragged:
     """Nested sequences of unequal length, one outer sequence per step.
 
-    `lengths[0]` has T entries; `lengths[k + 1]` has `lengths[k].sum()`; `values` has `lengths[-1].sum()`.
+    `lengths[0]` has T entries, `lengths[k + 1]` has `lengths[k].sum()` entries, and `values` has `lengths[-1].sum()`.
     """
 
     values: Array | list[Bytes]
@@ -53,12 +53,12 @@ Column: TypeAlias = Array | Ragged | Sequence[Bytes]
 class RawEpisode:
     """One episode exactly as its source stores it."""
 
-    index: int  # ordinal in the source over all splits
+    index: int  # position in the source, counted over all splits
     split: str
     steps: Mapping[str, Column]  # path -> T values
     metadata: Mapping[str, Any] = field(default_factory=dict)  # path -> value
     file: str = ""
-    offset: int | None = None  # start of the episode's record in bytes
+    offset: int | None = None  # byte position of the start of the episode's record
 
     def n_steps(self) -> int:
         """Return the number of steps. Raises SourceError if the columns have unequal lengths."""
@@ -70,7 +70,7 @@ class RawEpisode:
 
 
 def _by_length(lengths: Mapping[str, int], shown: int = 5) -> str:
-    """List the lengths, longest first, each with one of its columns and the number of others."""
+    """List the lengths, longest first, each with one of the columns that have it and the number of the others."""
     named: dict[int, list[str]] = {}
     for path in sorted(lengths, key=lambda path: -lengths[path]):
         named.setdefault(lengths[path], []).append(path)
@@ -85,7 +85,7 @@ def _by_length(lengths: Mapping[str, int], shown: int = 5) -> str:
 class Unreadable:
     """One unreadable episode, with the reason that the manifest counts it under."""
 
-    index: int | None  # None: a record past those that the source declares
+    index: int | None  # None: it is not among the episodes that the source declares
     split: str
     file: str
     reason: str
@@ -98,7 +98,7 @@ class Unreadable:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> "Unreadable":
-        """Read `to_json` back."""
+        """Read the result of `to_json`."""
         return cls(**data)
 
     @classmethod

@@ -1,4 +1,4 @@
-"""`Space`: the meaning of a vector, its dimensions (unit, mode, kind), frame, rotation, gripper sense and origin."""
+"""`Space`: the meaning of a vector, with its dimensions (unit, mode, kind), frame, rotation, gripper and origin."""
 
 import hashlib
 import json
@@ -15,7 +15,7 @@ Frame: TypeAlias = Literal["base", "tool", "world", "none", "unknown"]
 Rotation: TypeAlias = Literal["none", "euler_xyz", "rotvec", "quat_xyzw", "quat_wxyz", "unknown"]
 Gripper: TypeAlias = Literal["none", "open_is_1", "closed_is_1", "unknown"]
 Origin: TypeAlias = Literal["commanded", "achieved"]
-ROTATION_DIMS: dict[str, tuple[int, Unit]] = {  # the number of dimensions and their unit
+ROTATION_DIMS: dict[str, tuple[int, Unit]] = {  # rotation -> number of dimensions and their unit
     "euler_xyz": (3, "rad"),
     "rotvec": (3, "rad"),
     "quat_xyzw": (4, "1"),
@@ -25,7 +25,7 @@ ROTATION_DIMS: dict[str, tuple[int, Unit]] = {  # the number of dimensions and t
 
 @dataclass(frozen=True, slots=True)
 class Dim:
-    """One dimension. It has its own `mode`: a gripper may be absolute in a delta action."""
+    """One dimension. Each has its own `mode`, because a delta action may have an absolute gripper."""
 
     name: str
     unit: Unit
@@ -43,8 +43,8 @@ DELTA = (  # a change of pose
 class Space:
     """The meaning of one vector. Spaces that differ in more than their `name` are never merged.
 
-    Positions and rotations are in `frame`. `euler_xyz` is roll, pitch, yaw about fixed axes (R = Rz Ry Rx). `origin` is
-    `commanded` for recorded commands and `achieved` for values measured afterwards.
+    Positions and rotations are relative to `frame`. The rotation `euler_xyz` is roll, pitch, yaw about fixed axes
+    (R = Rz Ry Rx). `origin` is `commanded` if the values are recorded commands, and `achieved` if they were measured.
     """
 
     name: str
@@ -99,7 +99,7 @@ class Space:
 
 
 def why_not_pose(space: Space, modes: set[str]) -> str | None:
-    """Return why a vector is not a pose in metres and radians, in a known frame and one of `modes`; None if it is."""
+    """Return why a vector is not a pose in metres and radians, with a known frame and one of `modes`, or None."""
     position, rotation = ([space.dims[i] for i in space.indices(kind)] for kind in ("position", "rotation"))
     size, unit = ROTATION_DIMS.get(space.rotation, (0, ""))
     if len(position) != 3 or not size or len(rotation) != size:

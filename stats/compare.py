@@ -1,4 +1,4 @@
-"""Compare two statistics, such as those of a dataset with those that a model was trained with."""
+"""Compare two statistics, such as the statistics of a dataset with those that a model was trained with."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
@@ -12,18 +12,18 @@ from schemas.source import Array
 from schemas.spaces import Space
 from stats.norm import NormStats
 
-OUTSIDE = 0.05  # share of values out of range that matters
-USUAL = 0.02  # share of values outside q01 to q99 of the same data
-SHIFT = 1.0  # limit of the distance between the means, in standard deviations
-SPREAD = 3.0  # limit of the ratio of the standard deviations
+OUTSIDE = 0.05  # a finding matters if a larger share of the values is out of range
+USUAL = 0.02  # share of values that are outside the q01 to q99 of their own data
+SHIFT = 1.0  # maximum distance between the means, in standard deviations
+SPREAD = 3.0  # maximum ratio of the standard deviations
 Q99, EXTREMES = "q01 to q99", "min to max"
 UNITS = {1000.0: "millimetres for metres", 100.0: "centimetres for metres", 180 / pi: "degrees for radians"}
-LIKE = 1.25  # tolerance, as a factor, for a ratio to be one of UNITS
+LIKE = 1.25  # a ratio within this factor of a key of UNITS counts as that key
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outside:
-    """Exact counts of the values of N vectors below `low` or above `high`, and the smallest and largest values."""
+    """How many values of N vectors are below `low` or above `high`, and the smallest and largest values; all exact."""
 
     low: Array  # [D] float64
     high: Array
@@ -42,7 +42,7 @@ class Outside:
         return cls(low=low, high=high, count=len(x), below=below, above=above, min=first, max=last)
 
     def merge(self, other: Self) -> Self:
-        """Combine the counts of both."""
+        """Return the counts of both together."""
         return type(self)(
             low=self.low,
             high=self.high,
@@ -55,18 +55,18 @@ class Outside:
 
     @property
     def share(self) -> Array:
-        """The share of values outside, [D]."""
+        """The share of values outside `low` to `high`, [D]."""
         return (self.below + self.above) / max(1, self.count)
 
     @property
     def matters(self) -> Array:
-        """Whether more values are outside than chance and the quantiles explain, [D] bool."""
+        """Whether more values are outside than expected for bounds that are the data's q01 and q99, [D] bool."""
         expected = USUAL * self.count
         return np.asarray((self.share > OUTSIDE) & (self.share * self.count > expected + 3 * np.sqrt(expected)))
 
     @property
     def farthest(self) -> Array:
-        """The most extreme value, scaled so that the bounds are -1 and 1, [D]; NaN if they are equal."""
+        """The most extreme value, scaled so that `low` is -1 and `high` is 1, [D]; NaN if they are equal."""
         span = np.where(self.high > self.low, self.high - self.low, np.nan)
         ends = [2 * (edge - self.low) / span - 1 for edge in (self.min, self.max)]
         return np.where(np.abs(ends[0]) > np.abs(ends[1]), *ends)
@@ -90,13 +90,13 @@ class Finding:
 
     vector: str
     dimension: str | None  # None: the whole vector
-    what: str  # a word for the kind of difference
-    detail: str  # a sentence
+    what: str  # one word: the kind of difference
+    detail: str  # the difference, as a sentence
     matters: bool  # whether it is likely to harm a policy
 
 
 def bounds(norm: NormStats, *, kinds: tuple[str, ...] = (Q99, EXTREMES)) -> tuple[str, Array, Array]:
-    """Return the kind of range and its bounds: q01 to q99, or min to max if there are no quantiles."""
+    """Return the kind of range, the lower and the upper bounds: q01 to q99, or min to max if there are no quantiles."""
     for name, low, high in ((Q99, norm.q01, norm.q99), (EXTREMES, norm.min, norm.max)):
         if name in kinds and low is not None and high is not None and low.ndim == 1:
             return name, low, high
@@ -106,7 +106,7 @@ def bounds(norm: NormStats, *, kinds: tuple[str, ...] = (Q99, EXTREMES)) -> tupl
 def compare(
     ours: Mapping[str, NormStats], theirs: Mapping[str, NormStats], outside: Mapping[str, Outside]
 ) -> list[Finding]:
-    """List how `ours`, the statistics of the data, differ from `theirs`; differences that matter come first."""
+    """List how `ours`, the statistics of the data, differ from `theirs`. Differences that matter come first."""
     findings = [
         finding for name in ours for finding in _vector(name, ours[name], theirs.get(name), outside=outside.get(name))
     ]
@@ -136,7 +136,7 @@ def _vector(name: str, ours: NormStats, theirs: NormStats | None, *, outside: Ou
 
 
 def meaning(ours: Space, theirs: Space) -> str | None:
-    """Describe how two Spaces differ, as `ours for theirs`; None if they have the same meaning."""
+    """Describe how two Spaces differ, each difference as `OURS for THEIRS`; None if they have the same meaning."""
     if len(ours) != len(theirs):
         return f"{len(ours)} dimensions for {len(theirs)}"
     words = [
@@ -153,14 +153,14 @@ def meaning(ours: Space, theirs: Space) -> str | None:
 
 
 def _is_placeholder(norm: NormStats) -> bool:
-    """Whether these are the zeros that OpenVLA writes for a proprio that was not loaded."""
+    """Whether all statistics are 0, which OpenVLA writes if it did not load the proprio."""
     return not any(figures is not None and figures.any() for figures in (norm.mean, norm.std, norm.min, norm.max))
 
 
 def _dimension(
     i: int, ours: NormStats, theirs: NormStats, *, outside: Outside | None
 ) -> Iterator[tuple[str, str, bool]]:
-    """Compare one dimension; yields the kind, the detail and whether it matters."""
+    """Compare one dimension. Yields, for each difference, its kind, its detail and whether it matters."""
     label, low, high = bounds(theirs)
     _, first, last = bounds(ours, kinds=(label,))
     span, reference = last[i] - first[i], high[i] - low[i]
@@ -201,7 +201,7 @@ def _suspicions(i: int, ours: NormStats, theirs: NormStats, *, ratio: float) -> 
             bool(theirs.mask[i]),
         )
     if not 1 / SPREAD < spread < SPREAD:
-        is_wider = spread > 1  # less spread only wastes resolution
+        is_wider = spread > 1  # a narrower distribution does less harm: it only wastes resolution
         yield "spread", f"the standard deviation is {spread:.3g} times the other's", is_wider and bool(theirs.mask[i])
 
 
@@ -213,7 +213,7 @@ def _mirrored(i: int, ours: NormStats, theirs: NormStats) -> bool:
     if ours.mean is None or theirs.mean is None:
         return False
     same_range = max(abs(first[i] - low[i]), abs(last[i] - high[i])) < 0.1 * span
-    centre = low[i] + high[i] if same_range else 0.0  # twice the centre of the mirror
+    centre = low[i] + high[i] if same_range else 0.0  # twice the centre, about which one distribution is mirrored
     is_mirror = (
         abs(first[i] + high[i] - centre) < 0.1 * span
         and abs(last[i] + low[i] - centre) < 0.1 * span

@@ -41,9 +41,9 @@ def openvla(statistics: Statistics) -> dict[str, Any]:
 
 
 def openvla_entry(statistics: Statistics, *, action: NormStats) -> dict[str, Any]:
-    """Return one dataset's entry: action with a mask, proprio without, and counts.
+    """Return the entry of one dataset: the action with a mask, the proprio without one, and the counts.
 
-    `action` holds the figures to normalize with: those of the dataset, or of a mixture's dimensions.
+    `action` has the statistics to normalize with: those of the dataset, or those of a mixture's dimensions.
     """
     figures = ("mean", "std", "max", "min", "q01", "q99")
     vectors = {"action": {**_lists(action, figures), "mask": action.mask.tolist()}}
@@ -53,7 +53,7 @@ def openvla_entry(statistics: Statistics, *, action: NormStats) -> dict[str, Any
 
 
 def lerobot(statistics: Statistics) -> dict[str, Any]:
-    """Return the content of LeRobot v3's `meta/stats.json`, with quantiles of all steps, not episode averages."""
+    """Return the content of LeRobot v3's `meta/stats.json`. Quantiles are of all steps, not averaged over episodes."""
     figures = ("min", "max", "mean", "std", "q01", "q10", "q50", "q90", "q99")
     return {
         theirs: {**_lists(statistics.vectors[ours], figures), "count": [statistics.vectors[ours].count]}
@@ -86,7 +86,7 @@ FORMS: dict[str, Callable[[Statistics], dict[str, Any]]] = {
 
 
 def encode(statistics: Statistics, form: Form) -> bytes:
-    """Encode statistics in one of the file formats, always as the same bytes."""
+    """Encode statistics in one of the file formats. Equal statistics give equal bytes."""
     return json.dumps(FORMS[form](statistics), indent=2).encode() + b"\n"
 
 
@@ -94,9 +94,9 @@ def encode(statistics: Statistics, form: Form) -> bytes:
 
 
 def load(path: str | Path) -> Norms:
-    """Read a file in any of the formats, or find one in a checkpoint's folder; both may be fsspec URIs.
+    """Read statistics from a file in any of the formats, or from such a file in a checkpoint's folder.
 
-    Raises StatsError if it is not in a known format.
+    `path` may be an fsspec URI. Raises StatsError if the file is not in a known format.
     """
     text = str(path).rstrip("/")
     above, _, name = text.rpartition("/")
@@ -131,7 +131,7 @@ def _read(folder: Folder, name: str) -> Norms:
 
 
 def norms(data: Any, *, where: str) -> Norms:
-    """Convert the content of a file of statistics, whose format is detected."""
+    """Convert the content of a file of statistics; its format is detected."""
     if not isinstance(data, dict):
         raise StatsError(f"{where}: expected statistics as a JSON object, got {type(data).__name__}")
     if data.get("format") == FORMAT:
@@ -159,7 +159,7 @@ def norms(data: Any, *, where: str) -> Norms:
 
 
 def label(name: str, *, view: str | None, split: str | None, filters: str | None) -> str:
-    """Return a label that tells records of one name apart.
+    """Return a label that distinguishes the records of one name.
 
     >>> label("kitchen", view="eef_delta", split=None, filters=None)
     'kitchen, view eef_delta'
@@ -179,7 +179,7 @@ def _vectors(data: Mapping[str, Any], names: Mapping[str, str], where: str) -> d
 
 
 def _norm(entry: Mapping[str, Any], where: str) -> NormStats:
-    """Convert the statistics of one vector; its dimensions are numbered, because these files have no names for them."""
+    """Convert the statistics of one vector. Its dimensions are numbered, because the files do not name them."""
     try:
         figures: dict[str, Any] = {name: _array(entry, name) for name in KNOWN}
         size = next(len(values) for values in figures.values() if values is not None)

@@ -36,11 +36,11 @@ class Levels:
         return cls(distinct[total > 0], total[total > 0])
 
     def merge(self, other: Self) -> Self:
-        """Combine the counts of both."""
+        """Return the counts of both together."""
         return self.counted(np.concatenate([self.values, other.values]), np.concatenate([self.counts, other.counts]))
 
     def figures(self, unit: float = 1.0) -> dict[str, float]:
-        """Return min, max, mean, std (ddof 0) and quantiles (numpy's `linear`) of the numbers divided by `unit`.
+        """Return the min, max, mean, std (ddof 0) and quantiles (numpy's `linear`) of the values divided by `unit`.
 
         >>> Levels.of(np.array([0, 0, 4])).figures()["mean"]
         1.3333333333333333
@@ -58,7 +58,7 @@ class Levels:
         return {name: value / unit for name, value in figures.items()}
 
     def to_json(self) -> list[list[Any]]:
-        """Return an exact JSON form."""
+        """Return a JSON form with the exact values and counts."""
         return [self.values.tolist(), self.counts.tolist()]
 
     @classmethod

@@ -1,7 +1,8 @@
 """Count, range, mean and standard deviation of float32 vectors, from exact sums.
 
-Every float32 is a multiple of 2**-149 and its square of 2**-298, so sums can be Python integers, which have no limit.
-The result does not depend on the order of adding, sharding or merging, and the state takes a few hundred bytes.
+Every float32 is a multiple of 2**-149, and its square is a multiple of 2**-298. Sums are therefore kept as Python
+integers in these units, which are exact and have no limit. The result does not depend on the order of adding, or on how
+the data is sharded and merged. The state takes a few hundred bytes.
 """
 
 from collections.abc import Iterator, Mapping
@@ -13,9 +14,9 @@ import numpy as np
 
 from schemas.source import Array
 
-ROWS = 1 << 16  # rows per block: it fits into the cache, and 2**16 numbers of 36 bits add up exactly in float64
+ROWS = 1 << 16  # rows per block, which fits into the cache; 2**16 numbers of 36 bits add up exactly in float64
 UNIT = 149  # float32 numbers are multiples of 2**-149
-PART = 36  # bits that are added up in one round of `exact_sum`
+PART = 36  # bits of each number that one round of `exact_sum` adds up
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,7 +48,7 @@ class Moments:
         return cls(count=len(x), low=low, high=high, sums=tuple(sums), squares=tuple(squares))
 
     def merge(self, other: Self) -> Self:
-        """Combine the moments of both."""
+        """Return the moments of both sets of vectors together."""
         return type(self)(
             count=self.count + other.count,
             low=np.minimum(self.low, other.low),
@@ -58,12 +59,12 @@ class Moments:
 
     @property
     def mean(self) -> Array:
-        """The mean, [D] float64, rounded once."""
+        """The mean, [D] float64. It is computed exactly and rounded only at the end."""
         return np.array([total / (self.count << UNIT) for total in self.sums])
 
     @property
     def std(self) -> Array:
-        """The standard deviation with ddof 0, [D] float64: the root of the exact variance, rounded once."""
+        """The standard deviation with ddof 0, [D] float64. It is the root of the exact variance."""
         pairs = zip(self.sums, self.squares, strict=True)
         return np.array([sqrt((self.count * q - s * s) / (self.count**2 << 2 * UNIT)) for s, q in pairs])
 
@@ -81,18 +82,18 @@ class Moments:
 
 
 def blocks(x: Array, rows: int = ROWS) -> Iterator[Array]:
-    """Split [N, D] into [D, rows] blocks with contiguous dimensions."""
+    """Split [N, D] into blocks [D, rows], in which the values of each dimension are contiguous in memory."""
     return (np.ascontiguousarray(x[start : start + rows].T) for start in range(0, len(x), rows))
 
 
 def exact_sum(x: Array, unit: int) -> int:
     """Add at most 2**16 finite float64 numbers that are multiples of 2**-unit; the result is in that unit.
 
-    Each round rounds the numbers to multiples of one power of two, 36 bits below the largest possible number. These add
-    up without an error, and the exact remainders are added in the next round.
+    In each round, the numbers are rounded to multiples of a power of two that is 36 bits below the largest possible
+    number. The rounded numbers add up without an error. What rounding removed is exact, and is added in the next round.
     """
     total, exponent = 0, frexp(max(x.max(), -x.min()))[1] if len(x) else 0
-    while x.any():  # all are below 2**exponent
+    while x.any():  # all numbers are below 2**exponent
         step = exponent - PART
         shift = 1.5 * 2.0 ** (step + 52)  # adding it rounds to multiples of 2**step
         part = x + shift

@@ -1,4 +1,4 @@
-"""Normalize actions with OpenVLA's formulas, and guard against dimensions that would be divided by almost nothing."""
+"""Normalize actions with OpenVLA's formulas, and find dimensions that would be divided by almost 0."""
 
 from collections.abc import Collection
 from dataclasses import dataclass, replace
@@ -18,12 +18,12 @@ KNOWN = ("mean", "std", "min", "max", "q01", "q99")
 
 
 class Figures(NamedTuple):
-    """The statistics that one method uses: of one vector [D], or stacked for several sources [B, 1, D]."""
+    """The statistics that one method uses: [D] for one vector, or [B, 1, D] for several sources."""
 
     first: Array  # float32: the lower bound, or the mean
     second: Array  # float32: the upper bound, or the standard deviation
-    mask: Array  # bool: false is unchanged
-    fixed: Array  # bool: true becomes 0
+    mask: Array  # bool: dimensions where it is false are unchanged
+    fixed: Array  # bool: dimensions where it is true become 0
 
 
 def normalized(x: Array, figures: Figures, method: Method) -> Array:
@@ -38,9 +38,9 @@ def normalized(x: Array, figures: Figures, method: Method) -> Array:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NormStats:
-    """The statistics that one vector is normalized with, float64, [D] or per step of a chunk [H, D].
+    """The statistics that one vector is normalized with, float64: [D], or [H, D] for each step of an action chunk.
 
-    Statistics that a file does not have are None. `pinned` dimensions are constant, see `safe`.
+    Statistics that a file does not have are None. `pinned` dimensions are treated as constant; see `safe`.
 
     >>> norm = NormStats(names=("x",), mask=np.array([True]), q01=np.array([-2.0]), q99=np.array([2.0]))
     >>> norm.normalize(np.float32([[1.0], [5.0]])).ravel().tolist()
@@ -48,7 +48,7 @@ class NormStats:
     """
 
     names: tuple[str, ...]
-    mask: Array  # [D] bool: false is unchanged
+    mask: Array  # [D] bool: dimensions where it is false are unchanged
     mean: Array | None = None
     std: Array | None = None
     min: Array | None = None
@@ -75,18 +75,19 @@ class NormStats:
     def normalize(self, x: Array, method: Method = "bounds_q99") -> Array:
         """Normalize [..., D] as OpenVLA does in training, in float32.
 
-        Bounds map to [-1, 1], with clipping; a dimension whose min equals its max becomes 0, even if its mask is false.
+        The bounds are mapped to [-1, 1], and values outside are clipped. If a dimension's min equals its max, it
+        becomes 0, even if its mask is false.
         """
         return normalized(np.asarray(x, np.float32), self.figures(method), method)
 
     def figures(self, method: Method = "bounds_q99") -> Figures:
-        """Return what `normalized` needs, to compute it only once."""
+        """Return the statistics that `normalized` needs, so that they are computed only once."""
         first, second = (figures.astype(np.float32) for figures in self._pair(method))
         fixed = self._pinned_dims() if method == "normal" else self._pinned_dims() | self._constant()
         return Figures(first, second, self.mask, fixed)
 
     def unnormalize(self, x: Array, method: Method = "bounds_q99", *, eps: float = EPS) -> Array:
-        """Invert `normalize` as OpenVLA-OFT does at inference, in float64; OpenVLA uses an `eps` of 0.
+        """Invert `normalize` as OpenVLA-OFT does at inference, in float64. Set `eps` to 0 to do it as OpenVLA does.
 
         Clipped values stay clipped. A constant dimension becomes the middle of its bounds, but is unchanged if its mask
         is false. A pinned dimension always becomes the middle of its bounds.
@@ -98,7 +99,7 @@ class NormStats:
         return np.where(self._pinned_dims(), middle, np.where(self.mask, scaled, x))
 
     def degenerate(self, method: Method = "bounds_q99") -> dict[str, str]:
-        """Describe, by name, the dimensions that the method would divide by almost nothing."""
+        """Return a description, by name, of each dimension that the method would divide by almost 0."""
         first, second = self._pair(method)
         low, high = (first, first + second) if method == "normal" else (first, second)
         narrow = is_narrow(low, high, scale=0.0 if self.std is None else self.std) & self.mask
@@ -113,8 +114,8 @@ class NormStats:
     def safe(self, method: Method = "bounds_q99", *, pin: Collection[str] = ()) -> Self:
         """Return statistics in which constant dimensions and those in `pin` are pinned.
 
-        A pinned dimension is 0 when normalized and the middle of its bounds when unnormalized. Raises StatsError for
-        other dimensions that the method would divide by almost nothing, see `degenerate`.
+        A pinned dimension is 0 when normalized, and the middle of its bounds when unnormalized. Raises StatsError if
+        the method would divide any other dimension by almost 0; see `degenerate`.
         """
         for name in pin:
             if name not in self.names:
@@ -137,7 +138,7 @@ class NormStats:
         return first, second
 
     def _constant(self) -> Array:
-        """Whether each dimension has a single value, [D]; False if the range is unknown."""
+        """Whether the values of a dimension are all equal, [D]; False if its range is unknown."""
         if self.min is None or self.max is None:
             return np.zeros(len(self.names), bool)
         return np.asarray(np.atleast_2d(self.min == self.max).all(axis=0))

@@ -1,8 +1,8 @@
 """Exact quantiles of any number of float32 vectors, with a small, mergeable state.
 
-The bits of float32 numbers, with the sign flipped, sort like the numbers. A first pass counts each pattern of the
-leading 16 bits, which gives a bucket for each order statistic. Later passes count only inside these buckets, by 24 or
-all 32 bits, until the exact number is known.
+The bits of float32 numbers can be mapped to unsigned integers with the same order. A first pass counts how often each
+pattern of the leading 16 bits occurs. The counts show which pattern (the bucket) each order statistic has. Later passes
+count only the numbers in these buckets, by their leading 24 bits or all 32 bits, until the exact numbers are known.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,17 +15,17 @@ from schemas.errors import UsageError
 from schemas.source import Array
 from stats.moments import blocks
 
-FIRST, MIDDLE, ALL = 16, 24, 32  # leading bits that a pass counts by
-LIMIT = 1 << 18  # possible patterns in the buckets up to which one pass counts by all bits: 4 MB of state
-BLOCK = 1 << 18  # rows counted at once
-FEW = 1 << 13  # rows up to which sorting is faster than reading 2**16 counters
+FIRST, MIDDLE, ALL = 16, 24, 32  # number of leading bits that a pass counts by
+LIMIT = 1 << 18  # if the buckets have at most this many patterns, one pass counts all bits (4 MB)
+BLOCK = 1 << 18  # number of rows that are counted at once
+FEW = 1 << 13  # with fewer rows, sorting is faster than reading 2**16 counters
 HALF = 1 << FIRST - 1  # the first pattern with the sign bit
-DIMENSION = np.uint64(32)  # the bit where a key's dimension starts
+DIMENSION = np.uint64(32)  # the lowest bit of a key that is part of the dimension
 
 
 @dataclass(frozen=True, slots=True)
 class Histogram:
-    """The count of each pattern of leading bits that occurs, for D dimensions."""
+    """How often each pattern of leading bits occurs, for D dimensions."""
 
     bits: int
     keys: Array  # uint64, ascending: dimension << 32 | the leading `bits` of the ordered pattern
@@ -33,11 +33,11 @@ class Histogram:
 
     @classmethod
     def of(cls, x: Array, search: "Search") -> Self:
-        """Count [N, D] finite float32 by the bits and in the buckets that `search` needs next."""
+        """Count [N, D] finite float32 for the next pass of `search`: by the bits and in the buckets that it needs."""
         return cls(search.next_bits, *(_inside(x, search) if search.bits else _leading(x)))
 
     def merge(self, other: Self) -> Self:
-        """Combine the counts of both."""
+        """Return the counts of both together."""
         return type(self)(self.bits, *_added([(self.keys, self.counts), (other.keys, other.counts)]))
 
     def to_json(self) -> dict[str, Any]:
@@ -52,12 +52,12 @@ class Histogram:
 
 @dataclass(frozen=True, slots=True)
 class Search:
-    """The state of a search for order statistics: the bucket of each and its rank in the bucket."""
+    """The state of a search for order statistics, with the bucket of each and its rank inside the bucket."""
 
-    bits: int  # known leading bits
+    bits: int  # number of leading bits that are known
     keys: Array  # [D, R] uint64, as in Histogram
-    ranks: Array  # [D, R] int64, from 0, in the bucket
-    inside: int = 0  # upper bound of the patterns in all buckets
+    ranks: Array  # [D, R] int64: ranks in the bucket, from 0
+    inside: int = 0  # upper bound of the number of patterns in all buckets
 
     @classmethod
     def of(cls, ranks: Sequence[int], *, dims: int) -> Self:
@@ -77,7 +77,7 @@ class Search:
         return np.unique(self.keys[dimension].astype(np.uint32))
 
     def narrowed(self, counted: Histogram) -> Self:
-        """Narrow each order statistic down to a bucket of the counts, which were made for this search."""
+        """Return the search after its next pass; `counted` are the counts of that pass."""
         ends = np.cumsum(counted.counts)
         starts = ends - counted.counts
         dimension, prefix = self.keys >> DIMENSION << DIMENSION, self.keys & np.uint64(0xFFFFFFFF)
@@ -94,7 +94,7 @@ class Search:
 
 
 def numbers(ordered: Array) -> Array:
-    """Convert ordered patterns, uint32, to float32."""
+    """Convert uint32 from `_ordered` back to float32."""
     positive = ordered >> np.uint32(31) == 1
     return np.where(positive, ordered ^ np.uint32(1 << 31), ~ordered).view(np.float32)
 
@@ -133,7 +133,7 @@ def _inside(x: Array, search: Search) -> tuple[Array, Array]:
 
 
 def _among(column: Array, buckets: Array) -> Array:
-    """Whether each value has one of these leading 16 bits; for few patterns, comparing is faster than looking up."""
+    """Whether the leading 16 bits of each value are in `buckets`; if these are few, comparing is the fastest way."""
     upper = np.ascontiguousarray(_upper(column))
     stored = np.where(buckets >= HALF, buckets - HALF, (1 << FIRST) - 1 - buckets).astype(np.uint16)
     mask: Array = upper == stored[0]
@@ -143,12 +143,12 @@ def _among(column: Array, buckets: Array) -> Array:
 
 
 def _upper(column: Array) -> Array:
-    """Return the leading 16 bits of each float32, which is stored in little endian."""
+    """Return the leading 16 bits of each float32; they are its second half in memory, because it is little endian."""
     return column.view(np.uint16)[1::2]
 
 
 def _counted(prefixes: Array, dimension: int) -> tuple[Array, Array]:
-    """Count each prefix; frequent ones, as in a gripper, are counted first, and the rest is sorted."""
+    """Count each prefix. Frequent ones, such as those of a gripper, are counted one by one; the others are sorted."""
     frequent = list[tuple[Array, Array]]()
     while len(prefixes) > FEW:
         same = prefixes == prefixes[0]
@@ -188,7 +188,7 @@ def ranks(quantiles: Sequence[float], count: int) -> list[int]:
 
 
 def _between(q: float, count: int) -> tuple[int, int, float]:
-    """Return the ranks on both sides of a quantile and its place between them, like numpy's `linear`."""
+    """Return the ranks on both sides of a quantile and its place between them (0 to 1), as numpy's `linear` does."""
     virtual = (count - 1) * q
     if virtual >= count - 1:
         return count - 1, count - 1, 0.0

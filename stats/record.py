@@ -1,4 +1,4 @@
-"""`Statistics`: the statistics of one dataset, or of several datasets together, and what they were computed from."""
+"""`Statistics`: the statistics of one or several datasets, with a record of what they were computed from."""
 
 import json
 from collections.abc import Mapping
@@ -30,15 +30,15 @@ class Member:
 class Statistics:
     """The statistics of a view, a split and filters of one or several datasets."""
 
-    name: str  # name of the dataset, or of the embodiment of several datasets
+    name: str  # name of the dataset; for several datasets, of their embodiment
     members: tuple[Member, ...]
-    view: str | None  # None: as stored
-    split: str | None  # None: all
+    view: str | None  # None: the stored actions
+    split: str | None  # None: all splits
     filters: str | None  # normalized by schemas.mixture.filters
     robot: str
     controller: str
     control_hz: float | None
-    vectors: Mapping[str, Summary]  # action, state; for chunks also action_chunk, action_relative
+    vectors: Mapping[str, Summary]  # action and state; for action chunks also action_chunk and action_relative
 
     @property
     def episodes(self) -> int:
@@ -58,7 +58,7 @@ class Statistics:
 
     @property
     def key(self) -> tuple[Any, ...]:
-        """What distinguishes two statistics of one dataset: view, split, filters and chunk size."""
+        """The view, split, filters and chunk size, which distinguish statistics of the same dataset."""
         chunk = self.vectors["action_chunk"].mean.shape[0] if "action_chunk" in self.vectors else 0
         return (self.view or "", self.split or "", self.filters or "", chunk)
 
@@ -84,7 +84,7 @@ class Statistics:
         return _digest(self._content())
 
     def to_json(self) -> dict[str, Any]:
-        """Return the native JSON form; its last entry is the digest of all others."""
+        """Return the native JSON form. Its last entry is the digest of all other entries."""
         content = self._content()
         return {**content, "xxh3_128": _digest(content)}
 

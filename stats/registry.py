@@ -1,7 +1,7 @@
 """A registry of statistics by name and digest, in a local folder or behind an fsspec URI.
 
-A record is the file `URI/<name>/<digest>.json`, in the native form; there is no other index. The file name depends on
-the content, so publishing twice changes nothing and concurrent writers cannot conflict.
+A record is the file `URI/<name>/<digest>.json`, in the native JSON form. There is no index besides the file names. The
+digest in the name depends on the content, so publishing twice changes nothing, and concurrent writers cannot conflict.
 """
 
 import json
@@ -18,7 +18,7 @@ DIGEST = re.compile(r"[0-9a-f]{4,32}")
 
 
 def publish(statistics: Statistics, uri: str) -> str:
-    """Add a record to the registry at `uri`, if it is not there yet; returns `name@digest`."""
+    """Add a record to the registry at `uri`, unless it is already there. Returns `name@digest`."""
     if not NAME.fullmatch(statistics.name):
         raise StatsError(f"'{statistics.name}' is not a valid record name: use letters, digits, '_', '.' and '-'")
     registry, digest = open_folder(uri, for_writing=True), statistics.digest()
@@ -46,7 +46,7 @@ def listing(uri: str) -> dict[str, tuple[str, ...]]:
 
 
 def fetch(target: str, uri: str) -> Statistics:
-    """Read the record `NAME` or `NAME@digest`; a unique prefix of the digest is enough.
+    """Read the record `NAME` or `NAME@DIGEST`, where DIGEST may be a unique prefix of the digest.
 
     Raises StatsError if the content does not match the digest in the file name.
     """

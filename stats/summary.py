@@ -15,7 +15,7 @@ from stats.quantiles import ALL, DIMENSION, FIRST, Histogram, numbers
 QUANTILES = {"q01": 0.01, "q02": 0.02, "q10": 0.1, "q50": 0.5, "q90": 0.9, "q98": 0.98, "q99": 0.99}
 FIGURES = ("mean", "std", "min", "max", *QUANTILES)
 BINS = 12  # number of bins in the sketch
-NARROW = 1e-2  # relative range that is too narrow; openpi#814 had 0.001 at 1.6, which normalized 0 to -3200
+NARROW = 1e-2  # relative range below which a dimension is narrow; in openpi#814, 0.001 at 1.6 normalized 0 to -3200
 Flag: TypeAlias = Literal["constant", "narrow"]
 
 
@@ -36,12 +36,12 @@ class Summary:
     q90: Array
     q98: Array
     q99: Array
-    mask: Array  # bool: whether trainers normalize it; False for an action's gripper, as in OpenVLA
-    sketch: Array  # [..., BINS]: approximate histogram from q01 to q99; values outside count in the end bins
+    mask: Array  # bool: whether trainers normalize the dimension; False for an action's gripper, as in OpenVLA
+    sketch: Array  # [..., BINS]: approximate histogram from q01 to q99; the end bins also count values outside
 
     @classmethod
     def of(cls, space: Space, moments: Moments, *, quantiles: Array, histogram: Histogram, is_action: bool) -> Self:
-        """Build it from moments, `quantiles` [7, D or H * D] and the `histogram` of the first pass."""
+        """Build it from moments, `quantiles` [7, D or H * D] and the `histogram` of the first pass over the data."""
         shape = (-1, len(space)) if len(moments.low) > len(space) else (len(space),)
         figures = {
             "mean": moments.mean,
@@ -96,7 +96,10 @@ def is_narrow(low: Array, high: Array, *, scale: Array | float) -> Array:
 
 
 def _sketch(histogram: Histogram, low: Array, high: Array) -> Array:
-    """Compute an approximate histogram, [D, BINS], from the first pass; a bucket's values count at its middle."""
+    """Compute an approximate histogram, [D, BINS], from that of the first pass.
+
+    All values in a bucket are counted as if they were at its middle.
+    """
     dimension = (histogram.keys >> DIMENSION).astype(np.int64)
     middle = histogram.keys.astype(np.uint32) << np.uint32(ALL - FIRST) | np.uint32(1 << 15)
     values = numbers(middle).astype(np.float64)

@@ -16,7 +16,7 @@ TAGS = ("expressions", "derived")
 
 
 class Derived(Model):
-    """An action that is derived from the state because the source has none."""
+    """An action that is derived from the state, because the source does not record actions."""
 
     derive: Derivation
 
@@ -44,14 +44,14 @@ def with_derived_space(data: Any) -> Any:
 
 
 def _space(derivation: Derivation, state: Any) -> dict[str, Any] | None:
-    """Describe the Space of a derived action; None if the state's Space is invalid."""
+    """Return the Space of a derived action, as in TOML; None if the state's Space is invalid."""
     if not state:
         raise ValueError(f"action.derive: '{derivation}' needs a state, and the embodiment has none")
     try:
         declared = SpaceSpec.model_validate(state)
     except ValidationError:
         return None
-    if derivation == "next_state":  # in the state's own parts
+    if derivation == "next_state":  # the next state has the same parts as the state
         return {**declared.model_dump(), "origin": "achieved"}
     space = derived_space(derivation, declared.space("state"))
     if isinstance(space, str):

@@ -74,7 +74,7 @@ def _packaged(name: str) -> DatasetSpec:
 
 @cache
 def _aliases() -> dict[str, str]:
-    """Return the packaged declarations by alias; an alias of several datasets is left out."""
+    """Return the name of the packaged declaration for each alias, without the aliases that several datasets share."""
     datasets: dict[str, list[str]] = {}
     for name in dataset_names():
         dataset_spec = _packaged(name)
@@ -98,7 +98,7 @@ def _load(path: Path) -> DatasetSpec:
 
 
 def _tables(name: str, beside: Path, *, seen: tuple[Path, ...]) -> dict[str, Any]:
-    """Read the tables of the declaration `name`, which a declaration in the folder `beside` extends by `like`."""
+    """Read the tables of the declaration `name`, to which the key `like` of a declaration in `beside` refers."""
     path = HERE / "datasets" / f"{name}.toml" if name in dataset_names() else beside / name
     if path.resolve() in seen:
         raise SpecError(f"{seen[0]}: like: '{name}' refers back to this file")
@@ -113,7 +113,7 @@ def _tables(name: str, beside: Path, *, seen: tuple[Path, ...]) -> dict[str, Any
 
 
 def _relative_to(beside: Path, tables: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """Rewrite the file names in `tables`, which are relative to `folder`, to be relative to `beside`."""
+    """Return `tables` with its file names made relative to `beside`; in `tables` they are relative to `folder`."""
     rewritten, source = dict(tables), tables.get("source")
     name = tables.get("embodiment")
     if isinstance(name, str) and name not in _embodiments():
@@ -129,7 +129,7 @@ def _embodiments() -> list[str]:
 
 
 def source_of(target: str, dataset_spec: DatasetSpec) -> str | None:
-    """Return the URI of the recordings of `dataset(target)`; a relative `uri` starts at the declaration's folder."""
+    """Return the URI of the recordings of `dataset(target)`; a relative `uri` is joined to the declaration's folder."""
     path, uri = Path(target), dataset_spec.source.uri
     if target in dataset_names() or _is_alias(target) or (uri and ("://" in uri or Path(uri).is_absolute())):
         return uri

@@ -25,9 +25,9 @@ def derived_space(derivation: Derivation, state: Space) -> Space | str:
 
 
 def derived_action(derivation: Derivation, state: Array, space: Space) -> Array:
-    """Compute [T, A] actions from states [T, S]: the next state, or the change until it (p' = p + dp, R' = dR R).
+    """Compute [T, A] actions from states [T, S]: the next state, or the change to it (p' = p + dp, R' = dR R).
 
-    Grippers are those of the next state. The last action is to stay, because no state follows.
+    The gripper of an action is that of the next state. No state follows the last one, so the last action is to stay.
 
     >>> space = Space(name="s", dims=(), frame="none", rotation="none", gripper="none", origin="achieved")
     >>> derived_action("next_state", np.float32([[1], [2], [5]]), space).ravel().tolist()

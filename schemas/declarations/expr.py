@@ -5,8 +5,9 @@
     argument   := number | number "/" number | path [slice]
     slice      := "[" [i] ":" [j] "]" | "[" i "]"       of the last axis, with Python's meaning
 
-Paths are dotted; keys may contain "/". A wrong text raises SpecError when the declaration is loaded. A path that is not
-in the source raises it when the declaration is bound to the source, before the first episode is read.
+The keys of a path are joined by dots; a key may contain "/". An invalid expression raises SpecError when the
+declaration is loaded. A path that is not in the source raises SpecError before the first episode is read, when the
+declaration is compared with the source.
 """
 
 import inspect
@@ -40,7 +41,7 @@ class Path:
         return f"{self.path}[{':'.join(bounds)}]" if any(bounds) else self.path
 
     def read(self, steps: Mapping[str, Any]) -> Array:
-        """Return the column as [T, k] float32, with further axes flattened; raises SpecError if it does not exist."""
+        """Return the column as [T, k] float32, its inner axes flattened. Raises SpecError if it does not exist."""
         column = steps.get(self.path)
         if column is None:
             known = [path for path in steps if path != ROW]
@@ -70,7 +71,7 @@ class Call:
         return f"{self.op}({', '.join(words)})" if words else self.op
 
     def values(self, steps: Steps) -> list[float | Array]:
-        """Return the arguments, with paths replaced by their columns."""
+        """Return the arguments, with each path replaced by its column."""
         return [arg.read(steps) if isinstance(arg, Path) else arg for arg in self.args]
 
     def paths(self) -> frozenset[str]:
@@ -95,7 +96,7 @@ class Expr:
         return frozenset({self.source.path}).union(*(op.paths() for op in self.ops))
 
     def __call__(self, steps: Mapping[str, Any]) -> Array:
-        """Return [T, k] float32; raises SpecError if an op does not fit its columns."""
+        """Evaluate the expression to [T, k] float32. Raises SpecError if an op does not fit its columns."""
         values = self.source.read(steps)
         for op in self.ops:
             try:

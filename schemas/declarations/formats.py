@@ -1,4 +1,4 @@
-"""The table `source` of a declaration, with the place and format of the recordings: one class per format."""
+"""The table `source` of a declaration, with the place and the format of the recordings. Each format has a class."""
 
 from importlib.metadata import entry_points
 from typing import Annotated, Any, Literal, Self, TypeAlias
@@ -19,7 +19,7 @@ EMPTY: Any = Field(default_factory=dict)
 
 
 class SourceSpec(Model):
-    """The keys that every format has; its other keys describe the layout of its files."""
+    """The keys that all formats have. The other keys of a format describe the layout of its files."""
 
     format: str
     uri: str | None = None
@@ -32,7 +32,7 @@ class SourceSpec(Model):
 
 
 class RldsSource(SourceSpec):
-    """RLDS as `tensorflow-datasets` writes it; the files describe their layout."""
+    """RLDS as `tensorflow-datasets` writes it. The files describe their own layout, so there are no further keys."""
 
     format: Literal["rlds"] = "rlds"
 
@@ -41,7 +41,7 @@ class Hdf5Source(SourceSpec):
     """HDF5 files with one group or one file per episode."""
 
     format: Literal["hdf5"]
-    episodes: str | None = None  # pattern of groups; "/": each file is one episode
+    episodes: str | None = None  # pattern of groups; "/" means that each file is one episode
     files: str | None = None  # pattern of files below `uri`
     ignore: tuple[str, ...] = ()  # paths that are not read
     per_episode: tuple[str, ...] = ()  # paths without a step axis
@@ -49,7 +49,7 @@ class Hdf5Source(SourceSpec):
     splits: tuple[SplitList, ...] = ()  # lists of episodes inside the files
     frames: dict[str, FrameLayout] = EMPTY  # layout of image datasets that are not plain uint8 [T, H, W, C]
     beside: dict[str, str] = EMPTY  # per-episode field -> pattern of a text file next to the HDF5 file
-    in_json: tuple[str, ...] = ()  # paths into JSON texts that become per-episode fields
+    in_json: tuple[str, ...] = ()  # paths inside JSON texts, read as per-episode fields
     videos: dict[str, str] = EMPTY  # camera -> pattern of a video next to the HDF5 file
     images: ImageEncoding | None = None  # encoding of raw frames (default "png") and videos (default "jpeg 95")
 
@@ -83,12 +83,12 @@ class RosbagSource(SourceSpec):
     format: Literal["rosbag"]
     clock: str | Positive | None = None  # a topic, or a rate in Hz
     topics: dict[str, Literal["nearest", "hold", "linear", "slerp", "once"]] = Field(default_factory=dict)
-    stamp: Stamp | dict[str, Stamp] = "log"  # which of a message's times counts; "log" for topics not named
+    stamp: Stamp | dict[str, Stamp] = "log"  # which time of a message to use; topics without one use "log"
     max_skew: Positive | None = None  # seconds
-    disorder: Literal["refuse", "sort"] = "refuse"  # for times that decrease or repeat
+    disorder: Literal["refuse", "sort"] = "refuse"  # what to do if times decrease or repeat
     only: tuple[str, ...] = ()  # topics or paths to read, and no others
     ignore: tuple[str, ...] = ()  # topics or paths that are not read
-    ros: str | None = None  # the ROS distribution, if the bags do not define their messages
+    ros: str | None = None  # ROS distribution that defines the messages, if the bags do not
     files: str | None = None  # pattern of bag files below `uri`
     images: ImageEncoding = "png"  # encoding of raw frames
 
@@ -100,10 +100,10 @@ class RosbagSource(SourceSpec):
 
 
 class ZarrSource(SourceSpec):
-    """Zarr stores with the steps of all episodes in one array and the end of each episode in another."""
+    """Zarr stores whose arrays have the steps of all episodes, one after another; one array has the episodes' ends."""
 
     format: Literal["zarr"]
-    episode_ends: str = "meta/episode_ends"  # path of the array of ends
+    episode_ends: str = "meta/episode_ends"  # path of the array with the end of each episode
     steps: str = "data"  # path of the group whose arrays have a row per step
     files: str | None = None  # pattern of stores below `uri`
     ignore: tuple[str, ...] = ()  # paths that are not read
@@ -126,9 +126,9 @@ class FolderSource(SourceSpec):
 
 
 class PluginSource(SourceSpec):
-    """A format that another package reads; the entry point in `GROUP` has the format's name."""
+    """A format that another package reads. It registers its reader as an entry point with the format's name."""
 
-    options: dict[str, Any] = Field(default_factory=dict)  # further arguments of its reader
+    options: dict[str, Any] = Field(default_factory=dict)  # further arguments of the reader
 
 
 BUILT_IN: dict[str, type[SourceSpec]] = {

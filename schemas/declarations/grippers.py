@@ -1,4 +1,4 @@
-"""Ops on gripper commands over the steps of an episode; each column is handled by itself."""
+"""Ops on gripper commands over the steps of an episode. Each column is converted independently."""
 
 import math
 
@@ -6,14 +6,15 @@ import numpy as np
 
 from schemas.source import Array
 
-OPEN, CLOSED, EVENT = 0.95, 0.05, 0.1  # thresholds of OpenVLA and Octo; values must be past them
+OPEN, CLOSED, EVENT = 0.95, 0.05, 0.1  # thresholds of OpenVLA and Octo; a value equal to one does not count
 
 
 def binarize_gripper(x: Array, trailing: float = math.nan) -> Array:
     """Binarize to 1 (open, above 0.95) or 0 (closed, below 0.05); values in between take the next binary value.
 
-    Values in between at the end become the raw last value, or `trailing`. NaN counts as in between. Source: OpenVLA
-    and Octo, `binarize_gripper_actions`; Remix uses `binarize_gripper(0)`.
+    If no binary value follows, values in between become `trailing`, or the unchanged last value if `trailing` is NaN.
+    NaN in `x` counts as a value in between. Source: OpenVLA and Octo, `binarize_gripper_actions`; Remix uses
+    `binarize_gripper(0)`.
 
     >>> binarize_gripper(np.float32([[1], [1], [0.6], [0.3], [0], [0]])).ravel().tolist()
     [1.0, 1.0, 0.0, 0.0, 0.0, 0.0]
@@ -29,8 +30,9 @@ def binarize_gripper(x: Array, trailing: float = math.nan) -> Array:
 def rel2abs_gripper(x: Array, threshold: float = EVENT) -> Array:
     """Convert commands to close (+1), open (-1) or stay (0) into the resulting state: 1 open, 0 closed.
 
-    Before the first command to move, the gripper is in the opposite state; without such a command it is open. Source:
-    OpenVLA and Octo, `rel2abs_gripper_actions`; Remix uses `rel2abs_gripper | invert`.
+    Before the first command to close or open, the gripper is assumed to be in the opposite state. If there is no such
+    command, it is assumed to be open. Source: OpenVLA and Octo, `rel2abs_gripper_actions`; Remix uses
+    `rel2abs_gripper | invert`.
 
     >>> rel2abs_gripper(np.float32([[0], [1], [0], [-1], [0]])).ravel().tolist()
     [1.0, 0.0, 0.0, 1.0, 1.0]

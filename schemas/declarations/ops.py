@@ -1,7 +1,7 @@
 """The ops of declarations: small, pure, vectorized functions.
 
-Array ops take [T, k] float32 and follow a `|` in an expression. Step ops take all per-step arrays of an episode and are
-used in a view's `before` and `after`. To add an op, write the function and list it in `vocabulary.py`.
+Array ops take [T, k] float32 and follow a `|` in an expression. Step ops take all per-step arrays of an episode; the
+keys `before` and `after` of a view list them. To add an op, write the function and list it in `vocabulary.py`.
 """
 
 from collections.abc import Mapping
@@ -11,9 +11,9 @@ import numpy as np
 from schemas.declarations.rotations import from_euler, matrices, to_euler, to_rotation
 from schemas.source import Array
 
-Steps = Mapping[str, Array]  # path -> T values; ROW has the index of each one's stored step
+Steps = Mapping[str, Array]  # path -> T values; ROW -> the index of the stored step of each value
 ROW = "#row"
-GIMBAL = 1e-6  # tolerance for a pitch of 90 degrees, on its sine
+GIMBAL = 1e-6  # if the sine of the pitch is this close to 1, the pitch counts as 90 degrees
 
 # Numbers
 
@@ -97,8 +97,8 @@ def permute(x: Array, *order: int) -> Array:
 def quat_xyzw_to_euler(x: Array) -> Array:
     """Convert [T, 4] quaternions (x, y, z, w) to roll, pitch, yaw like tensorflow-graphics, without normalizing them.
 
-    If a quaternion is longer than 1, for which OpenVLA and Octo compute NaN, the pitch is that of the nearest rotation.
-    At a pitch of 90 degrees the yaw is 0.
+    If a quaternion is longer than 1, the sine of its pitch may be outside [-1, 1]. OpenVLA and Octo then compute NaN;
+    this op clips the sine. At a pitch of 90 degrees the yaw is 0.
 
     >>> quat_xyzw_to_euler(np.float32([[0, 0, 0, 2], [1, 0, 0, 0]])).round(4).tolist()
     [[0.0, 0.0, 0.0], [3.1415998935699463, 0.0, 0.0]]
@@ -212,7 +212,7 @@ def drop_noops(steps: Steps) -> Steps:
 def abs_to_delta(steps: Steps) -> Steps:
     """Replace absolute targets (x, y, z, roll, pitch, yaw first) by their change from the previous target.
 
-    The rotation is R' R⁻¹; further columns stay. The first step, which has no previous target, is dropped.
+    The rotation becomes R' R⁻¹; further columns are unchanged. The first step has no previous target and is dropped.
 
     >>> steps = {"action": np.float32([[1, 0, 0, 0, 0, 3.1, 1], [3, 0, 0, 0, 0, -3.1, 0]])}
     >>> abs_to_delta(steps)["action"].round(3).tolist()
@@ -226,7 +226,7 @@ def abs_to_delta(steps: Steps) -> Steps:
 def achieved_delta(steps: Steps) -> Steps:
     """Replace measured poses (x, y, z, roll, pitch, yaw first) by their change until the next step.
 
-    The rotation is R' R⁻¹; further columns stay. The last step is dropped, because no step follows.
+    The rotation becomes R' R⁻¹; further columns are unchanged. The last step is dropped, because no step follows.
 
     >>> steps = {"action": np.float32([[1, 0, 0, 0, 0, 3.1, 1], [3, 0, 0, 0, 0, -3.1, 0]])}
     >>> achieved_delta(steps)["action"].round(3).tolist()
@@ -240,8 +240,8 @@ def achieved_delta(steps: Steps) -> Steps:
 def relabel_achieved_delta(steps: Steps, state: Array) -> Steps:
     """Replace each action by the change of `state` [T, k] until the next step, keeping its gripper (last column).
 
-    The last step is dropped, because no step follows. Angles are not wrapped: a yaw of 3.1 -> -3.1 gives -6.2, as in
-    the published statistics. Source: OpenVLA and Octo, `relabel_bridge_actions`.
+    The last step is dropped, because no step follows. Angles are not wrapped: a yaw that goes from 3.1 to
+    -3.1 gives -6.2, as in the published statistics. Source: OpenVLA and Octo, `relabel_bridge_actions`.
 
     >>> steps = {"action": np.float32([[9, 1], [9, 0]])}
     >>> relabel_achieved_delta(steps, np.float32([[2], [5]]))["action"].tolist()

@@ -1,4 +1,4 @@
-"""The base of the parsers of expressions and of conditions: it splits a text into tokens and reads them in order."""
+"""The base class of the parsers of expressions and conditions: it splits a text into tokens and reads them in order."""
 
 import re
 from abc import ABC, abstractmethod
@@ -11,7 +11,7 @@ Item = TypeVar("Item")
 
 
 class Token(NamedTuple):
-    """A word of a text, the `end` of the text, or an `unknown` character."""
+    """A word of a text, the end of the text (kind `end`), or a character that fits no word (kind `unknown`)."""
 
     kind: str
     word: str
@@ -22,7 +22,7 @@ class Parser(ABC):
     """The tokens of a text and the current position; a subclass adds the rules of its grammar and its errors."""
 
     def __init__(self, text: str, words: str) -> None:
-        """Split the text into the groups that the regular expression `words` matches, with white space between them."""
+        """Split the text into tokens; each named group of the regular expression `words` is one kind of token."""
         pattern = re.compile(rf"\s*(?:{words}|(?P<unknown>.)|(?P<end>\Z))", re.DOTALL)
         matches = ((match, str(match.lastgroup)) for match in pattern.finditer(text))
         self.tokens = [Token(kind, match[kind], match.start(kind)) for match, kind in matches]
@@ -35,7 +35,7 @@ class Parser(ABC):
 
     @abstractmethod
     def error(self, wanted: str) -> OxeError:
-        """Return the error for a next token that is not what the grammar requires."""
+        """Return the error to raise if the next token is not `wanted`, a description of what the grammar requires."""
 
     def advance(self) -> str:
         """Read one token and return its text."""

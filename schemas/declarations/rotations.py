@@ -10,11 +10,11 @@ from schemas.source import Array
 if TYPE_CHECKING:
     from scipy.spatial.transform import Rotation
 
-EULER: Literal["xyz"] = "xyz"  # lower case in scipy: about fixed axes, roll then pitch then yaw
+EULER: Literal["xyz"] = "xyz"  # lower case means fixed axes in scipy: roll, then pitch, then yaw
 
 
 def _scipy() -> "type[Rotation]":
-    """Import scipy's rotations on first use: it takes a third of the time of `oxe --help`."""
+    """Import scipy's rotations on first use, because the import would take a third of the time of `oxe --help`."""
     from scipy.spatial.transform import Rotation  # noqa: PLC0415
 
     return Rotation
@@ -62,7 +62,10 @@ def to_euler(rotation: "Rotation") -> Array:
 
 
 def between(left: Array, right: Array, weight: Array) -> Array:
-    """Interpolate between quaternions `left` and `right` [T, 4] (x, y, z, w) by `weight` [T], the shorter way."""
+    """Interpolate between quaternions `left` and `right` [T, 4] (x, y, z, w) along the shorter arc.
+
+    `weight` [T] is the place between them: 0 gives `left`, 1 gives `right`.
+    """
     for side in (left, right):
         if not np.isfinite(side).all():
             raise SourceError("a quaternion is not finite", reason="bad_rotation")

@@ -1,6 +1,6 @@
-"""`DatasetSpec`: the declaration of a dataset, one TOML file.
+"""`DatasetSpec`: the declaration of a dataset, which is one TOML file.
 
-It is checked when it is loaded; a wrong one raises SpecError with the file, the key and the likely fix.
+A declaration is checked when it is loaded. An invalid one raises SpecError with the file, the key and the likely fix.
 """
 
 import hashlib
@@ -34,12 +34,12 @@ from schemas.errors import SpecError, did_you_mean
 from schemas.spaces import Space
 
 EMPTY: Any = Field(default_factory=dict)
-TODO = "TODO"  # in a draft: a value that a person has to fill in
+TODO = "TODO"  # marks a value of a draft that a person has to fill in
 FREE = frozenset({"description", "license", "citation", "homepage", "errata"})  # texts that may contain TODO
 
 
 class DatasetSpec(Model):
-    """One declaration. In TOML, `embodiment` may be a name from `schemas/embodiments/`."""
+    """The declaration of one dataset. In TOML, `embodiment` may be a name from `schemas/embodiments/`."""
 
     name: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
     aliases: tuple[str, ...] = ()
@@ -54,15 +54,15 @@ class DatasetSpec(Model):
     depth: dict[str, DepthSpec] = EMPTY
     fields: dict[str, FieldSpec] = EMPTY  # types of the source's other fields
     decode: dict[str, str] = EMPTY  # path -> decoder of its values
-    filters: dict[str, FilterSpec] = EMPTY  # drop reason -> condition that episodes must meet
-    success: SuccessSpec | None = None  # how to tell an episode's outcome
+    filters: dict[str, FilterSpec] = EMPTY  # drop reason -> condition that episodes must meet to be kept
+    success: SuccessSpec | None = None  # how an episode's outcome is recorded
     state: dict[str, Expression] = EMPTY
     action: Action
-    last_action: Literal["recorded", "placeholder"] = "recorded"  # views that read the action drop a placeholder
+    last_action: Literal["recorded", "placeholder"] = "recorded"  # a placeholder is dropped by views that read it
     views: dict[str, ViewSpec] = EMPTY
     timestamp: str | None = None  # per-step path of times in seconds
     id: str | None = None  # per-episode path of the episode's name
-    raw: str | None = None  # prefix of the fields that are kept as `raw.*`; None: all
+    raw: str | None = None  # fields with this prefix are kept as `raw.*`; None: all fields
     license: str | None = None
     citation: str | None = None
     homepage: str | None = None
@@ -108,17 +108,17 @@ class DatasetSpec(Model):
 
     @property
     def expressions(self) -> Mapping[str, expr.Expr]:
-        """The action's expressions by part; empty if it is derived."""
+        """The action's expressions by part; empty if the action is derived."""
         return {} if isinstance(self.action, Derived) else self.action
 
     @property
     def action_parts(self) -> list[expr.Expr]:
-        """The action's expressions in the order of its Space; empty if it is derived."""
+        """The action's expressions in the order of its Space; empty if the action is derived."""
         return [self.expressions[part] for part in self.embodiment.action.parts] if self.expressions else []
 
     @property
     def has_last_action(self) -> bool:
-        """Whether an episode's last stored action is a recorded one."""
+        """Whether the last stored action of an episode was recorded, rather than filled in."""
         return not self.derived and self.last_action == "recorded"
 
     @property
@@ -172,12 +172,12 @@ class DatasetSpec(Model):
         return self.model_dump(mode="json", exclude_defaults=True)
 
     def digest(self) -> str:
-        """Hash the declaration's content, without comments."""
+        """Hash the declaration's content; comments and formatting do not matter."""
         return hashlib.sha256(json.dumps(self.to_json()).encode()).hexdigest()
 
 
 def _resolved_view(view: Any, name: str, views: Mapping[str, Any]) -> Any:
-    """Resolve a view given as a word: `action` (the stored action) or the name of another view."""
+    """Replace a view that is given as a word: `action` (the stored action) or the name of another view."""
     if not isinstance(view, str):
         return view
     if view == "action":
@@ -229,7 +229,7 @@ def load(
     embodiment: Callable[[str], EmbodimentSpec],
     like: Callable[[str], dict[str, Any]] | None = None,
 ) -> DatasetSpec:
-    """Parse a declaration. `where` is its name in errors; `embodiment` and `like` load what it refers to by name."""
+    """Parse a declaration. `where` is its name in errors; `embodiment` and `like` load the files that it refers to."""
     data = merged(text, where=where, like=like)
     _check_no_todo(data, where)
     if isinstance(data.get("embodiment"), str):
@@ -243,7 +243,7 @@ def load(
 
 
 def merged(text: str, *, where: str, like: Callable[[str], dict[str, Any]] | None) -> dict[str, Any]:
-    """Parse a declaration's tables; with `like = NAME` they are merged into the tables of that declaration."""
+    """Parse a declaration's tables; if it has `like = NAME`, merge them into the tables of the declaration NAME."""
     data = toml.tables(text, where)
     if "like" not in data or like is None:
         return data

@@ -1,4 +1,7 @@
-"""The table `success` of a declaration: how to tell whether an episode succeeded. Without a record it is `unknown`."""
+"""The table `success` of a declaration, which describes how the source records whether an episode succeeded.
+
+The outcome of an episode without such a record is `unknown`.
+"""
 
 import math
 from collections.abc import Sequence
@@ -17,17 +20,17 @@ OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
 class SuccessSpec(Model):
     """The field that records an episode's outcome, and which values mean success.
 
-    Without a condition the values are true or false, 1 or 0, or the words `success`, `failure` and `unknown`. With a
-    condition, values that meet it are successes and all others failures; if `failure` is given, only values that equal
-    or contain that text are failures.
+    Without a condition, the values must be true or false, 1 or 0, or the words `success`, `failure` and `unknown`. With
+    a condition, values that meet it mean success and all others mean failure. If the key `failure` is given, only
+    values that equal or contain its text mean failure, and the remaining ones mean `unknown`.
     """
 
-    key: str  # a field per episode or per step
+    key: str  # path of a per-episode or per-step field
     equals: bool | int | str | None = None
     contains: str | None = None
     at_least: float | None = None
     failure: str | None = None
-    step: Literal["last", "any"] = "last"  # for a per-step field: its last value, or a success at any step
+    step: Literal["last", "any"] = "last"  # which steps of a per-step field must mean success
 
     @model_validator(mode="before")
     @classmethod
@@ -49,20 +52,20 @@ class SuccessSpec(Model):
 
     @property
     def takes(self) -> Literal["text", "number"] | None:
-        """The type of values that the condition compares; None without a condition."""
+        """The type of values that the condition can compare; None without a condition."""
         if self.is_plain:
             return None
         return "text" if isinstance(self.equals, str) or self.contains is not None else "number"
 
     def of_steps(self, column: Sequence[Any]) -> Outcome:
-        """Return the outcome from a field with T values."""
+        """Return the outcome that the T values of a per-step field record."""
         if self.step == "last":
             return self.of_value(column[-1]) if len(column) else "unknown"
         outcomes = {self.of_value(value) for value in column}
         return next((outcome for outcome in OUTCOMES if outcome in outcomes), "unknown")
 
     def of_value(self, value: Any) -> Outcome:
-        """Return the outcome from one value. Raises SourceError if the declaration does not cover it."""
+        """Return the outcome that one value records. Raises SourceError if it would need a condition."""
         value = _single(value)
         if value is None or value == "" or (isinstance(value, float) and math.isnan(value)):
             return "unknown"

@@ -1,6 +1,6 @@
 """Hash Python source by its syntax tree, without docstrings and comments.
 
-The digest is the same in Python 3.11, 3.12 and 3.13; the text of `ast.dump` is not.
+The digest is the same in Python 3.11, 3.12 and 3.13. The output of `ast.dump` differs between them, so it is not used.
 """
 
 import ast
@@ -9,7 +9,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-IGNORED = {"ctx", "kind", "type_comment"}  # `ctx` follows from the context; the others are spelling and comments
+IGNORED = {"ctx", "kind", "type_comment"}  # these fields do not change what the code does
 
 
 def syntax_digest(source: str | bytes) -> str:
@@ -22,7 +22,7 @@ def syntax_digest(source: str | bytes) -> str:
 
 
 def _json(value: Any) -> Any:
-    """Convert a node, a list of nodes or the value of a field to JSON, without empty fields."""
+    """Convert a syntax node, a list of nodes, or the value of a node's field to JSON, without empty fields."""
     if isinstance(value, list):
         return [_json(item) for item in value]
     if isinstance(value, ast.Constant):
@@ -45,7 +45,7 @@ def _field(node: ast.AST, name: str) -> Any:
 
 
 def _joined(parts: Sequence[ast.expr]) -> list[ast.expr]:
-    """Join neighbouring texts of an f-string, which Python versions split differently, and drop empty ones."""
+    """Join neighbouring texts of an f-string, because Python versions split them differently; drop empty texts."""
     joined: list[ast.expr] = []
     for part in parts:
         last = joined[-1] if joined else None

@@ -39,7 +39,7 @@ StepOp = Annotated[expr.Call, PlainValidator(_parsed(expr.parse_step_op)), Plain
 
 
 class Model(BaseModel):
-    """Base class of a declaration's tables: frozen, unknown keys are refused."""
+    """Base class of a declaration's tables. They are frozen and refuse unknown keys."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
 
@@ -53,7 +53,7 @@ class Model(BaseModel):
 
 
 class Part(Model):
-    """Dimensions that one expression fills, written as a text or a table: `xyz = "position x y z, m, delta"`."""
+    """The dimensions of one expression, written as a table or as a text such as `xyz = "position x y z, m, delta"`."""
 
     kind: Kind
     dims: tuple[str, ...]
@@ -73,7 +73,7 @@ class Part(Model):
 
 
 class SpaceSpec(Model):
-    """A Space as an embodiment declares it, in named parts."""
+    """A Space as an embodiment declares it, divided into named parts."""
 
     origin: Origin
     frame: Frame = "none"
@@ -102,7 +102,7 @@ class SpaceSpec(Model):
         return cls(origin=space.origin, frame=space.frame, rotation=space.rotation, gripper=space.gripper, parts=parts)
 
     def slices(self, path: str) -> dict[str, str]:
-        """Return an expression for each part that slices it out of the whole vector at `path`."""
+        """Return an expression for each part, which slices the part out of the whole vector at `path`."""
         out, start = {}, 0
         for name, part in self.parts.items():
             out[name] = f"{path}[{start}:{start + len(part.dims)}]"
@@ -131,7 +131,7 @@ class SizeSpec(Model):
 
 
 class CameraSpec(Model):
-    """A camera, written as its key alone or as a table with what is known about its images."""
+    """A camera, written as its key alone, or as a table with the key and what is known about the images."""
 
     key: str
     shape: tuple[int, ...] = ()  # height, width, channels
@@ -144,13 +144,13 @@ class CameraSpec(Model):
 
 
 class DepthSpec(CameraSpec):
-    """A depth camera: the keys of a camera, and the metres per count."""
+    """A depth camera, with the keys of a camera and the scale of its values."""
 
-    metres_per_unit: float | None = None  # None: unknown
+    metres_per_unit: float | None = None  # metres per count of a stored value; None: unknown
 
 
 class FilterSpec(Model):
-    """A condition on a per-episode field: it equals a value, or its text contains a text."""
+    """A condition on a per-episode field: its value must be `equals`, or its text must contain `contains`."""
 
     key: str
     equals: bool | int | str | None = None
@@ -192,10 +192,11 @@ class FieldSpec(Model):
 
 
 class ViewSpec(Model):
-    """A view of the stored columns: step ops `before`, the columns of the action, step ops `after`, and a rate.
+    """A view of the stored columns.
 
-    `space` replaces keys or `parts` of the stored action's Space. If the dataset does not have the view, `unavailable`
-    says why.
+    The step ops in `before` are applied first. Then the expressions of the action are computed, the step ops in `after`
+    are applied, and the steps are resampled to `control_hz`. `space` replaces keys or `parts` of the stored action's
+    Space. If the dataset does not have the view, `unavailable` is the reason.
     """
 
     before: tuple[StepOp, ...] = ()

@@ -10,7 +10,7 @@ from schemas.errors import SpecError
 
 
 def read(path: Path, *, missing: str | None = None) -> str:
-    """Read a file's text. Raises SpecError, with the message `missing` if the file does not exist."""
+    """Read a file's text. Raises SpecError if it is not readable; `missing` is the message if there is no such file."""
     try:
         return path.read_text(encoding="utf-8")
     except FileNotFoundError as error:
@@ -28,7 +28,7 @@ def tables(text: str, where: str) -> dict[str, Any]:
 
 
 def _duplicate_keys(text: str) -> str:
-    """Return a hint with the keys that occur twice in a table, which the parser's error does not name."""
+    """Return a hint that names the keys that occur twice in a table, because the parser's error does not."""
     parts = re.split(r"^\s*\[.*", text, flags=re.MULTILINE)
     counts = (Counter(re.findall(r"^\s*[\"']?([\w./-]+)[\"']?\s*=", part, re.MULTILINE)) for part in parts)
     twice = [key for count in counts for key, times in count.items() if times > 1]

@@ -1,6 +1,7 @@
 """The ops and decoders that declarations may use, by the name of their function, and their versions.
 
-`hooks/` has those that only one dataset needs. A hook of your own needs no version: its file is hashed instead.
+The folder `hooks/` has the ops that only one dataset needs. A hook in your own package needs no version here, because
+its file is hashed instead.
 """
 
 from collections.abc import Callable
@@ -50,8 +51,8 @@ DECODERS: dict[str, Callable[[Column], Column]] = {
     decoder.__name__: decoder for decoder in (kuka.zlib_float32, language_table.code_points)
 }
 
-# Raise the version of an op when its result changes by more than rounding. The locks and statistics of the views that
-# use the op are then outdated.
+# Raise the version of an op when its result changes by more than rounding. The locks and statistics of all views that
+# use the op then count as outdated.
 VERSIONS: dict[str, int] = {
     "clip": 1,
     "invert": 1,

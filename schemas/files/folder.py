@@ -14,23 +14,23 @@ TMP = "tmp-" + 32 * "[0-9a-f]"  # not `tmp-*`: a split may be named "tmp"
 
 
 class Folder(Protocol):
-    """The files below `uri`, by names with `/`.
+    """The files below `uri`. Names are relative to it, with `/` between folders.
 
-    Methods raise FileNotFoundError for missing files. Other failures raise OSError on this machine and, after several
-    tries, UnreachableError on remote ones.
+    Methods raise FileNotFoundError if a file is missing. All other failures raise OSError for local files, and
+    UnreachableError, after several tries, for remote files.
     """
 
     @property
     def uri(self) -> str:
-        """The URI or path, as in error messages."""
+        """The URI or path that error messages show."""
 
     @property
     def local(self) -> Path | None:
-        """The path, if it is on this machine."""
+        """The path, if the folder is on this machine, else None."""
 
     @property
     def options(self) -> Mapping[str, Any]:
-        """What fsspec needs besides a file's place to open it; nothing on this machine."""
+        """The options that fsspec needs to open a file, besides its place; empty for a local folder."""
 
     def __hash__(self) -> int:
         """Hash what identifies the folder."""
@@ -42,7 +42,7 @@ class Folder(Protocol):
         """Return a folder inside this one."""
 
     def place(self, name: str) -> str:
-        """Return a file's full path or URI, as in error messages."""
+        """Return the full path or URI of a file, which error messages show."""
 
     def size(self, name: str) -> int | None:
         """Return a file's size in bytes, or None if there is no such file."""
@@ -51,13 +51,13 @@ class Folder(Protocol):
         """Return the sizes of many files."""
 
     def names(self, below: str = "") -> tuple[str, ...]:
-        """List the names in the folder, or in the folder `below`, sorted; empty if listing is not possible."""
+        """List the names in the folder, or in its subfolder `below`, sorted; empty if a server does not list them."""
 
     def open(self, name: str) -> IO[bytes]:
         """Open a file to read it from start to end."""
 
     def open_parts(self, name: str) -> IO[bytes]:
-        """Open a file to read small parts of it, without reading ahead."""
+        """Open a file to read small parts of it; no other bytes are fetched in advance."""
 
     def read(self, name: str) -> bytes:
         """Read a whole small file."""
@@ -72,7 +72,7 @@ class Folder(Protocol):
         """Write a small file atomically."""
 
     def staged(self, below: str) -> Path:
-        """Return the path of a new local file, which `adopt` moves into the folder `below` when it is complete."""
+        """Return the path of a new local file; once it is complete, `adopt` moves it into the folder `below`."""
 
     def adopt(self, staged: Path, name: str) -> None:
         """Move a complete staged file to `name`, atomically."""
@@ -84,7 +84,7 @@ class Folder(Protocol):
         """Remove a file, or a folder with its contents, if it exists."""
 
     def sweep(self, below: Iterable[str]) -> None:
-        """Remove the incomplete files that killed processes left in the folders `below`."""
+        """Remove incomplete files from the folders `below`, which processes left when they were killed."""
 
     def exclusive(self, name: str) -> AbstractContextManager[None]:
         """Lock the file `name`. Raises BlockingIOError if another process has locked it."""
@@ -93,8 +93,8 @@ class Folder(Protocol):
 def open_folder(uri: str | Path, *, for_writing: bool = False) -> Folder:
     """Open a local path or an fsspec URI (`gs://`, `s3://`, `https://`, `hf://`, ...).
 
-    Remote folders are read without credentials, unless fsspec's configuration has some, and written with the
-    credentials that the store's library finds. Raises UsageError if no file system supports the URI.
+    To read a remote folder, only credentials from fsspec's configuration are used, if there are any. To write to one,
+    the credentials that the store's library finds are used. Raises UsageError if no file system supports the URI.
     """
     text = str(uri)
     if is_local(text):
@@ -136,7 +136,7 @@ class LocalFolder:
 
     @property
     def options(self) -> Mapping[str, Any]:
-        """It needs none."""
+        """Empty, because local files need no options."""
         return {}
 
     def absolute(self) -> "LocalFolder":
@@ -174,7 +174,7 @@ class LocalFolder:
         return (self.root / name).open("rb")
 
     def open_parts(self, name: str) -> IO[bytes]:
-        """Open a file, as `open` does."""
+        """Open a file in the same way as `open`."""
         return self.open(name)
 
     def read(self, name: str) -> bytes:
@@ -195,25 +195,25 @@ class LocalFolder:
         return tails
 
     def write(self, name: str, content: bytes) -> None:
-        """Write a temporary file in the same folder and rename it."""
+        """Write a temporary file in the same folder, then rename it to `name`."""
         staged = self.staged(str(Path(name).parent))
         try:
             staged.write_bytes(content)
             self.adopt(staged, name)
-        except BaseException as error:  # also on Ctrl-C, no incomplete file is left
+        except BaseException as error:  # includes Ctrl-C, so that no incomplete file is left
             self.drop(staged)
             if isinstance(error, OSError):
                 raise OSError(error.errno, error.strerror, self.place(name)) from error
             raise
 
     def staged(self, below: str) -> Path:
-        """Return a path in the file's final folder, because only renames inside a file system are atomic."""
+        """Return a path in the folder `below` itself, because a rename is atomic only within one file system."""
         folder = self.root / below
         folder.mkdir(parents=True, exist_ok=True)
         return folder / f"tmp-{uuid.uuid4().hex}"
 
     def adopt(self, staged: Path, name: str) -> None:
-        """Sync a staged file to the disk and rename it."""
+        """Flush a staged file to the disk, then rename it."""
         with staged.open("rb") as file:
             os.fsync(file.fileno())
         staged.rename(self.root / name)
@@ -231,14 +231,14 @@ class LocalFolder:
             path.unlink(missing_ok=True)
 
     def sweep(self, below: Iterable[str]) -> None:
-        """Remove the temporary files that were never renamed."""
+        """Remove temporary files that were not renamed because their process was killed."""
         for name in below:
             for path in (self.root / name).glob(TMP):
                 path.unlink(missing_ok=True)
 
     @contextmanager
     def exclusive(self, name: str) -> Iterator[None]:
-        """Lock a file with `flock`; the lock ends with the process."""
+        """Lock a file with `flock`; the system releases the lock when the process ends."""
         path = self.root / name
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("w") as file:
@@ -247,7 +247,7 @@ class LocalFolder:
                 is_current = os.path.samestat(os.fstat(file.fileno()), path.stat())
             except FileNotFoundError:
                 is_current = False
-            if not is_current:  # the previous owner has just removed this file, and a third process may own a new one
+            if not is_current:  # its owner has just removed it; a third process may have locked a new file
                 raise BlockingIOError
             try:
                 yield

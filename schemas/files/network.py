@@ -18,15 +18,15 @@ from tenacity import (
 )
 
 T = TypeVar("T")
-TRIES, FIRST_PAUSE, LONGEST_PAUSE = 8, 0.5, 20.0  # pauses in seconds: random, with a limit that doubles
+TRIES, FIRST_PAUSE, LONGEST_PAUSE = 8, 0.5, 20.0  # pauses are random, in seconds, up to a limit that doubles
 BLOCK = 8 << 20  # bytes per request when a file is read from start to end
 
 MISSING = (FileNotFoundError, FileExistsError, NotADirectoryError)
 BUGS = (TypeError, AttributeError, LookupError, AssertionError)
 FINAL = (*MISSING, *BUGS, NotImplementedError, ValueError, PermissionError)
 DISK_FULL = {errno.ENOSPC, errno.EDQUOT}  # no space in the temporary folder
-TRANSIENT_STATUSES = {400, 408, 409, 425, 429}  # stores also send these for garbled or too many requests
-MISCONFIGURED = {  # class names, because the libraries are optional
+TRANSIENT_STATUSES = {400, 408, 409, 425, 429}  # stores also send these for garbled requests or too many of them
+MISCONFIGURED = {  # errors by class name, because their libraries are optional
     "DefaultCredentialsError",
     "LocalTokenNotFoundError",
     "NoCredentialsError",
@@ -35,11 +35,11 @@ MISCONFIGURED = {  # class names, because the libraries are optional
     "ProfileNotFound",
 }
 
-Fetch: TypeAlias = Callable[[int, int, Event], bytes]  # fetches a byte range (start, end) until the event is set
+Fetch: TypeAlias = Callable[[int, int, Event], bytes]  # fetches bytes start to end; setting the event cancels it
 
 
 def with_retries(work: Callable[[], T], *, closed: Event | None = None) -> T:
-    """Call `work`, and again after transient errors, with growing pauses. Raises the last error."""
+    """Call `work`; after a transient error, wait and call it again. Raises the last error if all tries fail."""
     closed = closed or Event()
     tries = Retrying(
         stop=stop_any(stop_after_attempt(TRIES), stop_when_event_set(closed)),
@@ -68,7 +68,7 @@ def is_refused(error: BaseException) -> bool:
 
 
 def status(error: BaseException) -> int | None:
-    """Return the HTTP status of an error, wherever its library stores it."""
+    """Return the HTTP status of an error, which each library stores in a different place; None if it has none."""
     response = getattr(error, "response", None)
     if isinstance(response, dict):  # botocore
         response = response.get("ResponseMetadata", {})
@@ -81,14 +81,14 @@ def status(error: BaseException) -> int | None:
 
 
 class RemoteFile(io.RawIOBase):
-    """A seekable remote file for use by one thread at a time."""
+    """A seekable remote file, which only one thread may use at a time."""
 
     def __init__(self, fetch: Fetch, size: int, *, ahead: bool) -> None:
-        """Open it; with `ahead`, reads fetch whole blocks and the next one in advance, otherwise just their bytes."""
+        """Open the file. With `ahead`, a read fetches whole blocks and the next block, otherwise only its bytes."""
         self._fetch, self._size, self._at = fetch, size, 0
         self._closed = Event()
         self._pool = ThreadPoolExecutor(1) if ahead else None
-        self._blocks: dict[int, Future[bytes]] = {}  # the one in use and the next
+        self._blocks: dict[int, Future[bytes]] = {}  # the block in use and the next one
 
     def readable(self) -> bool:
         """Return True."""
@@ -134,7 +134,7 @@ class RemoteFile(io.RawIOBase):
         return memoryview(self._block(number, self._pool))[start : start + count]
 
     def _block(self, number: int, pool: ThreadPoolExecutor) -> bytes:
-        """Wait for a block; if the file is read in order, also request the next one."""
+        """Return a block once it is fetched; if the file is read in order, also request the next block."""
         in_order = number == 0 or not self._blocks.keys().isdisjoint({number - 1, number})
         wanted = (number, number + 1) if in_order else (number,)
         for n in self._blocks.keys() - set(wanted):

@@ -1,4 +1,7 @@
-"""`RemoteFolder`: a folder behind fsspec, read without credentials, in bounded memory and with retries."""
+"""`RemoteFolder`: a folder that is accessed with fsspec. Requests are retried, and reads need no credentials.
+
+The memory in use does not depend on the size of the files.
+"""
 
 import errno
 import fcntl
@@ -48,18 +51,18 @@ class RemoteFolder:
     uri: str
     root: str
     fs: Any
-    hint: str  # added to errors when access is refused
+    hint: str  # added to the error message when access is refused
 
     @classmethod
     def at(cls, uri: str, *, for_writing: bool) -> "RemoteFolder":
-        """Open the folder of a URI. Raises UsageError if it is not possible, MissingExtraError without its library."""
+        """Open the folder at a URI. Raises UsageError if the URI is invalid, MissingExtraError without its library."""
         protocol, _, rest = uri.partition("://")
         kind = KINDS.get(protocol, protocol)
         if not rest.strip("/"):
             raise UsageError(f"{uri}: has no bucket or host")
         if for_writing and kind == "web":
             raise UsageError(f"{uri}: a web server cannot be written to; use a folder, or a store such as s3://")
-        if kind != "web" and not set("*?[").isdisjoint(rest):  # fsspec would use it as a pattern, also when removing
+        if kind != "web" and not set("*?[").isdisjoint(rest):  # fsspec would use them as patterns
             raise UsageError(f"{uri}: must not contain '*', '?' or '['")
         try:
             options, hint = _options(protocol, kind, for_writing=for_writing)
@@ -71,16 +74,16 @@ class RemoteFolder:
         except ValueError as error:
             raise UsageError(f"{uri}: {error}") from error
         if kind == "s3":
-            fs.retries = 1  # `with_retries` does this instead
+            fs.retries = 1  # `with_retries` repeats the requests instead
         return cls(uri.rstrip("/"), root.rstrip("/"), fs, hint)
 
     @property
     def local(self) -> None:
-        """None: it is not on this machine."""
+        """None, because the folder is not on this machine."""
 
     @property
     def options(self) -> Mapping[str, Any]:
-        """What its file system was made with."""
+        """The options that its file system was created with."""
         options: Mapping[str, Any] = self.fs.storage_options
         return options
 
@@ -125,7 +128,7 @@ class RemoteFolder:
         return info
 
     def sizes(self, names: Iterable[str]) -> dict[str, int | None]:
-        """Return the sizes from a listing of each folder, or one by one from a web server, which has no listings."""
+        """Return the sizes of files: from one listing per folder, or with one request per file from a web server."""
         files = list(names)
         if self._is_web:
             with ThreadPoolExecutor(REQUESTS) as pool:
@@ -136,18 +139,18 @@ class RemoteFolder:
         return {name: known.get(name) for name in files}
 
     def names(self, below: str = "") -> tuple[str, ...]:
-        """List the names in a folder; on a web server, the links of its page."""
+        """List the names in a folder; on a web server, these are the links on the folder's page."""
         return tuple(sorted({leaf for leaf, _ in self._entries(below)}))
 
     def _entries(self, below: str) -> list[tuple[str, dict[str, Any]]]:
-        """Return the entries of a folder, without the folder itself and links with a query."""
+        """Return the entries of a folder, without the folder itself and without links that have a query."""
         start = self._path(below) + "/"
         try:
             entries = self._with_retries(below, lambda: self.fs.ls(self._path(below), detail=True))
         except (FileNotFoundError, NotADirectoryError):
             return []
         except UnreachableError as error:
-            if self._is_web and error.__cause__ and is_refused(error.__cause__):  # many servers list nothing
+            if self._is_web and error.__cause__ and is_refused(error.__cause__):  # many servers do not list files
                 return []
             raise
         leaves = [(str(entry["name"]).removeprefix(start).rstrip("/"), entry) for entry in entries]
@@ -158,7 +161,7 @@ class RemoteFolder:
         return self._open(name, ahead=True)
 
     def open_parts(self, name: str) -> IO[bytes]:
-        """Open a file with one request per read."""
+        """Open a file; each read is one request."""
         return self._open(name, ahead=False)
 
     def _open(self, name: str, *, ahead: bool) -> IO[bytes]:
@@ -171,7 +174,7 @@ class RemoteFolder:
         """Return a function that fetches bytes `start` to `end`, with retries."""
         handle: IO[bytes] | None = None
         lock = Lock()
-        known = {"size": size} if self._is_web else {}  # a store is asked again, because its answer has the version
+        known = {"size": size} if self._is_web else {}  # fsspec asks stores for the size and the version
 
         def once(start: int, end: int) -> bytes:
             nonlocal handle
@@ -186,7 +189,7 @@ class RemoteFolder:
                 handle = self._downloaded(name, size)  # the server does not support ranges
                 return once(start, end)
             except BaseException:
-                handle = None  # its connection may be broken
+                handle = None  # open the file again next time, because the connection may be broken
                 raise
             if not data:
                 raise ConnectionError(f"expected {end - start} bytes, got none")
@@ -231,11 +234,11 @@ class RemoteFolder:
         return _read_concurrently(tail, names)
 
     def write(self, name: str, content: bytes) -> None:
-        """Write an object, which stores do atomically."""
+        """Write an object; object stores do this atomically."""
         self._with_retries(name, lambda: self.fs.pipe_file(self._path(name), content))
 
-    def staged(self, below: str) -> Path:  # noqa: ARG002 - all are in one folder
-        """Return a path in this machine's temporary folder; a lock on it shows that the process is alive."""
+    def staged(self, below: str) -> Path:  # noqa: ARG002 - all staged files are in one folder
+        """Return a path in this machine's temporary folder; its lock shows other processes that this one is alive."""
         self.sweep(())
         path = Path(tempfile.gettempdir()) / f"{STAGED}{uuid.uuid4().hex}"
         new = path.with_suffix(".new")  # `sweep` must not see it before it is locked
@@ -260,7 +263,7 @@ class RemoteFolder:
             self._with_retries(name, lambda: self.fs.rm(self._path(name), recursive=True))
 
     def sweep(self, below: Iterable[str]) -> None:  # noqa: ARG002 - stores have no incomplete files
-        """Remove the files that killed processes left in the temporary folder."""
+        """Remove files from the temporary folder that processes left when they were killed."""
         for path in Path(tempfile.gettempdir()).glob(f"{STAGED}{32 * '[0-9a-f]'}"):
             with suppress(OSError), path.open("rb") as file:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -268,7 +271,7 @@ class RemoteFolder:
 
     @contextmanager
     def exclusive(self, name: str) -> Iterator[None]:
-        """Lock by creating an object; one left by a dead process of this machine is replaced."""
+        """Lock by creating an object. An object is replaced if it is from a process of this machine that has ended."""
         own = f"{socket.gethostname()} {os.getpid()} {uuid.uuid4().hex}".encode()
         with _one_process_at_a_time():
             owner = self.read_many([name]).get(name)
@@ -280,7 +283,7 @@ class RemoteFolder:
                 self._with_retries(name, lambda: self._create(name, own))
             except FileExistsError as error:
                 owner = self.read_many([name]).get(name, b"")
-                if owner != own:  # it may be our own, if the response to an earlier try was lost
+                if owner != own:  # if equal, an earlier try created it, but its response was lost
                     raise BlockingIOError(
                         errno.EWOULDBLOCK, f"{self.place(name)} has just been locked by {_holder(owner)}"
                     ) from error
@@ -288,7 +291,7 @@ class RemoteFolder:
         try:
             yield
         except BaseException:
-            with suppress(UnreachableError):  # the first error is the one to report
+            with suppress(UnreachableError):  # so that an error raised inside the lock is the one reported
                 self._release(name, own)
             raise
         else:
@@ -297,14 +300,14 @@ class RemoteFolder:
             _own_locks.discard(own)
 
     def _release(self, name: str, own: bytes) -> None:
-        if self.read_many([name]).get(name) == own:  # otherwise another process has replaced it
+        if self.read_many([name]).get(name) == own:  # if it differs, another process has replaced the lock
             self.remove(name)
 
     def _create(self, name: str, content: bytes) -> None:
         try:
             self.fs.pipe_file(self._path(name), content, mode="create")
         except Exception as error:
-            if status(error) == 412:  # all stores answer with this if the object exists
+            if status(error) == 412:  # the answer of all stores if the object exists already
                 raise FileExistsError(self.place(name)) from error
             raise
 
@@ -320,7 +323,7 @@ class RemoteFolder:
 
 
 def _message(error: Exception) -> str:
-    """Return an error's type and message, which may be empty."""
+    """Return the type of an error and its message, if it has one."""
     text = " ".join(str(error).split())
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
@@ -339,7 +342,7 @@ def _read_concurrently(read: Callable[[str], bytes], names: Iterable[str]) -> di
 
 
 def _options(protocol: str, kind: str, *, for_writing: bool) -> tuple[dict[str, Any], str]:
-    """Return the file system's options, the user's fsspec configuration first, and a hint on how to use credentials."""
+    """Return the file system's options and a hint on how to use credentials; the user's fsspec configuration wins."""
     known = fsspec.get_filesystem_class(protocol).protocol
     configured: dict[str, Any] = {}
     for name in (known,) if isinstance(known, str) else known:
@@ -347,12 +350,12 @@ def _options(protocol: str, kind: str, *, for_writing: bool) -> tuple[dict[str, 
     defaults: dict[str, Any] = {"use_listings_cache": False}
     if kind == "s3":
         patience = {"connect_timeout": TIMEOUT, "read_timeout": TIMEOUT, "retries": {"total_max_attempts": 1}}
-        defaults |= {"config_kwargs": patience, "max_concurrency": 2}  # parts of 50 MB in memory during an upload
+        defaults |= {"config_kwargs": patience, "max_concurrency": 2}  # an upload keeps two parts of 50 MB in memory
     elif kind in {"gs", "web"}:
         import aiohttp  # noqa: PLC0415 - installed with fsspec's http
 
         timeout = aiohttp.ClientTimeout(sock_connect=TIMEOUT, sock_read=TIMEOUT)
-        plain = {"Accept-Encoding": "identity"}  # compressed responses have other sizes than the server reports
+        plain = {"Accept-Encoding": "identity"}  # a compressed response differs in size from what the server reports
         defaults |= (
             {"requests_timeout": timeout} if kind == "gs" else {"client_kwargs": {"timeout": timeout, "headers": plain}}
         )
@@ -369,7 +372,7 @@ _own_locks: set[bytes] = set()  # contents of the locks that this process owns
 
 @contextmanager
 def _one_process_at_a_time() -> Iterator[None]:
-    """Make processes of this user check locks one at a time, so that no two replace the same one."""
+    """Let only one process of this user check locks at a time, so that no two processes replace the same lock."""
     with (Path(tempfile.gettempdir()) / f"{STAGED}{os.getuid()}.lock").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
@@ -386,7 +389,7 @@ def _has_ended(lock: bytes) -> bool:
     host, pid, *_ = [*lock.decode(errors="replace").split(" "), "", ""]
     if host != socket.gethostname() or not pid.isdecimal():
         return False
-    if int(pid) == os.getpid():  # a restarted container has the same host name and process number
+    if int(pid) == os.getpid():  # a restarted container may reuse the host name and the process number
         return lock not in _own_locks
     try:
         os.kill(int(pid), 0)

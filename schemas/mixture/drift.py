@@ -18,13 +18,13 @@ def place(uri: str, beside: Path) -> str:
 
 
 def cannot_compare(lock: Lock) -> str | None:
-    """Return why a lock's views cannot be compared with the current ones; None if they can."""
+    """Return why the views of a lock cannot be compared with the current views; None if they can."""
     reasons = (outdated(source.view_digest, "the lock", fix=AGAIN) for source in lock.sources.values())
     return next(filter(None, reasons), None)
 
 
 def changes(lock: Lock, source: LockedSource, dataset: Dataset) -> Iterator[str]:
-    """Describe what has changed in a source, without reading its data files."""
+    """Yield a description of each change in a source since it was locked. Its data files are not read."""
     if dataset.manifest["xxh3_128"] != source.manifest:
         yield f"the dataset has changed: it now has {len(dataset)} episodes and {dataset.manifest['steps']} steps"
         return

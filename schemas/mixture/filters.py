@@ -6,8 +6,9 @@
     comparison := ("==" | "!=" | "<" | "<=" | ">" | ">=" | "contains") value | "in" "[" value { "," value } "]"
     value      := number | "text" | 'text' | true | false
 
-On a column of lists, a comparison is true if it is true for any entry. On a missing value it is false. `contains`
-searches for a part of a text. A wrong text raises UsageError, which points at the word.
+On a column of lists, a comparison is true if it is true for any entry. If the value is missing, it is false.
+`contains` is true if the text in the column has the value as a part. An invalid condition raises UsageError, whose
+message points at the wrong word.
 """
 
 import operator
@@ -40,7 +41,7 @@ COMPARE: dict[str, Callable[[Any, Any], bool]] = {
 
 Value = str | float | int | bool
 Columns = Mapping[str, Sequence[Any]]  # columns of the episode table as Python values
-Condition: TypeAlias = "Comparison | Not | Joined"  # `str()` is its canonical spelling, part of the key of statistics
+Condition: TypeAlias = "Comparison | Not | Joined"  # `str()` is its canonical spelling, used as a key
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,11 +59,11 @@ class Comparison:
         return f"{self.column} {self.op} {_spelled(self.value)}"
 
     def columns(self) -> frozenset[str]:
-        """Return the column."""
+        """Return the column that it compares."""
         return frozenset({self.column})
 
     def mask(self, table: Columns) -> Array:
-        """Return the result for each row, [N] bool; raises UsageError if the column does not fit the value."""
+        """Return the result for each row, [N] bool. Raises UsageError if the column does not fit the value."""
         if self.column not in table:
             raise UsageError(f"'{self}': no column '{self.column}'{did_you_mean(self.column, table)}")
         holds = COMPARE[self.op]
@@ -95,7 +96,7 @@ class Not:
 
 @dataclass(frozen=True, slots=True)
 class Joined:
-    """Several conditions, of which all (`and`) or any (`or`) must be true."""
+    """Several conditions joined by one word: `and` if all must be true, `or` if one of them must be."""
 
     word: str  # "and" or "or"
     parts: tuple[Condition, ...]

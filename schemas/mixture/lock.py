@@ -1,6 +1,7 @@
 """`Lock`: a mixture with the digests of its datasets, so that another machine draws the same steps.
 
-`NAME.lock` is canonical JSON; `NAME.lock.parquet` next to it lists the episodes with their hashes and kept ranges.
+The file `NAME.lock` is canonical JSON. `NAME.lock.parquet`, in the same folder, lists the episodes with their hashes
+and the ranges of steps that are kept.
 """
 
 import hashlib
@@ -30,21 +31,21 @@ EPISODES = pa.schema(
         ("source", pa.string()),
         ("stratum", pa.string()),
         ("part", pa.string()),
-        ("position", pa.int64()),  # in the dataset
+        ("position", pa.int64()),  # position in the dataset
         ("id", pa.string()),
         ("split", pa.string()),
         ("instruction", pa.string()),
         ("content_hash", pa.string()),
         ("motion_hash", pa.string()),
-        ("length", pa.int64()),  # stored steps
-        ("ranges", pa.list_(pa.int32())),  # kept steps: start, end, start, end, ...
-        ("steps", pa.int64()),  # kept steps
+        ("length", pa.int64()),  # number of stored steps
+        ("ranges", pa.list_(pa.int32())),  # ranges of kept steps: start, end, start, end, ...
+        ("steps", pa.int64()),  # number of kept steps
     ]
 )
 
 
 class Stage(Model):
-    """The episodes and steps that are left after one stage."""
+    """The number of episodes and steps that are left after one stage of selection."""
 
     episodes: int
     steps: int
@@ -59,7 +60,7 @@ class Stratum(Model):
 
 
 class LockedSource(Model):
-    """One source at the time of locking."""
+    """One source, as it was when the mixture was locked."""
 
     uri: str  # may be relative to the lock's folder
     dataset: str
@@ -72,12 +73,12 @@ class LockedSource(Model):
     view_digest: str | None
     space: dict[str, Any]
     filter: str | None
-    stages: dict[str, Stage]  # source, filtered, viewed, train, val
+    stages: dict[str, Stage]  # by name: source, filtered, viewed, train, val
     nominal: float
     share: float
     repeats: float
     strata: dict[str, Stratum]
-    statistics: str  # key in the lock's `statistics`
+    statistics: str  # key in `Lock.statistics`
 
 
 class Lock(Model):
@@ -93,13 +94,13 @@ class Lock(Model):
     method: Literal["bounds_q99", "bounds", "normal"]  # normalization method
     epoch: int  # number of draws
     sources: dict[str, LockedSource]
-    differences: tuple[str, ...]  # between the Spaces of the sources
+    differences: tuple[str, ...]  # differences between the Spaces of the sources
     left_out: dict[str, str]  # source -> reason
-    statistics: dict[str, Any]  # records of stats/record.py
+    statistics: dict[str, Any]  # key -> JSON form of a `stats.record.Statistics`
     episodes: str  # xxh3-128 of the table of episodes
 
     def law(self, seed: int | None = None) -> Law:
-        """Return the order of draws, with the strata as its sources."""
+        """Return the order of draws; its sources are the strata. If `seed` is None, the mixture's seed is used."""
         strata = self.strata
         return Law(
             seed=self.seed if seed is None else seed,
@@ -114,7 +115,7 @@ class Lock(Model):
         return {(name, key): part for name, source in self.sources.items() for key, part in source.strata.items()}
 
     def places(self, source: str) -> Array:
-        """Return the index of each dimension of a drawn action in a source's action, [D] int64; -1 if it has none.
+        """Return where each dimension of a drawn action is in a source's action, [D] int64; -1 if it is not there.
 
         Dimensions are matched by name, or by index if the mixture has no `dims`.
         """
@@ -124,7 +125,7 @@ class Lock(Model):
         return np.array([known.index(name) if name in known else -1 for name in self.dims])
 
     def encoded(self) -> bytes:
-        """Return the file's bytes, which depend only on the content."""
+        """Return the bytes of the lock file, which depend only on the lock's content."""
         return json.dumps(self.model_dump(mode="json"), indent=1, sort_keys=True, ensure_ascii=False).encode() + b"\n"
 
 
@@ -154,7 +155,7 @@ def encoded_table(table: pa.Table) -> bytes:
 
 
 def read(path: Path) -> tuple[Lock, pa.Table]:
-    """Read a lock and its table of episodes. Raises MixtureError if one is damaged or they do not match."""
+    """Read a lock and its table of episodes. Raises MixtureError if a file is damaged or the two do not match."""
     try:
         content = path.read_bytes()
         lock = Lock.model_validate_json(content)
@@ -170,7 +171,7 @@ def read(path: Path) -> tuple[Lock, pa.Table]:
     content_digest = xxhash.xxh3_128_hexdigest(table)
     if content_digest != lock.episodes:
         raise MixtureError(f"{side_file(path)}: has digest {content_digest}, expected {lock.episodes} as in the lock")
-    # Not `read_table`, which imports pandas: that takes longer than everything else before a loader's first sample.
+    # `read_table` would import pandas, which takes longer than all else that a loader does before its first sample.
     return lock, pq.ParquetFile(pa.py_buffer(table)).read(use_threads=False)
 
 

@@ -1,12 +1,13 @@
 """The order of draws: draw k has a source and a step that depend only on the mixture, the seed and k.
 
-A hash of (seed, k) chooses the source by the shares. A keyed permutation chooses the step: the c-th draw of a source
-with n steps is step `permutation(c mod n)` of pass `c // n`. Every step is drawn once before any is drawn again, the
-order is shuffled over the whole source without a buffer, and it does not depend on the number of processes or on
-where a run stopped and resumed.
+A hash of (seed, k) chooses the source, with the shares as probabilities. A keyed permutation chooses the step. Let c
+count the draws of one source from 0, and let n be its number of steps. Draw c then belongs to pass `c // n` over the
+source and is step `permutation(c mod n)`. Each pass has its own permutation. Every step is therefore drawn once before
+any step is drawn again. The order is shuffled over the whole source without a buffer. It does not depend on the number
+of processes, or on where a run stopped and resumed.
 
-The hash is the finalizer of SplitMix64 (Steele, Lea, Flood 2014); the permutation a Feistel network of eight rounds
-(Luby, Rackoff 1988) over the next power of four, walked until it lands below n (Black, Rogaway 2002).
+The hash is the finalizer of SplitMix64 (Steele, Lea, Flood 2014). The permutation is a Feistel network of eight rounds
+(Luby, Rackoff 1988) over the next power of four. It is applied again until the result is below n (Black, Rogaway 2002).
 """
 
 import hashlib
@@ -23,12 +24,12 @@ from schemas.source import Array
 
 ROUNDS = 8
 GOLDEN = np.uint64(0x9E3779B97F4A7C15)
-BLOCK = 1 << 16  # draws hashed at a time
+BLOCK = 1 << 16  # number of draws that are hashed at once
 
 
 @dataclass(frozen=True)
 class Law:
-    """The order of draws: a seed, and the sources with their shares (above 0, adding up to 1) and sizes in steps."""
+    """The order of draws: a seed, and for each source its share (above 0; all add up to 1) and its number of steps."""
 
     seed: int
     names: tuple[str, ...]
@@ -37,11 +38,11 @@ class Law:
 
     @property
     def count(self) -> None:
-        """The number of draws: None, because they never end."""
+        """The number of draws, which is None because the draws never end."""
         return
 
     def __post_init__(self) -> None:
-        """Raise SpecError if there is no source, or one without steps or a valid share."""
+        """Raise SpecError if there are no sources, or if a source has no steps or an invalid share."""
         for name, share, size in zip(self.names, self.shares, self.sizes, strict=True):
             if not 0 < share <= 1 or size < 1:
                 raise SpecError(f"{name}: cannot draw a share of {share} from {size} steps")
@@ -49,12 +50,15 @@ class Law:
             raise SpecError("the mixture has no sources to draw from")
 
     def to_json(self) -> dict[str, Any]:
-        """Return everything the order depends on, as JSON."""
+        """Return everything that the order depends on, as JSON."""
         return asdict(self)
 
     @cached_property
     def _bounds(self) -> Array:
-        """The hash at which each source but the last ends, in proportion to the shares."""
+        """The upper bound of the range of hashes that choose a source, for each source but the last.
+
+        The sizes of the ranges are in proportion to the shares.
+        """
         parts = [Fraction(share) for share in self.shares]
         total, ends, end = sum(parts), [], Fraction()
         for part in parts[:-1]:
@@ -76,7 +80,10 @@ class Law:
         return counts
 
     def steps(self, sources: Array | int, counters: Array) -> Array:
-        """Return the step of each draw, [N] int64 in [0, size), from its source (or the one of all) and counter."""
+        """Return the step of each draw, [N] int64 in [0, size), from its source and counter.
+
+        `sources` may be a single source that all draws are from.
+        """
         sizes = np.array(self.sizes)[sources]
         passes, places = np.divmod(counters, sizes)
         if not len(passes):
@@ -88,21 +95,21 @@ class Law:
         return permuted(places.astype(np.uint64), sizes.astype(np.uint64), keys[:, which])
 
     def _keys(self, source: int, number: int) -> Array:
-        """Derive the keys of one pass over one source."""
+        """Derive the keys of the permutation for one pass over one source."""
         hashed = _hashed(self.seed, "pass", self.names[source], str(number), size=8 * ROUNDS)
         return np.frombuffer(hashed, np.uint64)
 
     def draws(self, start: int, stop: int, counters: Array | None = None) -> tuple[Array, Array, Array]:
         """Return the source and step of each draw in [start, stop), and the counters at `stop`.
 
-        `counters` are the counters at `start`; without them, all earlier draws are hashed to compute them.
+        `counters` are the counters at `start`. If None, they are computed by hashing all earlier draws.
         """
         before = self.counters(start) if counters is None else counters
         sources, turns, after = self.turns(start, stop, before)
         return sources, self.steps(sources, turns), after
 
     def turns(self, start: int, stop: int, counters: Array) -> tuple[Array, Array, Array]:
-        """Return the source of each draw in [start, stop), its counter in that source, and the counters at `stop`."""
+        """Return each draw's source and its counter in that source, for [start, stop), and the counters at `stop`."""
         sources = self.sources(start, stop)
         order = np.argsort(sources, kind="stable")
         counts = np.bincount(sources, minlength=len(self.names))
@@ -120,7 +127,9 @@ class Law:
 
 
 def permuted(places: Array, size: Array | int, keys: Array) -> Array:
-    """Permute places [N] uint64 in [0, size) by a Feistel network with `keys` [8] uint64, or [8, N] for one per place.
+    """Permute places [N] uint64 in [0, size) by a Feistel network.
+
+    `keys` are [8] uint64 for all places, or [8, N] with different keys for each place.
 
     >>> permuted(np.arange(5, dtype=np.uint64), 5, np.arange(8, dtype=np.uint64)).tolist()
     [1, 0, 4, 2, 3]

@@ -1,4 +1,4 @@
-"""Compute shares from weights, as exact fractions that are rounded once."""
+"""Compute shares from weights with exact fractions, which are rounded only at the end."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ class Share:
     steps: int
     share: float  # share of the draws
     repeats: float  # expected draws of each step per epoch
-    nominal: float  # share before caps
+    nominal: float  # share before caps are applied
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,13 +33,15 @@ class Shares:
 def shares(spec: MixtureSpec, steps: Mapping[str, int], *, absent: Mapping[str, str] | None = None) -> Shares:
     """Compute shares from weights and the number of steps of each source in the mixture's view.
 
-    `relative` weights are multiplied by the steps, as in OpenVLA's loader; an epoch then draws each step of a source
-    `weight` times on average. `share` weights are divided by their sum. With a `temperature` T, weights are multiplied
-    by the steps to the power of 1/T. With these two, an epoch has as many draws as there are steps. What exceeds a cap
-    is divided among the other sources in proportion.
+    `relative` weights are multiplied by the source's number of steps, as in OpenVLA's loader. An epoch then draws each
+    step of a source `weight` times on average. `share` weights are divided by their sum. `temperature` weights are
+    multiplied by the number of steps to the power of 1/T. With `share` and `temperature`, an epoch has as many draws as
+    the sources have steps. If a source's share exceeds a cap, the excess is divided among the other sources in
+    proportion to their weights.
 
-    A source is unavailable if it is unknown, does not have the view or has no steps, or for a reason in `absent`. If
-    `missing` is `skip`, unavailable sources are left out. Otherwise, or if none is left, this raises SpecError.
+    A source is unavailable if it is unknown, does not have the view or has no steps, or if `absent` has a reason for
+    it. If `missing` is `skip`, unavailable sources are left out. Raises SpecError if `missing` is not `skip` and a
+    source is unavailable, or if no source is left.
 
     >>> from schemas.mixture.spec import mixture
     >>> steps = {"bridge_orig": 2_135_463, "fractal20220817_data": 3_786_400}
@@ -65,7 +67,9 @@ def shares(spec: MixtureSpec, steps: Mapping[str, int], *, absent: Mapping[str, 
 
 
 def water_filled(weights: Mapping[str, Fraction], bounds: Mapping[str, Fraction], *, where: str) -> dict[str, Fraction]:
-    """Divide 1 in proportion to weights, within bounds: min(bound, level * weight) with the level that adds up to 1.
+    """Divide 1 in proportion to weights, but give no part more than its bound.
+
+    Each part is min(bound, level * weight), with the level at which the parts add up to 1.
 
     >>> weights = {"a": Fraction(8), "b": Fraction(1), "c": Fraction(1)}
     >>> water_filled(weights, dict.fromkeys("abc", Fraction(1, 2)), where="m")
@@ -82,7 +86,7 @@ def water_filled(weights: Mapping[str, Fraction], bounds: Mapping[str, Fraction]
 
 
 def _size_factor(spec: MixtureSpec, size: int) -> Fraction:
-    """Return the factor by which a source's steps multiply its weight."""
+    """Return the factor that a source's weight is multiplied by, based on its number of steps."""
     if spec.weighting == "temperature" and spec.temperature is not None:
         return Fraction(size ** (1 / spec.temperature))
     return Fraction(size if spec.weighting == "relative" else 1)
@@ -94,7 +98,10 @@ def _bound(spec: MixtureSpec, size: int, epoch: Fraction) -> Fraction:
 
 
 def _absent(spec: MixtureSpec, steps: Mapping[str, int], known: Mapping[str, str]) -> dict[str, str]:
-    """Return the unavailable sources and why. Raises SpecError if `missing` does not allow them or none is left."""
+    """Return the unavailable sources and why.
+
+    Raises SpecError if there are any and `missing` is "error", or if all sources are unavailable.
+    """
     wanted = spec.weights.keys() - spec.excluded.keys()
     absent = {
         source: why
@@ -112,7 +119,7 @@ def _absent(spec: MixtureSpec, steps: Mapping[str, int], known: Mapping[str, str
 
 def _why_not(spec: MixtureSpec, source: str, steps: Mapping[str, int]) -> str | None:
     """Return why a source is not available, or None if it is."""
-    if source in spec.sources and spec.sources[source].uri:  # its views are checked with the published dataset
+    if source in spec.sources and spec.sources[source].uri:  # its view is checked when the dataset is opened
         return "it has no steps" if not steps.get(source) else None
     dataset = spec.dataset_of(source)
     name = catalog.name_of(dataset)

@@ -1,7 +1,7 @@
-"""`MixtureSpec`: the declaration of a mixture, the datasets to train on together and their weights.
+"""`MixtureSpec`: the declaration of a mixture, which has the datasets to train on together and their weights.
 
-Each mixture is one TOML file; those of the Open X-Embodiment projects are in `schemas/mixtures/`. docs/mixtures.md
-explains them; `shares.py` computes shares from the weights, `lock.py` has locked mixtures.
+Each mixture is one TOML file. Those of the Open X-Embodiment projects are in `schemas/mixtures/`. docs/mixtures.md
+explains the keys. `shares.py` computes shares from the weights, and `lock.py` has locked mixtures.
 """
 
 from collections import Counter
@@ -47,7 +47,7 @@ Convention: TypeAlias = Literal["frame", "rotation", "gripper", "origin"]
 
 
 class MixtureSource(Model):
-    """The dataset and the episodes of a source that is not simply the whole dataset of its name."""
+    """The dataset and the episodes of a source, if it is not the whole dataset with the source's name."""
 
     dataset: str | None = None  # default: the source's name
     uri: str | None = None  # URI of the published dataset; may be relative to the folder of the TOML file
@@ -56,7 +56,7 @@ class MixtureSource(Model):
 
 
 class Caps(Model):
-    """Limits for every source; what exceeds them is divided among the other sources in proportion."""
+    """Limits for every source. The share above a limit is divided among the other sources in proportion."""
 
     share: Annotated[float, Field(strict=True, gt=0, le=1)] = 1  # share of the draws
     repeats: Positive | None = None  # expected draws of each step per epoch
@@ -70,25 +70,25 @@ class Holdout(Model):
 
 
 class Normalize(Model):
-    """How actions are normalized: with the statistics of each dataset, or of all datasets of an embodiment."""
+    """How actions are normalized: with the statistics of their dataset, or of all datasets with their embodiment."""
 
     method: Literal["bounds_q99", "bounds", "normal"] = "bounds_q99"
     per: Literal["dataset", "embodiment"] = "dataset"
 
 
 class MixtureSpec(Model):
-    """One mixture. Each source has one weight; it is the dataset of its name unless `sources` says otherwise."""
+    """One mixture. Each source has one weight, and is the dataset with its name unless `sources` names another one."""
 
     name: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*(/[A-Za-z0-9][A-Za-z0-9_.-]*)*$")]
     citation: str | None = None
     view: str | None = None  # the view of each dataset; None: the stored action
     seed: Annotated[int, Field(strict=True, ge=0, lt=2**63)] = 0
     weighting: Literal["relative", "share", "temperature"]
-    temperature: Positive | None = None  # only if weighting is "temperature"
+    temperature: Positive | None = None  # the T of the weighting "temperature"; None for other weightings
     missing: Literal["error", "skip"] = "error"
     filter: Condition | None = None  # condition on the episodes of every source
     scene: str | None = None  # column of the episode table with the scene
-    balance: str | None = None  # column of the episode table whose values get equal shares of a source's draws
+    balance: str | None = None  # column of the episode table; its values get equal shares of a source's draws
     accept: tuple[Convention, ...] = ()  # conventions in which the sources' Spaces may differ
     dims: tuple[str, ...] = ()  # names of the action's dimensions; those that a source lacks are masked
     weights: dict[str, Weight]
@@ -131,7 +131,7 @@ class MixtureSpec(Model):
         return (self.sources[source].dataset if source in self.sources else None) or source
 
     def filter_of(self, source: str) -> str | None:
-        """Return the condition on a source's episodes: that of the mixture, its own and its scenes, combined."""
+        """Return the condition on a source's episodes: that of the mixture, that of the source, and its scenes."""
         own = self.sources.get(source, MixtureSource())
         parts = [self.filter, own.filter]
         if own.scenes:
@@ -152,7 +152,7 @@ def mixture_names() -> tuple[str, ...]:
 
 
 def mixture(target: str) -> MixtureSpec:
-    """Load a mixture by its name in `mixture_names()`, by the last part of the name if it is unique, or from a file.
+    """Load a mixture: by its name in `mixture_names()`, by the last part of that name if it is unique, or from a file.
 
     >>> mixture("oxe_magic_soup_plus_minus").name
     'openvla/oxe_magic_soup_plus_minus'

@@ -7,7 +7,7 @@ from schemas.errors import SpecError
 from schemas.mixture.spec import MixtureSpec
 from schemas.spaces import Dim, Space
 
-PROJECTS = {"openvla", "openvla_oft", "octo"}  # views that reproduce a project's labels, which may differ in meaning
+PROJECTS = {"openvla", "openvla_oft", "octo"}  # views with a project's own actions, whose meanings may differ
 CONVENTIONS = ("frame", "rotation", "gripper", "origin")
 
 
@@ -15,8 +15,8 @@ def unified(spec: MixtureSpec, spaces: Mapping[str, Space]) -> tuple[tuple[str, 
     """Return the dimensions of the mixture's action and the differences between the sources' Spaces.
 
     Raises SpecError if a dimension has different meanings in two sources, or if another convention differs and is not
-    in `accept`. In the view of a project (`openvla`, `openvla_oft`, `octo`) everything but the number of dimensions may
-    differ, because the project trains that way.
+    in `accept`. In the view of a project (`openvla`, `openvla_oft`, `octo`), the sources may differ in everything but
+    the number of dimensions, because the project trains on such data.
     """
     name, first = next(iter(spaces.items()))
     is_project = spec.view in PROJECTS and not spec.dims
@@ -45,7 +45,7 @@ def unified(spec: MixtureSpec, spaces: Mapping[str, Space]) -> tuple[tuple[str, 
 
 
 def _of_dims(spaces: Mapping[str, Space], dims: Sequence[str]) -> list[tuple[str, str]]:
-    """Compare dimensions by name, or by index if the mixture has no `dims`."""
+    """Compare the dimensions of all Spaces: by name, or by index if the Space has none of that name."""
     first: dict[str, tuple[str, Dim]] = {}
     out = []
     for source, space in spaces.items():

@@ -1,4 +1,7 @@
-"""Convert episodes to and from Arrow: one row per step, with the meaning of each column in the schema's metadata."""
+"""Convert episodes to and from Arrow, with one row per step.
+
+The metadata of the Arrow schema has the meaning of each column.
+"""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -19,7 +22,7 @@ SCHEMA_VERSION = 2
 IMAGE = pa.struct([pa.field("bytes", pa.binary()), pa.field("path", pa.string())])
 META = b"oxe"  # metadata key, on the schema and on every field
 IMAGES, DEPTH, RAW = "observation.images.", "observation.depth.", "raw."
-NUMPY = {"halffloat": "float16", "float": "float32", "double": "float64"}  # Arrow type name -> numpy's, if different
+NUMPY = {"halffloat": "float16", "float": "float32", "double": "float64"}  # Arrow type name -> numpy's, if it differs
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,7 +34,7 @@ class Camera:
     role: str | None = None  # declared role
     is_depth: bool = False
     metres_per_unit: float | None = None
-    channels: str = "rgb"  # or "bgr": red and blue are swapped after decoding
+    channels: str = "rgb"  # "bgr": red and blue are swapped after decoding
 
     @property
     def column(self) -> str:
@@ -41,7 +44,7 @@ class Camera:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MaterializedView:
-    """A view that is stored as the column `action.<name>`; masked steps are null."""
+    """A view that is stored as the column `action.<name>`; steps that the view drops are null."""
 
     name: str
     space: Space
@@ -87,7 +90,7 @@ class Layout:
         )
 
     def colour_cameras(self) -> dict[str, tuple[int, Camera]]:
-        """Return the colour cameras and their numbers in the index by leaf and role; a leaf takes precedence."""
+        """Return each colour camera, with its number in the index, by leaf and role. If both match, the leaf wins."""
         numbered = [(i, camera) for i, camera in enumerate(self.cameras) if not camera.is_depth]
         roles = {camera.role: (i, camera) for i, camera in numbered if camera.role}
         return roles | {camera.leaf: (i, camera) for i, camera in numbered}
@@ -200,7 +203,7 @@ def _innermost_list(kind: pa.DataType, levels: int) -> pa.DataType:
 
 
 def from_arrow(array: pa.Array, field: Field) -> Column:
-    """Convert the result of `to_arrow` back to a column."""
+    """Convert an Arrow array that `to_arrow` returned back to a column."""
     lengths = []
     for _ in range(list_levels(field)):
         offsets = as_numpy(array.offsets)
@@ -218,7 +221,7 @@ def from_arrow(array: pa.Array, field: Field) -> Column:
 
 
 def frames_to_arrow(frames: Frames) -> pa.Array:
-    """Convert T encoded images to structs; a missing frame is a null struct."""
+    """Convert T encoded images to Arrow structs; a missing frame becomes a null struct."""
     missing = np.array([frame is None for frame in frames], bool)
     data = _binary([b"" if frame is None else frame for frame in frames])
     mask = pa.array(missing) if missing.any() else None
@@ -226,7 +229,7 @@ def frames_to_arrow(frames: Frames) -> pa.Array:
 
 
 def _binary(items: Sequence[Bytes]) -> pa.Array:
-    """Join byte strings into one array with one copy; `pa.array` of memoryviews would never release their memory."""
+    """Join byte strings into one array with one copy, because `pa.array` of memoryviews never releases their memory."""
     offsets = np.concatenate(([0], np.cumsum([len(item) for item in items], dtype=np.int64)))
     if offsets[-1] > np.iinfo(np.int32).max:
         raise SourceError(f"a column of one episode has {offsets[-1]} bytes: the limit is 2 GiB", reason="too_large")
@@ -291,7 +294,10 @@ def _instructions(episodes: Sequence[Episode]) -> pa.Array:
 
 
 def _view_column(views: Sequence[Viewed]) -> pa.Array:
-    """Place a view's N vectors at their T steps; other steps are null, which Parquet's fixed-size lists cannot be."""
+    """Return one value per stored step: the view's vector, or null if the view drops the step.
+
+    The lists have no fixed size, because Parquet's fixed-size lists cannot be null.
+    """
     action, mask = (np.concatenate([getattr(viewed, name) for viewed in views]) for name in ("action", "mask"))
     offsets = np.concatenate(([0], np.cumsum(mask))).astype(np.int32) * np.int32(action.shape[1])
     return pa.ListArray.from_arrays(pa.array(offsets), pa.array(action.reshape(-1)), mask=pa.array(~mask))
@@ -300,7 +306,7 @@ def _view_column(views: Sequence[Viewed]) -> pa.Array:
 def as_numpy(array: pa.Array) -> Array:
     """Convert an Arrow array without nulls to numpy, without a copy.
 
-    Not by `to_numpy`, which imports pandas: that takes longer than reading a small dataset.
+    `to_numpy` is not used, because it imports pandas, which takes longer than reading a small dataset.
     """
     data = array.buffers()[1]
     if data is None:
@@ -318,7 +324,7 @@ def vectors(array: pa.Array, size: int) -> Array:
 
 
 def optional_column(array: pa.Array) -> Array | None:
-    """Convert a column of numbers to numpy; None if it is all null."""
+    """Convert a column of numbers to numpy; None if all values are null."""
     return None if array.null_count else as_numpy(array)
 
 

@@ -1,4 +1,4 @@
-"""Read the numeric columns of a published dataset, without its images, in runs of neighbouring episodes."""
+"""Read the numeric columns of a published dataset, in runs of neighbouring episodes. Images are not read."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import polars as pl
 
 STATE = "observation.state"
-ROWS = 1 << 17  # rows in memory at once
+ROWS = 1 << 17  # number of rows that are in memory at once
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,7 +28,7 @@ class Span:
     """Some episodes of one data file."""
 
     file: str
-    starts: Array  # [E] first rows in the file, ascending
+    starts: Array  # [E] first row of each episode in the file, ascending
     lengths: Array  # [E] numbers of steps
 
 
@@ -38,7 +38,7 @@ class StoredSteps:
 
     file: str
     row: int  # row of the first step in the file
-    at: slice  # rows of the steps in their run
+    at: slice  # rows of the steps in the run that was read
     columns: Mapping[str, Array]  # [T, ...] by name
 
     def __len__(self) -> int:
@@ -46,7 +46,7 @@ class StoredSteps:
         return int(self.at.stop - self.at.start)
 
     def viewed(self, view: View | None) -> Viewed:
-        """Compute a view of the steps, or return the stored actions without one."""
+        """Compute a view of the steps. If `view` is None, return the stored actions."""
         if view:
             return view.of_columns(self.columns, length=len(self))
         return Viewed(self.columns["action"], np.ones(len(self), bool))
@@ -59,8 +59,8 @@ class EpisodeRun:
     file: str
     table: pa.Table
     columns: Mapping[str, Array]  # numeric columns by name
-    rows: Array  # [E] first rows in the file
-    starts: Array  # [E] first rows in the run
+    rows: Array  # [E] first row of each episode in the file
+    starts: Array  # [E] first row of each episode in the run
     lengths: Array  # [E] numbers of steps
 
     def episodes(self) -> Iterator[StoredSteps]:
@@ -71,7 +71,10 @@ class EpisodeRun:
             yield StoredSteps(file=self.file, row=row, at=at, columns=columns)
 
     def instructions(self, number: Callable[[str], int]) -> Array:
-        """Return the number of each step's instruction, [N] int64, or -1; `number` is called in order of appearance."""
+        """Return `number(instruction)` of each step, [N] int64, or -1 if it has none.
+
+        `number` is called in the order in which the instructions appear.
+        """
         encoded = self.table["instruction"].chunk(0).dictionary_encode()
         numbers = np.array([*map(number, encoded.dictionary.to_pylist()), -1], np.int64)
         return np.asarray(numbers[arrow.as_numpy(encoded.indices.fill_null(-1))])
@@ -88,9 +91,10 @@ def spans(episodes: "pl.DataFrame") -> list[Span]:
 def runs(
     dataset: Dataset, span: Span, *, view: View | None = None, more: Iterable[str] = (), rows: int = ROWS
 ) -> Iterator[EpisodeRun]:
-    """Read the action, the state, the columns of a view and `more` columns of a span, about `rows` rows at a time.
+    """Read the columns of a span, about `rows` rows at a time.
 
-    Raises DatasetError if the file is unreadable.
+    These are the action, the state, the columns that `view` reads, and `more`. Raises DatasetError if the file is
+    unreadable.
     """
     names = {"action", *([STATE] if dataset.columns.state else []), *(view.columns if view else []), *more}
     number = (span.starts + span.lengths - span.starts[0]) // rows
@@ -124,7 +128,7 @@ def episodes(
 
 
 def _parquet(dataset: Dataset, file: str) -> pq.ParquetFile:
-    """Open a file to read a few columns. It is not memory-mapped, because the kernel would read more than these."""
+    """Open a file to read a few columns. It is not memory-mapped, because the kernel would also read other columns."""
     try:
         path = dataset.folder.local
         if path is None:
@@ -135,7 +139,7 @@ def _parquet(dataset: Dataset, file: str) -> pq.ParquetFile:
 
 
 def arrays(dataset: Dataset, table: pa.Table) -> dict[str, Array]:
-    """Convert times, action, state and raw columns to numpy; columns that are not numbers of one shape are left out."""
+    """Convert times, action, state and raw columns to numpy. Raw columns without numbers of one shape are left out."""
     sizes = {"action": len(dataset.columns.action), STATE: len(dataset.columns.state or ())}
     fields = {RAW + field.path: field for field in dataset.columns.raw}
     out: dict[str, Array] = {}

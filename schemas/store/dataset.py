@@ -30,11 +30,11 @@ if TYPE_CHECKING:
     import polars as pl
 
 
-MAX_OPEN = 256  # data files open at once, each with a file descriptor
+MAX_OPEN = 256  # maximum number of open data files; each needs a file descriptor
 
 
 class DataFile:
-    """One Parquet file and its index: memory-mapped, or fetched in parts if it is remote."""
+    """One Parquet file and its index. A local file is memory-mapped; a remote file is fetched in parts."""
 
     def __init__(self, folder: Folder, path: str) -> None:
         """Open the file. Raises DatasetError if it is missing or unreadable."""
@@ -72,7 +72,7 @@ class DataFile:
 
     @cached_property
     def group_starts(self) -> Array:
-        """The first row of each row group, and the number of rows."""
+        """The first row of each row group, followed by the number of rows in the file."""
         metadata = self.parquet.metadata
         return np.cumsum([0, *(metadata.row_group(i).num_rows for i in range(metadata.num_row_groups))])
 
@@ -100,7 +100,7 @@ class Fetched:
     """The bytes of a remote file; each slice is one request. Safe to share between threads."""
 
     def __init__(self, file: IO[bytes]) -> None:
-        """Take over an open file; it must not be used elsewhere."""
+        """Wrap an open file, which must not be used elsewhere afterwards."""
         self.file, self.lock = file, Lock()
 
     def __getitem__(self, part: slice) -> bytes:
@@ -111,9 +111,10 @@ class Fetched:
 
 
 class Dataset:
-    """A published dataset: its length, episodes by position, and frames by byte range.
+    """A published dataset, with access to its episodes and to single frames.
 
-    Positions run from 0 to `len - 1` over the kept episodes; an episode's `index` is its ordinal in the source.
+    Methods take the position of an episode among the kept episodes, from 0 to `len - 1`. It differs from
+    `Episode.index`, which is the position in the source.
     """
 
     def __init__(self, folder: Folder) -> None:
@@ -146,7 +147,7 @@ class Dataset:
         self._views: dict[str, View] = {}
 
     def __getstate__(self) -> dict[str, Any]:
-        """Return the state without open files and views, which another process opens again."""
+        """Return the state without open files and views; another process opens them again when it needs them."""
         return {**self.__dict__, "_files": {}, "_views": {}}
 
     @property
@@ -191,7 +192,7 @@ class Dataset:
 
     @property
     def episodes(self) -> "pl.LazyFrame":
-        """The episode table, for filters: `ds.episodes.filter(pl.col("length") > 20)`."""
+        """The episode table, to filter episodes: `ds.episodes.filter(pl.col("length") > 20)`."""
         import polars as pl  # noqa: PLC0415 - not needed to read frames
 
         return (
@@ -201,7 +202,7 @@ class Dataset:
     @cached_property
     def _table(self) -> dict[str, Any]:
         try:
-            # Not `read_table`: its threads may release the bytes while Python exits, which aborts the process.
+            # `read_table` uses threads, which may release the bytes while Python exits; that would abort the process.
             table = pq.ParquetFile(pa.py_buffer(self._read(layout.EPISODES))).read(use_threads=False)
         except ValueError as error:
             raise DatasetError(f"{self.folder.place(layout.EPISODES)}: cannot be read ({error})") from error
@@ -225,11 +226,11 @@ class Dataset:
         return self._places[i]
 
     def content_hash(self, i: int) -> str:
-        """Return an episode's hash, computed when it was stored."""
+        """Return the content hash of an episode, which was computed when it was stored."""
         return str(self._table["content_hash"][i].as_py())
 
     def file(self, path: str) -> DataFile:
-        """Open a data file, or return the open one."""
+        """Return a data file, and open it if it is not open yet."""
         opened = self._files.get(path)
         if opened is None:
             if len(self._files) >= MAX_OPEN:
@@ -240,7 +241,7 @@ class Dataset:
     def frame(self, i: int, step: int, cameras: Sequence[str] | None = None) -> dict[str, bytes | None]:
         """Read the encoded images of one step through the index, without parsing Parquet.
 
-        `cameras` are names or roles (default: all colour cameras). A missing frame is None.
+        `cameras` are names or roles of cameras. If None, all colour cameras are read. A missing frame is None.
         """
         path, row, length = self.where(i)
         if not 0 <= step < length:
@@ -260,7 +261,7 @@ class Dataset:
         return {**roles, **{camera.leaf: number for number, camera in numbered}}
 
     def episode(self, i: int, view: str | None = None) -> Episode:
-        """Read one episode; with a view, it has the view's actions and only the steps that the view keeps."""
+        """Read one episode. With a view, it has the view's actions and only the steps that the view keeps."""
         stored = self._stored(i)
         return self.view(view).apply(stored) if view else stored
 
@@ -271,11 +272,11 @@ class Dataset:
         return self._views[name]
 
     def action_space(self, view: str | None) -> Space:
-        """Return the Space of a view's actions, or of the stored actions without a view."""
+        """Return the Space of a view's actions. If `view` is None, return that of the stored actions."""
         return self.view(view).space if view else self.columns.action
 
     def check_split(self, split: str | None) -> None:
-        """Raise UsageError if there is no such split; None means all."""
+        """Raise UsageError if there is no such split; None means all splits."""
         splits = self.manifest["splits"]
         if split is not None and split not in splits:
             raise UsageError(f"{self.uri}: no split '{split}'{did_you_mean(split, splits)}")
@@ -283,11 +284,12 @@ class Dataset:
     def to_datasets(
         self, split: str | None = None, *, streaming: bool = False
     ) -> "datasets.DatasetDict | datasets.Dataset | datasets.IterableDatasetDict | datasets.IterableDataset":
-        """Open its steps with the library `datasets` (extra `hf`): one split, or all of them as a dict.
+        """Open the steps with the library `datasets` (extra `hf`): one split, or all of them as a dict.
 
-        Columns are those of docs/format.md, images are `datasets.Image`. `info.description` is JSON with the `names` of
-        the dimensions of action and state, and the `cameras` with their roles. With `streaming` the data files are read
-        where they are; without it `datasets` makes a copy in its cache, once. A UsageError names an unknown split.
+        The columns are described in docs/format.md; images have the feature `datasets.Image`. `info.description` is
+        JSON with the `names` of the dimensions of action and state, and the `cameras` with their roles. With
+        `streaming`, the data files are read where they are. Otherwise `datasets` copies them to its cache on first use.
+        Raises UsageError if there is no such split.
 
             steps = open_dataset("kitchen").to_datasets("train", streaming=True)
             for step in steps: step["observation.images.image"].size, step["instruction"], step["action"]
@@ -344,7 +346,7 @@ class Dataset:
 
 
 def open_dataset(path: str | Path) -> Dataset:
-    """Open a published dataset: a local folder, or an fsspec URI, from which only the requested data is fetched.
+    """Open a published dataset from a local folder or an fsspec URI; from a URI, only the requested data is fetched.
 
     >>> open_dataset("nowhere")
     Traceback (most recent call last):

@@ -1,4 +1,4 @@
-"""A published dataset as the library `datasets` has it, straight from the data files that the manifest lists."""
+"""Open a published dataset with the library `datasets`, directly from the data files that the manifest lists."""
 
 import glob
 import json
@@ -15,12 +15,12 @@ from schemas.store.arrow import Camera, Layout
 if TYPE_CHECKING:
     import datasets
 
-SPLIT = re.compile(r"\w+(\.\w+)*")  # a name that `datasets` can have
+SPLIT = re.compile(r"\w+(\.\w+)*")  # a name of a split that `datasets` allows
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Steps:
-    """What of a published dataset `datasets` is given: its files by split, and what they hold."""
+    """The data files of a published dataset by split, and the meaning of their columns, to open with `datasets`."""
 
     folder: Folder
     columns: Layout
@@ -30,7 +30,7 @@ class Steps:
     def load(
         self, split: str | None, *, streaming: bool
     ) -> "datasets.DatasetDict | datasets.Dataset | datasets.IterableDatasetDict | datasets.IterableDataset":
-        """Load a split, or all of them as a dict; see `Dataset.to_datasets`."""
+        """Load one split, or all splits as a dict if `split` is None; see `Dataset.to_datasets`."""
         try:
             import datasets  # noqa: PLC0415 - an extra
         except ModuleNotFoundError as error:
@@ -60,12 +60,12 @@ class Steps:
         return loaded
 
     def _pattern(self, file: str) -> str:
-        """Return a glob pattern that matches this file only, since `datasets` reads file names as patterns."""
+        """Return a glob pattern that matches only this file, because `datasets` uses file names as patterns."""
         place = self.folder.absolute().place(file)
         return glob.escape(place) if self.folder.local else place
 
     def describe(self) -> dict[str, Any]:
-        """Return what features cannot say: the names of the dimensions, and what the cameras are."""
+        """Return what the features of `datasets` cannot hold, such as the dimensions' names and the cameras' roles."""
         columns = self.columns
         spaces = {"action": columns.action, "observation.state": columns.state}
         spaces |= {view.column: view.space for view in columns.views}

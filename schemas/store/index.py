@@ -1,8 +1,8 @@
 """The index of a Parquet file: the byte range of each image, so that reading a frame is one slice of a memory map.
 
-Image columns are written uncompressed and with PLAIN encoding. The payload of a page is then definition levels
-followed by `length (u32), bytes` for each value (Parquet format, "Data Pages" and "Plain encoding"; page headers are
-Thrift compact structs). Nulls have no entry in the page and length 0 in the index.
+Image columns are written uncompressed and with PLAIN encoding. The payload of a page therefore has the definition
+levels, followed by `length (u32), bytes` for each value. See "Data Pages" and "Plain encoding" in the description of
+the Parquet format. Page headers are Thrift compact structs. Nulls have no entry in the page, and length 0 in the index.
 
 File `index/<name>.idx`, little endian: `OXEIDX01`, u32 size of the header, header (JSON: rows, columns; padded with
 spaces to align the offsets to 8 bytes), offsets u64 [rows, columns], lengths u32 [rows, columns].
@@ -23,16 +23,17 @@ from schemas.source import Array
 
 MAGIC = b"OXEIDX01"
 PAGE_SIZE, DATA_V1, DATA_V2 = 3, 5, 8  # field numbers in Parquet's PageHeader
-CHUNK = 4 << 20  # bytes mapped at once, because mapped pages count as memory of the process
+CHUNK = 4 << 20  # bytes that are mapped at once; mapped pages count as memory of the process
 
 
 def build(
     path: Path, *, columns: Sequence[str], lengths: Array, chunk: Callable[[memoryview], None] = lambda _: None
 ) -> Array:
-    """Return the offset of every image in the file at `path`, [rows, columns]; reads it once, in bounded memory.
+    """Return the offset of every image in the file at `path`, [rows, columns]. The file is read once, in chunks.
 
-    `lengths` [rows, columns] are the lengths that were written, -1 for a null. `chunk` is called with each piece of the
-    file, to compute its digest in the same pass. Raises DatasetError if the file does not have these lengths.
+    `lengths` [rows, columns] are the lengths of the images that were written, or -1 for a null. `chunk` is called with
+    each chunk of the file, so that its digest can be computed in the same pass. Raises DatasetError if the images in
+    the file do not have these lengths.
     """
     with path.open("rb") as file:
         offsets = _offsets(file, columns=columns, lengths=lengths)
@@ -68,11 +69,11 @@ def _offsets(file: BinaryIO, *, columns: Sequence[str], lengths: Array) -> Array
 
 
 def _first_wrong(file: BinaryIO, offsets: Array, lengths: Array, *, chunk: Callable[[memoryview], None]) -> int | None:
-    """Return the first image, in order of offset, that is not preceded by its length in the file, or None."""
+    """Return the first image, by offset, that does not have its length before it in the file; None if all do."""
     size = file.seek(0, os.SEEK_END)
     wrong = np.flatnonzero(offsets + lengths > size).tolist()
     for start in () if wrong else range(0, size, CHUNK):
-        length = min(CHUNK + 3, size - start)  # 3 more, for a length that starts in this chunk
+        length = min(CHUNK + 3, size - start)  # 3 more, because a length of 4 bytes may start in this chunk
         data = np.frombuffer(mmap.mmap(file.fileno(), length, access=mmap.ACCESS_READ, offset=start), np.uint8)
         chunk(data[:CHUNK].data)
         first, last = np.searchsorted(offsets, (start + 4, start + CHUNK + 4))
@@ -86,7 +87,7 @@ def _misplaced(file: Path, column: str) -> DatasetError:
 
 
 def _page(file: BinaryIO, position: int) -> tuple[int, int, int]:
-    """Read a page header: returns the position of the next page and of this page's values, and their number."""
+    """Read a page header. Returns the position of the next page, that of this page's values, and their number."""
     file.seek(position)
     header = _struct(file)
     start = file.tell()

@@ -10,19 +10,19 @@ QUARANTINE = "meta/quarantine.parquet"
 STATS = "meta/stats.json"
 RUNS = "meta/runs.jsonl"
 LOCK = "meta/lock"  # locked while a conversion writes
-LEDGER = "meta/ledger"  # records of an unfinished conversion
+LEDGER = "meta/ledger"  # folder with the records of an unfinished conversion
 IDENTITY = "meta/ledger/identity.json"
 VERIFICATION = "meta/verification.json"
-SCRATCH = "scratch-"  # prefix of a folder in meta through which machines exchange partial statistics
-UNFINISHED = ("tmp-", SCRATCH)  # prefixes of what a killed process may leave
+SCRATCH = "scratch-"  # prefix of folders in `meta`, in which machines exchange partial statistics
+UNFINISHED = ("tmp-", SCRATCH)  # prefixes of files and folders that a killed process may leave
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MetaFile:
-    """A file of `meta/` that may be added or changed after publishing, so the manifest does not have its digest."""
+    """A file in `meta/` that may be added or changed after publishing. The manifest therefore has no digest of it."""
 
     place: str
-    of_content: bool  # whether it depends on the data, so that an append removes it
+    of_content: bool  # whether it depends on the data; if so, an append removes it
 
 
 META_FILES = (

@@ -1,7 +1,7 @@
-"""The digest of a view: of its declaration, and of the names and versions of the ops that compute it.
+"""The digest of a view: a hash of its declaration, and of the names and versions of the ops that compute it.
 
-Code that is moved, renamed or made faster keeps its version as long as its result is the same, so locks and statistics
-stay valid. `tests/data/op_outputs.json` detects changes of results.
+Code keeps its version when it is moved, renamed or made faster, as long as its result is the same. Locks and statistics
+then stay valid. A test compares the results of ops with `tests/data/op_outputs.json`, so that no change is overlooked.
 """
 
 import hashlib
@@ -14,11 +14,11 @@ from typing import Any
 from schemas.declarations.syntax import syntax_digest
 from schemas.declarations.vocabulary import ARRAY_OPS, STEP_OPS, VERSIONS
 
-SCHEME = "2-"  # prefix of digests; the first scheme hashed source text and had no prefix
+SCHEME = "2-"  # prefix of digests; the first scheme hashed the source code and had no prefix
 
 
 def view_digest(declaration: Mapping[str, Any], versions: Mapping[str, int | str]) -> str:
-    """Hash the declaration of a view and the versions, by name, of the code that computes it."""
+    """Hash the declaration of a view, and the versions of the code that computes it by name."""
     content = json.dumps([declaration, versions], sort_keys=True)
     return SCHEME + hashlib.sha256(content.encode()).hexdigest()
 
@@ -32,7 +32,7 @@ def op_version(word: str) -> int | str:
 
 
 def outdated(digest: str | None, what: str, *, fix: str) -> str | None:
-    """Return why a stored digest cannot be compared with that of the current view, and the fix; None if it can.
+    """Return why a stored digest cannot be compared with that of the current view, with the fix; None if it can.
 
     >>> outdated("0" * 64, "the lock", fix="run 'oxe mix lock' again with --overwrite")
     "the lock was made before views had versions and cannot be checked: run 'oxe mix lock' again with --overwrite"

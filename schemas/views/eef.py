@@ -33,8 +33,8 @@ def eef_delta_space(action: Space, state: Space | None) -> Space | str:
 def eef_delta(steps: Steps, action_space: Space, state_space: Space | None) -> Array:
     """Compute deltas in metres and radians in a fixed frame: p' = p + dp, R' = dR R, dR as roll, pitch, yaw.
 
-    The gripper is 1 if open. Absolute targets become deltas from the measured pose of the same step; tool-frame deltas
-    are rotated by it. Recorded base-frame deltas in roll, pitch, yaw are unchanged.
+    The gripper is 1 if open. Absolute targets become deltas from the measured pose of the same step. Deltas in the tool
+    frame are rotated into the fixed frame by that pose. Recorded base-frame deltas in roll, pitch, yaw are unchanged.
     """
     action = steps["action"]
     position, turn = action[:, action_space.indices("position")], action[:, action_space.indices("rotation")]

@@ -1,6 +1,6 @@
 """Resample a view to a lower control rate: choose the steps to keep and combine the actions between them.
 
-Images and states are those of the kept steps. Nothing is interpolated.
+The images and states of the kept steps are unchanged. Nothing is interpolated.
 """
 
 from collections.abc import Mapping
@@ -16,16 +16,16 @@ from schemas.source import Array
 from schemas.spaces import ROTATION_DIMS, Space
 
 TIMES = "timestamp"
-NEAR = 1e-4  # tolerance for equal times, in periods of the clock
-SLOWEST = 1.05  # largest median distance of recorded steps, in periods of the clock
+NEAR = 1e-4  # times that differ by less count as equal, in periods of the clock
+SLOWEST = 1.05  # maximum median time between recorded steps, in periods of the clock
 
 
 def kept_steps(times: Array, hz: float) -> Array:
     """Return the steps [K] nearest to the ticks of a clock that starts at the first step.
 
-    Ticks are multiples of the period, so they do not drift if the rates have no whole ratio. Halfway between two steps
-    the earlier one is chosen; a step that is nearest to several ticks is kept once. Raises SpecError if times decrease
-    or are too far apart.
+    Ticks are multiples of the period, so they do not drift if the recorded rate is not a multiple of `hz`. If a tick is
+    halfway between two steps, the earlier one is kept. A step that is nearest to several ticks is kept once. Raises
+    SpecError if times decrease or are too far apart.
 
     >>> kept_steps(np.arange(10) / 10, 4).tolist()
     [0, 2, 5, 7]
@@ -42,13 +42,13 @@ def kept_steps(times: Array, hz: float) -> Array:
         )
     ends = np.concatenate(
         [since[:-1] + gaps / 2, since[-1:] + typical / 2]
-    )  # the end of the interval in which each step is nearest
+    )  # for each step, the end of the times that are nearest to it
     ticks = np.floor(ends * hz + NEAR)
     return np.flatnonzero(np.diff(ticks, prepend=-1) > 0)
 
 
 def resampled(steps: Steps, hz: float, space: Space) -> Steps:
-    """Keep the steps at a rate of `hz`; each action combines the actions from one kept step to the next."""
+    """Keep steps at a rate of `hz`; the action of a kept step combines all actions from it to the next kept step."""
     if TIMES not in steps:
         raise SpecError("its rate cannot be changed, because the steps have no timestamps")
     action = Path("action").read(steps)
@@ -59,7 +59,7 @@ def resampled(steps: Steps, hz: float, space: Space) -> Steps:
 
 
 def why_not_combined(space: Space) -> str | None:
-    """Return why consecutive actions cannot be combined to one, or None if they can."""
+    """Return why consecutive actions cannot be combined into one; None if they can."""
     for dim in space.dims:
         if dim.mode == "unknown" or (dim.mode == "delta" and dim.unit == "unknown"):
             return f"the {'mode' if dim.mode == 'unknown' else 'unit'} of {dim.name} is unknown"
@@ -81,11 +81,11 @@ def why_not_combined(space: Space) -> str | None:
 
 
 def combined(action: Array, starts: Array, space: Space) -> Array:
-    """Combine the actions from each start to the next: [T, A] -> [K, A] float32.
+    """Combine the actions [T, A] from each start to the next into one: [K, A] float32.
 
-    Position changes are added and rotations composed: R = Rn ... R1 in a fixed frame, R1 ... Rn in the tool frame,
-    where they also rotate the positions. Absolute targets and grippers take the last value, velocities the mean. A
-    single action is unchanged.
+    Changes of position are added. Rotations are composed: R = Rn ... R1 in a fixed frame, and R = R1 ... Rn in the tool
+    frame, where they also rotate the changes of position that follow. Absolute targets and grippers take the last
+    value, and velocities take the mean. If there is only one action between two starts, it is unchanged.
     """
     if not len(starts):
         return action[:0]
@@ -111,7 +111,10 @@ def combined(action: Array, starts: Array, space: Space) -> Array:
 
 
 def _composed(position: Array, turn: Array, starts: Array, *, space: Space) -> tuple[Array, Array]:
-    """Compose changes of pose: [T, 3] and [T, k] -> [K, 3], relative to the tool at each start, and [K, k]."""
+    """Compose changes of position [T, 3] and rotation [T, k] from each start to the next.
+
+    Returns positions [K, 3] relative to the tool at the start, and rotations [K, k].
+    """
     counts = np.diff(starts, append=len(turn))
     each = np.asarray(to_rotation(turn, space.rotation).as_quat())
     moved, total = position[starts].astype(np.float64), each[starts]
@@ -128,7 +131,7 @@ def _composed(position: Array, turn: Array, starts: Array, *, space: Space) -> t
 
 
 def over_intervals(mask: Array, reward: Array | None, is_terminal: Array | None) -> Mapping[str, Any]:
-    """Return, from each kept step to the next, the sum of rewards and whether any step was terminal."""
+    """Return the sum of rewards from each kept step to the next, and whether any of these steps was terminal."""
     starts = np.flatnonzero(mask)
     columns = {"reward": (reward, np.add), "is_terminal": (is_terminal, np.logical_or)}
     return {

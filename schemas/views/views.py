@@ -20,13 +20,13 @@ from schemas.views.digests import op_version, view_digest
 from schemas.views.eef import eef_delta, eef_delta_space
 from schemas.views.resample import TIMES, over_intervals, resampled, why_not_combined
 
-VERSIONS = {  # versions of the code that computes views, besides their ops; raised when its result changes
+VERSIONS = {  # versions of the code that computes views, besides ops; raise one when its result changes
     "declared": 1,
     "eef_delta": 1,
     "resampled": 1,
 }
-READ = ("action", "state", TIMES, "raw")  # the fields of an episode that a view may be computed from
-NEEDS = {  # view that several datasets declare -> why the others do not have it
+READ = ("action", "state", TIMES, "raw")  # fields of an episode that a view can read
+NEEDS = {  # view that only some datasets declare -> why the others do not have it
     "joint": "its recorded commands are not of joints",
     "bimanual14": "its recorded commands are not of two arms with six joints and a gripper each",
     "openvla": "its declaration does not say how OpenVLA reads it",
@@ -36,7 +36,7 @@ NEEDS = {  # view that several datasets declare -> why the others do not have it
 
 @dataclass(frozen=True, slots=True)
 class Viewed:
-    """The result of a view of T stored steps: actions [N, A] of the N steps where `mask` [T] is true."""
+    """The result of a view of T stored steps: `mask` [T] is true for the N kept steps, with actions [N, A]."""
 
     action: Array
     mask: Array
@@ -51,15 +51,15 @@ class View:
     digest: str  # hash of its declaration and the versions of the code that computes it
     columns: frozenset[str]  # stored columns that it reads
     compute: Callable[[Steps], Viewed]
-    control_hz: float | None = None  # its control rate; None: as stored
-    reads_action: bool = True  # whether it reads the stored action, not only raw columns
+    control_hz: float | None = None  # control rate; None: the rate of the stored steps
+    reads_action: bool = True  # False if it is computed without the stored action
 
     def of(self, episode: Episode) -> Viewed:
         """Compute the view of a stored episode. Raises ViewError if a column is not stored."""
         return self.of_values({name: getattr(episode, name) for name in READ}, len(episode))
 
     def of_values(self, values: Mapping[str, Any], n_steps: int) -> Viewed:
-        """Compute the view of an episode's fields, given by name; action, state and timestamp may be None."""
+        """Compute the view from the fields of an episode by name; action, state and timestamp may be None."""
         steps: dict[str, Array] = {
             f"raw.{path}": column for path, column in values["raw"].items() if isinstance(column, np.ndarray)
         }
@@ -72,7 +72,7 @@ class View:
         return self.of_columns(steps, length=n_steps)
 
     def of_columns(self, steps: Steps, *, length: int) -> Viewed:
-        """Compute the view of the stored columns of `length` steps. Raises ViewError if they do not fit."""
+        """Compute the view from the stored columns of `length` steps. Raises ViewError if the columns do not fit it."""
         try:
             viewed = self.compute({**steps, ROW: np.arange(length)})
         except SpecError as error:
@@ -83,12 +83,15 @@ class View:
         return viewed
 
     def apply(self, episode: Episode) -> Episode:
-        """Return the episode with the view's actions and only the steps it keeps, with new first and last steps."""
+        """Return the episode with the view's actions and only the steps that it keeps.
+
+        `is_first` and `is_last` are true for the first and the last kept step.
+        """
         viewed = self.of(episode)
         return episode.select(viewed.mask, **self.changes(viewed, episode.reward, episode.is_terminal))
 
     def changes(self, viewed: Viewed, reward: Array | None, is_terminal: Array | None) -> dict[str, Any]:
-        """Return the fields of an episode that the view changes, besides dropping steps."""
+        """Return the new values of the fields that the view replaces. All other fields only lose the dropped steps."""
         step = np.arange(len(viewed.action))
         changed = {"action": viewed.action, "action_space": self.space}
         changed |= {"is_first": step == 0, "is_last": step == len(step) - 1}
@@ -104,7 +107,10 @@ def view_names(spec: DatasetSpec) -> tuple[str, ...]:
 
 
 def _declared_name(spec: DatasetSpec, name: str) -> str:
-    """Resolve a view's name; `openvla_oft` is `openvla` if it is not declared, and "-" may stand for "_"."""
+    """Return the name of a declared view for a name in which "-" may stand for "_".
+
+    If `openvla_oft` is not declared, it means `openvla`.
+    """
     name = name if name in spec.views else name.replace("-", "_")
     return "openvla" if name == "openvla_oft" and name not in spec.views else name
 
@@ -112,7 +118,7 @@ def _declared_name(spec: DatasetSpec, name: str) -> str:
 def view(spec: DatasetSpec, name: str) -> View:
     """Return a view that is declared with the dataset or derived from its Spaces. Raises ViewError with the reason.
 
-    A "-" in the name may stand for "_"; `openvla_oft` is `openvla` if it is not declared.
+    In the name, "-" may stand for "_". If `openvla_oft` is not declared, it means `openvla`.
     """
     name = _declared_name(spec, name)
     if name in spec.views:
@@ -151,7 +157,7 @@ def view(spec: DatasetSpec, name: str) -> View:
 
 
 def _viewed(steps: Steps, make: Callable[[Steps], Steps], *, cut: bool) -> Viewed:
-    """Compute a view; with `cut`, the last step is dropped because its action is not a recorded one."""
+    """Compute a view. With `cut`, the last step is dropped, because its action was not recorded."""
     mask = np.zeros(len(steps[ROW]), bool)
     kept = make(drop_last(steps, 1) if cut else steps)
     mask[kept[ROW]] = True
@@ -177,7 +183,7 @@ def _reads_action(view_spec: ViewSpec) -> bool:
 
 
 def _why_no_rate(view_spec: ViewSpec, space: Space) -> str | None:
-    """Return why a view cannot have a lower rate, or None if it can."""
+    """Return why a view cannot have a lower rate than the stored steps; None if it can."""
     if any(call.op == "pose_to_delta" for expr in view_spec.action for call in expr.ops):
         return "pose_to_delta computes changes from the pose of each step, which overlap and cannot be added"
     return why_not_combined(space)

@@ -15,7 +15,7 @@ Q99 = (
     *(0.7597932070493698, 0.5726242214441299, 0.7351000607013702),
     *(0.6705610305070877, 0.6464948207139969, 0.8897542208433151),
 )
-IDLE = 1e-5  # tolerance for zero, on the normalized command
+IDLE = 1e-5  # normalized commands below this count as zero
 
 
 def to_wrist_frame(x: Array, pose: Array) -> Array:
@@ -38,8 +38,8 @@ def to_wrist_frame(x: Array, pose: Array) -> Array:
 def drop_idle(steps: Steps) -> Steps:
     """Drop steps whose first six action dimensions are all zero to within 1e-5 of the normalized range.
 
-    Source: OpenVLA, `zero_action_filter`. It compares normalized actions; this compares actions before normalization,
-    with the same result.
+    Source: OpenVLA, `zero_action_filter`. OpenVLA compares normalized actions. This function compares actions before
+    they are normalized, and drops the same steps.
 
     >>> drop_idle({"action": np.float32([[0] * 7, [0.1] * 7])})["action"].shape
     (1, 7)

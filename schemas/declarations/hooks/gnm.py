@@ -11,9 +11,9 @@ def waypoint_local(  # noqa: PLR0917 - declarations pass arguments by position
 ) -> Steps:
     """Keep every `count`-th step; each action becomes the displacement to the next kept step, in the robot's frame.
 
-    The displacement is scaled by the length of the first action over that of the first displacement (`position` [T, 2]
-    in metres) before steps are dropped. If the robot does not move in the first step, the result is infinite. The last
-    step is dropped. Source: Octo, `gnm_dataset_transform`.
+    `position` is [T, 2] in metres. All displacements are multiplied by one factor: the length of the first action
+    divided by the distance that the robot moves in the first step, before any step is dropped. If it does not move in
+    that step, the result is infinite. The last step is dropped. Source: Octo, `gnm_dataset_transform`.
 
     >>> steps = {"action": np.float32([[2, 0]] * 3)}
     >>> ahead = np.float32([[0, 0], [0, 1], [0, 2]])

@@ -7,7 +7,7 @@ import numpy as np
 from schemas.errors import SourceError
 from schemas.source import Bytes, Column, Ragged
 
-LIMIT = 1 << 16  # largest size of a decompressed vector in bytes; the largest in use has 28
+LIMIT = 1 << 16  # maximum size of a decompressed vector in bytes; the largest in use has 28 bytes
 
 
 def zlib_float32(column: Column) -> Column:
