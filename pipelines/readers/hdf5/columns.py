@@ -53,7 +53,7 @@ def _channels(path: str, dataset: h5py.Dataset, words: str | None) -> int | None
 
 
 def check_storage(path: str, dataset: h5py.Dataset) -> None:
-    """Raise SourceError if a dataset stores values in other files, or if a chunk is or inflates to more than allowed."""
+    """Raise SourceError if a dataset stores values in other files, or if a chunk is too large once it is inflated."""
     if dataset.is_virtual or dataset.external:
         raise SourceError(f"{path} stores its values in other files: refused", reason="unsafe_link")
     check_chunks(path, dataset)

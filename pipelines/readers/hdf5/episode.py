@@ -16,7 +16,7 @@ from schemas.declarations.formats import Hdf5Source
 from schemas.errors import SourceError, SpecError, did_you_mean
 from schemas.source import Column, Field
 
-EPISODE_PATH, OWN, PARENT = "episode_path", "attrs", "parent"  # a field; prefixes of a group's and its parent's attributes
+EPISODE_PATH, OWN, PARENT = "episode_path", "attrs", "parent"  # a field of every source; prefixes of attributes
 FILE, EPISODE = "file", "episode"  # placeholders: the file's name without its ending, and the group's name
 
 

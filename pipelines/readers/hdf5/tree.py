@@ -13,7 +13,7 @@ from pipelines.readers.names import covers, natural_key
 from schemas.errors import SourceError
 
 MAX_NODES = 10_000  # groups and datasets of one episode
-DETAILS = re.compile(r": time = .*", re.DOTALL)  # the part of an error with times, addresses and paths, which differ in every run
+DETAILS = re.compile(r": time = .*", re.DOTALL)  # the times, addresses and paths in an error differ in every run
 MAX_GUESSED = 100  # names per group that `guess` looks at
 
 
