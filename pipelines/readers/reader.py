@@ -105,7 +105,7 @@ class Reader(Protocol):
 
 Values: TypeAlias = tuple[
     Mapping[str, Column], Mapping[str, Any]
-]  # an episode's columns per step, and its per-episode values
+]  # an episode's columns, with one value per step, and its per-episode values
 
 
 @dataclass(frozen=True, slots=True)

@@ -107,7 +107,7 @@ class Hdf5Reader(SourceReader):
         return sizes
 
     def description(self) -> dict[str, Any]:
-        """Return the pattern of the episodes and the digest of the fields."""
+        """Return the format, the pattern of the episodes and the digest of the fields."""
         return {"format": self.format, "episodes_at": self.source.episodes, "fields_sha256": digest(self.fields)}
 
     def episodes(self, part: FilePart, columns: Collection[str] | None) -> Episodes:

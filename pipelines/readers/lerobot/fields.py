@@ -19,10 +19,10 @@ MAX_TRIES = 100  # data files to try until one can be read
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DatasetFields:
-    """The fields of a dataset, by the names of their features."""
+    """The fields of a dataset; the keys of each mapping are the names of features or columns."""
 
     stored: Mapping[str, Field]  # columns of the data files
-    cameras: Mapping[str, Field]  # videos, and image files that no column names
+    cameras: Mapping[str, Field]  # videos, and image files whose paths are in no column
     missing: Mapping[str, SourceError]  # features that are declared, but are in no file
     episode: Mapping[str, Field]  # columns of the table of episodes
     has_task: bool  # whether the text of the task is known

@@ -103,7 +103,7 @@ class LerobotReader(SourceReader):
         return splits
 
     def description(self) -> dict[str, Any]:
-        """Return the version, the robot, the frame rate and the digest of the fields."""
+        """Return the format, version, robot and frame rate, and the digest of the fields."""
         return {
             "format": self.format,
             "codebase_version": self.info.version,

@@ -124,7 +124,7 @@ class RldsReader(SourceReader):
         return records
 
     def description(self) -> dict[str, Any]:
-        """Return the name and version of the dataset and the digest of `features.json`."""
+        """Return the format, the name and version of the dataset, and the digest of `features.json`."""
         return {
             "format": self.format,
             "name": self.info.get("name"),

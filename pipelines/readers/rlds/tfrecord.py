@@ -71,7 +71,7 @@ class RecordFile:
     """An open TFRecord file, positioned at the start of a record."""
 
     def __init__(self, file: IO[bytes], name: str, buffers: BufferPool | None = None) -> None:
-        """Start at the first record; errors show `name`, and several files may share `buffers`."""
+        """Start at the first record; errors show `name`. Several files may share `buffers`."""
         self.file, self.name = file, name
         self.buffers = buffers or BufferPool()
         self.size = file.seek(0, 2)
