@@ -8,7 +8,7 @@ from pipelines.readers.fields import Leaf
 from schemas.errors import SourceError, did_you_mean
 from schemas.source import Field
 
-EXACT = 1 << 53  # integers up to here are exact as float64
+EXACT = 1 << 53  # float64 represents every integer up to this one exactly
 
 
 def value_at(text: str, keys: Sequence[str], *, path: str) -> Any:
@@ -48,7 +48,7 @@ def json_leaf(path: str, value: Any) -> Leaf:
 
 
 def json_value(value: Any) -> Any:
-    """Return a JSON value with its integers as floats, as `json_leaf` describes them."""
+    """Return a JSON value with integers converted to floats, because `json_leaf` declares every number as float64."""
     if isinstance(value, list):
         return [json_value(item) for item in value]
     return float(value) if isinstance(value, int) and not isinstance(value, bool) else value

@@ -1,4 +1,4 @@
-"""How the files of a source store a field, and the size limits that all array formats share."""
+"""Describe how a source stores its fields, and define the size limits that all array formats share."""
 
 import hashlib
 import json
@@ -21,11 +21,11 @@ NUMBERS = {
 }
 IMAGE_SIGNATURES = (b"\xff\xd8\xff", PNG)  # the first bytes of a JPEG and of a PNG
 LIMIT = 1 << 30  # bytes of one column of an episode, and of one chunk
-FRAMES_LIMIT = 1 << 35  # bytes of one camera's raw frames in an episode, which are encoded block by block
+FRAMES_LIMIT = 1 << 35  # bytes of one camera's raw frames in an episode; larger than LIMIT, as they are read in blocks
 VALUE_LIMIT = 16 << 20  # bytes of one per-episode value
 BLOCK = 1 << 19  # bytes read at a time; they fit into a core's cache
 MAX_STEPS = 10_000_000
-SOURCE_WIDE_REASONS = {"no_definition", "unsupported_field", "unsupported_image"}  # likely to apply to all episodes
+SOURCE_WIDE_REASONS = {"no_definition", "unsupported_field", "unsupported_image"}  # probably in all episodes
 
 T = TypeVar("T")
 Form: TypeAlias = Literal["numbers", "texts", "frames", "padded", "blobs", "video", "value"]
@@ -33,14 +33,14 @@ Form: TypeAlias = Literal["numbers", "texts", "frames", "padded", "blobs", "vide
 
 @dataclass(frozen=True, slots=True)
 class Leaf:
-    """A field, and the form in which the file stores it."""
+    """A field and how the file stores it."""
 
     field: Field
-    form: Form  # frames: raw pixels; padded, blobs: encoded images in rows of equal or of varying length
+    form: Form  # frames: raw pixels; padded: encoded images in rows of one length; blobs: in rows of any length
 
 
 def encoded_leaf(path: str, start: bytes, form: Form) -> Leaf | None:
-    """Describe a column of encoded images whose first row starts with `start`; None if that is not an image."""
+    """Describe a column of encoded images; None if `start`, the first bytes of the first row, are not an image's."""
     if not start.startswith(IMAGE_SIGNATURES):
         return None
     encoding = "png" if start.startswith(PNG) else "jpeg"
@@ -93,7 +93,10 @@ def check_size(leaf: Leaf, *, rows: int, size: int) -> None:
 
 
 def check_same(expected: Leaf, actual: Leaf) -> None:
-    """Raise SourceError if a field differs from the first episode's; narrower numbers are allowed, and widened."""
+    """Raise SourceError if a field differs from the first episode's.
+
+    Narrower number types are allowed; their values are widened when they are read.
+    """
     first, here = expected.field, actual.field
     kinds = np.dtype(first.dtype), np.dtype(here.dtype)
     narrower = kinds[0].kind == kinds[1].kind and np.can_cast(kinds[1], kinds[0], "safe")
@@ -114,7 +117,7 @@ def check_same(expected: Leaf, actual: Leaf) -> None:
 def first_readable(names: Iterable[str], describe: Callable[[str], T], *, otherwise: Exception) -> T:
     """Return the description of the first of `names` that can be read.
 
-    Raises the first SourceError if none of them can be read, and `otherwise` if there are no names.
+    If none can be read, raises the SourceError of the first one; if there are no names, raises `otherwise`.
     """
     failure = None
     for name in names:

@@ -9,24 +9,24 @@ from typing import TypeAlias
 from pipelines.readers.folder import SourceFolder
 from schemas.errors import UsageError
 
-MAX_DEPTH, MAX_FOLDERS, MAX_LISTED = 3, 300, 20  # levels to search, folders to search, sources in an error
+MAX_DEPTH, MAX_FOLDERS, MAX_LISTED = 3, 300, 20  # levels to search, folders to search, sources to list in an error
 HDF5_NAMES = (".hdf5", ".h5", ".hdf")
 ZARR_NAMES = (".zarr", ".zarr.zip")
 ROSBAG_NAMES = (".mcap", ".db3", ".bag")
 EPISODE_NAMES = (".npz", ".npy", ".csv", ".jsonl")
 EPISODE_FOLDER = re.compile(r"[^.]*[A-Za-z_-][0-9]+|[0-9]{2,}")  # `episode_7`, `0007`; not `1.0.0`
 PICKLES = (".pkl", ".pickle")
-FILE_NAME = re.compile(r".*\.[A-Za-z]\w{0,7}")  # remote names that are taken for files, to save a request each
-Pattern: TypeAlias = str | re.Pattern[str]  # a glob, "/" leads into folders; or a regular expression for folder names
+FILE_NAME = re.compile(r".*\.[A-Za-z]\w{0,7}")  # a remote name like this is assumed to be a file, which saves a request
+Pattern: TypeAlias = str | re.Pattern[str]  # a glob of a path, or a regular expression for folder names
 FormatPatterns: TypeAlias = Mapping[str, Sequence[Pattern]]  # by format
 FORMAT_PATTERNS: FormatPatterns = {  # a folder with a match is a source of that format; the first format wins
     "rlds": ["features.json"],
-    "hdf5": [f"*{ending}" for ending in HDF5_NAMES],  # a file that matches is a source as well
+    "hdf5": [f"*{ending}" for ending in HDF5_NAMES],  # a matching file is also a source by itself
     "lerobot": ["meta/info.json"],
     "zarr": [".zgroup", ".zmetadata", "zarr.json", *(f"*{ending}" for ending in ZARR_NAMES)],
     "rosbag": ["metadata.yaml", *(f"*{ending}" for ending in ROSBAG_NAMES), "*/metadata.yaml"],  # a bag is an episode
 }
-LOOSE_PATTERNS: FormatPatterns = {  # only if there is no source of the formats above
+LOOSE_PATTERNS: FormatPatterns = {  # used only if there is no source of the formats above
     "folder": [*(f"*{ending}" for ending in (*EPISODE_NAMES, *PICKLES)), EPISODE_FOLDER],
 }
 
@@ -64,7 +64,10 @@ def find_sources(uri: str, formats: FormatPatterns | None = None) -> tuple[Sourc
 def _find_below(
     top: SourceFolder, formats: FormatPatterns, known: Sequence[str] = ()
 ) -> tuple[list[SourceLocation], bool]:
-    """Search level by level, skipping sources and those `known`; return the sources and whether all was searched."""
+    """Search level by level; return the sources, and whether every folder was searched.
+
+    The folders of sources, including those in `known`, are not searched any further.
+    """
     level, searched, sources = [top], 0, list[SourceLocation]()
     for depth in range(MAX_DEPTH + 1):
         next_level: list[SourceFolder] = []
@@ -89,9 +92,10 @@ def _find_below(
 
 
 def _is_apart(folder: SourceFolder, names: Sequence[str], *, formats: FormatPatterns, known: Sequence[str]) -> bool:
-    """Whether a folder is a source next to the `known` ones: it contains none of them, and has at least two matches.
+    """Whether a folder is one more source, given the sources `known` so far; True if there are none.
 
-    One match is not enough there, because many folders contain a table.
+    The folder must not contain any of them. It must have at least two names that match, because a single table in a
+    folder does not make it a source.
     """
     if not known:
         return True
@@ -104,7 +108,7 @@ def _any_match(folder: SourceFolder, names: Sequence[str], patterns: Iterable[Pa
 
 
 def _is_mixed(folder: SourceFolder, names: Sequence[str], *, format_name: str, formats: FormatPatterns) -> bool:
-    """Whether a folder matches only by its subfolders, and some of these match another format."""
+    """Whether a folder matches its format only through subfolders, some of which match another format."""
     if _any_match(folder, names, [pattern for pattern in formats[format_name] if not str(pattern).startswith("*/")]):
         return False
     below = [folder.child(name) for name in names if _may_be_folder(folder, name)]

@@ -1,4 +1,4 @@
-"""The folder of a source, whose read errors are SourceErrors that name the file."""
+"""Read the files in the folder of a source; every error is a SourceError that names the file."""
 
 import re
 from collections.abc import Iterable, Iterator
@@ -14,13 +14,13 @@ SAFE_PATH = re.compile(r"(?!(.*/)?\.\.(/|$))[^/\\\0][^\\\0]*", re.DOTALL)
 
 
 def lfs_pointer_error(path: str) -> SourceError:
-    """Return the error for a Git LFS pointer, with the command that fetches the data."""
+    """Return the error for a Git LFS pointer; it names the command that fetches the data."""
     message = "a Git LFS pointer, not the data; run 'git lfs pull' in the clone"
     return SourceError(message, reason="lfs_pointer", file=path)
 
 
 def pickle_error(path: str) -> SourceError:
-    """Return the error for a pickle, with the way to convert it."""
+    """Return the error for a pickle; it says how to convert the file."""
     message = (
         "a pickle, which is never read because loading one can run any code; if you trust it, load it yourself "
         "and save its arrays with numpy.savez"
@@ -31,7 +31,7 @@ def pickle_error(path: str) -> SourceError:
 def safe_path(name: str, *, where: str) -> str:
     """Return `name` if it is a relative path that stays inside its folder; otherwise raise SourceError.
 
-    `where` is the file that contains the name, for the error.
+    `where` is the file that contains the name; the error shows it.
     """
     if not SAFE_PATH.fullmatch(name):
         raise SourceError(f"'{name}' leaves its folder: refused", reason="unsafe_path", file=where)
@@ -91,7 +91,7 @@ class SourceFolder:
             return self.files.open(name)
 
     def open_parts(self, name: str) -> IO[bytes]:
-        """Open a file of which only small parts will be read."""
+        """Open a file for reading small parts of it."""
         with self._reading("opened", name):
             return self.files.open_parts(name)
 
@@ -114,6 +114,6 @@ class SourceFolder:
             yield
         except FileNotFoundError as error:
             raise SourceError("no such file", reason="missing_file", file=self.path(name)) from error
-        except OSError as error:  # without the path: `file` has it, and it must not reach published files
+        except OSError as error:  # the message must not contain the local path, because it is published
             why = error.strerror or type(error).__name__
             raise SourceError(f"cannot be {verb} ({why})", file=self.path(name)) from error

@@ -1,4 +1,7 @@
-"""The history of the source files in a dataset; `--append` adds the new files as one more generation."""
+"""The history of the source files in a dataset.
+
+The files of the first conversion are one generation. Each `--append` adds the new files as one more generation.
+"""
 
 import re
 from collections import Counter
@@ -11,28 +14,28 @@ import xxhash
 from pipelines.readers.reader import FilePart, Files, Reader, ShardRef, plan
 from schemas.errors import UsageError
 
-TAIL_BYTES = 4096  # they include the checksum of a TFRecord file's last record
-SHARD_COUNT = re.compile(r"-of-\d{5,}$")  # the number of shards, which changes when shards are added
+TAIL_BYTES = 4096  # enough to include the checksum of the last record in a TFRecord file
+SHARD_COUNT = re.compile(r"-of-\d{5,}$")  # the part of a file name that changes when shards are added
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SourceFile:
-    """A source file, identified without reading all of it."""
+    """A source file, and the values that identify its content without reading all of it."""
 
     path: str
     split: str
-    bytes: int | None  # None: it is missing
+    bytes: int | None  # None: the file is missing
     episodes: int  # as declared
     tail_xxh3_64: str | None  # the hash of its last TAIL_BYTES bytes
 
     @property
     def key(self) -> tuple[str, str]:
-        """The split and path of the file, without the number of shards."""
+        """The split and path of the file; the number of shards is removed from the path."""
         return self.split, SHARD_COUNT.sub("", self.path)
 
     @property
     def content(self) -> tuple[int | None, int, str | None]:
-        """The values that must not change."""
+        """The values that must stay the same for an append: size, number of episodes, and hash of the last bytes."""
         return self.bytes, self.episodes, self.tail_xxh3_64
 
 
@@ -70,7 +73,7 @@ class History:
         return cls(tuple(SourceFile(**file) for file in source["files"]), tuple(source["generations"]))
 
     def to_json(self) -> dict[str, Any]:
-        """Return the history's part of the manifest's `source`."""
+        """Return the history as keys of the manifest's `source`."""
         return {"files": [asdict(file) for file in self.files], "generations": list(self.ends)}
 
     def since(self, earlier: "History") -> "Changes":
@@ -90,13 +93,16 @@ class History:
         )
 
     def after(self, earlier: "History") -> "History":
-        """Append the files to an earlier history: new files become one more generation, vanished ones stay."""
+        """Append the files to an earlier history.
+
+        New files become one more generation. Files that have vanished stay in the history.
+        """
         now = {file.key: file for file in self.files}
         old = tuple(now.pop(file.key, file) for file in earlier.files)
         return History((*old, *now.values()), (*earlier.ends, len(old) + len(now)) if now else earlier.ends)
 
     def generations(self, files: Files) -> list[dict[str, list[FilePart]]]:
-        """Return the parts of each generation by split; episode indices run through all generations."""
+        """Return the parts of each generation, by split; episode indices continue from one generation to the next."""
         parts = {(split, part.name): part for split, parts in files.items() for part in parts}
         first = 0
         generations: list[dict[str, list[FilePart]]] = []
@@ -111,7 +117,7 @@ class History:
         return generations
 
     def plan(self, files: Files, *, split: str | None, limit: int | None) -> list[tuple[ShardRef, ...]]:
-        """Plan the shards of each generation; later generations do not change the names of earlier shards."""
+        """Plan the shards of each generation; adding a generation does not rename the shards of earlier ones."""
         planned: Counter[str] = Counter()
         shards = []
         for generation in self.generations(files):
@@ -127,7 +133,7 @@ class Changes:
 
     vanished: tuple[str, ...]
     changed: tuple[str, ...]
-    arrived: tuple[str, ...]  # were missing before
+    arrived: tuple[str, ...]  # were already listed, but the files were missing
     added: tuple[str, ...]
 
     def __bool__(self) -> bool:
@@ -136,7 +142,7 @@ class Changes:
 
     @property
     def only_added(self) -> bool:
-        """Whether files were added and nothing else changed, so that an append is possible."""
+        """Whether files were added and nothing else changed. Only then is an append possible."""
         return bool(self.added) and not (self.vanished or self.changed or self.arrived)
 
     def lines(self) -> list[str]:
@@ -156,7 +162,7 @@ def _first_names(names: Sequence[str], most: int = 5) -> str:
 
 
 def check_only_added(changes: Changes, out: str) -> None:
-    """Raise UsageError if files that the dataset already contains have changed, so that nothing can be appended."""
+    """Raise UsageError if files that the dataset already contains have changed, because an append only adds files."""
     if changes.vanished or changes.changed or changes.arrived:
         changed = "; ".join(replace(changes, added=()).lines())
         raise UsageError(f"{out}: --append only adds files, but files that it already contains have changed: {changed}")

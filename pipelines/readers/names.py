@@ -1,4 +1,4 @@
-"""Sort file names, and match file names and field paths against those in a declaration."""
+"""Sort file names, and match file names and field paths with the patterns and paths in a declaration."""
 
 import re
 from collections.abc import Collection
@@ -8,7 +8,7 @@ from pipelines.readers.folder import SourceFolder
 
 
 def natural_key(name: str) -> tuple[list[str | int], str]:
-    """Return the key that sorts the numbers inside names by value.
+    """Return a sort key that compares the numbers inside names by value.
 
     >>> sorted(["demo_10", "demo_2"], key=natural_key)
     ['demo_2', 'demo_10']
@@ -17,7 +17,7 @@ def natural_key(name: str) -> tuple[list[str | int], str]:
 
 
 def covers(prefixes: Collection[str], path: str) -> bool:
-    """Whether a dotted path is one of `prefixes`, or below one.
+    """Whether a dotted path is one of `prefixes`, or is below one of them.
 
     >>> covers(["obs"], "obs.image"), covers(["obs"], "observation")
     (True, False)
@@ -26,7 +26,10 @@ def covers(prefixes: Collection[str], path: str) -> bool:
 
 
 def matching(folder: SourceFolder, pattern: str) -> tuple[str, ...]:
-    """List the paths that match a pattern such as `*/demo.hdf5`, `demo_2` before `demo_10`, without hidden ones."""
+    """List the paths that match a pattern such as `*/demo.hdf5`; hidden files and folders are left out.
+
+    Numbers in names sort by value: `demo_2` comes before `demo_10`.
+    """
     paths = [""]
     for depth, word in enumerate(pattern.split("/")):
         parents = [(parent, f"{parent}/" if depth else "") for parent in paths]
@@ -40,7 +43,7 @@ def matching(folder: SourceFolder, pattern: str) -> tuple[str, ...]:
 
 
 def list_files(folder: SourceFolder, pattern: str | None, endings: tuple[str, ...]) -> tuple[str, ...]:
-    """List the files that match a pattern; without one, those directly in the folder with one of `endings`."""
+    """List the files that match `pattern`; if it is None, the files directly in the folder with one of `endings`."""
     if pattern is not None:
         return matching(folder, pattern)
     return tuple(sorted((name for name in folder.names() if name.endswith(endings)), key=natural_key))

@@ -12,14 +12,14 @@ from PIL import Image
 from schemas.errors import SourceError, SpecError
 from schemas.source import Array
 
-TOLERANCE = {2: 0.25, 4: 0.01, 8: 0.01}  # tolerance in 1/255 of float pixels, keyed by item size
+TOLERANCE = {2: 0.25, 4: 0.01, 8: 0.01}  # tolerance of float pixels in 1/255, keyed by item size in bytes
 
 
 def encode(frame: Array, images: str, *, subsampling: str = "444") -> bytes:
-    """Encode one frame [H, W, C] uint8 with C = 1 or 3, or, as PNG, [H, W, 1] uint16.
+    """Encode one frame: [H, W, C] uint8 with C = 1 or 3, or [H, W, 1] uint16, which must be PNG.
 
-    `images` is `png`, which is lossless, or `jpeg` and a quality; `jpeg 95` takes a tenth of the size. `subsampling`
-    is the chroma subsampling of a JPEG.
+    `images` is `png`, which is lossless, or `jpeg` and a quality. A file with `jpeg 95` has about a tenth of the size
+    of a PNG. `subsampling` is the chroma subsampling of a JPEG.
     """
     form, _, quality = images.partition(" ")
     if form == "jpeg":
@@ -62,7 +62,7 @@ class PixelLayout:
 
     is_channels_first: bool
     has_alpha: bool  # a fourth channel, which is dropped
-    white: float | None  # the value of white in float pixels; None: pixels are uint8
+    white: float | None  # the value of white if pixels are floats; None if they are uint8
 
     @classmethod
     def of(cls, words: str = "hwc") -> "PixelLayout":
@@ -76,7 +76,7 @@ class PixelLayout:
         return cls(axes == "chw", "rgba" in options, float(ranges[0].rpartition("..")[2]) if ranges else None)
 
     def channels(self, kind: Any, shape: tuple[int, ...]) -> int | None:
-        """Return the number of channels of the encoded images; None if an array like this holds no images."""
+        """Return the number of channels of the encoded images; None if the array's type or shape is not an image's."""
         fits = np.issubdtype(kind, np.floating) if self.white else kind == np.uint8
         if not fits or len(shape) != 4 or 0 in shape[1:]:
             return None
@@ -86,7 +86,7 @@ class PixelLayout:
         return channels if channels in {1, 3} else None
 
     def declared_channels(self, kind: Any, shape: tuple[int, ...], *, path: str) -> int:
-        """Return the number of channels of a declared image field; raise SpecError if it holds no images."""
+        """Return the number of channels of a declared image field; raise SpecError if it does not hold images."""
         if (channels := self.channels(kind, shape)) is None:
             raise SpecError(
                 f"source.frames: {path} is {np.dtype(kind).name} {list(shape)}, but an image is uint8, "
@@ -95,7 +95,10 @@ class PixelLayout:
         return channels
 
     def __call__(self, block: Array, path: str) -> Array:
-        """Return frames [T, H, W, C] uint8; raise SourceError for float pixels that do not scale to whole numbers."""
+        """Convert stored frames to [T, H, W, C] uint8.
+
+        Raises SourceError if float pixels, scaled by 255 / `white`, are not whole numbers from 0 to 255.
+        """
         frames = np.moveaxis(block, 1, -1) if self.is_channels_first else block
         if self.has_alpha:
             frames = frames[..., :3]

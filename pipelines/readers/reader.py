@@ -1,4 +1,7 @@
-"""The protocol of readers, the plan of shards, and the base class that numbers and accounts for episodes."""
+"""The protocol of readers, their base class, and the grouping of source files into shards.
+
+The base class numbers the episodes, and yields either an episode or an `Unreadable` for each one that was planned.
+"""
 
 from abc import abstractmethod
 from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
@@ -14,8 +17,8 @@ from schemas.declarations.formats import SourceSpec
 from schemas.errors import SourceError
 from schemas.source import Column, Field, RawEpisode, Unreadable
 
-VIDEO_EXPANSION = 10  # estimate: how many times larger a video becomes when its frames are JPEGs
-MAX_SHARD, MIN_SHARD, TARGET_SHARDS = 256 << 20, 32 << 20, 8  # bytes, bytes, shards to aim for within these sizes
+VIDEO_EXPANSION = 10  # estimated ratio of the size of a video's frames as JPEGs to the size of the video
+MAX_SHARD, MIN_SHARD, TARGET_SHARDS = 256 << 20, 32 << 20, 8  # bytes, bytes, intended number of shards
 SPLIT = "train"  # the split of all episodes if a source has none
 ADDED_LATER = "was added after the conversion was planned"
 
@@ -25,22 +28,22 @@ class FilePart:
     """A range of episodes in one file."""
 
     name: str  # relative to the source
-    size: int | None  # bytes of the range; None: the file is missing
+    size: int | None  # bytes of the range; None if the file is missing
     first: int = 0  # episode index of the first episode; `SourceReader.files` sets it
     count: int  # declared episodes
     skip: int = 0  # episodes of this file before the range
     is_tail: bool = True  # the range ends at the declared end of the file
-    becomes: int | None = None  # bytes of the range with its videos as images; None: about `size`
+    becomes: int | None = None  # bytes of the range after its videos are converted to images; None: about `size`
 
     @property
     def work(self) -> int:
-        """The bytes by which the part counts when shards are planned."""
+        """The estimated size of the part's output in bytes, used to plan shards of similar size."""
         return self.size or 0 if self.becomes is None else self.becomes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShardRef:
-    """The unit of work: the episodes that become one published file."""
+    """One unit of work: the episodes that are written to one published file."""
 
     split: str
     number: int  # within the split
@@ -59,14 +62,14 @@ class ShardRef:
 
     @property
     def size(self) -> int:
-        """The bytes of its files, without missing ones."""
+        """The total size of its parts in bytes; missing files count as 0."""
         return sum(part.size or 0 for part in self.parts)
 
 
 class Reader(Protocol):
-    """An opened source. Opening it reads descriptions, never episodes.
+    """An opened source; opening it reads descriptions, but no episodes.
 
-    A reader that inherits from this class need not define `declaration` and `notes`.
+    A reader that inherits from this class may leave `declaration` and `notes` undefined.
     """
 
     format: str
@@ -77,37 +80,37 @@ class Reader(Protocol):
         """Return the files of every split, in order."""
 
     def read(self, ref: ShardRef, columns: Collection[str] | None = None) -> Iterator[RawEpisode | Unreadable]:
-        """Yield one value per episode of `ref`, decoding only the paths in `columns` (None: all)."""
+        """Yield one value per episode of `ref`; only the fields in `columns` are decoded, or all if it is None."""
 
     def place(self, name: str) -> str:
         """Return the full path of a file in `files`, as errors show it."""
 
     def description(self) -> dict[str, Any]:
-        """Return what identifies the source besides its files, without times, hosts or paths."""
+        """Return what identifies the source besides its files; it must not contain times, hosts or paths."""
 
     def tails(self, names: Iterable[str], count: int) -> dict[str, bytes]:
         """Read the last `count` bytes of files; missing files are left out."""
 
     def layout(self) -> dict[str, Any]:
-        """Return the keys of `source` that open it the same way, without `format`, `uri` and defaults."""
+        """Return the keys of `source` that reproduce this reader; `format`, `uri` and default values are left out."""
 
     def declaration(self) -> str | None:
         """Return the text of the declaration inside the source; None if there is none."""
         return None
 
     def notes(self) -> Sequence[str]:
-        """Describe where the source contradicts its own description, and how it was read."""
+        """Describe each contradiction between the source and its own description, and how the source is read."""
         return ()
 
 
 Values: TypeAlias = tuple[
     Mapping[str, Column], Mapping[str, Any]
-]  # an episode's columns per step, and its per-episode values
+]  # an episode's columns, with one value per step, and its per-episode values
 
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """An episode of an opened file, read when `read` is called."""
+    """An episode of an open file; calling `read` reads it."""
 
     read: Callable[[], Values]
     name: str = ""  # its name within the file, for errors
@@ -119,9 +122,9 @@ Episodes: TypeAlias = Generator[Stored | SourceError, None, None]
 
 
 class SourceReader(Reader):
-    """The base class of our readers: it numbers the episodes and accounts for each one that was planned.
+    """The base class of our readers: it numbers the episodes, and yields one value for each one that was planned.
 
-    A subclass sets `uri`, `source`, `folder` and `fields` when it is opened, and defines `parts` and `episodes`.
+    A subclass sets `uri`, `source`, `folder` and `fields` in `__init__`, and defines `parts` and `episodes`.
     """
 
     source: SourceSpec  # declared or guessed
@@ -130,15 +133,15 @@ class SourceReader(Reader):
 
     @abstractmethod
     def parts(self) -> Files:
-        """Return the files of every split with their numbers of episodes, in order; `files` sets `first`."""
+        """Return the files of every split, in order, with their numbers of episodes; `files` sets `first` later."""
 
     @abstractmethod
     def episodes(self, part: FilePart, columns: Collection[str] | None) -> Episodes:
-        """Open a file and yield each of its episodes, in order, of which only those in `part` are read.
+        """Open the file of a part and yield all of its episodes, in order; only those in the part are then read.
 
-        Only the paths in `columns` need to be decoded (None: all). Yield a SourceError for data that belongs to no
-        episode. Raise a SourceError if the file cannot be opened or read any further: it counts for all remaining
-        episodes.
+        Only the fields in `columns` need to be decoded, or all if it is None. Data that belongs to no episode is
+        yielded as a SourceError. A SourceError is raised if the file cannot be opened, or cannot be read any further;
+        all remaining episodes are then reported with this error.
         """
 
     def where(self, part: FilePart) -> str:
@@ -146,7 +149,7 @@ class SourceReader(Reader):
         return self.place(part.name)
 
     def files(self) -> Mapping[str, tuple[FilePart, ...]]:
-        """Return the files of every split, in order, with the indices of their episodes."""
+        """Return the files of every split, in order, each with the index of its first episode."""
         return self._files
 
     @cached_property
@@ -170,11 +173,14 @@ class SourceReader(Reader):
         return self.folder.tails(names, count)
 
     def layout(self) -> dict[str, Any]:
-        """Return the keys of `source` that open it the same way."""
+        """Return the keys of `source` that reproduce this reader."""
         return self.source.layout()
 
     def description(self) -> dict[str, Any]:
-        """Return the format, its keys without `files`, which the manifest lists, and the digest of the fields."""
+        """Return the format, the layout and the digest of the fields.
+
+        The key `files` is left out, because the manifest lists the files themselves.
+        """
         keys = {key: value for key, value in self.layout().items() if key != "files"}
         return {"format": self.format, **keys, "fields_sha256": digest(self.fields)}
 
@@ -186,7 +192,7 @@ class SourceReader(Reader):
     def _read_part(
         self, part: FilePart, split: str, columns: Collection[str] | None
     ) -> Iterator[RawEpisode | Unreadable]:
-        """Yield one value per planned episode, and an `Unreadable` for anything else in the file."""
+        """Yield one value per planned episode, and an `Unreadable` for each other episode or damage in the file."""
         path, number, end = self.where(part), 0, part.skip + part.count
         try:
             with closing(self.episodes(part, columns)) as episodes:
@@ -210,7 +216,7 @@ class SourceReader(Reader):
         except SourceError as error:
             failure = error
         lost: list[int | None] = list(range(part.first + max(0, number - part.skip), part.first + part.count))
-        for index in lost or [None]:  # None: damage after the last planned episode
+        for index in lost or [None]:  # None: the error occurred after the last planned episode
             yield Unreadable.of(failure, index=index, split=split, file=path)
 
 
@@ -237,10 +243,10 @@ def _read_episode(
 def plan(
     files: Files, *, split: str | None = None, limit: int | None = None, before: Mapping[str, int] | None = None
 ) -> tuple[ShardRef, ...]:
-    """Group files into shards; the plan depends only on the arguments.
+    """Group files into shards; the same arguments always give the same shards.
 
-    `limit` is the number of episodes to plan in total (None: all), and `before` the number of shards that each split
-    already has.
+    `split` is the only split to plan, or None for all. `limit` is the total number of episodes to plan, or None for
+    all. `before` is the number of shards that each split already has.
     """
     selected = {name: parts for name, parts in files.items() if split in {None, name}}
     target = min(
@@ -274,7 +280,7 @@ def _first(part: FilePart, limit: int) -> FilePart:
 
 
 def _pieces(part: FilePart, target: int) -> Iterator[FilePart]:
-    """Split a large file into ranges of episodes."""
+    """Split a file into ranges of episodes, each with about `target` bytes of output."""
     pieces = min(max(1, round(part.work / target)), max(1, part.count))
     bounds = [part.count * i // pieces for i in range(pieces + 1)]
     for start, end in pairwise(bounds):

@@ -31,9 +31,9 @@ EXTRAS = {
 
 
 def open_source(uri: str, source: SourceSpec | None = None) -> Reader:
-    """Open a source as `source` declares it; without one, guess its location, format and layout from its files.
+    """Open a source as `source` declares it; if it is None, guess the location, format and layout from the files.
 
-    Raises UsageError, which lists the sources, if a folder contains several.
+    Raises UsageError, which lists the sources, if a folder contains more than one.
     """
     if source is None:
         format_name, location = guess(uri)
@@ -47,8 +47,8 @@ def open_source(uri: str, source: SourceSpec | None = None) -> Reader:
 def open_with(reader: Callable[..., Reader], uri: str, source: SourceSpec) -> Reader:
     """Open a source with a reader.
 
-    Our readers take their table of the declaration. The reader of another package takes its `Source` if it has one, and
-    the `options` as keyword arguments otherwise.
+    Our readers are called with the table `source` of the declaration. A reader of another package is called with its
+    own `Source` if it defines one, and otherwise with `source.options` as keyword arguments.
     """
     if not isinstance(source, PluginSource):
         return reader(uri, source)
@@ -65,7 +65,7 @@ def open_with(reader: Callable[..., Reader], uri: str, source: SourceSpec) -> Re
 
 
 def _other_sources_error(uri: str, format_name: str, error: UsageError) -> UsageError:
-    """Return the error for a wrong declared format, with the sources and formats that are there instead."""
+    """Return the error for a declared format that is wrong; it names the sources and formats that are there instead."""
     sources = find_sources(uri)
     others = [source for source in sources if source.uri.rstrip("/") != uri.rstrip("/")]
     if others:
@@ -101,7 +101,7 @@ def load_reader(format_name: str) -> Callable[..., Reader]:
 def guess(uri: str) -> tuple[str, str]:
     """Return the format and the location of the source at or below `uri`.
 
-    The format is RLDS if there is no source: its reader explains what is missing.
+    If there is none, the format is RLDS, because the error of its reader explains what is missing.
     """
     if uri.rstrip("/").endswith(PICKLES):
         raise pickle_error(uri)

@@ -1,4 +1,4 @@
-"""Sidecar files of an episode, texts and videos, found by patterns with placeholders."""
+"""Find and read the sidecar files of an episode: texts and videos that a pattern with placeholders names."""
 
 import re
 from collections.abc import Callable
@@ -13,21 +13,22 @@ from pipelines.readers.names import matching
 from pipelines.readers.pixels import collect_bytes
 from schemas.errors import MissingExtraError, SourceError
 
-PLACEHOLDER = re.compile(r"\{([^{}]+)\}")  # a per-episode value, as in `recordings/MP4/{metadata.wrist_cam_serial}.mp4`
+PLACEHOLDER = re.compile(r"\{([^{}]+)\}")  # path of a per-episode value, as in `MP4/{metadata.wrist_cam_serial}.mp4`
 MAX_SHOWN = 4
 
 
 @dataclass(frozen=True, slots=True)
 class Sidecars:
-    """The files next to one file of a source."""
+    """The sidecar files of one file of a source: those in the same folder and below."""
 
     folder: SourceFolder
-    below: str  # the folder of the file, relative to the source; "" for its top
+    below: str  # the folder of the file, relative to the source; "" if it is the source's folder
 
     def find(self, pattern: str, values: Callable[[str], Any], *, missing: str) -> str:
-        """Return the name of the one file that matches a pattern.
+        """Return the name of the only file that matches a pattern.
 
-        Raises SourceError if several match, or, with the reason `missing`, if none does.
+        `values` returns the value of a placeholder. Raises SourceError if several files match, and SourceError with the
+        reason `missing` if no file does.
         """
         folder = self.folder.child(self.below) if self.below else self.folder
         if has_magic(pattern):
@@ -53,7 +54,7 @@ class Sidecars:
             raise SourceError(f"{name} is not UTF-8", reason="bad_utf8") from error
 
     def video(self, name: str, *, frames: int, used: int, images: str) -> list[bytes]:
-        """Decode the first `used` frames of a video; raise SourceError unless it has `frames` in total."""
+        """Return the first `used` frames of a video, encoded; raise SourceError unless it has `frames` in total."""
         kind, local = video_type(), self.folder.files.local
         try:
             with ExitStack() as stack:
@@ -68,7 +69,7 @@ class Sidecars:
             raise error.at(prefix=name) from error
 
     def sizes(self, pattern: str) -> dict[str, int]:
-        """Return the sizes of the files that match a pattern, whatever the values of its placeholders."""
+        """Return the sizes of the files that match a pattern; a placeholder matches any text in a file name."""
         folder = self.folder.child(self.below) if self.below else self.folder
         names = matching(folder, PLACEHOLDER.sub("*", pattern))
         return {f"{self.below}/{name}": size or 0 for name, size in folder.sizes(names).items()}

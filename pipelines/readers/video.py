@@ -1,4 +1,4 @@
-"""Read video files as encoded images, decoding each frame once, in order."""
+"""Read video files as encoded images; frames that are read in order are decoded only once."""
 
 from bisect import bisect_left
 from collections.abc import Iterator
@@ -19,13 +19,14 @@ from schemas.source import Array
 
 MAX_SIDE = 1 << 14  # pixels
 MAX_PIXELS = 1 << 26
-MAX_SKIPPED = 256  # frames; up to here, decoding and dropping them is faster than seeking
-EXACT_SEEK = {"mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm"}  # containers whose packets have the same times after a seek
+MAX_SKIPPED = 256  # frames; decoding and dropping up to this many is faster than seeking
+EXACT_SEEK = {"mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm"}  # containers whose packets keep exact times after a seek
 BUFFER = 1 << 20  # bytes fetched at a time from a remote file
 STRICT = {"err_detect": "explode", "max_pixels": str(MAX_PIXELS)}  # by default, FFmpeg conceals damage
 
-# Pixel formats whose planes can be encoded as JPEG without conversion to RGB: 8 bits and the BT.601 matrix, which is
-# FFmpeg's default as well. Pixel formats have FFmpeg's names, colour spaces the numbers of AVColorSpace.
+# The planes of these pixel formats can be encoded as JPEG without conversion to RGB if the colour space is in BT601:
+# like JPEG, they have 8 bits and the BT.601 matrix, which FFmpeg assumes by default as well. Pixel formats are FFmpeg's
+# names; colour spaces are the numbers in AVColorSpace.
 PLANAR = {f"yuv{j}{layout}p": bool(j) for j in ("", "j") for layout in ("420", "422", "444")}  # name -> full range
 BT601 = {2, 5, 6}
 FULL_RANGE = 2  # in AVColorRange
@@ -35,18 +36,22 @@ CHROMA = np.clip(np.rint((LEVELS - 128) * 255 / 224 + 128), 0, 255).astype(np.ui
 
 
 class Video:
-    """An open video file. Reading on from the last call is free; any other start seeks to a key frame first."""
+    """An open video file.
+
+    A read that starts where the last one ended, or a little later, continues decoding. Any other read first seeks to a
+    key frame.
+    """
 
     def __init__(self, file: str | IO[bytes], *, where: str) -> None:
         """Read the header; raise SourceError, which names `where`, if the file is not a video."""
         self.where = where
         self._file = file
-        self._times: list[int] | None = None  # the presentation time of each frame, in order; None: not read yet
+        self._times: list[int] | None = None  # sorted presentation times of all frames; None if not read yet
         self._open()
         self.width, self.height = self.stream.width, self.stream.height
         if not (0 < self.width <= MAX_SIDE and 0 < self.height <= MAX_SIDE and self.width * self.height <= MAX_PIXELS):
             raise self._error(f"unsupported frame size {self.width} x {self.height}")
-        self.rate = float(self.stream.average_rate or 0)  # frames per second; 0: unknown
+        self.rate = float(self.stream.average_rate or 0)  # frames per second; 0 if unknown
         self._start, self._time_base = self.stream.start_time or 0, float(self.stream.time_base)
 
     def _open(self) -> None:
@@ -59,10 +64,10 @@ class Video:
         if self.stream.codec_context is None:
             raise self._error("FFmpeg cannot decode this kind of video")
         self.stream.codec_context.options = STRICT
-        self.stream.codec_context.thread_count = 1  # the work is parallel in processes, not threads
+        self.stream.codec_context.thread_count = 1  # work is parallelized over processes, not threads
         self._decoded: Iterator[Any] = self._frames(self.container.demux(self.stream))
-        self._next_number: int | None = 0  # the number of the next decoded frame; None: unknown
-        self._last_time = -inf  # the time of the last decoded frame, in seconds after the first; inf: unknown
+        self._next_number: int | None = 0  # the number of the next frame to decode; None if unknown
+        self._last_time = -inf  # time of the last decoded frame in seconds after the first; inf if unknown
 
     @classmethod
     def at(cls, folder: SourceFolder, name: str) -> "Video":
@@ -83,10 +88,10 @@ class Video:
         return len(self._frame_times())
 
     def read(self, start: int, count: int, *, images: str, whole: bool = False) -> Iterator[bytes]:
-        """Yield `count` frames from number `start` on, encoded as `images` says.
+        """Yield `count` frames, starting with number `start`, encoded as `images` says.
 
-        Frames are numbered from 0 in presentation order. Raises SourceError if there are fewer frames or, with `whole`,
-        if more frames follow.
+        Frames are numbered from 0 in presentation order. Raises SourceError if the video has too few frames, or, if
+        `whole` is true, if more frames follow the last one.
         """
         if self._next_number is None or not self._next_number <= start <= self._next_number + MAX_SKIPPED:
             self._seek_frame(start)
@@ -103,7 +108,8 @@ class Video:
     def read_at(self, seconds: float, count: int, *, hz: float, images: str) -> Iterator[bytes]:
         """Yield `count` encoded frames at `hz` frames per second, starting with the one nearest to `seconds`.
 
-        Times are relative to the first frame. Raises SourceError if no frame is within half a period of its time.
+        `seconds` counts from the first frame of the video. Raises SourceError if an expected frame is missing: no frame
+        is within half a frame period of its time.
         """
         half = 0.5 / hz
         if not (self._last_time <= seconds - half and seconds <= max(self._last_time, 0) + MAX_SKIPPED / hz):
@@ -120,12 +126,12 @@ class Video:
             yield pixels(frame, images)
 
     def _next_frame(self) -> Any:
-        """Decode the next frame; None at the end."""
+        """Decode the next frame; return None at the end of the video."""
         number, self._next_number, self._last_time = (
             self._next_number,
             None,
             inf,
-        )  # if decoding fails, the position is unknown
+        )  # the position stays unknown if decoding fails
         frame = next(self._decoded, None)
         if frame is not None:
             self._next_number = None if number is None else number + 1
@@ -143,7 +149,7 @@ class Video:
         return self._times
 
     def _seek_frame(self, start: int) -> None:
-        """Place the decoder at or before frame `start`, by its presentation time."""
+        """Seek to a key frame at or before frame `start`, by presentation time."""
         times = self._frame_times()
         if start >= len(times):
             raise self._error(f"the video ends before frame {start}", reason="frame_count")
@@ -153,13 +159,14 @@ class Video:
             self._next_number = bisect_left(times, key)
 
     def _seek_time(self, seconds: float) -> None:
-        """Place the decoder before a time."""
+        """Seek to a key frame at or before a time."""
         self._seek_before(self._start + round(seconds / self._time_base))
 
     def _seek_before(self, target: int) -> int | None:
-        """Seek to a key frame at or before `target` and return its time; None if the decoder is at the beginning.
+        """Seek to a key frame at or before `target`, and return its time.
 
-        Key frames that depend on earlier frames, or whose followers do (an open GOP), are skipped.
+        If there is no usable one, start again from the beginning and return None. A key frame is not usable if it, or
+        the frames after it, depend on earlier frames (an open GOP).
         """
         at, back = target, max(1, round(1 / self._time_base))
         while at > self._start and self.container.format.name in EXACT_SEEK:
@@ -187,7 +194,7 @@ class Video:
         self._open()
 
     def _frames(self, packets: Iterator[Any]) -> Iterator[Any]:
-        """Decode packets; raise SourceError for damage, which FFmpeg would conceal."""
+        """Decode packets; raise SourceError for damage, which FFmpeg would hide by default."""
         with self._decode_errors():
             for packet in packets:
                 if packet.is_corrupt:
@@ -227,7 +234,7 @@ def _is_lfs_pointer(file: str | IO[bytes]) -> bool:
 
 
 def pixels(frame: Any, images: str) -> bytes:
-    """Encode a decoded frame; as JPEG, its planes are used without conversion to RGB where that is exact."""
+    """Encode a decoded frame; a JPEG is made from its planes directly, without RGB, if the pixel format allows it."""
     form, _, quality = images.partition(" ")
     name = frame.format.name
     if form == "jpeg" and name in PLANAR and frame.colorspace in BT601:
@@ -240,7 +247,7 @@ def pixels(frame: Any, images: str) -> bytes:
 
 
 def _plane(plane: Any, table: bytes | None) -> Array:
-    """Return a plane [H, W] without padding, its levels mapped through a table."""
+    """Return a plane [H, W] without padding; its levels are mapped through `table` unless that is None."""
     rows = np.frombuffer(plane, np.uint8).reshape(plane.height, plane.line_size)[:, : plane.width]
     if table is None:
         return np.ascontiguousarray(rows)

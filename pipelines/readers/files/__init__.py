@@ -1,1 +1,1 @@
-"""Sources with a folder or a file per episode: tables, NumPy arrays, images, videos and texts."""
+"""Read sources in which each episode is a folder or a file of tables, NumPy arrays, images, videos or texts."""

@@ -1,4 +1,4 @@
-"""Read NumPy's `npy` and `npz` files in blocks, without objects, whatever they would inflate to."""
+"""Read NumPy's `npy` and `npz` files block by block, within size limits; arrays of Python objects are refused."""
 
 import zipfile
 from collections.abc import Callable, Iterator
@@ -32,7 +32,7 @@ class NpyHeader:
 
     @property
     def size(self) -> int:
-        """The bytes of the array."""
+        """The size of the array in bytes."""
         return self.dtype.itemsize * prod(self.shape)
 
 
@@ -106,7 +106,7 @@ def _array_field(
 
 def _read_header(stream: IO[bytes], path: str) -> NpyHeader:
     version = npy.read_magic(stream)
-    if version != (1, 0):  # other versions are for structured types
+    if version != (1, 0):  # NumPy writes other versions only for structured types
         raise SourceError(f"{path}: version {version} of npy is not supported", reason="unsupported_field")
     shape, is_fortran, dtype = npy.read_array_header_1_0(stream)
     if any(side < 0 for side in shape):
@@ -133,7 +133,10 @@ def _read(stream: IO[bytes], header: NpyHeader, leaf: Leaf, *, rows: int, images
 
 
 def _blocks(stream: IO[bytes], header: NpyHeader, rows: int) -> Iterator[Array]:
-    """Read some rows at a time, then the rest of the stream, whose end verifies the checksum of a zip member."""
+    """Yield the first `rows` rows in blocks.
+
+    The rest of the stream is read as well, because the checksum of a zip member is verified at its end.
+    """
     row = header.dtype.itemsize * prod(header.shape[1:])
     count = max(1, BLOCK // max(1, row))
     for start in range(0, rows, count):

@@ -1,4 +1,4 @@
-"""A field of an episode that is described but not read."""
+"""A field of an episode that is described first and read later."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -9,9 +9,9 @@ from pipelines.readers.fields import Leaf
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LazyField:
-    """One field of one episode; `read` returns its first steps."""
+    """One field of one episode; `read(n)` returns its first `n` steps."""
 
     leaf: Leaf
     count: int = 1  # steps; 1 for a per-episode value
     read: Callable[[int], Any]
-    cells: Sequence[bytes] | None = None  # a table column as texts, in case the first episode's holds texts
+    cells: Sequence[bytes] | None = None  # a table column as texts, for when the first episode's column is text

@@ -29,7 +29,7 @@ def read_file(folder: SourceFolder, name: str, limit: int) -> bytes:
 
 
 def text_field(folder: SourceFolder, name: str, path: str, *, ignore_lines: str | None) -> LazyField:
-    """Describe the lines of a text file, without empty ones and those that match the pattern `ignore_lines`."""
+    """Describe the lines of a text file; empty lines and lines that match the pattern `ignore_lines` are left out."""
     try:
         lines = [line.strip() for line in read_file(folder, name, VALUE_LIMIT).decode("utf-8-sig").splitlines()]
     except UnicodeError as error:
@@ -73,7 +73,7 @@ def _check_numbers(names: Sequence[str], path: str) -> None:
 
 
 def video_field(folder: SourceFolder, name: str, path: str, *, images: str) -> LazyField:
-    """Describe the frames of a video, encoded as `images` says."""
+    """Describe the frames of a video; `images` says how they are encoded."""
     video_class, local = video_type(), folder.files.local
 
     @contextmanager

@@ -23,10 +23,10 @@ MEDIA = {"blobs", "video"}
 
 
 class EpisodeFilesReader(SourceReader):
-    """A folder in which each episode is a folder or a file; without a `source`, their names are guessed.
+    """A reader of a folder in which each episode is a folder or a file.
 
     The names of an episode's files become the names of its fields. The first episode that can be read defines the
-    fields.
+    fields. Without a `source`, the pattern of the episodes' names is guessed.
     """
 
     format = "folder"
@@ -57,13 +57,13 @@ class EpisodeFilesReader(SourceReader):
         return {EPISODE_PATH: episode_path, **{path: field.leaf for path, field in fields.items()}}
 
     def parts(self) -> Files:
-        """Return one file of each episode, with the size of all its files."""
+        """Return one part per episode: the name of one of its files, and the total size of all of them."""
         return {SPLIT: [self._part(name) for name in self.names]}
 
     def _part(self, name: str) -> FilePart:
         try:
             files = files_of(self.folder, name)
-        except SourceError:  # reported when the episode is read
+        except SourceError:  # the error is reported when the episode is read
             files = []
         sizes = self.folder.sizes(files)
         size = sum(size or 0 for size in sizes.values()) if files else None
@@ -72,7 +72,7 @@ class EpisodeFilesReader(SourceReader):
         return FilePart(name=files[0] if files else name, size=size, count=1, becomes=becomes)
 
     def description(self) -> dict[str, Any]:
-        """Return the pattern of the episodes and the digest of the fields."""
+        """Return the format, the pattern of the episodes and the digest of the fields."""
         return {"format": self.format, "episodes_at": self.source.episodes, "fields_sha256": digest(self.fields)}
 
     def where(self, part: FilePart) -> str:
@@ -125,7 +125,10 @@ class EpisodeFilesReader(SourceReader):
         return max(0, field.count - covers(self.source.drop_last, field.leaf.field.path))
 
     def _check(self, fields: Mapping[str, LazyField]) -> None:
-        """Raise SourceError if an episode differs from the first one, or has a different number of frames than rows."""
+        """Raise SourceError if an episode does not match the first one, or has more or fewer frames than table rows.
+
+        Only per-episode values may be missing.
+        """
         known = {path for path in self.leaves if path != EPISODE_PATH}
         required = {path for path in known if self.leaves[path].field.per_step}
         if missing := sorted(required - {*fields}):
@@ -147,7 +150,7 @@ class EpisodeFilesReader(SourceReader):
 
 
 def guess(folder: SourceFolder) -> str:
-    """Guess the pattern of the episodes: numbered folders with one stem, or the files of one type.
+    """Guess the pattern of the episodes: numbered folders with a common stem, or files of one type.
 
     Raises UsageError if there are none.
     """

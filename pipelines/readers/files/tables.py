@@ -17,7 +17,7 @@ from schemas.errors import SourceError
 from schemas.source import Array, Field
 
 TABLE_LIMIT = 64 << 20  # bytes of one file
-EXACT = 1 << 53  # integers up to here are exact as float64
+EXACT = 1 << 53  # float64 represents every integer up to this one exactly
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?|[+-]?(nan|inf|infinity)", re.IGNORECASE | re.ASCII)
 WHOLE = re.compile(r"[+-]?\d+", re.ASCII)
 TYPE_NAMES = {int: "numbers", float: "numbers", str: "texts", bool: "booleans", type(None): "null", dict: "objects"}
@@ -26,7 +26,7 @@ NUMBERED = re.compile(r"(?P<base>.+?)(_|\.|\[)(?P<number>\d+)\]?")  # `joint_0`,
 
 
 def table_fields(data: bytes, name: str, *, prefix: str = "", ignore: Collection[str] = ()) -> dict[str, LazyField]:
-    """Read the columns of a CSV or JSON Lines file, without those whose paths are in `ignore`."""
+    """Read the columns of a CSV or JSON Lines file, except those whose paths are in `ignore`."""
 
     def is_read(path: str) -> bool:
         return not covers(ignore, f"{prefix}{path}")
@@ -39,7 +39,7 @@ def table_fields(data: bytes, name: str, *, prefix: str = "", ignore: Collection
 
 
 def json_fields(data: bytes, *, prefix: str, ignore: Collection[str]) -> dict[str, LazyField]:
-    """Read the per-episode values of a JSON file, without nulls and those in `ignore`."""
+    """Read the per-episode values of a JSON file; nulls and paths in `ignore` are left out."""
     values = _flat_object(_text(data), where="the file")
     named = {f"{prefix}{path}": value for path, value in values.items() if value is not None}
     return {path: _value(path, value) for path, value in named.items() if not covers(ignore, path)}
@@ -90,7 +90,7 @@ def _text(data: bytes) -> str:
 
 
 def _flat_object(text: str, *, where: str) -> dict[str, Any]:
-    """Parse a JSON object and flatten nested ones to dotted paths; raise SourceError if a path occurs twice."""
+    """Parse a JSON object and flatten it to values by dotted path; raise SourceError if a path occurs twice."""
     try:
         content = json.loads(text, object_pairs_hook=_unique)
         if isinstance(content, dict):
@@ -129,7 +129,10 @@ def _column(path: str, cells: Sequence[Any]) -> LazyField:
 
 
 def _parsed(path: str, texts: Sequence[str]) -> Sequence[Any]:
-    """Parse text cells as numbers or booleans if all of them are; return the texts otherwise."""
+    """Parse the cells if all are numbers or all are booleans; otherwise return the texts.
+
+    Raises SourceError if some cells are numbers and all others are empty.
+    """
     cells = [text.strip() for text in texts]
     if cells and all(cell.lower() in BOOLS for cell in cells):
         return [BOOLS[cell.lower()] for cell in cells]
@@ -142,7 +145,11 @@ def _parsed(path: str, texts: Sequence[str]) -> Sequence[Any]:
 
 
 def _to_array(path: str, items: Sequence[Any]) -> Array | list[str]:
-    """Return texts as a list, and booleans or numbers as an array, int64 only where float64 is not exact."""
+    """Return texts as a list, and booleans or numbers as an array.
+
+    Numbers become float64, or int64 if they are integers too large to be exact as float64. Raises SourceError if no
+    single type fits.
+    """
     types = set().union(*map(_types, items))
     if types <= {str} and all(isinstance(item, str) for item in items):
         return list(items)

@@ -19,7 +19,7 @@ IMAGES = (".jpg", ".jpeg", ".png")
 VIDEOS = (".mp4", ".mkv", ".avi", ".mov", ".webm")
 TABLES = (".csv", ".jsonl")
 READ = (".npz", ".npy", *TABLES, ".json", ".txt", *IMAGES, *VIDEOS)
-MAX_DEPTH, MAX_NODES = 4, 10_000  # levels of folders in an episode; its folders and its files that are not images
+MAX_DEPTH, MAX_NODES = 4, 10_000  # levels of folders in an episode; number of its folders and non-image files
 
 
 def files_of(folder: SourceFolder, episode: str) -> list[str]:
@@ -38,9 +38,9 @@ def _is_file(name: str) -> bool:
 
 
 def _walk(folder: SourceFolder, episode: str) -> Iterator[tuple[str, list[str]]]:
-    """Yield each folder of an episode with its files, without hidden ones.
+    """Yield each folder of an episode with its files; hidden folders and files are left out.
 
-    Raises SourceError if there are too many, or if they are nested too deeply.
+    Raises SourceError if there are too many folders and files, or if they are nested too deeply.
     """
     stack, visited = [episode], 0
     while stack:
@@ -86,7 +86,7 @@ def _add(fields: dict[str, LazyField], more: Mapping[str, LazyField]) -> None:
 
 
 def _file_fields(folder: SourceFolder, name: str, source: FolderSource, *, path: str) -> dict[str, LazyField]:
-    """Describe the fields of one file, by path; a SourceError names the file."""
+    """Describe the fields of one file, by path; raise SourceError, which names the file, if it cannot be read."""
     kind = name.lower()
     prefix = f"{path}." if path else ""
     options = {"per_episode": source.per_episode, "ignore": source.ignore, "images": source.images or "png"}
@@ -117,7 +117,7 @@ def _file_fields(folder: SourceFolder, name: str, source: FolderSource, *, path:
 
 @contextmanager
 def reading(path: str) -> Iterator[None]:
-    """Turn any error for a damaged file into a SourceError that names it."""
+    """Turn any error that a damaged file causes into a SourceError that names the file."""
     try:
         yield
     except SourceError as error:

@@ -1,1 +1,1 @@
-"""HDF5 sources: their files, groups and columns."""
+"""Read HDF5 sources: files, the groups in them that are episodes, and the columns of an episode."""

@@ -1,4 +1,4 @@
-"""Check that no compressed chunk inflates beyond its declared size, which the HDF5 library does not check."""
+"""Check that no compressed chunk inflates beyond its declared size, because the HDF5 library does not."""
 
 import zlib
 from math import prod
@@ -9,12 +9,12 @@ from pipelines.readers.fields import LIMIT
 from schemas.errors import SourceError
 
 GZIP, LZF = 1, 32000  # HDF5's filter numbers
-RATIOS = {GZIP: 1032, LZF: 88}  # the most bytes that one byte inflates to
+RATIOS = {GZIP: 1032, LZF: 88}  # the most bytes that one compressed byte can inflate to
 PIECE = 1 << 20  # bytes
 
 
 def check_chunks(path: str, dataset: h5py.Dataset) -> None:
-    """Raise SourceError if a dataset's chunks are too large, or if one inflates beyond its declared size."""
+    """Raise SourceError if a dataset's chunks are too large, or if one may inflate beyond its declared size."""
     if not dataset.chunks:
         return
     declared = prod(dataset.chunks) * dataset.dtype.itemsize

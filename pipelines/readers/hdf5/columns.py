@@ -1,4 +1,4 @@
-"""Read HDF5 datasets and attributes as columns and values, within the size limits and without objects."""
+"""Read HDF5 datasets and attributes as columns and values, within size limits; Python objects are refused."""
 
 from collections.abc import Collection, Iterator, Mapping
 from math import prod
@@ -19,8 +19,8 @@ from schemas.source import Array, Column, Field
 def leaf_of(path: str, dataset: h5py.Dataset, per_episode: Collection[str], *, frames: Mapping[str, str]) -> Leaf:
     """Describe a dataset.
 
-    `frames` declares how some datasets store images. Raises SpecError if such a dataset holds no images, and
-    SourceError if a dataset holds neither numbers, texts nor images.
+    `frames` says how the datasets that it names store images. Raises SpecError if such a dataset does not hold images,
+    and SourceError if a dataset holds neither numbers, texts nor images.
     """
     shape, kind = dataset.shape, dataset.dtype
     check_storage(path, dataset)
@@ -53,14 +53,14 @@ def _channels(path: str, dataset: h5py.Dataset, words: str | None) -> int | None
 
 
 def check_storage(path: str, dataset: h5py.Dataset) -> None:
-    """Raise SourceError if values are in other files, or if a chunk is too large or inflates too much."""
+    """Raise SourceError if a dataset stores values in other files, or if a chunk is too large once it is inflated."""
     if dataset.is_virtual or dataset.external:
         raise SourceError(f"{path} stores its values in other files: refused", reason="unsafe_link")
     check_chunks(path, dataset)
 
 
 def value_field(path: str, kind: Any, shape: tuple[int, ...] | None) -> Field:
-    """Describe a per-episode value, a dataset or an attribute."""
+    """Describe a dataset or an attribute that is a per-episode value; raise SourceError if its type is unsupported."""
     if kind.name in NUMBERS:
         return Field(path=path, kind="number", dtype=kind.name, shape=shape or (), per_step=False)
     if h5py.check_string_dtype(kind) and len(shape or ()) < 2:
@@ -78,7 +78,7 @@ def _unsupported(path: str, kind: Any) -> SourceError:
 
 
 def column(leaf: Leaf, dataset: h5py.Dataset, *, rows: int, images: str, frames: Mapping[str, str]) -> Column:
-    """Read the first `rows` rows; raw frames are encoded as `images` says, `png`, or `jpeg` and a quality."""
+    """Read the first `rows` rows; raw frames are encoded as `images`, which is `png` or such as `jpeg 95`."""
     path = leaf.field.path
     check_size(leaf, rows=rows, size=dataset.dtype.itemsize * rows * prod(dataset.shape[1:]))
     if leaf.form == "numbers":
@@ -97,7 +97,7 @@ def column(leaf: Leaf, dataset: h5py.Dataset, *, rows: int, images: str, frames:
 
 
 def _blocks(dataset: h5py.Dataset, rows: int) -> Iterator[Array]:
-    """Yield blocks of whole chunks, so that each chunk is inflated once."""
+    """Yield the first `rows` rows in blocks of whole chunks, so that each chunk is inflated once."""
     chunk = dataset.chunks[0] if dataset.chunks else 1
     row = dataset.dtype.itemsize * prod(dataset.shape[1:])
     count = max(1, BLOCK // (max(row, 1 << 14) * chunk)) * chunk
@@ -106,7 +106,7 @@ def _blocks(dataset: h5py.Dataset, rows: int) -> Iterator[Array]:
 
 
 def value(field: Field, stored: Any) -> Any:
-    """Return a value as plain Python, numbers, str or lists of them; None if it is empty."""
+    """Return a stored value as a number, str or list of these; None if it is empty."""
     if isinstance(stored, h5py.Empty):
         return None
     if field.kind == "number":

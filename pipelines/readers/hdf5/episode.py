@@ -1,4 +1,4 @@
-"""The fields of one episode of an open HDF5 file, and where each is stored."""
+"""Find, describe and read the fields of one episode in an open HDF5 file."""
 
 from collections.abc import Collection, Mapping
 from typing import Any
@@ -16,7 +16,7 @@ from schemas.declarations.formats import Hdf5Source
 from schemas.errors import SourceError, SpecError, did_you_mean
 from schemas.source import Column, Field
 
-EPISODE_PATH, OWN, PARENT = "episode_path", "attrs", "parent"  # per-episode fields of every source, or of some
+EPISODE_PATH, OWN, PARENT = "episode_path", "attrs", "parent"  # a field of every source; prefixes of attributes
 FILE, EPISODE = "file", "episode"  # placeholders: the file's name without its ending, and the group's name
 
 
@@ -24,7 +24,7 @@ class Hdf5Episode:
     """One episode: the datasets below its group, its attributes, and the sidecar files that the declaration names."""
 
     def __init__(self, file: h5py.File, name: str, *, folder: SourceFolder, file_name: str, source: Hdf5Source) -> None:
-        """Walk the group `name` without reading values."""
+        """List the datasets and attributes of the group `name`; no values are read."""
         group = tree.group_at(file, name)
         self.source = source
         self.datasets = tree.datasets(group, source.ignore)
@@ -61,7 +61,7 @@ class Hdf5Episode:
         return by_path
 
     def _check_keys(self) -> None:
-        """Raise SpecError if a key of `source` names something that the episode lacks."""
+        """Raise SpecError if a key of `source` names a field that the episode lacks."""
         source, paths = self.source, [*self.datasets, *self.source.videos]
         missing = [("frames", path) for path in source.frames if path not in self.datasets]
         for key, prefixes in (("per_episode", source.per_episode), ("drop_last", source.drop_last)):
@@ -76,7 +76,7 @@ class Hdf5Episode:
                         raise SpecError(f"source.{key}: '{{{path}}}' is not a value{did_you_mean(path, known)}")
 
     def per_episode(self, path: str) -> tuple[Leaf | None, Any]:
-        """Describe and read a per-episode value; return None twice if the attribute or key is missing."""
+        """Describe and read a per-episode value; return (None, None) if the attribute or key is missing."""
         if path not in self._values:
             self._values[path] = None, None  # stops a pattern that refers to itself
             self._values[path] = self._per_episode(path)
@@ -113,14 +113,14 @@ class Hdf5Episode:
         return (None, None) if content is None else (json_leaf(path, content), json_value(content))
 
     def _text_and_keys(self, path: str) -> tuple[str, list[str]]:
-        """Split a path of `in_json` into its longest prefix that is a text, and the keys inside that text."""
+        """Split a path of `in_json` into the longest prefix that is the path of a text, and the keys in that text."""
         words = path.split(".")
         texts = {*self.attributes, *self.datasets, *self.source.beside}
         ends = [end for end in range(1, len(words)) if ".".join(words[:end]) in texts]
         return (".".join(words[: ends[-1]]), words[ends[-1] :]) if ends else ("", words)
 
     def _candidates(self, path: str) -> list[str]:
-        """List the paths that a wrong path of `in_json` may have meant."""
+        """List the paths that the error for a wrong path of `in_json` chooses suggestions from."""
         base, keys = self._text_and_keys(path)
         if not base:
             return [*self.attributes, *self.source.beside]
@@ -147,7 +147,7 @@ class Hdf5Episode:
         return steps, metadata
 
     def _check(self, expected: Mapping[str, Leaf]) -> None:
-        """Raise SourceError if the episode lacks a field of the first one, or has others, which would be lost."""
+        """Raise SourceError if the episode lacks a field of the first episode, or has one that the first lacks."""
         known = expected.keys() - {EPISODE_PATH, *self.source.beside, *self.source.in_json, *self.source.videos}
         actual = self.datasets.keys() | self.attributes.keys()
         missing = sorted(path for path in known - actual if not covers([OWN, PARENT], path))
@@ -159,7 +159,7 @@ class Hdf5Episode:
             raise SourceError(message, reason="contradicts_fields")
 
     def _rows(self, expected: Mapping[str, Leaf]) -> int:
-        """Return the number of steps if no column is read."""
+        """Return the number of steps from the shape of a dataset, for when no column is read."""
         paths = [path for path, leaf in expected.items() if leaf.field.per_step and path in self.datasets]
         return self._count(paths[0]) if paths else 0
 
@@ -171,7 +171,7 @@ class Hdf5Episode:
         return leaf_of(path, dataset, self.source.per_episode, frames=self.source.frames)
 
     def _leaf(self, path: str) -> Leaf:
-        """Describe a dataset; a SpecError becomes a SourceError, since the first episode fitted the declaration."""
+        """Describe a dataset; raise SourceError if it does not match the declaration, as the first episode's did."""
         try:
             return self._describe(path, self.datasets[path])
         except SpecError as error:
@@ -181,7 +181,7 @@ class Hdf5Episode:
         path = leaf.field.path
         dataset = self.datasets[path]
         actual = self._leaf(path)
-        if actual.form == "value" or dataset.shape[0]:  # without a frame, the encoding is unknown
+        if actual.form == "value" or dataset.shape[0]:  # the encoding of a dataset without frames is unknown
             check_same(leaf, actual)
         images = self.source.images or "png"
         return column(leaf, dataset, rows=self._count(path), images=images, frames=self.source.frames)
@@ -197,7 +197,7 @@ def _text_leaf(path: str) -> Leaf:
 
 
 def _attributes(group: h5py.Group, ignore: Collection[str]) -> dict[str, tuple[h5py.Group, str]]:
-    """Return the attributes of a group and of its parent by path, each as its group and name."""
+    """Return where the attributes of a group and of its parent are: the group and the attribute's name, by path."""
     holders = {OWN: group} if group.name == "/" else {OWN: group, PARENT: group.parent}
     by_path = {f"{prefix}.{name}": (owner, name) for prefix, owner in holders.items() for name in owner.attrs}
     return {path: attribute for path, attribute in by_path.items() if not covers(ignore, path)}

@@ -21,9 +21,10 @@ from schemas.source import Field
 
 
 class Hdf5Reader(SourceReader):
-    """HDF5 files in a folder, or a single one; without a `source`, the layout is guessed from the first file.
+    """A reader of one HDF5 file, or of all HDF5 files in a folder.
 
-    The first episode that can be read defines the fields.
+    Without a `source`, the layout is guessed from the first file that can be read. The first episode that can be read
+    defines the fields.
     """
 
     format = "hdf5"
@@ -45,7 +46,7 @@ class Hdf5Reader(SourceReader):
         self.fields: tuple[Field, ...] = tuple(leaf.field for leaf in self.leaves.values())
 
     def _describe(self, source: Hdf5Source | None, name: str) -> tuple[Hdf5Source, dict[str, Leaf]]:
-        """Return the layout of a file, and the leaves of its first episode that can be read."""
+        """Return the layout of a file, and the fields of its first episode that can be read."""
         path = self.place(name)
         try:
             with tree.open_hdf5(self.folder, name) as file, tree.reading(path):
@@ -65,7 +66,7 @@ class Hdf5Reader(SourceReader):
             raise error.at(error.file or path) from error
 
     def parts(self) -> Files:
-        """Return the files of every split with their numbers of episodes, ordered by the numbers in their names."""
+        """Return the files of every split with their numbers of episodes, ordered by the numbers in the file names."""
         sizes = self._sizes()
         counts = {name: self._counts(name) for name in self.names}
         declared = map(split_name, self.source.splits)
@@ -94,7 +95,7 @@ class Hdf5Reader(SourceReader):
             return one_episode
 
     def _sizes(self) -> dict[str, int | None]:
-        """Return the size of each file with its videos, which are most of what is written."""
+        """Return the size of each file plus its videos, because most of the output comes from the videos."""
         sizes = self.folder.sizes(self.names)
         for name in self.names if self.source.videos else ():
             sidecars = Sidecars(self.folder, name.rpartition("/")[0])
@@ -106,7 +107,7 @@ class Hdf5Reader(SourceReader):
         return sizes
 
     def description(self) -> dict[str, Any]:
-        """Return the pattern of the episodes and the digest of the fields."""
+        """Return the format, the pattern of the episodes and the digest of the fields."""
         return {"format": self.format, "episodes_at": self.source.episodes, "fields_sha256": digest(self.fields)}
 
     def episodes(self, part: FilePart, columns: Collection[str] | None) -> Episodes:
@@ -137,7 +138,7 @@ def _groups(file: h5py.File, source: Hdf5Source) -> list[str]:
 
 
 def _part(name: str, split: str, *, counts: Mapping[str, int], size: int | None, has_videos: bool) -> FilePart:
-    """Return the part of a file that one split has; the splits of a file are consecutive."""
+    """Return the part of a file with the episodes of one split; the parts of a file follow one another by split."""
     splits, count, total = [*counts], counts[split], sum(counts.values())
     return FilePart(
         name=name,

@@ -1,4 +1,4 @@
-"""Split the episodes of a file by robomimic's masks, which are lists of names inside the file."""
+"""Assign the episodes of a file to splits by robomimic's masks: lists of episode names inside the file."""
 
 from collections.abc import Sequence
 from math import prod
@@ -21,9 +21,10 @@ def split_name(mask: str) -> str:
 
 
 def split_groups(file: h5py.File, pattern: str, masks: Sequence[str]) -> dict[str, list[str]]:
-    """Return the groups of each split, in the order of their numbers.
+    """Return the paths of the groups in each split, in the order of their numbers.
 
-    They include groups that are in a mask but missing from the file. Raises SourceError if a group is in two masks.
+    Groups that a mask names are included even if they are missing from the file. Raises SourceError if a group is in
+    two masks.
     """
     paths = tree.match_groups(file, pattern)
     if not masks:

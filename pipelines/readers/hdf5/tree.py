@@ -1,4 +1,4 @@
-"""Walk the groups of an HDF5 file; links to other files, loops and too many nodes are errors."""
+"""Walk the groups of an HDF5 file; links to other files, loops of links and too many nodes are errors."""
 
 import re
 from collections.abc import Collection, Iterator
@@ -13,13 +13,13 @@ from pipelines.readers.names import covers, natural_key
 from schemas.errors import SourceError
 
 MAX_NODES = 10_000  # groups and datasets of one episode
-DETAILS = re.compile(r": time = .*", re.DOTALL)  # times, addresses and paths, which differ in every run
-MAX_GUESSED = 100  # groups that a guess looks at
+DETAILS = re.compile(r": time = .*", re.DOTALL)  # the times, addresses and paths in an error differ in every run
+MAX_GUESSED = 100  # names per group that `guess` looks at
 
 
 @contextmanager
 def reading(path: str) -> Iterator[None]:
-    """Turn h5py's errors for a damaged file into SourceErrors without times, addresses and local paths."""
+    """Turn h5py's errors for a damaged file into SourceErrors; times, addresses and local paths are removed."""
     try:
         yield
     except FileNotFoundError as error:
@@ -40,7 +40,7 @@ def open_hdf5(folder: SourceFolder, name: str) -> Iterator[h5py.File]:
         with reading(path):
             file = str(local / name) if local else stack.enter_context(folder.open_parts(name))
             try:
-                # Without a chunk cache: every chunk is read whole and once.
+                # A chunk cache would only cost memory, because every chunk is read whole and once.
                 opened = stack.enter_context(h5py.File(file, "r", rdcc_nbytes=0))
             except OSError as error:
                 if "signature not found" in str(error):
@@ -69,7 +69,10 @@ def child(group: h5py.Group, name: str) -> Any:
 
 
 def _check_target(group: h5py.Group, name: str, *, target: str) -> None:
-    """Raise SourceError for a soft link to nothing or through another link, which could loop or leave the file."""
+    """Raise SourceError if a soft link leads to nothing, or through another link.
+
+    A chain of links could be a loop or lead to another file.
+    """
     node: Any = group.file["/"] if target.startswith("/") else group
     for word in filter(None, target.split("/")):
         exists = isinstance(node, h5py.Group) and word in list(node)
@@ -81,7 +84,10 @@ def _check_target(group: h5py.Group, name: str, *, target: str) -> None:
 
 
 def match_groups(file: h5py.File, pattern: str) -> list[str]:
-    """List the paths that match a pattern such as `data/demo_*`, `demo_2` before `demo_10`; `/` is the whole file."""
+    """List the paths that match a pattern such as `data/demo_*`; the pattern `/` matches the whole file.
+
+    Numbers in names sort by value: `demo_2` comes before `demo_10`.
+    """
     matches: list[tuple[str, Any]] = [("/", file["/"])]
     words = [word for word in pattern.split("/") if word]
     for depth, word in enumerate(words, 1):
@@ -113,7 +119,7 @@ def group_at(file: h5py.File, path: str) -> h5py.Group:
 
 
 def datasets(episode: h5py.Group, ignore: Collection[str]) -> dict[str, h5py.Dataset]:
-    """Return all datasets below a group, sorted by their dotted paths, without those in `ignore`."""
+    """Return all datasets below a group, sorted by their dotted paths; those in `ignore` are left out."""
     by_path: dict[str, h5py.Dataset] = {}
     stack: list[tuple[str, h5py.Group, tuple[int, ...]]] = [("", episode, (_address(episode),))]
     visited = 0
@@ -143,7 +149,11 @@ def _address(group: h5py.Group) -> int:
 
 
 def guess(file: h5py.File) -> str:
-    """Guess the pattern of the episodes: numbered groups at the top or one level below, or the whole file."""
+    """Guess the pattern that matches the episodes.
+
+    Episodes are the numbered groups at the top level or one level below. If there are none, the pattern is `/`, for one
+    episode in the whole file.
+    """
     tops = {name: child(file, name) for name in list(file)[:MAX_GUESSED]}
     if not any(isinstance(node, h5py.Dataset) for node in tops.values()):
         for prefix, group in [("", file), *((f"{name}/", node) for name, node in tops.items())]:

@@ -1,1 +1,1 @@
-"""LeRobotDataset sources: their metadata, columns and cameras."""
+"""Read LeRobotDatasets: metadata, columns and cameras."""

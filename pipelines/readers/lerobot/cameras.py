@@ -1,4 +1,4 @@
-"""Read the cameras of a LeRobotDataset that are videos or image files."""
+"""Read the cameras that a LeRobotDataset stores as videos or image files."""
 
 from collections.abc import Iterator
 from contextlib import suppress
@@ -10,7 +10,7 @@ from schemas.errors import SourceError
 
 
 class Cameras:
-    """The open videos, one per camera, because the next episode is often in the same file."""
+    """Reads camera frames; one video per camera stays open, because the next episode is often in the same file."""
 
     def __init__(self, folder: SourceFolder, paths: EpisodePaths, *, images: str) -> None:
         """Keep the paths; nothing is opened yet."""

@@ -84,7 +84,10 @@ def field_of(path: str, kind: pa.DataType, feature: FeatureInfo | None) -> Field
 
 
 def storage_type(kind: pa.DataType) -> pa.DataType:
-    """Return the type under an extension type, such as those of `datasets` for arrays, or under a dictionary."""
+    """Return the storage type of an extension type, such as the array types of `datasets`.
+
+    For a dictionary, return the type of its values; return any other type unchanged.
+    """
     if isinstance(kind, pa.BaseExtensionType):
         return storage_type(kind.storage_type)
     return kind.value_type if pa.types.is_dictionary(kind) else kind
@@ -106,7 +109,7 @@ def is_image(kind: pa.DataType) -> bool:
 
 
 def to_array(column: pa.ChunkedArray) -> pa.Array:
-    """Return a column as one array, without extension types and dictionaries."""
+    """Return a column as one array; extension types and dictionaries are converted to plain types."""
     array = column.combine_chunks()
     array = pa.concat_arrays(array.chunks) if isinstance(array, pa.ChunkedArray) else array
     while isinstance(array, pa.ExtensionArray):
@@ -115,7 +118,7 @@ def to_array(column: pa.ChunkedArray) -> pa.Array:
 
 
 def numbers(column: pa.ChunkedArray, field: Field) -> Array | Ragged:
-    """Return the numbers of a column; a null becomes NaN, and is an error in integers and booleans."""
+    """Return the numbers of a column; a null becomes NaN in floats, and raises SourceError in integers and booleans."""
     array, lengths = to_array(column), []
     rows = len(array)
     while is_list(array.type):
@@ -139,12 +142,12 @@ def numbers(column: pa.ChunkedArray, field: Field) -> Array | Ragged:
 
 
 def texts(column: pa.ChunkedArray) -> list[bytes]:
-    """Return the texts of a column; a missing one is empty."""
+    """Return the texts of a column; a null becomes an empty text."""
     return [item or b"" for item in to_array(column).cast(pa.binary()).to_pylist()]
 
 
 def images(column: pa.ChunkedArray) -> Iterator[tuple[bytes | None, str | None]]:
-    """Yield the encoded images of a column, and the paths of their files."""
+    """Yield the encoded image and the path of the image file in each row; either may be None."""
     array = to_array(column)
     parts = (pc.struct_field(array, name).to_pylist() for name in ("bytes", "path"))
     return zip(*parts, strict=True)
@@ -155,14 +158,14 @@ def _column_error(field: Field, message: str) -> SourceError:
 
 
 class ParquetRows:
-    """The rows of a Parquet file; reading them in order decodes each row once."""
+    """The rows of a Parquet file; each row is decoded only once if the rows are read in order."""
 
     def __init__(self, file: pq.ParquetFile, columns: Sequence[str], path: str) -> None:
         """Keep the file; nothing is read yet."""
         self.file, self.columns, self.path = file, list(columns), path
         sizes = [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
         self.starts = np.concatenate(([0], np.cumsum(sizes, dtype=np.int64)))
-        self._position = -1  # the next row of the batches; -1: there are none
+        self._position = -1  # the next row to take from the batches; -1: no batches yet
         self._remainder: pa.Table | None = None
         self._batches: Iterator[pa.RecordBatch] = iter(())
 
@@ -196,7 +199,10 @@ class ParquetRows:
         return pa.Table.from_batches([batch])
 
     def runs(self, column: str) -> dict[int, tuple[int, int]]:
-        """Return the rows of each episode by the numbers in `column`; raise SourceError if they are not consecutive."""
+        """Return the first row of each episode and one past its last, by the episode's number in `column`.
+
+        Raises SourceError if the rows of an episode are not consecutive.
+        """
         runs: dict[int, tuple[int, int]] = {}
         offset, last = 0, None
         with reading(self.path):

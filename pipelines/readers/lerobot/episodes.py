@@ -46,7 +46,7 @@ class EpisodeTable:
         return dict(row)
 
     def column(self, name: str) -> list[Any]:
-        """Return the values of a column; None for each episode if there is no such column."""
+        """Return the values of a column; if there is no such column, the values are all None."""
         return self.table[name].to_pylist() if name in self.table.column_names else [None] * len(self)
 
     def fields(self) -> dict[str, Field]:
@@ -97,7 +97,7 @@ def _from_parquet(folder: SourceFolder, where: str) -> pa.Table:
 
 
 def _read_table(folder: SourceFolder, name: str) -> pa.Table:
-    """Read a Parquet file of metadata, without the statistics in it."""
+    """Read a Parquet file of metadata; its columns of statistics are left out."""
     path = folder.path(name)
     content = read_description(folder, name)
     try:
@@ -140,7 +140,7 @@ def _from_lines(folder: SourceFolder, where: str) -> pa.Table:
 
 
 def _to_array(values: list[Any]) -> pa.Array:
-    """Return a column with the type of its values, or, if they are mixed, as JSON texts."""
+    """Return values as a column; values of mixed types become JSON texts."""
     present = [value for value in values if value is not None]
     for kind, arrow in ((bool, pa.bool_()), (int, pa.int64()), (str, pa.string())):
         if all(type(value) is kind for value in present):
@@ -167,7 +167,7 @@ def _read_lines(folder: SourceFolder, name: str) -> list[dict[str, Any]]:
 
 
 def tasks(folder: SourceFolder, info: DatasetInfo) -> dict[int, str] | None:
-    """Read the texts of the tasks by their numbers; None if there is no such file."""
+    """Read the texts of the tasks by their numbers; None if the dataset has no file of tasks."""
     name = TASKS[info.is_v3]
     if folder.size(name) is None:
         return None
@@ -192,8 +192,8 @@ def tasks(folder: SourceFolder, info: DatasetInfo) -> dict[int, str] | None:
 def splits(info: DatasetInfo, indices: Sequence[int]) -> dict[str, list[int]]:
     """Return the rows of the table in each split, in the order of the episodes.
 
-    A range may end after the last episode. Episodes in no split are `unassigned`; without declared splits, all are
-    `train`. Raises SourceError if an episode is in several splits.
+    A declared range may end after the last episode. Episodes that are in no declared split form the split `unassigned`.
+    If no splits are declared, all episodes are in `train`. Raises SourceError if an episode is in several splits.
     """
     spans = {name: _span(name, span, info) for name, span in info.splits.items()}
     if not spans:
@@ -217,7 +217,7 @@ def _span(name: str, span: str, info: DatasetInfo) -> tuple[int, int]:
 
 
 def inconsistencies(info: DatasetInfo, episodes: EpisodeTable) -> list[str]:
-    """Describe where info.json contradicts the table of episodes."""
+    """Describe each contradiction between info.json and the table of episodes, and count episodes in no split."""
     actual = {"total_episodes": len(episodes), "total_frames": sum(episodes.column("length"))}
     notes = [
         f"{key} is {info.totals[key]}, but the listed episodes have {count}"

@@ -19,11 +19,11 @@ MAX_TRIES = 100  # data files to try until one can be read
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DatasetFields:
-    """The fields of a dataset, by the names of their features."""
+    """The fields of a dataset; the keys of each mapping are the names of features or columns."""
 
     stored: Mapping[str, Field]  # columns of the data files
-    cameras: Mapping[str, Field]  # videos, and image files that no column names
-    missing: Mapping[str, SourceError]  # declared, but in no file
+    cameras: Mapping[str, Field]  # videos, and image files whose paths are in no column
+    missing: Mapping[str, SourceError]  # features that are declared, but are in no file
     episode: Mapping[str, Field]  # columns of the table of episodes
     has_task: bool  # whether the text of the task is known
 
@@ -36,10 +36,14 @@ class DatasetFields:
         yield from self.episode.values()
 
     def check(self, schema: pa.Schema, info: DatasetInfo, ignore: tuple[str, ...]) -> None:
-        """Raise SourceError if a file's columns differ from the first file's; narrower numbers are widened later."""
+        """Raise SourceError if a file's columns differ from the first file's.
+
+        Types of numbers are not compared here: when the values are read, narrower types are widened, and wider ones
+        raise SourceError.
+        """
         try:
             actual = stored_fields(schema, info, ignore)
-        except SourceError as error:  # the first file has no such column
+        except SourceError as error:  # a column that cannot be read; the first file has none
             raise SourceError(error.message, reason="contradicts_fields") from error
         if differing := sorted(actual.keys() ^ self.stored.keys()):
             difference = (

@@ -1,4 +1,4 @@
-"""Read `meta/info.json` of a LeRobotDataset, which declares paths and features; none of it is trusted."""
+"""Read `meta/info.json` of a LeRobotDataset, which declares its paths and features; every value is checked."""
 
 import json
 import re
@@ -47,21 +47,21 @@ class DatasetInfo:
     features: Mapping[str, FeatureInfo]
     splits: Mapping[str, str]
     templates: Mapping[str, str | None]  # as in info.json
-    totals: Mapping[str, Any]  # declared numbers of episodes, frames and others, which may be wrong
+    totals: Mapping[str, Any]  # declared totals, such as the number of episodes; they may be wrong
 
     @property
     def is_v3(self) -> bool:
-        """Whether a file may contain several episodes."""
+        """Whether the dataset is version 3, in which a file may contain several episodes."""
         return self.version.startswith("v3")
 
     @property
     def default_templates(self) -> Mapping[str, str]:
-        """The templates that LeRobot writes in this version."""
+        """The path templates that LeRobot uses by default in this version."""
         return V3 if self.is_v3 else V2
 
 
 def open_dataset(uri: str) -> SourceFolder:
-    """Open the folder of the single dataset at `uri` or below; raise UsageError if there is none or several."""
+    """Open the folder of the dataset at `uri` or below; raise UsageError if there is none, or more than one."""
     sources = find_sources(uri, {"lerobot": FORMAT_PATTERNS["lerobot"]})
     if not sources:
         raise UsageError(f"{uri}: no LeRobotDataset here (no {INFO})")
@@ -80,7 +80,7 @@ def read_description(folder: SourceFolder, name: str) -> bytes:
 
 
 def load(folder: SourceFolder) -> DatasetInfo:
-    """Read info.json; raise SourceError if it is not that of a supported LeRobotDataset."""
+    """Read info.json; raise SourceError if it does not describe a supported LeRobotDataset."""
     where, data = folder.path(INFO), read_description(folder, INFO)
     try:
         content = json.loads(data)
@@ -125,7 +125,10 @@ def _feature(content: Mapping[str, Any]) -> FeatureInfo:
 
 
 def _names(content: Any) -> list[str]:
-    """Flatten the names of a feature: a list, or lists by group, or numbers by name."""
+    """Return the names of a feature's dimensions as one list.
+
+    info.json has them as a list, as several lists by group, or as the keys of an object.
+    """
     if isinstance(content, Mapping):
         lists = [value for value in content.values() if isinstance(value, list)]
         return [str(name) for value in lists for name in value] if lists else [str(name) for name in content]

@@ -14,7 +14,7 @@ from schemas.errors import SourceError
 
 @dataclass(frozen=True, slots=True)
 class Clip:
-    """The part of a video file that belongs to one episode; without times, the whole file."""
+    """The part of a video file that belongs to one episode; the whole file if `start` and `stop` are None."""
 
     file: str
     start: float | None = None  # seconds
@@ -23,7 +23,7 @@ class Clip:
 
 @dataclass(frozen=True)
 class EpisodePaths:
-    """The files of each episode, by its row in the table of episodes."""
+    """The files of each episode; an episode is given by its row in the table of episodes."""
 
     info: DatasetInfo
     episodes: EpisodeTable
@@ -44,7 +44,7 @@ class EpisodePaths:
         return fill_template(self.data_path, self._values("data", row), where=self.info.where)
 
     def clip(self, key: str, row: int) -> Clip:
-        """Return the video of an episode, and the times of the episode in it."""
+        """Return the video file of an episode, and where in the video the episode starts and stops."""
         values: dict[str, int | str] = {"video_key": key, **self._values(f"videos/{key}", row)}
         name = fill_template(self.video_path, values, where=self.info.where)
         if not self.info.is_v3:
@@ -78,15 +78,15 @@ class EpisodePaths:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CheckedPaths:
-    """The paths of a dataset after a comparison with its files."""
+    """The paths of a dataset, corrected where the files show that info.json is wrong."""
 
     paths: EpisodePaths
     ignore: tuple[str, ...]
-    mistakes: tuple[SourceError, ...]  # in info.json, corrected here
+    mistakes: tuple[SourceError, ...]  # mistakes in info.json that are corrected here
 
     @property
     def templates(self) -> dict[str, str | None]:
-        """The path templates that a declaration needs; None where info.json is right."""
+        """The path templates to write into a declaration; None for a template that info.json has right."""
         info = self.paths.info
         templates = {"data_path": self.paths.data_path, "video_path": self.paths.video_path}
         known = {kind: info.templates[kind] or info.default_templates[kind] for kind in templates}
@@ -96,7 +96,10 @@ class CheckedPaths:
 def check_paths(
     folder: SourceFolder, info: DatasetInfo, episodes: EpisodeTable, *, source: LerobotSource
 ) -> CheckedPaths:
-    """Check that the files are where info.json says, and correct the paths and cameras that are not."""
+    """Check that the files are where info.json says.
+
+    A wrong path template is replaced by LeRobot's default, and a camera without readable videos is ignored.
+    """
     mistakes: list[SourceError] = []
     declared = {"data_path": source.data_path, "video_path": source.video_path}
     templates = {kind: path or info.templates[kind] or info.default_templates[kind] for kind, path in declared.items()}
@@ -120,7 +123,10 @@ def check_paths(
 def _wrong_template_error(
     folder: SourceFolder, info: DatasetInfo, episodes: EpisodeTable, *, kind: str, keys: Iterable[str | None]
 ) -> SourceError | None:
-    """Return an error if a template leads to no file but LeRobot's default does, for the first or last episode."""
+    """Return an error if a declared template is wrong and LeRobot's default is right; else None.
+
+    This is so if, for the first or the last episode, only the default leads to a file that exists.
+    """
     templates = {name: info.default_templates[name] for name in ("data_path", "video_path")}
     declared = EpisodePaths(info, episodes, **{**templates, kind: info.templates[kind] or ""})
     default = EpisodePaths(info, episodes, **templates)
@@ -138,7 +144,7 @@ def _wrong_template_error(
 
 
 def _unreadable_video_error(folder: SourceFolder, paths: EpisodePaths, key: str) -> SourceError | None:
-    """Return an error if no video of a camera can be read, because there is none or it holds depth; else None."""
+    """Return an error if a camera has no video at all, or if its videos store unsupported depth; else None."""
     if paths.info.features[key].is_depth:
         message = f"{key} is depth in a video, which is not supported; leave it out with source.ignore = ['{key}']"
         return SourceError(message, reason="unsupported_field", file=paths.info.where)

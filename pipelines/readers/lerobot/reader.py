@@ -26,9 +26,10 @@ JPEG_DENSITY = 0.1  # estimated bytes of a JPEG per pixel and channel
 
 
 class LerobotReader(SourceReader):
-    """A LeRobotDataset; `uri` is its folder, or a folder above it that contains no other.
+    """A LeRobotDataset; `uri` is its folder, or a folder above it that contains no other LeRobotDataset.
 
-    Without a `source`, mistakes in info.json are corrected and noted; with one, they raise SourceError.
+    Without a `source`, mistakes in info.json are corrected, and `notes` describes them. With a `source`, they raise
+    SourceError.
     """
 
     format = "lerobot"
@@ -59,7 +60,7 @@ class LerobotReader(SourceReader):
 
     @cached_property
     def _rows(self) -> dict[tuple[str, str], list[int]]:
-        """The rows of the table of episodes by split and data file."""
+        """The rows of the table of episodes, by split and data file."""
         rows_by_file: dict[tuple[str, str], list[int]] = {}
         for split, rows in episode_table.splits(self.info, self.paths.indices).items():
             for row in rows:
@@ -68,7 +69,7 @@ class LerobotReader(SourceReader):
 
     @cached_property
     def _rows_of(self) -> dict[str, list[int]]:
-        """The rows of the table of episodes by data file, split by split."""
+        """The rows of the table of episodes, by data file; in each file, they are ordered by split."""
         rows_by_file: dict[str, list[int]] = {}
         for (_, name), rows in self._rows.items():
             rows_by_file.setdefault(name, []).extend(rows)
@@ -88,7 +89,7 @@ class LerobotReader(SourceReader):
             size = sizes[name]
             video_size = sum(
                 video_sizes.pop(clip, None) or 0 for row in rows for clip in clips[row]
-            )  # a file counts once
+            )  # each video file is counted once, for its first episode
             part = FilePart(
                 name=name,
                 size=None if size is None else size + video_size,
@@ -102,7 +103,7 @@ class LerobotReader(SourceReader):
         return splits
 
     def description(self) -> dict[str, Any]:
-        """Return the version, the robot, the frame rate and the digest of the fields."""
+        """Return the format, version, robot and frame rate, and the digest of the fields."""
         return {
             "format": self.format,
             "codebase_version": self.info.version,
@@ -120,7 +121,7 @@ class LerobotReader(SourceReader):
         return [*(error.message for error in self.mistakes), *episode_table.inconsistencies(self.info, self.table)]
 
     def episodes(self, part: FilePart, columns: Collection[str] | None) -> Episodes:
-        """Open a file and yield its listed episodes, split by split, then a SourceError for each other one."""
+        """Open a file and yield its episodes, split by split, then a SourceError for each that the table lacks."""
         rows = self._rows_of.get(part.name, [])
         expected = {self.paths.indices[row] for row in rows}
         with (
@@ -140,7 +141,10 @@ class LerobotReader(SourceReader):
                 yield SourceError(message, reason="undeclared_record")
 
     def _runs(self, parquet_rows: parquet.ParquetRows, expected: Collection[int]) -> dict[int, tuple[int, int]]:
-        """Return the rows of each episode by `episode_index`; without that column, a v2 file is a single episode."""
+        """Return the range of rows of each episode, by `episode_index`.
+
+        A file of version 2 may lack this column, if it contains a single episode.
+        """
         if EPISODE not in parquet_rows.file.schema_arrow.names:
             if len(expected) == 1 and not self.info.is_v3:
                 return dict.fromkeys(expected, (0, parquet_rows.file.metadata.num_rows))

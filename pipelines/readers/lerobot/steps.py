@@ -30,7 +30,7 @@ class StepReader:
     selected: Collection[str] | None  # paths of fields; None: all
 
     def columns(self) -> list[str]:
-        """Return the columns to read: the selected ones, and those that show the order."""
+        """Return the columns to read: the selected ones, and those that `read` needs for its checks and the task."""
         required = {TIME, FRAME, *([TASKS] if self._is_selected(TASK) else [])}
         return [name for name in self.fields.stored if name in required or self._is_selected(name)]
 
@@ -38,9 +38,9 @@ class StepReader:
         return self.selected is None or path in self.selected
 
     def read(self, rows: ParquetRows, row: int, run: tuple[int, int] | None) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Read the episode in one row of the table: its columns and its per-episode values.
+        """Return the columns and the per-episode values of the episode that one row of the table lists.
 
-        `run` is the range of its rows in the file. Raises SourceError if the rows contradict the table.
+        `run` is the range of the episode's rows in the data file. Raises SourceError if these contradict the table.
         """
         declared = self.paths.episodes.row(row)
         if run is None:
@@ -72,10 +72,10 @@ class StepReader:
         return [data or self._image(field.path, row, step=step, path=path) for step, (data, path) in enumerate(images)]
 
     def _image(self, key: str, row: int, *, step: int, path: str | None) -> Bytes:
-        """Read an image from the file that the table names; return no bytes if it names none.
+        """Read the image of a step from the file at `path`; if `path` is None, return empty bytes.
 
-        If info.json has a template for images, or the name is an absolute path of the recording machine, the template's
-        path is read instead.
+        The path is built from a template instead if info.json has one for images, or if `path` is absolute, because an
+        absolute path is only valid on the recording machine.
         """
         if path is None:
             return b""
@@ -93,7 +93,7 @@ class StepReader:
 
 
 def check_order(steps: Mapping[str, Any]) -> None:
-    """Raise SourceError if rows are not in order of time, since video frames would then belong to other steps."""
+    """Raise SourceError if rows are not in order of time, because they would then be paired with wrong video frames."""
     for name in (TIME, FRAME):
         values = steps.get(name)
         if not isinstance(values, np.ndarray) or values.size != len(values):

@@ -1,1 +1,1 @@
-"""RLDS without TensorFlow: TFRecord framing, the `tf.train.Example` wire format and `features.json`."""
+"""Read RLDS without TensorFlow: TFRecord framing, the `tf.train.Example` wire format and `features.json`."""

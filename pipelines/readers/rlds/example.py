@@ -117,7 +117,7 @@ def ints(value: Value) -> Array:
 
 def varints(encoded: Array) -> Array:
     """Decode packed varints: [bytes] uint8 -> [n] int64."""
-    if encoded.tobytes().isascii():  # every number fits one byte
+    if encoded.tobytes().isascii():  # every number is encoded in one byte
         return encoded.astype(np.int64)
     ends = np.flatnonzero(encoded < 0x80)
     starts = np.concatenate(([0], ends[:-1] + 1))
@@ -159,7 +159,7 @@ def _content(value: Value, kind: int, name: str) -> memoryview:
 
 
 def encode(features: Mapping[str, Array | Sequence[Bytes]]) -> bytes:
-    """Encode an Example, floats as float32, integers and booleans as int64."""
+    """Encode an Example; floats are stored as float32, and integers and booleans as int64."""
     entries = []
     for key, values in features.items():
         name = key.encode()

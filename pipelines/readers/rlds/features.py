@@ -30,7 +30,7 @@ MAX_VALUES = 1 << 32  # values in one tensor
 
 @dataclass(frozen=True)
 class ExampleFeature:
-    """A feature of a `tf.train.Example`: where its values are stored, and the field they become."""
+    """A feature of a `tf.train.Example`: the key that its values are stored under, and the field that they become."""
 
     field: Field
     key: str
@@ -40,13 +40,13 @@ class ExampleFeature:
 
     @property
     def ragged_levels(self) -> int:
-        """The number of stored lists of row lengths; the outermost of a per-episode value is not stored."""
+        """The number of stored lists of row lengths; there is none for the outermost list of a per-episode value."""
         return self.field.ragged if self.field.per_step else max(0, self.field.ragged - 1)
 
     def decode(self, features: Mapping[str, example.Value]) -> Column:
-        """Decode the values of one episode: T of them, or the items of a per-episode sequence, or one.
+        """Decode the values of an episode: one per step, the items of a per-episode sequence, or a single value.
 
-        Raises SourceError, which names the field, if they contradict features.json.
+        Raises SourceError, which names the field, if the values contradict features.json.
         """
         try:
             return self._ragged(features) if self.ragged_levels else self._values(features)
@@ -54,7 +54,7 @@ class ExampleFeature:
             raise error.at(prefix=self.field.path) from error
 
     def decode_metadata(self, features: Mapping[str, example.Value]) -> Any:
-        """Decode a per-episode value as plain Python: numbers, str, bytes, or lists of them; None if it is missing."""
+        """Decode a per-episode value to a number, str, bytes or list of these; None if it is missing."""
         if self.optional and self.key not in features:
             return None
         column = self.decode(features)
@@ -98,7 +98,7 @@ class ExampleFeature:
         return self._reshape(values)
 
     def _reshape(self, values: Array) -> Array:
-        """Reshape stored values; the first axis counts steps or the items of a sequence, or is 1."""
+        """Reshape stored values; the first axis has the steps, the items of a sequence, or a single value."""
         size, shape = self._size_and_shape
         if size == 0 or len(values) % size or (shape[0] == 1 and -1 not in shape and len(values) != size):
             raise SourceError(
@@ -109,7 +109,7 @@ class ExampleFeature:
 
     @cached_property
     def _size_and_shape(self) -> tuple[int, tuple[int, ...]]:
-        """The least number of elements in one value, and the shape of all values, with -1 for unknown sizes."""
+        """The product of the known sizes of one value, and the shape of all values, with -1 for unknown sizes."""
         value_shape = tuple(-1 if d is None else d for d in self.field.shape)
         is_repeated = self.field.per_step or self.field.ragged
         return math.prod(d for d in value_shape if d >= 0), (-1 if is_repeated else 1, *value_shape)
@@ -122,7 +122,10 @@ class ExampleFeature:
         return Ragged(items, tuple(np.full(n, d) for n, d in zip(counts, shape[1:], strict=False)))
 
     def _shapes(self, features: Mapping[str, example.Value], suffix: str, count: int) -> list[tuple[int, ...]]:
-        """Return the shape of every encoded tensor; at most one dimension is -1, given by the value's size."""
+        """Return the shape of every encoded tensor.
+
+        At most one dimension is -1, which means that it follows from the number of elements.
+        """
         declared = self.field.shape
         if not self.dynamic:
             return [tuple(-1 if d is None else d for d in declared)] * count
@@ -138,7 +141,7 @@ class ExampleFeature:
         arrays, remaining = [], MAX_INFLATED
         for item, shape in zip(items, shapes, strict=True):
             arrays.append(self._tensor(item, shape, remaining))
-            # A tensor without values still has row lengths.
+            # A tensor without values still takes memory for its row lengths.
             remaining -= arrays[-1].nbytes or 8 * math.prod(max(1, d) for d in shape)
             if remaining < 0:
                 raise SourceError(f"the tensors take more than {MAX_INFLATED} bytes", reason="too_large")
@@ -162,7 +165,7 @@ class ExampleFeature:
 
 
 def ragged_of(arrays: list[Array], *, rank: int, dtype: str) -> Ragged:
-    """Return arrays with equal rank and different shapes as nested sequences of scalars."""
+    """Return arrays of the same rank but different shapes as nested sequences of scalars."""
     lengths = [np.array([len(a) for a in arrays], np.int64)]
     for level in range(1, rank):
         repeats = [math.prod(a.shape[:level]) for a in arrays]

@@ -25,14 +25,14 @@ SHARD_FILE = re.compile(r"(?P<dataset>.+)-(?P<split>[^-]+)\.tfrecord-(?P<shard>\
 class RldsReader(SourceReader):
     """An RLDS dataset: `features.json`, `dataset_info.json` and TFRecord shards.
 
-    `uri` is the version folder, or a folder above it that contains a single dataset.
+    `uri` is the folder of one version of the dataset, or a folder above it that contains no other dataset.
     """
 
     format = "rlds"
     ended = "{count} episodes are declared, but the file ends after {done}"
 
     def __init__(self, uri: str, source: RldsSource | None = None) -> None:
-        """Read `features.json`, but neither the shards nor their sizes."""
+        """Read `features.json`; the shards and their sizes are not read yet."""
         self.uri, self.source = uri, source or RldsSource()
         self.folder = find_dataset(SourceFolder.at(uri), uri)
         self.features = features.load(self.folder.read(FEATURES), self.place(FEATURES))
@@ -113,7 +113,7 @@ class RldsReader(SourceReader):
         return {split: [(match[0], None) for match in matches] for split, matches in splits.items()}
 
     def _count(self, name: str) -> int:
-        """Count the records of a shard; everything after damage counts as one."""
+        """Count the records of a shard; if it is damaged, everything from the damage on counts as one record."""
         records = 0
         try:
             with self.folder.open(name) as file:
@@ -124,7 +124,7 @@ class RldsReader(SourceReader):
         return records
 
     def description(self) -> dict[str, Any]:
-        """Return the name and version of the dataset and the digest of `features.json`."""
+        """Return the format, the name and version of the dataset, and the digest of `features.json`."""
         return {
             "format": self.format,
             "name": self.info.get("name"),
@@ -158,7 +158,7 @@ class RldsReader(SourceReader):
 
 
 def _values(records: tfrecord.RecordFile, length: int, selected: list[features.ExampleFeature]) -> Values:
-    """Read one record; a SourceError has the record's offset."""
+    """Read one record; raise SourceError, which has the record's offset, if it cannot be decoded."""
     offset = records.offset
     data = records.data(length)
     try:
@@ -173,7 +173,7 @@ def _values(records: tfrecord.RecordFile, length: int, selected: list[features.E
 
 
 def _undeclared(records: tfrecord.RecordFile, length: int) -> SourceError:
-    """Return the error for an undeclared record, after verifying its checksum."""
+    """Return the error for a record that is not declared; its checksum is verified first."""
     message, offset = "a record that dataset_info.json does not declare", records.offset
     try:
         records.data(length)
@@ -196,9 +196,10 @@ def _fill_template(template: str, dataset: str, split: str, *, shard: int, of: i
 
 
 def find_dataset(folder: SourceFolder, uri: str) -> SourceFolder:
-    """Return the folder with `features.json`: this one, or the only one below it.
+    """Return the folder with `features.json`: this folder, or the only such folder below it.
 
-    Raises UsageError if there is none or several, and SourceError if there are shards without it.
+    Raises UsageError if there is no such folder or more than one, and SourceError if there are shards but no
+    `features.json`.
     """
     if folder.size(FEATURES) is not None:
         return folder

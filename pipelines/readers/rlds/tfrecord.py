@@ -35,9 +35,10 @@ def frame(data: bytes) -> bytes:
 
 
 class BufferPool:
-    """Memory for records, reused once no view of it is left.
+    """Memory for records; a buffer is reused when no view of it is left.
 
-    Fresh memory for every record costs more than reading it, because the kernel clears each page first.
+    Allocating new memory for every record would take longer than reading the record, because the kernel clears each
+    page of new memory.
     """
 
     def __init__(self) -> None:
@@ -57,7 +58,7 @@ class BufferPool:
 
 
 def _is_idle(buffer: bytearray) -> bool:
-    """Whether a buffer has no views, which is when Python can resize it."""
+    """Whether a buffer has no views; Python can only resize a buffer without views."""
     try:
         buffer.append(0)
     except BufferError:
@@ -70,7 +71,7 @@ class RecordFile:
     """An open TFRecord file, positioned at the start of a record."""
 
     def __init__(self, file: IO[bytes], name: str, buffers: BufferPool | None = None) -> None:
-        """Start at the first record; errors show `name`, and several files may share `buffers`."""
+        """Start at the first record; errors show `name`. Several files may share `buffers`."""
         self.file, self.name = file, name
         self.buffers = buffers or BufferPool()
         self.size = file.seek(0, 2)

@@ -1,1 +1,1 @@
-"""ROS bags and MCAP files: storage, message types, and topics resampled to one clock."""
+"""Read ROS bags and MCAP files: decode their messages, and resample the topics to one clock."""

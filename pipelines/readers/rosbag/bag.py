@@ -27,9 +27,10 @@ MAX_YAML = 16 << 20  # bytes
 
 
 def find_bags(folder: SourceFolder, files: str | None) -> tuple[str, ...]:
-    """Return the `metadata.yaml` or the first file of each bag below a folder, in the order of their numbers.
+    """Return the bags below a folder, in the order of the numbers in their names.
 
-    With the pattern `files`, each file that matches is a bag.
+    A bag is given by its `metadata.yaml`, or by its first file if there is none. If `files` is a pattern, each path
+    that matches it is one bag.
     """
     if files is None:
         return tuple(_bags(folder, "", 0))
@@ -60,7 +61,10 @@ def _bags(folder: SourceFolder, below: str, depth: int) -> Iterator[str]:
 
 
 def bag_files(folder: SourceFolder, name: str) -> list[str]:
-    """Return the files of a bag without `metadata.yaml`; in a folder `x`, rosbag2 names them `x_0`, `x_1`, ..."""
+    """Return all files of a bag that has no `metadata.yaml`, given one of them.
+
+    rosbag2 names the files in a folder `x` like `x_0`, `x_1` and so on; any other file is a bag by itself.
+    """
     below, _, file = name.rpartition("/")
     bag = below.rpartition("/")[2] or PurePosixPath(folder.uri).name
     match = re.fullmatch(rf"{re.escape(bag)}_\d+(\..*)", file)
@@ -72,7 +76,7 @@ def bag_files(folder: SourceFolder, name: str) -> list[str]:
 
 
 def _check_complete(names: Sequence[str], path: str) -> None:
-    """Raise SourceError if a part is missing between the files of a bag."""
+    """Raise SourceError if the numbers of a bag's files have a gap."""
     for number, name in enumerate(names):
         if len(names) > 1 and not re.search(rf"_0*{number}\.[^/]*$", name):
             message = f"part {number} of the bag is missing, but '{name.rpartition('/')[2]}' exists"
@@ -81,7 +85,7 @@ def _check_complete(names: Sequence[str], path: str) -> None:
 
 @dataclass(frozen=True, slots=True)
 class BagMetadata:
-    """The contents of `metadata.yaml` that are used."""
+    """The part of `metadata.yaml` that is used."""
 
     files: tuple[str, ...]
     counts: Mapping[str, int]  # number of messages by topic
@@ -136,11 +140,11 @@ class Bag:
 
     @property
     def channels(self) -> tuple[Channel, ...]:
-        """The connections of all files."""
+        """The connections in all files of the bag."""
         return tuple(channel for storage in self.storages for channel in storage.channels)
 
     def topics(self) -> dict[str, Channel]:
-        """Return one connection per topic, with the number of messages of all its connections."""
+        """Return the first connection of each topic, with the total number of messages in the topic."""
         merged: dict[str, Channel] = {}
         for channel in self.channels:
             first = merged.get(channel.topic, replace(channel, count=0))
@@ -159,7 +163,7 @@ class Bag:
                 raise SourceError(message, reason="unsupported_field")
 
     def messages(self, topics: Collection[str]) -> Iterator[Message]:
-        """Yield the messages of some topics, file by file."""
+        """Yield the messages of the given topics, file by file."""
         for storage in self.storages:
             for message in storage.messages(topics):
                 yield message._replace(data=inflate(message.data, "zstd")) if self._is_compressed else message
@@ -169,7 +173,7 @@ class Bag:
         return self.metadata is not None and self.metadata.is_compressed
 
     def check_counts(self, counts: Mapping[str, int]) -> None:
-        """Raise SourceError if the numbers of messages differ from those that the bag declares."""
+        """Raise SourceError if a topic's number of messages differs from the number that the bag declares."""
         topics = self.topics()
         for topic, count in sorted(counts.items()):
             declarations: dict[str, Any] = {"its own index": topics[topic].count if topic in topics else 0}
@@ -184,7 +188,7 @@ class Bag:
 
 @contextmanager
 def open_bag(folder: SourceFolder, name: str, *, is_alone: bool) -> Iterator[Bag]:
-    """Open all files of a bag; with `is_alone`, a file is a bag by itself, whatever files are next to it."""
+    """Open all files of a bag; if `is_alone`, the file `name` is a whole bag, even if its name is that of a part."""
     path = folder.path(name)
     with ExitStack() as stack:
         if name.rpartition("/")[2] == METADATA:

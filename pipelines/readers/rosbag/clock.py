@@ -1,6 +1,6 @@
-"""Resample topics to the steps of a clock by choosing messages or interpolating between them.
+"""Resample topics to the steps of a clock: choose a message for each step, or interpolate between two.
 
-Stamps are nanoseconds as int64, because floats would lose the last digits of seconds since 1970.
+Stamps are int64 nanoseconds, because float64 is not exact enough for times since 1970.
 """
 
 from dataclasses import dataclass
@@ -19,23 +19,27 @@ NS = 1e9  # nanoseconds per second
 
 @dataclass(frozen=True, slots=True)
 class Alignment:
-    """For each of T steps, its messages and their distance in time."""
+    """The messages chosen for each of T steps, and their distance in time."""
 
-    left: Array  # [T] positions of the messages before the steps, or of the chosen ones
-    right: Array  # [T] positions of the messages after the steps
-    weight: Array  # [T] float64, from 0 (left) to 1 (right); 0 without interpolation
-    skew: Array  # [T] float64, seconds from the step to the nearest of its messages
+    left: Array  # [T] position of the last message at or before each step, or of the one chosen message
+    right: Array  # [T] position of the first message at or after each step, or of the one chosen message
+    weight: Array  # [T] float64 weight of `right`, from 0 to 1; 0 if there is no interpolation
+    skew: Array  # [T] float64, seconds from each step to the nearer of its two messages
 
     def restricted(self, messages: Array) -> "Alignment":
-        """Return the alignment with positions in `messages`, sorted positions that include all that are used."""
+        """Return the alignment for a selection of messages.
+
+        `messages` are the sorted positions of the selected messages, which include all that the alignment uses.
+        """
         left, right = (np.searchsorted(messages, side) for side in (self.left, self.right))
         return Alignment(left, right, self.weight, self.skew)
 
 
 def stamp_order(stamps: Array, disorder: Disorder) -> Array:
-    """Return the positions of messages in strictly increasing order of their stamps [N].
+    """Return the positions of messages, ordered so that their stamps [N] strictly increase.
 
-    If stamps decrease or repeat, `refuse` raises SourceError; `sort` sorts them and keeps the last of equal ones.
+    If stamps decrease or repeat, `refuse` raises SourceError. `sort` sorts the messages, and keeps only the last of
+    those with equal stamps.
     """
     steps = np.diff(stamps)
     if (steps > 0).all():
@@ -67,7 +71,10 @@ def ticks(start: int, end: int, hz: float) -> Array:
 
 
 def coverage(stamps: Array, clock: Array, policy: Policy) -> Array:
-    """Return for which steps [T] a topic has a value: from its first message to its last, or, if held, to the end."""
+    """Return whether a topic has a value at each step [T].
+
+    It has values from its first message to its last one, or, with `hold`, to the end of the clock.
+    """
     if not len(stamps):
         return np.zeros(len(clock), bool)
     until = np.iinfo(np.int64).max if policy == "hold" else stamps[-1]
@@ -75,10 +82,10 @@ def coverage(stamps: Array, clock: Array, policy: Policy) -> Array:
 
 
 def align(stamps: Array, clock: Array, policy: Policy) -> Alignment:
-    """Choose messages, whose stamps [N] increase, for the steps [T] that they cover.
+    """Choose the messages for each step [T]; their stamps [N] must increase and cover all steps.
 
-    `nearest` chooses the nearest message, and the earlier of two. `hold` chooses the last message at or before the
-    step. `linear` and `slerp` choose the messages before and after the step.
+    `nearest` chooses the nearest message, or the earlier one of two that are equally near. `hold` chooses the last
+    message at or before the step. `linear` and `slerp` choose the messages before and after the step.
     """
     left = np.searchsorted(stamps, clock, side="right") - 1
     right = np.minimum(left + (stamps[left] < clock), len(stamps) - 1)
@@ -95,7 +102,7 @@ def align(stamps: Array, clock: Array, policy: Policy) -> Alignment:
 
 
 def linear(values: Array, alignment: Alignment) -> Array:
-    """Interpolate floats [N, ...] linearly; a message exactly at a step keeps every bit."""
+    """Interpolate floats [N, ...] linearly; if a message is exactly at a step, its value is returned unchanged."""
     weight = alignment.weight.reshape(-1, *[1] * (values.ndim - 1))
     left, right = (values[side].astype(np.float64) for side in (alignment.left, alignment.right))
     with np.errstate(invalid="ignore"):  # infinite values
@@ -106,7 +113,8 @@ def linear(values: Array, alignment: Alignment) -> Array:
 def slerp(values: Array, alignment: Alignment) -> Array:
     """Interpolate unit quaternions [N, ..., 4], x y z w, at constant speed along the shorter arc.
 
-    The sign is that of the message before; a message exactly at a step keeps every bit.
+    Each result has the sign that is closer to the message before the step. If a message is exactly at a step, its value
+    is returned unchanged.
     """
     left, right = values[alignment.left], values[alignment.right]
     weight = np.broadcast_to(alignment.weight.reshape(-1, *[1] * (values.ndim - 2)), left.shape[:-1])

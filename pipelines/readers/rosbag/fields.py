@@ -16,10 +16,10 @@ from schemas.source import Array, Field
 
 NUMBERS = {"bool", "float32", "float64", *(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64))}
 ALIASES = {"byte": "uint8", "char": "uint8", "octet": "uint8"}
-EACH = "*"  # among attributes: every message of a list
+EACH = "*"  # as an attribute: every item of a list of messages
 EMPTY_MESSAGE = "structure_needs_at_least_one_member"  # the placeholder field of a message without fields
 AXES = (["x", "y", "z"], ["x", "y", "z", "w"])
-MAX_DEPTH, VALUE_LIMIT = 32, 1 << 28  # levels of nested messages; bytes of one value
+MAX_DEPTH, VALUE_LIMIT = 32, 1 << 28  # levels of nesting of messages; bytes of one value
 MAX_LEAVES = 4096
 
 Form: TypeAlias = Literal["number", "text", "labels", "image"]
@@ -27,7 +27,7 @@ Form: TypeAlias = Literal["number", "text", "labels", "image"]
 
 @dataclass(frozen=True, slots=True)
 class MessageLeaf:
-    """A value of a message, and the attributes that lead to it."""
+    """A single value inside a message, and the attributes that lead to it."""
 
     path: str  # dotted, starting with the topic
     form: Form  # labels: a list of texts, the same in every message
@@ -36,7 +36,7 @@ class MessageLeaf:
     shape: tuple[int, ...] = ()
     axes: tuple[str, ...] = ()  # the attributes with the numbers of a vector or quaternion
     image_format: images.ImageFormat | None = None
-    labels: tuple[str, ...] = ()  # such as the names of joints, which must keep their order
+    labels: tuple[str, ...] = ()  # such as names of joints, in the order that all messages must have
 
     @property
     def is_quaternion(self) -> bool:
@@ -45,7 +45,7 @@ class MessageLeaf:
 
     @property
     def is_empty(self) -> bool:
-        """Whether the value is an empty array, which is not stored but must stay empty."""
+        """Whether the value is an empty array; it is not stored, but must be empty in every message."""
         return 0 in self.shape
 
     def field(self, *, per_step: bool) -> Field:
@@ -60,7 +60,10 @@ class MessageLeaf:
         return Field(path=self.path, kind=kind, dtype=self.dtype, shape=self.shape, per_step=per_step)
 
     def value(self, message: Any, images_as: str) -> Any:
-        """Return the value in a message, an array or bytes; raise SourceError if it is unlike that in the first one."""
+        """Return the value in a message as an array or bytes.
+
+        Raises SourceError if its form, shape or labels differ from those in the first message.
+        """
         content = _get(message, self.attributes, self)
         if self.form == "number":
             return self._number(content)
@@ -74,7 +77,7 @@ class MessageLeaf:
             return b""
         if not isinstance(content, str):
             raise self.mismatch(type(content).__name__)
-        return content.encode(errors="surrogatepass")  # invalid UTF-8, which is refused later
+        return content.encode(errors="surrogatepass")  # invalid UTF-8 is kept here and refused later
 
     def _number(self, content: Any) -> Array:
         try:
@@ -99,12 +102,13 @@ class MessageLeaf:
 def message_leaves(
     types: MessageTypes, name: str, message: Any, *, prefix: str, ignore: Collection[str]
 ) -> list[MessageLeaf]:
-    """Return the leaves of `message`, the first of its topic, which has the type `name`, without ignored ones.
+    """Return the leaves of a message; those whose paths are in `ignore` are left out.
 
-    Raises SourceError if a value cannot become a field.
+    `message` is the first message of its topic, `name` its type, and `prefix` the path of the topic. Raises SourceError
+    if a value cannot become a field.
     """
     fields = [field for field in types.fields(name) if field[0] != EMPTY_MESSAGE]
-    if [field[0] for field in fields] == ["data"]:  # a single value, which gets the path of the topic
+    if [field[0] for field in fields] == ["data"]:  # the only value of a message gets the path of the topic
         candidates = _field(types, fields[0][1], MessageLeaf(prefix, "text", ("data",)))
     else:
         candidates = _message(types, name, MessageLeaf(prefix, "text", ()))
@@ -166,7 +170,7 @@ def _dtype(type_name: str, path: str) -> str:
 
 
 def _with_shape(leaf: MessageLeaf, message: Any) -> MessageLeaf:
-    """Add what only a message shows: the shape of an array, the format of an image, the labels."""
+    """Add what the type does not say, from a message: the shape of an array, the format of an image, or the labels."""
     if leaf.form in {"labels", "image"} and leaf.attributes.count(EACH) > (leaf.form == "labels"):
         raise SourceError(
             f"{leaf.path} contains lists of {leaf.form}; leave it out with source.ignore = ['{leaf.path}']",
@@ -193,7 +197,7 @@ def _get(content: Any, attributes: tuple[str, ...], leaf: MessageLeaf) -> Any:
     for depth, attribute in enumerate(attributes):
         if attribute == EACH:
             return [_get(item, attributes[depth + 1 :], leaf) for item in content]
-        if not hasattr(content, attribute):  # possible in JSON
+        if not hasattr(content, attribute):  # JSON messages may lack fields
             raise SourceError(f"a message has no {leaf.path}", reason="malformed_message")
         content = getattr(content, attribute)
     return [getattr(content, axis) for axis in leaf.axes] if leaf.axes else content

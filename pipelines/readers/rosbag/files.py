@@ -1,4 +1,4 @@
-"""Read the files of bags, MCAP, sqlite3 (`.db3`) and ROS 1 (`.bag`), each with its library."""
+"""Read the three kinds of bag files: MCAP, sqlite3 (`.db3`) and ROS 1 (`.bag`)."""
 
 import os
 import shutil
@@ -36,7 +36,7 @@ ROS_FORMS = {MessageDefinitionFormat.MSG: "msg", MessageDefinitionFormat.IDL: "i
 
 @contextmanager
 def open_storage(folder: SourceFolder, name: str) -> Iterator[Storage]:
-    """Open a file by its first bytes; raise SourceError if it is not a bag."""
+    """Open a bag file, whose kind is detected from its first bytes; raise SourceError if it is not a bag."""
     path = folder.path(name)
     with ExitStack() as stack:
         with reading(path):
@@ -70,7 +70,7 @@ def _first_bytes(path: Path) -> bytes:
 
 
 def _copy(folder: SourceFolder, name: str, stack: ExitStack, *, is_compressed: bool = False) -> Path:
-    """Copy a file to a temporary one, which is removed when `stack` is closed."""
+    """Copy a file to a temporary file, which is removed when `stack` is closed."""
     size = folder.size(name) or 0
     target = Path(stack.enter_context(TemporaryDirectory())) / "bag"
     with folder.open(name) as file, target.open("wb") as out:
@@ -103,10 +103,10 @@ class _LimitedStream:
 
 
 class McapFile:
-    """An MCAP file, read from start to end without its index, with all checksums verified."""
+    """An MCAP file; messages are read from start to end, without the index, and all checksums are verified."""
 
     def __init__(self, file: IO[bytes]) -> None:
-        """Read the summary, or the whole file if there is none."""
+        """Read the file's summary; if there is no usable one, read the whole file to count its messages."""
         self.file = BoundedFile(file)
         self.file.seek(max(self.file.seek(0, os.SEEK_END) - len(MCAP), 0))
         if self.file.read(len(MCAP)) != MCAP:
@@ -187,7 +187,7 @@ class SqliteFile:
         if path.stat().st_size < (65536 if page == 1 else page) * pages:
             message = "the file is incomplete: it was not fully written or copied"
             raise SourceError(message, reason="truncated")
-        self.reader = Sqlite3Reader(Path(quote(str(path))))  # the library builds a URI from it
+        self.reader = Sqlite3Reader(Path(quote(str(path))))  # quoted, because the library puts it into a URI
         self.reader.open()
         self.channels = tuple(
             Channel(

@@ -1,4 +1,4 @@
-"""Guess how to read a bag without a declaration; the guess is part of the source's description."""
+"""Guess how to read a bag that has no declaration; the description of the source contains the guess."""
 
 from collections import Counter
 
@@ -10,18 +10,18 @@ from schemas.declarations.formats import RosbagSource
 from schemas.errors import SourceError
 
 LOGS = ("/rosout", "/rosout_agg", "/parameter_events", "/diagnostics")  # ROS's own messages
-DISTRO = "humble"  # for bags without definitions; common types hardly differ between distributions
+DISTRO = "humble"  # for bags without type definitions; common types hardly differ between distributions
 
 
 def guess_source(bag: Bag) -> RosbagSource:
-    """Guess the clock and the topics with one message per bag, and ignore topics that cannot be read.
+    """Guess the clock and which topics have one message per bag; topics that cannot be read are ignored.
 
-    The clock is the camera with the fewest messages, or, without cameras, the topic with the most.
+    The clock is the camera with the fewest messages, or, if there are no cameras, the topic with the most messages.
     """
     logs = tuple(name for name in LOGS if name in bag.topics())
     source = RosbagSource.model_construct(
         format="rosbag", ignore=logs
-    )  # without validation, since a declaration requires a clock
+    )  # not validated, because the clock, which is required, is not known yet
     if any(not channel.definition.form for channel in bag.channels if is_read(source, channel.topic) and channel.count):
         source = source.model_copy(update={"ros": DISTRO})
     topics = {name: channel for name, channel in bag.topics().items() if is_read(source, name) and channel.count}
@@ -44,7 +44,7 @@ def guess_source(bag: Bag) -> RosbagSource:
 
 
 def _read_error(bag: Bag, topic: str, source: RosbagSource) -> SourceError | None:
-    """Return the error of reading a topic's first message; None if there is none."""
+    """Return the error that reading a topic's first message raises; None if it can be read."""
     try:
         describe_streams(bag, source.model_copy(update={"only": (topic,)}))
     except SourceError as error:

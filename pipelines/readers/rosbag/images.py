@@ -1,4 +1,4 @@
-"""Read the images in messages: raw pixels are encoded, encoded images pass through."""
+"""Read the images in messages; raw pixels are encoded, and encoded images are kept as they are."""
 
 import base64
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from schemas.source import Array
 
 RAW = "sensor_msgs/msg/Image"
 ENCODED = ("sensor_msgs/msg/CompressedImage", "foxglove_msgs/msg/CompressedImage", "foxglove.CompressedImage")
-# The fields of each type that become the image.
+# The fields of each message type that together form the image.
 TYPES = {
     RAW: ("height", "width", "encoding", "is_bigendian", "step", "data"),
     **dict.fromkeys(ENCODED, ("data",)),
@@ -63,7 +63,7 @@ def image_format(message: Any, path: str) -> ImageFormat:
 
 
 def encode_image(message: Any, path: str, images: str) -> bytes:
-    """Return the bytes of an image; raw pixels are encoded as `images` says, depth always as PNG."""
+    """Return an image as encoded bytes; raw pixels are encoded as `images` says, but depth is always PNG."""
     if not hasattr(message, "step"):
         return _bytes(message, path)
     frame = _pixels(message, path)
@@ -83,7 +83,7 @@ def _bytes(message: Any, path: str) -> bytes:
 
 
 def _pixels(message: Any, path: str) -> Array:
-    """Return an image [H, W, C] in RGB order; raise SourceError if its size contradicts its header."""
+    """Return an image [H, W, C] in RGB order; raise SourceError if its data do not fit its declared size."""
     name, channels = PIXELS[message.encoding]
     dtype = np.dtype(name).newbyteorder(">" if message.is_bigendian else "<")
     height, width, step = message.height, message.width, message.step

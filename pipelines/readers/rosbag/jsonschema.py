@@ -14,9 +14,9 @@ FieldsByType = dict[str, list[tuple[str, Any]]]
 
 
 def fields_of(name: str, text: str) -> FieldsByType:
-    """Return the fields of each type in a schema; a nested type is named by its path.
+    """Return the fields of each type in a schema; the name of a nested type is its path.
 
-    Raises SourceError if the schema has anything but objects, arrays and values.
+    Raises SourceError if the schema contains anything other than objects, arrays and plain values.
     """
     try:
         schema = json.loads(text)

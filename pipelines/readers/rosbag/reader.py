@@ -1,4 +1,4 @@
-"""Read ROS bags and MCAP files, each as one episode with its topics resampled to one clock."""
+"""Read ROS bags and MCAP files; each is one episode, whose topics are resampled to one clock."""
 
 from collections.abc import Collection, Iterable
 from functools import partial
@@ -23,9 +23,9 @@ EPISODE_PATH = "episode_path"
 
 
 class RosbagReader(SourceReader):
-    """Bags in a folder, or a single one; without a `source`, the layout is guessed from the first bag.
+    """A reader of one bag, or of all bags in a folder.
 
-    The first bag that can be read defines the fields.
+    The first bag that can be read defines the fields. Without a `source`, the layout is guessed from it as well.
     """
 
     format = "rosbag"
@@ -71,7 +71,7 @@ class RosbagReader(SourceReader):
         return None if sizes[name] is None else sum(size or 0 for size in sizes.values())
 
     def _other_files(self, name: str) -> list[str]:
-        """Return the files of a bag besides `name`, if they are known without opening it."""
+        """Return the files of a bag other than `name`, from the names in its folder; no file is opened."""
         below, _, file = name.rpartition("/")
         if file != METADATA:
             return [] if self.is_alone else bag_files(self.folder, name)
@@ -80,7 +80,7 @@ class RosbagReader(SourceReader):
         ]
 
     def tails(self, names: Iterable[str], count: int) -> dict[str, bytes]:
-        """Read the last bytes of all files of each bag."""
+        """Read the last `count` bytes of each file of each bag; those of one bag are joined."""
         tails_by_bag = {}
         for name in names:
             tails = self.folder.tails([name, *self._other_files(name)], count)

@@ -1,4 +1,4 @@
-"""Types shared by all bag files, the errors of damaged ones, and decompression within a limit."""
+"""Types shared by the kinds of bag files, the handling of errors in damaged files, and decompression with a limit."""
 
 import bz2
 import io
@@ -41,7 +41,7 @@ DAMAGE = (
 class Definition:
     """The text that defines a message type."""
 
-    form: str  # msg, idl or json; "": no definition
+    form: str  # msg, idl or json; "" if there is no definition
     text: str
 
 
@@ -51,13 +51,13 @@ class Channel:
 
     topic: str
     type: str
-    encoding: str  # cdr, ros1, json, or another word of the file
+    encoding: str  # as the file names it: cdr, ros1, json or another
     definition: Definition
-    count: int | None  # messages; None: unknown
+    count: int | None  # number of messages; None if unknown
 
 
 class Message(NamedTuple):
-    """One message as it was logged."""
+    """One logged message, still encoded."""
 
     topic: str
     time: int  # nanoseconds
@@ -70,12 +70,12 @@ class Storage(Protocol):
     channels: tuple[Channel, ...]
 
     def messages(self, topics: Collection[str]) -> Iterator[Message]:
-        """Yield the messages of some topics, in stored order."""
+        """Yield the messages of the given topics, in an order that depends on the kind of file."""
 
 
 @contextmanager
 def reading(path: str) -> Iterator[None]:
-    """Turn the libraries' errors for a damaged file into SourceErrors without local paths."""
+    """Turn the libraries' errors for a damaged file into SourceErrors; local paths are removed."""
     try:
         yield
     except FileNotFoundError as error:
@@ -109,7 +109,7 @@ def inflate(data: bytes, compression: str, *, limit: int = LIMIT) -> bytes:
 
 
 class BoundedFile:
-    """A file whose `read` returns all requested bytes, or raises if there are too few or too many."""
+    """A file whose `read` returns exactly as many bytes as requested, or raises an error."""
 
     def __init__(self, file: IO[bytes]) -> None:
         """Read from `file`."""
@@ -128,7 +128,7 @@ class BoundedFile:
         return self.file.tell()
 
     def read(self, size: int = -1) -> bytes:
-        """Read `size` bytes; raise SourceError if `size` exceeds the limit, and EndOfFile if the file ends before."""
+        """Read `size` bytes; raise SourceError if `size` exceeds the limit, and EndOfFile if the file is too short."""
         if not 0 <= size <= LIMIT:
             raise SourceError(f"a record of {size} bytes; the limit is {LIMIT}", reason="too_large")
         data = self.file.read(size)

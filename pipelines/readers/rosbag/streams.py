@@ -1,4 +1,4 @@
-"""Turn the topics of a bag into streams of messages, with their fields and the source of their stamps."""
+"""Describe the streams of messages in a bag: their topics, their fields, and where their stamps come from."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ TRANSFORMS = {"tf2_msgs/msg/TFMessage", "tf/msg/tfMessage"}
 
 
 def is_read(source: RosbagSource, topic: str) -> bool:
-    """Whether a topic is read."""
+    """Whether a topic is read, given the keys `only` and `ignore` of the source."""
     path = topic_path(topic)
     is_selected = not source.only or covers([topic_path(word) for word in source.only], path)
     return is_selected and not covers(ignored_paths(source), path)
@@ -45,7 +45,7 @@ def topic_path(topic: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Stream:
-    """Messages that are resampled together: those of a topic, or of one child frame in a topic of transforms."""
+    """Messages that are resampled together: those of one topic, or of one child frame in a topic of transforms."""
 
     name: str
     topic: str
@@ -66,7 +66,11 @@ class Stream:
 
 
 def messages_by_stream(name: str, channel: Channel, message: Any) -> Iterator[tuple[str, Any]]:
-    """Yield the parts of a message with their streams; transforms are separate streams by child frame."""
+    """Yield the name of a stream and the part of the message that belongs to it.
+
+    A message with transforms has one part per transform, whose stream is named after the child frame. Any other message
+    is one part, whose stream is the topic.
+    """
     if type_name(channel) in TRANSFORMS:
         for transform in message.transforms:
             yield f"{name}/{transform.child_frame_id.strip('/')}", transform
@@ -87,7 +91,7 @@ def header_stamp(message: Any, topic: str) -> int:
 
 
 def check_topics(source: RosbagSource, known: Mapping[str, Channel]) -> None:
-    """Raise SpecError if a declaration names topics that the first bag does not have, or that are not read."""
+    """Raise SpecError if a declaration names a topic that the first bag does not have, or that is not read."""
     stamps = () if isinstance(source.stamp, str) else source.stamp
     clock = [source.clock] if isinstance(source.clock, str) else []
     for key, topics in (("clock", clock), ("topics", source.topics), ("stamp", stamps)):
@@ -99,7 +103,7 @@ def check_topics(source: RosbagSource, known: Mapping[str, Channel]) -> None:
 
 
 def describe_streams(bag: Bag, source: RosbagSource) -> tuple[Stream, ...]:
-    """Describe the streams of the first bag by their first messages; raise SourceError if one cannot be read."""
+    """Describe each stream of the first bag from its first message; raise SourceError if one cannot be read."""
     channels = {name: channel for name, channel in bag.topics().items() if is_read(source, name) and channel.count}
     bag.check_types(channels)
     types = types_of(tuple(channel for channel in bag.channels if channel.topic in channels), source.ros)
@@ -112,7 +116,10 @@ def describe_streams(bag: Bag, source: RosbagSource) -> tuple[Stream, ...]:
 
 
 def _first_messages(bag: Bag, channels: Mapping[str, Channel], types: MessageTypes) -> dict[str, tuple[Channel, Any]]:
-    """Return the first message of each stream; with transforms, streams can appear until the end of the bag."""
+    """Return the first message of each stream.
+
+    If there are transforms, the whole bag is read, because a new child frame can appear in any message.
+    """
     missing, first = set(channels), dict[str, tuple[Channel, Any]]()
     is_growing = any(type_name(channel) in TRANSFORMS for channel in channels.values())
     for message in bag.messages(channels):
@@ -147,12 +154,12 @@ def _stream(name: str, channel: Channel, message: Any, *, types: MessageTypes, s
         problem = "contains images: use 'nearest' or 'hold'"
     if problem and name != source.clock:
         raise SpecError(f"source.topics: {channel.topic} = '{policy}', but it {problem}")
-    is_once = policy == "once" or not (leaves or name == source.clock)  # without fields it does not limit the steps
+    is_once = policy == "once" or not (leaves or name == source.clock)  # a stream without fields must not limit steps
     return Stream(name, channel.topic, is_once, "nearest" if is_once else policy, leaves)
 
 
 def decode_parts(message: Message, topics: Mapping[str, Channel], types: MessageTypes) -> Iterator[tuple[str, Any]]:
-    """Decode a message and yield its parts with their streams."""
+    """Decode a message, and yield its parts like `messages_by_stream`."""
     channel = topics[message.topic]
     return messages_by_stream(message.topic, channel, types.decode(channel, message.data))
 

@@ -1,4 +1,4 @@
-"""Choose the steps of an episode and the messages of each step from the times of a bag's messages."""
+"""Choose the steps of an episode, and the messages for each step, from the times of the messages in a bag."""
 
 from array import array
 from collections import Counter
@@ -18,14 +18,14 @@ from schemas.declarations.formats import RosbagSource
 from schemas.errors import SourceError
 from schemas.source import Array, Field
 
-MAX_STAMP = 1 << 62  # nanoseconds, 146 years, so that differences do not overflow
+MAX_STAMP = 1 << 62  # nanoseconds (146 years); differences of smaller stamps do not overflow
 MAX_STEPS = 10_000_000
 TIMESTAMP = "timestamp"
 CLOCK_FIELDS = ("clock.start_ns", "clock.cut_start", "clock.cut_end")
 
 
 def fields(streams: Sequence[Stream], source: RosbagSource) -> Iterator[Field]:
-    """Yield the fields with an episode's times, skews and lags."""
+    """Yield the fields that describe the times of an episode: step times, clock, skews and lags."""
     yield Field(path=TIMESTAMP, kind="number", dtype="float64", doc="seconds since the first step")
     for path in CLOCK_FIELDS:
         yield Field(path=path, kind="number", dtype="int64", per_step=False)
@@ -53,14 +53,14 @@ class StreamTimes:
 class StreamPlan:
     """The messages of a stream that an episode needs, and their alignment with its steps."""
 
-    positions: Array  # [M] among the stream's messages
-    alignment: Alignment  # positions among those M
+    positions: Array  # [M] positions of the needed messages in the stream
+    alignment: Alignment  # its positions count only these M messages
 
 
 def read_times(
     bag: Bag, streams: Sequence[Stream], source: RosbagSource, *, topics: Mapping[str, Channel], types: MessageTypes
 ) -> dict[str, StreamTimes]:
-    """Read the time of every message; raise SourceError for a stream that the first bag does not have."""
+    """Read the time of every message; raise SourceError if there is a stream that the first bag does not have."""
     times = {stream.name: StreamTimes() for stream in streams}
     plain = {stream.name for stream in streams if stream.name == stream.topic and not has_header(source, stream.topic)}
     counts = Counter[str]()
@@ -85,7 +85,7 @@ def read_times(
 def plan_steps(
     streams: Sequence[Stream], times: Mapping[str, StreamTimes], source: RosbagSource
 ) -> tuple[Array, dict[str, StreamPlan], dict[str, Any]]:
-    """Choose the steps of an episode [T] and the messages of every stream; return both and the metadata."""
+    """Return the times of an episode's steps [T], the messages to read for each stream, and the per-episode values."""
     metadata: dict[str, Any] = {}
     orders, stamps = dict[str, Array](), dict[str, Array]()
     for stream in streams:
@@ -119,7 +119,7 @@ def plan_steps(
 def _covered_steps(
     streams: Sequence[Stream], stamps: Mapping[str, Array], source: RosbagSource
 ) -> tuple[Array, tuple[int, int]]:
-    """Return the clock's steps at which every topic has a value, and how many are cut off before and after."""
+    """Return the clock's steps at which every topic has a value, and how many steps are cut off at start and end."""
     if isinstance(source.clock, str):
         steps = stamps[source.clock]
     else:
@@ -158,7 +158,7 @@ def _skew(stream: Stream, skew: Array, source: RosbagSource) -> dict[str, float]
 
 
 def _lag(path: str, lags: Array) -> dict[str, float]:
-    """Return the median delay from stamp to log time, and how it changed from the first half to the second."""
+    """Return the median delay from stamp to log time, and by how much the second half's median exceeds the first's."""
     half = max(len(lags) // 2, 1)
     drift = float(np.median(lags[-half:]) - np.median(lags[:half])) if len(lags) else 0.0
     return {f"lag.{path}.median_s": float(np.median(lags)) / NS, f"lag.{path}.drift_s": drift / NS}

@@ -1,6 +1,7 @@
-"""Decode messages by the type definitions in a bag, or those of a ROS distribution.
+"""Decode messages by the type definitions in a bag, or by those of a ROS distribution.
 
-The library compiles a definition to Python code, so only identifiers and bounded numbers from a file may reach it.
+The library compiles type definitions to Python code. Therefore, all names in a file's definitions must be identifiers,
+and all numbers must be within limits, before they are passed to the library.
 """
 
 import json
@@ -23,11 +24,11 @@ from schemas.errors import SourceError, UsageError, did_you_mean
 
 IDENTIFIER = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 TYPE_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*(/[A-Za-z][A-Za-z0-9_]*)+")
-SHIFT = re.compile(r"<<\s*[^\s\d]|<<\s*\d{3}")  # in IDL: may produce a number larger than memory
+SHIFT = re.compile(r"<<\s*[^\s\d]|<<\s*\d{3}")  # a shift in IDL that may give a number too large for memory
 MAX_TEXT = 1 << 20  # characters of a definition
 MAX_TYPES = 2000
 MAX_ARRAY = 1 << 24  # items of an array
-MAX_ITEMS = 4096  # messages and texts in arrays of fixed length, which the library unrolls
+MAX_ITEMS = 4096  # total messages and texts in fixed-length arrays, for each of which code is compiled
 IDL_PARTS = "=" * 80 + "\n"
 DISTROS = {store.value.partition("_")[2]: store for store in Stores if "_" in store.value}
 
@@ -66,12 +67,12 @@ class MessageTypes:
 
 
 def type_name(channel: Channel) -> str:
-    """Return a channel's type with its ROS 2 name, such as `sensor_msgs/msg/Imu`."""
+    """Return the ROS 2 name of a channel's type, such as `sensor_msgs/msg/Imu`."""
     return channel.type if channel.encoding == "json" else normalize_msgtype(channel.type)
 
 
 def undefined_error(names: set[str]) -> SourceError:
-    """Return the error for types without a definition, with the ways to fix it."""
+    """Return the error for types without a definition; it says how to fix this."""
     listed = ", ".join(sorted(names))
     return SourceError(
         f"the bag has no definition of {listed}: name the ROS distribution that it was recorded with, such as "
@@ -114,7 +115,7 @@ def types_of(channels: tuple[Channel, ...], ros: str | None) -> MessageTypes:
 
 @lru_cache(maxsize=32)
 def _compile(definitions: tuple[tuple[str, str, str], ...], ros: str | None) -> Typestore:
-    """Compile the types that a bag defines together with those of a distribution."""
+    """Compile the types that a bag defines; if `ros` is a distribution, its types are available too."""
     base = get_typestore(DISTROS[ros]) if ros else get_typestore(Stores.EMPTY)
     types: dict[str, Any] = {}
     for name, form, text in definitions:
@@ -150,7 +151,7 @@ def _parsed(name: str, definition: Definition) -> dict[str, Any]:
 
 
 def _check_types(types: Mapping[str, Any]) -> None:
-    """Raise SourceError for names that are not identifiers, and for arrays that are too long."""
+    """Raise SourceError if a name is not an identifier, or if an array is too long."""
     unrolled_items = 0
     for name, (constants, fields) in types.items():
         names = [*(constant[0] for constant in constants), *(field[0] for field in fields)]

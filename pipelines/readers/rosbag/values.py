@@ -69,7 +69,10 @@ class StreamValues:
     """The values of one stream, collected while its messages are read."""
 
     def __init__(self, stream: Stream, leaves: Sequence[MessageLeaf], plan: StreamPlan | None, *, images: str) -> None:
-        """Allocate memory; raise SourceError if it is too much. Without a plan, all messages must be equal."""
+        """Allocate memory for the values; raise SourceError if they are too large.
+
+        If `plan` is None, the stream has one value per episode, and all its messages must be equal.
+        """
         self.stream, self.leaves, self.plan, self.images = stream, leaves, plan, images
         self.rows = {int(position): row for row, position in enumerate(plan.positions)} if plan else {}
         self.messages_seen, self.row = 0, 0
@@ -89,7 +92,7 @@ class StreamValues:
         return self.row >= 0
 
     def add(self, message: Any) -> None:
-        """Collect the leaves of a message."""
+        """Store the values of a message; raise SourceError if they are not equal although they must be."""
         for leaf in self.leaves:
             value = leaf.value(message, self.images)
             if not self.plan and self.messages_seen > 1 and not np.array_equal(self.values[leaf.path][0], value):
@@ -128,7 +131,11 @@ class StreamValues:
 
 
 def _column(leaf: MessageLeaf, values: Any, alignment: Alignment, *, is_mixed: bool) -> Column:
-    """Resample the values of messages to T steps; floats may be interpolated, anything else is chosen."""
+    """Resample the values of messages to T steps.
+
+    If `is_mixed`, floats are interpolated, and any other value is taken from the nearer of two messages. If not, each
+    value is taken from the one message that was chosen for the step.
+    """
     rows = np.where(alignment.weight > 1 / 2, alignment.right, alignment.left)
     if leaf.form != "number":
         return [values[row] for row in rows]

@@ -1,1 +1,1 @@
-"""Zarr sources: stores, codecs with size limits, and arrays read in blocks."""
+"""Read Zarr sources: stores, codecs with size limits, and arrays, which are read block by block."""

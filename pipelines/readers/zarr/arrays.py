@@ -15,14 +15,15 @@ from schemas.errors import SourceError
 from schemas.source import Array, Column, Field
 
 MAX_NODES, MAX_DEPTH = 10_000, 8
-MAX_CACHED = 256 << 20  # bytes of the last block, which is cached for the next episode
+MAX_CACHED = 256 << 20  # bytes; a block up to this size is cached, because the next episode often starts in it
 SHARD_LIMIT = 8 << 30  # bytes of a shard; its chunks are read one by one
 
 
 def arrays_of(store: SourceStore, is_ignored: Callable[[str], bool]) -> dict[str, Any]:
-    """Return every array of a store by its path, without ignored ones.
+    """Return every array of a store by its path, except those that are ignored.
 
-    Raises SourceError if there is no Zarr group, or a folder that is neither an array nor a group.
+    Raises SourceError if the store is not a Zarr group, or if it contains a folder with files that is neither an array
+    nor a group.
     """
     register_image_codecs()
     listable = bool(store.files.names(""))
@@ -56,7 +57,7 @@ def _open_node(group: Any, name: str, path: str) -> Any:
     try:
         return group[name]
     except KeyError as error:
-        if not group.store.files.names(path):  # a README, or an empty folder
+        if not group.store.files.names(path):  # a file such as a README, or an empty folder
             return None
         message = f"{path} is neither an array nor a group: its metadata is missing"
         raise SourceError(message, reason="missing_chunk") from error
@@ -89,7 +90,7 @@ class ZarrRows:
         self._cached: tuple[int, Array] | None = None
 
     def leaf(self, *, is_value: bool, is_declared: bool) -> Leaf:
-        """Describe the field; raise SpecError if a declared image array holds no images."""
+        """Describe the field; raise SpecError if an array that is declared as images does not hold images."""
         if not is_value and self.dtype == np.uint8 and len(self.shape) == 2 and 0 not in self.shape:
             (first,) = self.blocks(0, 1)
             if encoded := encoded_leaf(self.path, first.tobytes(), "padded"):
@@ -103,7 +104,7 @@ class ZarrRows:
         return Leaf(field, "frames")
 
     def blocks(self, start: int, end: int) -> Iterator[Array]:
-        """Yield rows `start` to `end` in blocks."""
+        """Yield the rows from `start` up to, but not including, `end`, in blocks."""
         for first in range(start - start % self.rows, end, self.rows) if start < end else ():
             yield self._block(first, max(start, first), min(end, first + self.rows))
 
@@ -111,7 +112,7 @@ class ZarrRows:
         if self._cached is None or self._cached[0] != first:
             try:
                 block = np.asarray(self.array[first : min(first + self.rows, self.count)])
-            except (SourceError, *DAMAGE):  # the damage may be outside the requested rows
+            except (SourceError, *DAMAGE):  # only the requested rows, since the damage may be elsewhere
                 return np.asarray(self.array[start:end])
             if block.nbytes > MAX_CACHED:
                 return block[start - first : end - first]

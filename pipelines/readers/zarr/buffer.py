@@ -1,4 +1,4 @@
-"""A replay buffer: the arrays of one store and the rows of each episode in them."""
+"""A replay buffer: the arrays of one store, and which of their rows belong to each episode."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,12 +17,12 @@ from schemas.source import Array
 
 
 def _is_step(source: ZarrSource, place: str) -> bool:
-    """Whether an array has a row per step rather than per episode."""
+    """Whether an array has one row per step; otherwise, it has one per episode."""
     return place != source.episode_ends and (not source.steps or place.startswith(f"{source.steps}/"))
 
 
 def _path_of(source: ZarrSource, place: str) -> str:
-    """Return the field of an array: its dotted path, relative to the group of the steps if it is in it."""
+    """Return the field path of an array: its place with dots; the group of the steps is removed from its start."""
     return (place.removeprefix(f"{source.steps}/") if source.steps else place).replace("/", ".")
 
 
@@ -33,11 +33,14 @@ class ReplayBuffer:
     rows: Mapping[str, ZarrRows]
     leaves: Mapping[str, Leaf]
     ends: Array
-    ends_file: str  # the chunk with the last end, which changes when episodes are added
+    ends_file: str  # the chunk with the last episode's end; it changes when episodes are added
 
     @classmethod
     def of(cls, files: StoreFiles, source: ZarrSource) -> "ReplayBuffer":
-        """Read the metadata of a store and its ends; the places in `source` have no leading or trailing slashes."""
+        """Read the metadata of a store and the ends of its episodes.
+
+        `source.episode_ends` and `source.steps` must not start or end with a slash.
+        """
         path_of = partial(_path_of, source)
         store = SourceStore(files, path_of=path_of, fill=source.fill)
         arrays = arrays_of(store, lambda place: covers(source.ignore, path_of(place)))
@@ -68,11 +71,11 @@ class ReplayBuffer:
 
     @property
     def size(self) -> int:
-        """The bytes of all arrays in memory."""
+        """The total size of all arrays in bytes, uncompressed."""
         return sum(rows.array.nbytes for rows in self.rows.values())
 
     def bounds(self, number: int) -> tuple[int, int]:
-        """Return the first row of an episode, and one past its last."""
+        """Return the first row of an episode, and one past its last row."""
         return int(self.ends[number - 1]) if number else 0, int(self.ends[number])
 
     def rows_after_end(self) -> int:
@@ -81,7 +84,7 @@ class ReplayBuffer:
         return max(0, rows - (int(self.ends[-1]) if len(self.ends) else 0))
 
     def values(self, path: str, number: int, *, images: str) -> Any:
-        """Read one field of one episode; raise SourceError if its array ends before the episode."""
+        """Read one field of one episode; raise SourceError if its array has too few rows."""
         leaf, rows = self.leaves[path], self.rows[path]
         if leaf.form == "value":
             return rows.value(number)

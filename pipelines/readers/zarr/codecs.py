@@ -1,4 +1,4 @@
-"""Limit Zarr codecs, versions 2 and 3, to supported ones that inflate no further than their chunk."""
+"""Restrict the codecs of Zarr versions 2 and 3: only known ones are used, and none may inflate beyond its chunk."""
 
 import bz2
 import lzma
@@ -19,14 +19,14 @@ from pipelines.readers.fields import LIMIT
 from schemas.errors import SourceError
 
 BLOCK = 1 << 20  # bytes
-SLACK = 1 << 16  # bytes that a chunk may have in addition, for checksums and padding
+SLACK = 1 << 16  # extra bytes that an inflated chunk may have, for checksums and padding
 DECOMPRESSORS: dict[str, Any] = {
     "gzip": lambda: zlib.decompressobj(wbits=31),
     "zlib": zlib.decompressobj,
     "bz2": bz2.BZ2Decompressor,
     "lzma": lambda: lzma.LZMADecompressor(memlimit=1 << 28),
 }
-SIZE_OFFSETS = {"blosc": 4, "lz4": 0}  # where the header has the inflated size
+SIZE_OFFSETS = {"blosc": 4, "lz4": 0}  # offset of the inflated size in the header
 COMPRESSING = {*DECOMPRESSORS, *SIZE_OFFSETS, "zstd"}
 NOT_COMPRESSING = {
     *("bytes", "transpose", "vlen-utf8", "delta", "fixedscaleoffset", "quantize", "astype", "packbits", "shuffle"),
@@ -48,7 +48,10 @@ def register_image_codecs() -> None:
 
 
 def with_bounded_codecs(metadata: Any, path: str) -> Any:
-    """Return an array's metadata with codecs that limit the inflated size; raise SourceError for an unknown codec."""
+    """Return an array's metadata with its codecs wrapped, so that they limit the inflated size.
+
+    Raises SourceError for an unknown codec.
+    """
     if metadata.zarr_format == 3:
         return replace(metadata, codecs=tuple(_bounded_v3(codec, path) for codec in metadata.codecs))
     limit = _chunk_size(metadata.dtype, metadata.chunks)
@@ -59,7 +62,7 @@ def with_bounded_codecs(metadata: Any, path: str) -> Any:
 
 
 def _chunk_size(kind: Any, shape: tuple[int, ...]) -> int:
-    """Return the bytes of a chunk; for texts, which have no fixed length, the most that are allowed."""
+    """Return the size of a chunk in bytes; for texts, which have no fixed size, return the limit of all chunks."""
     native = kind.to_native_dtype()
     return LIMIT if native.kind in "OT" else prod(shape) * int(native.itemsize)
 
@@ -94,7 +97,7 @@ class BoundedCodecV2(Codec):  # type: ignore[misc]  # numcodecs has no types
         return self.codec.decode(buf, out)
 
     def encode(self, buf: Any) -> Any:
-        """Encode; Zarr requires it of every codec."""
+        """Encode one chunk; not used, but Zarr requires this method of every codec."""
         return self.codec.encode(buf)
 
 
@@ -112,7 +115,7 @@ class BoundedCodecV3(BytesBytesCodec):
         return described
 
     def evolve_from_array_spec(self, array_spec: ArraySpec) -> "BoundedCodecV3":
-        """Fit the codec to its array."""
+        """Return this codec, adapted to an array."""
         return replace(self, codec=self.codec.evolve_from_array_spec(array_spec))
 
     async def _decode_single(self, chunk_data: Buffer, chunk_spec: ArraySpec) -> Buffer:
@@ -127,9 +130,13 @@ class BoundedCodecV3(BytesBytesCodec):
 
 
 def check_inflated(name: str, data: memoryview, limit: int) -> None:
-    """Raise SourceError if data inflates to more than `limit` bytes, by its header or by counting."""
+    """Raise SourceError if compressed data inflates to more than `limit` bytes.
+
+    The inflated size is read from the header of the data for blosc and lz4. For other codecs, the data is inflated and
+    its bytes are counted.
+    """
     allowed = limit + SLACK
-    if name == "blosc" and int.from_bytes(data[12:16], "little") != len(data):  # the library would read past the end
+    if name == "blosc" and int.from_bytes(data[12:16], "little") != len(data):  # blosc would read past the end
         raise SourceError(f"a chunk of {len(data)} bytes, whose header declares another length", reason="truncated")
     if name in SIZE_OFFSETS:
         start = SIZE_OFFSETS[name]
@@ -143,7 +150,10 @@ def check_inflated(name: str, data: memoryview, limit: int) -> None:
 
 
 def _inflated_size(name: str, data: memoryview, allowed: int) -> int:
-    """Return the inflated size by inflating block by block, member by member, without keeping anything."""
+    """Return the inflated size of all members of the data, or, if it exceeds `allowed`, a size that exceeds it too.
+
+    The data is inflated block by block, and no block is kept.
+    """
     size, rest, stream = 0, bytes(data), DECOMPRESSORS[name]()
     while size <= allowed:
         inflated = stream.decompress(rest, BLOCK)

@@ -20,10 +20,11 @@ EPISODE_PATH = "episode_path"  # a per-episode field of every source
 
 
 class ZarrReader(SourceReader):
-    """A Zarr store (a folder or a zip file), or several in a folder.
+    """A reader of one Zarr store, which is a folder or a zip file, or of all stores in a folder.
 
-    The arrays below the group `steps` have a row per step, all others a row per episode. The array `episode_ends` has
-    the number of steps up to the end of each episode. The first store that can be read defines the fields.
+    An array below the group `steps` has one row per step; any other array has one row per episode. The array
+    `episode_ends` has, for each episode, the total number of steps up to its end. The first store that can be read
+    defines the fields.
     """
 
     format = "zarr"
@@ -62,11 +63,11 @@ class ZarrReader(SourceReader):
             yield buffer
 
     def parts(self) -> Files:
-        """Return one file per store: the zip file, or the chunk with the last episode's end."""
+        """Return one file per store: the zip file, or, in a folder, the chunk with the last episode's end."""
         return {SPLIT: [self._part(name) for name in self.names]}
 
     def _part(self, name: str) -> FilePart:
-        """Return the part for a store; one that cannot be opened counts as one episode."""
+        """Return the part for a store; a store that cannot be opened counts as one episode."""
         try:
             with self._buffer(name) as buffer:
                 file = name if name.endswith(ZIP_NAMES) else f"{name}/{buffer.ends_file}".lstrip("/")
@@ -77,7 +78,7 @@ class ZarrReader(SourceReader):
             return FilePart(name=file, size=self.folder.size(file), count=1)
 
     def description(self) -> dict[str, Any]:
-        """Return the array of the ends and the digest of the fields."""
+        """Return the format, the place of the array with the ends, and the digest of the fields."""
         return {"format": self.format, "ends_at": self.source.episode_ends, "fields_sha256": digest(self.fields)}
 
     def where(self, part: FilePart) -> str:
@@ -88,7 +89,10 @@ class ZarrReader(SourceReader):
         return next(name for name in self.names if not name or part.name == name or part.name.startswith(f"{name}/"))
 
     def episodes(self, part: FilePart, columns: Collection[str] | None) -> Episodes:
-        """Open a store and yield its episodes, then a SourceError for each one added later and for extra rows."""
+        """Open a store and yield its planned episodes.
+
+        Then yield a SourceError for each episode that was added later, and one for rows that belong to no episode.
+        """
         name, end = self._store(part), part.skip + part.count
         if self.folder.size(part.name) is None:
             raise SourceError("no such file", reason="missing_file", file=self.place(part.name))
@@ -124,6 +128,6 @@ class ZarrReader(SourceReader):
 
 
 def _stores(folder: SourceFolder, pattern: str | None) -> tuple[str, ...]:
-    """List the stores that match a pattern; without one, those directly in the folder, or the folder itself."""
+    """List the stores that match `pattern`; if it is None, those directly in the folder, or else the folder itself."""
     stores = list_files(folder, pattern, ZARR_NAMES)
     return stores if pattern is not None or (stores and METADATA.isdisjoint(folder.names())) else ("",)

@@ -1,4 +1,4 @@
-"""Read-only Zarr stores over a folder or a zip file of a source; a missing chunk is an error."""
+"""Read Zarr stores in a folder or a zip file of a source; a missing chunk is an error."""
 
 import re
 import zipfile
@@ -17,8 +17,8 @@ from schemas.errors import SourceError
 
 METADATA = {"zarr.json", ".zarray", ".zgroup", ".zattrs", ".zmetadata"}
 ZIP_NAMES = (".zarr.zip", ".zip")
-ADDRESS = re.compile(r"0x[0-9a-f]+")  # addresses, which differ in every run
-CHUNK = re.compile(r"(/c)?/[0-9]+([./][0-9]+)*$")  # what a chunk adds to the path of its array
+ADDRESS = re.compile(r"0x[0-9a-f]+")  # memory addresses in errors differ in every run
+CHUNK = re.compile(r"(/c)?/[0-9]+([./][0-9]+)*$")  # the end of a chunk's path, after the path of its array
 DAMAGE = (
     OSError,
     LookupError,
@@ -35,7 +35,7 @@ DAMAGE = (
 
 @contextmanager
 def reading(path: str) -> Iterator[None]:
-    """Turn the errors of Zarr and its codecs for a damaged store into a SourceError."""
+    """Turn the errors that Zarr and its codecs raise for a damaged store into a SourceError."""
     try:
         yield
     except DAMAGE as error:
@@ -54,7 +54,7 @@ class StoreFiles(Protocol):
 
 
 class FolderFiles:
-    """The files of a folder as keys."""
+    """A store in a folder; the keys are the paths of its files."""
 
     def __init__(self, folder: SourceFolder) -> None:
         """Read from `folder`."""
@@ -75,7 +75,7 @@ class FolderFiles:
 
 
 class ZipFiles:
-    """The members of a zip file as keys."""
+    """A store in a zip file; the keys are the names of its members."""
 
     def __init__(self, archive: zipfile.ZipFile) -> None:
         """Index the members by their folders."""
@@ -87,7 +87,7 @@ class ZipFiles:
                 self.below.setdefault("/".join(words[:depth]), set()).add(word)
 
     def open(self, key: str) -> IO[bytes] | None:
-        """Open a member; its checksum is verified at the end."""
+        """Open a member; its checksum is verified when its end is read."""
         try:
             return self.archive.open(key)
         except KeyError:
@@ -125,12 +125,12 @@ class SourceStore(Store):
     supports_listing = True
 
     def __init__(self, files: StoreFiles, *, path_of: Callable[[str], str], fill: Collection[str] = ()) -> None:
-        """Read from `files`; `path_of` returns the field of an array, and `fill` contains paths of fields."""
+        """Read from `files`; `path_of` returns an array's field path, and `fill` lists fields that may lack chunks."""
         super().__init__(read_only=True)
         self.files, self.path_of, self.fill = files, path_of, fill
 
     def __eq__(self, other: object) -> bool:
-        """Whether it is the same object."""
+        """Whether `other` is the same object."""
         return self is other
 
     def __hash__(self) -> int:
