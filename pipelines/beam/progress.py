@@ -31,7 +31,7 @@ def report_progress(
     workers: int = 1,
     every: float = POLL,
 ) -> Iterator[None]:
-    """Report the shards that other processes finish to `progress`.
+    """Report to `progress` each shard that other processes finish.
 
     `finished` returns the names of the finished shards. It is called every `every` seconds.
     """

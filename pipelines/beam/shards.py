@@ -113,7 +113,7 @@ def with_retries(status: StatusFolder, name: str, work: Callable[[], None]) -> s
         if final or pause is None:
             break
         time.sleep(pause)
-    with suppress(OSError, UnreachableError):  # also for a shard without a record
+    with suppress(OSError, UnreachableError):  # if this fails, the missing record shows the failure
         status.fail(name, message)
         if full:
             status.stop(message)
