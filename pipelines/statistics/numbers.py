@@ -146,7 +146,7 @@ def _concatenated(batches: Sequence[Vectors]) -> Vectors:
 
 @lru_cache(maxsize=8)
 def _open_once(folder: Folder, manifest: str) -> Dataset:
-    """Open a dataset; a worker opens it again only if its manifest has changed."""
+    """Open a dataset once per worker; raises DatasetError if the digest of its manifest is not `manifest`."""
     dataset = Dataset(folder)
     if dataset.manifest["xxh3_128"] != manifest:
         raise DatasetError(f"{folder.uri}: was replaced while it was read; run the command again")
@@ -154,7 +154,7 @@ def _open_once(folder: Folder, manifest: str) -> Dataset:
 
 
 def _of_run(run: EpisodeRun) -> Vectors:
-    """Return the stored vectors of all episodes of a run."""
+    """Return the stored vectors of all episodes of an EpisodeRun."""
     rows = _rows(run.starts, run.lengths)
     return {name: run.columns[column][rows] for name, column in VECTORS.items() if column in run.columns}
 
