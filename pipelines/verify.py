@@ -67,7 +67,8 @@ def verify(dataset: Dataset, *, source: str | None = None, progress: Progress = 
     If `source` is None, the source of the last conversion is used, as recorded in `meta/runs.jsonl`. If that source
     cannot be read, only the dataset is checked, and `Verification.source` contains the reason.
 
-    Raises SourceError if `source` is passed and cannot be read, and UnreachableError if the network fails.
+    If `source` is passed and cannot be read, the OxeError of its reader is raised. Raises UnreachableError if the
+    network fails.
     """
     result = Verification(source="compared")
     with catch_damage(layout.MANIFEST, result):

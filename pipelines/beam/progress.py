@@ -9,7 +9,7 @@ from schemas.errors import UnreachableError
 
 
 class Progress:
-    """Receives the progress of a command; this class ignores it."""
+    """Receives the progress of a command. This class ignores it; subclasses may show it."""
 
     def expect(self, episodes: int, *, workers: int = 1) -> None:
         """Set the number of episodes to come and the number of processes that work on them."""

@@ -1,9 +1,11 @@
 """The two Beam graphs and the runners that execute them.
 
-Conversions and exports: Create(shards) -> ParDo(process one shard). Workers write a record for each finished shard, so
-only names and messages pass through Beam.
-Statistics: Create(parts) -> ParDo(count one part) -> CombinePerKey(merge) -> one file per key.
-Only the portable core of Beam is used.
+Conversions and exports run the graph Create(shards) -> ParDo(process one shard). Workers write a record for each
+finished shard, so only names and messages pass through Beam.
+
+Statistics run the graph Create(parts) -> ParDo(count one part) -> CombinePerKey(merge) -> ParDo(write one key).
+
+Both graphs use only the portable core of Beam.
 """
 
 import json

@@ -121,7 +121,7 @@ def convert(
         ledger = Ledger(folder, episodes_schema(plan.binding.layout))
         with running_workers(engine) as running:
             _run(plan, ledger, engine=running, max_quarantine=max_quarantine, progress=progress)
-            sweep(folder)  # removes the files that killed workers left behind
+            sweep(folder)  # removes unfinished files of killed workers
             records = read_all_records(ledger, [ref.name for ref in plan.refs])
             problems = tuple(problem for record in records for problem in record.quarantined)
             check_allowance(problems, max_quarantine)

@@ -15,7 +15,7 @@ from schemas.errors import SourceError, SpecError
 from schemas.source import Array, Field, Ragged, RawEpisode
 from schemas.views.views import View, view
 
-PER_EPISODE = ("episode_metadata.", "traj_metadata.")  # prefixes of fields that have no steps
+PER_EPISODE = ("episode_metadata.", "traj_metadata.")  # prefixes of fields with one value per episode
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -51,7 +51,7 @@ def locked(out: Folder, lock: str = layout.LOCK) -> Iterator[None]:
 
 @dataclass(frozen=True, slots=True)
 class Ledger(StatusFolder):
-    """The records of one output; `schema` is the schema of the episode table."""
+    """The shard records of one output folder; `schema` is the schema of the episode table."""
 
     BELOW = layout.LEDGER
     RECORD = ".parquet"
