@@ -208,8 +208,8 @@ def bind(
 def columns_one_longer(steps: Mapping[str, Column], action: Collection[str]) -> list[str]:
     """List the columns that have one more step than the action.
 
-    If all columns of a group do, such as all of `observation`, only the group is listed. The list is empty if a
-    column has any other length.
+    If all columns of a group, such as `observation`, have one more step, only the group is listed. The list is empty if
+    any column is neither as long as the action nor one step longer.
     """
     counts = {len(steps[path]) for path in action if path in steps}
     lengths = {path: len(column) - min(counts, default=0) for path, column in steps.items()}
@@ -221,7 +221,7 @@ def columns_one_longer(steps: Mapping[str, Column], action: Collection[str]) -> 
 
 
 def decode_columns(spec: DatasetSpec, steps: Mapping[str, Column]) -> Mapping[str, Column]:
-    """Decode the columns that are listed under `decode` in the declaration; missing ones are ignored."""
+    """Decode the columns that the declaration lists under `decode`; columns that are missing are ignored."""
     decoded = {path: DECODERS[word](steps[path]) for path, word in spec.decode.items() if path in steps}
     return {**steps, **decoded} if decoded else steps
 

@@ -238,7 +238,7 @@ def dry_run(
 ) -> DryRun:
     """Check that a declaration fits its source, and return what `convert` would write.
 
-    With `append_to`, the result describes only what would be added to that dataset.
+    With `append_to`, the result counts only the files and episodes that would be added to that dataset.
     """
     out = None if append_to is None else open_folder(append_to, for_writing=True)
     plan = Conversion.of(spec, out, source=source, options=options or Options())

@@ -32,8 +32,9 @@ def make_lock(
     """Lock a mixture: open its datasets, and select and count episodes and steps.
 
     Returns the lock and the table of its episodes. Relative URIs are resolved against `beside`, the folder of the lock.
-    A source without a URI is looked up in the folder `data`, or in the older lock `located_by`. Raises SpecError if the
-    actions of the sources have different meanings, or if a source is missing and the spec does not allow that.
+    A source without a URI is looked up in the folder `data`. If `located_by`, an older lock, is passed, the URIs of its
+    sources are used instead. Raises SpecError if the actions of the sources have different meanings, or if a source is
+    missing and the spec does not allow that.
     """
     sources: dict[str, OpenedSource] = {}
     absent: dict[str, str] = {}
