@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from stats.record import Statistics
 
 OURS = ("schemas", "stats", "pipelines", "finetune")
-PLACES = {  # public name -> its definition, which is imported when the name is first used
+PLACES = {  # public name -> module that defines it; imported when the name is first used
     "Dataset": "schemas.store.dataset:Dataset",
     "Dim": "schemas.spaces:Dim",
     "Episode": "schemas.episode:Episode",
@@ -53,7 +53,7 @@ __all__ = [
 
 
 def _check_neighbours() -> None:
-    """Raise ImportError if a package of another project hides one of our top-level packages."""
+    """Raise ImportError if one of our top-level packages is hidden by a package of another project."""
     home = Path(__file__).resolve().parent.parent
     for name in OURS:
         spec = find_spec(name)
@@ -78,5 +78,5 @@ if not TYPE_CHECKING:  # type checkers read the imports above
         return globals()[name]
 
     def __dir__() -> list[str]:
-        """List the public names, whether imported or not."""
+        """List all public names, including those that are not imported yet."""
         return sorted({*globals(), *__all__})

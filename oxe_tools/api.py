@@ -43,9 +43,10 @@ def mixture_loader(
     cache: str | Path | None = None,
     cache_gb: float = 32,
 ) -> Loader:
-    """Return a loader of numpy batches from a locked mixture, in the order of its draws. See docs/loader.md.
+    """Return a loader that yields numpy batches of a locked mixture, in the order of the mixture's draws.
 
-    `augment=True` applies OpenVLA's augmentation. Raises MixtureError if a dataset has changed since the lock.
+    `augment=True` applies OpenVLA's augmentation. docs/loader.md describes all parameters. Raises MixtureError if a
+    dataset has changed since the mixture was locked.
 
         loader = mixture_loader("kitchen.lock", batch_size=32, chunk=8, augment=True, threads=8)
         for batch in loader: train(batch.images["primary"], batch.action, batch.instruction)
@@ -76,9 +77,9 @@ def mixture_loader(
 
 
 def torch_loader(loader: Loader, *, workers: int = 0, pin_memory: bool = False) -> "TorchLoader":
-    """Return a loader of the same batches as torch tensors, read by `workers` processes.
+    """Return a loader that yields the batches of `loader` as torch tensors, read by `workers` processes.
 
-    Under `torchrun`, each process gets its own share of a batch.
+    Under `torchrun`, each process gets its own share of each batch.
 
     for batch in torch_loader(mixture_loader("kitchen.lock", batch_size=32), workers=4): ...
     """
@@ -106,9 +107,9 @@ def torch_dataset(
 ) -> "FrameDataset":
     """Open a published dataset as a map-style torch `Dataset` with one item per frame, as in LeRobot.
 
-    `delta_timestamps` maps a key to offsets in seconds; the values at these offsets are stacked, and `<key>_is_pad`
-    marks those outside the episode. `episodes` are values of `episode_index`, `cameras` are names or roles. See
-    docs/torch.md.
+    `delta_timestamps` maps a key to offsets in seconds, relative to the item's frame. The values at these offsets are
+    stacked, and `<key>_is_pad` is true for offsets outside the episode. `episodes` are values of `episode_index`;
+    `cameras` are names or roles of cameras. docs/torch.md describes all parameters.
 
         frames = torch_dataset("kitchen", view="eef_delta", delta_timestamps={"action": [0, 0.1, 0.2]})
         for batch in torch.utils.data.DataLoader(frames, batch_size=32, shuffle=True, num_workers=4): ...

@@ -9,7 +9,7 @@ from schemas.errors import ViewError
 from schemas.spaces import Space
 from schemas.views.views import view, view_names
 
-EXPLAINED = ("openvla", "octo", "eef_delta")  # views whose absence is always explained
+EXPLAINED = ("openvla", "octo", "eef_delta")  # for these views, the page explains why a dataset lacks them
 HEAD = """# Datasets
 
 The datasets with a declaration in `schemas/datasets/`. `oxe datasets show NAME` prints the entry of one dataset, and
@@ -20,13 +20,13 @@ disagree; Hz and episodes are empty if they are not documented. To add a dataset
 
 
 def all_specs() -> list[DatasetSpec]:
-    """Load all shipped declarations, those of the demo last."""
+    """Load all shipped declarations; those of the demo come last."""
     names = sorted(catalog.dataset_names(), key=lambda name: name.startswith("demo_"))
     return [catalog.dataset(name) for name in names]
 
 
 def row(spec: DatasetSpec) -> dict[str, Any]:
-    """Return the entry of one dataset in the list."""
+    """Return the entry of one dataset for `oxe datasets list`."""
     return {
         "name": spec.name,
         "robot": spec.embodiment.robot,
@@ -38,7 +38,10 @@ def row(spec: DatasetSpec) -> dict[str, Any]:
 
 
 def details(spec: DatasetSpec) -> dict[str, Any]:
-    """Return the declaration of one dataset, and the Space of each view or the reason why it is unavailable."""
+    """Return the declaration of one dataset and its views.
+
+    Each view has its Space or, if it is unavailable, the reason.
+    """
     names = sorted({*view_names(spec), *spec.views, *EXPLAINED})
     return {"name": spec.name, "spec": spec.to_json(), "views": {name: _view(spec, name) for name in names}}
 

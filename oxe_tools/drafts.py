@@ -1,4 +1,4 @@
-"""Draft a declaration for a source, and load declarations with hints for folders that have none."""
+"""Draft a declaration for a source, and load declarations; an error suggests how to draft a missing one."""
 
 from os.path import relpath
 from pathlib import Path
@@ -15,7 +15,7 @@ from schemas.errors import SpecError, UsageError
 def draft(source: str, target: str, *, limit: int | None, overwrite: bool) -> Proposal:
     """Draft a declaration of `source` and write it to the file `target`, unless that is `-`.
 
-    The declaration names a relative source relative to its own folder.
+    If the path of the source is relative, the draft contains it relative to the folder of `target`.
     """
     file = None if target == "-" else Path(target)
     if file and file.suffix != ".toml":
@@ -33,7 +33,11 @@ def draft(source: str, target: str, *, limit: int | None, overwrite: bool) -> Pr
 
 
 def declared(target: str) -> DatasetSpec:
-    """Load a declaration; for a folder without one, the error lists its sources and how to draft a declaration."""
+    """Load a declaration.
+
+    Raises SpecError if it cannot be loaded. If `target` is a folder without a declaration, the message names the
+    sources in it and the command that drafts a declaration.
+    """
     try:
         return catalog.dataset(target)
     except SpecError as error:

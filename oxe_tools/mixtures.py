@@ -1,4 +1,4 @@
-"""The functions of `oxe mix`, which find locks and mixture files by name."""
+"""The functions that the commands `oxe mix` call; they find locks and mixture files by name."""
 
 from os.path import relpath
 from pathlib import Path
@@ -60,20 +60,20 @@ def diff(first: str, second: str) -> list[str]:
 
 
 def sample(target: str, draws: int, *, seed: int | None = None) -> DrawTest:
-    """Draw from a lock and test the counts."""
+    """Draw from a lock, and test the number of draws of each stratum against its share."""
     locked, _ = locks.read(find_lock(target)[0])
     return sample_of(locked, draws, seed=seed)
 
 
 def find_lock(target: str) -> tuple[Path, Path | None]:
-    """Return the path of the lock that `target` names, and of the TOML file next to it or None."""
+    """Return the path of the lock that `target` names, and the path of the TOML file next to it, or None."""
     path = Path(target).with_suffix(".lock") if target.endswith(".toml") else Path(target)
     file = path.with_suffix(".toml")
     return path, file if file.is_file() else None
 
 
 def _rebased(spec: MixtureSpec, old: Path, new: Path) -> MixtureSpec:
-    """Make URIs that are relative to the folder `old` relative to `new`."""
+    """Rewrite URIs that are relative to the folder `old`, so that they are relative to the folder `new`."""
     rebased = {
         name: source.model_copy(update={"uri": Path(relpath(old / source.uri, new)).as_posix()})
         for name, source in spec.sources.items()

@@ -9,15 +9,16 @@ import numpy as np
 from finetune.policy.scores import Scores
 from schemas.source import Array
 
-EPISODES = 4  # maximum number
+EPISODES = 4  # maximum number of episodes to draw
 WIDTH, HEIGHT, GAP, LEFT, TOP, EDGE = 240, 80, 16, 150, 60, 4  # pixels
 RECORDED, PREDICTED = "#333333", "#d1495b"
 
 
 def svg(scores: Scores, *, title: str) -> str:
-    """Draw the episodes with the most evaluated steps: a row per action dimension, a column per episode.
+    """Return an SVG image of the episodes with the most evaluated steps.
 
-    Lines are recorded actions, dots are predictions. All panels of a row have the same scale.
+    It has one row per action dimension and one column per episode. Lines are recorded actions, and dots are
+    predictions. All panels of a row have the same scale.
     """
     episodes = _episodes(scores)
     across, down = LEFT + len(episodes) * (WIDTH + GAP), TOP + len(scores.dims) * (HEIGHT + GAP)
@@ -32,7 +33,7 @@ def svg(scores: Scores, *, title: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class PlottedEpisode:
-    """The evaluated steps of one episode, [T], and the first action of each, [T, D]."""
+    """The indices of the evaluated steps of one episode, [T], and the first action of each step's chunk, [T, D]."""
 
     name: str
     step: Array
@@ -41,7 +42,7 @@ class PlottedEpisode:
 
 
 def _row(episodes: Sequence[PlottedEpisode], row: int, *, top: int) -> Iterator[str]:
-    """Draw one dimension of the action."""
+    """Yield the SVG elements of one row, which shows one action dimension."""
     shown = np.concatenate([values[:, row] for episode in episodes for values in (episode.recorded, episode.predicted)])
     low, high = float(shown.min()), float(shown.max())
     yield from (_text(LEFT - 6, y, f"{v:.3g}", anchor="end") for y, v in ((top + 10, high), (top + HEIGHT, low)))
@@ -58,7 +59,7 @@ def _row(episodes: Sequence[PlottedEpisode], row: int, *, top: int) -> Iterator[
 
 
 def _scaled(values: Array, low: float, high: float) -> Array:
-    """Scale values to 0..1."""
+    """Scale values from the range `low` to `high` to the range 0 to 1."""
     return np.asarray((values - low) / ((high - low) or 1.0))
 
 

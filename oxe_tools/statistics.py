@@ -30,11 +30,11 @@ def stats(
     chunk: int = 0,
     workers: int = 1,
 ) -> Statistics:
-    """Return the exact statistics of one published dataset, or of several counted as one.
+    """Return the exact statistics of one published dataset, or of several that are counted as one.
 
-    Several datasets must have the same embodiment. The statistics of one are cached in its `meta/stats.json`.
-    `filters` is a condition on episodes, such as `length >= 20 and split == "train"`. `chunk` adds statistics of
-    chunks of that many consecutive actions.
+    Several datasets must be of the same embodiment. The statistics of a single dataset are cached in its
+    `meta/stats.json`. `filters` is a condition on episodes, such as `length >= 20 and split == "train"`. If `chunk` is
+    not 0, statistics of chunks of `chunk` consecutive actions are included.
 
         norm = stats("kitchen", view="eef_delta").norm("action")
         norm.normalize(action)  # in [-1, 1]
@@ -46,7 +46,10 @@ def stats(
 def compute_or_fetch(
     target: str, others: Sequence[str], *, source: str | None, selection: Selection, engine: Engine
 ) -> Statistics:
-    """Compute the statistics of `target` and `others` as one, or fetch `target` from the registry `source`."""
+    """Compute the statistics of `target` and `others`, counted as one dataset.
+
+    If `source` is the URI of a registry, the statistics of `target` are fetched from it instead.
+    """
     if source is None:
         datasets = [open_dataset(path) for path in [target, *others]]
         return statistics(*datasets, selection=selection, engine=engine)
@@ -102,7 +105,7 @@ class StatisticsComparison:
 def compare_with(directory: str, other: str, *, selection: Selection, engine: Engine) -> StatisticsComparison:
     """Compare a dataset with `other`: another dataset, a statistics file, or a checkpoint folder.
 
-    If `other` has statistics of several datasets, it may end with `#NAME`.
+    If `other` contains statistics of several datasets, `#NAME` at its end selects one.
     """
     dataset = open_dataset(directory)
     if open_folder(other).size(layout.MANIFEST) is not None:
@@ -128,7 +131,9 @@ def _norms(record: Statistics) -> dict[str, NormStats]:
 def _select(other: str, dataset: str, selection: Selection) -> tuple[str, dict[str, NormStats]]:
     """Select the statistics of one dataset in a file; returns their label and the statistics.
 
-    Those of the same dataset, view, split and condition come first, then those of the same dataset.
+    If `other` ends with `#NAME`, the statistics NAME are selected. Otherwise it is the entry with the same dataset,
+    view, split and condition, else the entry with the name of the dataset, else the only entry. Raises UsageError if
+    none of these exists.
     """
     path, _, name = other.partition("#") if not Path(other).exists() else (other, "", "")
     known = load(path)

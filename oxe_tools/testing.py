@@ -1,4 +1,4 @@
-"""A test for readers, here and in other packages: `check_reader` checks the contract of `Reader`."""
+"""A test for readers of this and of other packages: `check_reader` checks the contract of `Reader`."""
 
 import json
 import shutil
@@ -19,15 +19,17 @@ from schemas.files.folder import absolute
 from schemas.source import Field, Ragged, RawEpisode, Unreadable
 
 MISSING = {"missing_file", "missing_shard"}  # quarantine reasons
-Plain = dict[str, Any]  # path -> values of an episode as plain Python
+Plain = dict[str, Any]  # an episode as plain Python: path of a field -> its values
 
 
 def check_reader(reader: Reader, episodes: Sequence[Mapping[str, Any]]) -> None:
     """Check that a reader keeps the contract of `Reader`; raises AssertionError at the first violation.
 
-    `episodes` has the expected values of each episode, in order, by the path of the field: T values for a field of
-    steps. Fields without expected values are only checked against `fields`. The source must be local and undamaged. It
-    is copied, and a file of the copy is removed.
+    `episodes` has one mapping per episode, in order. It maps the path of a field to the expected values: T values for
+    a field with one value per step. Fields that are not in the mapping are only checked against `Reader.fields`.
+
+    The source must be local and undamaged. It is copied, and one file of the copy is removed to test how the reader
+    reports a missing file.
     """
     _check_description(reader)
     _check_files(reader, len(episodes))
@@ -82,7 +84,7 @@ def _check_files(reader: Reader, count: int) -> None:
 
 
 def _values(reader: Reader, refs: Iterable[ShardRef], columns: Collection[str] | None = None) -> Iterator[Any]:
-    """Read episodes, and copy each before the next one is read, as a reader may reuse its memory."""
+    """Read episodes, and copy each before the next one is read, because a reader may reuse its memory."""
     fields = {field.path: field for field in reader.fields}
     for ref in refs:
         for value in _read(reader, ref, columns):
@@ -104,7 +106,7 @@ def _read(reader: Reader, ref: ShardRef, columns: Collection[str] | None) -> Ite
 
 
 def _read_all(reader: Reader, refs: Iterable[ShardRef], columns: Collection[str] | None = None) -> list[Plain]:
-    """Read all planned episodes, in order; none may be unreadable."""
+    """Read all planned episodes in order; raises AssertionError if one is unreadable."""
     values = list(_values(reader, refs, columns))
     for value in values:
         _require(not isinstance(value, Unreadable), f"`read` of an undamaged source yields {value}")
@@ -115,7 +117,7 @@ def _read_all(reader: Reader, refs: Iterable[ShardRef], columns: Collection[str]
 
 
 def _plain(episode: RawEpisode, fields: Mapping[str, Field], columns: Collection[str] | None) -> Plain:
-    """Check an episode against the fields, and return it as plain Python."""
+    """Check an episode against the fields that the reader declares, and return it as plain Python."""
     where = f"episode {episode.index}: "
     requested = {path for path in fields if columns is None or path in columns}
     for values, per_step, name in ((episode.steps, True, "steps"), (episode.metadata, False, "metadata")):
@@ -176,7 +178,10 @@ def _check_expected(reader: Reader, index: int, *, actual: Plain, expected: Mapp
 
 
 def _check_runs(reader: Reader, refs: Sequence[ShardRef], whole: Sequence[Plain]) -> None:
-    """An episode that is read alone, as when a large file is divided, is the same as among the others."""
+    """Check that an episode has the same values when it is read alone as when it is read with the others.
+
+    Episodes of a large file are read this way when the file is divided among workers.
+    """
     for ref in refs:
         for part in ref.parts:
             for i in range(part.count):
@@ -200,7 +205,10 @@ def _check_columns(reader: Reader, refs: Sequence[ShardRef], whole: Sequence[Pla
 
 
 def _check_wrong_count(reader: Reader, ref: ShardRef) -> None:
-    """Every episode that a file has less or more than planned is reported as an Unreadable."""
+    """Check that the reader reports it if a file has fewer or more episodes than planned.
+
+    Each missing and each additional episode must be yielded as an Unreadable.
+    """
     last = next(part for part in reversed(ref.parts) if part.count)
     wanted = list(range(last.first, last.first + last.count + 1))
     values = list(_values(reader, [replace(ref, parts=(replace(last, count=last.count + 1),))]))
@@ -235,7 +243,7 @@ def _check_layout(reader: Reader, whole: Sequence[Plain]) -> None:
 
 
 def _check_missing_file(reader: Reader, whole: Sequence[Plain]) -> None:
-    """The episodes of a missing file are unreadable, each with a reason, and no others."""
+    """Check that the episodes of a missing file, and only these, are reported as unreadable with a reason."""
     home = Path(absolute(reader.uri))
     lost: FilePart = next(part for parts in reader.files().values() for part in parts if part.count)
     with TemporaryDirectory() as folder:
@@ -273,7 +281,7 @@ def _reopened(reader: Reader, uri: str) -> Reader:
 
 
 def _to_plain(value: Any) -> Any:
-    """Copy a column or a value to plain Python: numbers, texts, bytes, and lists of them."""
+    """Copy a column or a value to plain Python: a number, a text, bytes, or a list of these."""
     if isinstance(value, Ragged):
         nested = _to_plain(value.values)
         for lengths in reversed(value.lengths):
@@ -294,7 +302,7 @@ def _texts(value: Any) -> Any:
 
 
 def _same(one: Any, other: Any) -> bool:
-    """Whether two plain Python values are equal; NaN equals NaN."""
+    """Whether two plain Python values are equal; NaN counts as equal to NaN."""
     if isinstance(one, dict) and isinstance(other, dict):
         return one.keys() == other.keys() and all(_same(value, other[key]) for key, value in one.items())
     if isinstance(one, list) and isinstance(other, list):

@@ -26,16 +26,16 @@ from schemas.source import Column, Ragged, Unreadable
 from schemas.store import layout
 from schemas.store.dataset import Dataset
 
-SHOWN = 20  # differences that are reported in full
-BLOCK = 1 << 20  # bytes that are hashed at a time
+SHOWN = 20  # number of differences that are reported in full
+BLOCK = 1 << 20  # number of bytes that are hashed at a time
 DAMAGE = (OxeError, OSError, ValueError, TypeError, LookupError, ArithmeticError, MemoryError, pa.ArrowException)
 
 
 @dataclass(slots=True)
 class Verification:
-    """Counts of what was compared, and the first differences."""
+    """The result of `verify`: counts of what was compared, and the first differences."""
 
-    source: str  # "compared", or why it was not
+    source: str  # "compared", or the reason why the source was not compared
     files: int = 0
     episodes: int = 0
     steps: int = 0
@@ -47,26 +47,28 @@ class Verification:
 
     @property
     def ok(self) -> bool:
-        """Whether nothing differs."""
+        """Whether no difference was found."""
         return not self.differences
 
     def differs(self, what: str) -> None:
-        """Count a difference; the first 20 are reported in full."""
+        """Count a difference; the first 20 are also reported in full."""
         self.differences += 1
         if len(self.first) < SHOWN:
             self.first.append(what)
 
     def to_json(self) -> dict[str, Any]:
-        """Return the object that `oxe verify --json` prints and `meta/verification.json` contains."""
+        """Return the object that `oxe verify --json` prints and that `meta/verification.json` contains."""
         return {"ok": self.ok, **{name: getattr(self, name) for name in self.__slots__}}
 
 
 def verify(dataset: Dataset, *, source: str | None = None, progress: Progress = silent) -> Verification:
     """Check a dataset against its own digests and against its source.
 
-    By default the source is that of the last conversion (`meta/runs.jsonl`); if it cannot be read, only the dataset is
-    checked, and the result says so. If `source` is passed and cannot be read, its error is raised. Raises
-    UnreachableError if the network fails.
+    If `source` is None, the source of the last conversion is used, as recorded in `meta/runs.jsonl`. If that source
+    cannot be read, only the dataset is checked, and `Verification.source` contains the reason.
+
+    If `source` is passed and cannot be read, the OxeError of its reader is raised. Raises UnreachableError if the
+    network fails.
     """
     result = Verification(source="compared")
     with catch_damage(layout.MANIFEST, result):
@@ -87,7 +89,7 @@ def verify(dataset: Dataset, *, source: str | None = None, progress: Progress = 
 
 @contextmanager
 def catch_damage(path: str, result: Verification) -> Iterator[None]:
-    """Count as a difference any error that a damaged file causes in JSON, Arrow or our own code."""
+    """Catch the errors that a damaged file causes in JSON, Arrow or our own code, and count each as a difference."""
     try:
         yield
     except UnreachableError:
@@ -105,7 +107,7 @@ def _last_source(dataset: Dataset, result: Verification) -> str | None:
 
 
 def _check_files(dataset: Dataset, result: Verification) -> None:
-    """Compare all digests with the manifest, including its own, and look for files that it does not list."""
+    """Compare the digest of each file with the manifest, check the manifest's own digest, and look for extra files."""
     manifest = {key: value for key, value in dataset.manifest.items() if key != "xxh3_128"}
     if encode_manifest(manifest) != dataset.folder.read(layout.MANIFEST):
         result.differs(f"{layout.MANIFEST}: its digest does not match its content")
@@ -140,7 +142,7 @@ def _digest(folder: Folder, name: str) -> str:
 
 
 def _check_table(dataset: Dataset, result: Verification) -> None:
-    """Check that the counts add up, and that each file has one row per step of its episodes."""
+    """Check that the counts add up, and that each file has exactly one row per step of its episodes."""
     manifest = dataset.manifest
     balance = manifest["balance"]
     left_out = sum(balance["dropped"].values()) + sum(balance["quarantined"].values())
@@ -175,14 +177,14 @@ def _table(dataset: Dataset, name: str) -> pa.Table:
 
 
 def _check_statistics(dataset: Dataset, result: Verification) -> None:
-    """Check that the cached statistics are undamaged and computed from this content."""
+    """Check that the cached statistics are undamaged, and that they were computed from the current content."""
     for record in read_cache(dataset):
         if why := why_outdated(dataset, record):
             result.differs(f"{layout.STATS}: {why}")
 
 
 def _check_index(dataset: Dataset, result: Verification) -> None:
-    """Compare every image that pyarrow reads with the bytes that the index points to."""
+    """Read every image with pyarrow, and compare it with the bytes that the index points to."""
     for entry in dataset.manifest["files"]:
         with catch_damage(entry["path"], result):
             file = dataset.file(entry["path"])
@@ -201,7 +203,10 @@ def _check_index(dataset: Dataset, result: Verification) -> None:
 
 
 def _source_episodes(dataset: Dataset, source: str | None, result: Verification) -> Iterator[Episode] | None:
-    """Return the episodes of the source, or None if the default source cannot be read."""
+    """Return the episodes of the source.
+
+    Returns None if `source` is None and the source of the last conversion is unknown or cannot be read.
+    """
     uri = source or _last_source(dataset, result)
     if uri is None:
         result.source = f"not compared: {layout.RUNS} names no source; pass --source"
@@ -219,9 +224,9 @@ def _source_episodes(dataset: Dataset, source: str | None, result: Verification)
 
 
 def _read_source(dataset: Dataset, uri: str, result: Verification) -> Iterator[Episode]:
-    """Return the episodes as the conversion read them.
+    """Return the episodes of the source, converted as in the last conversion.
 
-    The description of the source and the counts of left-out episodes are compared too.
+    This also compares the description of the source, and the counts of dropped and quarantined episodes.
     """
     manifest = dataset.manifest
     options = Options.from_json(manifest["options"])
@@ -234,7 +239,7 @@ def _read_source(dataset: Dataset, uri: str, result: Verification) -> Iterator[E
     for line in now.since(past).lines():
         result.differs(f"source: since the conversion {line}")
     planned = now.after(past).plan(reader.files(), split=options.split, limit=options.limit)
-    refs = chain.from_iterable(planned[: len(past.ends)])  # without files that were added since
+    refs = chain.from_iterable(planned[: len(past.ends)])  # without files that were added after the conversion
     balance = manifest["balance"]
 
     def episodes() -> Iterator[Episode]:
@@ -260,7 +265,7 @@ def _read_source(dataset: Dataset, uri: str, result: Verification) -> Iterator[E
 def _check_episodes(
     dataset: Dataset, expected: Iterator[Episode] | None, result: Verification, *, progress: Progress
 ) -> None:
-    """Compare every stored episode with its hash and with the source's episode of the same index."""
+    """Compare every stored episode with its hash, and with the episode of the source that has the same index."""
     table = _table(dataset, layout.EPISODES).select(["episode_index", "content_hash"])
     indices, hashes = (column.to_pylist() for column in table.columns)
     wanted = next(expected, None) if expected else None
@@ -281,7 +286,10 @@ def _check_episodes(
 
 
 def _check_stored(dataset: Dataset, i: int, result: Verification, *, digest: str) -> Episode | None:
-    """Read one stored episode and check its hash and its materialized views; None if it cannot be read."""
+    """Read one stored episode, and check its hash and its materialized views.
+
+    Returns None if it cannot be read.
+    """
     try:
         stored = dataset.episode(i)
         _check_views(dataset, i, result, stored=stored)
@@ -310,7 +318,7 @@ def _check_views(dataset: Dataset, i: int, result: Verification, *, stored: Epis
 
 
 def compare(stored: Episode, wanted: Episode, result: Verification) -> None:
-    """Compare two episodes value by value, and numbers bit for bit."""
+    """Compare two episodes value by value; numbers must be equal bit for bit."""
     for name in ("id", "index", "split", "instructions", "control_hz", "outcome", "metadata"):
         ours, theirs = (_comparable(getattr(episode, name)) for episode in (stored, wanted))
         if ours != theirs:
@@ -327,12 +335,15 @@ def compare(stored: Episode, wanted: Episode, result: Verification) -> None:
 
 
 def _comparable(value: Any) -> str:
-    """Return a text that is equal for equal values, NaN included; the order of a mapping is ignored."""
+    """Return a text that is the same for equal values.
+
+    NaN counts as equal to NaN, and the order of a mapping is ignored.
+    """
     return repr(dict(sorted(value.items()))) if isinstance(value, Mapping) else repr(value)
 
 
 def first_difference(ours: Column | Frames, theirs: Column | Frames) -> str | None:
-    """Describe the first difference between two columns, or return None."""
+    """Describe the first difference between two columns, or return None if they are equal."""
     if isinstance(ours, Ragged) and isinstance(theirs, Ragged):
         levels = [*zip(ours.lengths, theirs.lengths, strict=True), (ours.values, theirs.values)]
         return next((text for a, b in levels if (text := first_difference(a, b)) is not None), None)

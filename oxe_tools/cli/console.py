@@ -1,4 +1,4 @@
-"""What the commands share: options, exit codes, errors, tables, JSON and the progress bar."""
+"""Code that all commands use: options, exit codes, errors, tables, JSON and the progress bar."""
 
 import json
 import shlex

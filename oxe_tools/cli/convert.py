@@ -125,7 +125,7 @@ def _show_report(report: dict[str, Any]) -> None:
 
 
 def _show_unknowns(spec: "DatasetSpec") -> None:
-    """Print the conventions that the declaration does not know."""
+    """Print the conventions that are unknown in the declaration."""
     for space in filter(None, (spec.action_space, spec.state_space)):
         if words := space.unknowns():
             typer.echo(f"{spec.name}: {space.name}: not known: {', '.join(words)}", err=True)

@@ -85,7 +85,10 @@ def evaluate(
 
 
 def _write(scores: "Scores", out: Path, inputs: Mapping[str, Any]) -> dict[str, Any]:
-    """Write figures and plot to a folder, replacing those of an earlier evaluation; returns the figures."""
+    """Write eval.json and eval.svg to the folder `out`, replacing those of an earlier evaluation.
+
+    Returns the content of eval.json and the path `out`.
+    """
     from oxe_tools.plot import svg
 
     figures = {**inputs, **scores.to_json()}
@@ -101,7 +104,7 @@ def _write(scores: "Scores", out: Path, inputs: Mapping[str, Any]) -> dict[str, 
 
 
 def _show_scores(result: Mapping[str, Any]) -> None:
-    """Print the errors of the predictions, and those of always predicting the mean action."""
+    """Print the errors of the predictions, and for comparison those of always predicting the mean action."""
     for name, source in result["sources"].items():
         typer.echo(f"{name}: {source['steps']} steps, {_accuracy(source)}")
         columns = ("dimension", "token accuracy", "L1 normalized", "L1", "L1 of the mean action", "unit")

@@ -98,7 +98,7 @@ def _show_inspection(inspection: "Inspection") -> None:
 
 
 def _show_draft(file: str, proposal: "Proposal") -> None:
-    """Print what is left to do in a draft."""
+    """Print what the user has to complete in a draft."""
     todo = proposal.todo()
     typer.echo(f"\n{file}: draft of the declaration of {proposal.name}, from {proposal.episodes} episodes")
     if proposal.shipped:

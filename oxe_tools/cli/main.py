@@ -21,7 +21,8 @@ from oxe_tools.cli.train import train
 from oxe_tools.cli.verify import verify
 from schemas.errors import OxeError
 
-LIBRARIES = ("apache-beam", "pyarrow", "polars", "torch")  # libraries that results may depend on; torch is an extra
+# Libraries whose versions may affect results; torch is not always installed.
+LIBRARIES = ("apache-beam", "pyarrow", "polars", "torch")
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 app.command()(inspect)
@@ -39,7 +40,7 @@ app.add_typer(mix.app, name="mix")
 
 
 def _print_versions(*, requested: bool) -> None:
-    """Print the versions of oxe-tools, Python and the libraries, without importing them, and exit."""
+    """Print the versions of oxe-tools, Python and the libraries, and exit; the libraries are not imported."""
     if not requested:
         return
     typer.echo(f"oxe-tools {version('oxe-tools')}\nPython {platform.python_version()}")

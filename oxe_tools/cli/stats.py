@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from stats.record import Statistics
     from stats.summary import Summary
 
-Form: TypeAlias = Literal["native", "openvla", "lerobot", "openpi"]  # as in stats/formats.py, which imports numpy
+# A copy of the type in stats/formats.py, which is not imported here because it imports numpy.
+Form: TypeAlias = Literal["native", "openvla", "lerobot", "openpi"]
 BLOCKS = " ▁▂▃▄▅▆▇█"
 
 
@@ -106,7 +107,7 @@ def stats(
 
 
 def _check_exclusive(options: Mapping[str, object]) -> None:
-    """Raise UsageError if more than one of the options is set."""
+    """Raise UsageError if more than one of these options is set."""
     given = [name for name, value in options.items() if value]
     if len(given) > 1:
         raise UsageError(f"{' and '.join(given)}: pass only one of them")

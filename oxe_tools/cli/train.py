@@ -57,12 +57,12 @@ def train(
         return
     lock_path = _find_lock(recipe, target, lock)
     folder = out or Path(recipe.name)
-    hidden = True if os.environ.get("RANK", "0") != "0" else None  # torchrun sets RANK; None: hidden without a terminal
+    hidden = True if os.environ.get("RANK", "0") != "0" else None  # torchrun sets RANK; None: no bar without a terminal
     with tqdm(total=recipe.train.steps, unit=" steps", disable=hidden, file=sys.stderr) as bar:
         result = training.train(
             recipe, lock_path, folder, overwrite=overwrite, say=_print_above(bar), watch=_advance(bar)
         )
-    if result is None:  # only rank 0 of torchrun reports
+    if result is None:  # under torchrun, only rank 0 reports
         return
     (print_json if as_json else _show_result)(result.to_json())
     if not result.finished:
@@ -72,7 +72,7 @@ def train(
 
 
 def _plan(recipe: "Recipe", *, as_json: bool) -> None:
-    """Print the memory that each way to run needs."""
+    """Print the estimated memory of each way to run a recipe."""
     from finetune.training.plan import plan
 
     memory = plan(recipe)
@@ -83,7 +83,7 @@ def _plan(recipe: "Recipe", *, as_json: bool) -> None:
 
 
 def _show_plan(plan: "Plan") -> None:
-    """Print a table of the memory that each way to run needs."""
+    """Print a table of the estimated memory, with one row for each way to run."""
     model = plan.footprint
     typer.echo(
         f"{model.parameters:,} parameters, {model.trained:,} of them trained. GiB per process at most, without "
@@ -115,7 +115,10 @@ def _show_result(result: Mapping[str, Any]) -> None:
 
 
 def _find_lock(recipe: "Recipe", target: str, lock: str | None) -> Path:
-    """Return the path of the lock: that of --lock, or the one that the recipe names, relative to the recipe."""
+    """Return the path of the lock that --lock names or, without --lock, of the lock that the recipe names.
+
+    The path in a recipe is relative to the recipe's folder.
+    """
     from oxe_tools import mixtures
 
     if lock is not None:
@@ -131,7 +134,7 @@ def _print_above(bar: "tqdm[Any]") -> Any:
 
 def _advance(bar: "tqdm[Any]") -> Any:
     def watch(done: int, logged: Mapping[str, Any]) -> None:
-        if not bar.n:  # the time before the first step does not count
+        if not bar.n:  # do not count the time before the first step
             bar.initial = bar.n = bar.last_print_n = done - 1
             bar.unpause()
         if metrics := logged.get("train"):

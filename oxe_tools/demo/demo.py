@@ -30,20 +30,23 @@ class LabResult:
     verification: Verification
     stored: Episode
     viewed: Episode
-    error: float  # largest difference between the view's actions and the true motion, metres or radians
+    error: float  # largest difference between the view's actions and the true motion, in metres or radians
 
     def before(self) -> list[tuple[str, Array]]:
-        """Return the recorded action of one step, under the lab's own names."""
+        """Return the action of one step as the lab recorded it, with the lab's own names."""
         paths = dict.fromkeys(path for expr in self.spec.action_parts for path in sorted(expr.paths()))
         return [(path, np.ravel(self.stored.raw[path][SHOWN_STEP])) for path in paths]  # type: ignore[index]
 
     def after(self) -> Array:
-        """Return the action of the same step in the view."""
+        """Return the action of the same step after conversion, in the common view."""
         return np.asarray(self.viewed.action[SHOWN_STEP])
 
 
 def demo(out: Path, *, overwrite: bool, say: Callable[[str], None]) -> list[LabResult]:
-    """Record, convert and verify three labs at `out`; raises DatasetError if the actions are wrong."""
+    """Record, convert and verify the data of three labs in the folder `out`.
+
+    Raises DatasetError if the converted actions differ from the true motion.
+    """
     folders = ("recordings", "datasets")
     make_output(out, source=None, marks=folders, pattern="(recordings|datasets|rlds)/.*", overwrite=overwrite)
     for name in folders:

@@ -1,6 +1,6 @@
 """Record one motion of an arm as three labs would, and write it as RLDS.
 
-The labs differ in units, frames, rotations, gripper sense, rate, key names and cameras.
+The labs use different units, frames, rotations, gripper conventions, control rates, key names and cameras.
 """
 
 import io
@@ -22,7 +22,7 @@ COLOURS = {"red": "#c8102e", "blue": "#1f4e9c", "green": "#2e7d32", "yellow": "#
 
 @dataclass(frozen=True, slots=True)
 class Motion:
-    """The true motion of the arm: T + 1 poses in its base frame in metres, and gripper with 1 = open."""
+    """The true motion of the arm: T + 1 poses in its base frame, in metres, and T + 1 gripper values, 1 = open."""
 
     position: Array  # [T + 1, 3]
     rotation: Rotation  # T + 1 rotations
@@ -35,7 +35,11 @@ class Motion:
         return f"pick up the {self.colour} block"
 
     def deltas(self) -> Array:
-        """Return the true change per step, [T, 7]: metres, roll-pitch-yaw in the base frame, next gripper."""
+        """Return the true action of each step, [T, 7], in the base frame.
+
+        It has the change of position in metres, the change of rotation as roll, pitch and yaw in radians, and the
+        gripper value after the step.
+        """
         turn = (self.rotation[1:] * self.rotation[:-1].inv()).as_euler("xyz")
         return np.concatenate([np.diff(self.position, axis=0), turn, self.gripper[1:, None]], axis=1)
 
@@ -54,7 +58,7 @@ def motion(seed: int) -> Motion:
 
 
 def camera(m: Motion, *, size: int, background: str, overhead: bool = False) -> list[bytes]:
-    """Draw the arm and its block from the side or from above, as T JPEGs."""
+    """Draw the arm and the block, from the side or from above; returns T JPEG images."""
     block = m.position[np.argmin(m.position[:, 2])]
     is_closed = m.gripper < 0.5
     frames = []
@@ -77,7 +81,7 @@ def camera(m: Motion, *, size: int, background: str, overhead: bool = False) -> 
 
 
 def kitchen(m: Motion) -> dict[str, object]:
-    """Record base-frame deltas in metres and radians; gripper 1 = open."""
+    """Return an episode whose actions are deltas in the base frame, in metres and radians; gripper 1 = open."""
     euler = m.rotation.as_euler("xyz")
     return {
         "observation.image": camera(m, size=128, background="#d9e4ec"),
@@ -89,7 +93,10 @@ def kitchen(m: Motion) -> dict[str, object]:
 
 
 def bench(m: Motion) -> dict[str, object]:
-    """Record tool-frame deltas in millimetres and degrees; gripper command 1 = close, -1 = open."""
+    """Return an episode whose actions are deltas in the tool frame, in millimetres and degrees.
+
+    The gripper command is 1 = close, -1 = open.
+    """
     step = m.rotation[:-1].inv().apply(np.diff(m.position, axis=0)) * 1000
     turn = np.degrees((m.rotation[:-1].inv() * m.rotation[1:]).as_rotvec())
     return {
@@ -103,7 +110,10 @@ def bench(m: Motion) -> dict[str, object]:
 
 
 def cell(m: Motion) -> dict[str, object]:
-    """Record absolute targets; quaternions w first; gripper as opening in metres."""
+    """Return an episode whose actions are absolute target poses, in metres and as quaternions w, x, y, z.
+
+    The gripper is given by its opening in metres.
+    """
     quaternion = m.rotation.as_quat(scalar_first=True)
     return {
         "observation.exterior": camera(m, size=112, background="#dfe8dc"),

@@ -1,6 +1,6 @@
 """Count a dataset part by part and merge the results by key, on an engine or in a plain loop.
 
-The results can be merged in any order without changing a digit, so every engine returns the same.
+Merging in any order gives exactly the same numbers, so every engine returns the same result.
 """
 
 import json
@@ -20,8 +20,9 @@ from schemas.store import layout
 def combine(count: CountFunction, parts: Sequence[Any], *, engine: Engine, shared: Folder) -> dict[str, dict[str, Any]]:
     """Call `count` on each part, merge the results by key, and return the totals as JSON.
 
-    Other processes return their results as files. If the engine names a runner, the files are written to `shared`,
-    which must be a folder that all its machines can reach. Raises UsageError if a part raised an OxeError.
+    Worker processes return their results as files. If the engine names a runner, they write these files to `shared`,
+    which must be a folder that all machines of the runner can access. Otherwise the files are written to a temporary
+    folder on this machine. Raises UsageError if counting a part raises an OxeError.
     """
     if engine.is_this_process:
         totals: dict[str, Any] = {}
@@ -43,7 +44,7 @@ def combine(count: CountFunction, parts: Sequence[Any], *, engine: Engine, share
 
 @contextmanager
 def _scratch(shared: Folder | None) -> Iterator[Folder]:
-    """Create a temporary folder on this machine or in `shared`, and remove it at the end."""
+    """Create a temporary folder in `shared`, or on this machine if `shared` is None; remove it at the end."""
     try:
         if shared is None:
             with tempfile.TemporaryDirectory(prefix="oxe-tools-") as directory:

@@ -1,4 +1,4 @@
-"""The function that counts one part, its results and its failure; used by the plain loop and by Beam."""
+"""What the plain loop and Beam have in common: how one part is counted, and how a failure is returned."""
 
 from collections.abc import Iterable, Iterator
 from typing import Any, Protocol, Self
@@ -12,7 +12,7 @@ class Mergeable(Protocol):
     """An aggregate that can be merged with another one."""
 
     def merge(self, other: Self) -> Self:
-        """Return the aggregate of both."""
+        """Return the aggregate of both together."""
         ...
 
     def to_json(self) -> dict[str, Any]:
@@ -24,19 +24,19 @@ class CountFunction(Protocol):
     """A picklable function that counts one part."""
 
     def __call__(self, part: Any) -> Iterable[tuple[str, Mergeable]]:
-        """Count one part; each result comes with the key under which it is merged."""
+        """Count one part and return pairs of a key and a result; results with the same key are merged."""
         ...
 
 
 class Failure:
-    """An OxeError as a value; the alphabetically first message wins, so that all engines report the same."""
+    """An OxeError as a value. Of several, the alphabetically first message is kept, so all engines report the same."""
 
     def __init__(self, message: str) -> None:
         """Store the message."""
         self.message = message
 
     def merge(self, other: "Failure") -> "Failure":
-        """Return the alphabetically first."""
+        """Return the failure whose message is alphabetically first."""
         return min(self, other, key=lambda failure: failure.message)
 
     def to_json(self) -> dict[str, Any]:
@@ -45,7 +45,7 @@ class Failure:
 
 
 def count_part(count: CountFunction, part: Any) -> Iterator[tuple[str, Mergeable]]:
-    """Count one part; an OxeError becomes one more result."""
+    """Count one part; if an OxeError is raised, it is yielded as a Failure."""
     try:
         yield from count(part)
     except OxeError as error:

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Engine:
-    """The processes that do the work; the result does not depend on them."""
+    """The processes that do the work. The result is the same for every engine."""
 
-    workers: int = 1  # processes on this machine
-    runner: str | None = None  # name of another Beam runner
+    workers: int = 1  # number of processes on this machine
+    runner: str | None = None  # name of a Beam runner to use instead
     options: tuple[str, ...] = ()  # options of that runner, as on Beam's command line
     cluster: str | None = None  # address of the Dask scheduler to use
 
@@ -18,7 +18,7 @@ class Engine:
         return self.runner is None and self.cluster is None and self.workers == 1
 
     def for_parts(self, parts: int) -> "Engine":
-        """Return the engine for a number of parts: a single part is counted in this process.
+        """Return the engine to use for this number of parts; a single part is counted in this process.
 
         >>> Engine(workers=8).for_parts(1).is_this_process
         True

@@ -9,10 +9,10 @@ from schemas.errors import UnreachableError
 
 
 class Progress:
-    """Receives the progress of a command; this class ignores it."""
+    """Receives the progress of a command. This class ignores it; subclasses may show it."""
 
     def expect(self, episodes: int, *, workers: int = 1) -> None:
-        """Set the number of episodes to come and of processes that work on them."""
+        """Set the number of episodes to come and the number of processes that work on them."""
 
     def __call__(self, episodes: int, size: int) -> None:
         """Add the episodes and source bytes that were done since the last call."""
@@ -31,9 +31,9 @@ def report_progress(
     workers: int = 1,
     every: float = POLL,
 ) -> Iterator[None]:
-    """Report each shard to `progress` once `finished` names it, while other processes do the work.
+    """Report to `progress` each shard that other processes finish.
 
-    `finished` is called every `every` seconds.
+    `finished` returns the names of the finished shards. It is called every `every` seconds.
     """
     ended = threading.Event()
     sizes = {ref.name: (ref.episodes, ref.size) for ref in refs}
@@ -41,7 +41,7 @@ def report_progress(
     progress.expect(sum(episodes for episodes, _ in sizes.values()), workers=workers)
 
     def report() -> None:
-        with suppress(UnreachableError):  # if it lasts, the work itself raises it
+        with suppress(UnreachableError):  # if the error persists, the work itself raises it
             for name in sorted(finished() & sizes.keys() - reported):
                 reported.add(name)
                 progress(*sizes[name])

@@ -1,9 +1,11 @@
 """The two Beam graphs and the runners that execute them.
 
-Conversions and exports: Create(shards) -> ParDo(process one shard). Workers write a record for each finished shard, so
-only names and messages pass through Beam.
-Statistics: Create(parts) -> ParDo(count one part) -> CombinePerKey(merge) -> one file per key.
-Only the portable core of Beam is used.
+Conversions and exports run the graph Create(shards) -> ParDo(process one shard). Workers write a record for each
+finished shard, so only names and messages pass through Beam.
+
+Statistics run the graph Create(parts) -> ParDo(count one part) -> CombinePerKey(merge) -> ParDo(write one key).
+
+Both graphs use only the portable core of Beam.
 """
 
 import json
@@ -27,7 +29,7 @@ from apache_beam.runners.portability.fn_api_runner import FnApiRunner  # noqa: E
 from apache_beam.runners.runner import PipelineRunner, PipelineState, create_runner  # noqa: E402
 
 logging.disable(logging.NOTSET)
-logging.getLogger("apache_beam.runners.common").setLevel(logging.CRITICAL)  # it logs every error that it also raises
+logging.getLogger("apache_beam.runners.common").setLevel(logging.CRITICAL)  # Beam logs every error that it also raises
 
 
 class DoShard(beam.DoFn):
@@ -43,16 +45,19 @@ class DoShard(beam.DoFn):
         self.worker = self.job.open()
 
     def process(self, ref: Any) -> Iterator[tuple[str, str | None]]:
-        """Process one shard; `ref` is `Any`, as Beam checks annotations at run time and cannot check a protocol."""
+        """Process one shard.
+
+        `ref` is annotated as `Any`, because Beam checks annotations at run time and cannot check a protocol.
+        """
         worker = self.worker or self.job.open()
         yield ref.name, worker.shard(ref)
 
 
 def run(job: Job, refs: Sequence[Shard], status: StatusFolder, *, engine: Engine, progress: Progress = silent) -> None:
-    """Process shards on an engine and wait for it; the job's workers write to `status`.
+    """Process shards on an engine and wait until it is done; the workers write records and failures to `status`.
 
-    Raises UsageError if shards failed in every attempt (it names the first one) or if the engine broke down, and
-    TooManyQuarantinedError if more episodes were quarantined than the job allows.
+    Raises UsageError if a shard failed in all its attempts or if the engine broke down. If several shards failed, the
+    message names the first. Raises TooManyQuarantinedError if more episodes were quarantined than the job allows.
     """
 
     def graph(pipeline: beam.Pipeline, *, spread: bool) -> None:
@@ -88,7 +93,7 @@ class Merge(beam.CombineFn):
     """Merges the results of one key."""
 
     def create_accumulator(self) -> Mergeable | None:
-        """Start without a result."""
+        """Return an empty accumulator, which is None."""
         return None
 
     def add_input(self, accumulator: Mergeable | None, element: Mergeable) -> Mergeable:
@@ -122,7 +127,10 @@ class Write(beam.DoFn):
 
 
 def run_merging(count: CountFunction, parts: Sequence[Any], *, engine: Engine, into: str) -> None:
-    """Call `count` on each part, write the total of each key to the folder with the URI `into`, and wait."""
+    """Call `count` on each part and merge the results by key; returns when all totals are written.
+
+    The total of each key is written to its own file in the folder with the URI `into`.
+    """
 
     def graph(pipeline: beam.Pipeline, *, spread: bool) -> None:
         counted = pipeline | "parts" >> beam.Create(list(parts), reshuffle=spread) | beam.ParDo(CountPart(count))
@@ -133,7 +141,10 @@ def run_merging(count: CountFunction, parts: Sequence[Any], *, engine: Engine, i
 
 
 class Graph(Protocol):
-    """Adds steps to a pipeline; `spread` adds a shuffle, so that a cluster can distribute the elements."""
+    """A function that adds steps to a pipeline.
+
+    With `spread`, it adds a shuffle, so that a cluster can distribute the elements over its machines.
+    """
 
     def __call__(self, pipeline: beam.Pipeline, *, spread: bool) -> None:
         """Add the steps."""
@@ -141,8 +152,8 @@ class Graph(Protocol):
 
 
 def run_graph(graph: Graph, *, engine: Engine, elements: int) -> None:
-    """Run a graph on an engine and wait for it; raises UsageError if the engine breaks down."""
-    spread = not engine.is_this_process  # in one process a shuffle only costs time
+    """Run a graph on an engine and wait until it is done; raises UsageError if the engine breaks down."""
+    spread = not engine.is_this_process  # in a single process, a shuffle would only cost time
     with running_workers(engine) as running, _runner(running, elements) as (runner, options):
         try:
             pipeline = beam.Pipeline(runner=runner, options=PipelineOptions(options))
@@ -165,14 +176,17 @@ def _runner_name(engine: Engine) -> str:
 
 
 def _one_line(error: Exception) -> str:
-    """Return an error's message as one line: of a worker's traceback, the last line."""
+    """Return an error's message as one line; if it contains a traceback, only the last line is returned."""
     text = str(error).strip() or repr(error)
     return text.splitlines()[-1].strip() if "Traceback" in text else " ".join(text.split())
 
 
 @contextmanager
 def _runner(engine: Engine, elements: int) -> Iterator[tuple[PipelineRunner, list[str]]]:
-    """Choose the runner: the one that the engine names, Dask for a cluster, or this process."""
+    """Yield the runner and its options.
+
+    The runner is the one that the engine names, else Dask if the engine has a cluster, else a runner in this process.
+    """
     options = list(engine.options)
     if engine.runner:
         try:
@@ -187,6 +201,6 @@ def _runner(engine: Engine, elements: int) -> Iterator[tuple[PipelineRunner, lis
         try:
             yield DaskRunner(), [*options, f"--dask_client_address={engine.cluster}", f"--dask_npartitions={elements}"]
         finally:
-            default_client().close()  # the runner does not close it
+            default_client().close()  # the runner does not close its client
     else:
         yield FnApiRunner(), options

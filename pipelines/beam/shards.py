@@ -11,8 +11,8 @@ from schemas.errors import OxeError, TooManyQuarantinedError, UnreachableError
 from schemas.files.folder import Folder
 
 FAILURE, STOP = ".failed", "stopped"
-PAUSES = (0.1, 1.0)  # seconds before the second and the third attempt at a shard
-FULL = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}  # errors that the next shard and the next attempt would meet too
+PAUSES = (0.1, 1.0)  # seconds to wait before the second and the third attempt at a shard
+FULL = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}  # errors that would occur again with every shard
 
 
 class Shard(Protocol):
@@ -20,7 +20,7 @@ class Shard(Protocol):
 
     @property
     def name(self) -> str:
-        """The name, which its record has too."""
+        """The name of the shard and of its record."""
 
     @property
     def episodes(self) -> int:
@@ -47,10 +47,10 @@ class Job(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class StatusFolder:
-    """The folder in which workers write a record per finished shard, failures, and the request to stop."""
+    """The folder in which workers write the records of finished shards, the failures, and a request to stop."""
 
     out: Folder
-    BELOW: ClassVar[str]  # path of the folder in the output
+    BELOW: ClassVar[str]  # path of this folder in the output
     RECORD: ClassVar[str]  # suffix of a record's file name
 
     def place(self, name: str) -> str:
@@ -71,21 +71,21 @@ class StatusFolder:
         return {self.shard_of(place): content.decode() for place, content in self.out.read_many(places).items()}
 
     def stop(self, message: str) -> None:
-        """Make all workers start no more shards; `message` is the reason."""
+        """Ask all workers not to start another shard; `message` is the reason."""
         self.out.write(self.place(STOP), message.encode())
 
     def stop_reason(self) -> str | None:
-        """Return why the run was stopped, or None."""
+        """Return why the run was stopped, or None if it was not."""
         content = self.out.read_many([self.place(STOP)])
         return content[self.place(STOP)].decode() if content else None
 
     def finished(self) -> set[str]:
-        """List the shards that have a record, without reading the records."""
+        """Return the names of the shards that have a record; the records are not read."""
         return {self.shard_of(name) for name in self.out.names(self.BELOW) if name.endswith(self.RECORD)}
 
 
 def clear_failures(out: Folder, below: str) -> None:
-    """Remove the failures and the request to stop that an earlier run left in the folder `below`."""
+    """Remove the failures and the request to stop of an earlier run from the folder `below` of `out`."""
     for name in out.names(below):
         if name == STOP or name.endswith(FAILURE):
             out.remove(f"{below}/{name}")
@@ -94,8 +94,8 @@ def clear_failures(out: Folder, below: str) -> None:
 def with_retries(status: StatusFolder, name: str, work: Callable[[], None]) -> str | None:
     """Process one shard in up to three attempts; returns the last error message, or None.
 
-    After a failed shard the other shards continue. Too many quarantined episodes or a full disk stop the run: no worker
-    starts another shard.
+    If a shard fails, the other shards are still processed. If too many episodes are quarantined or the disk is full,
+    the run is stopped: no worker starts another shard.
     """
     if status.stop_reason():
         return None
@@ -113,7 +113,7 @@ def with_retries(status: StatusFolder, name: str, work: Callable[[], None]) -> s
         if final or pause is None:
             break
         time.sleep(pause)
-    with suppress(OSError, UnreachableError):  # a missing record counts as a failure too
+    with suppress(OSError, UnreachableError):  # if this fails, the missing record shows the failure
         status.fail(name, message)
         if full:
             status.stop(message)

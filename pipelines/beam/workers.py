@@ -1,7 +1,7 @@
 """Worker processes on this machine.
 
-On Linux they are forks of a server process, which imports Beam once for all of them and starts no Python threads. On
-other systems each worker imports Beam itself.
+On Linux the workers are forked from a server process, which imports Beam once and starts no Python threads. On other
+systems each worker imports Beam itself.
 """
 
 import logging
@@ -18,7 +18,7 @@ from schemas.errors import MissingExtraError
 
 METHOD = "forkserver" if sys.platform == "linux" else "spawn"
 RUN = "pipelines.beam.run"
-# Dask before Beam: once Beam has set up logging, Dask's messages can no longer be switched off.
+# Dask is imported before Beam: once Beam has set up logging, Dask's messages can no longer be switched off.
 IMPORTS = ("distributed", RUN, "apache_beam.runners.dask.transform_evaluator")
 
 
@@ -26,8 +26,9 @@ IMPORTS = ("distributed", RUN, "apache_beam.runners.dask.transform_evaluator")
 def running_workers(engine: Engine) -> Iterator[Engine]:
     """Start the worker processes of an engine and yield an engine that uses them; they end with the context.
 
-    An engine without workers, or whose workers already run, is yielded unchanged, so one command starts them once. A
-    worker that is killed is started again and repeats its part.
+    If the engine needs no workers or they already run, it is yielded unchanged. A command can therefore enter this
+    context several times but starts the workers only once. A worker that is killed is started again and repeats its
+    part.
     """
     if engine.is_this_process or engine.runner or engine.cluster:
         yield engine
@@ -42,7 +43,7 @@ def running_workers(engine: Engine) -> Iterator[Engine]:
     logging.getLogger("distributed").setLevel(logging.ERROR)
     # Each worker imports RUN first, which silences Beam's warnings.
     quiet = {"silence_logs": logging.ERROR, "preload": [RUN]}
-    # The server of the dashboard starts even without a dashboard: on a free local port.
+    # Dask starts the dashboard's server even if there is no dashboard, so it is given a free local port.
     quiet |= {"dashboard_address": None, "scheduler_kwargs": {"dashboard_address": "127.0.0.1:0"}}
     with (
         config.set({"distributed.worker.multiprocessing-method": METHOD}),

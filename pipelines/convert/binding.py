@@ -19,24 +19,27 @@ from schemas.source import Array, Bytes, Column, Field, Ragged, RawEpisode
 from schemas.store.arrow import Camera, Layout, MaterializedView
 from schemas.views.views import View, view
 
-FLAGS = ("is_first", "is_last", "is_terminal", "reward")  # step fields of RLDS, taken from the source if it has them
+FLAGS = ("is_first", "is_last", "is_terminal", "reward")  # step fields of RLDS; read from the source if present
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Binding:
-    """A declaration bound to a source: the columns to read, and how an Episode is computed from them."""
+    """A declaration bound to a source. It knows which columns to read and how to compute an Episode from them."""
 
     spec: DatasetSpec
     layout: Layout
     views: tuple[View, ...]  # views that are stored as columns
     id: str | None  # the metadata field with the id of each episode
     language: tuple[str, ...]
-    action: tuple[Expr, ...]  # in the order of its Space; empty if it is derived
-    state: tuple[Expr, ...]  # in the order of its Space; empty if there is none
+    action: tuple[Expr, ...]  # one per part, in the order of the Space; empty if the action is derived
+    state: tuple[Expr, ...]  # one per part, in the order of the Space; empty if there is no state
     columns: frozenset[str]  # paths that the reader reads
 
     def episode(self, raw: RawEpisode) -> Episode:
-        """Compute the unified episode; raises SourceError, with the reason for the quarantine, if that fails."""
+        """Compute the unified episode.
+
+        Raises SourceError if that fails; its `reason` is the reason for the quarantine.
+        """
         try:
             return self._episode(raw, self._n_steps(raw))
         except SourceError as error:
@@ -52,7 +55,11 @@ class Binding:
         return None if self._n_steps(raw) else "zero_steps"
 
     def _n_steps(self, raw: RawEpisode) -> int:
-        """Count the steps; if there is one observation more than actions, the error names the key that fixes it."""
+        """Return the number of steps.
+
+        Raises SourceError if the columns differ in length. If the episode has one more observation than actions, the
+        message suggests `source.drop_last`.
+        """
         try:
             return raw.n_steps()
         except SourceError as error:
@@ -123,7 +130,10 @@ class Binding:
     def _instructions(
         self, steps: Mapping[str, Any], metadata: Mapping[str, Any], n_steps: int
     ) -> tuple[tuple[str, ...], Array | None]:
-        """Return the distinct instructions, and for each step the index of its instruction from the first key."""
+        """Return the distinct instructions, and for each step the index of its instruction.
+
+        If `language` has several keys, the indices refer to the texts of the first. If it has none, they are None.
+        """
         texts: dict[str, None] = {}
         index = None
         for path in self.language:
@@ -146,7 +156,7 @@ def bind(
 ) -> Binding:
     """Bind a declaration to a source's fields; raises SpecError if the source lacks a key.
 
-    With `tolerant`, whatever depends on missing keys is left out instead.
+    With `tolerant`, missing keys are not an error: the fields that depend on them are left out.
     """
     steps = {field.path: decoder_output(spec, field) for field in fields if field.per_step}
     episodes = {field.path: field for field in fields if not field.per_step}
@@ -169,7 +179,7 @@ def bind(
         origins["action"] = f"{spec.derived}(observation.state)"
     named = {spec.id, *language[:1], *(path for path in language if path in episodes and episodes[path].ragged)}
     if spec.success and spec.success.is_plain and spec.success.key in episodes:
-        named |= {spec.success.key} if episodes[spec.success.key].kind == "text" else set()  # it becomes `outcome`
+        named |= {spec.success.key} if episodes[spec.success.key].kind == "text" else set()  # stored as `outcome`
     layout = Layout(
         dataset=spec.name,
         action=spec.action_space,
@@ -196,9 +206,10 @@ def bind(
 
 
 def columns_one_longer(steps: Mapping[str, Column], action: Collection[str]) -> list[str]:
-    """List the columns with one step more than the action; a group with only such columns is listed as one.
+    """List the columns that have one more step than the action.
 
-    The result is empty if any column differs otherwise.
+    If all columns of a group, such as `observation`, have one more step, only the group is listed. The list is empty if
+    any column is neither as long as the action nor one step longer.
     """
     counts = {len(steps[path]) for path in action if path in steps}
     lengths = {path: len(column) - min(counts, default=0) for path, column in steps.items()}
@@ -210,7 +221,7 @@ def columns_one_longer(steps: Mapping[str, Column], action: Collection[str]) -> 
 
 
 def decode_columns(spec: DatasetSpec, steps: Mapping[str, Column]) -> Mapping[str, Column]:
-    """Decode the existing columns that the declaration's `decode` names."""
+    """Decode the columns that the declaration lists under `decode`; columns that are missing are ignored."""
     decoded = {path: DECODERS[word](steps[path]) for path, word in spec.decode.items() if path in steps}
     return {**steps, **decoded} if decoded else steps
 
@@ -230,7 +241,10 @@ def _paths(parts: Sequence[Expr]) -> set[str]:
 
 
 def _cameras(spec: DatasetSpec, steps: Mapping[str, Field]) -> tuple[Camera, ...]:
-    """Find every image stream, declared or not; a float image is bit-cast depth and stays raw."""
+    """Find every image stream, declared or not.
+
+    An image of floats is skipped: it is depth stored as the bits of an image, and stays a raw column.
+    """
     declared = {**spec.cameras, **{f"depth {role}": depth for role, depth in spec.depth.items()}}
     roles = {camera.key: role.removeprefix("depth ") for role, camera in declared.items()}
     channels = {camera.key: camera.channels for camera in declared.values()}
@@ -252,7 +266,7 @@ def _cameras(spec: DatasetSpec, steps: Mapping[str, Field]) -> tuple[Camera, ...
 
 
 def _leaves(paths: Sequence[str]) -> list[str]:
-    """Name each path by its last part, or by the whole path if another one has the same last part."""
+    """Name each path by its last part, or by the whole path if two paths have the same last part."""
     words = [path.rsplit(".", 1)[-1] for path in paths]
     leaves: list[str] = []
     for path, word in zip(paths, words, strict=True):
@@ -264,7 +278,7 @@ def _leaves(paths: Sequence[str]) -> list[str]:
 
 
 def outcome_of(spec: DatasetSpec, steps: Mapping[str, Any], metadata: Mapping[str, Any]) -> Outcome:
-    """Return how an episode ended: "unknown" if its source does not record it."""
+    """Return whether an episode succeeded, or "unknown" if its source does not record that."""
     if not spec.success:
         return "unknown"
     if spec.success.key in steps:
@@ -319,7 +333,7 @@ def _as_list(texts: Any) -> list[Any]:
 
 
 def _distinct_texts(column: Any, path: str) -> tuple[list[str], Array]:
-    """Return the distinct texts of a column and the index of each step's text."""
+    """Return the distinct texts of a column, and for each step the index of its text."""
     known: dict[bytes, int] = {}
     encoded = (_encoded(item, path) for item in column)
     index = np.fromiter((known.setdefault(item, len(known)) for item in encoded), np.int32, len(column))
@@ -335,7 +349,7 @@ def _distinct_texts(column: Any, path: str) -> tuple[list[str], Array]:
 def _encoded(item: Any, path: str) -> bytes:
     """Encode one text; raises SourceError for numbers and arrays, which `bytes` would accept."""
     if isinstance(item, str):
-        return item.encode(errors="surrogatepass")  # not valid UTF-8, and refused when it is decoded
+        return item.encode(errors="surrogatepass")  # not valid UTF-8: an error is raised when it is decoded
     if not isinstance(item, bytes | memoryview):
         raise SourceError(f"{path}: expected a text, got {type(item).__name__}", reason="bad_utf8")
     return bytes(item)

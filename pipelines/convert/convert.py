@@ -45,7 +45,10 @@ from schemas.views.views import view_names
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConversionReport:
-    """The outcome of a conversion: its counts, which add up to the episodes of the source, and its problems."""
+    """The outcome of a conversion: counts and problems.
+
+    The episodes that were kept, dropped and quarantined add up to the episodes of the source.
+    """
 
     out: str
     source: int
@@ -56,7 +59,7 @@ class ConversionReport:
     steps: int
     files: int
     seconds: float
-    notes: tuple[str, ...]  # what to know before using the dataset
+    notes: tuple[str, ...]  # warnings to read before using the dataset
     problems: tuple[Unreadable, ...] = field(repr=False)
 
     def to_json(self) -> dict[str, Any]:
@@ -91,13 +94,14 @@ def convert(
 ) -> ConversionReport:
     """Convert a source to a dataset at `out`, a folder or an fsspec URI.
 
-    `source` defaults to the source that the declaration names. A repeated call with the same declaration, source and
-    options continues an interrupted conversion and does not change a finished one. With `append`, files that were added
-    to the source are added to the dataset. Episodes that cannot be read are quarantined and counted.
+    If `source` is None, the source named in the declaration is used. Calling this again with the same declaration,
+    source and options continues an interrupted conversion, and leaves a finished one unchanged. With `append`, files
+    that were added to the source since the last conversion are added to the dataset. Episodes that cannot be read are
+    quarantined and counted.
 
     Raises SpecError if the declaration does not fit, SourceError if the source as a whole cannot be read, UsageError if
-    `out` cannot be written or contains something else, UnreachableError if a remote folder fails, and
-    TooManyQuarantinedError above `max_quarantine` episodes.
+    `out` cannot be written or contains other files, UnreachableError if a remote folder cannot be accessed, and
+    TooManyQuarantinedError if more than `max_quarantine` episodes are quarantined.
     """
     began = time.monotonic()
     if append and overwrite:
@@ -117,7 +121,7 @@ def convert(
         ledger = Ledger(folder, episodes_schema(plan.binding.layout))
         with running_workers(engine) as running:
             _run(plan, ledger, engine=running, max_quarantine=max_quarantine, progress=progress)
-            sweep(folder)  # removes what killed workers left
+            sweep(folder)  # removes unfinished files of killed workers
             records = read_all_records(ledger, [ref.name for ref in plan.refs])
             problems = tuple(problem for record in records for problem in record.quarantined)
             check_allowance(problems, max_quarantine)
@@ -137,7 +141,7 @@ class Conversion:
     reader: Reader
     binding: Binding
     identity: dict[str, Any]
-    stored: dict[str, Any] | None  # identity of the dataset that was published when this was planned
+    stored: dict[str, Any] | None  # identity of the dataset that already existed when this was planned
     refs: tuple[ShardRef, ...]
 
     @classmethod
@@ -157,7 +161,7 @@ class Conversion:
         history = History.of(reader)
         stored = None if out is None or overwrite else published_identity(out)
         past = History.from_json(stored["source"]) if stored else None
-        if past and not history.since(past).vanished:  # if files are gone, it is another source
+        if past and not history.since(past).vanished:  # if files are missing, it is treated as another source
             history = history.after(past)
         *_, refs = history.plan(reader.files(), split=options.split, limit=options.limit)
         identity = identity_of(binding, reader, options=options, history=history)
@@ -214,7 +218,7 @@ class DryRun:
     bytes: int  # size of the source's files
     files: int
     missing_files: tuple[str, ...]
-    action: tuple[str, ...]  # each dimension with its unit and mode
+    action: tuple[str, ...]  # one text per dimension, with its unit and mode
     state: tuple[str, ...]
     cameras: tuple[str, ...]
     views: tuple[str, ...]
@@ -232,7 +236,10 @@ def dry_run(
     options: Options | None = None,
     append_to: str | Path | None = None,
 ) -> DryRun:
-    """Check that a declaration fits its source; returns what `convert` would write, or add to `append_to`."""
+    """Check that a declaration fits its source, and return what `convert` would write.
+
+    With `append_to`, the result counts only the files and episodes that would be added to that dataset.
+    """
     out = None if append_to is None else open_folder(append_to, for_writing=True)
     plan = Conversion.of(spec, out, source=source, options=options or Options())
     refs = plan.refs if out is None or not is_finished(out, plan.identity) else ()

@@ -47,7 +47,7 @@ def check_fit(spec: DatasetSpec, steps: Mapping[str, Field], episodes: Mapping[s
 
 
 def misfit(use: str, field: Field) -> str | None:
-    """Return what a declaration's `use` of a field expects if the field does not fit, else None."""
+    """Return the kind of field that `use` needs if `field` is of another kind, else None."""
     single, scalar = not field.ragged, not field.shape
     text, number = field.kind in {"text", "bytes"}, field.kind == "number"
     listed = not field.per_step and field.ragged == 1
@@ -69,7 +69,10 @@ def misfit(use: str, field: Field) -> str | None:
 
 
 def _check_success(spec: DatasetSpec, fields: Mapping[str, Field]) -> None:
-    """Refuse a condition on texts for a field of numbers, and the reverse: it would never be met."""
+    """Raise SpecError if the success condition compares texts with a field of numbers, or numbers with texts.
+
+    Such a condition would never be true.
+    """
     if spec.success and spec.success.takes:
         kind = "number" if fields[spec.success.key].kind == "number" else "text"
         if kind != spec.success.takes:
@@ -80,7 +83,10 @@ def _check_success(spec: DatasetSpec, fields: Mapping[str, Field]) -> None:
 
 
 def _check_widths(spec: DatasetSpec, steps: Mapping[str, Field]) -> None:
-    """Evaluate each expression on a step of ones: it must return one number per dimension of its part."""
+    """Raise SpecError unless each expression returns one number per dimension of its part.
+
+    The expressions are evaluated on one step whose values are all 1.
+    """
     spaces = ((spec.expressions, spec.embodiment.action), (spec.state, spec.embodiment.state))
     for which, (exprs, space) in zip(("action", "state"), spaces, strict=True):
         for part, expr in exprs.items():
@@ -89,7 +95,7 @@ def _check_widths(spec: DatasetSpec, steps: Mapping[str, Field]) -> None:
             try:
                 width = expr(ones).shape[1]
             except SourceError:
-                continue  # an op that refuses these values
+                continue  # an op does not accept ones; the real values may be valid
             except SpecError as error:
                 raise SpecError(f"{spec.name}: {which}.{part}: {error}") from error
             if width != len(dims):
@@ -100,7 +106,7 @@ def _check_widths(spec: DatasetSpec, steps: Mapping[str, Field]) -> None:
 
 
 def _check_views(spec: DatasetSpec, steps: Mapping[str, Field]) -> None:
-    """Evaluate each declared view on three steps of ones."""
+    """Evaluate each declared view on three steps whose values are all 1."""
     prefix = f"{spec.raw}." if spec.raw else ""
     blank: dict[str, Array] = {
         f"raw.{path.removeprefix(prefix)}": np.ones([3, *map(int, filter(None, field.shape))])
@@ -114,6 +120,6 @@ def _check_views(spec: DatasetSpec, steps: Mapping[str, Field]) -> None:
         try:
             view(spec, name).of_columns(blank, length=3)
         except SourceError:
-            continue  # an op that refuses these values
+            continue  # an op does not accept ones; the real values may be valid
         except ViewError as error:
             raise SpecError(f"{spec.name}: views.{name}: {error}") from error

@@ -12,9 +12,10 @@ from schemas.files.folder import absolute
 def make_output(out: Path, *, source: str | None, marks: Collection[str], pattern: str = ".*", overwrite: bool) -> None:
     """Create an empty folder at `out`.
 
-    With `overwrite`, an existing folder is replaced if it contains all the names in `marks` and the relative path of
-    each file matches the regular expression `pattern`, so a mistyped path removes nothing else. Raises UsageError
-    otherwise, and if `out` is inside its source or contains it.
+    With `overwrite`, an existing folder is replaced, but only if it contains all the names in `marks` and the relative
+    path of each file matches the regular expression `pattern`. This protects other folders from a mistyped path.
+
+    Raises UsageError if a folder exists and may not be replaced, and if `out` is inside its source or contains it.
     """
     check_not_nested(str(out), source)
     try:

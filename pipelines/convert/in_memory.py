@@ -15,15 +15,15 @@ from schemas.errors import SourceError, SpecError
 from schemas.source import Array, Field, Ragged, RawEpisode
 from schemas.views.views import View, view
 
-PER_EPISODE = ("episode_metadata.", "traj_metadata.")  # prefixes of fields without steps
+PER_EPISODE = ("episode_metadata.", "traj_metadata.")  # prefixes of fields with one value per episode
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class PreparedSpec:
-    """A declaration and what is computed from it once for all its episodes."""
+    """A declaration, and values that are computed from it once and used for every episode."""
 
     spec: DatasetSpec
-    paths: Mapping[str, str]  # path with "." for "/" -> declared path
+    paths: Mapping[str, str]  # declared path with "/" replaced by "." -> declared path
     per_step: frozenset[str]  # columns that must have one value per step
     views: dict[str, View]
 
@@ -41,7 +41,7 @@ class PreparedSpec:
         )
 
     def view(self, name: str) -> View:
-        """Return a view; it is created once."""
+        """Return a view; it is created on the first call and then reused."""
         if name not in self.views:
             self.views[name] = view(self.spec, name)
         return self.views[name]
@@ -60,19 +60,21 @@ def _shipped(name: str) -> PreparedSpec:
 def standardize(name: str, steps: Mapping[str, Any], view: str | None = None) -> Episode:
     """Convert one raw episode to the unified schema, or to a view of it.
 
-    `name` is a dataset name, a TOML file or an exported dataset, as for `oxe convert`. Files are read in each call.
-    `steps` maps each key of the source to T values: arrays [T, ...], lists of texts, or lists of encoded images. It may
-    be nested or flat (`observation.state` or `observation/state`). The result is the episode that `oxe convert` would
-    store, but fewer values are required:
+    `name` is the name of a shipped dataset, a TOML file or an exported dataset, as for `oxe convert`. A TOML file or
+    an exported dataset is read again on each call. `steps` maps each key of the source to T values: an array [T, ...],
+    a list of texts, or a list of encoded images. It may be nested or flat (`observation.state` or
+    `observation/state`).
 
-    - keys may be missing, None or empty; the fields that depend on them stay empty;
-    - a text may be passed once instead of T times;
-    - a key that is not declared and does not have T values goes to `metadata`;
-    - a state that cannot be computed stays empty if the view does not read it;
-    - only declared keys are read as encoded images; arrays of pixels stay in `raw`.
+    The result is the episode that `oxe convert` would store, with these differences:
 
-    Raises SpecError if a required key is missing, SourceError if values cannot be used, and ViewError if there is no
-    such view.
+    - Keys may be missing, None or empty. The fields that depend on them are empty.
+    - A text may be passed once instead of T times.
+    - A key that is not declared and does not have T values is stored in `metadata`.
+    - If the view does not use the state, a state that cannot be computed is left empty.
+    - Encoded images are recognized only under declared keys. Arrays of pixels are stored in `raw`.
+
+    Raises SpecError if a required key is missing, SourceError if a value cannot be used, and ViewError if the view
+    does not exist.
 
     >>> steps = {"action": {"rel_actions_world": np.ones((2, 7))}}
     >>> standardize("taco_play", steps, view="openvla").action.shape
@@ -100,7 +102,7 @@ def _viewed_episode(binding: Binding, raw: RawEpisode, view: View, *, n_steps: i
 
 
 def _state_or_none(binding: Binding, columns: Mapping[str, Any]) -> Array | None:
-    """Compute a state that nothing depends on, or return None if that fails."""
+    """Compute a state that the view does not use, or return None if that fails."""
     try:
         state = binding.state_of(columns)
     except (SpecError, SourceError):
@@ -111,7 +113,7 @@ def _state_or_none(binding: Binding, columns: Mapping[str, Any]) -> Array | None
 
 
 def _signature(raw: RawEpisode) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
-    """Return path, type and shape of each column, and path and type of each metadata value."""
+    """Return the path, type and shape of each column, and the path and type of each metadata value."""
     columns = tuple(
         (path, column.dtype, column.shape[1:]) if isinstance(column, np.ndarray) else (path, type(column), ())
         for path, column in raw.steps.items()
@@ -141,8 +143,8 @@ def _binding(prepared: PreparedSpec, columns: tuple[Any, ...], metadata: tuple[A
 def _raw_episode(prepared: PreparedSpec, steps: Mapping[str, Any]) -> tuple[RawEpisode, int]:
     """Separate columns with T values from metadata, and count the steps.
 
-    The declared columns must have equal lengths, except for a single text. Other columns with another length become
-    metadata.
+    All declared columns must have the same length T; only a text may be passed once. A column that is not declared and
+    has another length becomes metadata.
     """
     name = prepared.spec.name
     columns, metadata = _columns_and_metadata(steps, prepared.paths)
@@ -165,10 +167,10 @@ def _raw_episode(prepared: PreparedSpec, steps: Mapping[str, Any]) -> tuple[RawE
 def _columns_and_metadata(
     steps: Mapping[str, Any], declared: Mapping[str, str]
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Flatten a dict of raw values; lists of numbers become arrays, arrays of texts become lists.
+    """Flatten a dict of raw values. Lists of numbers become arrays, and arrays of texts become lists.
 
-    `declared` maps a path with "." for "/" to the declared path; other paths are kept. None and empty values are
-    left out, unless all columns are empty: that is an episode without steps.
+    `declared` maps each declared path, with "/" replaced by ".", to the path as declared. Other paths are unchanged.
+    None and empty values are left out. If all columns are empty, they are kept, as an episode without steps.
     """
     columns: dict[str, Any] = {}
     metadata: dict[str, Any] = {}

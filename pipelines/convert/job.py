@@ -45,7 +45,7 @@ class ConversionWorker:
     reader: Reader
     binding: Binding
     ledger: Ledger = field(repr=False)
-    counted: set[str] = field(default_factory=set, repr=False)  # shards whose quarantined episodes are in `quarantined`
+    counted: set[str] = field(default_factory=set, repr=False)  # shards whose records are in `quarantined`
     quarantined: list[Unreadable] = field(default_factory=list, repr=False)
 
     def shard(self, ref: ShardRef) -> str | None:
@@ -61,7 +61,8 @@ class ConversionWorker:
     def _check_all_workers(self, name: str, record: ShardRecord) -> None:
         """Raise TooManyQuarantinedError if all workers together have quarantined more episodes than allowed.
 
-        The worker writes its own record before it counts, so the worker that finishes last counts all records.
+        Each worker writes its own record before it counts the records of all workers. The worker that writes last
+        therefore counts every record.
         """
         if self.job.max_quarantine is None or not record.quarantined:
             return
@@ -102,7 +103,7 @@ def convert_shard(worker: ConversionWorker, ref: ShardRef) -> ShardRecord:
 
 
 def check_allowance(quarantined: Sequence[Unreadable], allowed: int | None) -> None:
-    """Raise TooManyQuarantinedError, which names the last episode, if more than `allowed` are quarantined."""
+    """Raise TooManyQuarantinedError if more than `allowed` episodes are quarantined; the message names the last."""
     if allowed is not None and len(quarantined) > allowed:
         last = quarantined[-1]
         where = f"{last.file}: byte {last.offset}" if last.offset is not None else last.file

@@ -1,7 +1,8 @@
 """The ledger: a record of each finished shard, from which an interrupted conversion continues.
 
-It is in `meta/ledger/` until the manifest is written. `identity.json` identifies the conversion. A shard's files are
-written first and its record last, so a shard with a record is complete.
+The ledger is stored in `meta/ledger/` and removed once the manifest has been written. Its file `identity.json`
+identifies the conversion. The record of a shard is written after the shard's files, so a shard with a record is
+complete.
 """
 
 import json
@@ -37,7 +38,7 @@ def locked(out: Folder, lock: str = layout.LOCK) -> Iterator[None]:
             with out.exclusive(lock):
                 yield
         finally:
-            if out.local and not out.names(below):  # refused: the folder stays as it was
+            if out.local and not out.names(below):  # nothing was written: remove the empty folders of the lock
                 out.remove(below)
             if is_new and not out.names():
                 out.remove("")
@@ -50,7 +51,7 @@ def locked(out: Folder, lock: str = layout.LOCK) -> Iterator[None]:
 
 @dataclass(frozen=True, slots=True)
 class Ledger(StatusFolder):
-    """The records of one output; `schema` is the schema of the episode table."""
+    """The shard records of one output folder; `schema` is the schema of the episode table."""
 
     BELOW = layout.LEDGER
     RECORD = ".parquet"
@@ -87,13 +88,13 @@ class Ledger(StatusFolder):
     def _parse(content: bytes) -> tuple[dict[str, Any], pa.Table] | None:
         try:
             table = pq.read_table(pa.py_buffer(content), use_threads=False)
-        except pa.ArrowInvalid:  # damaged: the shard is converted again
+        except pa.ArrowInvalid:  # a damaged record is ignored; its shard is converted again
             return None
         summary = json.loads(table.schema.metadata[META])
         return {**summary, "file": FileRecord(**summary["file"]) if summary["file"] else None}, table
 
     def close(self) -> None:
-        """Remove the ledger; the published dataset contains all of it."""
+        """Remove the ledger; the published dataset contains the same information."""
         self.out.remove(layout.LEDGER)
 
 
@@ -109,13 +110,13 @@ def _record(summary: Mapping[str, Any], table: pa.Table) -> ShardRecord:
 def begin(out: Folder, identity: Mapping[str, Any]) -> bool:
     """Start or continue a conversion at `out`; returns whether it is already finished.
 
-    Raises UsageError, which names the differences, if `out` contains another conversion.
+    Raises UsageError if `out` contains a different conversion; the message lists the differences.
     """
     stored = published_identity(out)
     unfinished = _read_identity(out, layout.IDENTITY)
     if stored is not None:
         _check_same(out, stored, identity)
-        if unfinished in (None, identity):  # else it is the ledger of an append
+        if unfinished in (None, identity):  # otherwise it is the ledger of an unfinished append
             out.remove(layout.LEDGER)  # left by a process that was killed after it wrote the manifest
     elif unfinished is None:
         _refuse_foreign_files(out)
@@ -129,7 +130,8 @@ def begin(out: Folder, identity: Mapping[str, Any]) -> bool:
 def begin_append(out: Folder, identity: Mapping[str, Any]) -> bool:
     """Start or continue to append to the finished dataset at `out`; returns whether there is nothing to append.
 
-    An interrupted append of other files is undone first; its files were never part of the dataset.
+    If an earlier append of other files was interrupted, its files are removed first. They were never part of the
+    dataset.
     """
     finished = is_finished(out, identity)
     if finished or _read_identity(out, layout.IDENTITY) != identity:
@@ -143,7 +145,7 @@ def begin_append(out: Folder, identity: Mapping[str, Any]) -> bool:
 def is_finished(out: Folder, identity: Mapping[str, Any]) -> bool:
     """Whether the dataset at `out` already contains all that `--append` would add.
 
-    Raises UsageError if `out` has no finished dataset, or one of another conversion.
+    Raises UsageError if `out` has no finished dataset, or if its dataset comes from a different conversion.
     """
     stored = published_identity(out)
     if stored is None:
@@ -157,7 +159,7 @@ def is_finished(out: Folder, identity: Mapping[str, Any]) -> bool:
 
 
 def published_identity(out: Folder) -> dict[str, Any] | None:
-    """Return the identity of the conversion that the manifest at `out` describes, or None without a manifest."""
+    """Return the identity of the conversion that the manifest at `out` describes, or None if there is no manifest."""
     return _read_identity(out, layout.MANIFEST)
 
 
@@ -186,7 +188,7 @@ def _changes(stored: Mapping[str, Any], identity: Mapping[str, Any]) -> Changes 
 
 
 def _read_identity(out: Folder, place: str) -> dict[str, Any] | None:
-    """Read the identity of a conversion from the manifest or from the ledger of `out`, or return None."""
+    """Read the identity of a conversion from the file `place` of `out`; None if there is no such file."""
     content = out.read_many([place])
     try:
         stored = json.loads(content[place]) if content else None
@@ -216,15 +218,16 @@ def _refuse_foreign_files(out: Folder) -> None:
 
 
 def sweep(out: Folder) -> None:
-    """Remove unfinished files of killed processes, and the failures of earlier runs."""
+    """Remove unfinished files of killed processes, and the recorded failures of earlier runs."""
     out.sweep(FOLDERS)
     clear_failures(out, layout.LEDGER)
 
 
 def clear(out: Folder) -> None:
-    """Remove a dataset, finished or not, but not the caller's lock.
+    """Remove a finished or unfinished dataset, but keep the caller's lock.
 
-    Its identity is emptied first, so a dataset that is only partly removed is never taken for a complete one.
+    The file with its identity is overwritten first. If the removal is interrupted, the remaining files are not mistaken
+    for a complete dataset.
     """
     if out.size(layout.MANIFEST) is None and out.size(layout.IDENTITY) is None:
         return _refuse_foreign_files(out)
@@ -237,7 +240,7 @@ def clear(out: Folder) -> None:
     for name in (layout.DATA, layout.INDEX):
         out.remove(name)
     places = [f"{layout.META}/{name}" for name in out.names(layout.META)]
-    for place in sorted(places, key=layout.LEDGER.__eq__):  # the ledger last
+    for place in sorted(places, key=layout.LEDGER.__eq__):  # remove the ledger last
         if place != layout.LOCK:
             out.remove(place)
     return None

@@ -1,7 +1,7 @@
 """Write one published data file: Parquet with unchanged image bytes, and its index.
 
-Image columns are PLAIN, uncompressed and without statistics, so that the index can point into them; other columns are
-compressed with zstd.
+Image columns are stored with PLAIN encoding, uncompressed and without statistics, so that the index can point to the
+bytes of each image. Other columns are compressed with zstd.
 """
 
 from dataclasses import dataclass
@@ -22,8 +22,8 @@ from schemas.store.arrow import IMAGE, to_batch
 from schemas.views.views import Viewed
 
 ROW_GROUP = 128
-MAX_BYTES = 1 << 30  # per column and episode; an Arrow array has 32-bit offsets
-PAGE_BYTES = 64 << 20  # large enough for one page per image column and row group
+MAX_BYTES = 1 << 30  # maximum per column and episode, as an Arrow array has 32-bit offsets
+PAGE_BYTES = 64 << 20  # so large that each row group has one page per image column
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,7 +44,7 @@ class FileRecord:
 
 
 class ParquetShard:
-    """Writes the episodes of one shard to a temporary file; `finish` moves the complete file to its final name."""
+    """Writes the episodes of one shard to a temporary file, which `finish` moves to its final name."""
 
     def __init__(self, out: Folder, name: str, binding: Binding) -> None:
         """Open a temporary file for the shard `name` of `out`."""
@@ -56,7 +56,7 @@ class ParquetShard:
         self.rows = 0
         self._tmp = out.staged(layout.DATA)
         self._lengths: list[Array] = []
-        self._waiting: list[tuple[Episode, dict[str, Viewed]]] = []  # episodes that are not in Arrow yet
+        self._waiting: list[tuple[Episode, dict[str, Viewed]]] = []  # episodes that are not converted to Arrow yet
         self._rest: pa.Table = self.schema.empty_table()  # fewer rows than a row group
         self._writer: pq.ParquetWriter | None = None
 
@@ -89,7 +89,7 @@ class ParquetShard:
         }
 
     def _flush(self, *, everything: bool = False) -> None:
-        """Write full row groups; the remaining rows wait for the next episode."""
+        """Write all full row groups; with `everything`, also the remaining rows."""
         rows = len(self._rest) + sum(len(episode) for episode, _ in self._waiting)
         full = rows if everything else rows - rows % ROW_GROUP
         if not full:
@@ -106,7 +106,7 @@ class ParquetShard:
         self._rest = self._rest.slice(full)
 
     def finish(self, split: str) -> FileRecord | None:
-        """Close, index and hash the file and move it to its final name; returns None without episodes."""
+        """Close, index and hash the file and move it to its final name; returns None if no episode was written."""
         self._flush(everything=True)
         if self._writer is None:
             return None
@@ -133,7 +133,7 @@ class ParquetShard:
             try:
                 self._writer.close()
             except OSError:
-                self._writer.is_open = False  # closing writes the footer, which fails again on a full disk
+                self._writer.is_open = False  # closing writes the footer, which also fails if the disk is full
         self.out.drop(self._tmp)
 
 
@@ -146,7 +146,10 @@ def _check_size(episode: Episode) -> None:
 
 
 def _options(schema: pa.Schema) -> dict[str, Any]:
-    """Return pyarrow's options for each leaf; vectors have no dictionary or statistics, as they rarely repeat."""
+    """Return pyarrow's options for each leaf.
+
+    Vectors are written without dictionary and statistics, because their values rarely repeat.
+    """
     leaves = [(field.type, leaf, kind) for field in schema for leaf, kind in _leaves(field.type, field.name)]
     plain = [leaf for outer, leaf, _ in leaves if outer == IMAGE]
     packed = [leaf for outer, leaf, _ in leaves if outer != IMAGE]

@@ -27,8 +27,8 @@ def publish(
 ) -> dict[str, Any]:
     """Write the tables and the manifest, and return the manifest.
 
-    If `out` already contains a dataset, the new rows are added after its rows, so it can be read at any moment. Raises
-    SpecError if two episodes have the same id.
+    If `out` already contains a dataset, the new rows are added after its rows, so the dataset can be read while this
+    function writes. Raises SpecError if two episodes have the same id.
     """
     old = _published(out, binding)
     rows = [row for record in records for row in record.episodes]
@@ -62,7 +62,7 @@ def publish(
         "quarantine_xxh3_128": xxhash.xxh3_128_hexdigest(tables[layout.QUARANTINE]),
     }
     for file in layout.META_FILES:
-        if file.of_content:  # describes the previous content
+        if file.of_content:  # it describes the previous content
             out.remove(file.place)
     for name, content in tables.items():
         out.write(name, content)
@@ -72,7 +72,7 @@ def publish(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Published:
-    """What a dataset contains before this run; empty unless this run appends."""
+    """The content of a dataset before this run. All fields are empty unless this run appends."""
 
     episodes: pa.Table
     quarantine: pa.Table
@@ -95,7 +95,7 @@ def _published(out: Folder, binding: Binding) -> Published:
         raise UsageError(f"{out.uri}: the fields of the source have changed since the conversion; pass another --out")
     balance = manifest["balance"]
     tables = {name: pq.read_table(pa.py_buffer(stored[name])) for name in (layout.EPISODES, layout.QUARANTINE)}
-    # A killed run may have written longer tables; their new rows are written again.
+    # A killed run may have added rows to the tables; they are cut off here and written again.
     return Published(
         episodes=tables[layout.EPISODES].slice(0, balance["kept"]).cast(schema),
         quarantine=tables[layout.QUARANTINE].slice(0, sum(balance["quarantined"].values())),
@@ -133,7 +133,7 @@ def count_splits(rows: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, int]]
 
 
 def encode_manifest(manifest: Mapping[str, Any]) -> bytes:
-    """Encode a manifest as JSON and append the digest of its content as the last entry."""
+    """Encode a manifest as JSON; the digest of its content is added as the last entry."""
     digest = xxhash.xxh3_128_hexdigest(json.dumps(manifest, indent=1).encode())
     return json.dumps({**manifest, "xxh3_128": digest}, indent=1).encode() + b"\n"
 
@@ -167,7 +167,10 @@ def episodes_schema(columns: Layout) -> pa.Schema:
 
 
 def _quarantine_rows(problems: Iterable[Unreadable], reader: Reader) -> list[dict[str, Any]]:
-    """Return the quarantine rows; files are named relative to the source, so no host or path is published."""
+    """Return the rows of the quarantine table.
+
+    Paths of files are relative to the source, so neither the host nor the folder of the source is published.
+    """
     name = next((part.name for parts in reader.files().values() for part in parts), "")
     root = reader.place(name).removesuffix(name)
     roots = (root, f"{absolute(root)}/")  # workers open the source by its absolute path

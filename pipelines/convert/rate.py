@@ -11,7 +11,10 @@ TOLERANCE = 0.02  # relative
 
 
 def rate_mismatch(control_hz: float | None, times: Array | None) -> str | None:
-    """Return a message if the median step of times [T], in seconds, does not fit the declared rate, else None."""
+    """Return a message if the times do not fit the declared rate, else None.
+
+    `times` are [T] in seconds; their median difference is compared with `1 / control_hz`.
+    """
     if not control_hz or times is None or len(times) < 2:
         return None
     recorded_hz = 1 / float(np.median(np.diff(times)))
@@ -21,7 +24,10 @@ def rate_mismatch(control_hz: float | None, times: Array | None) -> str | None:
 
 
 def rate_note(dataset: Dataset) -> str | None:
-    """Compare the declared rate with the recorded times of the first episode that has several steps."""
+    """Compare the declared rate with the recorded times of the first episode with more than one step.
+
+    Returns a message if they do not fit, else None.
+    """
     if not dataset.spec.timestamp or not dataset.spec.control_hz:
         return None
     for i in range(len(dataset)):

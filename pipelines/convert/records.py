@@ -10,7 +10,7 @@ from schemas.source import Unreadable
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """What a conversion reads and stores; part of the dataset's identity."""
+    """What a conversion reads and stores. The options are part of the dataset's identity."""
 
     split: str | None = None
     limit: int | None = None

@@ -25,8 +25,9 @@ BLOCK = 1 << 20
 def drift(lock: Lock, *, beside: Path, spec: MixtureSpec | None = None, deep: bool = False) -> list[str]:
     """List everything that has changed since the lock.
 
-    `spec` is the current mixture file, if there is one; `beside` is the folder of the lock. Manifests, views and cached
-    statistics are compared by their digests. With `deep`, every data file is read and the mixture is locked again.
+    `beside` is the folder of the lock. `spec` is the current mixture file; if None, only the datasets are compared.
+    Manifests, views and cached statistics are compared by their digests. With `deep`, every data file is read, and the
+    mixture is locked again and compared.
     """
     differences = []
     if spec and locks.digest(spec.to_json()) != lock.spec_digest:
@@ -73,7 +74,7 @@ def _digest(folder: Folder, name: str) -> str:
 
 
 def lock_differences(ours: Lock, theirs: Lock, *, tables: tuple[pa.Table, pa.Table] | None = None) -> list[str]:
-    """List the differences between two locks; `tables` are their episodes."""
+    """List the differences between two locks; if `tables` has their episodes, these are compared too."""
     differences = [
         f"{key} is {getattr(ours, key)!r} and {getattr(theirs, key)!r}"
         for key in ("name", "seed", "view", "dims", "method", "epoch", "left_out")
@@ -116,7 +117,7 @@ def _statistics_digest(lock: Lock, name: str) -> Any:
 
 
 def _episode_differences(ours: pa.Table, theirs: pa.Table) -> list[str]:
-    """Count the episodes that only one lock has, and those that differ between the locks."""
+    """List how many episodes are only in one of the locks, and how many differ between them."""
     keys = ["source", "id"]
     frames = [
         pl.DataFrame(table.to_pydict(), schema_overrides={"ranges": pl.List(pl.Int32)}) for table in (ours, theirs)

@@ -31,13 +31,14 @@ def make_lock(
 ) -> tuple[Lock, pa.Table]:
     """Lock a mixture: open its datasets, and select and count episodes and steps.
 
-    Returns the lock and the table of its episodes. Relative URIs start at `beside`, the folder of the lock. Sources
-    without a URI are searched in the folder `data`, or taken from an older lock, `located_by`. Raises SpecError if the
-    Spaces of the sources differ in meaning, or if a source is missing and the spec does not allow that.
+    Returns the lock and the table of its episodes. Relative URIs are resolved against `beside`, the folder of the lock.
+    A source without a URI is looked up in the folder `data`. If `located_by`, an older lock, is passed, the URIs of its
+    sources are used instead. Raises SpecError if the actions of the sources have different meanings, or if a source is
+    missing and the spec does not allow that.
     """
     sources: dict[str, OpenedSource] = {}
     absent: dict[str, str] = {}
-    for name in sorted(spec.weights.keys() - spec.excluded.keys()):  # a lock is sorted by name
+    for name in sorted(spec.weights.keys() - spec.excluded.keys()):  # the sources of a lock are sorted by name
         try:
             earlier = located_by.sources.get(name) if located_by else None
             uri = earlier.uri if earlier else source_uri(spec, name, beside=beside, data=data)
@@ -74,7 +75,10 @@ def make_lock(
 def _statistics(
     spec: MixtureSpec, taken: Sequence[OpenedSource], engine: Engine
 ) -> tuple[list[str], dict[str, dict[str, Any]]]:
-    """Compute the statistics that normalize each source: the key of each source, and the records by key."""
+    """Compute the statistics that normalize each source.
+
+    Returns the key of each source's statistics, and the statistics by key. Sources may share a key.
+    """
     keys = [
         source.dataset.spec.embodiment.name if spec.normalize.per == "embodiment" else source.name for source in taken
     ]
@@ -115,10 +119,13 @@ def _locked(source: OpenedSource, share: Share, *, spec: MixtureSpec, epoch: int
 
 
 def _strata(steps: Mapping[str, int], share: Share, *, spec: MixtureSpec, epoch: int, where: str) -> dict[str, Stratum]:
-    """Distribute the share of a source over its strata: equally, within the limit `caps.repeats`."""
+    """Distribute the share of a source over its strata.
+
+    The strata get equal shares, unless `caps.repeats` limits one of them.
+    """
     whole, one = Fraction(share.share), Fraction(1)
     bounds = dict.fromkeys(steps, one)
-    if spec.caps.repeats is not None:  # tolerance for the rounding of the share
+    if spec.caps.repeats is not None:  # 1e-9 is a tolerance, as the share is rounded
         most = Fraction(spec.caps.repeats) * Fraction(1 + 1e-9) / epoch / whole
         bounds = {key: min(one, most * count) if len(steps) > 1 else one for key, count in steps.items()}
     parts = water_filled(dict.fromkeys(steps, one), bounds, where=where)

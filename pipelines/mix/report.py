@@ -15,8 +15,8 @@ from schemas.mixture.lock import TRAIN, VALIDATION, Lock, Stage
 from schemas.mixture.sampling import BLOCK
 from schemas.source import Array
 
-FEWEST = 5  # expected draws per group of the test; rarer strata form one group
-UNLIKELY = 1e-6  # p below which a sample is rejected
+FEWEST = 5  # strata with fewer expected draws are tested as one group
+UNLIKELY = 1e-6  # if p is below this, the draws do not fit the shares
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,8 +25,8 @@ class SourceSummary:
 
     episodes: int
     steps: int
-    hours: float | None  # None: the control rate is not known
-    nominal: float  # share before caps
+    hours: float | None  # None: the control rate is unknown
+    nominal: float  # share before caps are applied
     share: float
     repeats: float
     strata: int
@@ -62,12 +62,15 @@ class SourceSummary:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Leakage:
-    """Counts of episodes that occur on both sides of a split; a motion is the action and state of an episode."""
+    """How many episodes have a motion or an instruction that also occurs in another part, split or source.
+
+    The motion of an episode is its action and state.
+    """
 
     motions_in_both_parts: int
     motions_in_several_splits: int
     motions_in_several_sources: int
-    motions_twice: int  # episodes that repeat the motion of another one
+    motions_twice: int  # episodes whose motion repeats that of an earlier episode
     instructions_in_both_parts: int
     validation_episodes: int
 
@@ -76,7 +79,7 @@ class Leakage:
 class MixtureSummary:
     """The sources, shares, sizes and leakage of a locked mixture."""
 
-    lock: str | None  # path of the file; None: not written
+    lock: str | None  # path of the file; None: the lock is not written
     name: str
     view: str | None
     dims: tuple[str, ...]
@@ -99,7 +102,10 @@ class MixtureSummary:
 
 
 def summary(lock: Lock, table: pa.Table, *, path: Path | None = None) -> MixtureSummary:
-    """Summarize a lock and its episodes, including the leakage between splits; `path` is the lock's file."""
+    """Summarize a lock and its episodes, including the leakage between splits.
+
+    `path` is the file of the lock; None if it is not written.
+    """
     shares = np.array([source.share for source in lock.sources.values()])
     sources = {name: SourceSummary.of(lock, name) for name in lock.sources}
     return MixtureSummary(
@@ -121,7 +127,7 @@ def summary(lock: Lock, table: pa.Table, *, path: Path | None = None) -> Mixture
 
 
 def leakage(table: pa.Table) -> Leakage:
-    """Count the motions (equal action and state) and instructions that occur on both sides of a split."""
+    """Count the episodes whose motion or instruction also occurs in another part, split or source."""
     frame = pl.DataFrame(table.drop_columns(["ranges"]).to_pydict(), schema=table.drop_columns(["ranges"]).schema.names)
     kept = frame.filter(pl.col("steps") > 0)
 
@@ -156,7 +162,7 @@ class DrawTest:
 
     draws: int
     seed: int
-    p: float  # probability of counts at least this far from the shares
+    p: float  # probability that correct draws differ from the shares at least this much
     ok: bool  # whether p is at least UNLIKELY
     sources: Mapping[str, SourceDraws]
 
@@ -166,7 +172,10 @@ class DrawTest:
 
 
 def sample(lock: Lock, draws: int, *, seed: int | None = None) -> DrawTest:
-    """Draw, count, and test the counts against the shares (chi-squared)."""
+    """Draw from a lock, and test the number of draws of each stratum against its share (chi-squared).
+
+    If `seed` is None, the seed of the lock is used.
+    """
     law = lock.law(seed)
     counts = np.zeros(len(law.names), np.int64)
     for start in range(0, draws, BLOCK):
@@ -183,7 +192,7 @@ def sample(lock: Lock, draws: int, *, seed: int | None = None) -> DrawTest:
 
 
 def p_value(counts: Array, shares: Array) -> float:
-    """Return the chi-squared p-value of counts against shares; rare strata are tested as one group."""
+    """Return the p-value of a chi-squared test of counts against shares; rare strata are tested as one group."""
     expected = shares / shares.sum() * counts.sum()
     frequent = expected >= FEWEST
     groups = int(frequent.sum() + (~frequent).any())

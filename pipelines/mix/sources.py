@@ -23,7 +23,7 @@ from schemas.spaces import Space
 from schemas.store.columns import STATE, episodes
 from schemas.store.dataset import Dataset, open_dataset
 
-ROUNDED = 1e6  # motions are compared after rounding to a millionth
+ROUNDED = 1e6  # values of a motion are rounded to 1e-6 before they are hashed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,12 +38,15 @@ class OpenedSource:
     rows: list[dict[str, Any]] = field(repr=False)
 
     def stage(self, part: str | None = None) -> Stage:
-        """Count the episodes and steps that the view keeps, of one part or of both."""
+        """Count the episodes and steps that the view keeps, in one part, or in both if `part` is None."""
         steps = [row["steps"] for row in self.rows if part in {None, row["part"]} and row["steps"]]
         return Stage(episodes=len(steps), steps=sum(steps))
 
     def stages(self) -> dict[str, Stage]:
-        """Count episodes and steps in the dataset, after the filter, in the view, and in its two parts."""
+        """Count the episodes and steps of each stage of the selection.
+
+        The stages are the whole dataset, the filtered episodes, the steps that the view keeps, and the two parts.
+        """
         return {
             "source": Stage(episodes=len(self.dataset), steps=self.dataset.manifest["steps"]),
             "filtered": Stage(episodes=len(self.rows), steps=sum(row["length"] for row in self.rows)),
@@ -110,7 +113,7 @@ def _is_dataset(folder: Path, names: set[str]) -> bool:
 
 
 def _rows(spec: MixtureSpec, name: str, dataset: Dataset) -> Iterator[dict[str, Any]]:
-    """Yield each episode as a row of the lock's table, without the columns that its steps determine."""
+    """Yield each episode as a row of the lock's table, without the columns that are computed from its steps."""
     table = dataset.episodes.with_row_index("position").collect()
     table = table.with_columns(instruction=table["instructions"].list.first().fill_null(""))
     for column in filter(None, (spec.balance, spec.holdout.by if spec.holdout else None)):
@@ -132,7 +135,10 @@ def _text(value: Any) -> str:
 
 
 def _part(holdout: Holdout | None, row: dict[str, Any]) -> str:
-    """Choose the part by a hash of the group's value, so a group is in the same part in every mixture."""
+    """Choose the part of an episode by the hash of its `holdout.by` value.
+
+    Episodes with the same value are therefore in the same part, in every mixture with the same `holdout`.
+    """
     if holdout is None:
         return TRAIN
     hashed = hashlib.sha256(f"{holdout.by}\0{_text(row[holdout.by])}".encode()).digest()
@@ -140,7 +146,7 @@ def _part(holdout: Holdout | None, row: dict[str, Any]) -> str:
 
 
 def _ranges(mask: Array) -> list[int]:
-    """Return start and end of each run of kept steps.
+    """Return the start and the end of each run of kept steps, in one list.
 
     >>> _ranges(np.array([False, True, True, False, True]))
     [1, 3, 4, 5]
@@ -150,7 +156,7 @@ def _ranges(mask: Array) -> list[int]:
 
 
 def _motion_hash(steps: Steps) -> str:
-    """Hash the rounded values and the shapes of action and state, but no names."""
+    """Hash the shapes and the rounded values of action and state; the names of dimensions are not included."""
     digest = hashlib.sha256()
     for name in ("action", STATE):
         if name in steps:

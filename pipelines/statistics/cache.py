@@ -1,4 +1,7 @@
-"""The cache of computed statistics, `meta/stats.json`; each entry has the digests of its content and view."""
+"""The cache of computed statistics, `meta/stats.json`.
+
+Each entry contains the digests of the dataset's content and of the view from which it was computed.
+"""
 
 import json
 import os
@@ -13,7 +16,10 @@ from stats.record import FORMAT, Statistics
 
 
 def cached(dataset: Dataset, selection: Selection) -> Statistics | None:
-    """Return the cached statistics of a selection, or None if its content or view has changed since."""
+    """Return the cached statistics of a selection.
+
+    Returns None if there are none, or if the dataset's content or the view has changed since they were computed.
+    """
     digest = dataset.view(selection.view).digest if selection.view else None
     key = (selection.view or "", selection.split or "", selection.filters or "", selection.chunk)
     for record in _readable(dataset):
@@ -40,7 +46,7 @@ def read_cache(dataset: Dataset) -> list[Statistics]:
 
 
 def _readable(dataset: Dataset) -> list[Statistics]:
-    """Read the cache; a damaged one counts as empty and is replaced, and only `oxe verify` reports it."""
+    """Read the cache. A damaged cache counts as empty and is replaced; only `oxe verify` reports the damage."""
     try:
         return read_cache(dataset)
     except StatsError:
@@ -48,7 +54,7 @@ def _readable(dataset: Dataset) -> list[Statistics]:
 
 
 def why_outdated(dataset: Dataset, record: Statistics) -> str | None:
-    """Return why cached statistics are outdated: another content, or a view without a version; else None."""
+    """Return why cached statistics are outdated, or None if they are not."""
     member = record.members[0]
     if member.manifest != dataset.manifest["xxh3_128"]:
         return f"{record.key} was computed from another content; 'oxe stats' computes it again"
@@ -57,14 +63,14 @@ def why_outdated(dataset: Dataset, record: Statistics) -> str | None:
 
 
 def store(dataset: Dataset, computed: Statistics) -> None:
-    """Add statistics to `meta/stats.json` and remove outdated ones; does nothing without the right to write."""
+    """Add statistics to `meta/stats.json` and remove outdated ones; does nothing if the folder is read-only."""
     local = dataset.folder.local
     if local and not os.access(local / layout.META, os.W_OK):
         return
     if Dataset(dataset.folder).manifest["xxh3_128"] != dataset.manifest["xxh3_128"]:
-        return  # episodes were appended in the meantime
+        return  # episodes were appended while the statistics were computed
     records = {record.key: record for record in _readable(dataset) if not why_outdated(dataset, record)}
     records[computed.key] = computed
     entries = [records[key].to_json() for key in sorted(records)]
-    with suppress(UnreachableError):  # a read-only store
+    with suppress(UnreachableError):  # the folder is read-only
         dataset.folder.write(layout.STATS, json.dumps({"format": FORMAT, "statistics": entries}).encode() + b"\n")

@@ -1,4 +1,4 @@
-"""Check which datasets may be counted as one: recordings of one embodiment with equal Spaces."""
+"""Check whether datasets may be counted as one: they must be recordings of one embodiment with equal Spaces."""
 
 from collections.abc import Sequence
 
@@ -35,7 +35,10 @@ def _facts(dataset: Dataset, selection: Selection) -> dict[str, str | float | No
 
 
 def rate(dataset: Dataset, selection: Selection) -> float | None:
-    """Return the control rate of a selection, in steps per second: that of its view or of the stored steps."""
+    """Return the control rate of a selection in steps per second, or None if it is unknown.
+
+    If the view resamples the steps, this is the rate of the view.
+    """
     of_view = dataset.view(selection.view).control_hz if selection.view else None
     return of_view or dataset.spec.control_hz
 

@@ -19,24 +19,24 @@ from schemas.views.views import View
 
 VECTORS = {"action": "action", "state": STATE}
 Vectors: TypeAlias = dict[str, Array]  # name -> [N, D] float32
-RELATIVE = {"position", "joint"}  # kinds of dimension that can be subtracted from the state
+RELATIVE = {"position", "joint"}  # kinds of action dimensions from which the state can be subtracted
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Selection:
-    """The numbers to read: a view, a split, a condition on episodes, and the length of action chunks."""
+    """Which numbers to read: of which view, split and episodes, and with which length of action chunks."""
 
-    view: str | None = None  # None: the stored action
-    split: str | None = None  # None: all
+    view: str | None = None  # None: the action as stored
+    split: str | None = None  # None: all splits
     filters: str | None = None  # a condition of schemas.mixture.filters
-    chunk: int = 0  # consecutive actions per chunk; 0: no chunks
+    chunk: int = 0  # number of consecutive actions per chunk; 0: no chunks
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DatasetPart:
     """A picklable part of a dataset: the episodes of one large data file or of several small ones."""
 
-    member: int  # index of the dataset among those counted as one
+    member: int  # index of the dataset among those that are counted as one
     folder: Folder
     manifest: str  # digest of the manifest
     spans: tuple[Span, ...]
@@ -73,14 +73,14 @@ def parts_of(dataset: Dataset, selection: Selection, *, member: int = 0) -> list
 
 
 def _grouped(spans: Sequence[Span]) -> list[tuple[Span, ...]]:
-    """Group small files into one part, as each part has a fixed cost."""
+    """Group small files into one part, because each part has a fixed cost."""
     ends = np.cumsum([span.lengths.sum() for span in spans])
     cuts = np.flatnonzero(np.diff(ends // ROWS)) + 1
     return [tuple(spans[i] for i in group) for group in np.split(np.arange(len(spans)), cuts)]
 
 
 def spaces(dataset: Dataset, selection: Selection) -> dict[str, Space]:
-    """Return the Space of each vector: `action`, `state`, and with chunks `action_chunk` and `action_relative`."""
+    """Return the Space of each vector: `action` and `state`, and for chunks `action_chunk` and `action_relative`."""
     action, state = dataset.action_space(selection.view), dataset.columns.state
     named = {"action": action, **({"state": state} if state else {})}
     if selection.chunk:
@@ -92,7 +92,7 @@ def spaces(dataset: Dataset, selection: Selection) -> dict[str, Space]:
 
 
 def _state_dims(action: Space, state: Space | None) -> dict[int, int]:
-    """Map the indices of absolute action dimensions to the state dimensions that measure the same."""
+    """Map the index of each absolute action dimension to the index of the state dimension with the same quantity."""
     if state is None or state.frame != action.frame:
         return {}
     named = {(dim.name, dim.unit): i for i, dim in enumerate(state.dims) if dim.mode == "absolute"}
@@ -104,7 +104,10 @@ def _state_dims(action: Space, state: Space | None) -> dict[int, int]:
 
 
 def vectors(part: DatasetPart, selection: Selection) -> Iterator[Vectors]:
-    """Yield the vectors of a part, a few episodes at a time, by name as in `spaces`; chunks are [N, H * D]."""
+    """Yield the vectors of a part by name, for a few episodes at a time.
+
+    The names are those of `spaces`. Vectors are [N, D], and chunks of H actions are [N, H * D].
+    """
     dataset = _open_once(part.folder, part.manifest)
     view = dataset.view(selection.view) if selection.view else None
     pairs = _state_dims(dataset.action_space(selection.view), dataset.columns.state)
@@ -127,7 +130,10 @@ def vectors(part: DatasetPart, selection: Selection) -> Iterator[Vectors]:
 
 
 def kept_steps(dataset: Dataset, view: str) -> dict[tuple[str, int], int]:
-    """Count the steps that a view keeps of each episode, keyed by its file and its first row in the file."""
+    """Count the steps that a view keeps of each episode.
+
+    The key of an episode is its file and its first row in that file.
+    """
     selected = dataset.view(view)
     spans = [span for part in parts_of(dataset, Selection()) for span in part.spans]
     read = columns.episodes(dataset, spans, view=selected)
@@ -140,7 +146,7 @@ def _concatenated(batches: Sequence[Vectors]) -> Vectors:
 
 @lru_cache(maxsize=8)
 def _open_once(folder: Folder, manifest: str) -> Dataset:
-    """Open a dataset once per worker and content."""
+    """Open a dataset once per worker; raises DatasetError if the digest of its manifest is not `manifest`."""
     dataset = Dataset(folder)
     if dataset.manifest["xxh3_128"] != manifest:
         raise DatasetError(f"{folder.uri}: was replaced while it was read; run the command again")
@@ -148,7 +154,7 @@ def _open_once(folder: Folder, manifest: str) -> Dataset:
 
 
 def _of_run(run: EpisodeRun) -> Vectors:
-    """Return the stored vectors of all episodes of a run."""
+    """Return the stored vectors of all episodes of an EpisodeRun."""
     rows = _rows(run.starts, run.lengths)
     return {name: run.columns[column][rows] for name, column in VECTORS.items() if column in run.columns}
 
@@ -169,7 +175,7 @@ def _of_episode(steps: StoredSteps, view: View | None, *, chunk: int, pairs: Map
 
 
 def _chunks(episode: Vectors, size: int, *, pairs: Mapping[int, int]) -> Vectors:
-    """Return the flattened chunks that start at each step and end within the episode."""
+    """Return one flattened chunk for each step at which a chunk fits into the rest of the episode."""
     action = episode["action"]
     windows = np.zeros((0, size, action.shape[1]), np.float32)
     if len(action) >= size:

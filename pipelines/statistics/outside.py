@@ -1,4 +1,4 @@
-"""Count how many values of a dataset are outside the range of other statistics."""
+"""Count how many values of a dataset are outside the range that other statistics give."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ Range: TypeAlias = tuple[Array, Array]  # [D] lowest, [D] highest
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CountOutside:
-    """A picklable CountFunction: the values of one part that are out of range."""
+    """A picklable CountFunction that counts the values of one part that are out of range."""
 
     selection: Selection
     ranges: Mapping[str, Range]
@@ -32,7 +32,10 @@ class CountOutside:
 def count_outside(
     dataset: Dataset, theirs: Mapping[str, NormStats], *, selection: Selection, sizes: Mapping[str, int], engine: Engine
 ) -> dict[str, Outside]:
-    """Count exactly, for each vector that has the same size in the dataset and in `theirs`."""
+    """Count the values of a dataset that are outside the range of `theirs`.
+
+    All values are counted, not a sample. Vectors whose size differs between the dataset and `theirs` are left out.
+    """
     ranges = {
         name: bounds(theirs[name])[1:]
         for name, size in sizes.items()

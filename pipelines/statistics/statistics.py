@@ -26,13 +26,16 @@ CHUNKED = {"action_chunk", "action_relative"}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CountPass:
-    """A picklable CountFunction: the next histogram of each search, and in the first pass the moments."""
+    """A picklable CountFunction for one pass: it returns the next histogram of each search.
+
+    In the first pass it also returns the moments.
+    """
 
     selection: Selection
-    searches: Mapping[str, Search]  # unfinished searches by vector
+    searches: Mapping[str, Search]  # vector -> search that is not finished
 
     def __call__(self, part: DatasetPart) -> Iterator[tuple[str, Moments | Histogram]]:
-        """Count one part; the keys are `<vector>` and, for moments, `<vector>.<member>`."""
+        """Count one part; the key is `<vector>` for a histogram and `<vector>.<member>` for moments."""
         for batch in vectors(part, self.selection):
             for name, search in self.searches.items():
                 if not search.bits:
@@ -45,8 +48,9 @@ def statistics(
 ) -> Statistics:
     """Compute the exact statistics of a selection; every engine returns the same.
 
-    The statistics of one dataset are cached in its `meta/stats.json`. Several datasets are counted as one. Raises
-    UsageError, which names the difference, if they are not recordings of one embodiment.
+    The statistics of a single dataset are cached in its `meta/stats.json`; with `recompute`, the cache is not read.
+    Several datasets are counted as if they were one. Raises UsageError, which names the difference, if they are not
+    recordings of one embodiment.
     """
     chosen = _normalized(selection or Selection())
     if len(datasets) > 1:
@@ -60,7 +64,7 @@ def statistics(
 
 
 def _normalized(selection: Selection) -> Selection:
-    """Spell the condition in its canonical form."""
+    """Rewrite the condition in its canonical form."""
     return replace(selection, filters=str(filters.parse(selection.filters)) if selection.filters else None)
 
 
@@ -103,7 +107,10 @@ def _quantiles(
     histograms: Mapping[str, Histogram],
     count: Callable[[Mapping[str, Search]], Mapping[str, dict[str, Any]]],
 ) -> dict[str, Array]:
-    """Count more passes until every order statistic is known; returns the quantiles [7, D] of each vector."""
+    """Repeat passes over the data until every order statistic is known.
+
+    Returns the quantiles of each vector, [7, D].
+    """
     searches = {
         name: Search.of(ranks(WANTED, total.count), dims=len(total.low)).narrowed(histograms[name])
         for name, total in totals.items()
