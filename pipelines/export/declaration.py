@@ -1,6 +1,6 @@
 """The declaration of an export, which reads the export back.
 
-The exported action and state are converted already, so the declaration reads them without ops.
+The exported action and state are already converted, so the declaration reads them without ops.
 """
 
 from collections.abc import Mapping

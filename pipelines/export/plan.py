@@ -10,7 +10,7 @@ from schemas.errors import DatasetError
 from schemas.store.dataset import Dataset
 
 MIN_BYTES, MAX_BYTES = 32 << 20, 100 << 20  # target size of a shard, in bytes
-MIN_SHARDS = 8  # fewer only if the shards would be smaller than MIN_BYTES
+MIN_SHARDS = 8  # aimed at, unless the shards would be smaller than MIN_BYTES
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

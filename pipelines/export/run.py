@@ -83,7 +83,7 @@ def export(
     """Write `dataset` in another format at `out`, with the declaration that reads it back.
 
     Writes every column that the format can store. With a view, writes the view's actions. The steps that the view masks
-    are left out, and so are episodes of which it masks all steps. Resumes an interrupted export; does nothing if the
+    are left out, and so are episodes in which it masks every step. Resumes an interrupted export; does nothing if the
     export is finished. Raises ViewError if the view does not fit the dataset, DatasetError if the dataset is damaged or
     empty, and UsageError if `out` cannot be written or contains other files.
     """

@@ -1,8 +1,8 @@
 """`oxe verify` for exports: read an export back through its own declaration and compare it with its dataset.
 
 Numbers, texts, counts and image bytes must be equal. Each video frame must reach the PSNR in the export's record. A
-frame is out of place if its squared error is four times smaller (6 dB) when it is compared with the source of the
-previous or next frame instead of its own.
+frame is out of place if its squared error to the source of the previous or next frame is less than a quarter (6 dB)
+of the error to its own source.
 """
 
 import json

@@ -146,7 +146,7 @@ def _compare_images(binding: Binding, episode: Episode, out: CheckReport) -> Non
 
 
 def oddities(values: Array, space: Space) -> Iterator[str]:
-    """Describe the values of the vectors [T, k] that contradict the Space, such as metres above 10."""
+    """Describe the values of the vectors [T, k] that contradict the Space, such as positions above 10 m."""
     for i, dim in enumerate(space.dims):
         low, high = float(values[:, i].min()), float(values[:, i].max())
         is_far = max(-low, high) > {"position": MAX_POSITION_M, "rotation": MAX_ROTATION_RAD}.get(dim.kind, np.inf)

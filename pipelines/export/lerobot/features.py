@@ -96,8 +96,8 @@ def features(
 ) -> tuple[tuple[ExportFeature, ...], dict[str, str], dict[str, str]]:
     """Return the features, and two mappings.
 
-    The first is from each raw feature to its field in the source. The second is from each column that is left out to
-    the reason.
+    The first maps each raw feature to its field in the source. The second maps each column that is left out to the
+    reason.
     """
     columns = dataset.columns
     listed = [_vector(ACTION, space, lambda numbered: numbered.episode.action)]

@@ -25,10 +25,8 @@ from pipelines.export.plan import ExportRef
 from schemas.files.folder import Folder
 from stats.levels import FIGURES
 
-FILE_MB = {
-    "data_files_size_in_mb": 100,
-    "video_files_size_in_mb": 200,
-}  # LeRobot's defaults, for appended episodes
+# LeRobot's default limits, which LeRobot uses when it appends episodes.
+FILE_MB = {"data_files_size_in_mb": 100, "video_files_size_in_mb": 200}
 QUANTILES = tuple(FIGURES)
 VECTOR_STATS = pa.list_(pa.float64())
 IMAGE_STATS = pa.list_(pa.list_(VECTOR_STATS))  # [C, 1, 1]

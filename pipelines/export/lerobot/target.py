@@ -60,7 +60,7 @@ RESERVED_PREFIXES = ("data/", "videos/", "meta/", "stats", "dataset_from_index",
 class LeRobotExport:
     """An export that LeRobot opens.
 
-    In v3.0, each shard has one Parquet file and one video per camera. In v2.1, each episode has them.
+    In v3.0, each shard has one Parquet file and one video per camera. In v2.1, each episode has its own.
     """
 
     pattern = PATTERN

@@ -22,7 +22,7 @@ from pipelines.verify import Verification, catch_damage
 from schemas.source import Array
 from stats.formats import lerobot as figures_of
 
-TIMES_NEARER = 4.0  # a frame is out of place if a neighbour's source has a squared error so many times smaller
+TIMES_NEARER = 4.0  # a frame is out of place if a neighbour's source has a squared error this many times smaller
 
 
 def check_descriptions(export: Export, out: Verification) -> None:

@@ -202,7 +202,10 @@ def _no_discount(episode: Episode) -> Column:
 
 
 def _frames_of(camera: Camera) -> Getter:
-    """Return a getter of a camera's images. A missing image is an empty string; Octo and this package read it so."""
+    """Return a getter of a camera's images.
+
+    A missing image is an empty string, which Octo and this package read as missing.
+    """
     frames = attrgetter("depth" if camera.is_depth else "images")
     return lambda e: [b"" if frame is None else frame for frame in frames(e)[camera.leaf]]
 

@@ -144,7 +144,8 @@ def _without(sample: Sample, paths: set[str]) -> Sample:
 def _layout(reader: Reader, odd: Mapping[str, int]) -> tuple[dict[str, Any], list[str]]:
     """Return the keys of the table `source`, and notes.
 
-    The keys `drop_last` and `ignore` skip steps or columns if the length differs from the action's; the notes say so.
+    The key `drop_last` skips the last step of columns that are one step longer than the action. The key `ignore` skips
+    columns with other lengths. The notes say how many columns are concerned.
     """
     layout = dict(reader.layout())
     if not odd:

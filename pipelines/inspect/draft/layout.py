@@ -176,10 +176,10 @@ def _joints(values: Array, path: str) -> tuple[Content, Claim]:
 
 
 def _by_numbers(values: Array, named: Content, path: str) -> Iterator[Cut]:
-    """Split a vector by its numbers, if they prove a rotation: a position is before it, perhaps a gripper after it.
+    """Split a vector around a rotation that its numbers prove, into a position, the rotation and perhaps a gripper.
 
-    If they prove none, a vector with the width of an arm is split in the same way. Its kinds are then left open, unless
-    its name is that of a pose.
+    If they prove no rotation, a vector with the width of an arm is split in the same way. Its kinds are
+    then left open, unless its name is that of a pose.
     """
     width = values.shape[1]
     start, form = next(

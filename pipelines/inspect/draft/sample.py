@@ -10,7 +10,7 @@ import numpy as np
 from pipelines.readers.reader import Reader, plan
 from schemas.source import Array, Field, RawEpisode
 
-EPISODES, STEPS = 50, 20_000  # a sample ends after so many episodes or steps
+EPISODES, STEPS = 50, 20_000  # default number of episodes; no episode is added after this many steps
 MAX_WIDTH = 64  # numbers per step; wider fields are embeddings or simulator states, not poses
 
 
