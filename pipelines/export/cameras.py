@@ -30,7 +30,7 @@ class ExportCamera:
 
 
 def export_cameras(dataset: Dataset, video: str) -> tuple[tuple[ExportCamera, ...], dict[str, str]]:
-    """Return the cameras to export, and the columns that are left out, each with the reason.
+    """Return the cameras to export, and a mapping from each column that is left out to the reason.
 
     A camera becomes a video if every step has a frame, all frames have 8 bits and one size, and height and width are
     even. Other cameras keep their encoded images.
@@ -39,7 +39,7 @@ def export_cameras(dataset: Dataset, video: str) -> tuple[tuple[ExportCamera, ..
     missing = np.zeros(len(cameras), np.int64)
     first: list[ImageHeader | None] = [None] * len(cameras)
     for entry in dataset.manifest["files"] if cameras else ():
-        file = DataFile(dataset.folder, entry["path"])  # not kept open: there may be many
+        file = DataFile(dataset.folder, entry["path"])  # not kept open, since there may be many files
         lengths = file.index.lengths
         missing += (lengths == 0).sum(axis=0)
         for number in range(len(cameras)):
@@ -78,7 +78,10 @@ def _why_not_video(camera: Camera, header: ImageHeader, *, missing: int, min_sid
 
 
 def feature_names(cameras: Sequence[Camera]) -> list[str]:
-    """Name each camera's feature by its role, or by its own name if it has no role or another camera has that name."""
+    """Return the feature name of each camera: its role, or its own name.
+
+    Its own name is used if it has no role, or if its role is also the name of another camera.
+    """
     leaves = {camera.leaf for camera in cameras}
     names = list[str]()
     for camera in cameras:

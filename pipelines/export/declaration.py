@@ -1,4 +1,7 @@
-"""The declaration of an export: its vectors are canonical, its paths are those of the format."""
+"""The declaration of an export, which reads the export back.
+
+The exported action and state are already converted, so the declaration reads them without ops.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -25,7 +28,7 @@ class FieldPaths:
 
 
 def declaration(dataset: Dataset, paths: FieldPaths, *, view: str | None, space: Space) -> Mapping[str, Any]:
-    """Return the declaration that reads the export, as JSON."""
+    """Return the declaration that reads the export back, as JSON."""
     spec, columns = dataset.spec, dataset.columns
     embodiment = spec.embodiment
     if view:
@@ -69,7 +72,7 @@ def _camera(camera: Camera, paths: FieldPaths) -> dict[str, Any]:
 
 
 def free_name(name: str, taken: Mapping[str, Any] | set[str]) -> str:
-    """Return `name`, followed by as many underscores as it needs to be free."""
+    """Return `name` if it is not in `taken`; otherwise append underscores until it is free."""
     while name in taken:
         name += "_"
     return name

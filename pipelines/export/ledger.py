@@ -29,13 +29,13 @@ class ExportLedger(StatusFolder):
     RECORD = ".json"
 
     def write(self, name: str, files: Iterable[str], about: Mapping[str, Any]) -> None:
-        """Record that a shard is finished: its files, and what `Target.describe` needs to know about it."""
+        """Record that a shard is finished, with the sizes of its files; `about` is the data for `Target.describe`."""
         record = {"files": self.out.sizes(files), "about": about}
         self.out.write(self.place(name + self.RECORD), json.dumps(record).encode())
         self.out.remove(self.place(name + FAILURE))
 
     def read(self, name: str) -> dict[str, Any] | None:
-        """Return what `write` recorded about a shard; None if it is not finished or its files have changed size."""
+        """Return the `about` of a shard; None if the shard is not finished or its files have changed size."""
         place = self.place(name + self.RECORD)
         content = self.out.read_many([place]).get(place)
         if content is None:
@@ -45,10 +45,10 @@ class ExportLedger(StatusFolder):
 
 
 def begin(out: LocalFolder, identity: Mapping[str, Any], *, pattern: str, overwrite: bool) -> dict[str, Any] | None:
-    """Start or resume an export at `out`; returns the record of an export that is already finished.
+    """Start or resume an export at `out`; returns its record if it is already finished, otherwise None.
 
-    With `overwrite`, removes what `out` contains if every file matches `pattern`. Raises UsageError if `out` contains
-    anything else.
+    With `overwrite`, first removes the files in `out`, but only if all of them match `pattern`. Raises UsageError if
+    `out` contains other files or a different export.
     """
     if overwrite:
         _clear(out, pattern)
@@ -73,7 +73,10 @@ def begin(out: LocalFolder, identity: Mapping[str, Any], *, pattern: str, overwr
 
 
 def why_not_comparable(existing: Mapping[str, Any], identity: Mapping[str, Any]) -> str | None:
-    """Return why an export cannot be compared with `identity`, if only its view digest differs and is outdated."""
+    """Return why an export cannot be compared with `identity`: an older version computed its view digest.
+
+    Returns None if this is not the reason, or not the only difference.
+    """
     if {**existing, "view_digest": identity["view_digest"]} != identity:
         return None
     return outdated(existing.get("view_digest"), "the export", fix="run 'oxe export' again with --overwrite")
@@ -86,7 +89,7 @@ def _clear(out: LocalFolder, pattern: str) -> None:
     if out.size(RECORD) is None and out.size(IDENTITY) is None:
         raise UsageError(f"{out.uri}: was not written by this command; --overwrite will not remove it")
     check_no_foreign_files(out.root, pattern=pattern)
-    out.write(IDENTITY, b"{}")  # a partly removed export is never taken for a complete one
+    out.write(IDENTITY, b"{}")  # so that a partly removed export is never mistaken for a complete one
     for name in (RECORD, *sorted(names)):
         out.remove(name)
     for name in out.names(BELOW):

@@ -1,4 +1,4 @@
-"""Export options, the plan of shards (each holds episodes of one split), and the report."""
+"""The options of an export, the plan of its shards, and its report. A shard contains episodes of one split."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -10,7 +10,7 @@ from schemas.errors import DatasetError
 from schemas.store.dataset import Dataset
 
 MIN_BYTES, MAX_BYTES = 32 << 20, 100 << 20  # target size of a shard, in bytes
-MIN_SHARDS = 8  # a small dataset is split into as many shards, if each has at least MIN_BYTES
+MIN_SHARDS = 8  # aimed at, unless the shards would be smaller than MIN_BYTES
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,8 +39,8 @@ class ExportRef:
     of: int  # number of shards in the export or in the split
     positions: tuple[int, ...]  # positions of the episodes in the dataset
     lengths: tuple[int, ...]  # exported steps of each episode
-    first_episode: int = 0
-    first_step: int = 0
+    first_episode: int = 0  # episodes in the shards before it
+    first_step: int = 0  # steps in the shards before it
     size: int = 0  # bytes to read
 
     @property
@@ -102,10 +102,10 @@ def shards_of_files(dataset: Dataset) -> tuple[ExportRef, ...]:
 
 
 def shards_of_size(dataset: Dataset, lengths: Sequence[int], *, longest: float) -> tuple[ExportRef, ...]:
-    """Plan shards by size in bytes, each with at most `longest` steps unless a single episode has more.
+    """Plan shards of about the same size in bytes. A shard has at most `longest` steps, unless one episode has more.
 
-    `lengths` are the exported steps of each episode; episodes without steps are left out. The plan depends only on the
-    dataset and the lengths.
+    `lengths` has the number of exported steps of each episode; episodes without steps are left out. The same dataset
+    and lengths always give the same plan.
     """
     per_row = {file["path"]: file["bytes"] / max(1, file["rows"]) for file in dataset.manifest["files"]}
     sizes = [round(per_row[path] * rows) for path, _, rows in (dataset.where(i) for i in range(len(dataset)))]
@@ -147,16 +147,16 @@ def _groups(
 
 
 def exported_lengths(dataset: Dataset, view: str | None) -> list[int]:
-    """Count the exported steps of each episode; with a view, this reads the columns that its mask needs."""
+    """Count the exported steps of each episode; with a view, reads the columns from which its mask is computed."""
     counts = kept_steps(dataset, view) if view and dataset.manifest["steps"] else {}
     locations = [dataset.where(i) for i in range(len(dataset))]
     return [counts[path, row] if counts and length else length for path, row, length in locations]
 
 
 def read_verified(dataset: Dataset, i: int, view: str | None) -> Episode:
-    """Read an episode and compare its content hash, so that no damage is exported; then apply the view.
+    """Read an episode, check its content hash and apply the view.
 
-    Raises DatasetError if the episode is damaged.
+    If `view` is None, the stored episode is returned. Raises DatasetError if the episode is damaged.
     """
     stored = dataset.episode(i)
     if stored.content_hash() != dataset.content_hash(i):
@@ -165,7 +165,10 @@ def read_verified(dataset: Dataset, i: int, view: str | None) -> Episode:
 
 
 def in_order_of_steps(episode: Episode) -> Episode:
-    """Sort the instructions by their first step, as a reader finds them; those that no step has come last."""
+    """Sort the instructions by the first step that has them; instructions that no step has come last.
+
+    A reader of the export returns them in this order.
+    """
     if episode.instruction_index is None:
         return episode
     steps = dict.fromkeys(episode.instruction_index.tolist())

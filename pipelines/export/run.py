@@ -1,4 +1,4 @@
-"""`export`: write a dataset in another format, shard by shard, on the same engines as a conversion."""
+"""`export`: write a dataset in another format. The shards are written by the same engines as in a conversion."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -46,10 +46,10 @@ class Target(Protocol):
         """Plan the shards; raises an error if the dataset cannot be exported."""
 
     def write(self, ref: ExportRef) -> tuple[Sequence[str], Mapping[str, Any]]:
-        """Write one shard; returns its files, and what `describe` needs to know about it."""
+        """Write one shard; returns the paths of its files, and its record for `describe`."""
 
     def describe(self, refs: Sequence[ExportRef], records: Iterator[Mapping[str, Any]], engine: Engine) -> ExportReport:
-        """Write the files that describe the whole dataset; `records` are what `write` returned for each shard."""
+        """Write the files that describe the whole dataset; `records` are the records that `write` returned."""
 
     def declaration(self) -> Mapping[str, Any]:
         """Return the declaration that reads the export back."""
@@ -59,16 +59,16 @@ class Target(Protocol):
         """Keys of the cameras that are re-encoded as videos."""
 
     def settings(self) -> Mapping[str, Any]:
-        """Return how the dataset's columns are stored, where the declaration does not say so; kept in the record."""
+        """Return the settings that the declaration does not contain, for the record of the export."""
 
     def as_exported(self, episode: Episode, binding: Binding) -> Episode:
-        """Return the episode of the dataset as a reader of the export gets it, without the videos."""
+        """Return an episode of the dataset as it should be read from the export, without the videos."""
 
     def comparable(self, episode: Episode) -> Episode:
-        """Return an episode that was read from the export, without what the format adds."""
+        """Return an episode that was read from the export, without the data that the format adds."""
 
     def check(self, record: Mapping[str, Any], out: Verification) -> None:
-        """Compare the videos and the files that describe the whole dataset."""
+        """Compare the videos and the files that describe the whole dataset; adds the differences to `out`."""
 
 
 def export(
@@ -82,10 +82,10 @@ def export(
 ) -> ExportReport:
     """Write `dataset` in another format at `out`, with the declaration that reads it back.
 
-    Writes every column that the format can store. With a view, writes the view's actions and leaves out the steps that
-    it masks, and episodes without any other steps. Resumes an interrupted export; does nothing if the export is
-    finished. Raises ViewError if the view does not fit the dataset, DatasetError if the dataset is damaged or empty,
-    and UsageError if `out` cannot be written or contains something else.
+    Writes every column that the format can store. With a view, writes the view's actions. The steps that the view masks
+    are left out, and so are episodes in which it masks every step. Resumes an interrupted export; does nothing if the
+    export is finished. Raises ViewError if the view does not fit the dataset, DatasetError if the dataset is damaged or
+    empty, and UsageError if `out` cannot be written or contains other files.
     """
     if not len(dataset):
         raise DatasetError(f"{dataset.uri}: no episodes to export")
@@ -113,7 +113,10 @@ def export(
 
 
 def open_target(dataset: Dataset, out: LocalFolder, options: ExportOptions) -> Target:
-    """Create the export of a format; imports the format's module. Raises MissingExtraError if it needs an extra."""
+    """Create the `Target` of the format in `options`.
+
+    Imports the format's module. Raises MissingExtraError if a package of an extra is not installed.
+    """
     name, _, cls = TARGETS[options.format].partition(":")
     try:
         target: Target = getattr(import_module(name), cls)(dataset, out, options)
@@ -157,13 +160,13 @@ class ExportJob:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExportWork:
-    """An export job on a worker."""
+    """An export job that a worker has opened."""
 
     target: Target
     ledger: ExportLedger
 
     def shard(self, ref: ExportRef) -> str | None:
-        """Export one shard and record it in the ledger; returns the error message, or None."""
+        """Export one shard and record it in the ledger; returns the error message, or None if there is no error."""
 
         def work() -> None:
             try:
@@ -186,7 +189,7 @@ def _run(
 ) -> None:
     """Export the shards that are not finished."""
     todo = [ref for ref in refs if ledger.read(ref.name) is None]
-    for ref in todo:  # the record of a shard whose files are missing or have changed
+    for ref in todo:  # there may be a record whose files are missing or have changed
         ledger.out.remove(ledger.place(ref.name + ledger.RECORD))
     if not todo:
         return

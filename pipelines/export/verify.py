@@ -1,7 +1,8 @@
 """`oxe verify` for exports: read an export back through its own declaration and compare it with its dataset.
 
 Numbers, texts, counts and image bytes must be equal. Each video frame must reach the PSNR in the export's record. A
-frame is out of place if the source of the previous or next frame is four times nearer to it (6 dB) than its own source.
+frame is out of place if its squared error to the source of the previous or next frame is less than a quarter (6 dB)
+of the error to its own source.
 """
 
 import json
@@ -28,8 +29,9 @@ from schemas.store.dataset import Dataset, open_dataset
 
 
 def verify_export(out: Path, *, source: str | None = None, progress: Progress = silent) -> Verification:
-    """Compare an export with its dataset, read from `source` or from where it was during the export.
+    """Compare an export with the dataset from which it was written.
 
+    `source` is the path of the dataset; if None, the path in the log of the export is used.
     Raises UsageError if `out` is not a complete export or its dataset cannot be read.
     """
     folder = LocalFolder(out)
@@ -61,7 +63,7 @@ def _dataset(folder: LocalFolder, source: str | None) -> Dataset:
 
 
 def _check_episodes(target: Target, refs: tuple[ExportRef, ...], out: Verification, *, progress: Progress) -> None:
-    """Compare the episodes in the order of the export."""
+    """Compare the episodes one by one, in the order of the export."""
     spec = catalog.dataset(str(target.out.root / catalog.DECLARATION))
     reader = open_source(target.out.uri, spec.source)
     skipped = set(target.videos)

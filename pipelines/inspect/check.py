@@ -47,6 +47,8 @@ class CheckReport:
 def check(spec: DatasetSpec, source: str, *, episodes: int = 3) -> CheckReport:
     """Compare a declaration with the fields of a source and with its first `episodes` episodes.
 
+    The episodes are read only if the description and the fields of the source have no problems.
+
     Raises UsageError or SourceError if the source cannot be read at all.
     """
     reader = open_source(source, spec.source)
@@ -68,7 +70,7 @@ def check(spec: DatasetSpec, source: str, *, episodes: int = 3) -> CheckReport:
 
 
 def _compare_fields(spec: DatasetSpec, known: Mapping[str, Field], out: CheckReport) -> None:
-    """Look for every key of the declaration, and compare the declared shapes."""
+    """Look up every key of the declaration in the source, and compare the declared shapes."""
     needed = spec.read_paths()
     for path in sorted(needed | spec.fields.keys()):
         declared = spec.fields.get(path)
@@ -80,7 +82,7 @@ def _compare_fields(spec: DatasetSpec, known: Mapping[str, Field], out: CheckRep
                 out.notes.append(f"{message}, which the declaration describes but does not read")
         elif declared and declared.shape is not None and declared.dtype != "text" and known[path].kind == "number":
             shape = tuple(known[path].shape)
-            if (shape or (1,)) != (declared.shape or (1,)):  # a scalar is a vector of one
+            if (shape or (1,)) != (declared.shape or (1,)):  # a scalar counts as a vector of length 1
                 message = f"'{path}': declared with shape {list(declared.shape)} per step, the source has {list(shape)}"
                 (out.problems if path in needed else out.notes).append(message)
     if needed - known.keys():
@@ -144,7 +146,7 @@ def _compare_images(binding: Binding, episode: Episode, out: CheckReport) -> Non
 
 
 def oddities(values: Array, space: Space) -> Iterator[str]:
-    """Describe what contradicts the Space in the vectors [T, k]."""
+    """Describe the values of the vectors [T, k] that contradict the Space, such as positions above 10 m."""
     for i, dim in enumerate(space.dims):
         low, high = float(values[:, i].min()), float(values[:, i].max())
         is_far = max(-low, high) > {"position": MAX_POSITION_M, "rotation": MAX_ROTATION_RAD}.get(dim.kind, np.inf)

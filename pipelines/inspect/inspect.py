@@ -31,7 +31,11 @@ class FieldSummary:
     ragged: int
 
     def to_json(self) -> dict[str, Any]:
-        """Return dtype, shape, range, encoding, samples and per; sizes and ragged only if the field has them."""
+        """Return the summary as JSON.
+
+        `per` is "step" or "episode". `sizes` is included only if the images differ in size, and `ragged` only if the
+        field is ragged.
+        """
         return {
             "dtype": self.dtype,
             "shape": list(self.shape),
@@ -49,7 +53,7 @@ class Inspection:
     """The summary of a source."""
 
     format: str
-    source: Mapping[str, Any]  # the description that its conversion writes to the manifest
+    source: Mapping[str, Any]  # the reader's description, which a conversion writes to the manifest
     splits: Mapping[str, Mapping[str, int]]  # split -> numbers of episodes and steps
     episodes: int  # episodes in the source
     steps: int  # steps in the episodes that were read
@@ -125,7 +129,7 @@ def _text(item: Any) -> str:
 def inspect(uri: str, *, limit: int | None = None, progress: Progress = silent) -> Inspection:
     """Summarize a source: splits, counts, and every field's dtype, shape, range, encoding and first values.
 
-    Reads all episodes, or at most `limit`; unreadable ones are counted by reason.
+    Reads at most `limit` episodes, or all if it is None. Unreadable episodes are counted by reason.
     """
     reader = open_source(uri)
     scans = {field.path: FieldScan(field) for field in reader.fields}
@@ -167,7 +171,7 @@ def inspect(uri: str, *, limit: int | None = None, progress: Progress = silent) 
 
 
 def _metadata_column(value: Any, field: Field) -> Column:
-    """Convert one per-episode value to a column of one item; nested lists become one vector."""
+    """Convert one per-episode value to a column; nested lists are flattened."""
     flat = list(_flat(value))
     if field.kind == "number":
         return np.asarray([flat] if isinstance(value, list) else flat)

@@ -94,7 +94,11 @@ def _nested(values: Array) -> pa.Array:
 def features(
     dataset: Dataset, space: Space, cameras: tuple[ExportCamera, ...], *, view: str | None
 ) -> tuple[tuple[ExportFeature, ...], dict[str, str], dict[str, str]]:
-    """Return the features, the raw field of each raw feature, and the columns left out, each with the reason."""
+    """Return the features, and two mappings.
+
+    The first maps each raw feature to its field in the source. The second maps each column that is left out to the
+    reason.
+    """
     columns = dataset.columns
     listed = [_vector(ACTION, space, lambda numbered: numbered.episode.action)]
     if columns.state:
@@ -128,7 +132,10 @@ def _images(camera: ExportCamera) -> ExportFeature:
 
 
 def _recorded(dataset: Dataset, view: str | None) -> list[ExportFeature]:
-    """Return the flags and rewards that the source recorded, under our and LeRobot's names, and recorded times."""
+    """Return features for the recorded flags, rewards and times.
+
+    The reward and the end of an episode are also written under LeRobot's names, `next.reward` and `next.done`.
+    """
     origins = dataset.columns.origins
     recomputed = {"is_first", "is_last"} if view else set()
     ours = {name: name for name in FLAGS if origins[name] and name not in recomputed}
@@ -140,7 +147,7 @@ def _recorded(dataset: Dataset, view: str | None) -> list[ExportFeature]:
 
 
 def has_times(dataset: Dataset, view: str | None) -> bool:
-    """Whether the steps have times that do not follow from the control rate."""
+    """Whether the steps have times that cannot be computed from the control rate."""
     origin = dataset.columns.origins["timestamp"]
     return origin is not None and (origin != "control_hz" or view is not None)
 
@@ -154,7 +161,7 @@ def _scalar(name: str, dtype: str, get: Getter) -> ExportFeature:
 
 
 def _raw(dataset: Dataset) -> tuple[list[tuple[ExportFeature, str]], dict[str, str]]:
-    """Return a feature for each raw field, and the columns left out because LeRobot has no type for them."""
+    """Return a feature for each raw field, and the columns that are left out, with the reasons."""
     listed, left_out, taken = list[tuple[ExportFeature, str]](), dict[str, str](), set[str]()
     for field in dataset.columns.raw:
         if why := _why_left_out(field):

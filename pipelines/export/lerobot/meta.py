@@ -25,14 +25,15 @@ from pipelines.export.plan import ExportRef
 from schemas.files.folder import Folder
 from stats.levels import FIGURES
 
-FILE_MB = {"data_files_size_in_mb": 100, "video_files_size_in_mb": 200}  # LeRobot's defaults, used when it appends
+# LeRobot's default limits, which LeRobot uses when it appends episodes.
+FILE_MB = {"data_files_size_in_mb": 100, "video_files_size_in_mb": 200}
 QUANTILES = tuple(FIGURES)
 VECTOR_STATS = pa.list_(pa.float64())
 IMAGE_STATS = pa.list_(pa.list_(VECTOR_STATS))  # [C, 1, 1]
 
 
 def write_tasks(out: Folder, version: str, tasks: Mapping[str, int]) -> None:
-    """Write the instructions and their numbers; in v3.0 the instructions are the index of a pandas table."""
+    """Write the table of instructions and their numbers. In v3.0 the instructions are the index of a pandas table."""
     if version == "2.1":
         lines = [json.dumps({"task_index": number, "task": text}, ensure_ascii=False) for text, number in tasks.items()]
         return out.write(TASKS[version], "".join(f"{line}\n" for line in lines).encode())
@@ -54,7 +55,7 @@ class EpisodeRow:
 
     number: int
     length: int
-    first: int
+    first: int  # index of its first step
     tasks: list[str]
     about: Mapping[str, Any]  # id, outcome and metadata of the episode in the dataset
     stats: Mapping[str, Mapping[str, Any]]  # feature -> statistics
@@ -65,7 +66,7 @@ class EpisodeRow:
 
 
 def write_lines(out: Folder, episodes: Iterable[EpisodeRow]) -> None:
-    """Write v2.1's tables of episodes and of their statistics."""
+    """Write the two tables of v2.1: the episodes, and the statistics of each episode."""
     rows, stats_rows = list[str](), list[str]()
     for episode in episodes:
         rows.append(json.dumps(episode.json(), ensure_ascii=False))
@@ -86,7 +87,7 @@ def write_table(
     videos: Sequence[str],
     fps: float,
 ) -> None:
-    """Write v3.0's table of episodes shard by shard, with the files of each episode and its position in them."""
+    """Write v3.0's table of episodes, shard by shard. A row has the files of an episode and its position in them."""
     tmp = out.staged(EPISODES["3.0"].rpartition("/")[0])
     try:
         with pq.ParquetWriter(tmp, schema, compression="zstd") as writer:

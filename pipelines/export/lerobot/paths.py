@@ -1,4 +1,4 @@
-"""File paths of a LeRobotDataset: v3.0 has several episodes in a file, v2.1 has one."""
+"""File paths of a LeRobotDataset. In v3.0 a file contains several episodes, in v2.1 one."""
 
 from dataclasses import dataclass
 

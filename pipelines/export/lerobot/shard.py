@@ -90,7 +90,7 @@ class ShardState:
 
 
 def write_shard(export: Export, ref: ExportRef) -> tuple[list[str], dict[str, Any]]:
-    """Write the files of a shard; returns their paths, and the record that `ShardTotals` adds up."""
+    """Write the files of a shard; returns their paths, and the record that is passed to `ShardTotals.add`."""
     shard = ShardState(export, ref, [], [], {}, {}, {}, {})
     names = [_write_data(shard, group) for group in file_groups(export, ref)]
     for camera in export.cameras:
@@ -141,7 +141,7 @@ def _write_data(shard: ShardState, group: FileGroup) -> str:
 
 
 def _read_numbered(shard: ShardState, k: int) -> NumberedEpisode:
-    """Read the k-th episode of a shard; keeps its exported steps for the videos."""
+    """Read the k-th episode of a shard, and append its exported steps to `shard.rows` for the videos."""
     export, ref = shard.export, shard.ref
     view = export.dataset.view(export.options.view) if export.options.view else None
     stored = read_verified(export.dataset, ref.positions[k], None)
@@ -156,7 +156,7 @@ def _read_numbered(shard: ShardState, k: int) -> NumberedEpisode:
 
 
 def _count(shard: ShardState, numbered: NumberedEpisode) -> None:
-    """Add the statistics of an episode's numbers and encoded images."""
+    """Add the statistics of an episode's numbers and encoded images to those of the shard."""
     stats: dict[str, FeatureStats] = {}
     for feature in shard.export.features:
         if feature.name in {*LEROBOT.values(), *INDEX}:
@@ -230,14 +230,14 @@ def _write_video(shard: ShardState, group: FileGroup, camera: ExportCamera) -> s
 
 
 def exported_steps(export: Export, i: int) -> Array:
-    """Return the exported steps of an episode."""
+    """Return the indices of the exported steps in the stored episode."""
     stored = export.dataset.episode(i)
     view = export.dataset.view(export.options.view) if export.options.view else None
     return np.flatnonzero(view.of(stored).mask) if view else np.arange(len(stored))
 
 
 def stored_images(export: Export, camera: ExportCamera, i: int, *, rows: Array) -> Iterator[bytes]:
-    """Read the encoded images of one camera at some steps of an episode."""
+    """Read the encoded images of one camera at the steps `rows` of an episode; a missing image is empty."""
     path, start, _ = export.dataset.where(i)
     file, number = export.dataset.file(path), export.dataset.columns.cameras.index(camera.source)
     return (file.image(start + row, number) or b"" for row in rows.tolist())
@@ -249,7 +249,7 @@ def _size_error(where: str, frame: Any, size: tuple[int, int]) -> DatasetError:
 
 
 class ShardTotals:
-    """Totals over the records of all shards."""
+    """The sums of the records of all shards."""
 
     def __init__(self, cameras: Sequence[ExportCamera]) -> None:
         """Start with no records."""
@@ -281,5 +281,5 @@ class ShardTotals:
 
     @property
     def bounds(self) -> dict[str, float]:
-        """PSNR in dB that every frame of a video reaches, rounded down to one decimal, by camera."""
+        """Camera -> PSNR in dB of its worst video frame, rounded down to one decimal."""
         return {key: floor(psnr * 10) / 10 for key, psnr in self._psnr.items()}

@@ -1,7 +1,8 @@
-"""Exact statistics of a LeRobotDataset, for each episode and for the whole dataset.
+"""Statistics of a LeRobotDataset, for each episode and for the whole dataset.
 
-Image statistics are computed on a sample: up to 10 evenly spaced frames of each episode, including the first and the
-last, and every n-th pixel in both directions, so that the longer side has 64 to 127 pixels (or all, if it is shorter).
+Statistics of numbers are exact. Image statistics are computed from a sample: up to 10 evenly spaced frames of each
+episode, including the first and the last. Of each frame, every n-th pixel in both directions is used. The number n is
+chosen so that the longer side has 64 to 127 pixels; all pixels are used if it is shorter.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -26,7 +27,7 @@ def sampled_frames(steps: int) -> set[int]:
 
 
 def pixel_stride(height: int, width: int) -> int:
-    """Return n if every n-th pixel of a frame counts in the image statistics."""
+    """Return n, where every n-th pixel of a frame in both directions counts in the image statistics."""
     return max(1, max(height, width) // SIDE)
 
 
@@ -45,7 +46,7 @@ def image_stats(channels: Sequence[Levels], *, frames: int, unit: float) -> Feat
 
 
 def merge_channels(samples: Iterable[Sequence[Levels]]) -> list[Levels]:
-    """Merge the samples of several frames, episodes or shards, channel by channel."""
+    """Merge the histograms of several frames, episodes or shards, channel by channel."""
     total: list[Levels] = []
     for channels in samples:
         total = [a.merge(b) for a, b in zip(total, channels, strict=True)] if total else list(channels)
@@ -53,7 +54,10 @@ def merge_channels(samples: Iterable[Sequence[Levels]]) -> list[Levels]:
 
 
 def index_stats(lengths: Sequence[int], tasks: Mapping[int, int], *, fps: float) -> dict[str, FeatureStats]:
-    """Return the exact statistics of the index columns, computed from the episodes' lengths and the tasks' steps."""
+    """Return the exact statistics of the index columns.
+
+    `lengths` has the number of steps of each episode; `tasks` maps each task_index to its number of steps.
+    """
     steps, count = np.array(lengths, np.int64), sum(lengths)
     frame = np.arange(steps.max())
     frames = Levels(frame, len(steps) - np.searchsorted(np.sort(steps), frame, "right"))

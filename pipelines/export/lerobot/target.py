@@ -52,13 +52,16 @@ from stats.formats import LEROBOT
 from stats.formats import lerobot as figures_of
 
 MAX_CRF = 51  # H.264's limit
-MAX_SECONDS = 1000  # length of a video: LeRobot seeks by float32 seconds, which are too coarse from 1024 on
+MAX_SECONDS = 1000  # longest video: LeRobot seeks by time in float32, which is too coarse from 1024 s on
 RESERVED = {"episode_index", "tasks", "length", "task", "oxe_id", "oxe_outcome", *INDEX}  # names of other columns
 RESERVED_PREFIXES = ("data/", "videos/", "meta/", "stats", "dataset_from_index", "dataset_to_index")
 
 
 class LeRobotExport:
-    """An export that LeRobot opens; a shard has one Parquet file and one video per camera, in v2.1 per episode."""
+    """An export that LeRobot opens.
+
+    In v3.0, each shard has one Parquet file and one video per camera. In v2.1, each episode has its own.
+    """
 
     pattern = PATTERN
 
@@ -92,7 +95,10 @@ class LeRobotExport:
         return [camera.key for camera in self.cameras if camera.is_video]
 
     def refs(self) -> tuple[ExportRef, ...]:
-        """Plan shards by size and by the length of their videos; raises DatasetError if no step is exported."""
+        """Plan shards by their size in bytes and the length of their videos.
+
+        Raises DatasetError if no step is exported.
+        """
         longest = MAX_SECONDS * self.fps if self.videos else inf
         lengths = exported_lengths(self.dataset, self.options.view)
         if not any(lengths):
@@ -212,7 +218,7 @@ class LeRobotExport:
         }
 
     def as_exported(self, episode: Episode, binding: Binding) -> Episode:
-        """Return the episode with LeRobot's names and shapes, without videos and without columns that are left out."""
+        """Return the episode with LeRobot's names and shapes, without the videos and the columns that are left out."""
         leaves = {camera.path: camera.leaf for camera in binding.layout.cameras}
         images, depth = dict[str, Frames](), dict[str, Frames]()
         for camera in self.cameras:
@@ -243,7 +249,10 @@ def _scalars(column: Column) -> Column:
 
 
 def _as_read(value: Any) -> Any:
-    """Return a metadata value as a reader gets it: numbers, texts and lists of texts unchanged, others as JSON."""
+    """Return a metadata value as it is read from the export.
+
+    Numbers, texts and lists of texts are unchanged; other values become JSON.
+    """
     if not isinstance(value, list) or all(isinstance(item, str) for item in value):
         return value
     return json.dumps(value)
@@ -266,7 +275,10 @@ def _fps(dataset: Dataset, options: ExportOptions) -> float:
 
 
 def _metadata(dataset: Dataset, names: Iterable[str]) -> tuple[dict[str, str], dict[str, str]]:
-    """Name a column for each per-episode field of the source; returns them and the fields left out with the reason."""
+    """Choose a column of the table of episodes for each per-episode field of the source.
+
+    Returns a mapping from columns to fields, and a mapping from the fields that are left out to the reasons.
+    """
     columns, left_out = dict[str, str](), dict[str, str]()
     taken = RESERVED.union(names)
     for field in dataset.columns.metadata:

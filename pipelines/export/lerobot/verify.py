@@ -22,11 +22,11 @@ from pipelines.verify import Verification, catch_damage
 from schemas.source import Array
 from stats.formats import lerobot as figures_of
 
-TIMES_NEARER = 4.0  # a frame is out of place if a neighbour's source is this many times nearer to it than its own
+TIMES_NEARER = 4.0  # a frame is out of place if a neighbour's source has a squared error this many times smaller
 
 
 def check_descriptions(export: Export, out: Verification) -> None:
-    """Compare counts, statistics, the table of episodes and the columns that only LeRobot reads."""
+    """Compare the counts, the statistics, the table of episodes and the columns that only LeRobot reads."""
     refs = export.refs()
     info = json.loads(export.out.read(INFO))
     counts = {
@@ -98,7 +98,7 @@ class ExpectedFrame:
 
 
 def check_video(export: Export, camera: ExportCamera, out: Verification, *, bound: float) -> None:
-    """Compare every frame of a camera's videos with its source and with the sources of its neighbours."""
+    """Compare every frame of a camera's videos with its source, and with the sources of the frames before and after."""
     for ref in export.refs():
         for group in file_groups(export, ref):
             name = group.paths.video(camera.key)
@@ -135,7 +135,7 @@ def _is_nearer(shown: Array, other: Array, error: float) -> bool:
 def _expected_frames(
     export: Export, camera: ExportCamera, ref: ExportRef, *, numbers: range
 ) -> Iterator[ExpectedFrame]:
-    """Decode the sources of one file's frames; keeps three of them in memory."""
+    """Decode the source images of one video file; keeps at most three of them in memory."""
     decoder = ImageDecoder(is_bgr=camera.source.channels == "bgr")
     for k in numbers:
         where = f"{camera.key}: episode {ref.first_episode + k}"

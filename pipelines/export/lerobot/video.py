@@ -1,7 +1,7 @@
 """Write encoded images as the frames of a video file. Only this file and `pipelines/readers/video.py` use FFmpeg.
 
-The planes of a JPEG are passed to the encoder without a conversion to RGB; only their range is converted. Everything
-runs in one thread, so that the same frames give the same bytes.
+The planes of a JPEG are passed to the encoder without a conversion to RGB; only their range of values is converted.
+Everything runs in one thread, so that the same frames give the same bytes.
 """
 
 import os
@@ -26,7 +26,7 @@ DECODERS = {b"\xff\xd8": "mjpeg", b"\x89P": "png"}  # first bytes of the image -
 PLANES = "yuv420p"  # the pixel format that every trainer's decoder reads
 MAX_PSNR = 100.0  # dB; PSNR of a frame without loss
 TASKS = Path("/proc/self/task")
-# PyAV scales in one thread up to version 16, and from 17 on in several unless `threads` says otherwise.
+# Up to version 16, PyAV converts frames in one thread. From version 17 on, it uses several unless `threads` is set.
 ONE_THREAD: Mapping[str, Any] = {"threads": 1} if int(av.__version__.partition(".")[0]) > 16 else {}
 
 
@@ -40,7 +40,7 @@ class Codec:
 
     @classmethod
     def of(cls, word: str, *, crf: int, gop: int) -> "Codec":
-        """Return LeRobot's settings for the codec `word`; its defaults are crf 30 and gop 2."""
+        """Return LeRobot's settings for the codec `word`. LeRobot's defaults are a `crf` of 30 and a `gop` of 2."""
         quality = (("g", str(gop)), ("crf", str(crf)))
         if word == "h264":
             return cls(name="h264", encoder="libx264", options=(*quality, ("preset", "medium")))
@@ -48,7 +48,7 @@ class Codec:
 
     @property
     def decoder(self) -> str:
-        """FFmpeg's name of the decoder that reads it back."""
+        """Name in FFmpeg of the decoder that reads the video back."""
         return "h264" if self.name == "h264" else "libdav1d"
 
     def to_json(self) -> dict[str, Any]:
@@ -60,7 +60,7 @@ class ImageDecoder:
     """Decodes the encoded images of one camera."""
 
     def __init__(self, *, is_bgr: bool = False) -> None:
-        """Create a decoder; with `is_bgr`, red and blue are swapped in the images."""
+        """Create a decoder; `is_bgr` means that the stored images have red and blue swapped."""
         self.is_bgr = is_bgr
         self._decoders: dict[str, Any] = {}
         self._planes, self._pixels = VideoReformatter(), VideoReformatter()
@@ -87,7 +87,7 @@ class ImageDecoder:
         return self._planes.reformat(
             frame,
             format=PLANES,
-            src_color_range=ColorRange.JPEG,  # PyAV 15 does not ask the frame, and images have no other
+            src_color_range=ColorRange.JPEG,  # PyAV 15 ignores the frame's own range; images always have this one
             dst_colorspace=Colorspace.ITU601,
             dst_color_range=ColorRange.MPEG,
             **ONE_THREAD,
@@ -117,7 +117,7 @@ class VideoFile:
         self._stream.codec_context.thread_count = 1
         with usual_priority():
             self._stream.codec_context.open()
-        # x264 reports its own errors, which PyAV passes on from version 16
+        # x264 reports the error of each frame, which PyAV can read from version 16 on
         is_reported = codec.encoder == "libx264" and hasattr(av.Packet, "get_sidedata")
         self._meter = None if is_reported else PsnrMeter(codec.decoder)
 
@@ -156,7 +156,7 @@ class PsnrMeter:
     """Decodes the packets of an encoder and compares each frame with the one that was encoded."""
 
     def __init__(self, decoder: str) -> None:
-        """Start before the first frame; `decoder` is FFmpeg's name of the decoder."""
+        """Create a meter without frames; `decoder` is the name of the decoder in FFmpeg."""
         self._name = decoder
         self._waiting: deque[Array] = deque()
         self._decoder: Any = None
@@ -174,7 +174,7 @@ class PsnrMeter:
         return [self._compared(frame) for frame in self._decoder.decode(av.Packet(bytes(packet)))]
 
     def rest(self) -> list[float]:
-        """Return the PSNR of the remaining frames; 0 if the encoder lost a frame."""
+        """Return the PSNR of the remaining frames; the last number is 0 if the encoder lost a frame."""
         rest = [self._compared(frame) for frame in self._decoder.decode(None)] if self._decoder else []
         return [*rest, 0.0] if self._waiting else rest
 
@@ -184,10 +184,10 @@ class PsnrMeter:
 
 @contextmanager
 def usual_priority() -> Iterator[None]:
-    """Restore the scheduling policy of this thread and the encoder's threads after an encoder was opened.
+    """Restore the scheduling policy of this thread, and apply it to the threads of an encoder that was opened inside.
 
-    As root, which is usual in containers, SVT-AV1 gives its threads and the one that opens it the highest real-time
-    priority: other processes would starve, and child processes would inherit the priority.
+    If the user is root, as usual in containers, SVT-AV1 gives the highest real-time priority to its own threads and to
+    the thread that opens it. Other processes would starve, and child processes would inherit the priority.
     """
     if not hasattr(os, "sched_getscheduler"):  # SVT-AV1 does this only on Linux
         yield
@@ -200,7 +200,7 @@ def usual_priority() -> Iterator[None]:
 
 
 def _threads() -> set[int]:
-    """List the threads of this process; none where /proc is not mounted."""
+    """List the threads of this process; empty if /proc is not mounted."""
     return {int(task.name) for task in TASKS.iterdir()} if TASKS.is_dir() else set()
 
 
@@ -228,7 +228,7 @@ def squared_error(one: Array, other: Array) -> int:
 
 
 def psnr(error: int, pixels: int) -> float:
-    """Return the peak signal-to-noise ratio in dB of a yuv420p frame, from its squared error and its pixels.
+    """Return the peak signal-to-noise ratio in dB of a yuv420p frame from its squared error and number of pixels.
 
     >>> psnr(0, 64)
     100.0

@@ -113,15 +113,15 @@ class RldsExport:
 
     @property
     def videos(self) -> Sequence[str]:
-        """No cameras: every image keeps its encoding."""
+        """Keys of the cameras that become videos: none, since every image keeps its encoding."""
         return ()
 
     def settings(self) -> Mapping[str, Any]:
-        """Return nothing: the declaration describes everything."""
+        """Return an empty mapping, since the declaration describes everything."""
         return {}
 
     def as_exported(self, episode: Episode, binding: Binding) -> Episode:  # noqa: ARG002 - cameras keep their names
-        """Return the episode with its instructions in the order of steps; with a view, without raw fields."""
+        """Return the episode with its instructions sorted by their first step. With a view, raw fields are removed."""
         return in_order_of_steps(replace(episode, raw={}) if self.options.view else episode)
 
     def comparable(self, episode: Episode) -> Episode:
@@ -129,7 +129,7 @@ class RldsExport:
         return episode
 
     def check(self, record: Mapping[str, Any], out: Verification) -> None:
-        """Do nothing: comparing the episodes covers everything."""
+        """Do nothing, since the comparison of the episodes covers everything."""
 
 
 def _columns(dataset: Dataset, *, view: str | None, space: Space) -> dict[RldsFeature, Getter]:
@@ -180,7 +180,7 @@ def _vectors(dataset: Dataset, space: Space) -> dict[Field, Getter]:
 
 
 def _step_metadata(dataset: Dataset) -> dict[Field, Getter]:
-    """Return RLDS's standard step fields; optional ones only if the source has them."""
+    """Return RLDS's standard fields of a step; the optional ones are included only if the source has them."""
     origins = dataset.columns.origins
     dtypes = {"is_first": "bool", "is_last": "bool"}
     dtypes |= {name: dtype for name, dtype in OPTIONAL.items() if origins[name]}
@@ -202,7 +202,10 @@ def _no_discount(episode: Episode) -> Column:
 
 
 def _frames_of(camera: Camera) -> Getter:
-    """Return a camera's images; a missing one is an empty string, as Octo and this package read it."""
+    """Return a getter of a camera's images.
+
+    A missing image is an empty string, which Octo and this package read as missing.
+    """
     frames = attrgetter("depth" if camera.is_depth else "images")
     return lambda e: [b"" if frame is None else frame for frame in frames(e)[camera.leaf]]
 
@@ -237,7 +240,10 @@ def _image_field(dataset: Dataset, camera: Camera) -> Field:
 
 
 def _raw_field(field: Field) -> Field:
-    """Move a raw field below `raw`; axes of unknown size become nested sequences, images become bytes."""
+    """Return a raw field as it is exported, below `raw`.
+
+    Images become bytes. If any axis has no fixed size, all axes become nested sequences.
+    """
     levels = len(field.shape) if field.kind == "number" and None in field.shape else 0
     kind = "bytes" if field.kind == "image" else field.kind
     return replace(

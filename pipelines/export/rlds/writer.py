@@ -1,7 +1,7 @@
 """Write RLDS as `tensorflow-datasets` stores it, without TensorFlow.
 
-`tf.train.Example` cannot store float64 exactly; such numbers are stored as tensors with encoding "bytes", which
-`tensorflow-datasets` reads back exactly.
+`tf.train.Example` cannot store float64 exactly. Therefore float64 numbers are stored as tensors with encoding "bytes",
+which `tensorflow-datasets` reads back exactly.
 """
 
 import json
@@ -113,7 +113,7 @@ def metadata_column(value: Any, field: Field) -> Column:
     stored: Column
     if field.kind == "number":
         numbers = np.array(values, field.dtype)
-        if numbers.ndim != 1 + len(field.shape):  # nested lists lose the axes after an empty one
+        if numbers.ndim != 1 + len(field.shape):  # numpy cannot infer the axes after an empty one
             numbers = numbers.reshape(len(values), *(d or 0 for d in field.shape))
         stored = numbers
     else:
@@ -131,7 +131,7 @@ class TfRecordWriter:
         self.episodes = self.bytes = 0
 
     def add(self, columns: Mapping[RldsFeature, Column | None]) -> None:
-        """Write one episode; None is a missing optional value."""
+        """Write one episode; the column of an optional feature is None if the episode does not have it."""
         stored: Stored = {}
         for feature, column in columns.items():
             stored |= {} if column is None else feature.encode(column)
@@ -146,7 +146,7 @@ class TfRecordWriter:
 
 
 class ShardSize(Protocol):
-    """The size of one file, as `dataset_info.json` has it."""
+    """The size of one file, for `dataset_info.json`."""
 
     @property
     def episodes(self) -> int:

@@ -1,4 +1,4 @@
-"""One arm, measured and commanded: the comparison shows mode, frame, rotation representation and unit."""
+"""Compare the measured and the commanded pose of an arm, to draft mode, frame, rotation representation and unit."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ from schemas.source import Array
 if TYPE_CHECKING:
     from scipy.spatial.transform import Rotation
 
-PROVEN = 0.05  # relative error of predicted rotations; below it, two triples are a position and a rotation
+PROVEN = 0.05  # largest error of predicted rotations, for a claim that two triples are position and rotation
 WORDS = {  # form in `rotations.py` -> representation of the Space, and the op that converts to it
     "xyz": ("euler_xyz", ""),
     "ZYX": ("euler_xyz", " | permute(2, 1, 0)"),
@@ -129,7 +129,7 @@ class Arm:
         return fits
 
     def proof(self) -> Claim | None:
-        """Claim that two triples are position and rotation, if the commanded rotations predict the measured ones."""
+        """Claim that two triples are position and rotation; None unless the commands predict the measured rotations."""
         best = self.hypotheses.best()
         separate = [error for h, error in self.hypotheses.errors.items() if h.commanded == "difference"]
         is_known = self.measured_rotation is not None and self.measured_rotation.form is not None
@@ -160,7 +160,7 @@ class Arm:
         return Form(Claim(word, "high" if proven else "medium", evidence), op)
 
     def _open_form(self, segment: Segment, code: str | None, which: str) -> Form:
-        """Leave the representation open, with the evidence for each answer."""
+        """Return an open claim about the representation, with the evidence for each possible answer."""
         fits = self.hypotheses.summary()
         if segment.width == 4:
             return Form(todo(f"quat_xyzw or quat_wxyz? {fits}".rstrip()))
@@ -178,7 +178,7 @@ class Arm:
         return Form(todo(f"{question} {fits}".rstrip("; ")))
 
     def _form_from_tool(self) -> str | None:
-        """Return the only form in which the measured rotation explains commands in the tool's axes, if there is one."""
+        """Return the only form of the measured rotation that explains commands in the tool's axes; None if unclear."""
         if not self.position_fits or motion.best(self.position_fits)[0] != "tool":
             return None
         ranked = sorted(self.tool_fits, key=lambda code: self.tool_fits[code].r2, reverse=True)
@@ -204,7 +204,7 @@ class Arm:
         return todo(f"{ASK_MODE} {self.hypotheses.summary() or NO_MATCH}")
 
     def frame(self) -> Claim:
-        """Claim the tool's frame if the commands fit it; otherwise leave it open, since base and world look alike."""
+        """Claim the frame `tool` if the commands fit it. Otherwise it is open, since base and world look alike."""
         relations = {self.hypotheses.decided("relation")} & {"delta", "tool"}
         deltas: dict[Relation, Fit] = {name: fit for name, fit in self.position_fits.items() if name != "absolute"}
         relation, figures = motion.best(deltas) if len(deltas) > 1 else (None, "")
@@ -238,7 +238,7 @@ class Arm:
         if mode.is_open or not known or not fits:
             return UnitDraft(todo(f"m, rad or controller? {NO_MATCH}")), mode
         fit = max((fit for relation, fit in fits.items() if relation != "absolute"), key=lambda fit: fit.r2)
-        if small == units.DEGREE:  # rotations are compared in radians, whatever their unit
+        if small == units.DEGREE:  # the fit is in radians, even if the measured angles are in degrees
             known = UnitDraft(known.unit)
         return units.unit_of_deltas(fit, known, mode, small=small, rate=self.rate)
 
@@ -248,7 +248,7 @@ def _first(segments: Sequence[Segment], kind: str) -> Segment | None:
 
 
 def named_form(segment: Segment) -> str | None:
-    """Return the form that the names of a rotation or of its numbers state; None if they state none."""
+    """Return the form that the name of a rotation or of its numbers contains; None if they contain none."""
     letters = "".join(word for name in segment.names for word in words(name)[-1:])
     if letters in LETTERS:
         return LETTERS[letters]

@@ -12,9 +12,9 @@ from pipelines.inspect.draft.sample import Sample
 from schemas.source import Array
 
 RATE_KEYS = ("fps", "control_hz", "control_freq", "control_frequency", "frequency", "hz", "rate")
-MAX_JSON_LENGTH, MAX_JSON_DEPTH = 1 << 20, 8  # per-episode texts that are searched for RATE_KEYS
+MAX_JSON_LENGTH, MAX_JSON_DEPTH = 1 << 20, 8  # limits of the JSON in per-episode texts that is searched for keys
 UNITS = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9}
-MIN_STEP, MAX_STEP = 0.001, 1.0  # seconds between steps in any teleoperation; this decides the unit
+MIN_STEP, MAX_STEP = 0.001, 1.0  # seconds between steps; the unit of a clock must give such steps
 AGREEMENT = 0.02  # rates with a smaller relative difference agree
 ROUNDING = 0.002  # a rate with a smaller relative distance to a whole number is rounded
 COMPUTED = 1e-3  # a clock with a smaller relative jitter was computed, not measured
@@ -34,7 +34,7 @@ class Clock:
 
 
 def clock(sample: Sample, paths: Sequence[str]) -> Clock:
-    """Claim the rate from the timestamps `paths` and the description; left open if these disagree."""
+    """Claim the rate from the timestamp fields `paths` and the source's description; it is open if these disagree."""
     described_rates = dict(_described_rates(sample))
     measured = [(path, *_measured(sample.columns(path))) for path in paths]
     usable = [(path, step, note) for path, step, note in measured if step]
@@ -63,7 +63,10 @@ def clock(sample: Sample, paths: Sequence[str]) -> Clock:
 
 
 def _measured(columns: Sequence[Array]) -> tuple[float | None, str]:
-    """Return the median step within the episodes and its regularity; None and the reason if time does not increase."""
+    """Return the median time between steps, and a text on its regularity.
+
+    If the time does not always increase, returns None and the reason.
+    """
     steps = np.concatenate([np.diff(column[:, 0]) for column in columns] or [np.zeros(0)])
     if not len(steps) or not np.isfinite(steps).all():
         return None, "no steps, or times that are not finite"
@@ -84,7 +87,10 @@ def _described_rates(sample: Sample) -> Iterator[tuple[str, float]]:
 
 
 def described(sample: Sample, keys: Sequence[str]) -> Iterator[tuple[str, Any]]:
-    """Find the values of `keys` in the source's description, its per-episode fields, and JSON inside these."""
+    """Find the values of `keys` and where they are, such as `source.fps`.
+
+    Searches the source's description, the per-episode fields of the first episode, and JSON in these fields.
+    """
     yield from _named(sample.description, keys, "source")
     for path, value in (sample.metadata[0] if sample.metadata else {}).items():
         if path.rpartition(".")[2] in keys:

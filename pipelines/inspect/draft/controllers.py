@@ -1,4 +1,7 @@
-"""Controllers that a recording describes: robosuite's, which robomimic, LIBERO and MimicGen use, too."""
+"""Read the controller that a recording describes.
+
+Only robosuite's `OSC_POSE` is supported. robomimic, LIBERO and MimicGen use it, too.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,7 +21,7 @@ class Controller:
     where: str  # where the recording describes it
 
     def arm_width(self, width: int) -> int | None:
-        """Return how many of an action's `width` numbers belong to each arm; None if they do not fit."""
+        """Return how many of an action's `width` numbers belong to each arm; None if the width does not fit."""
         each, rest = divmod(width, self.arms)
         return each if not rest and each in {POSE, POSE + 1} else None
 
@@ -28,7 +31,7 @@ class Controller:
 
 
 def controller(sample: Sample) -> Controller | None:
-    """Return the controller that the recording describes, if it is robosuite's `OSC_POSE` with deltas."""
+    """Return the controller that the recording describes; None if it is not robosuite's `OSC_POSE` with deltas."""
     robots = next((value for _, value in described(sample, ("robots",))), "")
     for where, config in described(sample, ("controller_configs",)):
         if isinstance(config, Mapping) and config.get("type") == "OSC_POSE" and config.get("control_delta") is True:

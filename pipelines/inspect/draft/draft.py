@@ -20,7 +20,7 @@ from schemas.errors import OxeError, UsageError
 
 ROBOT = ("robot_type", "robot", "robots", "robot_name")
 CONTROLLER = ("controller", "controller_type", "control_mode", "controller_configs")
-MAX_SHIPPED = 3  # shipped declarations that a draft names
+MAX_SHIPPED = 3  # a draft names at most this many shipped declarations
 SUCCESS = {"success", "is_success", "successful", "succeeded"}  # last word of a field with the outcome
 IDS = ("episode_path", "file_path", "episode_id", "id", "uuid")  # last word of a field with ids, the likeliest first
 
@@ -28,8 +28,8 @@ IDS = ("episode_path", "file_path", "episode_id", "id", "uuid")  # last word of 
 def draft(reader: Reader, uri: str, *, limit: int | None = None) -> Proposal:
     """Propose a declaration of an opened source from its first episodes.
 
-    `uri` is the source's URI in the declaration; `limit` is the number of episodes (50 by default). Raises UsageError
-    if none of them can be read.
+    `uri` is the source's URI in the declaration; `limit` is the number of episodes to read; if None, 50. Raises
+    UsageError if none of these episodes can be read.
     """
     sample = read_sample(reader, limit=limit)
     if not sample.steps:
@@ -98,7 +98,7 @@ def _language(texts: list[str], sample: Sample) -> Claim | None:
 def _id(sample: Sample) -> Claim | None:
     """Claim a per-episode field that is named as an id and differs between episodes.
 
-    Needs a sample of all episodes, except for the path of the episode.
+    The sample must contain all episodes of the source, unless the field is `episode_path`.
     """
     scalars = (f.path for f in sample.fields.values() if not f.per_step and not f.shape and not f.ragged)
     names = {path: path.rpartition(".")[2] for path in scalars}
@@ -121,9 +121,9 @@ def _success(sample: Sample) -> Claim | None:
 
 
 def _odd_lengths(sample: Sample) -> dict[str, int]:
-    """Return the columns with other lengths than the action (or the first column), and by how many steps they differ.
+    """Return the columns whose length differs from the action's, with the difference in steps.
 
-    The difference is 0 if it is not the same in every episode.
+    If there is no action, the first column takes its place. The difference is 0 if it varies between episodes.
     """
     paths = sorted(set().union(*sample.episodes))
     reference = (choose_fields(sample, "action")[0] or paths[:1])[0]
@@ -142,7 +142,11 @@ def _without(sample: Sample, paths: set[str]) -> Sample:
 
 
 def _layout(reader: Reader, odd: Mapping[str, int]) -> tuple[dict[str, Any], list[str]]:
-    """Return the keys of `source`, including those that skip columns with other lengths, and notes about these."""
+    """Return the keys of the table `source`, and notes.
+
+    The key `drop_last` skips the last step of columns that are one step longer than the action. The key `ignore` skips
+    columns with other lengths. The notes say how many columns are concerned.
+    """
     layout = dict(reader.layout())
     if not odd:
         return layout, []
@@ -174,7 +178,10 @@ def _pixels(sample: Sample) -> list[str]:
 
 
 def _shipped(reader: Reader) -> list[str]:
-    """Return shipped declarations that fit the source's fields: the one with its name, or those with most fields."""
+    """Return the shipped declarations that fit the source's fields.
+
+    If one of them has the name of the source, only that one is returned; otherwise the three with the most fields.
+    """
     own_name = str(reader.description().get("name") or "")
     fields = {field.path: field for field in reader.fields}
     ranked: list[tuple[int, str]] = []

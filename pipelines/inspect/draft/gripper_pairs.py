@@ -24,7 +24,7 @@ class GripperPairs:
         self.commanded = [segment for segment in commanded if segment.guess == "gripper"]
 
     def part(self, segment: Segment, names: UniqueNames) -> PartDraft:
-        """Draft one gripper, mapped to 0..1; of two fingers only the first is read."""
+        """Draft one gripper, mapped to 0..1. If there are numbers for two fingers, only the first is read."""
         first = f"{segment.path}[{segment.start}:{segment.start + 1}]" if segment.width > 1 else segment.expression
         op, mapped = grippers.range_op([column[:, :1] for column in segment.columns(self.sample)])
         sense = self._sense(segment)
@@ -42,7 +42,7 @@ class GripperPairs:
         )
 
     def sense(self, *, is_command: bool) -> Claim | None:
-        """Claim which end is open in the whole Space; None if the Space has no gripper."""
+        """Claim the end of the range that is open, for all grippers of a Space; None if the Space has no gripper."""
         segments = self.commanded if is_command else self.measured
         senses = [sense for sense in map(self._sense, segments) if sense]
         if not segments:
@@ -53,7 +53,7 @@ class GripperPairs:
         return Claim("open_is_1", weakest.confidence, "; ".join(dict.fromkeys(sense.evidence for sense in senses)))
 
     def proof(self, side: str) -> Claim | None:
-        """Claim that the number after a pose is a gripper, if its measurement follows its command."""
+        """Claim that the number after a pose is a gripper; None unless its measurement follows its command."""
         pairs = [(segment, self._other(segment)) for segment in self.commanded if segment.side == side]
         strength = max((abs(self._correlation(segment)) for segment, other in pairs if other), default=0.0)
         evidence = f"comes after a pose, and measurement and command correlate by {strength:.2f}"
@@ -73,7 +73,11 @@ class GripperPairs:
         return grippers.correlation(command, measured)
 
     def _sense(self, segment: Segment) -> Claim | None:
-        """Claim which end is open, from the controller, the name, or the name of the counterpart."""
+        """Claim whether the largest value means open or closed.
+
+        The evidence is the controller, the name of the segment, or the name of its command or measurement. Returns None
+        if there is no evidence, or if the names contradict each other.
+        """
         if segment.controller:
             return segment.controller.claim("closed")  # 1 closes, -1 opens
         named, other = _sense_from_names(segment), self._other(segment)

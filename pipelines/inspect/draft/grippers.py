@@ -16,13 +16,13 @@ OVERSHOOT = 0.15  # how far the range of a measured gripper may differ from 0 an
 TOLERANCE = 0.02  # distance to an end that counts as the end, relative to the range
 MIN_CORRELATION = 0.7  # between a command and its measurement
 DELAYS = range(11)  # steps between a command and its measurement
-STAY_SHARE = 0.05  # with a larger share of zeros, 0 is a third command besides -1 and 1
+STAY_SHARE = 0.05  # if the share of zeros is larger, 0 is a third command besides -1 and 1
 
 
 def range_op(columns: Sequence[Array]) -> tuple[str, Claim]:
-    """Return the ops that map the numbers [T, 1] to 0..1, with `TODO` where they are open.
+    """Return the ops that map the numbers [T, 1] to 0..1, and the evidence for them.
 
-    The ops never invert the numbers.
+    The ops contain `TODO` if the user must decide. They never invert the numbers.
     """
     values = np.concatenate(columns) if columns else np.zeros((0, 1))
     values = values[np.isfinite(values)]
@@ -62,7 +62,10 @@ def _open_range(evidence: str) -> tuple[str, Claim]:
 
 
 def sense_from_name(path: str) -> Claim | None:
-    """Claim from a name whether the high end of the range is `open` or `closed`; None if the name has both or none."""
+    """Claim from a name whether the largest value means `open` or `closed`.
+
+    Returns None if the name has words for both or for neither.
+    """
     name = {*words(path)}
     for marks, sense in ((CLOSED, "closed"), (OPEN, "open")):
         if matches := marks & name:
@@ -89,7 +92,10 @@ def _delayed_correlation(commands: Sequence[Array], measured: Sequence[Array], d
 
 
 def carried_sense(sense: Claim, strength: float, other: str) -> Claim | None:
-    """Carry the sense of a command over to its measurement, or back; `strength` is their correlation."""
+    """Infer the sense of a gripper from that of `other`, its command or measurement.
+
+    `strength` is the correlation of the two. Returns None if it is too weak.
+    """
     if abs(strength) < MIN_CORRELATION:
         return None
     flipped = {"open": "closed", "closed": "open"}[sense.value]

@@ -18,9 +18,9 @@ from schemas.source import Array, Field
 FORM_WIDTHS = {"quaternion": 4, "matrix": 9}
 ANGLES = {"roll", "pitch", "yaw", "rx", "ry", "rz", "qx", "qy", "qz", "qw", "rot", "euler", "axis"}
 COMPLETE: Mapping[Content, Sequence[int]] = {"position": (3,), "rotation": (3, 4, 6, 9), "gripper": (1, 2)}
-ARM_WIDTHS = (6, 8)  # smallest and largest vector of one arm: position, rotation of three, perhaps a gripper
-END = 0.1  # part of the range that counts as its end
-AT_ENDS = 0.7  # a number with at least this share of its values at the ends may be a gripper
+ARM_WIDTHS = (6, 8)  # smallest and largest width of one arm's vector: position, rotation, perhaps a gripper
+END = 0.1  # share of the range, on each side, that counts as its end
+AT_ENDS = 0.7  # if at least this share of the values is at the ends, the number may be a gripper
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,7 +114,7 @@ Cut = tuple[int, int, Content, Claim]  # start, stop, guess, kind
 
 
 def dimension_names(field: Field, width: int) -> tuple[str, ...]:
-    """Return the names of a vector's numbers, if the source's description of the field lists all of them.
+    """Return the names of a vector's numbers; empty unless the source's description of the field lists all of them.
 
     >>> dimension_names(Field(path="a", kind="number", doc="x, y, z"), 3)
     ('x', 'y', 'z')
@@ -141,9 +141,9 @@ def _by_names(names: Sequence[str]) -> Iterator[Cut]:
 
 
 def _kind_of(name: str, *, has_joints: bool = False) -> Content:
-    """Return what a number is by its name; `wrist` is a joint if there are other joints.
+    """Return the content that the name of a number means; `wrist` is a joint if there are other joints.
 
-    `motor_3` says nothing: converters use such names for any number.
+    Names such as `motor_3` mean nothing, since converters use them for any number.
     """
     parts = {*words(name)}
     last = name.lower().replace("_", ".").split(".")[-1]
@@ -165,7 +165,7 @@ def _named(kind: Content, path: str) -> Claim:
 
 
 def _joints(values: Array, path: str) -> tuple[Content, Claim]:
-    """Claim joints by their name; open if there are more than eight or the last one may be a gripper."""
+    """Claim joints by their name; left open if there are more than eight, or if the last one may be a gripper."""
     width, spread = values.shape[1], np.ptp(values, axis=0)
     odd = (
         width > 1 and spread[:-1].max() > 0 and (_is_two_valued(values[:, -1]) or spread[-1] < 0.1 * np.median(spread))
@@ -176,10 +176,10 @@ def _joints(values: Array, path: str) -> tuple[Content, Claim]:
 
 
 def _by_numbers(values: Array, named: Content, path: str) -> Iterator[Cut]:
-    """Split around a rotation that the numbers prove: a position before it, perhaps a gripper after it.
+    """Split a vector around a rotation that its numbers prove, into a position, the rotation and perhaps a gripper.
 
-    Without one, a vector of an arm's width is split in the same way, but its kinds are left open unless it is named as
-    a pose.
+    If they prove no rotation, a vector with the width of an arm is split in the same way. Its kinds are
+    then left open, unless its name is that of a pose.
     """
     width = values.shape[1]
     start, form = next(

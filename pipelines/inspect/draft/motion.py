@@ -1,8 +1,10 @@
 """How a vector of commands relates to a measured vector: as a change of it, or as its target.
 
-Commands a[t] are fitted to measurements s[t] with one factor, at the few delays that controllers have:
+Commands a[t] are fitted to measurements s[t] with one factor, the gain. Delays k of 0 to 3 steps are tried, and
+the best fit is used:
 
-    delta     s[t+k+1] - s[t+k] = gain * a[t]         in the axes of s, or in those of the tool (tool)
+    delta     s[t+k+1] - s[t+k] = gain * a[t]         in the axes of s
+    tool      the same as delta                       in the axes of the tool
     absolute  s[t+k]            = gain * a[t] + c
 """
 
@@ -21,7 +23,7 @@ if TYPE_CHECKING:
 Relation: TypeAlias = Literal["delta", "tool", "absolute"]
 
 DELAYS = range(4)  # steps between a command and the motion
-STILL = 1e-3  # smaller motions, relative to the largest one, do not count as moving
+STILL = 1e-3  # a step counts as moving if its motion, relative to the largest one, exceeds this
 MIN_MOVING = 30  # moving steps; a fit to fewer may be chance
 MIN_R2 = 0.5  # required for a claim; Bridge's commanded deltas reach 0.7, unrelated vectors 0.1 to 0.3
 MAX_UNEXPLAINED = 0.5  # required for a claim: unexplained part of the best fit, relative to the second best
@@ -29,7 +31,7 @@ MAX_UNEXPLAINED = 0.5  # required for a claim: unexplained part of the best fit,
 
 @dataclass(frozen=True, slots=True)
 class Fit:
-    """How much of the measured motion a relation explains, and with which factor."""
+    """The share of the measured motion that a relation explains (`r2`), and the fitted factor (`gain`)."""
 
     r2: float
     gain: float
@@ -84,7 +86,10 @@ def _fit(commands: Sequence[Array], targets: Sequence[Array], *, delay: int, is_
 
 
 def best(fitted: Mapping[Relation, Fit]) -> tuple[Relation | None, str]:
-    """Return the relation that explains the motion clearly better than the others, or None; and all figures."""
+    """Return the relation that explains the motion clearly better than the others, and all figures as text.
+
+    The relation is None if no relation is clearly better, or if too few steps are moving.
+    """
     figures = ", ".join(
         f"{relation} R2 {fit.r2:.2f} (factor {fit.gain:.4g})" for relation, fit in fitted.items() if fit.moving
     )
@@ -98,7 +103,7 @@ def best(fitted: Mapping[Relation, Fit]) -> tuple[Relation | None, str]:
 
 
 def merged_frames(fitted: Mapping[Relation, Fit]) -> dict[Relation, Fit]:
-    """Merge deltas in base and tool axes, to compare deltas in any axes with absolute targets."""
+    """Keep the better fit of the deltas in base and tool axes, to compare it with absolute targets."""
     deltas = [fitted[relation] for relation in ("delta", "tool") if relation in fitted]
     return {"delta": max(deltas, key=lambda fit: fit.r2), "absolute": fitted["absolute"]}
 
@@ -109,7 +114,7 @@ def confidence(fit: Fit) -> Literal["high", "medium"]:
 
 
 def claim_mode(fitted: Mapping[Relation, Fit]) -> Claim:
-    """Claim `delta` or `absolute`."""
+    """Claim `delta` or `absolute`; left open if neither is clearly better."""
     mode, figures = best(merged_frames(fitted))
     if mode is None:
         return todo(f"delta, absolute or velocity? {figures}")

@@ -30,7 +30,7 @@ class PartDraft:
     unit: Claim
     mode: Claim
     expression: str
-    mapped: Claim | None = None  # evidence for the ops, if they need any
+    mapped: Claim | None = None  # evidence for the ops that map a gripper to 0..1; None for other parts
 
     @property
     def meaning(self) -> str:
@@ -93,7 +93,7 @@ def _unique(name: str, taken: set[str]) -> str:
 def draft_part(
     segment: Segment, names: UniqueNames, *, form: Form | None, unit_draft: UnitDraft, mode: Claim
 ) -> PartDraft:
-    """Draft a part from a segment other than a gripper; if its kind is open, so is its unit."""
+    """Draft a part from a segment that is not a gripper. If its kind is open, its unit is left open."""
     prefix = f"{segment.side}_" if segment.side else ""
     name, dims = _named(segment, form)
     unit, op = unit_draft.unit, unit_draft.op
@@ -120,7 +120,7 @@ def _of_rotation(segment: Segment, form: Form, unit_draft: UnitDraft) -> tuple[C
 
 
 def _named(segment: Segment, form: Form | None) -> tuple[str, Sequence[str]]:
-    """Name the part by its meaning, and its dimensions as in the source or by their meaning."""
+    """Name the part by its meaning. Its dimensions are named as in the source, if possible, or by their meaning."""
     if not form:
         is_xyz = segment.guess == "position" and segment.width == 3
         numbered = _numbered(segment, "j" if segment.guess == "joint" else "d")

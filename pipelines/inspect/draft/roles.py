@@ -1,4 +1,4 @@
-"""Roles of fields by their names: actions, states, cameras, texts and clocks, and the content of a vector.
+"""Find the role of a field (action, state, camera, text or clock) and the content of a vector by their names.
 
 Names decide what numbers cannot show, such as which camera is on the wrist. Where numbers can contradict a name
 (`rotations.py`, `grippers.py`, `motion.py`), the numbers win.
@@ -65,7 +65,7 @@ def role(field: Field) -> Role:
 
 
 def content(path: str, width: int) -> Content:
-    """Return the content of a vector of `width` numbers by its name; `unknown` if the name does not say it."""
+    """Return the content of a vector of `width` numbers by its name; `unknown` if the name does not show it."""
     name = {*words(path)}
     if name & GRIPPER and width <= 2:
         return "gripper"
@@ -86,7 +86,7 @@ def side(path: str) -> str:
 
 
 def cameras(fields: Iterable[Field]) -> tuple[dict[str, tuple[str, Claim]], dict[str, str]]:
-    """Return role -> field and claim for the colour cameras, and role -> field for the depth cameras."""
+    """Return two mappings: role -> field and claim for colour cameras, role -> field for depth cameras."""
     images = [
         f for f in fields if f.kind == "image" and f.per_step and not f.ragged and not f.dtype.startswith("float")
     ]
@@ -126,7 +126,7 @@ def _free(name: str, taken: Mapping[str, object]) -> str:
 
 
 def language(fields: Iterable[Field]) -> list[str]:
-    """List the texts that are instructions by their name, the likeliest first."""
+    """List the text fields whose names suggest an instruction, the likeliest first."""
     ranked = []
     for field in fields:
         name = words(field.path.rpartition(".")[2])

@@ -1,8 +1,8 @@
-"""Rotation representations, from lengths and orthogonality, and by predicting measured rotations from commands.
+"""Find rotation representations: by length and orthogonality, and by predicting measured rotations from commands.
 
-Every pair of representations, one for the measured and one for the commanded rotation, is a hypothesis. If a single
-pair predicts the rotations from step to step, it is claimed. If several predict them equally well, the representation
-is left open; this is usual for noisy commands, since small Euler angles and rotation vectors look alike.
+A hypothesis is a pair of representations, one for the measured and one for the commanded rotation. If only one pair
+predicts the rotations from step to step, it is claimed. If several predict them equally well, the representation is
+left open. This is usual for noisy commands, since small Euler angles and rotation vectors look alike.
 """
 
 from collections.abc import Iterator, Sequence
@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 LENGTH_TOLERANCE = 2e-3  # a float32 quaternion's length may differ from 1 by this much
 MIN_MOTION = 1e-4  # standard deviation; a column with less is constant
 MAX_PAIRS = 400  # steps on which hypotheses are compared, evenly spaced
-NOISE = 3e-4  # smallest relative error that float32 can show
+NOISE = 3e-4  # smaller relative errors are rounding errors of float32
 MAX_ERROR = 0.15  # largest relative error of a claimed hypothesis
-MIN_RATIO = 3.0  # every other hypothesis must have an error this many times larger
+MIN_RATIO = 3.0  # for a claim, the error of every other hypothesis must be this many times larger
 ORDERS = ("xyz", "xzy", "yxz", "yzx", "zxy", "zyx", "XYZ", "XZY", "YXZ", "YZX", "ZXY", "ZYX")  # scipy's spelling
 DEGREE = np.pi / 180
 FORMS = {3: (*ORDERS, "rotvec"), 4: ("quat_xyzw", "quat_wxyz"), 9: ("rows", "columns")}
@@ -40,7 +40,7 @@ class RotationHypothesis:
 
     @property
     def mode(self) -> str:
-        """`absolute`, or `delta` in any axes."""
+        """`absolute`, or `delta` for the relations delta and tool."""
         return "absolute" if self.relation == "absolute" else "delta"
 
 
@@ -51,7 +51,10 @@ class Hypotheses:
     errors: dict[RotationHypothesis, float]
 
     def decided(self, attribute: str) -> str | float | None:
-        """Return the value of an attribute in the best hypothesis; None if another value fits nearly as well."""
+        """Return the value of an attribute in the best hypothesis.
+
+        Returns None if the best hypothesis fits badly, or if another value fits nearly as well.
+        """
         if not self.errors:
             return None
         first = min(self.errors, key=lambda hypothesis: self.errors[hypothesis])
@@ -73,7 +76,7 @@ class Hypotheses:
         return first, self.errors[first]
 
     def summary(self) -> str:
-        """Describe the two best hypotheses with their errors; of equal ones, common representations come first."""
+        """Describe the two best hypotheses and their errors. If errors are equal, common representations come first."""
         usual = ("xyz", "rotvec", "quat_xyzw", "quat_wxyz", "rows", "columns")
 
         def rank(hypothesis: RotationHypothesis) -> tuple[float, bool, bool]:
@@ -90,9 +93,9 @@ class Hypotheses:
 
 
 def rotation_form(values: Array) -> str | None:
-    """Return `quaternion`, `matrix` or `6d` (two rows or columns of a matrix) if the numbers [T, k] always are one.
+    """Return `quaternion`, `matrix` or `6d` (two rows or columns of a matrix) if the numbers of every step form one.
 
-    Returns None for other numbers and for constant ones, which prove nothing.
+    `values` are [T, k]. Returns None for other numbers, and for constant numbers, which may form one by chance.
     """
     width = values.shape[1]
     if not len(values) or not np.isfinite(values).all() or (values.std(axis=0) > MIN_MOTION).sum() < 2:
@@ -114,7 +117,10 @@ def _orthonormal(rows: Array) -> bool:
 
 
 def read(values: Array, form: str, factor: float = 1.0) -> "Rotation":
-    """Convert numbers [T, k] to rotations; raises SourceError if they are not rotations."""
+    """Convert numbers [T, k] in a form of FORMS to rotations; `factor` converts angles to radians.
+
+    Raises SourceError if the numbers are not rotations.
+    """
     if form in ORDERS:
         return from_euler(values * factor, form)
     if form == "rotvec":
@@ -126,7 +132,10 @@ def read(values: Array, form: str, factor: float = 1.0) -> "Rotation":
 
 
 def compare(measured: Sequence[Array], commanded: Sequence[Array], *, factors: Sequence[float]) -> Hypotheses:
-    """Compute the error of every pair of representations; `factors` convert the measured angles to radians."""
+    """Compute the error of every pair of representations.
+
+    `factors` are the possible factors that convert the measured angles to radians; each is tried.
+    """
     now, then, command = (np.concatenate(rows) for rows in zip(*_pairs(measured, commanded), strict=True))
     fine = np.isfinite(np.concatenate([now, then, command], axis=1)).all(axis=1)
     spaced = np.unique(np.linspace(0, max(int(fine.sum()) - 1, 0), MAX_PAIRS).astype(int))[: int(fine.sum())]

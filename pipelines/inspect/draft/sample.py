@@ -10,7 +10,7 @@ import numpy as np
 from pipelines.readers.reader import Reader, plan
 from schemas.source import Array, Field, RawEpisode
 
-EPISODES, STEPS = 50, 20_000  # largest sample
+EPISODES, STEPS = 50, 20_000  # default number of episodes; no episode is added after this many steps
 MAX_WIDTH = 64  # numbers per step; wider fields are embeddings or simulator states, not poses
 
 
@@ -36,12 +36,12 @@ class Sample:
         return [episode[path][:, start:stop] for episode in self.episodes if path in episode]
 
     def lengths(self, path: str, other: str) -> Counter[int]:
-        """Count by how many steps `path` is longer than `other`, over the episodes."""
+        """Count the episodes by the number of steps that `path` is longer than `other`."""
         return Counter(len(e[path]) - len(e[other]) for e in self.episodes if path in e and other in e)
 
 
 def read_sample(reader: Reader, *, limit: int | None = None) -> Sample:
-    """Read the numbers and texts of the first episodes; skips unreadable ones."""
+    """Read the numbers and texts of the first `limit` episodes, or 50 if it is None; skips unreadable ones."""
     fields = {field.path: field for field in reader.fields}
     paths = {path for path, field in fields.items() if not field.per_step or _is_read(field)}
     episodes: list[Mapping[str, Array]] = []

@@ -20,14 +20,15 @@ ASK_MODE = todo(f"delta, absolute or velocity? {KIND_FIRST}")
 ASK_UNIT = UnitDraft(todo("m, rad, 1, controller or unknown?"))
 NO_MATCH = "no measurement to compare with"
 MEASURED = Claim("absolute", "high", "a measured value")
-MAX_JOINT = 6.4  # rad; joints without limits are rare
+MAX_JOINT = 6.4  # rad; few joints turn further
 
 
 def choose_fields(sample: Sample, which: str) -> tuple[list[str], list[str]]:
     """Choose the fields of the action or the state; returns them, and the other fields with that role.
 
-    A field with the whole vector comes first; other fields add what it lacks. A field of unknown meaning is used only
-    for an action, and only if there is no other; all fields are kept as raw numbers anyway.
+    A field whose name means the whole vector, such as `actions`, is chosen first. For an action it is the only one; for
+    a state, other fields are added if they have contents that it lacks. A field of unknown meaning is chosen only for
+    an action, and only if there is no other field. Fields that are not chosen are kept as raw numbers.
     """
     fields = [path for path in sorted(set().union(*sample.episodes)) if role(sample.fields[path]) == which]
     vectors = [path for path in fields if which == "action" or _is_vector(sample, path)]
@@ -78,7 +79,7 @@ class Spaces:
         return Arm(self.sample, state, action, rate=self.rate)
 
     def _prove(self) -> None:
-        """Claim open kinds that the numbers prove: poses that follow their commands, and the grippers after them."""
+        """Claim open kinds that the numbers prove: poses that follow their commands, and grippers after such poses."""
         grippers = GripperPairs(self.sample, self.measured, self.commanded)
         pose_proofs = {side: arm.proof() for side, arm in self.arms.items()}
         gripper_proofs = {side: grippers.proof(side) for side, proof in pose_proofs.items() if proof}
@@ -132,7 +133,10 @@ class Spaces:
         return space
 
     def _form(self, space: SpaceDraft, segment: Segment, *, is_command: bool) -> Form | None:
-        """Draft the representation of a segment's rotation, which must be the same for all rotations of a Space."""
+        """Draft the representation of a rotation; None for other segments.
+
+        All rotations of a Space must have the same representation, so it is left open if they differ.
+        """
         if segment.guess != "rotation":
             return None
         known = segment.controller
@@ -158,7 +162,10 @@ class Spaces:
         return ASK_UNIT, self._mode(segment) or ASK_MODE
 
     def _mode(self, segment: Segment) -> Claim | None:
-        """Claim the mode of a vector of unknown meaning from the only measured one with the same guess and names."""
+        """Claim the mode by comparing the commands with the measured segment of the same guess, names and width.
+
+        Returns None unless there is exactly one such segment.
+        """
         key = (segment.guess, segment.names, segment.width)
         measured = [other for other in self.measured if (other.guess, other.names, other.width) == key]
         if len(measured) != 1:

@@ -1,4 +1,4 @@
-"""Units of drafted numbers: from the range that an arm can have, or from the motion that a command causes."""
+"""Draft the unit of numbers from the range that an arm can have, or from the motion that a command causes."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,8 +12,8 @@ from schemas.source import Array
 REACH_M = (0.08, 2.5)  # largest distance of an arm's tool from its base or from the room's origin
 MAX_ANGLE = np.pi * 1.01  # rad
 MIN_SPREAD = 0.3  # rad; a smaller spread may also be an arm in degrees that hardly moves
-MAX_PERCENT = 105  # some motors report percent, so numbers below may be percent or degrees
-TOLERANCE = 0.25  # relative distance of a fitted factor from that of a unit
+MAX_PERCENT = 105  # some motors report percent, so numbers up to this may be percent or degrees
+TOLERANCE = 0.25  # largest relative difference between a fitted factor and the factor of a unit
 MILLI, DEGREE = 1e-3, np.pi / 180
 
 
@@ -58,7 +58,7 @@ def angle(columns: Sequence[Array], *, limit: float = MAX_ANGLE) -> UnitDraft:
 
 
 def _is_normalized(values: Array) -> bool:
-    """Whether the numbers end where a normalized range ends."""
+    """Whether the largest magnitude is 1, as in a normalized range."""
     return bool(np.isclose(np.abs(values).max(), 1, atol=1e-3))
 
 
@@ -73,7 +73,8 @@ def unit_of_deltas(
 ) -> tuple[UnitDraft, Claim]:
     """Draft unit and mode of commanded deltas from their fit to the measured motion, whose unit is `known`.
 
-    `small` is the smaller unit in terms of the larger one (1/1000, or a degree in radians).
+    `small` is the size of the smaller unit in the larger one: 1/1000 for millimetres, pi/180 for degrees. `rate` is the
+    control rate in Hz; if None, velocities are not considered.
     """
     if known.unit.is_open:
         return UnitDraft(todo("the unit of the state, which is open, too")), mode

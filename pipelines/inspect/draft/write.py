@@ -1,4 +1,4 @@
-"""Write a draft as TOML; a comment on each line has the confidence and evidence of its value."""
+"""Write a draft as TOML. Comments have the confidence of each value and the evidence for it."""
 
 import json
 import re
@@ -121,7 +121,7 @@ def _cameras(proposal: Proposal) -> Iterator[str]:
 
 
 def _why(**claims: Claim) -> Iterator[str]:
-    """Write the evidence of each claim in a comment; claims with the same evidence share a line."""
+    """Write comments with the evidence of the claims; consecutive claims with the same evidence share a line."""
     for claim, words in groupby(claims, key=lambda word: str(claims[word])):
         confidence, _, evidence = claim.partition(": ")
         yield f"# {', '.join(words)} ({confidence}): {_plain(evidence)}"
