@@ -45,8 +45,7 @@ class LoaderOptions:
     `ends` applies to chunks that pass the end of an episode. With "mask", the last action is repeated and marked as
     padding. With "drop", such steps are not drawn. If `missing` is "black", a black image is returned when a source
     lacks a camera or a frame. If `corrupt` is "substitute", a step with a damaged image is replaced by another step of
-    the same stratum.
-    The value "error" raises an error in these cases.
+    the same stratum. With "error", a missing or damaged image raises an error.
     """
 
     cameras: tuple[str, ...] = ("primary",)
