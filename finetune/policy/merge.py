@@ -102,7 +102,7 @@ def _probes(policy: Policy) -> dict[str, Tensor]:
 
 
 def _untie(model: OpenVLAForActionPrediction) -> None:
-    """Give an adapted head its own copy of weights that it shares with the embedding, which must not change."""
+    """Copy the weights that an adapted head shares with the embedding, because the embedding must not change."""
     layer: Any = getattr(model.get_output_embeddings(), "base_layer", None)
     if layer is None or not model.config.text_config.tie_word_embeddings:
         return
