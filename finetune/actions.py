@@ -1,4 +1,7 @@
-"""Converts actions to tokens: OpenVLA's 256 bins, exact at every edge. Does not import torch."""
+"""Converts actions to tokens with the 256 bins of OpenVLA. Works without torch.
+
+A value on the edge of two bins gets the same token as in OpenVLA.
+"""
 
 from dataclasses import dataclass
 from typing import Any

@@ -1,4 +1,4 @@
-"""The batches that a loader returns, and how they are assembled from drawn steps."""
+"""Assembles the batches that a loader returns from drawn steps."""
 
 import hashlib
 from dataclasses import dataclass, fields, replace
@@ -91,7 +91,7 @@ class Assembly:
     chunk: int
 
     def batch(self, drawn: Drawn, attempt: int = 0) -> Batch:
-        """Read the batch of `drawn`."""
+        """Read the batch of the draws `drawn`. `attempt` is 0, or the number of the attempt to replace a step."""
         episode, number = self.order.steps(drawn.stratum, drawn.step)
         shown, (numbers, is_pad) = self.order.shown, self._around(episode, number)
         index = WindowIndex(shown.source[episode], shown.position[episode], shown.stored(numbers), self.history)

@@ -83,7 +83,7 @@ def augment(image: Array, change: Change) -> Array:
 
 
 def changed(columns: Array, change: Change) -> Array:
-    """Augment columns [W, 3, H] float32 with whole values 0..255, and return [H, W, 3]; overwrites `columns`."""
+    """Augment columns [W, 3, H] float32 with whole values 0..255, and return [H, W, 3]. Overwrites `columns`."""
     planes = _cropped(columns, change.box)
     brighten(planes, change.brightness)
     spread(planes, change.contrast)
@@ -121,7 +121,7 @@ def _to_bytes(planes: Array) -> Array:
 def crop(columns: Array, box: Box, out: Array) -> Array:
     """Crop columns [W, C, H] to a box and resize it to the planes `out` [C, h, w].
 
-    Bilinear without antialiasing, as in `tf.image.crop_and_resize`.
+    Interpolates bilinearly without antialiasing, as in `tf.image.crop_and_resize`.
     """
     top, left, bottom, right = box
     (width, channels, height), (_, high, wide) = columns.shape, out.shape

@@ -100,7 +100,7 @@ class Ranges(Protocol):
     """A file that is read by byte ranges."""
 
     def read(self, start: int, count: int) -> bytes:
-        """Return `count` bytes from `start` on. Raises DatasetError if the file cannot be read or ends before."""
+        """Return `count` bytes from `start` on. Raises DatasetError if the file cannot be read or is too short."""
 
 
 class LocalRanges:

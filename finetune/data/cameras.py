@@ -1,4 +1,4 @@
-"""Reads the images of a published dataset as tensors, in any process."""
+"""Reads the images of a published dataset as tensors. Works in the main process and in workers."""
 
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence

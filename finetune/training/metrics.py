@@ -57,8 +57,8 @@ class JudgedSteps:
     def errors(self, tokenizer: ActionTokenizer) -> Errors:
         """Compare predicted with recorded actions.
 
-        As in OpenVLA, the normalized error is the distance between the centers of the two bins; the metric error is
-        the distance between the predicted and the recorded action.
+        As in OpenVLA, the normalized error is the distance between the centers of the two bins. The metric error is
+        the distance between the predicted and the recorded action, in the units of the dataset.
         """
         normalized = np.abs(tokenizer.decode(self.tokens) - tokenizer.decode(self.truth))
         return Errors(self.tokens == self.truth, normalized, np.abs(self.predicted - self.recorded))

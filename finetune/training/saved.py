@@ -47,9 +47,9 @@ class SavedBytes:
 
 
 def saved(model: nn.Module, samples: int, *, tokens: int, last: int, half: bool) -> SavedBytes:
-    """Trace a step of `samples` samples with `tokens` tokens of text, the `last` of which count in the loss.
+    """Trace a step and return the bytes that it saves. Each of the `samples` samples has `tokens` tokens of text.
 
-    `half` enables autocast to bf16.
+    Only the last `last` tokens count in the loss. `half` enables autocast to bf16.
     """
     trace = SavedBytes()
     with ExitStack() as stack:

@@ -56,6 +56,7 @@ class Task:
         """Raise MixtureError if the mixture's number of action dimensions is not the one that the model expects.
 
         That number is `model.action_dims` of the recipe. If it is None, it is read from the checkpoint's statistics.
+        A new small model accepts any number.
         """
         declared, dims = self.recipe.model.action_dims, len(self.lock.dims)
         known = {declared} if declared is not None else self._known_dims()

@@ -151,7 +151,7 @@ class Session:
             yield f"continuing after step {self.run.position.step}: {self.run.last}"
 
     def save(self, step: int, *, draws: int, sums: list[float]) -> Path:
-        """Write a checkpoint after a step; all processes must call this."""
+        """Write a checkpoint after a step. All processes must call this."""
         position = Position(step=step, loader={**self.loader.state_dict(), "draws": draws}, sums=sums)
         model, optimizer = self.engine.model, self.engine.optimizer
         return folders.write(self.run, self.task, model, optimizer=optimizer, here=self.here, position=position)
