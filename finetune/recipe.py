@@ -94,7 +94,7 @@ class ModelRecipe(Model):
 
     @property
     def is_made_here(self) -> bool:
-        """Whether the model is new, not a checkpoint."""
+        """Whether the model is built with new weights, instead of being read from a checkpoint."""
         return self.base in {"tiny", "smol"}
 
     def of_checkpoint(self, folder: Path) -> Self:
@@ -104,7 +104,7 @@ class ModelRecipe(Model):
 
     @property
     def unused(self) -> tuple[str, ...]:
-        """The tables that do not apply to this model."""
+        """The names of the tables, `vision` and `text`, that cannot be set for this base."""
         return {"tiny": (), "smol": ("text",)}.get(self.base, ("vision", "text"))
 
     @model_validator(mode="after")
@@ -148,7 +148,7 @@ class TrainRecipe(Model):
 
 
 class LoraRecipe(Model):
-    """The settings of adapters; the defaults are OpenVLA's."""
+    """The settings of LoRA adapters. The defaults are those of OpenVLA."""
 
     rank: Count = 32
     alpha: Above = 16

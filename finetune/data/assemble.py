@@ -26,8 +26,8 @@ class Batch:
     end: int  # how many draws all ranks have made, including this batch
     draw: Any  # [B] int64: index of the draw in the sampling law
     source: Any  # [B] int64: index into the loader's `sources`
-    episode: Any  # [B] int64: position in its dataset
-    step: Any  # [B] int64: index in the stored episode
+    episode: Any  # [B] int64: position of the episode in its dataset
+    step: Any  # [B] int64: index of the step in the stored episode
     action: Any  # [B, C, D] float32, normalized
     action_is_pad: Any  # [B, C] bool: True after the end of the episode, where the last action is repeated
     action_valid: Any  # [B, D] bool: True for dimensions that the source has; actions are 0 in the others
@@ -35,7 +35,7 @@ class Batch:
     images: dict[str, Any]  # by camera: [B, H, h, w, 3] uint8 RGB
     image_is_missing: dict[str, Any]  # by camera: [B, H] bool; missing images are black
     history_is_pad: Any  # [B, H] bool: True before the start of the episode, where the first step is repeated
-    instruction: tuple[str, ...]  # "" if the step has none
+    instruction: tuple[str, ...]  # [B] "" for a step without instruction
     broken: tuple[str, ...]  # messages about damaged images; their steps were replaced by others of the same stratum
     substituted: Any  # [B] bool: True for a step that replaces one with a damaged image
 

@@ -24,10 +24,10 @@ class Change:
     """The changes of one image, in the order in which they are applied."""
 
     box: Box
-    brightness: float  # added
+    brightness: float  # added to every value
     contrast: float  # factor of the distance from the mean
-    saturation: float  # factor
-    hue: float  # rotation in turns
+    saturation: float  # factor of the HSV saturation
+    hue: float  # rotation of the hue in turns
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -21,7 +21,7 @@ class ShownSteps:
     """
 
     source: Array  # [E] int64: index into the lock's sources
-    position: Array  # [E] int64: position in its dataset
+    position: Array  # [E] int64: position of the episode in its dataset
     bounds: Array  # [E + 1] int64: the number of each episode's first kept step; then how many there are in all
     run_bounds: Array  # [R + 1] int64: the number of each run's first step; then how many kept steps there are in all
     run_start: Array  # [R] int64: index of each run's first step in the stored episode

@@ -68,13 +68,13 @@ class Preprocessing:
         return self.augment.draw(seed, sample, camera=camera) if self.augment else None
 
     def resized(self, pixels: Array) -> Array:
-        """Resize and crop [H, W, 3] uint8."""
+        """Resize an image [H, W, 3] uint8, and crop it if `crop` is set."""
         if self.size is not None and pixels.shape[:2] != self.size:
             pixels = resize(pixels, self.size, method=self.method, antialias=self.antialias)
         return pixels if self.crop is None else augment.center_crop(pixels, area=self.crop)
 
     def augmented(self, pixels: Array, change: Change | None) -> Array:
-        """Resize and augment [H, W, 3] uint8."""
+        """Resize an image [H, W, 3] uint8, and apply the random changes. If `change` is None, crop as in `resized`."""
         if change is None:
             return self.resized(pixels)
         if self.size is None or pixels.shape[:2] == self.size:

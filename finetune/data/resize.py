@@ -65,7 +65,7 @@ def to_levels(values: Array) -> None:
 
 @lru_cache(maxsize=64)
 def blocks(size: int, wanted: int, *, method: Method, antialias: bool) -> Blocks:
-    """Split a filter's matrix into blocks that cover its nonzero weights."""
+    """Compute the matrix of a filter, and split it into blocks that contain all nonzero weights."""
     if method not in get_args(Method):
         raise UsageError(f"unknown filter '{method}'{did_you_mean(method, get_args(Method))}")
     if min(size, wanted) < 1:

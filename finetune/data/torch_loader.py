@@ -40,7 +40,7 @@ class TorchLoader:
     """
 
     def __init__(self, loader: Loader, *, workers: int = 0, pin_memory: bool = False) -> None:
-        """Wrap a loader. Raises UsageError if the loader is for another rank than this process."""
+        """Wrap a loader. Raises UsageError if the loader was opened for another rank than that of this process."""
         if workers < 0:
             raise UsageError(f"workers {workers}: must be at least 0")
         rank, world = _rank_and_world()
@@ -53,7 +53,7 @@ class TorchLoader:
         self.loader, self.workers, self.pin_memory = loader, workers, pin_memory
 
     def __iter__(self) -> Iterator[Batch]:
-        """Yield batches, starting after the last one returned."""
+        """Yield batches, starting after the last one that was returned."""
         for batch in self._batches():
             self.loader.count(batch)
             yield batch

@@ -1,4 +1,4 @@
-"""Builds the model from which a training starts: a checkpoint, or a small model with new weights."""
+"""Builds the model that is trained: it is read from a checkpoint, or is a small model with new weights."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -1,4 +1,7 @@
-"""Selects the trainable weights of a model: adapters in peft's layout, or some of its own weights."""
+"""Selects which weights of a model are trained: LoRA adapters, or some or all of the model's own weights.
+
+Adapters are stored in the layout of peft.
+"""
 
 import warnings
 from collections.abc import Mapping, Sequence

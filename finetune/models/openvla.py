@@ -100,7 +100,7 @@ class OpenVLAForActionPrediction(PreTrainedModel):
         return self.language_model.get_input_embeddings()
 
     def get_output_embeddings(self) -> nn.Module:
-        """Return the head over the vocabulary."""
+        """Return the layer that computes logits over the vocabulary."""
         return self.language_model.get_output_embeddings()
 
     def checkpoint_activations(self) -> None:
@@ -160,7 +160,7 @@ class OpenVLAForActionPrediction(PreTrainedModel):
 
     @property
     def policy(self) -> Policy:
-        """The policy that predicts actions with this model."""
+        """A policy that predicts actions with this model and its statistics."""
         where = self.config.name_or_path or "config.json"
         return Policy(model=self, statistics=ActionStatistics.of(self.config.norm_stats, where=where))
 

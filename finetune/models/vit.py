@@ -1,4 +1,4 @@
-"""The two vision transformers of OpenVLA, DINOv2 with registers and SigLIP, under their original parameter names."""
+"""The two vision transformers of OpenVLA: DINOv2 with registers, and SigLIP. Parameters have their original names."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace

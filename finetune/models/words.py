@@ -1,4 +1,4 @@
-"""Builds the tokenizer of `base = "tiny"`: bytes, the words of common instructions, and 256 actions."""
+"""Builds the tokenizer of `base = "tiny"`. Its tokens are bytes, the words of common instructions, and 256 actions."""
 
 import json
 

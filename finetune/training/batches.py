@@ -56,7 +56,7 @@ MicroBatch: TypeAlias = tuple[Batch, Inputs]  # the samples that a process compu
 
 @dataclass(frozen=True, slots=True)
 class Collator:
-    """Converts the loader's batches to inputs of one model."""
+    """Converts the loader's batches to inputs of a model, with its processor and config."""
 
     processor: PrismaticProcessor
     config: Any
