@@ -167,7 +167,7 @@ class Training:
         position, nothing = session.run.position, session.engine.judge.nothing()
         self.first, self.is_first = position.step, here.is_first
         has_sums = bool(position.sums) and self.is_first
-        self.sums = nothing.unflat(np.array(position.sums)) if has_sums else nothing  # of steps not logged yet
+        self.sums = nothing.unflat(np.array(position.sums)) if has_sums else nothing  # not logged yet
         self.began = self.since = perf_counter()
         self.counted = self.first
         self.logged: dict[str, Any] = {}
