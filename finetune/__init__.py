@@ -1,1 +1,1 @@
-"""From the published dataset to a trained policy; torch is imported under this package alone."""
+"""Trains policies on published datasets. Only this package imports torch."""

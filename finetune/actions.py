@@ -1,4 +1,7 @@
-"""Converts actions to tokens: OpenVLA's 256 bins, exact at every edge. Does not import torch."""
+"""Converts actions to tokens with the 256 bins of OpenVLA. Works without torch.
+
+A value on the edge of two bins gets the same token as in OpenVLA.
+"""
 
 from dataclasses import dataclass
 from typing import Any
@@ -8,14 +11,15 @@ import numpy as np
 from schemas.errors import UsageError
 from schemas.source import Array
 
-NO_EPS = 0.0  # OpenVLA un-normalizes without the epsilon of its normalization
+NO_EPS = 0.0  # OpenVLA adds a small epsilon when it normalizes, but not when it un-normalizes
 
 
 @dataclass(frozen=True, slots=True)
 class ActionTokenizer:
-    """Maps each number of a normalized action to one of the last `bins` ids below `vocab_size`; 1 has the lowest id.
+    """Maps each number of a normalized action to one of the `bins` highest token ids below `vocab_size`.
 
-    `vocab_size` is the number of the tokenizer's words, without the padding of the embedding.
+    A larger number has a lower id: -1 maps to the highest id and 1 to the lowest. `vocab_size` is the number of words
+    of the tokenizer. It does not count the padding rows of the embedding.
 
     >>> tokenizer = ActionTokenizer()
     >>> tokenizer.encode(np.array([-1.0, 0.0, 1.0])).tolist()
@@ -28,14 +32,14 @@ class ActionTokenizer:
     bins: int = 256
 
     def encode(self, actions: Any) -> Array:
-        """Return the ids of normalized numbers of any shape, clipped to [-1, 1]. Raises UsageError for NaN."""
+        """Return the token ids of normalized numbers, after clipping them to [-1, 1]. Raises UsageError for NaN."""
         values = np.asarray(actions)
         if np.isnan(values).any():
             raise UsageError("the action contains NaN, which has no token")
         return np.asarray(self.vocab_size - np.digitize(np.clip(values, -1, 1), self._edges()))
 
     def decode(self, ids: Any) -> Array:
-        """Return the center of each id's bin, float64; an id outside the bins maps to the nearest bin.
+        """Return the center of each id's bin, float64. An id outside the range of action ids maps to the nearest bin.
 
         There are `bins` ids but only `bins - 1` bins, so the two lowest ids share a bin.
         """

@@ -1,4 +1,4 @@
-"""Converts out-of-memory errors to errors that name a fix."""
+"""Converts out-of-memory errors to errors that suggest a fix."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,10 +10,10 @@ from schemas.errors import OxeError
 
 @contextmanager
 def enough_memory(kind: type[OxeError], fix: str) -> Iterator[None]:
-    """Raise an error of `kind` with a `fix` in place of any out-of-memory error."""
+    """Replace any out-of-memory error by an error of class `kind`, whose message suggests `fix`."""
     try:
         yield
-    except (MemoryError, RuntimeError) as error:  # torch has a separate class only for the GPU
+    except (MemoryError, RuntimeError) as error:  # torch raises its own class for GPUs only
         text = str(error)
         if not isinstance(error, MemoryError | torch.OutOfMemoryError) and "allocate memory" not in text:
             raise

@@ -1,7 +1,7 @@
-"""Recipes: the model, data and settings of a training, one TOML file each; docs/training.md explains the keys.
+"""Recipes. A recipe is a TOML file with the model, data and settings of a training run.
 
-Shipped recipes are in `finetune/recipes/`. A recipe defines the result; where to read and write are options of
-`oxe train`.
+docs/training.md explains the keys. Shipped recipes are in `finetune/recipes/`. A recipe defines the result of a run.
+Where to read and write is given by options of `oxe train`.
 """
 
 import tomllib
@@ -19,7 +19,7 @@ from schemas.declarations.tables import Model
 from schemas.errors import SpecError, UsageError, did_you_mean
 
 HERE = Path(__file__).parent / "recipes"
-TARGETS = (  # the layers that OpenVLA adapts: "all-linear" of peft 0.11, which later versions changed
+TARGETS = (  # the layers that OpenVLA adapts; peft 0.11 calls them "all-linear", later versions choose others
     "q_proj",
     "k_proj",
     "v_proj",
@@ -36,7 +36,7 @@ TARGETS = (  # the layers that OpenVLA adapts: "all-linear" of peft 0.11, which 
     "q",
     "kv",
 )
-FREE = (  # keys that do not change the result: a run may continue with other values
+FREE = (  # keys that do not change the result, so a run may continue with other values
     "data.lock",
     "data.workers",
     "data.threads",
@@ -83,28 +83,28 @@ class Text(Model):
 
 
 class ModelRecipe(Model):
-    """The model to train: a checkpoint (a folder or OWNER/NAME), or a small new model."""
+    """The model to train: a checkpoint, which is a folder or OWNER/NAME on the Hub; or a small new model."""
 
-    base: str  # "tiny": random; "smol": SmolLM2-135M with small random vision towers
+    base: str  # "tiny": a random model; "smol": SmolLM2-135M with small random vision towers
     dtype: Literal["float32", "bfloat16"] = "float32"  # dtype of the weights; adapters are float32
     attention: Literal["sdpa", "eager", "flash_attention_2"] = "sdpa"
     vision: Tower = Tower()  # for tiny and smol
     text: Text = Text()  # for tiny
-    action_dims: Count | None = None  # size of the mixture's actions; None: as in the checkpoint's statistics
+    action_dims: Count | None = None  # expected size of an action; None: as in the checkpoint's statistics
 
     @property
     def is_made_here(self) -> bool:
-        """Whether the model is new, not a checkpoint."""
+        """Whether the model is built with new weights, instead of being read from a checkpoint."""
         return self.base in {"tiny", "smol"}
 
     def of_checkpoint(self, folder: Path) -> Self:
-        """Return the settings with the checkpoint in `folder` as base."""
+        """Return the same settings, but with the checkpoint in `folder` as base."""
         settings = self.model_dump(exclude_unset=True, exclude={"vision", "text"})
         return type(self)(**{**settings, "base": str(folder)})
 
     @property
     def unused(self) -> tuple[str, ...]:
-        """The tables that do not apply to this model."""
+        """The names of the tables, `vision` and `text`, that cannot be set for this base."""
         return {"tiny": (), "smol": ("text",)}.get(self.base, ("vision", "text"))
 
     @model_validator(mode="after")
@@ -121,26 +121,26 @@ class DataRecipe(Model):
     lock: str | None = None  # relative to the folder of the recipe; --lock has precedence
     cameras: Annotated[tuple[str, ...], Field(min_length=1, max_length=1)] = ("primary",)
     chunk: Count = 1  # actions predicted at once
-    ends: Literal["mask", "drop"] = "mask"  # for chunks that pass the end of an episode
+    ends: Literal["mask", "drop"] = "mask"  # what to do with chunks that pass the end of an episode
     augment: bool = True
     resize: Literal["lanczos3", "bilinear", "area"] = "lanczos3"
-    missing: Literal["error", "black"] = "error"  # for images that were not recorded
+    missing: Literal["error", "black"] = "error"  # what to do if an image was not recorded
     corrupt: Literal["error", "substitute"] = "error"
     workers: Whole = 0  # processes that read data
     threads: Whole = 1  # per process
 
 
 class TrainRecipe(Model):
-    """The settings of the training; `batch` counts the samples of a step over all processes."""
+    """The settings of the training. `batch` is the number of samples in a step, summed over all processes."""
 
     mode: Literal["lora", "full", "frozen-vision", "last-layer"] = "lora"
     batch: Count = 16
-    micro: Count | None = None  # samples that a process computes at once; None: all its samples of a batch
+    micro: Count | None = None  # samples that a process computes at once; None: its whole share of the batch
     steps: Count = 1000
     parallel: Literal["auto", "none", "ddp", "fsdp"] = "auto"
     precision: Literal["float32", "bf16"] = "float32"
     checkpoint_activations: bool = False
-    clip: Number = 0  # maximum norm of the gradients; 0: none
+    clip: Number = 0  # maximum norm of the gradients; 0: no limit
     save_every: Count = 1000
     keep: Count = 2
     log_every: Count = 10
@@ -148,7 +148,7 @@ class TrainRecipe(Model):
 
 
 class LoraRecipe(Model):
-    """The settings of adapters; the defaults are OpenVLA's."""
+    """The settings of LoRA adapters. The defaults are those of OpenVLA."""
 
     rank: Count = 32
     alpha: Above = 16
@@ -165,7 +165,7 @@ class OptimizerRecipe(Model):
     schedule: Literal["constant", "linear", "cosine", "multistep"] = "constant"
     warmup: Whole = 0  # steps
     milestones: tuple[Count, ...] = ()
-    gamma: Above = 0.1  # factor of the rate at each milestone
+    gamma: Above = 0.1  # factor by which the learning rate changes at each milestone
 
     @model_validator(mode="after")
     def _milestones_fit(self) -> Self:
@@ -177,7 +177,7 @@ class OptimizerRecipe(Model):
 
 
 class EvalRecipe(Model):
-    """When and on which part the model is evaluated; `every = 0` disables it."""
+    """When the model is evaluated, and on which part of the mixture. `every = 0` disables evaluation."""
 
     every: Whole = 500
     batches: Count = 50
@@ -210,7 +210,8 @@ class Recipe(Model):
     def with_(self, settings: Sequence[str]) -> Self:
         """Return the recipe with keys changed by `key=value`, such as `train.steps=200`.
 
-        A value is TOML, or text without quotes. Raises UsageError if a setting is not of this form.
+        A value is parsed as TOML. If it is not valid TOML, it is a text without quotes. Raises UsageError if a setting
+        does not have this form.
         """
         values = self.to_json()
         for setting in settings:
@@ -225,7 +226,7 @@ class Recipe(Model):
         return validated(type(self), values, f"--set {' '.join(settings)}")
 
     def to_json(self) -> dict[str, Any]:
-        """Return the keys that were set, without defaults."""
+        """Return the keys that were set explicitly, without defaults."""
         return self.model_dump(mode="json", exclude_unset=True, exclude_none=True)
 
     def to_toml(self, *, lock: str) -> str:
@@ -239,7 +240,10 @@ class Recipe(Model):
         return tomli_w.dumps(values)
 
     def differences(self, other: "Recipe") -> list[str]:
-        """List the differing keys that change the result; `train.steps` is ignored if it does not change the rates."""
+        """List the keys that differ and change the result.
+
+        `train.steps` is not listed if the learning rate of a step does not depend on it.
+        """
         ours, theirs = (_flat(recipe.model_dump(mode="json")) for recipe in (self, other))
         free = {*FREE, *(["train.steps"] if self.optimizer.schedule in {"constant", "multistep"} else [])}
         return [
@@ -255,7 +259,10 @@ def recipe_names() -> tuple[str, ...]:
 
 
 def recipe(target: str) -> Recipe:
-    """Load a recipe: a name of `recipe_names()`, or a TOML file. Raises SpecError if it is unknown or not valid."""
+    """Load a recipe. `target` is the name of a shipped recipe or the path of a TOML file.
+
+    Raises SpecError if there is no such recipe or it is not valid.
+    """
     path = Path(target)
     if not target.endswith(".toml"):
         if target not in recipe_names():
@@ -266,7 +273,7 @@ def recipe(target: str) -> Recipe:
 
 
 def load(text: str, *, where: str) -> Recipe:
-    """Parse a recipe; `where` names it in errors."""
+    """Parse the text of a recipe. Error messages start with `where`."""
     return validated(Recipe, toml.tables(text, where), where)
 
 

@@ -1,1 +1,1 @@
-"""Batches from a locked mixture; only `torch_loader`, `frames` and `cameras` import torch."""
+"""Reads batches from a locked mixture. Only `torch_loader`, `frames` and `cameras` import torch."""

@@ -1,4 +1,4 @@
-"""The batches that a loader returns, and how they are assembled from drawn steps."""
+"""Assembles the batches that a loader returns from drawn steps."""
 
 import hashlib
 from dataclasses import dataclass, fields, replace
@@ -12,31 +12,32 @@ from finetune.data.windows import WindowIndex, WindowReader
 from schemas.errors import DatasetError
 from schemas.source import Array
 
-ATTEMPTS = 8  # replacement steps to try for a step with a damaged image
+ATTEMPTS = 8  # how many other steps to try in place of a step with a damaged image
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Batch:
-    """B drawn steps, each with the H observations that end at it and the C actions that start at it.
+    """B drawn steps, each with H observations and C actions.
 
-    Arrays are numpy arrays, or tensors in a torch loader.
+    The last of the H observations and the first of the C actions are those of the drawn step. A `Loader` returns numpy
+    arrays, a `TorchLoader` returns tensors.
     """
 
-    end: int  # draws of all ranks up to and including this batch
+    end: int  # how many draws all ranks have made, including this batch
     draw: Any  # [B] int64: index of the draw in the sampling law
     source: Any  # [B] int64: index into the loader's `sources`
-    episode: Any  # [B] int64: position in its dataset
-    step: Any  # [B] int64: index in the stored episode
+    episode: Any  # [B] int64: position of the episode in its dataset
+    step: Any  # [B] int64: index of the step in the stored episode
     action: Any  # [B, C, D] float32, normalized
-    action_is_pad: Any  # [B, C] bool: after the end of the episode, where the last action is repeated
-    action_valid: Any  # [B, D] bool: the dimensions that the source has; the others are 0
+    action_is_pad: Any  # [B, C] bool: True after the end of the episode, where the last action is repeated
+    action_valid: Any  # [B, D] bool: True for dimensions that the source has; actions are 0 in the others
     state: Any  # [B, H, S] float32, normalized; or None
     images: dict[str, Any]  # by camera: [B, H, h, w, 3] uint8 RGB
-    image_is_missing: dict[str, Any]  # by camera: [B, H] bool; a missing image is black
-    history_is_pad: Any  # [B, H] bool: before the episode's start, where the first step is repeated
-    instruction: tuple[str, ...]  # "" if the step has none
-    broken: tuple[str, ...]  # one message for each damaged image; its step was replaced by one of the same stratum
-    substituted: Any  # [B] bool: the steps that replace another
+    image_is_missing: dict[str, Any]  # by camera: [B, H] bool; missing images are black
+    history_is_pad: Any  # [B, H] bool: True before the start of the episode, where the first step is repeated
+    instruction: tuple[str, ...]  # [B] "" for a step without instruction
+    broken: tuple[str, ...]  # messages about damaged images; their steps were replaced by others of the same stratum
+    substituted: Any  # [B] bool: True for a step that replaces one with a damaged image
 
     def __len__(self) -> int:
         """Return the number of drawn steps."""
@@ -44,7 +45,7 @@ class Batch:
 
     @property
     def known(self) -> Array:
-        """The recorded values of the actions, [B, C, D] bool: neither padding nor a missing dimension."""
+        """Which numbers of `action` were recorded, [B, C, D] bool. False for padding and missing dimensions."""
         return np.asarray(~np.asarray(self.action_is_pad)[:, :, None] & np.asarray(self.action_valid)[:, None, :])
 
     def put(self, i: int, other: "Batch") -> None:
@@ -60,7 +61,7 @@ class Batch:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Drawn:
-    """The draws of one batch: strata and steps [B], and the number of draws up to its end."""
+    """The draws of one batch: the stratum and step of each [B], and how many draws were made up to the batch's end."""
 
     end: int
     draw: Array
@@ -81,7 +82,7 @@ class Drawn:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Assembly:
-    """Reads and decodes batches; threads may share it."""
+    """Reads the steps of a batch and decodes their images. Several threads may use it at once."""
 
     order: Order
     reader: WindowReader
@@ -90,7 +91,7 @@ class Assembly:
     chunk: int
 
     def batch(self, drawn: Drawn, attempt: int = 0) -> Batch:
-        """Read the batch of `drawn`."""
+        """Read the batch of the draws `drawn`. `attempt` is 0, or the number of the attempt to replace a step."""
         episode, number = self.order.steps(drawn.stratum, drawn.step)
         shown, (numbers, is_pad) = self.order.shown, self._around(episode, number)
         index = WindowIndex(shown.source[episode], shown.position[episode], shown.stored(numbers), self.history)
@@ -116,7 +117,7 @@ class Assembly:
         return self._replace_broken(batch, drawn, pictures.broken, attempt=attempt) if batch.broken else batch
 
     def _around(self, episode: Array, number: Array) -> tuple[Array, Array]:
-        """Return the numbers of the steps around each, [B, H + C], clipped to the episode; and which were clipped."""
+        """Return the numbers of the steps in each window, [B, H + C], and which of them were clipped to the episode."""
         bounds = self.order.shown.bounds
         wanted = number[:, None] + np.concatenate([np.arange(1 - self.history, 1), np.arange(self.chunk)])
         numbers = wanted.clip(bounds[episode][:, None], bounds[episode + 1][:, None] - 1)

@@ -1,7 +1,8 @@
-"""OpenVLA's augmentation and center crop in numpy, equal to TensorFlow's.
+"""OpenVLA's image augmentation and center crop in numpy, with the same results as TensorFlow.
 
-The change of an image depends on (seed, sample, camera) alone, not on the order of samples or on the worker. Each
-change works on planes [3, H, W] float32 in 0..1. Crops equal TensorFlow's bit for bit, the other changes within 2e-6.
+The changes to an image depend only on the seed, the sample and the camera. They do not depend on the order of samples
+or on the worker. Each change works on planes [3, H, W] float32 in 0..1. Crops equal TensorFlow's bit for bit. The other
+changes differ from TensorFlow's by at most 2e-6.
 """
 
 from dataclasses import dataclass
@@ -23,15 +24,15 @@ class Change:
     """The changes of one image, in the order in which they are applied."""
 
     box: Box
-    brightness: float  # added
-    contrast: float  # times the distance from the mean
-    saturation: float  # times
-    hue: float  # turns
+    brightness: float  # added to every value
+    contrast: float  # factor of the distance from the mean
+    saturation: float  # factor of the HSV saturation
+    hue: float  # rotation of the hue in turns
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Augmentation:
-    """The ranges from which the changes of an image are drawn; the defaults are OpenVLA's."""
+    """The ranges from which the changes of an image are drawn. The defaults are those of OpenVLA."""
 
     area: Range = (0.9, 0.9)  # the crop's area as a fraction of the image's
     ratio: Range = (1.0, 1.0)  # width / height of the crop
@@ -52,7 +53,7 @@ class Augmentation:
             raise UsageError(f"brightness {self.brightness}, hue {self.hue}: both must be at least 0, hue at most 0.5")
 
     def draw(self, seed: int, sample: int, *, camera: int = 0) -> Change:
-        """Draw the changes of one image of a sample."""
+        """Draw the changes for one camera's image of a sample."""
         if min(seed, sample, camera) < 0 or max(seed, sample, camera) >= 1 << 64:
             raise UsageError(f"seed, sample and camera must be in 0 .. 2**64 - 1, got {seed}, {sample}, {camera}")
         counter, key = np.array([0, 0, 0, camera], np.uint64), np.array([seed, sample], np.uint64)
@@ -82,7 +83,7 @@ def augment(image: Array, change: Change) -> Array:
 
 
 def changed(columns: Array, change: Change) -> Array:
-    """Augment columns [W, 3, H] float32 with whole values 0..255, and return [H, W, 3]; overwrites `columns`."""
+    """Augment columns [W, 3, H] float32 with whole values 0..255, and return [H, W, 3]. Overwrites `columns`."""
     planes = _cropped(columns, change.box)
     brighten(planes, change.brightness)
     spread(planes, change.contrast)
@@ -120,7 +121,7 @@ def _to_bytes(planes: Array) -> Array:
 def crop(columns: Array, box: Box, out: Array) -> Array:
     """Crop columns [W, C, H] to a box and resize it to the planes `out` [C, h, w].
 
-    Bilinear without antialiasing, as in `tf.image.crop_and_resize`.
+    Interpolates bilinearly without antialiasing, as in `tf.image.crop_and_resize`.
     """
     top, left, bottom, right = box
     (width, channels, height), (_, high, wide) = columns.shape, out.shape
@@ -130,7 +131,7 @@ def crop(columns: Array, box: Box, out: Array) -> Array:
 
 
 def _mixed(rows: Array, taps: tuple[Array, Array, Array], out: Array) -> Array:
-    """Interpolate each row of the result, [..., n, m], between two rows."""
+    """Compute each of the n rows of `out`, [..., n, m], by linear interpolation between two rows of the input."""
     low, high, part = taps
     np.take(rows, low, axis=-2, out=out, mode="clip")
     other = np.take(rows, high, axis=-2, out=scratch("high", out.shape), mode="clip")
@@ -141,7 +142,7 @@ def _mixed(rows: Array, taps: tuple[Array, Array, Array], out: Array) -> Array:
 
 
 def _taps(start: float, end: float, *, size: int, wanted: int) -> tuple[Array, Array, Array]:
-    """Return the two pixels between which each of `wanted` lies, and its fraction of the way between them."""
+    """Return two input pixels for each of the `wanted` output pixels, and its position between them as a fraction."""
     last = F(size - 1)
     step = (F(end) - F(start)) * last / F(wanted - 1) if wanted > 1 else F(0)
     first = F(start) * last if wanted > 1 else F(0.5) * (F(start) + F(end)) * last
@@ -157,7 +158,7 @@ def brighten(planes: Array, delta: float) -> None:
 
 
 def spread(planes: Array, factor: float) -> None:
-    """Scale each pixel's distance from its channel's mean, as `tf.image.adjust_contrast` does; clip to 0..1."""
+    """Scale each pixel's distance from its channel's mean, as `tf.image.adjust_contrast` does; then clip to 0..1."""
     mean = planes.reshape(len(planes), -1, copy=False).mean(axis=1)[:, None, None]
     planes *= F(factor)
     planes += mean * (F(1) - F(factor))
@@ -165,14 +166,15 @@ def spread(planes: Array, factor: float) -> None:
 
 
 def recolour(planes: Array, saturation: float, turns: float) -> None:
-    """Multiply the HSV saturation, up to 1, and rotate the hue by `turns`.
+    """Multiply the HSV saturation by `saturation`, limited to 1, and rotate the hue by `turns`.
 
-    Equals `tf.image.adjust_saturation` followed by `tf.image.adjust_hue`. The largest channel of a pixel keeps its
-    value. Around the hue wheel, each channel is a trapezoid; a rotation moves along its slopes: up where the next
-    channel is the larger of the other two, down where the previous one is.
+    The result equals that of `tf.image.adjust_saturation` followed by `tf.image.adjust_hue`. The largest channel of a
+    pixel keeps its value. As a function of the hue, each channel has the shape of a trapezoid, and a rotation moves
+    the channel along it. The channel rises if the next channel (of red, green, blue, red) is the larger of the other
+    two, and falls if the previous channel is.
     """
     thirds = round(turns * 3)
-    if thirds:  # a third of a turn exchanges the channels
+    if thirds:  # a rotation by a third of a turn only exchanges the channels
         planes[...] = np.roll(planes, thirds, axis=0)
     red, green, blue = planes
     most = np.maximum(red, green, out=scratch("most", red.shape))
@@ -197,14 +199,14 @@ def recolour(planes: Array, saturation: float, turns: float) -> None:
 
 
 def _signed(values: Array, signs: Array) -> None:
-    """Overwrite `signs` with `values` times its signs; numpy's `copysign` takes three times as long."""
+    """Multiply `values` by the signs of `signs`, and store the result in `signs`. Three times as fast as `copysign`."""
     bits = signs.view(np.int32)
     bits &= np.int32(-(2**31))
     bits ^= values.view(np.int32)
 
 
 def _gain(most: Array, chroma: Array, saturation: float) -> Array:
-    """Return the factor of chroma, limited so that chroma does not exceed the largest channel."""
+    """Return the factor by which to multiply the chroma, limited so that no channel becomes negative."""
     if saturation <= 1:
         return np.asarray(saturation, F)
     gain = np.maximum(chroma, SMALLEST, out=scratch("gain", most.shape))

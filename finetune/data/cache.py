@@ -1,7 +1,7 @@
 """Reads byte ranges of a dataset's files, and caches fetched blocks on disk.
 
-Threads and forked processes may share both. Files are read with `pread`, not mapped: the process would crash when a
-mapped file shrinks or disappears, and mapped pages count as its memory.
+Threads and forked processes may share open files and the cache. Files are read with `pread`. They are not mapped into
+memory, because the process would crash when a mapped file shrinks, and mapped pages count as memory of the process.
 """
 
 import os
@@ -17,7 +17,7 @@ from schemas.errors import DatasetError, UsageError
 from schemas.files.folder import Folder
 from schemas.store.dataset import Fetched
 
-BLOCK = 1 << 20  # bytes of a remote file in one request
+BLOCK = 1 << 20  # how many bytes of a remote file are fetched and cached together
 LEAST = 64 * BLOCK
 LIMIT = 32 << 30
 VARIABLE = "OXE_TOOLS_CACHE"
@@ -32,7 +32,7 @@ def default_folder() -> Path:
 
 
 def keep(path: Path, content: bytes) -> None:
-    """Write a file atomically, even if other processes write it at the same time."""
+    """Write a file atomically. Other processes may write the same file at the same time."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         staged = path.with_name(f"{STAGED}{uuid.uuid4().hex}")
@@ -49,17 +49,20 @@ def keep(path: Path, content: bytes) -> None:
 
 
 class BlockCache:
-    """Blocks of remote files; the least recently used are removed first. Processes may share the folder."""
+    """A folder of blocks of remote files. If it is full, the least recently used blocks are removed.
+
+    Several processes may share the folder.
+    """
 
     def __init__(self, folder: Path, limit: int = LIMIT) -> None:
-        """Keep stat `limit` bytes at most. Raises UsageError if `limit` is less than 64 MiB."""
+        """Cache at most `limit` bytes in `folder`. Raises UsageError if `limit` is less than 64 MiB."""
         if limit < LEAST:
             raise UsageError(f"cache of {limit} bytes: at least {LEAST} are required")
         self.folder, self.limit = folder, limit
-        self._unseen = limit  # bytes written since the folder was last measured; initially unknown
+        self._unseen = limit  # bytes written since the folder was last measured; the first write measures it
 
     def get(self, name: str, fetch: Callable[[], bytes]) -> bytes:
-        """Return a block from the cache, or fetch and cache it."""
+        """Return a block from the cache. If it is not cached, fetch it and cache it."""
         path = self.folder / name
         with suppress(OSError):
             content = path.read_bytes()
@@ -97,7 +100,7 @@ class Ranges(Protocol):
     """A file that is read by byte ranges."""
 
     def read(self, start: int, count: int) -> bytes:
-        """Return `count` bytes from `start` on. Raises DatasetError if the file cannot be read or is shorter."""
+        """Return `count` bytes from `start` on. Raises DatasetError if the file cannot be read or is too short."""
 
 
 class LocalRanges:
@@ -127,13 +130,16 @@ class RemoteRanges:
     """A remote file, read in blocks that are cached on this machine."""
 
     def __init__(self, folder: Folder, name: str, *, key: str, cache: BlockCache) -> None:
-        """Prepare to read; `key` distinguishes files of the same name. Opens the file when a block is not cached."""
+        """Look up the size of the file. It is opened only when a block is not cached.
+
+        `key` identifies the dataset, because files of several datasets may have the same name.
+        """
         self._folder, self._name, self._key, self._cache = folder, name, key, cache
         self._size = folder.size(name)
         self._fetched: Fetched | None = None
 
     def read(self, start: int, count: int) -> bytes:
-        """Return `count` bytes from `start` on, joined from blocks."""
+        """Return `count` bytes from `start` on; reads all blocks that contain some of them."""
         first, last = start // BLOCK, (start + count - 1) // BLOCK
         blocks = b"".join(self._block(number) for number in range(first, last + 1))
         data = blocks[start - first * BLOCK : start - first * BLOCK + count]

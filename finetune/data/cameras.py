@@ -1,4 +1,4 @@
-"""Reads the images of a published dataset as tensors, in any process."""
+"""Reads the images of a published dataset as tensors. Works in the main process and in workers."""
 
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -22,7 +22,7 @@ Chosen: TypeAlias = Mapping[str, tuple[int, Camera]]  # by item key: number in t
 
 
 class Images:
-    """The chosen colour cameras of a dataset. May be pickled and forked: each process opens its own files."""
+    """Reads images of chosen colour cameras. May be pickled and forked, because each process opens its own files."""
 
     def __init__(
         self,
@@ -34,9 +34,9 @@ class Images:
         missing: Missing = "error",
         transforms: Callable[[Tensor], Tensor] | None = None,
     ) -> None:
-        """Choose cameras by leaf or role.
+        """Choose cameras by `names`, each a role or the last part of a column's name (the leaf).
 
-        Without `names` all cameras are chosen; each is called by its leaf, or by its name in `keys`.
+        If `names` is None, all cameras are chosen. Each gets its leaf as name, or the name that it has in `keys`.
         """
         for name, value, known in (("image_type", kind, get_args(Kind)), ("missing", missing, get_args(Missing))):
             if value not in known:
@@ -53,7 +53,7 @@ class Images:
         return {**self.__dict__, "_opened": None}
 
     def read(self, key: str, path: str, rows: Sequence[int]) -> tuple[Tensor, Tensor]:
-        """Decode one camera's images in rows of a file: [D, 3, H, W], and [D] bool for the missing (black) ones."""
+        """Decode one camera's images in D rows of a file, [D, 3, H, W]; and return which of them are missing, [D]."""
         number, camera = self.chosen[key]
         file = self._dataset().file(path)
         decoded = [self._decoded(file, row, number=number, camera=camera) for row in rows]
@@ -71,7 +71,7 @@ class Images:
         return torch.from_numpy(images), torch.tensor([pixels is None for pixels in decoded])
 
     def size(self, key: str) -> tuple[int, int]:
-        """Return the height and width of a camera's first image."""
+        """Return the height and width of a camera's first image in the dataset."""
         number, camera = self.chosen[key]
         if key not in self._sizes:
             for entry in self._dataset().manifest["files"]:
@@ -86,7 +86,7 @@ class Images:
         return self._sizes[key]
 
     def _decoded(self, file: DataFile, row: int, *, number: int, camera: Camera) -> Array | None:
-        """Decode one image, [H, W, 3] uint8 RGB."""
+        """Decode one image, [H, W, 3] uint8 RGB. Returns None if it is missing and `missing` is "black"."""
         encoded = file.image(row, number)
         if encoded is None:
             if self.missing == "black":
@@ -101,7 +101,7 @@ class Images:
         return pixels[..., ::-1] if camera.channels == "bgr" else pixels
 
     def _dataset(self) -> Dataset:
-        """Return the dataset, opened by this process."""
+        """Return the dataset; opens it if this process has not opened it yet."""
         if self._opened is None or self._process != os.getpid():
             opened = open_dataset(self._uri)
             if opened.manifest["xxh3_128"] != self._digest:

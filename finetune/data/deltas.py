@@ -1,4 +1,4 @@
-"""Converts `delta_timestamps`, offsets in seconds, to offsets in frames, with LeRobot's checks."""
+"""Converts `delta_timestamps` from seconds to frames, with the same checks as LeRobot."""
 
 from collections.abc import Mapping, Sequence
 
@@ -8,11 +8,14 @@ from finetune.data.step_table import StepTable
 from schemas.errors import UsageError
 from schemas.source import Array
 
-Deltas = Mapping[str, Sequence[float]]  # seconds by key
+Deltas = Mapping[str, Sequence[float]]  # by key of an item: offsets in seconds
 
 
 def frame_rate(table: StepTable, *, control_hz: float | None) -> float | None:
-    """Return frames per second: as declared, else from the median timestamp difference; None if there is neither."""
+    """Return `control_hz`, or if it is None, the frame rate from the median difference of timestamps.
+
+    Returns None if there are no timestamps either.
+    """
     if control_hz is not None or "timestamp" not in table.columns:
         return control_hz
     differences = np.diff(table.columns["timestamp"])[_inside(table)]
@@ -21,7 +24,7 @@ def frame_rate(table: StepTable, *, control_hz: float | None) -> float | None:
 
 
 def offsets(deltas: Deltas, table: StepTable, *, fps: float | None, tolerance_s: float) -> dict[str, Array]:
-    """Return the offset in frames of each delta, [D] int64.
+    """Convert the deltas of each key from seconds to frames, [D] int64.
 
     Raises UsageError if a delta is not a whole number of frames, or if the frames are not evenly spaced.
     """
@@ -34,7 +37,7 @@ def offsets(deltas: Deltas, table: StepTable, *, fps: float | None, tolerance_s:
 
 
 def window(row: int, offset: Array, *, start: int, end: int) -> tuple[Array, Array]:
-    """Return the rows at `offset` from `row`, clipped to its episode [start, end); and which of them were clipped.
+    """Return the rows at `offset` from `row`, clipped to the episode [start, end), and which of them were clipped.
 
     >>> window(5, np.array([-1, 0, 1, 2]), start=5, end=7)
     (array([5, 5, 6, 6]), array([ True, False, False,  True]))
@@ -75,7 +78,7 @@ def _check_spacing(table: StepTable, *, fps: float, tolerance_s: float) -> None:
 
 
 def _inside(table: StepTable) -> Array:
-    """Return whether each pair of neighbouring frames is in one episode, [N - 1] bool."""
+    """Return for each frame but the last whether the next frame is in the same episode, [N - 1] bool."""
     inside = np.ones(table.bounds[-1] - 1, bool)
     ends = table.bounds[1:-1] - 1
     inside[ends[(ends >= 0) & (ends < len(inside))]] = False

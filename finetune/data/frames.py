@@ -26,9 +26,9 @@ Item: TypeAlias = dict[str, Tensor | str]
 
 
 class FrameDataset(data.Dataset[Item]):
-    """One item for each frame that a view shows; docs/torch.md lists its keys.
+    """One item for each frame that a view shows. docs/torch.md lists the keys of an item.
 
-    Numbers are in memory; each image is a slice of a memory map. May be pickled and forked.
+    All numbers are in memory. Images are read from memory-mapped files. May be pickled and forked.
     """
 
     def __init__(
@@ -43,7 +43,7 @@ class FrameDataset(data.Dataset[Item]):
         delta_timestamps: Deltas,
         tolerance_s: float = 1e-4,
     ) -> None:
-        """Check `delta_timestamps`. Raises UsageError if a key is not in the dataset."""
+        """Raise UsageError if `delta_timestamps` has an unknown key or offsets that are not valid."""
         self.uri, self.tasks = dataset.uri, table.tasks
         self.fps = deltas.frame_rate(table, control_hz=control_hz)
         known = [key for key in ("action", STATE) if key in table.columns] + list(images.chosen)
@@ -51,7 +51,7 @@ class FrameDataset(data.Dataset[Item]):
             if key not in known:
                 raise UsageError(f"{dataset.uri}: delta_timestamps: no key '{key}'{did_you_mean(key, known)}")
         self._offsets = deltas.offsets(delta_timestamps, table, fps=self.fps, tolerance_s=tolerance_s)
-        # Tensors: a DataLoader passes them to spawned workers in shared memory.
+        # Columns are tensors, because a DataLoader shares the memory of tensors with spawned workers.
         self._columns = {key: torch.from_numpy(column) for key, column in table.columns.items()}
         self._table, self._images, self._statistics = replace(table, columns={}), images, statistics
         spaces = {"action": action_space, STATE: dataset.columns.state}
@@ -93,7 +93,7 @@ class FrameDataset(data.Dataset[Item]):
 
     @cached_property
     def stats(self) -> Statistics:
-        """The exact statistics of this view and split; `stats.norm("action")` returns the NormStats of actions."""
+        """The exact statistics of this view and split. `stats.norm("action")` returns the NormStats of the actions."""
         return self._statistics()
 
     @property
@@ -103,13 +103,13 @@ class FrameDataset(data.Dataset[Item]):
 
     @property
     def episode_data_index(self) -> dict[str, Tensor]:
-        """The first frame of each episode ("from"), and one past its last ("to"), as LeRobot's samplers expect."""
+        """The index of each episode's first frame ("from") and one past its last ("to"), for LeRobot's samplers."""
         bounds = torch.from_numpy(self._table.bounds.copy())
         return {"from": bounds[:-1], "to": bounds[1:]}
 
     @cached_property
     def features(self) -> Mapping[str, Mapping[str, Any]]:
-        """Dtype, shape and names of each key of an item, in LeRobot's form; shapes are those of one frame."""
+        """The dtype, shape and names of each key of an item, in LeRobot's form. Shapes are those of a single frame."""
         names = ["channels", "height", "width"]
         features: dict[str, Mapping[str, Any]] = {
             key: {"dtype": "image", "shape": (3, *self._images.size(key)), "names": names}

@@ -1,4 +1,7 @@
-"""The loader: batches of a locked mixture, in the order of its sampling law. Needs no torch; see docs/loader.md."""
+"""The loader: batches of a locked mixture, in the order of its sampling law. Works without torch.
+
+docs/loader.md explains how to use it.
+"""
 
 import copy
 from collections import Counter, deque
@@ -22,9 +25,9 @@ from schemas.mixture import lock as locks
 from schemas.mixture.lock import TRAIN, VALIDATION
 from stats.norm import NormStats
 
-PLANNED = 2048  # draws in one lookup
-MOST = 1 << 40  # draws of a position; resuming hashes all of them
-AHEAD = 2  # finished batches that wait, beyond one for each thread
+PLANNED = 2048  # how many draws are looked up at once
+MOST = 1 << 40  # limit on the draws of a saved position, because resuming computes a hash for each of them
+AHEAD = 2  # how many batches are prepared in advance, besides one for each thread
 
 Ends: TypeAlias = Literal["mask", "drop"]
 Missing: TypeAlias = Literal["error", "black"]
@@ -36,11 +39,13 @@ Part: TypeAlias = Literal["train", "val"]
 class LoaderOptions:
     """What a loader reads for each drawn step.
 
-    `cameras` are roles or names; without any, no image is decoded. `history` counts the observations that end at the
-    step, `chunk` the actions that start at it. `ends` "mask" repeats the last action after the end of an episode and
-    marks it as padding; "drop" does not draw steps whose chunk would pass the end. `missing` "black" returns a black
-    image if a source lacks a camera or frame. `corrupt` "substitute" replaces a step with a damaged image by another
-    step of the same stratum.
+    `cameras` are roles or names. If the tuple is empty, no images are decoded. `history` is the number of observations
+    up to and including the step. `chunk` is the number of actions from the step on.
+
+    `ends` applies to chunks that pass the end of an episode. With "mask", the last action is repeated and marked as
+    padding. With "drop", such steps are not drawn. If `missing` is "black", a black image is returned when a source
+    lacks a camera or a frame. If `corrupt` is "substitute", a step with a damaged image is replaced by another step of
+    the same stratum. With "error", a missing or damaged image raises an error.
     """
 
     cameras: tuple[str, ...] = ("primary",)
@@ -70,9 +75,10 @@ class LoaderOptions:
 class Loader:
     """Batches of one part of a locked mixture.
 
-    `train` is drawn from without end; `val` returns every step once. The order depends on the lock and the seed.
-    `world` processes share it: of every `world * batch_size` draws, rank r takes the r-th `batch_size`. With
-    `threads`, batches are prepared in advance. May be pickled, and forked between batches.
+    The part `train` never ends. The part `val` returns every step once. The order depends on the lock and the seed.
+
+    `world` processes share the draws: of every `world * batch_size` draws, rank r gets those from `r * batch_size` on.
+    If `threads` is not 0, batches are prepared in advance. A loader may be pickled, and forked between batches.
     """
 
     def __init__(
@@ -91,7 +97,7 @@ class Loader:
     ) -> None:
         """Open a lock and its datasets. Raises MixtureError if a dataset is missing or has changed.
 
-        The folder `cache` contains records of the steps and up to `cache_bytes` of blocks of remote datasets.
+        The folder `cache` stores records of the steps, and blocks of remote datasets of at most `cache_bytes` in all.
         """
         if part not in (TRAIN, VALIDATION):
             raise UsageError(f"unknown part '{part}'{did_you_mean(part, (TRAIN, VALIDATION))}")
@@ -134,7 +140,7 @@ class Loader:
 
     @property
     def sources(self) -> tuple[str, ...]:
-        """The names of the sources; `source` of a batch is an index into them."""
+        """The names of the sources. `Batch.source` contains indices into this tuple."""
         return tuple(self.lock.sources)
 
     @property
@@ -149,7 +155,7 @@ class Loader:
         return self._sources[self.sources.index(source)].norm
 
     def sharded(self, rank: int, world: int) -> Self:
-        """Return a copy of the loader for one of several processes."""
+        """Return a copy of the loader for process `rank` of `world` processes."""
         if not 0 <= rank < world:
             raise UsageError(f"rank {rank} of {world}: expected 0 <= rank < world")
         other = copy.copy(self)
@@ -157,21 +163,21 @@ class Loader:
         return other
 
     def __iter__(self) -> Iterator[Batch]:
-        """Yield batches, starting after the last one returned; one iteration at a time.
+        """Yield batches, starting after the last one that was returned.
 
-        A part that was read to its end starts again.
+        Only one iteration may run at a time. After the end of a part, the next iteration starts from its beginning.
         """
         for batch in self.batches():
             self.count(batch)
             yield batch
 
     def count(self, batch: Batch) -> None:
-        """Record that a batch was returned: the next iteration starts after it."""
+        """Record that a batch was returned, so that the next iteration starts after it."""
         self.draws = batch.end
         self.broken.update(batch.broken)
 
     def batches(self, first: int = 0, every: int = 1) -> Iterator[Batch]:
-        """Yield every `every`-th batch from number `first` on, for one of several workers; counts nothing."""
+        """Yield every `every`-th batch from number `first` on, for one of several workers; does not call `count`."""
         planned = self._planned(first, every)
         if not self.threads:
             yield from map(self._assembly.batch, planned)
@@ -189,11 +195,11 @@ class Loader:
             pool.shutdown(wait=True, cancel_futures=True)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the position as JSON values; it is valid for any number of processes and any batch size."""
+        """Return the position as JSON values. It does not depend on the batch size or the number of processes."""
         return {"draws": self.draws, **self._identity}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue at a position. Raises MixtureError if it belongs to another order."""
+        """Continue at a saved position. Raises MixtureError if it was saved by a loader with another order."""
         differing = [key for key, value in self._identity.items() if state.get(key) != value]
         if differing:
             raise MixtureError(
@@ -216,7 +222,7 @@ class Loader:
         return self.options.chunk - 1 if self.options.ends == "drop" else 0
 
     def _planned(self, first: int, every: int) -> Iterator[Drawn]:
-        """Yield the draws of each batch, looked up for many batches at once."""
+        """Yield the draws of each batch. They are looked up for several batches at once, which is faster."""
         whole, start, number = self.batch_size * self.world, self.draws, 0
         if self._law.count is not None and start >= self._law.count:
             start = 0

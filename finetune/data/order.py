@@ -15,25 +15,25 @@ from schemas.source import Array
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShownSteps:
-    """The E episodes of a part that have steps, ordered by stratum, and their R runs of kept steps.
+    """The E episodes of a part that have kept steps, ordered by stratum, and the R runs of kept steps in them.
 
-    Kept steps are numbered from 0 across all episodes.
+    A run is a range of consecutive steps of an episode. The kept steps of all episodes are numbered from 0 on.
     """
 
     source: Array  # [E] int64: index into the lock's sources
-    position: Array  # [E] int64: position in its dataset
-    bounds: Array  # [E + 1] int64: the number of each episode's first step, and the number of steps
-    run_bounds: Array  # [R + 1] int64: the number of each run's first step, and the number of steps
-    run_start: Array  # [R] int64: index of that step in the stored episode
+    position: Array  # [E] int64: position of the episode in its dataset
+    bounds: Array  # [E + 1] int64: the number of each episode's first kept step; then how many there are in all
+    run_bounds: Array  # [R + 1] int64: the number of each run's first step; then how many kept steps there are in all
+    run_start: Array  # [R] int64: index of each run's first step in the stored episode
 
     def stored(self, numbers: Array) -> Array:
-        """Return the indices of kept steps in their stored episodes."""
+        """Return the index of each kept step in its stored episode."""
         run = np.searchsorted(self.run_bounds, numbers, "right") - 1
         return self.run_start[run] + numbers - self.run_bounds[run]
 
 
 class Order:
-    """The step of each draw from a part, and the number of steps that may be drawn."""
+    """Finds the step of each draw from a part, and counts the steps that may be drawn."""
 
     def __init__(self, lock: Lock, table: pa.Table, *, part: str, dropped: int = 0) -> None:
         """Leave out the last `dropped` steps of each episode. Raises MixtureError if no step is left."""
@@ -44,7 +44,7 @@ class Order:
         episodes, stratum = episodes[order], stratum[order]
         self.shown = _shown(episodes, list(lock.sources))
         drawn = np.maximum(np.diff(self.shown.bounds) - dropped, 0)
-        self._bounds = np.concatenate([[0], np.cumsum(drawn)])  # cumulated counts of drawable steps
+        self._bounds = np.concatenate([[0], np.cumsum(drawn)])  # how many steps may be drawn before each episode
         sizes = np.bincount(stratum, weights=drawn, minlength=len(keys)).astype(np.int64)
         self._starts = np.cumsum(sizes) - sizes
         self.sizes = tuple(sizes.tolist())
@@ -63,7 +63,7 @@ class Order:
         return "; add [holdout] to the mixture's file to get a part 'val'" if self.part != TRAIN else ""
 
     def law(self, seed: int | None) -> Law:
-        """Return the sampling law of training. Raises MixtureError if a stratum has no step left."""
+        """Return the sampling law for the part `train`. Raises MixtureError if a stratum has no step to draw."""
         law = self._lock.law(seed)
         for name, size in zip(law.names, self.sizes, strict=True):
             if not size:
@@ -73,7 +73,7 @@ class Order:
         return Law(seed=law.seed, names=law.names, shares=law.shares, sizes=self.sizes)
 
     def steps(self, strata: Array, steps: Array) -> tuple[Array, Array]:
-        """Return the episode of each draw, and the number of its step."""
+        """Return the index of each draw's episode, and the number of its step among all kept steps."""
         drawn = self._starts[strata] + steps
         episode = np.searchsorted(self._bounds, drawn, "right") - 1
         return episode, self.shown.bounds[episode] + drawn - self._bounds[episode]
@@ -81,7 +81,7 @@ class Order:
 
 @dataclass(frozen=True, slots=True)
 class InTurn:
-    """Every step once, in stored order; the counterpart of the sampling law for validation."""
+    """Draws every step once, in stored order. Used for the part `val` in place of the sampling law."""
 
     sizes: tuple[int, ...]
 
@@ -95,18 +95,18 @@ class InTurn:
         return {"sizes": list(self.sizes)}
 
     def counters(self, _: int) -> Array:
-        """Return no counters: the index of a draw is enough."""
+        """Return an empty array, because the index of a draw alone determines its step."""
         return np.empty(0, np.int64)
 
     def turns(self, start: int, stop: int, counters: Array) -> tuple[Array, Array, Array]:
-        """Return stratum and step of each draw in [start, stop); after the end, those of the last draw."""
+        """Return the stratum and step of each draw in [start, stop). Draws after the end repeat the last draw."""
         positions = np.arange(start, stop).clip(0, self.count - 1)
         ends = np.cumsum(self.sizes)
         strata = np.searchsorted(ends, positions, "right")
         return strata, positions - (ends - self.sizes)[strata], counters
 
     def steps(self, strata: Array, turns: Array) -> Array:
-        """Return the steps of draws, which equal their turns."""
+        """Return the step of each draw, which here is the same number as its turn."""
         return np.broadcast_to(turns, strata.shape)
 
 
@@ -121,7 +121,7 @@ def _numbered(episodes: pl.DataFrame, keys: list[tuple[str, str]], *, whole: boo
 
 
 def _indices(words: pl.Series, known: list[str]) -> pl.Series:
-    """Return the index of each word in `known`; null if it is not there."""
+    """Return the index of each word in `known`, or null for a word that is not in it."""
     return words.replace_strict(known, range(len(known)), default=None, return_dtype=pl.Int64)
 
 

@@ -1,6 +1,7 @@
 """Decodes the images of drawn steps with the loader's preprocessing.
 
-Memory of images is reused once no batch references it: clearing fresh pages would add a tenth to the time of decoding.
+The memory of images is reused once no batch references it. New memory has to be cleared by the operating system, which
+would make decoding 10% slower.
 """
 
 import math
@@ -21,14 +22,14 @@ from schemas.errors import DatasetError, SourceError, UsageError
 from schemas.images import sniff
 from schemas.source import Array
 
-BLOCKS_PER_SIZE = 4  # in each thread
+BLOCKS_PER_SIZE = 4  # how many blocks of one size each thread keeps
 
 
 class Pictures(NamedTuple):
     """The decoded images of a batch."""
 
     images: dict[str, Array]  # by camera: [B, H, h, w, 3] uint8 RGB
-    missing: dict[str, Array]  # by camera: [B, H] bool; a missing image is black
+    missing: dict[str, Array]  # by camera: [B, H] bool; missing images are black
     broken: tuple[str, ...]  # [B] why an image could not be decoded, or ""
 
 
@@ -43,7 +44,10 @@ class Decoder:
     may_break: bool
 
     def decode(self, windows: Windows, draws: Array) -> Pictures:
-        """Decode the images of `windows`. Raises DatasetError if an image is missing or damaged and may not be."""
+        """Decode the images of `windows`.
+
+        Raises DatasetError if an image is missing, unless `may_lack`, or damaged, unless `may_break`.
+        """
         images: dict[str, Array] = {}
         missing: dict[str, Array] = {}
         broken = [""] * len(draws)
@@ -100,7 +104,7 @@ def _first_size(files: Sequence[File], ranges: Array) -> tuple[int, int]:
     for file, spans in zip(files, ranges.tolist(), strict=True):
         for start, length in spans:
             if length:
-                with suppress(SourceError):  # decoding reports it
+                with suppress(SourceError):  # `Decoder.decode` reports damaged images
                     header = sniff(file.images.read(start, length))
                     return header.height, header.width
     raise UsageError("no image of the batch can be read: set a size in the preprocessing")
@@ -110,7 +114,7 @@ def _first_size(files: Sequence[File], ranges: Array) -> tuple[int, int]:
 
 
 class _Blocks(threading.local):
-    """The blocks of one thread, by size."""
+    """The blocks of memory that a thread reuses, by size."""
 
     def __init__(self) -> None:
         self.by_size: dict[int, list[Array]] = {}
@@ -123,11 +127,11 @@ def _references(blocks: list[Array]) -> list[int]:
     return [sys.getrefcount(block) for block in blocks]
 
 
-UNUSED = _references([np.empty(0)])[0]  # count of an unused block; Python 3.14 counts fewer than earlier versions
+UNUSED = _references([np.empty(0)])[0]  # reference count of an unused block, which depends on the Python version
 
 
 def _fresh(shape: tuple[int, ...]) -> Array:
-    """Return a uint8 array that nothing else references, with any content.
+    """Return an uninitialized uint8 array that nothing else references.
 
     Views of the array, and tensors that share its memory, count as references to the block.
     """

@@ -1,7 +1,8 @@
 """Images as float32 matrices and planes, in reused buffers.
 
-Arithmetic runs along contiguous memory. Buffers are reused because clearing fresh pages would take as long as the
-arithmetic. An image [H, W, C] is a matrix [H, W * C]; its transpose has columns, [W, C, H].
+Arithmetic is fast along contiguous memory. Buffers are reused, because clearing new memory would take as long as the
+arithmetic. An image [H, W, C] is stored as a matrix [H, W * C]. The transpose of that matrix has the shape [W, C, H],
+which this package calls columns.
 """
 
 import math
@@ -34,13 +35,13 @@ def scratch(purpose: str, shape: tuple[int, ...]) -> Array:
 
 
 def padded(purpose: str, shape: tuple[int, int]) -> Array:
-    """Return a buffer whose rows are not aligned to 256 bytes; transposing aligned rows takes twice as long."""
+    """Return a buffer whose rows are not aligned to 256 bytes, because transposing aligned rows takes twice as long."""
     height, width = shape
     return scratch(purpose, (height, width + (8 if width % 64 == 0 else 0)))[:, :width]
 
 
 def to_matrix(image: Array) -> Array:
-    """Convert [H, W, C] uint8 or float32 to [H, W * C] float32, in a buffer."""
+    """Copy an image [H, W, C] uint8 or float32 to a buffer [H, W * C] float32."""
     height, width, channels = image.shape
     matrix = padded("image", (height, width * channels))
     matrix[...] = image.reshape(height, width * channels)
@@ -50,7 +51,8 @@ def to_matrix(image: Array) -> Array:
 def turn(matrix: Array) -> Array:
     """Transpose a matrix into a buffer.
 
-    Operations that treat the elements of the last axis differently are slow, so it is transposed before and after.
+    Operations that treat each element of the last axis differently are slow. A transpose before and after them makes
+    that axis the first.
     """
     turned = scratch("turned", (matrix.shape[1], matrix.shape[0]))
     np.copyto(turned, matrix.T)
@@ -58,14 +60,14 @@ def turn(matrix: Array) -> Array:
 
 
 def from_columns(columns: Array, dtype: type) -> Array:
-    """Convert columns [W, C, H] to an image [H, W, C]; for uint8, values are truncated."""
+    """Convert columns [W, C, H] to an image [H, W, C]. For uint8, values are truncated to integers."""
     width, channels, height = columns.shape
     flat: Array = columns.reshape(width * channels, height).astype(dtype)
     return np.ascontiguousarray(flat.T).reshape(height, width, channels)
 
 
 def from_planes(planes: Array) -> Array:
-    """Convert planes [C, H, W] to an image [H, W, C] uint8; values are truncated."""
+    """Convert planes [C, H, W] to an image [H, W, C] uint8. Values are truncated to integers."""
     image = np.empty((*planes.shape[1:], len(planes)), np.uint8)
     for channel, plane in enumerate(planes):  # several times as fast as copying the transposed array
         image[..., channel] = plane

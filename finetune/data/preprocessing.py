@@ -1,6 +1,7 @@
-"""The preprocessing of stored images, before a model's own transform; shared by the loader and the policy.
+"""The preprocessing of stored images, which is applied before a model's own transform.
 
-A checkpoint contains it, so that a policy preprocesses images as in training.
+The loader and the policy share it. A checkpoint contains its settings, so that a policy preprocesses images in the same
+way as in training.
 """
 
 from collections.abc import Mapping
@@ -21,8 +22,9 @@ AREA = 0.9  # fraction of the image that OpenVLA crops to
 class Preprocessing:
     """The size (height, width), filter and augmentation of images; the defaults are OpenVLA's.
 
-    With `size` None, images keep their size. `like_tensorflow` decodes JPEG as TensorFlow does. `crop` is the fraction
-    of the area to crop from the middle and enlarge to the full size, for policies that were trained on random crops.
+    If `size` is None, images keep their size. If `like_tensorflow` is True, JPEG is decoded as TensorFlow does. If
+    `crop` is not None, images are cropped to their middle, which is then enlarged to the full size; `crop` is the
+    fraction of the area that is kept. This is for policies that were trained on random crops.
     """
 
     size: tuple[int, int] | None = (224, 224)
@@ -42,8 +44,8 @@ class Preprocessing:
     def acting(self, *, center_crop: bool | None = None) -> Self:
         """Return the preprocessing of a policy that was trained with this one.
 
-        Random changes are removed; random crops become a center crop of their mean area. `center_crop` overrides
-        whether to crop.
+        Random changes are removed. Random crops are replaced by a center crop of their mean area. If `center_crop` is
+        not None, it decides whether images are cropped.
         """
         area = sum(self.augment.area) / 2 if self.augment else AREA
         cropped = bool(self.augment and area < 1) if center_crop is None else center_crop
@@ -54,25 +56,25 @@ class Preprocessing:
         return self.resized(self.decoded(data))
 
     def drawn(self, data: Bytes, *, seed: int, sample: int, camera: int = 0) -> Array:
-        """Decode, resize and augment an encoded image, as for this sample in training."""
+        """Decode, resize and augment an encoded image in the same way as the loader does for this sample."""
         return self.augmented(self.decoded(data), self.change(seed, sample, camera=camera))
 
     def decoded(self, data: Bytes, out: Array | None = None) -> Array:
-        """Decode an image, [H, W, 3] uint8 RGB, into `out` if it has the same shape."""
+        """Decode an image to [H, W, 3] uint8 RGB. The pixels are written to `out` if it has the same shape."""
         return decode(data, like_tensorflow=self.like_tensorflow, out=out)
 
     def change(self, seed: int, sample: int, *, camera: int = 0) -> Change | None:
-        """Draw the changes of one image of a sample; None without augmentation."""
+        """Draw the random changes of one image of a sample. Returns None if there is no augmentation."""
         return self.augment.draw(seed, sample, camera=camera) if self.augment else None
 
     def resized(self, pixels: Array) -> Array:
-        """Resize and crop [H, W, 3] uint8."""
+        """Resize an image [H, W, 3] uint8, and crop it if `crop` is set."""
         if self.size is not None and pixels.shape[:2] != self.size:
             pixels = resize(pixels, self.size, method=self.method, antialias=self.antialias)
         return pixels if self.crop is None else augment.center_crop(pixels, area=self.crop)
 
     def augmented(self, pixels: Array, change: Change | None) -> Array:
-        """Resize and augment [H, W, 3] uint8."""
+        """Resize an image [H, W, 3] uint8, and apply the random changes. If `change` is None, crop as in `resized`."""
         if change is None:
             return self.resized(pixels)
         if self.size is None or pixels.shape[:2] == self.size:

@@ -1,7 +1,7 @@
-"""Fixed-size records of stored steps: one cache file for each data file, read by row.
+"""Fixed-size records of stored steps. There is one cache file for each data file, and it is read by row.
 
-The records of a data file are computed when it is first drawn from, and cached under the digests of the dataset and
-the view. A loader starts quickly, and its memory does not grow with the dataset.
+The records of a data file are computed when a step is first drawn from it. They are cached under the digests of the
+dataset and the view. As a result, a loader starts quickly, and its memory does not grow with the dataset.
 """
 
 import json
@@ -22,18 +22,19 @@ from schemas.store.index import Index
 from schemas.views.views import View
 
 VERSION = 1
-ROWS = 1 << 15  # computed at once
-SIZE = np.dtype("<u8")  # the last bytes of a file: the number of bytes of texts before them
+ROWS = 1 << 15  # how many records are computed at once
+SIZE = np.dtype("<u8")  # the last 8 bytes of a cache file: the length in bytes of the texts, which come before them
 
 
 class Records:
     """The records of one dataset under one view."""
 
     def __init__(self, dataset: Dataset, *, view: str | None, cache: Path) -> None:
-        """Define the dtype of a record; computes nothing yet.
+        """Define the dtype of a record. Records are computed later, when a file is opened.
 
-        A record has `action` [A] and `state` [S] float32, `text` int32 (index into the file's texts, -1 for none),
-        `masked` bool, and for each of the K cameras an `image` of `offset` and `length` (0 if there is no image).
+        A record has `action` [A] and `state` [S] float32; `text` int32, an index into the file's texts, or -1 for none;
+        `masked` bool, whether the view leaves out the step; and `image` [K], the `offset` and `length` of the image of
+        each camera. The length is 0 if there is no image.
         """
         self._dataset, self._view_name = dataset, view
         shown = self._view
@@ -52,7 +53,7 @@ class Records:
         self._folder = cache / "records" / f"{dataset.manifest['xxh3_128']}-{digest}-{VERSION}"
 
     def of(self, file: str) -> "FileRecords":
-        """Open the records of one data file; computes them if they are not cached."""
+        """Open the records of one data file. If they are not cached, they are computed first."""
         path = self._folder / f"{Path(file).name}.records"
         if not is_whole(path, rows=self._rows[file], dtype=self.dtype):
             keep(path, self._computed(file))
@@ -64,7 +65,7 @@ class Records:
 
     @property
     def _view(self) -> View | None:
-        """The view; not stored, because its functions cannot be pickled for a worker process."""
+        """The view. It is not stored in an attribute, because its functions cannot be pickled for a worker process."""
         return self._dataset.view(self._view_name) if self._view_name else None
 
     @cached_property
@@ -96,7 +97,7 @@ class Records:
 
 
 def is_whole(path: Path, *, rows: int, dtype: np.dtype) -> bool:
-    """Return whether a file has its full size; a full disk or a crash may have truncated it."""
+    """Return whether a cache file has its full size. A full disk or a crash may have truncated it."""
     try:
         with path.open("rb") as file:
             file.seek(-SIZE.itemsize, os.SEEK_END)
@@ -119,7 +120,7 @@ class FileRecords:
 
     @cached_property
     def texts(self) -> tuple[str, ...]:
-        """The instructions of the file's steps."""
+        """The instructions to which the `text` of a record is an index."""
         end = self._size - SIZE.itemsize
         size = int(np.frombuffer(self._ranges.read(end, SIZE.itemsize), SIZE)[0])
         return tuple(json.loads(self._ranges.read(end - size, size)))

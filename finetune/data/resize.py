@@ -1,6 +1,6 @@
-"""Resizes images in numpy as TensorFlow does, and so as OpenVLA's training data.
+"""Resizes images in numpy with the same results as TensorFlow, which resized OpenVLA's training data.
 
-A filter is a matrix [out, in] for each axis. It is mostly zeros, so it is applied as small dense blocks.
+For each axis, the filter is a matrix [out, in] of weights. Most weights are 0, so it is applied as small dense blocks.
 """
 
 from functools import lru_cache
@@ -13,16 +13,16 @@ from schemas.errors import UsageError, did_you_mean
 from schemas.source import Array
 
 Method: TypeAlias = Literal["lanczos3", "bilinear", "area"]
-BLOCK = 8  # output pixels of one matrix product; larger ones make BLAS start threads, which is slower
+BLOCK = 8  # output pixels of one matrix product; for larger products, BLAS starts threads, which is slower
 
-Blocks: TypeAlias = tuple[tuple[slice, slice, Array], ...]  # rows of the result, of the input, and their weights
+Blocks: TypeAlias = tuple[tuple[slice, slice, Array], ...]  # rows of the result, rows of the input, weights
 
 
 def resize(image: Array, size: tuple[int, int], *, method: Method = "lanczos3", antialias: bool = True) -> Array:
     """Resize [H, W, C] to `size` (height, width), as `tf.image.resize` does.
 
-    float32 values are not rounded or clipped; uint8 is rounded half to even and clipped, as in OpenVLA's pipeline.
-    `antialias` widens the filter when an image shrinks; "area" always does.
+    uint8 values are rounded half to even and clipped, as in OpenVLA's pipeline. float32 values are neither rounded nor
+    clipped. With `antialias`, the filter is wider when an image shrinks. For the method "area" it always is.
 
     >>> resize(np.uint8([[[0], [100], [200], [40]]]), (1, 2), method="area").ravel().tolist()
     [50, 120]
@@ -40,9 +40,9 @@ def resize(image: Array, size: tuple[int, int], *, method: Method = "lanczos3", 
 def resize_columns(
     image: Array, size: tuple[int, int], *, method: Method = "lanczos3", antialias: bool = True
 ) -> Array:
-    """Resize [H, W, C] to columns [w, C, h] float32, rows first as TensorFlow does; neither rounded nor clipped.
+    """Resize [H, W, C] to columns [w, C, h] float32. Values are neither rounded nor clipped.
 
-    The result is in a buffer that the next call overwrites.
+    Resizes the height first, as TensorFlow does. The result is in a buffer that the next call overwrites.
     """
     (height, width, channels), (high, wide) = image.shape, size
     down = blocks(height, high, method=method, antialias=antialias)
@@ -65,7 +65,7 @@ def to_levels(values: Array) -> None:
 
 @lru_cache(maxsize=64)
 def blocks(size: int, wanted: int, *, method: Method, antialias: bool) -> Blocks:
-    """Split a filter's matrix into blocks that cover its nonzero weights."""
+    """Compute the matrix of a filter, and split it into blocks that contain all nonzero weights."""
     if method not in get_args(Method):
         raise UsageError(f"unknown filter '{method}'{did_you_mean(method, get_args(Method))}")
     if min(size, wanted) < 1:
@@ -86,7 +86,7 @@ def blocks(size: int, wanted: int, *, method: Method, antialias: bool) -> Blocks
 
 
 def _spans(size: int, wanted: int, *, method: Method, antialias: bool) -> Array:
-    """Return the weights of TensorFlow's ScaleAndTranslate, [wanted, size]; same float32 arithmetic, same order."""
+    """Return the weights of TensorFlow's ScaleAndTranslate, [wanted, size]. Uses the same float32 operations."""
     radius = F(3 if method == "lanczos3" else 1)
     inverse = F(1) / (F(wanted) / F(size))
     scale = max(inverse, F(1)) if antialias else F(1)
@@ -94,7 +94,7 @@ def _spans(size: int, wanted: int, *, method: Method, antialias: bool) -> Array:
     first = np.ceil(sample - radius * scale - F(0.5)).clip(0, size - 1).astype(np.int64)
     last = np.floor(sample + radius * scale - F(0.5)).clip(0, size - 1).astype(np.int64)
     matrix, total = np.zeros((wanted, size), F), np.zeros(wanted, F)
-    for tap in range(int((last - first).max()) + 1):  # in order, because each sum is rounded
+    for tap in range(int((last - first).max()) + 1):  # in TensorFlow's order, because each addition is rounded
         source = first + tap
         rows = np.flatnonzero(source <= last)
         distance = np.abs((source.astype(F) + F(0.5) - sample) / scale)[rows]
@@ -122,7 +122,7 @@ def _two_taps(size: int, wanted: int) -> Array:
 
 
 def _area(size: int, wanted: int) -> Array:
-    """Return the share of each input pixel in each output pixel, as in TensorFlow's ResizeArea."""
+    """Return the weights of TensorFlow's ResizeArea: which part of each output pixel an input pixel covers."""
     scale = F(size) / F(wanted)
     start = (np.arange(wanted, dtype=F) * scale)[:, None]
     end = (np.arange(1, wanted + 1, dtype=F) * scale)[:, None]

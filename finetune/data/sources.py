@@ -19,7 +19,7 @@ from schemas.store.dataset import Dataset, open_dataset
 from stats.norm import KNOWN, NormStats
 from stats.record import Statistics
 
-OPEN = 128  # open data files; each uses two descriptors, and the usual limit of a process is 1024
+OPEN = 128  # most data files open at once; each uses two descriptors, and a process usually may have 1024
 
 
 class File(NamedTuple):
@@ -32,15 +32,15 @@ class File(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class LockedSource:
-    """One dataset of a lock: its records, cameras and files, and how its actions map to those of the mixture."""
+    """One dataset of a lock, opened: its records, cameras, files, and the mapping of its actions to the mixture's."""
 
     name: str
     dataset: Dataset
     records: Records
-    cameras: tuple[tuple[int, Camera] | None, ...]  # the requested ones: number in the index; None if it has none
-    places: Array  # [D] int64: index of each mixture dimension in this source's actions; -1 if it has none
-    norm: NormStats  # statistics in the mixture's dimensions
-    state_norm: NormStats | None  # None if it has no state
+    cameras: tuple[tuple[int, Camera] | None, ...]  # requested cameras, with their numbers in the index; or None
+    places: Array  # [D] int64: index of each mixture dimension in this source's actions; -1 if it is missing
+    norm: NormStats  # statistics of the actions, in the mixture's dimensions
+    state_norm: NormStats | None  # None if the source has no state
     files: list[str]
     file: Array  # [E] int64: index of each episode's file
     row: Array  # [E] int64: the episode's first row in its file
@@ -56,7 +56,7 @@ class LockedSource:
         return File(folder.place(name), images, self.records.of(name))
 
     def action(self, action: Array) -> Array:
-        """Return this source's actions in the mixture's dimensions, [..., D]; missing dimensions are 0."""
+        """Convert this source's actions to the mixture's dimensions, [..., D]. Missing dimensions are 0."""
         valid = self.places >= 0
         mixed = np.zeros((*action.shape[:-1], len(self.places)), np.float32)
         mixed[..., valid] = action[..., self.places[valid]]
@@ -71,7 +71,7 @@ class OpenFiles:
         self._open: dict[tuple[int, int], File] = {}
 
     def get(self, source: int, number: int) -> File:
-        """Return a file by its number in a source's list; closes the oldest file if too many are open."""
+        """Return a file by its number in a source's list. If too many are open, the one opened first is closed."""
         file = self._open.get((source, number))
         if file is None:
             file = self._sources[source].open(self._sources[source].files[number])
@@ -88,7 +88,7 @@ class OpenFiles:
 def open_sources(
     lock: Lock, folder: Path, *, cameras: Sequence[str], may_lack: bool, cache: BlockCache
 ) -> list[LockedSource]:
-    """Open the datasets of a lock in `folder`. Raises MixtureError if a dataset is missing or has changed."""
+    """Open the datasets of a lock that is in `folder`. Raises MixtureError if a dataset is missing or has changed."""
     if why := cannot_compare(lock):
         raise MixtureError(f"{lock.name}: {why}")
     datasets, problems = [], []
@@ -137,7 +137,7 @@ def _source(
 
 
 def _placed(norm: NormStats, places: Array, names: tuple[str, ...]) -> NormStats:
-    """Return statistics of the mixture's dimensions; a dimension that the source lacks is not normalized."""
+    """Convert statistics to the mixture's dimensions. Dimensions that the source lacks are not normalized."""
     valid = places >= 0
     figures = {name: values for name in KNOWN if (values := getattr(norm, name)) is not None}
     placed: dict[str, Any] = {name: np.where(valid, values[..., places], 0.0) for name, values in figures.items()}
@@ -145,7 +145,7 @@ def _placed(norm: NormStats, places: Array, names: tuple[str, ...]) -> NormStats
 
 
 def _cameras(dataset: Dataset, names: Sequence[str], *, may_lack: bool) -> tuple[tuple[int, Camera] | None, ...]:
-    """Find cameras by leaf or role."""
+    """Find cameras by role or leaf. Returns None for each missing camera, or raises MixtureError unless `may_lack`."""
     known = dataset.columns.colour_cameras()
     for name in names:
         if name not in known and not may_lack:

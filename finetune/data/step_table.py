@@ -1,4 +1,4 @@
-"""Reads the numbers of a published dataset into memory, so that loading a frame reads no Parquet."""
+"""Reads the numbers of a published dataset into memory, so that loading a frame does not read Parquet."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,18 +17,20 @@ from schemas.views.views import View
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepTable:
-    """The N shown steps of E episodes; takes 4 (A + S) + 24 bytes a step and 40 bytes an episode.
+    """The N steps that a view shows, from E episodes.
 
-    `columns` are `action` [N, A] and `observation.state` [N, S] float32, `timestamp` [N] float64, and int64 [N]
-    `frame_index` (in the stored episode) and `task_index` (into `tasks`; -1 without an instruction). State and
-    timestamp are optional.
+    `columns` contains `action` [N, A] and `observation.state` [N, S], both float32; `timestamp` [N] float64;
+    `frame_index` [N] int64, the index in the stored episode; and `task_index` [N] int64, an index into `tasks`, or -1
+    without an instruction. A dataset without states or timestamps lacks these columns.
+
+    The table takes 4 (A + S) + 24 bytes for each step and 40 bytes for each episode.
     """
 
     columns: Mapping[str, Array]
-    tasks: tuple[str, ...]  # all tasks of the dataset in order of appearance
-    bounds: Array  # [E + 1] int64: the first step of each episode, and N
-    episode: Array  # [E] int64: ordinal in the source
-    files: tuple[str, ...]  # [E]
+    tasks: tuple[str, ...]  # all instructions of the dataset, in order of first appearance
+    bounds: Array  # [E + 1] int64: the index of each episode's first step; then N
+    episode: Array  # [E] int64: `episode_index` in the dataset
+    files: tuple[str, ...]  # [E] path of each episode's file
     row: Array  # [E] int64: row of the stored episode's first step in its file
     first: Array  # [E] int64: row of the same step in the whole dataset
 
@@ -36,9 +38,11 @@ class StepTable:
 def read(
     dataset: Dataset, *, view: str | None = None, split: str | None = None, episodes: Sequence[int] | None = None
 ) -> StepTable:
-    """Read the episodes of a split, or those with an `episode_index` in `episodes`, or those in both.
+    """Read the steps of episodes into memory.
 
-    Raises UsageError if an episode is not in the dataset or no step is left, or the error of the split or view.
+    If `split` is given, only its episodes are read. If `episodes` is given, only episodes with these values of
+    `episode_index` are read. Raises UsageError if an episode is not in the dataset, or if no step is left. Also raises
+    an error if the split or the view is not valid.
     """
     chosen = _chosen(dataset, split=split, episodes=episodes)
     texts = dataset.episodes.select(pl.col("instructions").explode()).collect()["instructions"].drop_nulls()
@@ -62,7 +66,7 @@ def read(
 
 
 def _chosen(dataset: Dataset, *, split: str | None, episodes: Sequence[int] | None) -> pl.DataFrame:
-    """Return the chosen episodes that have steps, in the dataset's order."""
+    """Return the chosen episodes in the dataset's order, without empty episodes."""
     dataset.check_split(split)
     table = dataset.episodes.select("episode_index", "split", "file", "row", "length").collect()
     table = table.with_columns(first=pl.col("length").cum_sum() - pl.col("length"))

@@ -18,7 +18,7 @@ from schemas.errors import UsageError
 
 
 class BatchDataset(data.IterableDataset[Batch]):
-    """Batches for a DataLoader with `batch_size=None`; of n workers, each yields every n-th batch."""
+    """Batches for a DataLoader with `batch_size=None`. If there are n workers, each yields every n-th batch."""
 
     def __init__(self, loader: Loader) -> None:
         """Start at the loader's position."""
@@ -34,13 +34,13 @@ class BatchDataset(data.IterableDataset[Batch]):
 
 
 class TorchLoader:
-    """Batches of tensors in the order of a Loader, for any number of worker processes.
+    """Batches of tensors in the order of a Loader, however many worker processes are used.
 
-    Under `torchrun`, or if torch.distributed is initialized, each process gets its share.
+    Under `torchrun`, or if torch.distributed is initialized, each training process gets its share of the batches.
     """
 
     def __init__(self, loader: Loader, *, workers: int = 0, pin_memory: bool = False) -> None:
-        """Wrap a loader. Raises UsageError if the loader is for another rank than this process."""
+        """Wrap a loader. Raises UsageError if the loader was opened for another rank than that of this process."""
         if workers < 0:
             raise UsageError(f"workers {workers}: must be at least 0")
         rank, world = _rank_and_world()
@@ -53,7 +53,7 @@ class TorchLoader:
         self.loader, self.workers, self.pin_memory = loader, workers, pin_memory
 
     def __iter__(self) -> Iterator[Batch]:
-        """Yield batches, starting after the last one returned."""
+        """Yield batches, starting after the last one that was returned."""
         for batch in self._batches():
             self.loader.count(batch)
             yield batch
@@ -73,11 +73,11 @@ class TorchLoader:
         return iter(batches)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the position after the last batch returned, even if later batches are ready."""
+        """Return the position after the last returned batch. Batches that workers have prepared do not count."""
         return self.loader.state_dict()
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue at a position. Raises MixtureError if it belongs to another order."""
+        """Continue at a saved position. Raises MixtureError if it was saved by a loader with another order."""
         self.loader.load_state_dict(state)
 
 
@@ -95,7 +95,8 @@ def _tensor(value: Any) -> Any:
 def _end_with_parent() -> None:
     """Exit this worker when the process that started it has ended.
 
-    torch watches the wrong process: the parent of a worker is the fork server, which waits for its workers.
+    torch's own check does not work here. It watches the parent of a worker, which is the fork server, and the fork
+    server does not end before its workers.
     """
     parent = multiprocessing.parent_process()
     if parent:

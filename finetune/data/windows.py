@@ -1,4 +1,4 @@
-"""Reads the numbers of drawn steps, and of the steps around them, from records."""
+"""Reads windows from records: the numbers of a drawn step, and of the steps before and after it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -16,27 +16,27 @@ class WindowIndex(NamedTuple):
     """The source, episode and steps of B windows of H observations and C actions."""
 
     source: Array  # [B]
-    position: Array  # [B] of the episode in its dataset
-    stored: Array  # [B, H + C] indices in the stored episode, observations first
+    position: Array  # [B] position of the episode in its dataset
+    stored: Array  # [B, H + C] indices of steps in the stored episode: H for observations, then C for actions
     history: int  # H
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Windows:
-    """The numbers and image ranges of B windows."""
+    """The numbers of B windows, and the byte ranges of their images."""
 
     files: list[File]  # [B]
-    rows: Array  # [B, H + C] row in the file
+    rows: Array  # [B, H + C] row of each step in the file
     action: Array  # [B, C, D]
-    valid: Array  # [B, D]
+    valid: Array  # [B, D] bool: False for dimensions that the source lacks
     state: Array | None  # [B, H, S]
     texts: tuple[str, ...]  # [B]
-    ranges: Array  # [B, H, K, 2] offset and length of the images; length 0 if there is none
-    is_bgr: Array  # [B, K] bool
+    ranges: Array  # [B, H, K, 2] offset and length of each image in the file; length 0 if there is no image
+    is_bgr: Array  # [B, K] bool: whether the camera's images have the channel order BGR
 
 
 class WindowReader:
-    """Reads windows from records; threads may share it."""
+    """Reads windows from records. Several threads may use it at once."""
 
     def __init__(self, sources: Sequence[LockedSource], *, method: Method, state: bool) -> None:
         """Raise MixtureError if `state` is set and the sources' states differ in dimensions or units."""
@@ -47,7 +47,7 @@ class WindowReader:
         self._valid = np.stack([source.places >= 0 for source in sources])
 
     def read(self, index: WindowIndex) -> Windows:
-        """Read the windows, source by source."""
+        """Read the windows of a batch, and normalize their actions and states."""
         count, width = index.stored.shape
         dims, cameras = len(self._sources[0].places), len(self._sources[0].cameras)
         files: list[Any] = [None] * count
@@ -81,7 +81,7 @@ class WindowReader:
         return replace(windows, texts=tuple(texts), action=action, state=state)
 
     def _records(self, number: int, samples: Array, index: WindowIndex, *, into: Windows) -> Array:
-        """Read the records of the windows `samples`, which are from one source: [b, H + C]."""
+        """Read the records of those windows that are from source `number`, [b, H + C]; `samples` are their indices."""
         source = self._sources[number]
         position = index.position[samples]
         rows = index.stored[samples] + source.row[position][:, None]
@@ -100,7 +100,7 @@ class WindowReader:
         return records
 
     def _fill(self, windows: Windows, samples: Array, records: Array, *, source: LockedSource) -> None:
-        """Copy the records of one source into the windows `samples`."""
+        """Copy the records of one source into its windows; `samples` are their indices."""
         history = windows.ranges.shape[1]
         windows.action[samples] = source.action(records["action"][:, history:])
         if windows.state is not None:
@@ -123,7 +123,7 @@ def _norms_of_state(sources: Sequence[LockedSource]) -> list[NormStats]:
 
 
 def _stacked(norms: Sequence[NormStats], method: Method) -> Figures:
-    """Stack the figures of all sources into tables [S, 1, D]."""
+    """Stack the figures that the method needs from all S sources into tables [S, 1, D]."""
     return Figures(*(np.stack(figures)[:, None] for figures in zip(*(n.figures(method) for n in norms), strict=True)))
 
 

@@ -1,1 +1,1 @@
-"""Models in the layout of their published checkpoints."""
+"""Models whose checkpoints have the same layout as the published ones."""

@@ -1,6 +1,7 @@
-"""Predicts actions from images and instructions; used by `predict_action`, `oxe predict` and `oxe eval`.
+"""Predicts actions from images and instructions, for `predict_action`, `oxe predict` and `oxe eval`.
 
-The processor converts images and instructions to inputs, the model predicts tokens, and statistics un-normalize them.
+The processor converts images and instructions to the model's inputs. The model predicts tokens, which are decoded to
+normalized actions. The dataset's statistics convert these to its units.
 """
 
 from collections.abc import Mapping, Sequence
@@ -20,13 +21,13 @@ from stats.norm import NormStats
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """An action [A] float64 in the units of its statistics, and the tokens from which it was decoded, [A] int64."""
+    """An action [A] float64 in the units of the dataset, and the tokens from which it was decoded, [A] int64."""
 
     action: Array
     token_ids: Array
 
     def to_json(self) -> dict[str, Any]:
-        """Return both as lists."""
+        """Return the action and the tokens as lists."""
         return {"action": self.action.tolist(), "token_ids": self.token_ids.tolist()}
 
 
@@ -50,7 +51,10 @@ class ActionStatistics:
         return cls({name: vectors["action"] for name, vectors in statistics.items() if "action" in vectors}, where)
 
     def named(self, key: str | None) -> NormStats:
-        """Return one dataset's statistics; `key` is optional if there is only one dataset."""
+        """Return the statistics of dataset `key`, which may be None if there is only one.
+
+        Raises UsageError if the dataset is unknown, or if `key` is None and there are several.
+        """
         if key is None and len(self.known) == 1:
             return next(iter(self.known.values()))
         if key is None:
@@ -63,9 +67,9 @@ class ActionStatistics:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Policy:
-    """A model that predicts actions, and the statistics that un-normalize them.
+    """A model that predicts actions, and the statistics that convert them to a dataset's units.
 
-    `center_crop` overrides whether images are cropped to their middle; None does as the training did.
+    `center_crop` decides whether images are cropped to their middle. If None, the setting from training is used.
     """
 
     model: Any  # an OpenVLAForActionPrediction
@@ -75,24 +79,28 @@ class Policy:
     def act(
         self, images: Sequence[Any], instructions: Sequence[str], *, unnorm_key: str | None = None
     ) -> list[Prediction]:
-        """Predict an action for each pair of image and instruction; an image is encoded, PIL's or [H, W, 3] uint8."""
+        """Predict an action for each pair of an image and an instruction.
+
+        An image is the bytes of an image file, a PIL image, or an array [H, W, 3] uint8.
+        """
         return self.predict(self.inputs([self.seen(image) for image in images], instructions), unnorm_key=unnorm_key)
 
     def seen(self, image: Any) -> Any:
-        """Preprocess an image as in training.
+        """Preprocess an image in the same way as in training.
 
-        If the checkpoint has no preprocessing, the image is unchanged, or with `center_crop` as in evaluations.
+        If the checkpoint does not contain its preprocessing, the image is returned unchanged, or with `center_crop`,
+        preprocessed as in OpenVLA's evaluations.
         """
         if self.model.preprocessing is not None:
             return as_trained(image, self.model.preprocessing.acting(center_crop=self.center_crop))
         return as_evaluated(image) if self.center_crop else image
 
     def inputs(self, seen: Sequence[Any], instructions: Sequence[str]) -> dict[str, Tensor]:
-        """Return the model's inputs for preprocessed images."""
+        """Return the model's inputs for preprocessed images and their instructions."""
         return dict(self.model.own_processor().inputs(seen, instructions).to(self.model.device))
 
     def predict(self, inputs: Mapping[str, Tensor], *, unnorm_key: str | None = None) -> list[Prediction]:
-        """Predict one token for each number of the dataset's action, and un-normalize."""
+        """Predict one token for each number of an action, and convert them to the units of dataset `unnorm_key`."""
         if inputs.get("input_ids") is None or inputs.get("pixel_values") is None:
             raise UsageError("input_ids and pixel_values are required: call predict_action(**processor(prompt, image))")
         norm = self.statistics.named(unnorm_key)
@@ -101,5 +109,5 @@ class Policy:
         return [Prediction(*pair) for pair in zip(actions, ids, strict=True)]
 
     def tokens(self, inputs: Mapping[str, Tensor], *, numbers: int) -> Array:
-        """Predict `numbers` tokens, [B, numbers] int64, each from those before it."""
+        """Predict `numbers` tokens for each sample, [B, numbers] int64. Each is predicted from those before it."""
         return decode(self.model, **inputs, steps=numbers).ids.cpu().numpy()

@@ -6,11 +6,11 @@ from finetune.models.config import OpenVLAConfig
 from finetune.models.openvla import OpenVLAForActionPrediction
 from finetune.models.processor import PrismaticProcessor
 
-AutoModelForVision2Seq = AutoModelForImageTextToText  # its name until transformers 5
+AutoModelForVision2Seq = AutoModelForImageTextToText  # the class had this name before transformers 5
 
 
 def register() -> None:
-    """Register config, model and processor; may be called more than once."""
+    """Register the config, the model and the processor. May be called more than once."""
     AutoConfig.register("openvla", OpenVLAConfig, exist_ok=True)
     AutoModelForVision2Seq.register(OpenVLAConfig, OpenVLAForActionPrediction, exist_ok=True)
     AutoProcessor.register(OpenVLAConfig, PrismaticProcessor, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Builds the model from which a training starts: a checkpoint, or a small model with new weights."""
+"""Builds the model that is trained: it is read from a checkpoint, or is a small model with new weights."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -13,8 +13,8 @@ from finetune.models.openvla import OpenVLAForActionPrediction
 from finetune.models.processor import PrismaticProcessor
 from finetune.recipe import ModelRecipe
 
-PADDING = 64  # rows of OpenVLA's embedding beyond the words of its tokenizer
-PUBLISHED = "openvla/openvla-7b"  # its dims are the defaults of OpenVLAConfig
+PADDING = 64  # how many rows the embedding of OpenVLA has besides those of the tokenizer's words
+PUBLISHED = "openvla/openvla-7b"  # the defaults of OpenVLAConfig are the dims of this model
 NAMES = {"tiny": "none", "smol": "HuggingFaceTB/SmolLM2-135M-Instruct"}
 
 
@@ -23,8 +23,8 @@ def build(
 ) -> OpenVLAForActionPrediction:
     """Build the model of a recipe, with its processor.
 
-    `norm_stats` are the statistics of the training data in the form of `dataset_statistics.json`; without them a
-    checkpoint keeps its own. Random weights depend on `seed` alone.
+    `norm_stats` are the statistics of the training data, in the form of `dataset_statistics.json`. If they are None, a
+    checkpoint keeps its own statistics. Random weights depend only on `seed`.
     """
     if settings.is_made_here:
         with torch.random.fork_rng(devices=[]):
@@ -44,7 +44,7 @@ def build(
 
 
 def build_empty(settings: ModelRecipe, config: OpenVLAConfig) -> OpenVLAForActionPrediction:
-    """Build the model of a recipe on the meta device: reads no weights and allocates no memory."""
+    """Build the model of a recipe on torch's meta device, without reading weights or allocating memory for them."""
     with torch.device("meta"):
         model = OpenVLAForActionPrediction(config).to(getattr(torch, settings.dtype))
     model.set_attn_implementation(settings.attention)
@@ -52,7 +52,7 @@ def build_empty(settings: ModelRecipe, config: OpenVLAConfig) -> OpenVLAForActio
 
 
 def config_of(settings: ModelRecipe) -> OpenVLAConfig:
-    """Return the config of a recipe's model; downloads JSON files at most."""
+    """Return the config of a recipe's model. May download JSON files, but no weights."""
     if settings.base == "tiny":
         return _config(settings, words.tokenizer(), text=_tiny_text(settings))
     if settings.base == "smol":
@@ -98,7 +98,7 @@ def _random(
 
 
 def _config(settings: ModelRecipe, tokenizer: PreTrainedTokenizerFast, *, text: LlamaConfig) -> OpenVLAConfig:
-    """Return the config of a language model with small vision towers."""
+    """Return the config of a model with this language model and small vision towers."""
     text.pad_token_id = tokenizer.pad_token_id
     tower = {"embed_dim": settings.vision.dim, "depth": settings.vision.depth, "num_heads": settings.vision.heads}
     config = OpenVLAConfig(

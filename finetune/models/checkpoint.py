@@ -16,15 +16,16 @@ STATISTICS, TINY_VISION = "dataset_statistics.json", "tiny_vision.json"
 PREPROCESSING = "preprocessing.json"
 WANTED = ("*.json", "*.safetensors", "tokenizer.model")
 HUB_OPTIONS = ("cache_dir", "force_download", "local_files_only", "revision", "token")
-LISTED = 3  # keys of each kind in an error
+LISTED = 3  # how many keys of each kind an error message lists
 
 Shape = tuple[int, ...]
 
 
 def local_folder(place: Any, options: Mapping[str, Any], *, wanted: Sequence[str] = WANTED) -> Path:
-    """Return the folder of a checkpoint; downloads a model from the Hub with `options`, without its code.
+    """Return the folder of a checkpoint. If `place` is the name of a model on the Hub, download it first.
 
-    Raises CheckpointError if there is no such folder and the model cannot be downloaded.
+    `options` may contain options of the download. Code in the model's repository is not downloaded. Raises
+    CheckpointError if there is no such folder and the model cannot be downloaded.
     """
     hub_options = {key: options[key] for key in HUB_OPTIONS if key in options}
     folder = Path(place)
@@ -49,24 +50,27 @@ def read_json(path: Path) -> Any:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write a JSON file of a checkpoint; equal values give equal bytes."""
+    """Write a JSON file of a checkpoint. Equal values always give the same bytes."""
     path.write_text(json.dumps(value, indent=2) + "\n")
 
 
 def statistics(folder: Path) -> dict[str, Any] | None:
-    """Read `dataset_statistics.json`, which has precedence over `config.json`; None if there is no such file."""
+    """Read `dataset_statistics.json`. Returns None if there is no such file.
+
+    Its statistics have precedence over those in `config.json`.
+    """
     path = folder / STATISTICS
     return read_json(path) if path.exists() else None
 
 
 def preprocessing(folder: Path) -> Preprocessing | None:
-    """Read the preprocessing of the training's images; None for published checkpoints, which do not contain it."""
+    """Read how images were preprocessed in training. Returns None for published checkpoints, which do not state it."""
     path = folder / PREPROCESSING
     return Preprocessing.of(read_json(path), where=str(path)) if path.exists() else None
 
 
 def tiny_vision(folder: Path) -> list[dict[str, Any]] | None:
-    """Read the dims of small vision towers; None if the checkpoint has OpenVLA's."""
+    """Read the dims of small vision towers. Returns None if the checkpoint has the towers of OpenVLA."""
     path = folder / TINY_VISION
     if not path.exists():
         return None
@@ -77,7 +81,7 @@ def tiny_vision(folder: Path) -> list[dict[str, Any]] | None:
 
 
 def check_layout(folder: Path, expected: Mapping[str, Shape]) -> None:
-    """Raise CheckpointError if a checkpoint's tensors are not exactly the expected ones; reads only headers."""
+    """Raise CheckpointError if a checkpoint's tensors are not exactly the expected ones. Reads only file headers."""
     check_shapes(stored(folder), expected, where=f"{folder}: not the layout of OpenVLA")
 
 

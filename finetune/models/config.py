@@ -12,7 +12,7 @@ from finetune.models.vit import VISION, ViTShape
 from schemas.errors import CheckpointError, did_you_mean
 
 DINO_SIGLIP = "dinosiglip-vit-so-224px"
-SPACE_ID = 29871  # Llama's single space, which the original inserts between the prompt and the first action
+SPACE_ID = 29871  # Llama's token of a single space; the original code inserts it before the first action
 ORIGINAL = (
     "arch_specifier",
     "architectures",
@@ -35,7 +35,7 @@ ORIGINAL = (
 
 
 class OpenVLAConfig(PreTrainedConfig):
-    """The original keys, and two new ones: `action_prefix_id` and `tiny_vision` (from `tiny_vision.json`)."""
+    """The config of a model. Besides the original keys, it has `action_prefix_id` and `tiny_vision`."""
 
     model_type = "openvla"
     sub_configs: ClassVar = {"text_config": AutoConfig}
@@ -56,8 +56,8 @@ class OpenVLAConfig(PreTrainedConfig):
     n_action_bins: int = 256
     output_projector_states: bool = False
     norm_stats: Any = None
-    action_prefix_id: int | None = SPACE_ID  # the last token of a prompt; None adds none
-    tiny_vision: Any = None  # the dims of small vision towers; None for OpenVLA's
+    action_prefix_id: int | None = SPACE_ID  # the token that is appended to a prompt; None: no token is appended
+    tiny_vision: Any = None  # the dims of small towers, from `tiny_vision.json`; None: OpenVLA's
 
     def __post_init__(self, **kwargs: Any) -> None:
         """Read the language model's config. Raises CheckpointError if the vision backbone is not supported."""
@@ -83,7 +83,7 @@ class OpenVLAConfig(PreTrainedConfig):
 
     @property
     def action_vocab(self) -> int:
-        """The number of words of the tokenizer: the rows of the embedding without padding."""
+        """The number of words of the tokenizer. It equals the number of rows of the embedding without its padding."""
         return int(self.text_config.vocab_size) - self.pad_to_multiple_of
 
     @property
@@ -92,7 +92,7 @@ class OpenVLAConfig(PreTrainedConfig):
         return ActionTokenizer(self.action_vocab, self.n_action_bins)
 
     def vision_shapes(self) -> list[ViTShape]:
-        """Return the dims of the two towers, in the order of their features."""
+        """Return the dims of the two vision towers, in the order in which their features are concatenated."""
         shapes = list(VISION.values())
         if self.tiny_vision is None:
             return shapes
@@ -101,7 +101,7 @@ class OpenVLAConfig(PreTrainedConfig):
         return [shape.resized(dims) for shape, dims in zip(shapes, self.tiny_vision, strict=True)]
 
     def original(self) -> dict[str, Any]:
-        """Return the content of `config.json` for transformers 4.40 and the original code."""
+        """Return the content of `config.json` in a form that the original code reads with transformers 4.40."""
         content = {key: getattr(self, key) for key in ORIGINAL}
         if self.action_prefix_id != SPACE_ID:
             content["action_prefix_id"] = self.action_prefix_id
@@ -114,7 +114,7 @@ class OpenVLAConfig(PreTrainedConfig):
         return {"_from_model_config": True, **{name: getattr(self.text_config, name) for name in names}}
 
     def _original_text(self) -> dict[str, Any]:
-        """Return the language model's settings that differ from Llama's defaults, as transformers 4.40 names them."""
+        """Return settings of the language model that differ from Llama's defaults, named as in transformers 4.40."""
         settings = {
             key: value
             for key, value in self.text_config.to_diff_dict().items()

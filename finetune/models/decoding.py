@@ -9,7 +9,7 @@ from torch import Tensor
 
 from schemas.errors import CheckpointError, UsageError
 
-ROUNDING = 1e-5  # differences below this share of the largest logit are rounding
+ROUNDING = 1e-5  # differences below this fraction of the largest logit are considered rounding errors
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,14 +24,15 @@ class Decoded:
 def decode(
     model: Any, input_ids: Tensor, *, pixel_values: Tensor, attention_mask: Tensor | None = None, steps: int
 ) -> Decoded:
-    """Predict the most likely token `steps` times, with a key-value cache; the image is encoded once.
+    """Predict the most likely next token `steps` times for each sample.
 
-    Prompts of different lengths are padded on the right.
+    The image is encoded only once, because keys and values are cached. Prompts of different lengths must be padded on
+    the right.
     """
     mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask.to(input_ids.dtype)
     input_ids, mask = with_prefix(input_ids, mask, prefix=model.config.action_prefix_id)
     positions = mask.sum(1) + model.inserted  # position of the next token, [B]
-    ends, which = (positions - 1).unique(return_inverse=True)  # logits of the whole prompt would be slow
+    ends, which = (positions - 1).unique(return_inverse=True)  # computing logits for the whole prompt would be slow
     kwargs = {"attention_mask": mask, "use_cache": True, "logits_to_keep": ends}
     out = model(input_ids, pixel_values=pixel_values, **kwargs)
     logits = out.logits[torch.arange(len(mask), device=mask.device), which]
@@ -55,9 +56,10 @@ def decode(
 
 
 def with_prefix(input_ids: Tensor, mask: Tensor, *, prefix: int | None) -> tuple[Tensor, Tensor]:
-    """Append the token before the first action to each prompt that does not end with it, and extend the mask.
+    """Append the token `prefix` to each prompt that does not end with it, and extend the mask.
 
-    The original does not extend the mask, and supports one prompt only.
+    If `prefix` is None, nothing is appended. The original code does not extend the mask, and supports only one prompt
+    at a time.
     """
     if (mask[:, 1:] > mask[:, :-1]).any() or not mask[:, 0].all():
         raise UsageError("attention_mask: prompts must be padded on the right and cannot be empty")
@@ -75,7 +77,7 @@ def with_prefix(input_ids: Tensor, mask: Tensor, *, prefix: int | None) -> tuple
 
 @torch.inference_mode()
 def check_image_matters(model: Any) -> None:
-    """Raise CheckpointError if the image does not change the output of a model."""
+    """Raise CheckpointError if two different images give the same output of a model."""
     noise = np.random.default_rng(0).standard_normal((6, 224, 224))
     images = torch.tensor(np.stack([noise, noise[:, ::-1]]), dtype=model.dtype, device=model.device)
     bos = model.config.text_config.bos_token_id

@@ -25,7 +25,7 @@ STRATEGIES = ("resize-naive", "letterbox", "resize-crop")
 
 @dataclass(frozen=True, slots=True)
 class TowerTransform:
-    """The image transform of one tower: size (the short side, or height and width), crop and normalization."""
+    """The image transform of one tower: resize, crop and normalize. `size` is the short side, or height and width."""
 
     size: int | tuple[int, int]
     interpolation: int
@@ -56,14 +56,20 @@ class TowerTransform:
 
 @dataclass(frozen=True, slots=True)
 class ImageTransform:
-    """The image transforms of all towers; with `letterbox`, the color of bars that make the image square first."""
+    """The image transforms of all towers.
+
+    `letterbox` is the color of the bars that make an image square before it is resized. If None, no bars are added.
+    """
 
     views: tuple[TowerTransform, ...]
     strategy: str = STRATEGIES[0]
     letterbox: tuple[int, ...] | None = None
 
     def __call__(self, image: Any) -> Array:
-        """Return [3 * towers, H, W] float32; the image is encoded, PIL's, or an array [H, W, 3] uint8."""
+        """Transform an image for all towers, [3 * towers, H, W] float32.
+
+        An image is the bytes of an image file, a PIL image, or an array [H, W, 3] uint8.
+        """
         picture = rgb(image)
         if self.letterbox is not None:
             picture = _squared(picture, self.letterbox)
@@ -71,9 +77,9 @@ class ImageTransform:
 
     @classmethod
     def of(cls, content: Any, *, where: str = "preprocessor_config.json") -> Self:
-        """Parse a `preprocessor_config.json`; `tvf_*` keys have precedence over `means` and `stds`, as in the original.
+        """Parse the content of a `preprocessor_config.json`. Raises CheckpointError if it is not valid.
 
-        Raises CheckpointError if it is not valid.
+        Keys that start with `tvf_` have precedence over `means` and `stds`, as in the original code.
         """
         try:
             return cls._of({**content})
@@ -97,7 +103,7 @@ class ImageTransform:
         return cls(views, strategy, tuple(map(int, fill)) if boxed else None)
 
     def to_json(self) -> dict[str, Any]:
-        """Return the content of `preprocessor_config.json` for the original code."""
+        """Return the content of a `preprocessor_config.json` that the original code can read."""
         sizes = [view.size if isinstance(view.size, int) else list(view.size) for view in self.views]
         return {
             "image_processor_type": "PrismaticImageProcessor",
@@ -122,7 +128,7 @@ class ImageTransform:
 
 
 def as_trained(image: Any, preprocessing: Preprocessing) -> Array:
-    """Preprocess an encoded image or pixels as in training, to [h, w, 3] uint8."""
+    """Preprocess an image in the same way as in training, and return [h, w, 3] uint8."""
     if isinstance(image, bytes):
         return preprocessing.seen(image)
     return preprocessing.resized(np.asarray(rgb(image)))
@@ -131,7 +137,8 @@ def as_trained(image: Any, preprocessing: Preprocessing) -> Array:
 def as_evaluated(image: Image.Image) -> Image.Image:
     """Preprocess an image as OpenVLA's evaluations do.
 
-    An image of another size is compressed as JPEG and resized to 224 x 224; then its middle 90% is cropped.
+    An image that is not 224 x 224 is compressed as JPEG and resized to that size. Then every image is cropped to the
+    middle 90% of its area, and resized to 224 x 224 again.
     """
     pixels = np.ascontiguousarray(rgb(image))
     if pixels.shape != (IMAGE, IMAGE, 3):
@@ -140,7 +147,7 @@ def as_evaluated(image: Image.Image) -> Image.Image:
 
 
 def through_jpeg(pixels: Array) -> Array:
-    """Encode as JPEG with Pillow, whose output equals TensorFlow's, and decode as TensorFlow does."""
+    """Compress an image as JPEG and decode it again. Both give the same bytes as in TensorFlow."""
     data = io.BytesIO()
     Image.fromarray(pixels).save(data, "JPEG", quality=QUALITY, subsampling="4:2:0")
     return decode(data.getvalue(), like_tensorflow=True)
@@ -190,7 +197,10 @@ def _pair(values: Any) -> tuple[int, int]:
 
 
 def _squared(image: Image.Image, fill: tuple[int, ...]) -> Image.Image:
-    """Add equal bars on both sides; if width and height differ by an odd number, the result lacks a row or column."""
+    """Make an image square by equal bars on both sides.
+
+    If width and height differ by an odd number, the result is one pixel short of a square.
+    """
     side = max(image.size)
     across, down = (side - image.width) // 2, (side - image.height) // 2
     canvas = Image.new("RGB", (image.width + 2 * across, image.height + 2 * down), fill)

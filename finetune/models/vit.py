@@ -1,4 +1,4 @@
-"""The two vision transformers of OpenVLA, DINOv2 with registers and SigLIP, under their original parameter names."""
+"""The two vision transformers of OpenVLA: DINOv2 with registers, and SigLIP. Parameters have their original names."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -19,15 +19,15 @@ TIMM_NAMES = {"embed_dim": "dim", "depth": "depth", "num_heads": "heads", "mlp_r
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ViTShape:
-    """The dims of one tower, and the layers that only one of the two has."""
+    """The dims of one vision tower, and which of the optional layers it has."""
 
     dim: int
     depth: int
     heads: int
     mlp_ratio: float
-    registers: int | None = None  # None: no registers and no class token
+    registers: int | None = None  # number of register tokens; None: neither registers nor a class token
     layer_scale: bool = False
-    attention_pool: bool = False  # in the checkpoint, but unused
+    attention_pool: bool = False  # the checkpoint has the layer, but its output is not used
 
     def __post_init__(self) -> None:
         """Raise CheckpointError if the dims are not valid."""
@@ -40,7 +40,7 @@ class ViTShape:
         return int(self.dim * self.mlp_ratio)
 
     def resized(self, dims: Mapping[str, Any]) -> Self:
-        """Return the shape with other dims, which have timm's names."""
+        """Return the shape with other dims; `dims` has the names that timm uses."""
         return replace(self, **{name: dims[timm] for timm, name in TIMM_NAMES.items() if timm in dims})
 
 
@@ -53,7 +53,7 @@ VISION = {  # by name in timm
 
 
 class Attention(nn.Module):
-    """Full self-attention, with the implementation that transformers' setting selects."""
+    """Full self-attention. The setting of transformers selects the implementation."""
 
     is_causal = False
 
@@ -73,7 +73,7 @@ class Attention(nn.Module):
 
 
 def eager(_: nn.Module, q: Tensor, *keys_values: Any, scaling: float, **__: Any) -> tuple[Tensor, Tensor]:
-    """Compute attention without a fused kernel; has the signature of transformers' attention functions."""
+    """Compute attention without a fused kernel, with the same signature as transformers' attention functions."""
     k, v, _mask = keys_values
     weights = torch.softmax(q @ k.transpose(-2, -1) * scaling, dim=-1, dtype=torch.float32).to(q.dtype)
     return (weights @ v).transpose(1, 2), weights
@@ -125,7 +125,7 @@ class Block(GradientCheckpointingLayer):
 
 
 class AttentionPool(nn.Module):
-    """SigLIP's pooling: in every checkpoint, but unused."""
+    """SigLIP's pooling. Every checkpoint contains its weights, but its output is not used."""
 
     def __init__(self, shape: ViTShape) -> None:
         super().__init__()
@@ -150,9 +150,9 @@ class PatchEmbed(nn.Module):
 
 
 class ViT(nn.Module):
-    """One tower: returns the patches' features after the second-to-last block, without a norm.
+    """One vision tower. Returns the features of the patches after the second-to-last block, without a norm.
 
-    The last block, `norm` and `attn_pool` are in every checkpoint, but unused and without gradient.
+    Every checkpoint contains the last block, `norm` and `attn_pool`, but they are not used and get no gradient.
     """
 
     def __init__(self, shape: ViTShape, config: Any) -> None:
@@ -179,5 +179,5 @@ class ViT(nn.Module):
         return x[:, self.prefix :]
 
     def unused(self) -> list[nn.Module]:
-        """Return the unused layers."""
+        """Return the layers whose output is not used."""
         return [self.blocks[-1], self.norm, *([self.attn_pool] if hasattr(self, "attn_pool") else [])]

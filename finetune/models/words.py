@@ -1,4 +1,4 @@
-"""Builds the tokenizer of `base = "tiny"`: bytes, the words of common instructions, and 256 actions."""
+"""Builds the tokenizer of `base = "tiny"`. Its tokens are bytes, the words of common instructions, and 256 actions."""
 
 import json
 
@@ -13,7 +13,7 @@ from transformers import PreTrainedTokenizerFast
 UNKNOWN, BOS, EOS, PAD = "<unk>", "<s>", "</s>", "<PAD>"
 SPACE = "Ġ"  # a single space in the byte alphabet
 ACTIONS = 256
-LENGTH = 2048  # the longest prompt in tokens, as in OpenVLA
+LENGTH = 2048  # length in tokens of the longest prompt, as in OpenVLA
 WORDS = """
 In: What action should the robot take to Out:
 a above and apple arm away back banana basket behind below between big black blue board book bottle bottom bowl box
@@ -29,9 +29,10 @@ towel toy tray turn twist under unfold up upright vegetable vessel wash water wh
 
 
 def tokenizer() -> PreTrainedTokenizerFast:
-    """Build the tokenizer; deterministic. Each word of the list is one token, other text is split into bytes.
+    """Build the tokenizer. Every call returns the same one.
 
-    The last 256 ids are actions, which no text is tokenized to; the padding follows them.
+    Each word of the list is one token. Other text is split into smaller pieces, down to single bytes. The last 256 ids
+    stand for actions; no text is tokenized to them. After them comes the padding token.
     """
     words = Tokenizer(_with_actions(_trained()))
     words.pre_tokenizer, words.decoder = ByteLevel(add_prefix_space=False), ByteLevelDecoder()
@@ -39,7 +40,7 @@ def tokenizer() -> PreTrainedTokenizerFast:
 
 
 def ready(words: Tokenizer, *, bos: str, eos: str, pad: str, **special: str) -> PreTrainedTokenizerFast:
-    """Wrap a tokenizer for transformers: each text starts with `bos`, after which the image is inserted."""
+    """Wrap a tokenizer for transformers. Each text starts with `bos`, and the model inserts the image after it."""
     words.post_processor = TemplateProcessing(single=f"{bos} $A", special_tokens=[(bos, words.token_to_id(bos))])
     kwargs = {"bos_token": bos, "eos_token": eos, "pad_token": pad, "model_max_length": LENGTH, **special}
     return PreTrainedTokenizerFast(tokenizer_object=words, padding_side="right", **kwargs)
@@ -49,7 +50,7 @@ def _trained() -> Tokenizer:
     trainer = BpeTrainer(
         special_tokens=[UNKNOWN, BOS, EOS],
         initial_alphabet=sorted(ByteLevel.alphabet()),
-        vocab_size=1 << 16,  # larger than the number of words
+        vocab_size=1 << 16,  # large enough for all words of the list
         show_progress=False,
     )
     words = Tokenizer(BPE())
@@ -59,7 +60,7 @@ def _trained() -> Tokenizer:
 
 
 def _with_actions(words: Tokenizer) -> BPE:
-    """Add the actions as words that no merge produces."""
+    """Add the actions to the vocabulary, but not to the merges, so that no text is tokenized to them."""
     vocab = words.get_vocab()
     actions = {f"<action {i}>": len(vocab) + i for i in range(ACTIONS)}
     merges = [tuple(pair) for pair in json.loads(words.to_str())["model"]["merges"]]

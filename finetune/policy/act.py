@@ -25,10 +25,11 @@ def act(
     dtype: Dtype = "float32",
     device: str = "cpu",
 ) -> Prediction:
-    """Load a checkpoint and predict an action; checks the inputs before it reads any weight.
+    """Load a checkpoint and predict an action. The inputs are checked before any weights are read.
 
-    If the checkpoint contains the preprocessing of its training, the image is preprocessed in the same way; otherwise
-    only the checkpoint's image transform applies. `center_crop` overrides whether the image is cropped.
+    If the checkpoint contains the preprocessing that was used in training, the image is preprocessed in the same way.
+    Otherwise only the checkpoint's image transform is applied. If `center_crop` is not None, it decides whether the
+    image is cropped.
     """
     if len(images) != 1:
         raise UsageError(f"--image: expected 1 image, got {len(images)}")

@@ -1,4 +1,4 @@
-"""Evaluates a policy on recorded steps: compares its actions with the recorded ones (`oxe eval`)."""
+"""Evaluates a policy: predicts actions for recorded steps, and compares them with the recorded ones (`oxe eval`)."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -23,15 +23,15 @@ from schemas.mixture.lock import TRAIN, Lock
 from schemas.source import Array
 from schemas.spaces import Space
 
-Watch = Callable[[int], object]  # receives the number of newly judged steps
+Watch = Callable[[int], object]  # called after each batch with its number of steps
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EvaluationOptions:
     """The steps to evaluate, and how the policy is loaded.
 
-    Without `limit`, as many steps are evaluated as the part has. `shuffle` gives each step the image of another step:
-    the remaining accuracy does not depend on images.
+    If `limit` is None, as many steps are evaluated as the part has. With `shuffle`, each step gets the image of another
+    step. The accuracy that remains shows how much the policy can predict without looking at the image.
     """
 
     part: Part = "val"
@@ -43,7 +43,10 @@ class EvaluationOptions:
 
 
 def evaluate(model: str, lock: Path, options: EvaluationOptions, *, watch: Watch = lambda _: None) -> Scores:
-    """Predict the action of each step, each token from the tokens before it, and compare it with the recorded one."""
+    """Predict the actions of recorded steps, and compare them with the recorded actions.
+
+    Each token is predicted from the predicted tokens before it, not from the recorded ones.
+    """
     folder = checkpoint.local_folder(model, {})
     loader = _loader(folder, lock, options)
     limit = loader.steps if options.limit is None else min(options.limit, loader.steps)
@@ -62,7 +65,7 @@ def evaluate(model: str, lock: Path, options: EvaluationOptions, *, watch: Watch
 
 
 def _judge(policy: Policy, loader: Loader) -> Judge:
-    """Return the judge of a policy. Raises an error if the checkpoint has no statistics for a source."""
+    """Return the judge of a policy. Raises UsageError if the checkpoint has no statistics for a source."""
     known, dims = policy.statistics, len(loader.lock.dims)
     own = [known.named(name) for name in loader.sources]
     for name, norm in zip(loader.sources, own, strict=True):
@@ -73,7 +76,7 @@ def _judge(policy: Policy, loader: Loader) -> Judge:
 
 
 def _loader(folder: Path, lock: Path, options: EvaluationOptions, *, seed: int | None = None) -> Loader:
-    """Open the data with the options of the training, but without random augmentation."""
+    """Open the data with the same options as in training, but without random augmentation."""
     path = folder / RECIPE
     data = recipe.load(path.read_text(), where=str(path)).data if path.exists() else DataRecipe()
     trained = checkpoint.preprocessing(folder) or Preprocessing()
@@ -82,7 +85,10 @@ def _loader(folder: Path, lock: Path, options: EvaluationOptions, *, seed: int |
 
 
 def _other_images(folder: Path, lock: Path, options: EvaluationOptions, *, steps: int) -> Iterator[Array]:
-    """Yield images of other steps: of `val`, shifted by half its length; of `train`, drawn with another seed."""
+    """Yield images of other steps.
+
+    For `val`, these are the steps half the length of the part later. For `train`, they are drawn with another seed.
+    """
     loader = _loader(folder, lock, options)
     if options.part == TRAIN:
         loader = _loader(folder, lock, options, seed=loader.seed + 1)

@@ -1,4 +1,4 @@
-"""Merges adapters into their base, and checks that the outputs are the same before it writes the result."""
+"""Merges adapters into their base. Before the result is written, its outputs are compared with the unmerged model's."""
 
 import shutil
 import uuid
@@ -22,21 +22,21 @@ from finetune.training.folders import LOCK, RECIPE
 from finetune.training.licences import LICENCES
 from schemas.errors import CheckpointError, UsageError
 
-EXACT = 1e-4  # allowed difference of the merged model in float32, relative to the largest logit
-LOST = 0.5  # allowed difference after rounding the merged weights, relative to the adapters' effect
+EXACT = 1e-4  # allowed change of the logits by merging in float32, relative to the largest logit
+LOST = 0.5  # allowed change of the logits by merging and rounding, relative to their change by the adapters
 CARRIED = (checkpoint.PREPROCESSING, LICENCES, LOCK, f"{LOCK}.parquet", RECIPE)
 PROBES = ("close the pot", "put the spoon to the right of the towel")
 
 
 @dataclass(frozen=True, slots=True)
 class Merged:
-    """A merged checkpoint, and the root mean square changes of the logits in its self-test."""
+    """A merged checkpoint, and how much the logits changed in its self-test (root mean square)."""
 
     out: str
     dtype: str
-    effect: float  # by the adapters
-    exact: float  # by merging in float32
-    rounded: float  # by merging and rounding to `dtype`
+    effect: float  # change by the adapters
+    exact: float  # change by merging in float32
+    rounded: float  # change by merging and rounding to `dtype`
 
     def to_json(self) -> dict[str, Any]:
         """Return the fields as JSON values."""
@@ -44,9 +44,10 @@ class Merged:
 
 
 def merge(base: str, adapter: Path, out: Path, *, dtype: Dtype | None = None) -> Merged:
-    """Write `base` with merged adapters, in `dtype` or the base's dtype; merges in float32.
+    """Merge adapters into `base`, and write the merged checkpoint to `out`.
 
-    Raises CheckpointError, and writes nothing, if the merged model's outputs differ from the unmerged model's.
+    The weights are merged in float32 and written as `dtype`. If `dtype` is None, the dtype of the base is used. Raises
+    CheckpointError, and writes nothing, if the merged model's outputs differ from those of the unmerged model.
     """
     if out.exists():
         raise UsageError(f"{out}: already exists; name another --out")
@@ -95,13 +96,13 @@ def _logits(model: Any, inputs: Mapping[str, Tensor]) -> Tensor:
 
 
 def _probes(policy: Policy) -> dict[str, Tensor]:
-    """Return inputs of two noise images and two prompts."""
+    """Return the model's inputs for two random images with one prompt each."""
     noise = np.random.default_rng(0).integers(0, 256, (len(PROBES), IMAGE, IMAGE, 3), np.uint8)
     return policy.inputs(list(noise), PROBES)
 
 
 def _untie(model: OpenVLAForActionPrediction) -> None:
-    """Copy the weights of an adapted head that shares them with the embedding, which must not change."""
+    """Copy the weights that an adapted head shares with the embedding, because the embedding must not change."""
     layer: Any = getattr(model.get_output_embeddings(), "base_layer", None)
     if layer is None or not model.config.text_config.tie_word_embeddings:
         return
@@ -121,7 +122,7 @@ def _rms(difference: Tensor) -> float:
 
 
 def _write(model: OpenVLAForActionPrediction, out: Path, *, adapter: Path) -> None:
-    """Write the checkpoint to a temporary folder, and rename it to `out`."""
+    """Write the checkpoint to a temporary folder, and rename that to `out`."""
     staged = out.with_name(f"tmp-{uuid.uuid4().hex}")
     try:
         model.save_pretrained(staged)

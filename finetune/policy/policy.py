@@ -28,7 +28,7 @@ def load(
     dtype: Dtype = "float32",
     device: str = "cpu",
 ) -> Policy:
-    """Load a policy; `processor` and `norm_stats` replace those of the checkpoint."""
+    """Load a policy. If given, `processor` and `norm_stats` replace those of the checkpoint."""
     if not sys.stderr.isatty():
         disable_progress_bar()
     has_base = is_adapter(folder)
@@ -51,9 +51,10 @@ def is_adapter(folder: Path) -> bool:
 
 
 def base_of(folder: Path) -> str:
-    """Return the base of adapters: a folder or a name on the Hub.
+    """Return the base model of adapters: a folder, or a name on the Hub.
 
-    If the folder was moved, looks for one of the same name next to `folder`. Raises CheckpointError without a base.
+    If the base's folder is not where the adapters say, a folder with the same name next to `folder` is used. Raises
+    CheckpointError if the adapters do not name a base.
     """
     config = lora.read_config(folder)
     base = config.get("base_model_name_or_path") if isinstance(config, dict) else None

@@ -1,4 +1,4 @@
-"""The metrics of an evaluation, compared with always predicting the mean action. Does not import torch."""
+"""The metrics of an evaluation, and for comparison, those of always predicting the mean action. Works without torch."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from schemas.source import Array
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScoredSource:
-    """One dataset: its name, the units of its dimensions, and its mean action as tokens and in its units, [D]."""
+    """One dataset: its name, the unit of each dimension, and its mean action [D] as tokens and in these units."""
 
     name: str
     units: Mapping[str, str]
@@ -29,7 +29,10 @@ class Scores:
     tokenizer: ActionTokenizer
 
     def to_json(self) -> dict[str, Any]:
-        """Return the metrics of all steps and of each dataset, with those of always predicting its mean action."""
+        """Return the metrics of all steps and of each dataset.
+
+        Each dataset also has the metrics of a policy that always predicts its mean action.
+        """
         by_source = {
             source.name: self._one(source, self.steps.of(self.steps.source == i))
             for i, source in enumerate(self.sources)

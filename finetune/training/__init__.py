@@ -1,1 +1,1 @@
-"""What a training run consists of; `finetune.training.train` is the loop that runs it."""
+"""The parts of a training run. The training loop is in `finetune.training.train`."""

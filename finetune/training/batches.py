@@ -1,7 +1,7 @@
-"""Converts the loader's batches to training inputs: prompt, action tokens and stop token, with labels.
+"""Converts the loader's batches to inputs for training: prompt, action tokens and stop token, with labels.
 
-Prompts and images pass through the processor that is used for acting, so training and acting get equal inputs. Batches
-are read and tokenized while the previous step is computed.
+Prompts and images are converted by the same processor as in prediction, so the model gets the same inputs in both. The
+batches of a step are read and tokenized while the previous step is computed.
 """
 
 from collections.abc import Iterator
@@ -24,11 +24,11 @@ from schemas.errors import UsageError
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Inputs:
-    """A padded batch; of the T tokens at `tail`, the first T - 1 are action tokens and the last is the stop token."""
+    """A padded batch. `tail` has the positions of the T - 1 action tokens of each sample, and of the stop token."""
 
     input_ids: Tensor  # [B, L]
     attention_mask: Tensor  # [B, L]
-    labels: Tensor  # [B, L]: IGNORED except at action tokens and stop
+    labels: Tensor  # [B, L]: the token at recorded actions and at the stop token; IGNORED elsewhere
     pixel_values: Tensor  # [B, 6, 224, 224]
     tail: Tensor  # [B, T] positions in L
 
@@ -47,7 +47,7 @@ class Inputs:
         return type(self)(**{name: getattr(self, name).to(device, non_blocking=True) for name in self.__slots__})
 
     def unlabelled(self) -> Self:
-        """Return the batch without labels, so that it does not count in the loss."""
+        """Return the batch with all labels IGNORED, so that it does not count in the loss."""
         return replace(self, labels=torch.full_like(self.labels, IGNORED))
 
 
@@ -56,14 +56,14 @@ MicroBatch: TypeAlias = tuple[Batch, Inputs]  # the samples that a process compu
 
 @dataclass(frozen=True, slots=True)
 class Collator:
-    """Converts the loader's batches to inputs of one model."""
+    """Converts the loader's batches to inputs of a model, with its processor and config."""
 
     processor: PrismaticProcessor
     config: Any
     camera: str
 
     def __call__(self, batch: Batch) -> Inputs:
-        """Return right-padded inputs; only recorded actions are labelled, not the padding of a chunk."""
+        """Return inputs that are padded on the right. Action tokens in the padding of a chunk are not labelled."""
         images = list(np.asarray(batch.images[self.camera])[:, -1])
         prompts = self.processor.inputs(images, list(batch.instruction))
         ids, mask = with_prefix(prompts["input_ids"], prompts["attention_mask"], prefix=self.config.action_prefix_id)
@@ -81,7 +81,7 @@ class Collator:
         )
 
     def _answer(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Return action tokens and stop, [B, chunk * D + 1], and which of them are labelled."""
+        """Return the action tokens and the stop token, [B, chunk * D + 1], and which of them are labelled."""
         action = np.asarray(batch.action)
         stop = np.full((len(action), 1), self.config.text_config.eos_token_id)
         ids = np.concatenate([self.config.action_tokenizer.encode(action).reshape(len(action), -1), stop], axis=1)
@@ -94,9 +94,10 @@ class Collator:
 
 
 def feed(loader: TorchLoader, collate: Collator, *, parts: int) -> Iterator[list[MicroBatch]]:
-    """Yield `parts` batches for each step, without end, from the loader's position on.
+    """Yield a list of `parts` batches for each step, without end, from the loader's position on.
 
-    The random state of the training is restored after workers start, because they draw their seeds from it.
+    Starting worker processes changes torch's random state, because their seeds are drawn from it. The state is restored
+    afterwards, so that training does not depend on the number of workers.
     """
     batches = iter(loader)
     with ThreadPoolExecutor(1, thread_name_prefix="oxe-feed") as pool:
@@ -109,9 +110,9 @@ def feed(loader: TorchLoader, collate: Collator, *, parts: int) -> Iterator[list
 
 
 def evaluation_batches(loader: TorchLoader, collate: Collator, *, limit: int, spare: Inputs) -> Iterator[MicroBatch]:
-    """Yield the first `limit` batches of a loader, each time from its start.
+    """Yield the first `limit` batches of a loader. Every call starts from the beginning.
 
-    A process without samples in a batch gets `spare` without labels, because all processes must compute together.
+    All processes must compute together. A process that has no samples in a batch therefore gets `spare` without labels.
     """
     loader.load_state_dict({**loader.state_dict(), "draws": 0})
     with torch.random.fork_rng():

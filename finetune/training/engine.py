@@ -1,4 +1,4 @@
-"""Runs steps of training and passes of evaluation, in one process or several."""
+"""Runs training steps and evaluations, in one process or several."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ from schemas.errors import TrainingError
 
 @dataclass(frozen=True, slots=True)
 class StepResult:
-    """The result of a step: metrics of this process's samples, and figures that are equal in all processes."""
+    """The result of a step. `metrics` are for this process's samples; all processes have the same other values."""
 
     metrics: Metrics
     lr: float
@@ -32,7 +32,7 @@ class StepResult:
 
 @dataclass(frozen=True, slots=True)
 class TrainingEngine:
-    """A model in training, in one of the processes."""
+    """A model that is being trained, as seen from one of the processes."""
 
     model: nn.Module
     optimizer: AdamW
@@ -41,9 +41,10 @@ class TrainingEngine:
     here: TrainingProcess
 
     def step(self, parts: Sequence[MicroBatch], *, number: int, stop: bool) -> StepResult:
-        """Run step `number`, counted from 0; the loss is the mean over the tokens of all processes' parts.
+        """Run step `number`, counted from 0. The loss is the mean over the labelled tokens of all processes.
 
-        With `stop`, all processes stop after this step. Raises TrainingError if the loss or gradients are not finite.
+        `stop` requests a stop. If any process requests one, `must_stop` of the result is True in all processes. Raises
+        TrainingError if the loss or the gradients are not finite.
         """
         train = self.recipe.train
         tokens = sum(inputs.tokens for _, inputs in parts)
@@ -67,7 +68,7 @@ class TrainingEngine:
 
     @torch.no_grad()
     def evaluate(self, parts: Iterable[MicroBatch]) -> Metrics:
-        """Return the metrics of all processes' parts; each process has as many parts, some possibly without samples."""
+        """Return the metrics of all processes' parts. Each process needs as many; a part may have no samples."""
         self.model.eval()
         metrics = self.judge.nothing()
         for batch, inputs in parts:
@@ -82,9 +83,9 @@ class TrainingEngine:
         return metrics.unflat(row.cpu().numpy())
 
     def _graded(self, inputs: Inputs) -> tuple[Tensor, Tensor]:
-        """Return the loss, summed over tokens, and the most likely action tokens, [B, T - 1].
+        """Return the sum of the loss over all labelled tokens, and the most likely action tokens, [B, T - 1].
 
-        Logits are computed for the tail alone, because those of image and prompt would take most of the memory.
+        Logits are computed only for the tail, because the logits of image and prompt would take most of the memory.
         """
         own = inputs.to(self.here.device)
         columns, which = (own.tail - 1).unique(return_inverse=True)
@@ -108,7 +109,7 @@ class TrainingEngine:
         return self.judge.summed(steps, loss=float(loss.detach()), tokens=tokens)
 
     def _clipped(self) -> float:
-        """Return the norm of all gradients, and clip them if the recipe sets `train.clip`."""
+        """Return the norm of all gradients. If the recipe sets `train.clip`, the gradients are clipped to it."""
         trained = [value for group in self.optimizer.param_groups for value in group["params"]]
         norm = whole(nn.utils.get_total_norm([value.grad for value in trained if value.grad is not None]))
         if self.recipe.train.clip:
@@ -116,7 +117,7 @@ class TrainingEngine:
         return float(norm)
 
     def _refuse(self, parts: Sequence[MicroBatch], metrics: Metrics, number: int) -> None:
-        """Raise TrainingError with the samples whose loss or gradients are not finite."""
+        """Raise TrainingError with the samples of this process and what is not finite, the loss or the gradients."""
         where = "; ".join(_named(batch, self.judge.names) for batch, _ in parts)
         loss = "the loss" if not isfinite(metrics.loss[0]) else "the gradients of a finite loss"
         raise TrainingError(
@@ -126,13 +127,13 @@ class TrainingEngine:
 
 
 def adamw(model: nn.Module, recipe: Recipe) -> AdamW:
-    """Return AdamW for the trainable parameters."""
+    """Create AdamW for the trainable parameters of a model."""
     settings = recipe.optimizer
     trained = [value for value in model.parameters() if value.requires_grad]
     return AdamW(trained, lr=settings.lr, betas=settings.betas, weight_decay=settings.weight_decay)
 
 
 def _named(batch: Any, sources: Sequence[str]) -> str:
-    """Return source, episode and step of each sample, as text."""
+    """Return a text that lists the source, episode and step of each sample."""
     places = zip(batch.source, batch.episode, batch.step, strict=True)
     return ", ".join(f"{sources[int(s)]} episode {int(e)} step {int(t)}" for s, e, t in places)

@@ -27,20 +27,20 @@ OURS = (RECIPE, LOCK, f"{LOCK}.parquet", LOG, TENSORBOARD, BASE, f"{PREFIX}*", f
 
 @dataclass(frozen=True, slots=True)
 class RunFolder:
-    """A run's folder, and the checkpoint from which it continues."""
+    """The folder of a run, and the checkpoint from which the run continues; None for a new run."""
 
     out: Path
     last: Path | None
 
     @property
     def position(self) -> Position:
-        """The position of the run."""
+        """The position at which the run starts or continues."""
         return snapshots.position(self.last) if self.last else Position(step=0, loader={}, sums=[])
 
 
 @contextmanager
 def alone(out: Path, here: TrainingProcess) -> Iterator[None]:
-    """Lock the folder for this run. Raises UsageError if another run is in progress."""
+    """Lock the folder for this run. Raises UsageError if another run is using it."""
     path = out.absolute()
     with ExitStack() as stack:
         if here.is_first:
@@ -54,9 +54,10 @@ def alone(out: Path, here: TrainingProcess) -> Iterator[None]:
 
 
 def prepare(out: Path, task: Task, *, here: TrainingProcess, overwrite: bool) -> RunFolder:
-    """Create the folder, or find the checkpoint to continue from. Raises UsageError if it contains another run.
+    """Create the folder of a run, or find the checkpoint from which an existing run continues.
 
-    The folder is marked as a run by `describe`, after everything was checked.
+    Raises UsageError if the folder contains another run, or files that are not from a run. The folder becomes a run
+    only when `describe` writes the recipe to it, after everything was checked.
     """
     return RunFolder(out, here.on_first(lambda: _prepared(out, task, overwrite=overwrite)))
 
@@ -76,7 +77,7 @@ def _prepared(out: Path, task: Task, *, overwrite: bool) -> Path | None:
 
 
 def _check_same(out: Path, task: Task) -> None:
-    """Raise UsageError if the recipe or the mixture differs from that of the run."""
+    """Raise UsageError if the recipe or the lock differs from that of the run in the folder."""
     before = recipe.load((out / RECIPE).read_text(), where=str(out / RECIPE))
     differences = before.differences(task.recipe)
     if (out / LOCK).read_bytes() != task.lock_path.read_bytes():
@@ -89,14 +90,14 @@ def _check_same(out: Path, task: Task) -> None:
 
 
 def describe(folder: Path, task: Task) -> None:
-    """Write the recipe and the lock to the folder of a run or a checkpoint."""
+    """Write the recipe and the lock to the folder of a run or of a checkpoint."""
     shutil.copyfile(task.lock_path, folder / LOCK)
     shutil.copyfile(side_file(task.lock_path), folder / f"{LOCK}.parquet")
     (folder / RECIPE).write_text(task.recipe.to_toml(lock=LOCK))
 
 
 def write(run: RunFolder, task: Task, model: Any, *, optimizer: Any, here: TrainingProcess, position: Position) -> Path:
-    """Write a checkpoint and remove the oldest ones; all processes must call this."""
+    """Write a checkpoint, and remove the oldest ones. All processes must call this."""
     own, is_lora = inside(model), task.recipe.train.mode == "lora"
     state = gathered(_adapters(own) if is_lora else own.state_dict(), here=here)
     target = run.out / f"{PREFIX}{position.step:08d}"
@@ -114,7 +115,7 @@ def write(run: RunFolder, task: Task, model: Any, *, optimizer: Any, here: Train
 
 
 def _adapters(model: nn.Module) -> dict[str, Tensor]:
-    """Return the adapters by name, including those of unused layers, which peft's files contain."""
+    """Return the adapters by name. Those of unused layers are included, because peft's files contain them."""
     return {name: value for name, value in model.named_parameters() if ".lora_" in name}
 
 

@@ -21,7 +21,7 @@ RANDOM = ("none needed", "random weights")
 
 @dataclass(frozen=True, slots=True)
 class Licence:
-    """The licence of `of`, with a note; None if it is not stated."""
+    """The licence of a model or dataset, with a note. `licence` is None if it is not stated."""
 
     of: str
     licence: str | None
@@ -29,7 +29,7 @@ class Licence:
 
 
 def of_weights(settings: ModelRecipe) -> tuple[Licence, ...]:
-    """Return the licences of the initial weights, from the `licences.json` of a checkpoint if it has one."""
+    """Return the licences of the initial weights. If a checkpoint has a `licences.json`, they are read from it."""
     towers = Licence("vision towers", *RANDOM)
     if settings.base == "tiny":
         return (Licence("language model", *RANDOM), towers)
@@ -73,7 +73,7 @@ def described(licences: tuple[Licence, ...]) -> list[str]:
 
 
 def _kept(base: str) -> tuple[Licence, ...]:
-    """Read the licences of a checkpoint's weights and data; none if it has no `licences.json`."""
+    """Read the licences of a checkpoint's weights and data. Returns () if it has no `licences.json`."""
     path = checkpoint.local_folder(base, {}, wanted=("*.json",)) / LICENCES
     if not path.exists():
         return ()

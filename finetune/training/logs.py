@@ -11,10 +11,10 @@ LOG, TENSORBOARD = "log.jsonl", "tensorboard"
 
 
 class Log:
-    """Writes the log of a run; each entry is flushed."""
+    """Writes the log of a run. Every entry is flushed immediately."""
 
     def __init__(self, out: Path, *, step: int, tensorboard: bool) -> None:
-        """Continue at `step`; removes later entries of an interrupted run, because these steps run again."""
+        """Open the log to continue after `step`. Later entries are removed, because these steps run again."""
         path = out / LOG
         entries = [line for line in lines(path) if line["step"] <= step]
         path.write_text("".join(json.dumps(line) + "\n" for line in entries))
@@ -37,7 +37,7 @@ class Log:
 
 
 def lines(path: Path) -> list[dict[str, Any]]:
-    """Read a log, up to the first line that an interrupted run left incomplete."""
+    """Read the entries of a log. Stops at a line that is incomplete because a run was interrupted."""
     out = []
     for line in path.read_text().splitlines() if path.exists() else []:
         try:

@@ -1,4 +1,4 @@
-"""Metrics of predicted actions: token accuracy, and L1 in normalized and in metric units. Does not import torch."""
+"""Metrics of predicted actions: token accuracy, and L1 errors in normalized and metric units. Works without torch."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
@@ -11,53 +11,54 @@ from finetune.data.assemble import Batch
 from schemas.source import Array
 from stats.norm import EPS, NormStats
 
-CLOSE = 1e-6  # relative tolerance for equal statistics of a checkpoint and a lock
+CLOSE = 1e-6  # relative tolerance to consider the statistics of a checkpoint and a lock the same
 
 
 class Errors(NamedTuple):
-    """The errors of predicted numbers, [N, C, D] each; `l1` is normalized."""
+    """The errors of predicted numbers, [N, C, D] each."""
 
-    token_accuracy: Array  # bool
-    l1: Array
-    l1_metric: Array
+    token_accuracy: Array  # bool: whether the token is right
+    l1: Array  # absolute error of the normalized number
+    l1_metric: Array  # absolute error in the units of the dataset
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JudgedSteps:
-    """N judged steps of C actions with D numbers: their position [N], and their tokens and values [N, C, D].
+    """N judged steps, each with C actions of D numbers.
 
-    `known` marks the numbers that were recorded.
+    `source`, `episode` and `step` [N] say where each step is. The other arrays have one value for each number,
+    [N, C, D]. `known` is True for numbers that were recorded.
     """
 
     source: Array
     episode: Array
     step: Array
-    tokens: Array
+    tokens: Array  # the predicted tokens
     truth: Array  # the tokens of the recorded actions
-    predicted: Array
-    recorded: Array
+    predicted: Array  # in the units of the dataset
+    recorded: Array  # in the units of the dataset
     known: Array
 
     @classmethod
     def joined(cls, parts: Sequence[Self], limit: int) -> Self:
-        """Concatenate batches, and keep the first `limit` steps."""
+        """Concatenate the steps of several batches, and keep the first `limit` of them."""
         names = [field.name for field in fields(cls)]
         return cls(**{name: np.concatenate([getattr(part, name) for part in parts])[:limit] for name in names})
 
     def of(self, chosen: Array) -> Self:
-        """Return the chosen steps."""
+        """Return only the steps that `chosen` selects, an index or a mask."""
         return type(self)(**{field.name: getattr(self, field.name)[chosen] for field in fields(self)})
 
     def always(self, tokens: Array, action: Array) -> Self:
-        """Return the same steps for a policy that always predicts one action [D]."""
+        """Return the same steps, but with the predictions of a policy that always predicts one action [D]."""
         shape = self.tokens.shape
         return replace(self, tokens=np.broadcast_to(tokens, shape), predicted=np.broadcast_to(action, shape))
 
     def errors(self, tokenizer: ActionTokenizer) -> Errors:
         """Compare predicted with recorded actions.
 
-        As in OpenVLA, the normalized error is the distance between the centers of the two bins; the metric error is
-        the distance between the predicted and the recorded action.
+        As in OpenVLA, the normalized error is the distance between the centers of the two bins. The metric error is
+        the distance between the predicted and the recorded action, in the units of the dataset.
         """
         normalized = np.abs(tokenizer.decode(self.tokens) - tokenizer.decode(self.truth))
         return Errors(self.tokens == self.truth, normalized, np.abs(self.predicted - self.recorded))
@@ -65,9 +66,10 @@ class JudgedSteps:
 
 @dataclass(frozen=True, slots=True)
 class Judge:
-    """Compares predicted tokens with actions; `names` and `norms` are those of the sources, in the loader's order.
+    """Compares predicted tokens with recorded actions.
 
-    `own` are the policy's statistics, if they differ from those of the lock.
+    `names` and `norms` are the names and statistics of the sources, in the order of the loader. `own` are the
+    statistics of the policy. If None, they are the same as `norms`.
     """
 
     names: Sequence[str]
@@ -76,7 +78,7 @@ class Judge:
     own: Sequence[NormStats] | None = None
 
     def __call__(self, batch: Batch, predicted: Array) -> JudgedSteps:
-        """Pair `predicted` tokens, [B, C * D], with the recorded actions of a batch."""
+        """Combine the predicted tokens of a batch, [B, C * D], with its recorded actions."""
         action, source = np.asarray(batch.action, np.float64), np.asarray(batch.source)
         tokens = predicted.reshape(action.shape)
         decoded = self.tokenizer.decode(tokens)
@@ -98,12 +100,12 @@ class Judge:
         )
 
     def nothing(self) -> "Metrics":
-        """Return metrics of no steps."""
+        """Return the metrics of no steps, in which all sums are 0."""
         dims = (len(self.norms), len(self.norms[0].names))
         return Metrics(np.zeros(2), *(np.zeros(dims) for _ in range(4)))
 
     def summed(self, steps: JudgedSteps, *, loss: float, tokens: int) -> "Metrics":
-        """Return the metrics of judged steps; `loss` is the sum over `tokens` tokens."""
+        """Return the metrics of judged steps. `loss` is the sum of the loss over `tokens` tokens."""
         known, errors = steps.known, steps.errors(self.tokenizer)
         columns = [known, *(np.where(known, column, 0) for column in errors)]
         return Metrics(np.array([loss, tokens]), *(self._by_source(steps.source, column) for column in columns))
@@ -116,7 +118,10 @@ class Judge:
 
 @dataclass(frozen=True, slots=True)
 class Metrics:
-    """Sums that can be merged in any order: [sources, D], except `loss`, which is the sum and the number of tokens."""
+    """Sums over judged steps, which can be merged in any order.
+
+    `loss` [2] is the sum of the loss and the number of its tokens. The other arrays have the shape [sources, D].
+    """
 
     loss: Array
     count: Array
@@ -125,11 +130,11 @@ class Metrics:
     metric: Array
 
     def merge(self, other: Self) -> Self:
-        """Return the sum of both."""
+        """Return the metrics of the steps of both."""
         return type(self)(*(getattr(self, name) + getattr(other, name) for name in self.__slots__))
 
     def flat(self) -> Array:
-        """Return all sums in one row, which processes can add."""
+        """Return all sums as one array [N], so that the processes of a run can add them."""
         return np.concatenate([getattr(self, name).ravel() for name in self.__slots__])
 
     def unflat(self, row: Array) -> Self:
@@ -143,7 +148,7 @@ class Metrics:
         return {"loss": _mean(self.loss[0], self.loss[1]), **self._figures(slice(None))}
 
     def by_source(self, judge: Judge) -> dict[str, Any]:
-        """Return token accuracy and L1 of each dataset that has steps, and both errors of each dimension."""
+        """Return token accuracy and L1 of each dataset that has steps, and both kinds of L1 for each dimension."""
         dims = judge.norms[0].names
         return {
             name: {**self._figures(i), "dims": {dim: self._dim(i, j) for j, dim in enumerate(dims) if self.count[i, j]}}

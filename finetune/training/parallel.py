@@ -1,4 +1,4 @@
-"""The processes of a run: one, or several from torchrun, each with a copy (DDP) or a shard (FSDP2) of the model."""
+"""The processes of a run. torchrun starts several, each with a copy (DDP) or a shard (FSDP2) of the model."""
 
 import os
 from collections.abc import Callable, Iterator, Mapping
@@ -36,26 +36,26 @@ class TrainingProcess:
         return self.rank == 0
 
     def total(self, row: Tensor) -> Tensor:
-        """Return the sum over all processes, in each of them."""
+        """Return the sum of the rows of all processes. Every process gets it."""
         row = row.to(self.device)
         if self.world > 1:
             dist.all_reduce(row)
         return row
 
     def wait(self) -> None:
-        """Wait until all processes get here."""
+        """Wait until all processes have called this."""
         if self.world > 1:
             dist.barrier()
 
     def broadcast(self, value: Any) -> Any:
-        """Return the first process's value, in all processes."""
+        """Return the value of the first process. Every process gets it."""
         values = [value]
         if self.world > 1:
             dist.broadcast_object_list(values, src=0)
         return values[0]
 
     def on_first(self, work: Callable[[], Result]) -> Result:
-        """Call `work` in the first process, and return its result, or raise its error, in all processes."""
+        """Call `work` in the first process only. Its result is returned, or its error raised, in all processes."""
         result: Any = None
         if self.is_first:
             try:
@@ -68,7 +68,7 @@ class TrainingProcess:
         return cast("Result", result)
 
     def gather(self, row: Tensor) -> list[Tensor]:
-        """Return the rows of all processes, in each of them; all rows must have the same shape."""
+        """Return the rows of all processes, by rank. Every process gets them. All rows must have the same shape."""
         if self.world == 1:
             return [row]
         rows = [torch.empty_like(row, device=self.device) for _ in range(self.world)]
@@ -78,7 +78,7 @@ class TrainingProcess:
 
 @contextmanager
 def joined() -> Iterator[TrainingProcess]:
-    """Join the process group of torchrun; without torchrun, there is one process."""
+    """Join the process group of torchrun. Without torchrun, this process is the only one."""
     rank, world, local = (int(os.environ.get(name, default)) for name, default in zip(VARIABLES, "010", strict=True))
     gpu = torch.cuda.is_available()
     device = torch.device("cuda", local) if gpu else torch.device("cpu")
@@ -94,7 +94,7 @@ def joined() -> Iterator[TrainingProcess]:
 
 
 def way(requested: Literal["auto", "none", "ddp", "fsdp"], *, mode: str, world: int) -> Way:
-    """Choose how to share the model: "auto" is DDP if few weights are trained, and FSDP otherwise."""
+    """Choose how processes share the model. "auto" selects DDP if few weights are trained, and FSDP otherwise."""
     if requested == "none" and world > 1:
         raise UsageError(f'train.parallel = "none": torchrun started {world} processes; use "auto", "ddp" or "fsdp"')
     if world == 1 or requested == "none":
@@ -105,7 +105,7 @@ def way(requested: Literal["auto", "none", "ddp", "fsdp"], *, mode: str, world: 
 
 
 def spread(model: nn.Module, way: Way, *, here: TrainingProcess) -> nn.Module:
-    """Move a model to this process's device; with DDP, wrap it so that gradients are averaged."""
+    """Move a model to this process's device. With DDP, it is wrapped so that gradients are averaged over processes."""
     model.to(here.device)
     if way == "ddp":
         return DistributedDataParallel(model, device_ids=[here.device] if here.device.type == "cuda" else None)
@@ -115,10 +115,11 @@ def spread(model: nn.Module, way: Way, *, here: TrainingProcess) -> nn.Module:
 def share(
     outline: nn.Module, weights: nn.Module | None, *, here: TrainingProcess, precision: Literal["float32", "bf16"]
 ) -> nn.Module:
-    """Shard the weights over the processes with FSDP2: each gets a part of every tensor.
+    """Shard the weights over the processes with FSDP2, so that each process gets a part of every tensor.
 
-    The first process has the `weights` in its memory; all have the `outline`, the model without weights. Tensors are
-    distributed one at a time, so that no device and no other process contains the whole model.
+    `outline` is the model without weights, which all processes have. `weights` is the model with weights in the first
+    process, and None in the others. Tensors are distributed one at a time, so that the whole model is never on one
+    device, or in the memory of another process than the first.
     """
     mesh = dist.device_mesh.init_device_mesh(here.device.type, (here.world,))
     cast_to = torch.bfloat16 if precision == "bf16" else None
@@ -135,7 +136,7 @@ def share(
 
 
 def _distribute(value: Tensor | None, to: Tensor) -> None:
-    """Copy the first process's value into `to` in all processes, or this process's shard of it."""
+    """Copy the first process's value into `to` in all processes. If `to` is a shard, only its part is copied."""
     full = torch.empty(to.shape, dtype=to.dtype, device=to.device) if value is None else value.to(to.device)
     if isinstance(to, DTensor):
         part = distribute_tensor(full, to.device_mesh, to.placements, src_data_rank=0)
@@ -151,7 +152,7 @@ def inside(model: nn.Module) -> Any:
 
 
 def quiet(model: nn.Module, *, last: bool) -> AbstractContextManager[None]:
-    """Delay the exchange of gradients by DDP until the last part of a batch."""
+    """Return a context in which DDP does not exchange gradients, unless this is the last part of a batch."""
     if isinstance(model, DistributedDataParallel) and not last:
         silent: AbstractContextManager[None] = model.no_sync()
         return silent
@@ -159,12 +160,12 @@ def quiet(model: nn.Module, *, last: bool) -> AbstractContextManager[None]:
 
 
 def whole(tensor: Tensor) -> Tensor:
-    """Gather the shards of a tensor; all processes must call this."""
+    """Return the full tensor, gathered from its shards. All processes must call this."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
 def like(value: Tensor, other: Tensor) -> Tensor:
-    """Move a full tensor to the device of another, and shard it in the same way."""
+    """Convert a full tensor to the device, dtype and sharding of another tensor."""
     value = value.to(other.device, other.dtype)
     if not isinstance(other, DTensor):
         return value
@@ -172,7 +173,7 @@ def like(value: Tensor, other: Tensor) -> Tensor:
 
 
 def gathered(named: Mapping[str, Tensor], *, here: TrainingProcess) -> dict[str, Tensor]:
-    """Gather full tensors in the memory of the first process, one at a time; other processes get an empty dict."""
+    """Gather full tensors in the memory of the first process, one at a time. Other processes get an empty dict."""
     out = {}
     for name, tensor in named.items():
         full = whole(tensor.detach())

@@ -1,6 +1,7 @@
-"""Estimates the memory of a run on each device before it starts, without allocating it.
+"""Estimates how much memory a run needs on each device, before it starts and without allocating the memory.
 
-A step is traced on fake tensors with one sample and with two, to count the bytes of activations for each sample.
+A step is traced twice on fake tensors, with one sample and with two. The difference is the number of bytes that each
+further sample needs.
 """
 
 from collections.abc import Sequence
@@ -19,13 +20,13 @@ from schemas.source import Array
 
 PROMPT = 32  # tokens of a typical instruction
 DIMS = 7  # numbers of a typical action
-MOMENTS = 2  # AdamW's moments, each as large as the trained weights
-GATHERED = 2  # blocks that FSDP gathers at a time: the current one and the next
+MOMENTS = 2  # AdamW keeps two moments, each as large as the trained weights
+GATHERED = 2  # FSDP gathers two blocks at a time: the current one and the next
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Need:
-    """The most bytes that one of `world` processes needs, by purpose."""
+    """How many bytes each of `world` processes needs at most, by purpose."""
 
     way: str
     world: int
@@ -36,14 +37,15 @@ class Need:
     moments: int
     activations: int
     gathered: int  # blocks that FSDP gathers, or DDP's second copy of the gradients
-    accumulates: bool
+    accumulates: bool  # whether a step sums the gradients of several parts
 
     @property
     def peak(self) -> int:
-        """The most bytes in use at once.
+        """The largest number of bytes in use at once.
 
-        Activations are freed while gradients are computed, unless gradients accumulate over parts; the optimizer's
-        step needs as many bytes again as the gradients.
+        Activations are freed while gradients are computed, so only the larger of the two counts. If gradients
+        accumulate over several parts, both count. The optimizer's step temporarily needs as many bytes again as the
+        gradients.
         """
         backward = [self.activations, self.gradients]
         work = sum(backward) if self.accumulates else max(backward)
@@ -54,25 +56,27 @@ class Need:
 class Footprint:
     """The memory of a model: its weights, and the bytes that a step saves for its backward pass.
 
-    `outside` [2], `blocks` and `inputs` [blocks, 2] are bytes for any number of samples, and for each sample: saved
-    outside the blocks, saved in each block, and of each block's inputs. `largest` is the largest block's weights in
-    compute precision.
+    `outside` [2] are bytes saved outside the blocks, `blocks` [blocks, 2] those saved in each block, and `inputs`
+    [blocks, 2] those of each block's inputs. The first of the two numbers does not depend on the number of samples; the
+    second is for each sample.
     """
 
     parameters: int
     trained: int
     weights: int
     gradients: int
-    largest: int
+    largest: int  # weights of the largest block, in compute precision
     rest: int  # weights outside the blocks, in compute precision
     outside: Array
     blocks: Array
     inputs: Array
 
     def activations(self, samples: int, *, checkpointed: bool, casts: bool = True) -> int:
-        """Return outside + sum of blocks; if checkpointed, outside + sum of inputs + largest block.
+        """Return the bytes of activations for a number of samples.
 
-        `casts` includes cast copies of the weights.
+        These are the bytes saved outside the blocks and in all blocks. If `checkpointed`, blocks save only their
+        inputs, and what one block saves while it is computed again is added. With `casts`, copies of the weights in
+        another dtype are included.
         """
         at = np.array([casts, samples])
         inside = self.blocks @ at
@@ -80,7 +84,7 @@ class Footprint:
         return int(self.outside @ at + in_blocks)
 
     def need(self, way: str, world: int, *, batch: int, micro: int | None, checkpointed: bool) -> Need:
-        """Return the need of each of `world` processes, which has a copy of the model or, with `fsdp`, a shard."""
+        """Return what each of `world` processes needs. With `fsdp`, it has a shard of the model, otherwise a copy."""
         share = world if way == "fsdp" else 1
         samples = micro or max(1, batch // world)
         extra = {"none": 0, "ddp": self.gradients, "fsdp": self.rest + GATHERED * self.largest}[way]
@@ -100,19 +104,19 @@ class Footprint:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """The memory of a recipe's model, and the need of each way to run it."""
+    """The memory of a recipe's model, and what each way to run it needs."""
 
     footprint: Footprint
     ways: Sequence[Need]
 
     def to_json(self) -> dict[str, Any]:
-        """Return the numbers of parameters, and the need of each way."""
+        """Return the numbers of parameters, and the memory that each way to run the model needs."""
         counts = {"parameters": self.footprint.parameters, "trained": self.footprint.trained}
         return {**counts, "ways": [{**asdict(need), "peak": need.peak} for need in self.ways]}
 
 
 def footprint(recipe: Recipe) -> Footprint:
-    """Trace a step of the recipe's model."""
+    """Compute the footprint of a recipe's model by tracing a step."""
     model, trained = _empty_model(recipe)
     half = recipe.train.precision == "bf16"
     width = 2 if half else getattr(torch, recipe.model.dtype).itemsize
@@ -134,7 +138,10 @@ def footprint(recipe: Recipe) -> Footprint:
 
 
 def plan(recipe: Recipe, worlds: Sequence[int] = (1, 2, 4, 8)) -> Plan:
-    """Estimate each way to share the recipe's batch among processes, with and without checkpointed activations."""
+    """Estimate the memory of each way to run a recipe, with and without checkpointed activations.
+
+    `worlds` are numbers of processes. Those that cannot share the recipe's batch evenly are left out.
+    """
     memory, train = footprint(recipe), recipe.train
     fitting = [world for world in worlds if train.batch % (world * (train.micro or 1)) == 0]
     ways = [(way, world) for world in fitting for way in (("none",) if world == 1 else ("ddp", "fsdp"))]
@@ -147,7 +154,7 @@ def plan(recipe: Recipe, worlds: Sequence[int] = (1, 2, 4, 8)) -> Plan:
 
 
 def _empty_model(recipe: Recipe) -> tuple[nn.Module, list[nn.Parameter]]:
-    """Build the model without weights, and return it with its trainable parameters."""
+    """Build the model on the meta device, and return it with its trainable parameters."""
     model: Any = build_empty(recipe.model, config_of(recipe.model))
     if recipe.train.mode == "lora":
         model = lora.apply(model, recipe.lora)
@@ -155,7 +162,7 @@ def _empty_model(recipe: Recipe) -> tuple[nn.Module, list[nn.Parameter]]:
 
 
 def _line(one: Any, two: Any) -> Array:
-    """Return the constant part and the part for each sample, [..., 2], from values for one and two samples."""
+    """Split values for one and two samples into a constant part and a part for each sample, [..., 2]."""
     first, second = np.asarray(one, float), np.asarray(two, float)
     return np.stack([2 * first - second, second - first], axis=-1)
 

@@ -21,10 +21,10 @@ class SavedBytes:
     inside: list[int] = field(default_factory=list)
     inputs: list[int] = field(default_factory=list)
     is_in_block: bool = False
-    seen: dict[int, Tensor] = field(default_factory=dict)  # references keep addresses of storages from being reused
+    seen: dict[int, Tensor] = field(default_factory=dict)  # kept, so that no address is reused
 
     def pack(self, tensor: Tensor) -> Tensor:
-        """Count a tensor if its storage was not counted before."""
+        """Count the bytes of a tensor, unless its storage was counted before."""
         address = _address(tensor)
         if address not in self.seen:
             self.seen[address] = tensor
@@ -36,20 +36,20 @@ class SavedBytes:
         return tensor
 
     def enter(self, _: nn.Module, args: tuple[Tensor, ...]) -> None:
-        """Start a block."""
+        """Count the tensors that follow as part of a new block. Called before the forward pass of a block."""
         self.is_in_block = True
         self.inside.append(0)
         self.inputs.append(args[0].nbytes)
 
     def leave(self, *_: Any) -> None:
-        """End a block."""
+        """Count the tensors that follow as outside of blocks. Called after the forward pass of a block."""
         self.is_in_block = False
 
 
 def saved(model: nn.Module, samples: int, *, tokens: int, last: int, half: bool) -> SavedBytes:
-    """Trace a step of `samples` samples with `tokens` tokens of text, the `last` of which count in the loss.
+    """Trace a step and return the bytes that it saves. Each of the `samples` samples has `tokens` tokens of text.
 
-    `half` enables autocast to bf16.
+    Only the last `last` tokens count in the loss. `half` enables autocast to bf16.
     """
     trace = SavedBytes()
     with ExitStack() as stack:
@@ -78,7 +78,7 @@ def _empty(model: nn.Module) -> dict[str, Tensor]:
 
 @contextmanager
 def _watched(model: nn.Module, trace: SavedBytes) -> Iterator[None]:
-    """Report the start and end of each block to the trace."""
+    """Call `trace.enter` and `trace.leave` before and after the forward pass of each block."""
     hooks = [block.register_forward_pre_hook(trace.enter) for block in blocks(model)]
     hooks += [block.register_forward_hook(trace.leave) for block in blocks(model)]
     try:
@@ -93,5 +93,5 @@ def _address(tensor: Tensor) -> int:
 
 
 def blocks(model: nn.Module) -> list[nn.Module]:
-    """Return the layers whose activations can be recomputed instead of saved."""
+    """Return the layers whose activations can be computed again instead of being saved."""
     return [module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)]

@@ -1,17 +1,17 @@
-"""The learning rate as a function of the step alone, so that there is no state to save."""
+"""The learning rate of each step. It depends only on the step, so a checkpoint needs no state for it."""
 
 from math import cos, pi
 
 from finetune.recipe import OptimizerRecipe
 
-COLD = 0.1  # share of the rate at the start of a warm-up, as in OpenVLA-OFT
+COLD = 0.1  # fraction of the rate at which a warm-up starts, as in OpenVLA-OFT
 
 
 def rate(optimizer: OptimizerRecipe, step: int, *, steps: int) -> float:
     """Return the learning rate of step `step` of `steps`, counted from 0.
 
-    A warm-up starts at a tenth of the rate; after it, `linear` and `cosine` fall to 0 at the last step. Milestones are
-    counted from 0, too.
+    A warm-up starts at a tenth of the rate. After it, `linear` and `cosine` schedules fall towards 0, which they would
+    reach one step after the last. Milestones are also counted from 0.
 
     >>> stairs = OptimizerRecipe(lr=1.0, schedule="multistep", milestones=(2,))
     >>> [rate(stairs, step, steps=4) for step in range(4)]

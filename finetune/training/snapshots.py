@@ -1,4 +1,7 @@
-"""Checkpoints from which a run continues exactly; each is a folder that is written atomically."""
+"""Checkpoints of a run. A run continues from a checkpoint with the same results as without an interruption.
+
+Each checkpoint is a folder that is written atomically.
+"""
 
 import os
 import shutil
@@ -19,15 +22,15 @@ from finetune.models.checkpoint import read_json, weight_files, write_json
 from finetune.training.parallel import TrainingProcess, gathered, like
 from schemas.errors import CheckpointError, TrainingError
 
-STATE = "training"  # the folder in a checkpoint for training state
-MOMENTS = ("exp_avg", "exp_avg_sq")  # AdamW's
+STATE = "training"  # the folder in a checkpoint that contains the state of the training
+MOMENTS = ("exp_avg", "exp_avg_sq")  # the two moments of AdamW
 POSITION, WEIGHTS, RNG = "position.json", "weights.safetensors", "rng.safetensors"
 PREFIX, UNFINISHED = "step-", "tmp-"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Position:
-    """The position of a run: steps done, the loader's state, and the sums that are not logged yet."""
+    """The position of a run: the number of steps done, the loader's state, and the sums that are not logged yet."""
 
     step: int
     loader: dict[str, Any]
@@ -38,15 +41,15 @@ class Position:
 
 
 def snapshots(out: Path) -> list[Path]:
-    """List a run's checkpoints, the newest last."""
+    """List the checkpoints of a run, from the oldest to the newest."""
     return sorted(path for path in out.glob(f"{PREFIX}*") if (path / STATE / POSITION).exists())
 
 
 @contextmanager
 def writing(target: Path) -> Iterator[Path]:
-    """Yield a temporary folder, and rename it to the checkpoint when it is synced to disk.
+    """Yield a temporary folder to write a checkpoint to. At the end it is synced to disk and renamed to `target`.
 
-    Raises TrainingError if it cannot be written; then the temporary folder is removed.
+    Raises TrainingError if the checkpoint cannot be written. In that case the temporary folder is removed.
     """
     temporary = target.with_name(f"{UNFINISHED}{uuid.uuid4().hex[:8]}")
     temporary.mkdir(parents=True)
@@ -65,7 +68,7 @@ def writing(target: Path) -> Iterator[Path]:
 
 
 def sweep(out: Path, *, keep: int | None = None) -> None:
-    """Remove unfinished checkpoints, and with `keep` all but the last `keep` checkpoints."""
+    """Remove unfinished checkpoints. If `keep` is given, also remove all but the last `keep` finished ones."""
     for path in [*out.glob(f"{UNFINISHED}*"), *(snapshots(out)[:-keep] if keep else [])]:
         shutil.rmtree(path)
 
@@ -86,7 +89,7 @@ def save(
 ) -> None:
     """Write the optimizer's state, the random states of all processes and the position.
 
-    All processes must call this; only the first one has a `folder`.
+    All processes must call this. `folder` is None in all processes but the first.
     """
     for moment in MOMENTS:
         values = gathered(_moments(model, optimizer, moment), here=here)
@@ -112,7 +115,10 @@ def position(folder: Path) -> Position:
 
 
 def restore(folder: Path, model: nn.Module, optimizer: Optimizer, *, here: TrainingProcess) -> None:
-    """Restore the optimizer's state and the random states; a new process keeps its own random state."""
+    """Restore the state of the optimizer and the random state of this process.
+
+    If the checkpoint was written by fewer processes, an additional process keeps the random state that it has.
+    """
     parameters = {name: value for name, value in model.named_parameters() if value.requires_grad}
     step = torch.tensor(float(position(folder).step))
     for moment in MOMENTS:
@@ -129,9 +135,9 @@ def restore(folder: Path, model: nn.Module, optimizer: Optimizer, *, here: Train
 
 
 def load_weights(folder: Path, model: nn.Module) -> None:
-    """Restore the weights, bit for bit; weights that are not stored keep their values.
+    """Restore the weights, bit for bit. Weights that the checkpoint does not contain keep their values.
 
-    Raises CheckpointError if a trained weight is missing.
+    Raises CheckpointError if the checkpoint lacks a weight that is trained.
     """
     own, parameters = folder / STATE / WEIGHTS, dict(model.named_parameters())
     loaded = set()
@@ -146,7 +152,7 @@ def load_weights(folder: Path, model: nn.Module) -> None:
 
 
 def save_weights(folder: Path, weights: Mapping[str, Tensor]) -> None:
-    """Write the trained weights of a checkpoint that does not contain them under the model's names."""
+    """Write the trained weights under their names in the model, for checkpoints that use other names."""
     save_file(dict(weights), folder / STATE / WEIGHTS)
 
 

@@ -7,11 +7,11 @@ from time import monotonic
 from types import FrameType
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
-SAME = 3.0  # seconds in which signals count as one: torchrun forwards a Ctrl-C that its processes get, too
+SAME = 3.0  # seconds in which signals count as one, because torchrun forwards a Ctrl-C that its processes also get
 
 
 class Stop:
-    """A signal handler that records the request to stop."""
+    """A signal handler that records when a stop was requested."""
 
     def __init__(self) -> None:
         self.requested_at: float | None = None
@@ -22,7 +22,7 @@ class Stop:
         return self.requested_at is not None
 
     def __call__(self, _: int, __: FrameType | None) -> None:
-        """Record a signal. Raises KeyboardInterrupt if it is not the first."""
+        """Record a signal. Raises KeyboardInterrupt if a stop was requested more than 3 seconds ago."""
         if self.requested_at is not None and monotonic() - self.requested_at > SAME:
             raise KeyboardInterrupt
         self.requested_at = self.requested_at or monotonic()
@@ -30,7 +30,7 @@ class Stop:
 
 @contextmanager
 def stop_on_signals() -> Iterator[Stop]:
-    """Handle signals during a run."""
+    """Handle SIGTERM and Ctrl-C inside this context, and restore the previous handlers after it."""
     stop = Stop()
     before = {number: signal.signal(number, stop) for number in SIGNALS}
     try:

@@ -1,4 +1,4 @@
-"""A recipe with its locked mixture, checked before the first step of a training."""
+"""A recipe with its locked mixture. Both are checked before the first training step."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -53,7 +53,11 @@ class Task:
         return cls(recipe, lock_path, lock)
 
     def check_dims(self) -> None:
-        """Raise MixtureError if the number of action dimensions is not that of the recipe or the checkpoint."""
+        """Raise MixtureError if the mixture's number of action dimensions is not the one that the model expects.
+
+        That number is `model.action_dims` of the recipe. If it is None, it is read from the checkpoint's statistics.
+        A new small model accepts any number.
+        """
         declared, dims = self.recipe.model.action_dims, len(self.lock.dims)
         known = {declared} if declared is not None else self._known_dims()
         if known and dims not in known:
@@ -72,7 +76,7 @@ class Task:
 
     @cached_property
     def preprocessing(self) -> Preprocessing:
-        """The preprocessing of images before the model's own transform."""
+        """The preprocessing of images that the recipe sets, with random augmentation if it is enabled."""
         return Preprocessing(
             method=self.recipe.data.resize, augment=augment.Augmentation() if self.recipe.data.augment else None
         )
@@ -91,7 +95,7 @@ class Task:
         return self.recipe.train.micro or max(1, self.recipe.train.batch // here.world)
 
     def loader(self, here: TrainingProcess, *, part: Part, augmented: bool) -> Loader:
-        """Open the loader of one of the processes."""
+        """Open the loader of process `here`. If not `augmented`, images are preprocessed as in prediction."""
         data = self.recipe.data
         preprocessing = self.preprocessing if augmented else self.preprocessing.acting()
         options = LoaderOptions(
@@ -113,7 +117,7 @@ class Task:
         )
 
     def norm_stats(self, loader: Loader) -> dict[str, Any]:
-        """Return `dataset_statistics.json`: each source's statistics in the mixture's dimensions."""
+        """Return the content of `dataset_statistics.json`: each source's statistics in the mixture's dimensions."""
         return {name: self._statistics(name, loader.norm(name)) for name in loader.sources}
 
     def _statistics(self, source: str, norm: NormStats) -> dict[str, Any]:

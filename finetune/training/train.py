@@ -29,7 +29,7 @@ from finetune.training.stopping import Stop, stop_on_signals
 from finetune.training.task import Task
 from schemas.errors import TrainingError
 
-Watch = Callable[[int, Mapping[str, Any]], None]  # called in the first process with steps done and last log entries
+Watch = Callable[[int, Mapping[str, Any]], None]  # gets the number of steps done, and the last log entries
 LOWER = (
     'lower train.micro, set train.checkpoint_activations = true or train.precision = "bf16", train adapters '
     '(train.mode = "lora"), or share the model among more processes (train.parallel = "fsdp")'
@@ -40,7 +40,7 @@ LOWER = (
 class Trained:
     """The result of a run: its last step and checkpoint, and the last log entry of each kind (`train`, `eval`).
 
-    `seconds` is None if no step was left; `broken` counts damaged images.
+    `seconds` is None if the run was already finished. `broken` counts how often each damaged image was drawn.
     """
 
     out: str
@@ -52,7 +52,7 @@ class Trained:
     logged: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
-        """Return the fields that have a value, as JSON values."""
+        """Return the fields that are neither None nor empty, as JSON values."""
         run = {key: value for key, value in asdict(self).items() if key != "logged" and value not in (None, {})}
         return {**run, **self.logged}
 
@@ -72,10 +72,10 @@ def train(
 ) -> Trained | None:
     """Train a model, or continue the run in `out`, and return the result.
 
-    Under torchrun, all processes call this; only the first one calls `say` and `watch` and returns a result. SIGTERM
-    and Ctrl-C end the run after the current step, with a checkpoint.
+    Under torchrun, all processes call this. Only the first one calls `say` and `watch`, and returns a result. The
+    others return None. SIGTERM and Ctrl-C end the run after the current step, and a checkpoint is written.
     """
-    disable_progress_bar()  # transformers shows one for each file it writes
+    disable_progress_bar()  # transformers would show a progress bar for each file it writes
     task = Task.of(recipe, lock)
     task.check_dims()
     with parallel.joined() as here, folders.alone(out, here), enough_memory(TrainingError, LOWER):
@@ -96,7 +96,7 @@ def train(
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """One process's loaders, model and optimizer, either new or restored from the last checkpoint."""
+    """The loaders, model and optimizer of one process, either new or restored from the last checkpoint."""
 
     task: Task
     run: RunFolder
@@ -116,7 +116,7 @@ class Session:
             drawn.load_state_dict(run.position.loader)
         spread, collate = _model(task, run, here=here, norm_stats=task.norm_stats(drawn))
         optimizer = adamw(spread, recipe)
-        torch.manual_seed(recipe.seed + here.rank)  # used by dropout alone
+        torch.manual_seed(recipe.seed + here.rank)  # only dropout uses it
         if run.last is not None:
             snapshots.restore(run.last, parallel.inside(spread), optimizer, here=here)
         judge = Judge(drawn.sources, [drawn.norm(name) for name in drawn.sources], collate.config.action_tokenizer)
@@ -136,7 +136,7 @@ class Session:
         return self.task.recipe.train.batch // (self.here.world * self.loader.loader.batch_size)
 
     def summary(self) -> Iterator[str]:
-        """Yield lines of text that describe the run."""
+        """Yield the lines of text that `say` shows before the first step."""
         recipe, values = self.task.recipe, list(self.engine.model.parameters())
         trained = sum(value.numel() for value in values if value.requires_grad)
         yield (
@@ -151,7 +151,7 @@ class Session:
             yield f"continuing after step {self.run.position.step}: {self.run.last}"
 
     def save(self, step: int, *, draws: int, sums: list[float]) -> Path:
-        """Write a checkpoint after a step; all processes must call this."""
+        """Write a checkpoint after a step. All processes must call this."""
         position = Position(step=step, loader={**self.loader.state_dict(), "draws": draws}, sums=sums)
         model, optimizer = self.engine.model, self.engine.optimizer
         return folders.write(self.run, self.task, model, optimizer=optimizer, here=self.here, position=position)
@@ -174,7 +174,7 @@ class Training:
         self.log: Log | None = None
 
     def run(self, stop: Stop) -> Trained:
-        """Run the remaining steps, or until a stop is requested."""
+        """Run the remaining steps, or fewer if a stop is requested."""
         if not self.is_first:
             return self._run(stop)
         board = self.recipe.train.tensorboard
@@ -208,7 +208,7 @@ class Training:
         )
 
     def _count(self, done: int, stepped: StepResult) -> None:
-        """Add a step to the sums, and log them every `log_every` steps."""
+        """Add the metrics of a step to the sums. Every `log_every` steps, log the sums and reset them."""
         self.sums = self.sums.merge(stepped.metrics)
         settings, now = self.recipe.train, perf_counter()
         if done % settings.log_every and done != settings.steps:
@@ -234,7 +234,7 @@ class Training:
         self.since = perf_counter()
 
     def _save(self, done: int, parts: list[MicroBatch]) -> Path:
-        """Write a checkpoint; moves the sums that are not logged yet to the first process."""
+        """Write a checkpoint. The sums that are not logged yet are added up in the first process, which saves them."""
         summed = self.engine.summed(self.sums)
         self.sums = summed if self.is_first else self.engine.judge.nothing()
         return self.session.save(done, draws=int(parts[-1][0].end), sums=summed.flat().tolist())
@@ -248,7 +248,7 @@ class Training:
 def _model(
     task: Task, run: RunFolder, *, here: TrainingProcess, norm_stats: dict[str, Any]
 ) -> tuple[nn.Module, Collator]:
-    """Return the model and its collator in each process; with FSDP, only the first process reads the weights."""
+    """Return the model and its collator. With FSDP, only the first process reads the weights."""
     recipe, base_folder = task.recipe, run.out / BASE
     settings = recipe.model.of_checkpoint(base_folder) if base_folder.exists() else recipe.model
     here.wait()  # before the first process creates the folder
@@ -274,7 +274,7 @@ def _model(
 
 
 def _save_base(model: OpenVLAForActionPrediction, folder: Path, *, here: TrainingProcess) -> None:
-    """Write a base with random weights to the run's folder, next to its adapters."""
+    """Write a base with random weights to the run's folder, because its adapters cannot be used without it."""
     if here.is_first and not folder.exists():
         with snapshots.writing(folder) as temporary:
             model.save_pretrained(temporary)
@@ -282,7 +282,7 @@ def _save_base(model: OpenVLAForActionPrediction, folder: Path, *, here: Trainin
 
 
 def _trained(model: OpenVLAForActionPrediction, recipe: Recipe) -> nn.Module:
-    """Add adapters in mode "lora", and set which parameters are trainable; equal in all processes."""
+    """Add adapters in mode "lora", and set which parameters are trainable. Gives the same model in all processes."""
     if recipe.train.checkpoint_activations:
         model.checkpoint_activations()
     torch.manual_seed(recipe.seed)
