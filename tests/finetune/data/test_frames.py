@@ -209,7 +209,11 @@ def test_images_of_a_camera_that_is_not_asked_for_are_not_decoded(out: Path, mon
         ({"delta_timestamps": {"acton": [0]}}, UsageError, "delta_timestamps: no key 'acton'; did you mean 'action'?"),
         ({"delta_timestamps": {IMAGE: [0]}, "cameras": ["wrist"]}, UsageError, f"delta_timestamps: no key '{IMAGE}'"),
         ({"delta_timestamps": {"action": [0.3]}}, UsageError, "0.3 s is not a multiple of 1/fps = 0.2 s"),
-        ({"image_type": "float"}, UsageError, "image_type: unknown value 'float'; did you mean 'float32'? (known: float32, uint8)"),
+        (
+            {"image_type": "float"},
+            UsageError,
+            "image_type: unknown value 'float'; did you mean 'float32'? (known: float32, uint8)",
+        ),
         ({"missing": "zero"}, UsageError, "missing: unknown value 'zero'; did you mean 'error'? (known: black, error)"),
     ],
 )
