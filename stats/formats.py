@@ -159,7 +159,7 @@ def norms(data: Any, *, where: str) -> Norms:
 
 
 def label(name: str, *, view: str | None, split: str | None, filters: str | None) -> str:
-    """Return a label that distinguishes the records of one name.
+    """Return a label that tells records with the same name apart.
 
     >>> label("kitchen", view="eef_delta", split=None, filters=None)
     'kitchen, view eef_delta'

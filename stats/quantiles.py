@@ -148,7 +148,7 @@ def _upper(column: Array) -> Array:
 
 
 def _counted(prefixes: Array, dimension: int) -> tuple[Array, Array]:
-    """Count each prefix. Frequent ones, such as those of a gripper, are counted one by one; the others are sorted."""
+    """Count how often each prefix occurs: frequent ones, such as a gripper's, in a pass each, the rest by sorting."""
     frequent = list[tuple[Array, Array]]()
     while len(prefixes) > FEW:
         same = prefixes == prefixes[0]

@@ -51,8 +51,8 @@ def to_matrix(image: Array) -> Array:
 def turn(matrix: Array) -> Array:
     """Transpose a matrix into a buffer.
 
-    Operations that treat each element of the last axis differently are slow. A transpose before and after them makes
-    that axis the first.
+    Operations that treat each element of the last axis differently are slow. Transpose before such an operation, so
+    that this axis comes first, and transpose back after it.
     """
     turned = scratch("turned", (matrix.shape[1], matrix.shape[0]))
     np.copyto(turned, matrix.T)

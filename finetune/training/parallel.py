@@ -118,8 +118,8 @@ def share(
     """Shard the weights over the processes with FSDP2, so that each process gets a part of every tensor.
 
     `outline` is the model without weights, which all processes have. `weights` is the model with weights in the first
-    process, and None in the others. Tensors are distributed one at a time, so that the whole model is never on one
-    device, or in the memory of another process than the first.
+    process, and None in the others. Tensors are distributed one at a time: no device ever holds the whole
+    model, and only the first process has all of it in memory.
     """
     mesh = dist.device_mesh.init_device_mesh(here.device.type, (here.world,))
     cast_to = torch.bfloat16 if precision == "bf16" else None

@@ -162,7 +162,7 @@ def _empty_model(recipe: Recipe) -> tuple[nn.Module, list[nn.Parameter]]:
 
 
 def _line(one: Any, two: Any) -> Array:
-    """Split values for one and two samples into a constant part and a part for each sample, [..., 2]."""
+    """Return the constant amount and the amount per sample, [..., 2], from values measured with one and two samples."""
     first, second = np.asarray(one, float), np.asarray(two, float)
     return np.stack([2 * first - second, second - first], axis=-1)
 

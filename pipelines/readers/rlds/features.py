@@ -165,7 +165,7 @@ class ExampleFeature:
 
 
 def ragged_of(arrays: list[Array], *, rank: int, dtype: str) -> Ragged:
-    """Return arrays of the same rank but different shapes as nested sequences of scalars."""
+    """Convert arrays to nested sequences of scalars; the arrays have the same rank, but different shapes."""
     lengths = [np.array([len(a) for a in arrays], np.int64)]
     for level in range(1, rank):
         repeats = [math.prod(a.shape[:level]) for a in arrays]
