@@ -366,7 +366,7 @@ def test_a_batch_that_processes_cannot_share_is_refused(lock: Path, tmp_path: Pa
 
 def test_a_mixture_of_which_nothing_is_held_out_cannot_be_evaluated_on_it(tmp_path: Path) -> None:
     lock = make_lab(tmp_path, 'view = "late"')
-    with pytest.raises(MixtureError, match=r"'val' has no step to draw; \[holdout\]"):
+    with pytest.raises(MixtureError, match=r"'val' has no step to draw; add \[holdout\]"):
         run(lock, tmp_path / "run")
     found = run(lock, tmp_path / "run", "eval.part=train", "train.steps=1")
     assert found.logged["eval"]["part"] == "train"
