@@ -35,7 +35,7 @@ def test_a_foreign_package_that_hides_ours_is_named(tmp_path: Path, name: str) -
     assert done.code == 1
     last = done.err.splitlines()[-1]
     assert last.startswith(f"ImportError: package '{name}' is at {tmp_path / name}, expected {ROOT / name}: ")
-    assert last.endswith("run from another folder or rename it")
+    assert last.endswith("run in another folder or rename it")
 
 
 def test_a_foreign_module_that_hides_ours_is_named(tmp_path: Path) -> None:

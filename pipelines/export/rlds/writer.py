@@ -113,8 +113,9 @@ def metadata_column(value: Any, field: Field) -> Column:
     stored: Column
     if field.kind == "number":
         numbers = np.array(values, field.dtype)
-        if numbers.ndim != 1 + len(field.shape):  # numpy cannot infer the axes after an empty one
-            numbers = numbers.reshape(len(values), *(d or 0 for d in field.shape))
+        unknown = -1 if field.shape.count(None) == 1 else 0  # numpy drops those after an empty one
+        if unknown or numbers.ndim != 1 + len(field.shape):
+            numbers = numbers.reshape(len(values), *(unknown if d is None else d for d in field.shape))
         stored = numbers
     else:
         flat = np.array(values, object).ravel().tolist() if field.shape else values
