@@ -83,8 +83,8 @@ def forge_lerobot(data: Path, _: str) -> Trial:
 
 def _forge(data: Path, target: str) -> Trial:
     import tensorflow_datasets  # noqa: F401 - so that the import is not measured
-    from forge.config.models import ConversionConfig  # type: ignore[import-not-result]
-    from forge.convert.converter import Converter  # type: ignore[import-not-result]
+    from forge.config.models import ConversionConfig  # type: ignore[import-not-found]
+    from forge.convert.converter import Converter  # type: ignore[import-not-found]
 
     out = _emptied(data)
     converter = Converter(ConversionConfig(fps=5.0, fail_on_error=True))
