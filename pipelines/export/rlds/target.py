@@ -138,7 +138,7 @@ def _columns(dataset: Dataset, *, view: str | None, space: Space) -> dict[RldsFe
     getters |= {_image_field(dataset, camera): _frames_of(camera) for camera in dataset.columns.cameras}
     if not view:
         getters |= {_raw_field(field): _raw_of(field.path) for field in dataset.columns.raw}
-    getters |= {field: _metadata_of(field) for field in dataset.columns.metadata}
+    getters |= {_metadata_field(field): _metadata_of(field) for field in dataset.columns.metadata}
     id_path, texts_path, outcome_path = _own_paths(dataset)
     getters[Field(path=id_path, kind="text", per_step=False)] = lambda e: [e.id.encode()]
     if dataset.columns.origins["instruction"]:
@@ -167,7 +167,7 @@ def _nullable_fields(dataset: Dataset) -> set[Field]:
     """Return the per-episode fields that are null in some episodes."""
     fields = dataset.columns.metadata
     nulls = dataset.episodes.select(f"metadata.{field.path}" for field in fields).null_count().collect()
-    return {field for field, (count,) in zip(fields, nulls.iter_columns(), strict=True) if count}
+    return {_metadata_field(field) for field, (count,) in zip(fields, nulls.iter_columns(), strict=True) if count}
 
 
 def _vectors(dataset: Dataset, space: Space) -> dict[Field, Getter]:
@@ -215,7 +215,15 @@ def _raw_of(path: str) -> Getter:
 
 
 def _metadata_of(field: Field) -> Getter:
-    return lambda e: None if e.metadata[field.path] is None else metadata_column(e.metadata[field.path], field)
+    exported = _metadata_field(field)
+    return lambda e: None if e.metadata[field.path] is None else metadata_column(e.metadata[field.path], exported)
+
+
+def _metadata_field(field: Field) -> Field:
+    """Return a per-episode field as it is exported: nested sequences if several axes have no fixed size."""
+    if field.kind != "number" or field.shape.count(None) < 2:
+        return field
+    return replace(field, shape=(), ragged=field.ragged + len(field.shape), encoding=None)
 
 
 def _camera_path(camera: Camera) -> str:

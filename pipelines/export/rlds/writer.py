@@ -112,11 +112,8 @@ def metadata_column(value: Any, field: Field) -> Column:
         values = [item for items in values for item in items]
     stored: Column
     if field.kind == "number":
-        numbers = np.array(values, field.dtype)
-        unknown = -1 if field.shape.count(None) == 1 else 0  # numpy drops those after an empty one
-        if unknown or numbers.ndim != 1 + len(field.shape):
-            numbers = numbers.reshape(len(values), *(unknown if d is None else d for d in field.shape))
-        stored = numbers
+        shape = [-1 if d is None else d for d in field.shape]
+        stored = np.array(values, field.dtype).reshape(len(values), *shape)
     else:
         flat = np.array(values, object).ravel().tolist() if field.shape else values
         stored = [item.encode() if isinstance(item, str) else item for item in flat]
