@@ -66,10 +66,27 @@ class ShardRef:
         return sum(part.size or 0 for part in self.parts)
 
 
+@dataclass(frozen=True, slots=True)
+class LeftOut:
+    """Things of one kind that a source contains beside its episodes and that the reader does not read."""
+
+    what: str  # a plural noun: files, folders, groups, arrays, topics
+    count: int
+    example: str  # the path of one of them, relative to the source
+
+    def __str__(self) -> str:
+        """Return a phrase such as `3 files, such as videos/0.mp4`."""
+        return f"{self.count} {self.what}, such as {self.example}" if self.count > 1 else f"{self.example}"
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the three fields as JSON."""
+        return {"what": self.what, "count": self.count, "example": self.example}
+
+
 class Reader(Protocol):
     """An opened source; opening it reads descriptions, but no episodes.
 
-    A reader that inherits from this class may leave `declaration` and `notes` undefined.
+    A reader that inherits from this class may leave the last four methods undefined.
     """
 
     format: str
@@ -100,6 +117,17 @@ class Reader(Protocol):
 
     def notes(self) -> Sequence[str]:
         """Describe each contradiction between the source and its own description, and how the source is read."""
+        return ()
+
+    def guesses(self) -> Mapping[str, str]:
+        """Return the keys of `source` that were guessed because they are not declared, each with what was guessed.
+
+        A value is a phrase with the guess and its evidence, such as `'ep_*', the names of 3 of 3 folders`.
+        """
+        return {}
+
+    def left_out(self) -> Sequence[LeftOut]:
+        """Count what lies in the source and is not read; what the declaration ignores by name is not counted."""
         return ()
 
 
