@@ -6,11 +6,13 @@ from dataclasses import replace
 from typing import Any
 
 from pipelines.convert.binding import bind
+from pipelines.inspect.draft.choose import ROBOT_KEYS, choose_fields, robot_words
 from pipelines.inspect.draft.claims import Claim, todo
 from pipelines.inspect.draft.clock import clock, described
+from pipelines.inspect.draft.owners import owner
 from pipelines.inspect.draft.roles import cameras, language, role
 from pipelines.inspect.draft.sample import Sample, read_sample
-from pipelines.inspect.draft.spaces import Spaces, choose_fields
+from pipelines.inspect.draft.spaces import Spaces
 from pipelines.inspect.draft.write import Proposal
 from pipelines.readers.reader import Reader
 from schemas.declarations import catalog
@@ -18,7 +20,6 @@ from schemas.declarations.formats import BUILT_IN
 from schemas.declarations.spec import DatasetSpec
 from schemas.errors import OxeError, UsageError
 
-ROBOT = ("robot_type", "robot", "robots", "robot_name")
 CONTROLLER = ("controller", "controller_type", "control_mode", "controller_configs")
 MAX_SHIPPED = 3  # a draft names at most this many shipped declarations
 SUCCESS = {"success", "is_success", "successful", "succeeded"}  # last word of a field with the outcome
@@ -44,9 +45,12 @@ def draft(reader: Reader, uri: str, *, limit: int | None = None) -> Proposal:
     shown, depth = cameras(reader.fields)
     name = _name(reader, uri)
     layout, layout_notes = _layout(reader, odd)
+    things = [path for path in other_states if owner(path, robot_words(sample)) in {"unknown", "thing"}]
+    other_states = [path for path in other_states if path not in things]
     notes = [
         *(f"Also looks like an action: {path}; kept as raw.{path}." for path in other_actions),
         *([f"Not part of the state, kept as raw.*: {', '.join(other_states)}."] if other_states else []),
+        *([f"By their names not of the robot, kept as raw.*: {', '.join(things)}."] if things else []),
         *layout_notes,
         *_pixels(sample),
     ]
@@ -56,7 +60,7 @@ def draft(reader: Reader, uri: str, *, limit: int | None = None) -> Proposal:
         episodes=len(sample.episodes),
         steps=sample.steps,
         clock=timed,
-        robot=_described(sample, ROBOT, "name of the robot"),
+        robot=_described(sample, ROBOT_KEYS, "name of the robot"),
         controller=_described(sample, CONTROLLER, "name of the controller, such as eef_delta or joint_position"),
         state=spaces.state,
         action=spaces.action,

@@ -10,6 +10,7 @@ import numpy as np
 
 from pipelines.inspect.draft.claims import Claim, todo
 from pipelines.inspect.draft.controllers import Controller, controller
+from pipelines.inspect.draft.owners import owner, thing_words
 from pipelines.inspect.draft.roles import GRIPPER, JOINT, Content, content, role, side, words
 from pipelines.inspect.draft.rotations import rotation_form
 from pipelines.inspect.draft.sample import Sample
@@ -125,13 +126,24 @@ def dimension_names(field: Field, width: int) -> tuple[str, ...]:
 
 
 def _by_names(names: Sequence[str]) -> Iterator[Cut]:
-    """Split where the names change their meaning; an incomplete position or rotation is unknown."""
+    """Split where the names change their meaning.
+
+    An incomplete position or rotation is unknown, and so is one that may belong to something else than the robot.
+    """
     has_joints = any(_kind_of(name) == "joint" for name in names)
-    kinds = [(_kind_of(name, has_joints=has_joints), side(name)) for name in names]
+    kinds = [_kind_of(name, has_joints=has_joints) for name in names]
+    things = [
+        thing_words(name) if kind != "unknown" and owner(name) in {"unknown", "thing"} else ""
+        for name, kind in zip(names, kinds, strict=True)
+    ]
     start = 0
-    for (kind, _), run in groupby(kinds):
+    for (kind, _, thing), run in groupby(zip(kinds, map(side, names), things, strict=True)):
         stop = start + len(list(run))
         listed = f"named {', '.join(names[start:stop])} in the source"
+        if thing:
+            yield start, stop, "unknown", todo(f"{kind} of the robot, or other, of {thing}? {listed}")
+            start = stop
+            continue
         guess: Content = kind if stop - start in COMPLETE.get(kind, range(1, len(names) + 1)) else "unknown"
         if guess == "unknown":
             yield start, stop, guess, todo(f"position, rotation, gripper, joint, base or other? {listed}")

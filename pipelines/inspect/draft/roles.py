@@ -29,8 +29,10 @@ GRIPPER = {"gripper", "grippers", "finger", "fingers", "grip", "jaw", "aperture"
 JOINT = {"joint", "joints", "qpos", "motor", "motors", "shoulder", "elbow", "forearm", "waist", "ankle", "knee", "hip"}
 POSE = {"pose", "poses", "tcp", "eef", "ee", "cartesian", "effector", "endeffector", "tool", "ee2base"}
 POSITION = {"position", "positions", "pos", "xyz", "translation", "trans", "world"}
-ROTATION = {"quaternion", "quat", "orientation", "orn", "ori", "rotation", "rot", "euler", "rpy", "rotvec", "axisangle"}
-BASE = {"base", "wheel", "wheels", "navigate"}
+ROTATION = {
+    *("quaternion", "quat", "orientation", "orn", "ori", "rotation", "rot", "euler", "rpy", "rotvec", "axisangle"),
+    *("quaternions", "quats", "orientations", "rotations"),
+}
 WRIST, DEPTH = {"wrist", "hand", "gripper", "eih", "inhand"}, {"depth"}
 SCENE = (  # the likeliest primary camera first
     *("primary", "main", "front", "agentview", "exterior", "static"),
@@ -46,10 +48,15 @@ def words(path: str) -> list[str]:
     >>> words("observation.robot0_eefPos")
     ['observation', 'robot', 'eef', 'pos']
     """
-    split = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", " ", path)
-    numbered = [word for word in re.split(r"[^A-Za-z0-9]+", split.lower()) if word]
+    numbered = numbered_words(path)
     plain = [word if word in SIDES or word == "ee2base" else word.rstrip("0123456789") for word in numbered]
     return [word for word in plain if word]
+
+
+def numbered_words(path: str) -> list[str]:
+    """Split a path or name into lower-case words with their numbers."""
+    split = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", " ", path)
+    return [word for word in re.split(r"[^A-Za-z0-9]+", split.lower()) if word]
 
 
 def role(field: Field) -> Role:

@@ -1,61 +1,27 @@
-"""The drafted state and action: which fields they read, and what each part means."""
+"""The drafted state and action: what each part of their fields means."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from pipelines.inspect.draft import motion, units
 from pipelines.inspect.draft.arms import Arm, Form
+from pipelines.inspect.draft.choose import robot_words
 from pipelines.inspect.draft.claims import Claim, todo
 from pipelines.inspect.draft.gripper_pairs import GripperPairs
-from pipelines.inspect.draft.layout import Segment, dimension_names, segments
+from pipelines.inspect.draft.layout import Segment, segments
+from pipelines.inspect.draft.owners import owner, thing_words
 from pipelines.inspect.draft.parts import KIND_FIRST, SpaceDraft, UniqueNames, draft_part
-from pipelines.inspect.draft.roles import content, role, words
 from pipelines.inspect.draft.sample import Sample
 from pipelines.inspect.draft.units import UnitDraft
 
-WHOLE = {"state", "states", "proprio", "action", "actions"}  # last word in the name of a field with the whole vector
-MAX_UNNAMED = 24  # width; a wider vector without names is a simulator's state
 ORDER = ("position", "rotation", "joint", "gripper", "base", "unknown")
 ASK_FRAME = todo("base or world? the numbers do not show where the origin is")
+ASK_OWNER = "{} of the robot? if {} names something else, such as an object, remove this part"
 ASK_MODE = todo(f"delta, absolute or velocity? {KIND_FIRST}")
 ASK_UNIT = UnitDraft(todo("m, rad, 1, controller or unknown?"))
 NO_MATCH = "no measurement to compare with"
 MEASURED = Claim("absolute", "high", "a measured value")
 MAX_JOINT = 6.4  # rad; few joints turn further
-
-
-def choose_fields(sample: Sample, which: str) -> tuple[list[str], list[str]]:
-    """Choose the fields of the action or the state; returns them, and the other fields with that role.
-
-    A field whose name means the whole vector, such as `actions`, is chosen first. For an action it is the only one; for
-    a state, other fields are added if they have contents that it lacks. A field of unknown meaning is chosen only for
-    an action, and only if there is no other field. Fields that are not chosen are kept as raw numbers.
-    """
-    fields = [path for path in sorted(set().union(*sample.episodes)) if role(sample.fields[path]) == which]
-    vectors = [path for path in fields if which == "action" or _is_vector(sample, path)]
-    wholes = [path for path in vectors if words(path)[-1] in WHOLE]
-    if which == "action" and wholes:
-        chosen = [min(wholes, key=lambda path: (path.count("."), path))]
-        return chosen, [path for path in fields if path not in chosen]
-    taken: set[tuple[str, str]] = set()
-    chosen = []
-    for path in [*wholes, *(path for path in vectors if path not in wholes)]:
-        contents = {(segment.guess, segment.side) for segment in segments(sample, path)}
-        known = {(guess, side) for guess, side in contents if guess != "unknown"}
-        if not known & taken and (known or _is_named(sample, path)):
-            chosen.append(path)
-            taken |= contents
-    chosen = chosen or (vectors[:1] if which == "action" else [])
-    return chosen, [path for path in fields if path not in chosen]
-
-
-def _is_named(sample: Sample, path: str) -> bool:
-    return bool(dimension_names(sample.fields[path], sample.columns(path)[0].shape[1]))
-
-
-def _is_vector(sample: Sample, path: str) -> bool:
-    """Whether a field may be a state: it is not too wide, or its name or the names of its numbers are meaningful."""
-    width = sample.columns(path)[0].shape[1]
-    return width <= MAX_UNNAMED or content(path, width) != "unknown" or _is_named(sample, path)
 
 
 class Spaces:
@@ -64,7 +30,7 @@ class Spaces:
     def __init__(self, sample: Sample, *, state: Sequence[str], action: Sequence[str], rate: float | None) -> None:
         """Compare the fields of the state with those of the action."""
         self.sample, self.rate = sample, rate
-        self.measured = [segment for path in state for segment in segments(sample, path)]
+        self.measured = [segment for path in state for segment in self._measured(path)]
         self.commanded = [segment for path in action for segment in segments(sample, path)]
         self.arms = {side: self._arm(side) for side in {segment.side for segment in (*self.measured, *self.commanded)}}
         self._prove()
@@ -72,6 +38,16 @@ class Spaces:
         self.units = {(segment.guess, segment.side): self._unit(segment) for segment in reversed(self.measured)}
         self.state = self._state() if self.measured else None
         self.action = self._action() if self.commanded else None
+
+    def _measured(self, path: str) -> list[Segment]:
+        """Split a field of the state; all its kinds are open if it may belong to something else than the robot."""
+        split = segments(self.sample, path)
+        if owner(path, robot_words(self.sample)) != "unknown":
+            return split
+        return [
+            replace(segment, guess="unknown", kind=todo(ASK_OWNER.format(segment.guess, thing_words(path))))
+            for segment in split
+        ]
 
     def _arm(self, side: str) -> Arm:
         state = [segment for segment in self.measured if segment.side == side]

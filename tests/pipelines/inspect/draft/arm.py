@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 from scipy.spatial.transform import Rotation
 
+from pipelines.inspect.draft.choose import choose_fields
 from pipelines.inspect.draft.sample import Sample
-from pipelines.inspect.draft.spaces import Spaces, choose_fields
+from pipelines.inspect.draft.spaces import Spaces
 from schemas.source import Array, Field
 
 EPISODES, STEPS = 6, 50
