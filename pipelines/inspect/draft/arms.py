@@ -11,7 +11,7 @@ from pipelines.inspect.draft.claims import Claim, todo
 from pipelines.inspect.draft.layout import Segment
 from pipelines.inspect.draft.motion import Fit, Relation
 from pipelines.inspect.draft.roles import words
-from pipelines.inspect.draft.rotations import DEGREE, FORMS, MIN_RATIO, NOISE, Hypotheses, compare, read
+from pipelines.inspect.draft.rotations import DEGREE, FORMS, MIN_RATIO, NOISE, Hypotheses, compare, read, reading
 from pipelines.inspect.draft.sample import Sample
 from pipelines.inspect.draft.units import UnitDraft
 from schemas.errors import SourceError
@@ -145,8 +145,8 @@ class Arm:
         """Draft the representation of a rotation."""
         if segment.form == "6d":
             return Form(todo("two rows or columns of a rotation matrix (6D) are not supported: write unknown"))
-        named, fits = named_form(segment), self.hypotheses.summary()
         which = "commanded" if is_command else "measured"
+        named, fits = named_form(segment), self.hypotheses.compared(which)
         proven = self.hypotheses.decided(which) or (None if is_command else self._form_from_tool())
         if named and (proven not in {None, named} or self.hypotheses.refuted(which, named)):
             return Form(todo(f"named {named}, but the numbers contradict it: {fits}"))
@@ -161,21 +161,29 @@ class Arm:
 
     def _open_form(self, segment: Segment, code: str | None, which: str) -> Form:
         """Return an open claim about the representation, with the evidence for each possible answer."""
-        fits = self.hypotheses.summary()
         if segment.width == 4:
-            return Form(todo(f"quat_xyzw or quat_wxyz? {fits}".rstrip()))
+            return Form(todo(f"quat_xyzw or quat_wxyz? {self._verdict(which, 'quat_xyzw', 'quat_wxyz')}"))
         if segment.width == 9:
             op = WORDS["columns"][1].removesuffix(WORDS["rows"][1])
             answer = f"euler_xyz; if the matrix is stored column by column, insert '{op}' before the last op below"
-            return Form(todo(f"{answer}; {fits}".rstrip("; ")), WORDS["rows"][1])
+            return Form(todo(f"{answer}; {self._verdict(which, 'rows', 'columns')}"), WORDS["rows"][1])
         if code:
             order = f"the Euler order '{code}' (as in scipy) is"
             what = "differences of separate angles are" if code == "difference" else order
-            return Form(todo(f"{what} not supported: write unknown; {fits}"))
-        question = "euler_xyz or rotvec?"
-        if self.hypotheses.refuted(which, "rotvec"):
-            question = "euler_xyz? not a rotation vector, but other orders of Euler angles look similar;"
-        return Form(todo(f"{question} {fits}".rstrip("; ")))
+            return Form(todo(f"{what} not supported: write unknown; {self.hypotheses.compared(which)}"))
+        if not self.hypotheses.refuted(which, "rotvec"):
+            return Form(todo(f"euler_xyz or rotvec? {self._verdict(which, 'xyz', 'rotvec')}"))
+        first, second = [*self.hypotheses.best_errors(which)][:2]
+        question = f"{'euler_xyz' if first == 'xyz' else reading(first)} or {reading(second)}?"
+        return Form(todo(f"{question} not a rotation vector; {self._verdict(which, first, second)}"))
+
+    def _verdict(self, which: str, first: str, second: str) -> str:
+        """Return the evidence for two representations, or why the commanded and measured rotation were not compared."""
+        if verdict := self.hypotheses.verdict(which, first, second):
+            return verdict
+        missing = {"measured": self.measured_rotation, "commanded": self.commanded_rotation}
+        names = [name for name, segment in missing.items() if not segment]
+        return f"there is no {names[0]} rotation to compare it with" if names else "it turns too little to compare them"
 
     def _form_from_tool(self) -> str | None:
         """Return the only form of the measured rotation that explains commands in the tool's axes; None if unclear."""
@@ -198,10 +206,10 @@ class Arm:
 
     def _rotation_mode(self) -> Claim:
         if mode := self.hypotheses.decided("mode"):
-            return Claim(str(mode), "high", self.hypotheses.summary())
+            return Claim(str(mode), "high", self.hypotheses.compared("mode"))
         if "absolute" in self.rotation_fits:
             return motion.claim_mode(self.rotation_fits)
-        return todo(f"{ASK_MODE} {self.hypotheses.summary() or NO_MATCH}")
+        return todo(f"{ASK_MODE} {self.hypotheses.compared('mode') or NO_MATCH}")
 
     def frame(self) -> Claim:
         """Claim the frame `tool` if the commands fit it. Otherwise it is open, since base and world look alike."""
@@ -209,12 +217,16 @@ class Arm:
         deltas: dict[Relation, Fit] = {name: fit for name, fit in self.position_fits.items() if name != "absolute"}
         relation, figures = motion.best(deltas) if len(deltas) > 1 else (None, "")
         relations |= {relation} if relation else set()
-        evidence = "; ".join(filter(None, (figures, self.hypotheses.summary())))
+        evidence = "; ".join(filter(None, (figures, self._turned_axes())))
         if relations == {"tool"}:
             return Claim("tool", "high", f"in the axes of the tool: {evidence}")
         if relations == {"delta"}:
             return todo(f"base or world, the same as the state; not the tool: {evidence}")
         return todo(f"base, tool or world? {evidence}".rstrip())
+
+    def _turned_axes(self) -> str:
+        verdict = self.hypotheses.verdict("relation", "delta", "tool")
+        return f"turns about fixed axes or about the tool's: {verdict}" if verdict else ""
 
     def position_unit(self, known: UnitDraft | None) -> tuple[UnitDraft, Claim]:
         """Draft the unit and mode of commanded positions; `known` is the unit of the measured ones."""

@@ -12,6 +12,15 @@ from schemas.declarations.spec import TODO
 ASK_SENSE = (
     "write open_is_1, and append '| invert' below to each gripper that is 1 when closed; watch a recording to find out"
 )
+ASK_BOTH = (
+    "write open_is_1; if the gripper is 1 when closed, append '| invert' to it in [state] and in [action], which have "
+    "the same direction (correlation {}); watch a recording to find out"
+)
+ASK_ONE = (
+    "write open_is_1, and append '| invert' to the gripper that is 1 when closed: in [state] or in [action], but not in "
+    "both, since they have opposite directions (correlation {}); watch a recording to find out"
+)
+ANSWERED = "write open_is_1; the question is answered with that of the state"
 
 
 class GripperPairs:
@@ -48,7 +57,7 @@ class GripperPairs:
         if not segments:
             return None
         if len(senses) < len(segments):
-            return todo("; ".join(filter(None, (ASK_SENSE, self._agreement(segments[0])))))
+            return self._question(segments, is_command=is_command)
         weakest = next((sense for sense in senses if sense.confidence != "high"), senses[0])
         return Claim("open_is_1", weakest.confidence, "; ".join(dict.fromkeys(sense.evidence for sense in senses)))
 
@@ -89,12 +98,15 @@ class GripperPairs:
             return None if carried and carried.value != named.value else named
         return carried
 
-    def _agreement(self, segment: Segment) -> str:
-        strength = self._correlation(segment)
-        if abs(strength) <= grippers.MIN_CORRELATION:
-            return ""
-        directions = "the same direction" if strength > 0 else "opposite directions"
-        return f"command and measurement have {directions} (correlation {strength:.2f})"
+    def _question(self, segments: Sequence[Segment], *, is_command: bool) -> Claim:
+        """Ask which end is open; only once if the command of every gripper follows its measurement."""
+        strengths = [self._correlation(segment) for segment in segments]
+        weakest = min(strengths, key=abs)
+        is_shared = len(self.measured) == len(self.commanded) and abs(weakest) > grippers.MIN_CORRELATION
+        if not is_shared or len({strength > 0 for strength in strengths}) > 1:
+            return todo(ASK_SENSE)
+        ask = ASK_BOTH if weakest > 0 else ASK_ONE
+        return todo(ANSWERED if is_command else ask.format(f"{weakest:.2f}"))
 
 
 def _sense_from_names(segment: Segment) -> Claim | None:

@@ -25,6 +25,13 @@ NOISE = 3e-4  # smaller relative errors are rounding errors of float32
 MAX_ERROR = 0.15  # largest relative error of a claimed hypothesis
 MIN_RATIO = 3.0  # for a claim, the error of every other hypothesis must be this many times larger
 ORDERS = ("xyz", "xzy", "yxz", "yzx", "zxy", "zyx", "XYZ", "XZY", "YXZ", "YZX", "ZXY", "ZYX")  # scipy's spelling
+USUAL = ("xyz", "rotvec", "quat_xyzw", "quat_wxyz", "rows", "columns", "delta", "absolute")  # the likeliest readings
+READINGS = {
+    "difference": "the change of each number",
+    "delta": "a delta",
+    "tool": "a delta in the tool's axes",
+    "absolute": "a target",
+}
 DEGREE = np.pi / 180
 FORMS = {3: (*ORDERS, "rotvec"), 4: ("quat_xyzw", "quat_wxyz"), 9: ("rows", "columns")}
 
@@ -75,21 +82,50 @@ class Hypotheses:
         first = min(self.errors, key=lambda hypothesis: self.errors[hypothesis])
         return first, self.errors[first]
 
-    def summary(self) -> str:
-        """Describe the two best hypotheses and their errors. If errors are equal, common representations come first."""
-        usual = ("xyz", "rotvec", "quat_xyzw", "quat_wxyz", "rows", "columns")
+    def best_errors(self, attribute: str) -> dict[str, float]:
+        """Return the smallest error of each value of an attribute, the smallest first.
 
-        def rank(hypothesis: RotationHypothesis) -> tuple[float, bool, bool]:
-            far = max(self.errors[hypothesis], NOISE)
-            return float(f"{far:.1g}"), hypothesis.measured not in usual, hypothesis.commanded not in usual
+        Of the errors that are too similar to tell their values apart, those of common representations come first.
+        """
+        errors: dict[str, float] = {}
+        for hypothesis, error in self.errors.items():
+            value = str(getattr(hypothesis, attribute))
+            errors[value] = min(error, errors.get(value, np.inf))
+        limit = MIN_RATIO * max(min(errors.values(), default=0.0), NOISE)
+        return dict(sorted(errors.items(), key=lambda item: (item[1] >= limit, item[0] not in USUAL, item[1])))
 
-        ranked = sorted(self.errors, key=rank)[:2]
-        relations = {"delta": "a delta", "tool": "a delta in the tool's axes", "absolute": "a target"}
-        listed = " or ".join(
-            f"measured {h.measured} and commanded {h.commanded} as {relations[h.relation]} (error {self.errors[h]:.1g})"
-            for h in ranked
-        )
-        return f"best fit: {listed}" if listed else ""
+    def compared(self, attribute: str) -> str:
+        """Name the two best values of an attribute, and whether they can be told apart; empty without hypotheses."""
+        values = [*self.best_errors(attribute)]
+        if len(values) < 2:
+            return f"only {reading(values[0])} can be compared" if values else ""
+        return f"{reading(values[0])} or {reading(values[1])}: {self.verdict(attribute, *values[:2])}"
+
+    def verdict(self, attribute: str, first: str, second: str) -> str:
+        """Describe how well two values of an attribute explain the commands; empty if one of them was not compared."""
+        errors = self.best_errors(attribute)
+        if first not in errors or second not in errors:
+            return ""
+        figures = f"(errors {errors[first]:.2g} and {errors[second]:.2g})"
+        low, high = sorted(max(errors[value], NOISE) for value in (first, second))
+        if low > MAX_ERROR:
+            return f"neither predicts the turns {figures}, so they cannot be told apart"
+        if high >= MIN_RATIO * low:
+            return f"the {'first' if errors[first] < errors[second] else 'second'} predicts the turns better {figures}"
+        more = sum(error < MIN_RATIO * low for error in errors.values()) - 2
+        others = f", and neither can {more} others" if more > 0 else ""
+        return f"both predict the turns {figures}, so they cannot be told apart{others}"
+
+
+def reading(value: str) -> str:
+    """Name a value of an attribute of a hypothesis: Euler angles by their order and axes.
+
+    >>> reading("ZYX")
+    'Euler ZYX about moving axes'
+    """
+    if value not in ORDERS:
+        return READINGS.get(value, value)
+    return f"Euler {value} about {'fixed' if value.islower() else 'moving'} axes"
 
 
 def rotation_form(values: Array) -> str | None:

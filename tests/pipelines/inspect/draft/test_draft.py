@@ -228,7 +228,9 @@ def test_bridge_is_recognized_and_what_its_numbers_do_not_show_is_open(realdata:
     assert told["shipped"] == ["bridge_dataset"]
     assert told["action"]["parts"]["xyz"]["mode"]["value"] == "delta"
     assert told["action"]["frame"]["value"] == "TODO"
-    assert "have the same direction (correlation 0.8" in told["action"]["gripper"]["evidence"]
+    assert "have the same direction (correlation 0.8" in told["state"]["gripper"]["evidence"]
+    assert told["action"]["gripper"]["value"] == "TODO"
+    assert told["text"].count("| invert") == 1
 
 
 @pytest.mark.realdata
