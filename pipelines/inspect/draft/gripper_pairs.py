@@ -17,8 +17,8 @@ ASK_BOTH = (
     "the same direction (correlation {}); watch a recording to find out"
 )
 ASK_ONE = (
-    "write open_is_1, and append '| invert' to the gripper that is 1 when closed: in [state] or in [action], but not in "
-    "both, since they have opposite directions (correlation {}); watch a recording to find out"
+    "write open_is_1, and append '| invert' to the gripper that is 1 when closed: in [state] or in [action], but not "
+    "in both, since they have opposite directions (correlation {}); watch a recording to find out"
 )
 ANSWERED = "write open_is_1; the question is answered with that of the state"
 

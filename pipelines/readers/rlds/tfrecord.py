@@ -14,6 +14,10 @@ from crc32c import crc32c
 from pipelines.readers.folder import LFS_MARK, lfs_pointer_error
 from schemas.errors import SourceError
 
+COMPRESSED = {  # first two bytes of a compressed file -> how to decompress it
+    b"\x1f\x8b": "compressed with gzip; decompress it first: gunzip < FILE > NEW_FILE",
+    **dict.fromkeys((b"\x78\x01", b"\x78\x9c", b"\x78\xda"), "compressed with zlib; decompress it first"),
+}
 HEADER = struct.Struct("<QI")
 FOOTER = struct.Struct("<I")
 
@@ -88,6 +92,8 @@ class RecordFile:
             raise self._error("the file ends inside a record's header", "truncated")
         length, crc = HEADER.unpack(header)
         if crc != masked_crc(header[:8]):
+            if self.offset == 0 and header[:2] in COMPRESSED:
+                raise self._error(COMPRESSED[header[:2]], "compressed_file")
             raise self._error("the record's length has a wrong CRC, so no record after it can be found", "wrong_crc")
         if self.offset + HEADER.size + length + FOOTER.size > self.size:
             raise self._error(f"the record declares {length} bytes, but the file ends before that", "truncated")

@@ -1,5 +1,8 @@
+import gzip
 import io
 import struct
+import zlib
+from collections.abc import Callable
 from contextlib import suppress
 
 import pytest
@@ -88,3 +91,19 @@ def test_an_empty_file_has_no_records() -> None:
 def test_random_bytes_raise_only_source_errors(data: bytes) -> None:
     with suppress(SourceError):
         read(data)
+
+
+@pytest.mark.parametrize(("compress", "said"), [(gzip.compress, "gzip; .*gunzip"), (zlib.compress, "zlib")])
+def test_a_compressed_file_is_named_as_such(compress: Callable[[bytes], bytes], said: str) -> None:
+    data = compress(b"".join(map(tfrecord.frame, [b"a" * 50, b"b"])))
+    for function in (read, lambda data: list(tfrecord.offsets(io.BytesIO(data), "shard"))):
+        with pytest.raises(SourceError, match=f"compressed with {said}") as caught:
+            function(data)
+        assert (caught.value.reason, caught.value.file) == ("compressed_file", "shard")
+
+
+def test_a_record_whose_length_looks_like_a_compressed_file_is_read() -> None:
+    record = bytes(0x8B1F)
+    framed = tfrecord.frame(record)
+    assert framed[:2] == b"\x1f\x8b"
+    assert read(framed) == [record]
