@@ -77,16 +77,18 @@ def _show_sources(listed: "Sequence[SourceLocation]", *, as_json: bool) -> None:
 
 def _show_inspection(inspection: "Inspection") -> None:
     """Print the fields of a source."""
-    splits = ", ".join(f"{name} {split['episodes']}" for name, split in inspection.splits.items())
-    counts = f"{inspection.episodes} episodes ({splits}), {inspection.steps} steps in {inspection.read} read"
-    typer.echo(f"{inspection.format}: {counts}")
+    episodes, steps = _counts(inspection)
+    typer.echo(f"{inspection.format}: {episodes}, {steps}")
     rows = []
     for path, field in inspection.features.items():
         limits = "" if field.range is None else " .. ".join(f"{limit:.4g}" for limit in field.range)
         sample = str(field.samples[0])[:40] if field.samples else ""
         shape = "x".join("?" if d is None else str(d) for d in field.shape)
-        rows.append((path, field.dtype, shape, limits, field.encoding or "", sample))
+        encoding = ", ".join(filter(None, (field.encoding, *field.depths)))
+        rows.append((path, field.dtype, shape, limits, encoding, sample))
     print_table(["field", "type", "shape", "range", "encoding", "first value"], rows)
+    if inspection.read < inspection.episodes:
+        typer.echo(f"The ranges and first values are those of {inspection.read} of {episodes.partition(' (')[0]}.")
     if "episodes_at" in inspection.source:
         typer.echo(
             f'Each episode is at "{inspection.source["episodes_at"]}"; set source.episodes in the declaration to it.'
@@ -95,6 +97,18 @@ def _show_inspection(inspection: "Inspection") -> None:
         typer.echo(f"Note: {note}")
     if inspection.declaration:
         typer.echo("The source contains its own declaration, oxe_spec.toml, which 'oxe convert DIR --out ...' uses.")
+
+
+def _counts(inspection: "Inspection") -> tuple[str, str]:
+    """Format the numbers of episodes and steps; a number that may be too small says what it was counted from."""
+    splits = ", ".join(f"{name} {split['episodes']}" for name, split in inspection.splits.items())
+    counted, files = inspection.files_counted, inspection.files
+    least = "" if counted == files else "at least "
+    episodes = f"{least}{inspection.episodes} episodes"
+    where = "" if counted == files else f" from {counted} of {files} files"
+    if inspection.total_steps is not None:
+        return f"{episodes} ({splits}){where}", f"{inspection.total_steps} steps"
+    return f"{episodes} ({splits}){where}", f"at least {inspection.steps} steps from {inspection.read} of {episodes}"
 
 
 def _show_draft(file: str, proposal: "Proposal") -> None:

@@ -29,12 +29,13 @@ class FieldSummary:
     per_step: bool
     sizes: tuple[tuple[int, int, int], ...]  # height, width, channels of images
     ragged: int
+    depths: tuple[str, ...] = ()  # bit depths of images other than 8 bit, such as "16 bit" or "palette of 4 bit"
 
     def to_json(self) -> dict[str, Any]:
         """Return the summary as JSON.
 
-        `per` is "step" or "episode". `sizes` is included only if the images differ in size, and `ragged` only if the
-        field is ragged.
+        `per` is "step" or "episode". `sizes` is included only if the images differ in size, `depths` only if they do
+        not have 8 bits per channel, and `ragged` only if the field is ragged.
         """
         return {
             "dtype": self.dtype,
@@ -44,6 +45,7 @@ class FieldSummary:
             "samples": list(self.samples),
             "per": "step" if self.per_step else "episode",
             **({"sizes": [list(size) for size in self.sizes]} if len(self.sizes) > 1 else {}),
+            **({"depths": list(self.depths)} if self.depths else {}),
             **({"ragged": self.ragged} if self.ragged else {}),
         }
 
@@ -55,8 +57,11 @@ class Inspection:
     format: str
     source: Mapping[str, Any]  # the reader's description, which a conversion writes to the manifest
     splits: Mapping[str, Mapping[str, int]]  # split -> numbers of episodes and steps
-    episodes: int  # episodes in the source
+    episodes: int  # episodes in the source; if not all files were counted, there are at least so many
+    files: int  # files with episodes
+    files_counted: int  # files whose number of episodes is known
     steps: int  # steps in the episodes that were read
+    total_steps: int | None  # steps in the source; None if only reading all episodes would give it
     features: Mapping[str, FieldSummary]  # path -> summary
     read: int  # episodes that were read
     unreadable: dict[str, int]  # reason -> episodes
@@ -81,6 +86,8 @@ class FieldScan:
         self.samples: list[Any] = []
         self.sizes: set[tuple[int, int, int]] = set()
         self.formats: set[str] = set()
+        self.dtypes: set[str] = set()
+        self.depths: set[str] = set()
 
     def add(self, column: Column) -> None:
         """Add one episode's values."""
@@ -97,6 +104,8 @@ class FieldScan:
                 header = sniff(item)
                 self.sizes.add((header.height, header.width, header.channels))
                 self.formats.add(header.format)
+                self.dtypes.add(header.dtype)
+                self.depths.add(f"palette of {header.bits} bit" if header.is_palette else f"{header.bits} bit")
         else:
             self._sample(
                 [_text(item) if self.field.kind == "text" else bytes(item[:16]).hex() for item in values[:SAMPLES]]
@@ -111,7 +120,7 @@ class FieldScan:
         """Return the summary of all added episodes."""
         field, sizes = self.field, tuple(sorted(self.sizes))
         return FieldSummary(
-            dtype=field.dtype if field.kind in {"number", "image"} else field.kind,
+            dtype="/".join(sorted(self.dtypes)) or (field.dtype if field.kind in {"number", "image"} else field.kind),
             shape=sizes[0] if len(sizes) == 1 else tuple(field.shape),
             range=None if self.low is None or self.high is None else (self.low, self.high),
             encoding="/".join(sorted(self.formats)) or field.encoding,
@@ -119,6 +128,7 @@ class FieldScan:
             per_step=field.per_step,
             sizes=sizes,
             ragged=field.ragged,
+            depths=() if self.depths <= {"8 bit"} else tuple(sorted(self.depths)),
         )
 
 
@@ -129,11 +139,13 @@ def _text(item: Any) -> str:
 def inspect(uri: str, *, limit: int | None = None, progress: Progress = silent) -> Inspection:
     """Summarize a source: splits, counts, and every field's dtype, shape, range, encoding and first values.
 
-    Reads at most `limit` episodes, or all if it is None. Unreadable episodes are counted by reason.
+    Reads at most `limit` episodes, or all if it is None. Unreadable episodes are counted by reason. The numbers of
+    episodes and files are those of the whole source, whatever the limit.
     """
     reader = open_source(uri)
     scans = {field.path: FieldScan(field) for field in reader.fields}
     episodes = {name: sum(part.count for part in parts) for name, parts in reader.files().items()}
+    counted = {part.name: part.is_counted for parts in reader.files().values() for part in parts}
     steps = dict.fromkeys(episodes, 0)
     unreadable: dict[str, int] = {}
     first_unreadable = None
@@ -155,12 +167,16 @@ def inspect(uri: str, *, limit: int | None = None, progress: Progress = silent) 
                 first_unreadable = first_unreadable or f"episode {raw.index}: {error}"
             progress(1, 0)
         progress(0, sum(part.size or 0 for part in ref.parts))
+    is_whole = read == sum(episodes.values()) and not unreadable and all(counted.values())
     return Inspection(
         format=reader.format,
         source=reader.description(),
         splits={name: {"episodes": count, "steps": steps[name]} for name, count in episodes.items()},
         episodes=sum(episodes.values()),
+        files=len(counted),
+        files_counted=sum(counted.values()),
         steps=sum(steps.values()),
+        total_steps=sum(steps.values()) if is_whole else reader.total_steps(),
         features={path: scan.summary() for path, scan in scans.items()},
         read=read,
         unreadable=unreadable,

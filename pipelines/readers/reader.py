@@ -34,6 +34,7 @@ class FilePart:
     skip: int = 0  # episodes of this file before the range
     is_tail: bool = True  # the range ends at the declared end of the file
     becomes: int | None = None  # bytes of the range after its videos are converted to images; None: about `size`
+    is_counted: bool = True  # whether `count` is declared or was counted; otherwise, there is at least this number
 
     @property
     def work(self) -> int:
@@ -86,7 +87,7 @@ class LeftOut:
 class Reader(Protocol):
     """An opened source; opening it reads descriptions, but no episodes.
 
-    A reader that inherits from this class may leave the last four methods undefined.
+    A reader that inherits from this class may leave the last five methods undefined.
     """
 
     format: str
@@ -113,6 +114,10 @@ class Reader(Protocol):
 
     def declaration(self) -> str | None:
         """Return the text of the declaration inside the source; None if there is none."""
+        return None
+
+    def total_steps(self) -> int | None:
+        """Return the number of steps of all episodes; None if only reading them would give it."""
         return None
 
     def notes(self) -> Sequence[str]:

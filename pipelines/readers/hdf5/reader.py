@@ -1,6 +1,7 @@
 """Read HDF5 files in any declared layout, with one episode per group or per file."""
 
 from collections.abc import Collection, Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -66,15 +67,22 @@ class Hdf5Reader(SourceReader):
             raise error.at(error.file or path) from error
 
     def parts(self) -> Files:
-        """Return the files of every split with their numbers of episodes, ordered by the numbers in the file names."""
+        """Return the files of every split with their numbers of episodes, ordered by the numbers in the file names.
+
+        A file without episodes, or that cannot be read, counts as one episode.
+        """
         sizes = self._sizes()
-        counts = {name: self._counts(name) for name in self.names}
-        declared = map(split_name, self.source.splits)
+        known = {name: self._counts(name) for name in self.names}
+        declared = [*map(split_name, self.source.splits)]
+        counts = {name: by_split or {[*declared, SPLIT][0]: 1} for name, by_split in known.items()}
         splits = dict.fromkeys([*declared, *(split for by_split in counts.values() for split in by_split)])
         has_videos = bool(self.source.videos)
         return {
             split: [
-                _part(name, split, counts=by_split, size=sizes[name], has_videos=has_videos)
+                replace(
+                    _part(name, split, counts=by_split, size=sizes[name], has_videos=has_videos),
+                    is_counted=bool(known[name]),
+                )
                 for name, by_split in counts.items()
                 if split in by_split
             ]
@@ -82,17 +90,16 @@ class Hdf5Reader(SourceReader):
         }
 
     def _counts(self, name: str) -> dict[str, int]:
-        """Return the number of episodes in each split of a file; an unreadable file counts as one episode."""
+        """Return the number of episodes in each split of a file; empty if the file cannot be read."""
         splits = self.source.splits
-        one_episode = {split_name(splits[0]) if splits else SPLIT: 1}
         if not (self.source.episodes or "").strip("/"):
-            return one_episode
+            return {split_name(splits[0]) if splits else SPLIT: 1}
         try:
             with tree.open_hdf5(self.folder, name) as file, tree.reading(self.place(name)):
                 groups = _splits(file, self.source)
-                return {split: len(names) for split, names in groups.items() if names} or one_episode
+                return {split: len(names) for split, names in groups.items() if names}
         except SourceError:
-            return one_episode
+            return {}
 
     def _sizes(self) -> dict[str, int | None]:
         """Return the size of each file plus its videos, because most of the output comes from the videos."""

@@ -102,6 +102,10 @@ class LerobotReader(SourceReader):
             before[name] += len(rows)
         return splits
 
+    def total_steps(self) -> int:
+        """Return the sum of the lengths in the table of episodes."""
+        return int(sum(self.table.column("length")))
+
     def description(self) -> dict[str, Any]:
         """Return the format, version, robot and frame rate, and the digest of the fields."""
         return {

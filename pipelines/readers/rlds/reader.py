@@ -3,14 +3,14 @@
 import hashlib
 import json
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from functools import cached_property, partial
 from itertools import count
 from typing import Any
 
 from pipelines.readers.find import FORMAT_PATTERNS, find_sources, several_sources_error
 from pipelines.readers.folder import SourceFolder, safe_path
-from pipelines.readers.reader import Episodes, FilePart, Files, SourceReader, Stored, Values
+from pipelines.readers.reader import Episodes, FilePart, Files, LeftOut, SourceReader, Stored, Values
 from pipelines.readers.rlds import example, features, tfrecord
 from schemas.declarations.formats import RldsSource
 from schemas.errors import SourceError, UsageError
@@ -66,14 +66,19 @@ class RldsReader(SourceReader):
         sizes = self.folder.sizes(name for names in shards.values() for name, _ in names)
         return {
             split: [
-                FilePart(name=name, size=sizes[name], count=self._count(name) if declared is None else declared)
+                FilePart(name=name, size=sizes[name], count=declared)
+                if declared is not None
+                else self._counted(name, sizes[name])
                 for name, declared in names
             ]
             for split, names in shards.items()
         }
 
     def _declared_shards(self, where: str) -> dict[str, list[tuple[str, int | None]]]:
-        """Return the shards in `dataset_info.json` by split, with their numbers of episodes."""
+        """Return the shards in `dataset_info.json` by split, with their numbers of episodes.
+
+        If it has no numbers for a split, the shards of this split are those in the folder.
+        """
         if self.info.get("fileFormat", "tfrecord") != "tfrecord":
             raise SourceError(f"file format '{self.info['fileFormat']}' is not tfrecord", reason="bad_info", file=where)
         splits: dict[str, list[tuple[str, int | None]]] = {}
@@ -91,28 +96,29 @@ class RldsReader(SourceReader):
             splits[name] = [
                 (safe_path(_fill_template(template, self.info["name"], name, shard=i, of=len(lengths)), where=where), n)
                 for i, n in enumerate(lengths)
-            ]
+            ] or self._shards_in_folder(name).get(name, [])
         return splits
 
-    def _shards_in_folder(self) -> dict[str, list[tuple[str, int | None]]]:
-        """Return the shards in the folder by split; their numbers of episodes are unknown (None)."""
+    def _shards_in_folder(self, only: str | None = None) -> dict[str, list[tuple[str, int | None]]]:
+        """Return the shards in the folder by split, or those of one split; their numbers of episodes are None."""
         splits: dict[str, list[re.Match[str]]] = {}
         for match in filter(None, map(SHARD_FILE.fullmatch, self.folder.names())):
-            splits.setdefault(match["split"], []).append(match)
+            if only in {None, match["split"]}:
+                splits.setdefault(match["split"], []).append(match)
         for split, matches in splits.items():
             is_complete = len({(match["dataset"], match["of"]) for match in matches}) == 1 and len(matches) == int(
                 matches[0]["of"]
             )
             if not is_complete:
                 raise SourceError(
-                    f"no dataset_info.json, and the shards of '{split}' are not a complete set, so it is unknown how "
-                    "many episodes are missing; copy dataset_info.json from where the shards came",
+                    f"no dataset_info.json with lengths, and the shards of '{split}' are not a complete set, so it is "
+                    "unknown how many episodes are missing; copy dataset_info.json from where the shards came",
                     reason="missing_shard",
                     file=self.place(matches[0][0]),
                 )
         return {split: [(match[0], None) for match in matches] for split, matches in splits.items()}
 
-    def _count(self, name: str) -> int:
+    def _counted(self, name: str, size: int | None) -> FilePart:
         """Count the records of a shard; if it is damaged, everything from the damage on counts as one record."""
         records = 0
         try:
@@ -120,8 +126,8 @@ class RldsReader(SourceReader):
                 for _ in tfrecord.offsets(file, self.place(name)):
                     records += 1
         except SourceError:
-            records += 1
-        return records
+            return FilePart(name=name, size=size, count=records + 1, is_counted=False)
+        return FilePart(name=name, size=size, count=records)
 
     def description(self) -> dict[str, Any]:
         """Return the format, the name and version of the dataset, and the digest of `features.json`."""
@@ -131,6 +137,19 @@ class RldsReader(SourceReader):
             "version": self.info.get("version"),
             "features_sha256": hashlib.sha256(self.folder.read(FEATURES)).hexdigest(),
         }
+
+    def notes(self) -> Sequence[str]:
+        """Say if the episodes were counted, because `dataset_info.json` has no numbers for them."""
+        lengths = {split["name"]: split.get("shardLengths") for split in self.info.get("splits", [])}
+        counted = [split for split, parts in self.files().items() if parts and not lengths.get(split)]
+        why = "has no shardLengths" if self.info else "is missing"
+        return [f"{INFO} {why}: the episodes of {', '.join(counted)} were counted in the shards."] if counted else []
+
+    def left_out(self) -> Sequence[LeftOut]:
+        """Count the shards in the folder that `dataset_info.json` does not declare."""
+        declared = {part.name for parts in self.files().values() for part in parts}
+        others = [name for name in self.folder.names() if ".tfrecord" in name and name not in declared]
+        return [LeftOut("shards", len(others), others[0])] if others else []
 
     def declaration(self) -> str | None:
         """Return the `oxe_spec.toml` of our exports; None if there is none."""

@@ -75,7 +75,18 @@ class ZarrReader(SourceReader):
         except SourceError:
             metadata_files = [] if name.endswith(ZIP_NAMES) else sorted(METADATA & {*self.folder.names(name)})
             file = f"{name}/{metadata_files[0]}".lstrip("/") if metadata_files else name
-            return FilePart(name=file, size=self.folder.size(file), count=1)
+            return FilePart(name=file, size=self.folder.size(file), count=1, is_counted=False)
+
+    def total_steps(self) -> int | None:
+        """Return the sum of the last ends of all stores; None if a store cannot be opened."""
+        steps = 0
+        for name in self.names:
+            try:
+                with self._buffer(name) as buffer:
+                    steps += int(buffer.ends[-1]) if len(buffer.ends) else 0
+            except SourceError:
+                return None
+        return steps
 
     def description(self) -> dict[str, Any]:
         """Return the format, the place of the array with the ends, and the digest of the fields."""
