@@ -9,6 +9,7 @@ from pipelines.convert.binding import bind
 from pipelines.inspect.draft.choose import ROBOT_KEYS, choose_fields, robot_words
 from pipelines.inspect.draft.claims import Claim, todo
 from pipelines.inspect.draft.clock import clock, described
+from pipelines.inspect.draft.lengths import layout, odd_fields
 from pipelines.inspect.draft.owners import owner
 from pipelines.inspect.draft.roles import cameras, language, role
 from pipelines.inspect.draft.sample import Sample, read_sample
@@ -16,7 +17,6 @@ from pipelines.inspect.draft.spaces import Spaces
 from pipelines.inspect.draft.write import Proposal
 from pipelines.readers.reader import Reader
 from schemas.declarations import catalog
-from schemas.declarations.formats import BUILT_IN
 from schemas.declarations.spec import DatasetSpec
 from schemas.errors import OxeError, UsageError
 
@@ -35,16 +35,16 @@ def draft(reader: Reader, uri: str, *, limit: int | None = None) -> Proposal:
     sample = read_sample(reader, limit=limit)
     if not sample.steps:
         raise UsageError(f"{uri}: cannot draft: none of the first episodes can be read; run 'oxe inspect' to see why")
-    odd = _odd_lengths(sample)
+    odd = odd_fields(sample)
     actions, other_actions = choose_fields(sample, "action")
-    sample = _without(sample, {path for path, more in odd.items() if more != 1})
+    sample = _without(sample, {field.path for field in odd if not field.is_longer})
     states, other_states = choose_fields(sample, "state")
     timed = clock(sample, [path for path in sorted(sample.episodes[0]) if role(sample.fields[path]) == "clock"])
     spaces = Spaces(sample, state=states, action=actions, rate=timed.rate)
     texts = language(reader.fields)
     shown, depth = cameras(reader.fields)
     name = _name(reader, uri)
-    layout, layout_notes = _layout(reader, odd)
+    keys, layout_notes = layout(reader, odd)
     things = [path for path in other_states if owner(path, robot_words(sample)) in {"unknown", "thing"}]
     other_states = [path for path in other_states if path not in things]
     notes = [
@@ -56,7 +56,7 @@ def draft(reader: Reader, uri: str, *, limit: int | None = None) -> Proposal:
     ]
     return Proposal(
         name=name,
-        source={"format": reader.format, "uri": uri, **layout},
+        source={"format": reader.format, "uri": uri, **keys},
         episodes=len(sample.episodes),
         steps=sample.steps,
         clock=timed,
@@ -124,50 +124,9 @@ def _success(sample: Sample) -> Claim | None:
     return None
 
 
-def _odd_lengths(sample: Sample) -> dict[str, int]:
-    """Return the columns whose length differs from the action's, with the difference in steps.
-
-    If there is no action, the first column takes its place. The difference is 0 if it varies between episodes.
-    """
-    paths = sorted(set().union(*sample.episodes))
-    reference = (choose_fields(sample, "action")[0] or paths[:1])[0]
-    odd = {}
-    for path in paths:
-        counts = sample.lengths(path, reference)
-        if set(counts) != {0}:
-            odd[path] = next(iter(counts)) if len(counts) == 1 else 0
-    steps = len(sample.episodes[0][reference]) if reference in sample.episodes[0] else None
-    return odd | {path: count - steps for path, count in sample.frames.items() if steps is not None and count != steps}
-
-
 def _without(sample: Sample, paths: set[str]) -> Sample:
     episodes = tuple({p: column for p, column in episode.items() if p not in paths} for episode in sample.episodes)
     return replace(sample, episodes=episodes)
-
-
-def _layout(reader: Reader, odd: Mapping[str, int]) -> tuple[dict[str, Any], list[str]]:
-    """Return the keys of the table `source`, and notes.
-
-    The key `drop_last` skips the last step of columns that are one step longer than the action. The key `ignore` skips
-    columns with other lengths. The notes say how many columns are concerned.
-    """
-    layout = dict(reader.layout())
-    if not odd:
-        return layout, []
-    keys = BUILT_IN[reader.format].model_fields if reader.format in BUILT_IN else {}
-    longer = [path for path, more in odd.items() if more == 1]
-    others = [path for path in odd if path not in longer]
-    notes = []
-    for key, paths, why in (
-        ("drop_last", longer, "one step more than the action, so their last step is skipped"),
-        ("ignore", others, "a different number of steps than the action, so they are skipped"),
-    ):
-        if paths and key in keys:
-            layout[key] = sorted({*layout.get(key, ()), *paths})
-            notes.append(f"source.{key}: {len(paths)} fields have {why}.")
-        elif paths:
-            notes.append(f"{', '.join(paths)}: the number of steps differs from the action; episodes are quarantined.")
-    return layout, notes
 
 
 def _pixels(sample: Sample) -> list[str]:

@@ -1,7 +1,6 @@
 """The numbers and texts of a source's first episodes, from which a declaration is drafted."""
 
-from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +10,7 @@ from pipelines.readers.reader import Reader, plan
 from schemas.source import Array, Field, RawEpisode
 
 EPISODES, STEPS = 50, 20_000  # default number of episodes; no episode is added after this many steps
+FEW = 3  # episodes in which the rows of wide fields and texts are counted
 MAX_WIDTH = 64  # numbers per step; wider fields are embeddings or simulator states, not poses
 
 
@@ -24,7 +24,7 @@ class Sample:
     metadata: tuple[Mapping[str, Any], ...]  # per-episode values of each episode
     description: Mapping[str, Any]
     is_whole: bool  # whether the sample contains every episode of the source
-    frames: Mapping[str, int]  # camera -> frames in the first episode of the sample
+    rows: Mapping[str, tuple[int, ...]]  # other field with a value per step -> its rows in the first episodes
 
     @property
     def steps(self) -> int:
@@ -35,10 +35,6 @@ class Sample:
         """Return columns `start` to `stop` of a field, one array [T, k] per episode."""
         return [episode[path][:, start:stop] for episode in self.episodes if path in episode]
 
-    def lengths(self, path: str, other: str) -> Counter[int]:
-        """Count the episodes by the number of steps that `path` is longer than `other`."""
-        return Counter(len(e[path]) - len(e[other]) for e in self.episodes if path in e and other in e)
-
 
 def read_sample(reader: Reader, *, limit: int | None = None) -> Sample:
     """Read the numbers and texts of the first `limit` episodes, or 50 if it is None; skips unreadable ones."""
@@ -47,18 +43,21 @@ def read_sample(reader: Reader, *, limit: int | None = None) -> Sample:
     episodes: list[Mapping[str, Array]] = []
     metadata: list[Mapping[str, Any]] = []
     texts: dict[str, str] = {}
-    first: int | None = None
+    indices: list[int] = []
     steps, count = 0, sum(part.count for parts in reader.files().values() for part in parts)
     for ref in plan(reader.files(), limit=EPISODES if limit is None else limit):
         for raw in reader.read(ref, paths):
             if isinstance(raw, RawEpisode) and steps < STEPS:
-                first = raw.index if first is None else first
+                indices.append(raw.index)
                 episodes.append(_numbers(raw, fields))
                 metadata.append(raw.metadata)
                 steps += max(map(len, episodes[-1].values()), default=0)
                 for path, column in raw.steps.items():
                     if fields[path].kind == "text" and len(column):
                         texts.setdefault(path, bytes(column[0]).decode(errors="replace"))  # type: ignore[index]
+    unread = [field for field in fields.values() if field.per_step and not (field.kind == "number" and _is_read(field))]
+    cameras = {field.path for field in unread if field.kind == "image"}
+    others = {field.path for field in unread} - cameras
     return Sample(
         fields=fields,
         episodes=tuple(episodes),
@@ -66,18 +65,19 @@ def read_sample(reader: Reader, *, limit: int | None = None) -> Sample:
         metadata=tuple(metadata),
         description=reader.description(),
         is_whole=len(episodes) == count,
-        frames=_frames(reader, first),
+        rows=_rows(reader, cameras, indices[:1]) | _rows(reader, others, indices[:FEW]),
     )
 
 
-def _frames(reader: Reader, index: int | None) -> dict[str, int]:
-    """Count the frames of each camera in one episode; empty if the frames cannot be read."""
-    cameras = {field.path for field in reader.fields if field.kind == "image" and field.per_step}
-    for ref in plan(reader.files(), limit=(index or 0) + 1) if cameras and index is not None else ():
-        for raw in reader.read(ref, cameras):
-            if isinstance(raw, RawEpisode) and raw.index == index:
-                return {path: len(column) for path, column in raw.steps.items()}
-    return {}
+def _rows(reader: Reader, paths: Collection[str], indices: Sequence[int]) -> dict[str, tuple[int, ...]]:
+    """Count the rows of fields in some episodes; fields that cannot be read in one of them are left out."""
+    counts: dict[str, list[int]] = {path: [] for path in paths}
+    for ref in plan(reader.files(), limit=indices[-1] + 1) if paths and indices else ():
+        for raw in reader.read(ref, paths):
+            if isinstance(raw, RawEpisode) and raw.index in indices:
+                for path, column in raw.steps.items():
+                    counts[path].append(len(column))
+    return {path: tuple(rows) for path, rows in counts.items() if len(rows) == len(indices)}
 
 
 def _is_read(field: Field) -> bool:

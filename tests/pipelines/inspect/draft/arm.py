@@ -107,7 +107,7 @@ def columns(lab: Lab, state: Sequence[Array], action: Sequence[Array]) -> dict[s
 def sampled(fields: Mapping[str, Field], episodes: Sequence[Mapping[str, Array]], **more: Any) -> Sample:
     """Make a sample as `read_sample` returns it."""
     told: dict[str, Any] = {"texts": {}, "metadata": ({},) * len(episodes), "description": {}, "is_whole": True}
-    return Sample(fields=fields, episodes=tuple(episodes), **{"frames": {}, **told, **more})
+    return Sample(fields=fields, episodes=tuple(episodes), **{"rows": {}, **told, **more})
 
 
 def drafted(sample: Sample, *, rate: float | None = HZ) -> Spaces:

@@ -176,13 +176,14 @@ def teleop(tmp_path: Path) -> Path:
             "observations/top": np.zeros((61, 4, 4, 3), np.uint8),
             "observations/side": np.zeros((60, 4, 4, 3), np.float32),
             "observations/ticks": np.zeros(20),
+            "observations/scan": np.zeros(20 + i),
             "timestamp": np.arange(60) / 30 + rng.uniform(0, 0.002, 60),
         }
     env = {"data": {"env_args": json.dumps({"env_kwargs": {"robots": "Panda", "control_freq": 30}})}}
     return write_hdf5(tmp_path / "lab/demo.hdf5", groups, env).parent
 
 
-def test_one_step_more_and_other_clocks_are_declared_and_the_draft_converts(teleop: Path, tmp_path: Path) -> None:
+def test_fields_of_other_lengths_are_declared_and_the_draft_converts(teleop: Path, tmp_path: Path) -> None:
     done = oxe("inspect", teleop, "--draft", tmp_path / "draft.toml")
     assert done.code == 1  # columns of unequal length without drop_last and ignore
     text = (tmp_path / "draft.toml").read_text()
@@ -192,7 +193,10 @@ def test_one_step_more_and_other_clocks_are_declared_and_the_draft_converts(tele
         "observations.side: [4, 4, 3] numbers per step may be an image. If so, declare its layout in source.frames"
         in text
     )
-    assert told["source"]["ignore"] == ["observations.ticks"]
+    assert told["source"]["per_episode"] == ["observations.ticks"]
+    assert told["source"]["ignore"] == ["observations.scan"]
+    assert "(1, with the same number of rows in each): observations.ticks (rows: 20, steps: 60)." in text
+    assert "(1, with other numbers of rows than steps): observations.scan (rows: 20, steps: 60)." in text
     assert (told["control_hz"], told["timestamp"], told["id"]) == (30, "timestamp", "episode_path")
     assert told["embodiment"]["robot"] == "Panda"
     assert told["state"] == {"joints": "observations.joint_position | deg2rad"}
