@@ -114,7 +114,7 @@ def _counts(inspection: "Inspection") -> tuple[str, str]:
 def _show_draft(file: str, proposal: "Proposal") -> None:
     """Print what the user has to complete in a draft."""
     todo = proposal.todo()
-    typer.echo(f"\n{file}: draft of the declaration of {proposal.name}, from {proposal.episodes} episodes")
+    typer.echo(f"\n{file}: draft of the declaration of {proposal.name}, from {proposal.sample()}")
     if proposal.shipped:
         typer.echo(f"shipped declarations that fit these fields: {', '.join(proposal.shipped)}")
     typer.echo(f"to do: {', '.join(todo)}" if todo else "nothing is left to do; review it before you use it")

@@ -58,6 +58,7 @@ def draft(reader: Reader, uri: str, *, limit: int | None = None) -> Proposal:
         name=name,
         source={"format": reader.format, "uri": uri, **keys},
         episodes=len(sample.episodes),
+        total=sample.total,
         steps=sample.steps,
         clock=timed,
         robot=_described(sample, ROBOT_KEYS, "name of the robot"),

@@ -23,8 +23,13 @@ class Sample:
     texts: Mapping[str, str]  # the first text of each text column
     metadata: tuple[Mapping[str, Any], ...]  # per-episode values of each episode
     description: Mapping[str, Any]
-    is_whole: bool  # whether the sample contains every episode of the source
+    total: int  # episodes of the source
     rows: Mapping[str, tuple[int, ...]]  # other field with a value per step -> its rows in the first episodes
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the sample contains every episode of the source."""
+        return len(self.episodes) == self.total
 
     @property
     def steps(self) -> int:
@@ -64,7 +69,7 @@ def read_sample(reader: Reader, *, limit: int | None = None) -> Sample:
         texts=texts,
         metadata=tuple(metadata),
         description=reader.description(),
-        is_whole=len(episodes) == count,
+        total=count,
         rows=_rows(reader, cameras, indices[:1]) | _rows(reader, others, indices[:FEW]),
     )
 

@@ -14,7 +14,7 @@ from pipelines.inspect.draft.parts import SpaceDraft
 from schemas.declarations.spec import TODO, todos
 
 HEAD = """\
-# Proposed by 'oxe inspect --draft' from {episodes} episodes ({steps} steps) of {uri}.
+# Proposed by 'oxe inspect --draft' from {episodes} ({steps} steps) of {uri}.
 # The comments have the confidence (high, medium, low) of each value and the evidence for it. Replace each TODO with
 # the right value, or with 'unknown' if nobody knows it: until then, 'oxe convert' and 'oxe datasets check' refuse this
 # file. Review the other lines, too. docs/declarations.md explains all keys and values.
@@ -29,8 +29,9 @@ class Proposal:
 
     name: str
     source: Mapping[str, Any]
-    episodes: int
-    steps: int
+    episodes: int  # that the claims were drafted from
+    total: int  # episodes of the source
+    steps: int  # in the episodes that the claims were drafted from
     clock: Clock
     robot: Claim
     controller: Claim
@@ -47,6 +48,11 @@ class Proposal:
     def text(self) -> str:
         """Return the declaration as TOML."""
         return "\n".join(_lines(self)) + "\n"
+
+    def sample(self) -> str:
+        """Return the episodes that the claims were drafted from, such as `50 of 900 episodes`."""
+        of = "" if self.episodes == self.total else f" of {self.total}"
+        return f"{self.episodes}{of} episodes"
 
     def todo(self) -> list[str]:
         """List the keys that the user must fill in."""
@@ -72,7 +78,7 @@ class Proposal:
 
 
 def _lines(proposal: Proposal) -> Iterator[str]:
-    yield HEAD.format(episodes=proposal.episodes, steps=proposal.steps, uri=_plain(str(proposal.source["uri"])))
+    yield HEAD.format(episodes=proposal.sample(), steps=proposal.steps, uri=_plain(str(proposal.source["uri"])))
     if proposal.shipped:
         names = ", ".join(proposal.shipped)
         yield f"# Shipped declarations that fit these fields ('oxe datasets show NAME'): {names}.\n"

@@ -106,7 +106,7 @@ def columns(lab: Lab, state: Sequence[Array], action: Sequence[Array]) -> dict[s
 
 def sampled(fields: Mapping[str, Field], episodes: Sequence[Mapping[str, Array]], **more: Any) -> Sample:
     """Make a sample as `read_sample` returns it."""
-    told: dict[str, Any] = {"texts": {}, "metadata": ({},) * len(episodes), "description": {}, "is_whole": True}
+    told: dict[str, Any] = {"texts": {}, "metadata": ({},) * len(episodes), "description": {}, "total": len(episodes)}
     return Sample(fields=fields, episodes=tuple(episodes), **{"rows": {}, **told, **more})
 
 

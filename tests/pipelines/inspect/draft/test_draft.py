@@ -147,6 +147,13 @@ def test_a_field_that_is_called_success_is_the_outcome_where_it_is_true_or_false
         assert tomllib.loads(drafted(source, tmp_path / f"{dtype}.toml")).get("success") == found
 
 
+def test_a_draft_says_of_how_many_episodes_its_evidence_is(tmp_path: Path) -> None:
+    source = write_source(tmp_path / "toy", [columns(i, steps=20) for i in range(3)])
+    head = "# Proposed by 'oxe inspect --draft' from "
+    assert drafted(source, tmp_path / "all.toml").startswith(f"{head}3 episodes (60 steps) of ")
+    assert drafted(source, tmp_path / "few.toml", "--limit", "2").startswith(f"{head}2 of 3 episodes (40 steps) of ")
+
+
 def test_texts_of_the_source_cannot_break_out_of_a_comment(tmp_path: Path) -> None:
     text = 'open\n"] = 1 \x00 \u2028 [evil]'.encode()
     source = write_source(tmp_path / "toy", [columns(0, steps=3, language_instruction=[text] * 3)])
