@@ -226,7 +226,7 @@ class Arm:
 
     def _turned_axes(self) -> str:
         verdict = self.hypotheses.verdict("relation", "delta", "tool")
-        return f"turns about fixed axes or about the tool's: {verdict}" if verdict else ""
+        return f"rotations about fixed axes or about the tool's: {verdict}" if verdict else ""
 
     def position_unit(self, known: UnitDraft | None) -> tuple[UnitDraft, Claim]:
         """Draft the unit and mode of commanded positions; `known` is the unit of the measured ones."""
