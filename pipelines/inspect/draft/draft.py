@@ -12,6 +12,7 @@ from pipelines.inspect.draft.roles import cameras, language, role
 from pipelines.inspect.draft.sample import Sample, read_sample
 from pipelines.inspect.draft.spaces import Spaces, choose_fields
 from pipelines.inspect.draft.write import Proposal
+from pipelines.readers.coverage import Coverage
 from pipelines.readers.reader import Reader
 from schemas.declarations import catalog
 from schemas.declarations.formats import BUILT_IN
@@ -45,6 +46,7 @@ def draft(reader: Reader, uri: str, *, limit: int | None = None) -> Proposal:
     name = _name(reader, uri)
     layout, layout_notes = _layout(reader, odd)
     notes = [
+        *Coverage.of(reader).sentences(),
         *(f"Also looks like an action: {path}; kept as raw.{path}." for path in other_actions),
         *([f"Not part of the state, kept as raw.*: {', '.join(other_states)}."] if other_states else []),
         *layout_notes,
