@@ -8,7 +8,7 @@ from typing import Any, Literal, Self, TypeAlias, get_args
 
 from schemas.errors import SpecError, did_you_mean
 
-Unit: TypeAlias = Literal["m", "rad", "m/s", "rad/s", "s", "1", "controller", "unknown"]
+Unit: TypeAlias = Literal["m", "rad", "m/s", "rad/s", "s", "1", "travel", "controller", "unknown"]
 Mode: TypeAlias = Literal["delta", "absolute", "velocity", "unknown"]
 Kind: TypeAlias = Literal["position", "rotation", "gripper", "joint", "base", "other"]
 Frame: TypeAlias = Literal["base", "tool", "world", "none", "unknown"]

@@ -78,6 +78,7 @@ def convert(
             print_json(planned.to_json())
         else:
             _show_plan(planned)
+        print_notes(planned.notes)
         return
     with progress() as bar:
         report = work.convert(

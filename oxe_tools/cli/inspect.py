@@ -93,7 +93,7 @@ def _show_inspection(inspection: "Inspection") -> None:
         typer.echo(
             f'Each episode is at "{inspection.source["episodes_at"]}"; set source.episodes in the declaration to it.'
         )
-    for note in inspection.notes:
+    for note in (*inspection.coverage.sentences(), *inspection.notes):
         typer.echo(f"Note: {note}")
     if inspection.declaration:
         typer.echo("The source contains its own declaration, oxe_spec.toml, which 'oxe convert DIR --out ...' uses.")

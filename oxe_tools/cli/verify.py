@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from oxe_tools.cli.console import FAILURES, DatasetDir, Json, fail, file_count, print_json, progress
+from oxe_tools.cli.console import FAILURES, DatasetDir, Json, fail, file_count, print_json, print_notes, progress
 
 
 def verify(
@@ -39,6 +39,7 @@ def verify(
     else:
         what = f"{result.episodes} episodes, {result.steps} steps, {result.numbers} numbers, {result.images} images"
         typer.echo(f"{directory}: {what} in {file_count(result.files)}; source {result.source}")
+    print_notes(result.notes)
     for difference in result.first:
         typer.echo(difference, err=True)
     if not result.ok:

@@ -6,6 +6,7 @@ systems each worker imports Beam itself.
 
 import logging
 import multiprocessing
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -46,10 +47,23 @@ def running_workers(engine: Engine) -> Iterator[Engine]:
     # Dask starts the dashboard's server even if there is no dashboard, so it is given a free local port.
     quiet |= {"dashboard_address": None, "scheduler_kwargs": {"dashboard_address": "127.0.0.1:0"}}
     with (
+        _restored_environment(),
         config.set({"distributed.worker.multiprocessing-method": METHOD}),
         LocalCluster(n_workers=engine.workers, threads_per_worker=1, **quiet) as cluster,
     ):
         yield replace(engine, cluster=cluster.scheduler_address)
+
+
+@contextmanager
+def _restored_environment() -> Iterator[None]:
+    """Restore this process's environment, in which Dask limits its workers to one thread (`OMP_NUM_THREADS`)."""
+    before = dict(os.environ)
+    try:
+        yield
+    finally:
+        for name in os.environ.keys() - before.keys():
+            del os.environ[name]
+        os.environ.update(before)
 
 
 def start_server() -> None:

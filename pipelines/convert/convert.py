@@ -29,6 +29,7 @@ from pipelines.convert.ledger import (
 from pipelines.convert.publish import episodes_schema, identity_of, publish
 from pipelines.convert.rate import rate_note
 from pipelines.convert.records import Options
+from pipelines.readers.coverage import Coverage
 from pipelines.readers.history import History
 from pipelines.readers.reader import Reader, ShardRef
 from pipelines.readers.registry import open_source
@@ -204,7 +205,7 @@ def _report(
         steps=manifest["steps"],
         files=len(manifest["files"]),
         seconds=seconds,
-        notes=tuple(filter(None, [rate_note(Dataset(out))])),
+        notes=(*Coverage.from_json(manifest).sentences(), *filter(None, [rate_note(Dataset(out))])),
         problems=problems,
     )
 
@@ -223,6 +224,7 @@ class DryRun:
     cameras: tuple[str, ...]
     views: tuple[str, ...]
     columns: tuple[str, ...]
+    notes: tuple[str, ...]  # what was guessed about the source, and what is not read
 
     def to_json(self) -> dict[str, Any]:
         """Return the object that `oxe convert --dry-run --json` prints."""
@@ -256,6 +258,7 @@ def dry_run(
         cameras=tuple(cameras),
         views=tuple(view_names(spec)),
         columns=tuple(columns.schema().names),
+        notes=tuple(Coverage.of(plan.reader).sentences()),
     )
 
 

@@ -12,6 +12,7 @@ import xxhash
 
 from pipelines.convert.binding import Binding
 from pipelines.convert.records import Options, ShardRecord
+from pipelines.readers.coverage import Coverage
 from pipelines.readers.history import History
 from pipelines.readers.reader import Reader
 from schemas.errors import SpecError, UsageError
@@ -53,6 +54,7 @@ def publish(
         "dataset": binding.spec.name,
         "spec": binding.spec.to_json(),
         **identity,
+        **Coverage.of(reader).to_json(),
         "balance": balance,
         "steps": sum(row["length"] for row in kept),
         "splits": count_splits(kept),

@@ -9,6 +9,7 @@ import numpy as np
 from pipelines.convert.binding import Binding, bind, decoder_output
 from pipelines.convert.fit import check_fit
 from pipelines.convert.rate import rate_mismatch
+from pipelines.readers.coverage import Coverage
 from pipelines.readers.reader import Reader, plan
 from pipelines.readers.registry import open_source
 from schemas.declarations.spec import DatasetSpec
@@ -52,7 +53,7 @@ def check(spec: DatasetSpec, source: str, *, episodes: int = 3) -> CheckReport:
     Raises UsageError or SourceError if the source cannot be read at all.
     """
     reader = open_source(source, spec.source)
-    out = CheckReport(dataset=spec.name, source=source, notes=list(reader.notes()))
+    out = CheckReport(dataset=spec.name, source=source, notes=[*Coverage.of(reader).sentences(), *reader.notes()])
     fps = reader.description().get("fps")
     if fps and spec.control_hz and fps != spec.control_hz:
         out.problems.append(f"control_hz is {spec.control_hz:g}, but the source has {fps:g} frames per second")

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from pipelines.beam.progress import Progress, silent
+from pipelines.readers.coverage import Coverage
 from pipelines.readers.reader import plan
 from pipelines.readers.registry import open_source
 from schemas.errors import SourceError
@@ -67,12 +68,14 @@ class Inspection:
     unreadable: dict[str, int]  # reason -> episodes
     first_unreadable: str | None  # the first unreadable episode and the reason
     declaration: bool  # whether the source contains its own declaration
+    coverage: Coverage
     notes: tuple[str, ...]
 
     def to_json(self) -> dict[str, Any]:
         """Return the object printed by `oxe inspect --json`."""
-        features = {path: summary.to_json() for path, summary in self.features.items()}
-        return {name: getattr(self, name) for name in self.__slots__} | {"features": features}
+        values = {name: getattr(self, name) for name in self.__slots__ if name != "coverage"}
+        values["features"] = {path: summary.to_json() for path, summary in self.features.items()}
+        return values | self.coverage.to_json()
 
 
 class FieldScan:
@@ -182,6 +185,7 @@ def inspect(uri: str, *, limit: int | None = None, progress: Progress = silent) 
         unreadable=unreadable,
         first_unreadable=first_unreadable,
         declaration=reader.declaration() is not None,
+        coverage=Coverage.of(reader),
         notes=tuple(reader.notes()),
     )
 

@@ -94,6 +94,7 @@ def _load(path: Path) -> DatasetSpec:
         where=str(path),
         embodiment=lambda name: embodiment(name, beside=path.parent),
         like=lambda name: _tables(name, path.parent, seen=(path.resolve(),)),
+        folder=path.parent,
     )
 
 
@@ -118,6 +119,11 @@ def _relative_to(beside: Path, tables: dict[str, Any], folder: Path) -> dict[str
     name = tables.get("embodiment")
     if isinstance(name, str) and name not in _embodiments():
         rewritten["embodiment"] = relpath(folder / name, beside)
+    calibration = tables.get("calibration")
+    if isinstance(calibration, str):
+        rewritten["calibration"] = relpath(folder / calibration, beside)
+    elif isinstance(calibration, dict):
+        rewritten["calibration"] = {arm: relpath(folder / str(file), beside) for arm, file in calibration.items()}
     uri = source.get("uri") if isinstance(source, dict) else None
     if isinstance(uri, str) and "://" not in uri and not Path(uri).is_absolute():
         rewritten["source"] = {**tables["source"], "uri": relpath(folder / uri, beside)}

@@ -36,13 +36,17 @@ def invert(x: Array) -> Array:
     return np.float32(1) - x
 
 
-def scale(x: Array, factor: float) -> Array:
-    """Multiply by a factor, such as 1/1000 for millimetres to metres.
+def scale(x: Array, factor: float, *more: float) -> Array:
+    """Multiply by a factor, such as 1/1000 for millimetres to metres, or by one factor for each column.
 
     >>> scale(np.float32([[50]]), 1 / 1000).ravel().tolist()
     [0.05000000074505806]
+    >>> scale(np.float32([[1, 2]]), 10, 100).tolist()
+    [[10.0, 200.0]]
     """
-    return x * np.float32(factor)
+    if more and len(more) + 1 != x.shape[1]:
+        raise ValueError(f"expected one factor, or {x.shape[1]}, got {len(more) + 1}")
+    return x * np.array([factor, *more], np.float32)
 
 
 def shift(x: Array, offset: float) -> Array:

@@ -8,12 +8,14 @@ import json
 import re
 from collections.abc import Callable, Iterator, Mapping
 from math import inf
+from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import Field, StringConstraints, ValidationError, model_validator
 
 from schemas.declarations import expr, toml
 from schemas.declarations.actions import TAGS, Action, Derived, is_derived, with_derived_space
+from schemas.declarations.calibration import with_radians
 from schemas.declarations.derive import Derivation
 from schemas.declarations.formats import BUILT_IN, PLUGIN, AnySource, RldsSource, check_format
 from schemas.declarations.success import SuccessSpec
@@ -228,8 +230,13 @@ def load(
     where: str,
     embodiment: Callable[[str], EmbodimentSpec],
     like: Callable[[str], dict[str, Any]] | None = None,
+    folder: Path = Path(),
 ) -> DatasetSpec:
-    """Parse a declaration. `where` is its name in errors; `embodiment` and `like` load the files that it refers to."""
+    """Parse a declaration.
+
+    `where` is its name in errors. `embodiment` and `like` load the declarations that it refers to; the name of its
+    calibration file is relative to `folder`.
+    """
     data = merged(text, where=where, like=like)
     _check_no_todo(data, where)
     if isinstance(data.get("embodiment"), str):
@@ -237,7 +244,7 @@ def load(
             data["embodiment"] = embodiment(data["embodiment"]).model_dump()
         except SpecError as error:
             raise SpecError(f"{where}: embodiment: {error}") from error
-    dataset_spec = validated(DatasetSpec, data, where)
+    dataset_spec = validated(DatasetSpec, with_radians(data, where=where, folder=folder), where)
     check_format(dataset_spec.source.format, where=where)
     return dataset_spec
 

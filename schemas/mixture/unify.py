@@ -35,6 +35,12 @@ def unified(spec: MixtureSpec, spaces: Mapping[str, Space]) -> tuple[tuple[str, 
     for known in spec.dims:
         if not any(known == dim.name for space in spaces.values() for dim in space.dims):
             raise SpecError(f"{spec.name}: dims: '{known}' is not in any source")
+    travel = [text for word, text in differences if word == "travel"]
+    if travel:
+        raise SpecError(
+            f"{spec.name}: {travel[0]}: a share of an arm's calibrated travel is no angle; convert that dataset with "
+            "the calibration file of its arm, or leave it out"
+        )
     refused = [text for word, text in differences if word not in spec.accept and not is_project]
     if refused:
         raise SpecError(
@@ -56,8 +62,12 @@ def _of_dims(spaces: Mapping[str, Space], dims: Sequence[str]) -> list[tuple[str
                 continue
             where, known = first.setdefault(word, (source, dim))
             differing = [key for key, value in asdict(known).items() if value != getattr(dim, key)]
+            is_travel = known.unit != dim.unit and "travel" in {known.unit, dim.unit}
             out += [
-                ("dim", f"{key} of {word} is {getattr(known, key)} in {where} and {getattr(dim, key)} in {source}")
+                (
+                    "travel" if is_travel and key == "unit" else "dim",
+                    f"{key} of {word} is {getattr(known, key)} in {where} and {getattr(dim, key)} in {source}",
+                )
                 for key in differing
             ]
     return out

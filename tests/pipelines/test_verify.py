@@ -30,6 +30,7 @@ KEYS = [
     "numbers",
     "differences",
     "first",
+    "notes",
 ]
 
 

@@ -15,6 +15,7 @@ from pipelines.inspect.draft.roles import cameras, language, role
 from pipelines.inspect.draft.sample import Sample, read_sample
 from pipelines.inspect.draft.spaces import Spaces
 from pipelines.inspect.draft.write import Proposal
+from pipelines.readers.coverage import Coverage
 from pipelines.readers.reader import Reader
 from schemas.declarations import catalog
 from schemas.declarations.spec import DatasetSpec
@@ -48,6 +49,7 @@ def draft(reader: Reader, uri: str, *, limit: int | None = None) -> Proposal:
     things = [path for path in other_states if owner(path, robot_words(sample)) in {"unknown", "thing"}]
     other_states = [path for path in other_states if path not in things]
     notes = [
+        *Coverage.of(reader).sentences(),
         *(f"Also looks like an action: {path}; kept as raw.{path}." for path in other_actions),
         *([f"Not part of the state, kept as raw.*: {', '.join(other_states)}."] if other_states else []),
         *([f"By their names not of the robot, kept as raw.*: {', '.join(things)}."] if things else []),

@@ -50,3 +50,11 @@ def test_the_labels_of_a_project_may_differ_and_are_told() -> None:
     dims, differences = unified(spec(view="openvla"), spaces)
     assert dims == ("x", "y", "gripper")
     assert "origin is achieved in b, commanded in a" in differences
+
+
+@pytest.mark.parametrize("view", [None, "openvla"])
+def test_a_share_of_travel_is_never_mixed_with_an_angle(view: str | None) -> None:
+    joints = {unit: Dim("elbow", unit, "absolute", "joint") for unit in ("travel", "rad")}
+    spaces = {unit: replace(make_space(), dims=(dim,)) for unit, dim in joints.items()}
+    with pytest.raises(SpecError, match="unit of elbow is travel in travel and rad in rad: a share of an arm's"):
+        unified(spec(view=view), spaces)
