@@ -128,7 +128,7 @@ def dimension_names(field: Field, width: int) -> tuple[str, ...]:
 def _by_names(names: Sequence[str]) -> Iterator[Cut]:
     """Split where the names change their meaning.
 
-    An incomplete position or rotation is unknown, and so is one that may belong to something else than the robot.
+    Incomplete positions and rotations are unknown, and so are numbers that may belong to something else than the robot.
     """
     has_joints = any(_kind_of(name) == "joint" for name in names)
     kinds = [_kind_of(name, has_joints=has_joints) for name in names]

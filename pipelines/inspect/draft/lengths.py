@@ -18,8 +18,8 @@ class OddField:
     """A field with another number of rows than the action has steps, in some of the first episodes."""
 
     path: str
-    rows: tuple[int, ...]  # of each episode
-    steps: tuple[int, ...]  # of the same episodes
+    rows: tuple[int, ...]  # number in each episode
+    steps: tuple[int, ...]  # number of steps of the action in the same episodes
     is_image: bool
 
     @property

@@ -139,9 +139,10 @@ class RldsReader(SourceReader):
         }
 
     def notes(self) -> Sequence[str]:
-        """Say if the episodes were counted, because `dataset_info.json` has no numbers for them."""
+        """Return a note if the episodes were counted because `dataset_info.json` has no numbers for them."""
+        files = self.files()
         lengths = {split["name"]: split.get("shardLengths") for split in self.info.get("splits", [])}
-        counted = [split for split, parts in self.files().items() if parts and not lengths.get(split)]
+        counted = [split for split, parts in files.items() if parts and not lengths.get(split)]
         why = "has no shardLengths" if self.info else "is missing"
         return [f"{INFO} {why}: the episodes of {', '.join(counted)} were counted in the shards."] if counted else []
 
