@@ -87,7 +87,7 @@ def _show_inspection(inspection: "Inspection") -> None:
         encoding = ", ".join(filter(None, (field.encoding, *field.depths)))
         rows.append((path, field.dtype, shape, limits, encoding, sample))
     print_table(["field", "type", "shape", "range", "encoding", "first value"], rows)
-    if inspection.read < inspection.episodes:
+    if 0 < inspection.read < inspection.episodes:
         typer.echo(f"The ranges and first values are those of {inspection.read} of {episodes.partition(' (')[0]}.")
     if "episodes_at" in inspection.source:
         typer.echo(
