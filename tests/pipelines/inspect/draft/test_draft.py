@@ -226,6 +226,28 @@ def test_a_controller_that_the_recording_describes_is_known(tmp_path: Path) -> N
     assert todos(draft) == ["embodiment.action.frame"]
 
 
+@pytest.mark.parametrize(
+    ("thing", "turns"), [("cube_orientations", 12), ("lamp_quat", 4), ("Can_to_robot0_eef_quat", 4)]
+)
+def test_the_rotation_of_the_state_is_the_tools_and_not_an_objects(thing: str, turns: int, tmp_path: Path) -> None:
+    pytest.importorskip("h5py", reason="the extra 'hdf5'")
+    groups = {}
+    for i in range(2):
+        rng = np.random.default_rng(i)
+        drawn = rng.normal(size=(40, 4 + turns))
+        quaternions = drawn.reshape(40, -1, 4) / np.linalg.norm(drawn.reshape(40, -1, 4), axis=2)[..., None]
+        groups[f"data/demo_{i}"] = {
+            "actions": rng.normal(size=(40, 7)),
+            "obs/eef_pos": np.cumsum(rng.normal(size=(40, 3)), axis=0) / 50,
+            "obs/eef_quat": quaternions[:, 0],
+            f"obs/{thing}": quaternions[:, 1:].reshape(40, turns),
+        }
+    source = write_hdf5(tmp_path / "lab/demo.hdf5", groups).parent
+    text = drafted(source, tmp_path / "draft.toml")
+    assert tomllib.loads(text)["state"] == {"xyz": "obs.eef_pos", "rotation": "obs.eef_quat"}
+    assert f"# By their names not of the robot, kept as raw.*: obs.{thing}." in text
+
+
 def test_nothing_readable_is_an_error_of_one_line(tmp_path: Path) -> None:
     source = write_source(tmp_path / "toy", [])
     done = oxe("inspect", source, "--draft", "-")
