@@ -20,7 +20,7 @@ from schemas.declarations import toml
 from schemas.declarations.tables import EmbodimentSpec, Model, Part
 from schemas.errors import SpecError, did_you_mean
 
-TICKS = 4095  # of a full turn, for motors with a resolution of 4096
+TICKS = 4095  # a full turn, for motors with a resolution of 4096
 OP = re.compile(r"\btravel2rad\b(\s*\(\s*\))?")
 
 
@@ -80,14 +80,14 @@ def _of_joints(dims: Sequence[str], motors: Mapping[str, Motor], place: str) -> 
                 f"{place}: the calibration has no motor '{name}'{did_you_mean(name, motors)}: it is the file of "
                 "another arm, or the joints have other names"
             )
-    found = [motors[name] for name in dims]
-    for (name, motor), (other, following) in pairwise(zip(dims, found, strict=True)):
+    own = [motors[name] for name in dims]
+    for (name, motor), (other, following) in pairwise(zip(dims, own, strict=True)):
         if motor.id >= following.id and _side(name) == _side(other):
             raise SpecError(
                 f"{place}: the calibration gives '{name}' the id {motor.id} and '{other}', the next joint, the id "
                 f"{following.id}: it is the file of another arm"
             )
-    return found
+    return own
 
 
 def _side(name: str) -> str:
