@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -21,6 +22,7 @@ EMPTY_MESSAGE = "structure_needs_at_least_one_member"  # the placeholder field o
 AXES = (["x", "y", "z"], ["x", "y", "z", "w"])
 MAX_DEPTH, VALUE_LIMIT = 32, 1 << 28  # levels of nesting of messages; bytes of one value
 MAX_LEAVES = 4096
+IDENTITIES = {"name", "id", "frame_id", "child_frame_id", "joint", "joint_name", "arm", "side", "robot", "device"}
 
 Form: TypeAlias = Literal["number", "text", "labels", "image"]
 
@@ -37,11 +39,17 @@ class MessageLeaf:
     axes: tuple[str, ...] = ()  # the attributes with the numbers of a vector or quaternion
     image_format: images.ImageFormat | None = None
     labels: tuple[str, ...] = ()  # such as names of joints, in the order that all messages must have
+    is_sequence: bool = False  # an array of any length; it must be the same in every message
 
     @property
     def is_quaternion(self) -> bool:
         """Whether the value is a quaternion."""
         return len(self.axes) == 4
+
+    @property
+    def is_identity(self) -> bool:
+        """Whether the value is a text that names the sender or the frame of a message."""
+        return self.form == "text" and self.attributes[-1] in IDENTITIES and EACH not in self.attributes
 
     @property
     def is_empty(self) -> bool:
@@ -62,24 +70,31 @@ class MessageLeaf:
     def value(self, message: Any, images_as: str) -> Any:
         """Return the value in a message as an array or bytes.
 
-        Raises SourceError if its form, shape or labels differ from those in the first message.
+        Raises SourceError if its form or shape differs from that in the first message.
         """
-        content = _get(message, self.attributes, self)
+        content = self.content(message)
         if self.form == "number":
-            return self._number(content)
+            return self.number(content)
         if self.form == "image":
             if images.image_format(content, self.path) != self.image_format:
                 raise self.mismatch("an image in another format")
             return images.encode_image(content, self.path, images_as)
         if self.form == "labels":
-            if tuple(content) != self.labels:
-                raise self.mismatch(f"{list(content)}"[:200])
-            return b""
+            return b""  # `PublisherCheck` has compared the labels of all messages
         if not isinstance(content, str):
             raise self.mismatch(type(content).__name__)
         return content.encode(errors="surrogatepass")  # invalid UTF-8 is kept here and refused later
 
-    def _number(self, content: Any) -> Array:
+    def content(self, message: Any) -> Any:
+        """Return the value in a message as it was decoded."""
+        return _get(message, self.attributes, self)
+
+    def texts(self, content: Any) -> tuple[str, ...]:
+        """Return the texts in a decoded value of the form `labels`."""
+        return tuple(_flat(content))
+
+    def number(self, content: Any) -> Array:
+        """Return a decoded value as an array; raise SourceError if its shape differs from that in the first message."""
         try:
             values = np.asarray(content, self.dtype)
         except (ValueError, TypeError, OverflowError) as error:
@@ -91,34 +106,70 @@ class MessageLeaf:
     def mismatch(self, actual: str) -> SourceError:
         """Return the error for a message whose value differs from the first message's."""
         expected = f"{list(self.shape)} numbers" if self.form == "number" else f"a {self.form}"
-        expected = f"{list(self.labels)}"[:200] if self.form == "labels" else expected
+        fix = f"if it is not needed, leave it out with source.ignore = ['{self.path}']"
+        if self.form == "number" and self.dtype == "uint8":
+            fix = f"images and videos are read from messages of the types {', '.join(images.KNOWN)}; {fix}"
+        elif self.form == "number":
+            fix = f"if several publishers share the topic, record each on a topic of its own; else, {fix}"
         return SourceError(
             f"{self.path} contains {actual} in one message and {expected} in the first, but must be the same in all: "
-            f"leave it out with source.ignore = ['{self.path}']",
+            f"{fix}",
             reason="changing_length",
         )
 
 
 def message_leaves(
     types: MessageTypes, name: str, message: Any, *, prefix: str, ignore: Collection[str]
-) -> list[MessageLeaf]:
-    """Return the leaves of a message; those whose paths are in `ignore` are left out.
+) -> tuple[list[MessageLeaf], list[MessageLeaf]]:
+    """Return the leaves of a message whose paths are not in `ignore`, and those that say who published it.
 
     `message` is the first message of its topic, `name` its type, and `prefix` the path of the topic. Raises SourceError
     if a value cannot become a field.
     """
+    candidates = list(islice(_candidates(types, name, prefix), MAX_LEAVES + 1))
+    if len(candidates) > MAX_LEAVES:
+        raise SourceError(f"{prefix}: more than {MAX_LEAVES} fields in one message", reason="too_large")
+    leaves = [_with_shape(leaf, message) for leaf in candidates if not covers(ignore, leaf.path)]
+    ignored = [leaf for leaf in candidates if covers(ignore, leaf.path)]
+    return leaves, [
+        *_identities(leaves, ignored, message),
+        *(leaf for leaf in leaves if leaf.form == "number" and leaf.is_sequence),
+    ]
+
+
+def _candidates(types: MessageTypes, name: str, prefix: str) -> Iterator[MessageLeaf]:
     fields = [field for field in types.fields(name) if field[0] != EMPTY_MESSAGE]
     if [field[0] for field in fields] == ["data"]:  # the only value of a message gets the path of the topic
-        candidates = _field(types, fields[0][1], MessageLeaf(prefix, "text", ("data",)))
+        yield from _field(types, fields[0][1], MessageLeaf(prefix, "text", ("data",)))
     else:
-        candidates = _message(types, name, MessageLeaf(prefix, "text", ()))
-    leaves: list[MessageLeaf] = []
-    for leaf in candidates:
-        if not covers(ignore, leaf.path):
-            leaves.append(_with_shape(leaf, message))
-        if len(leaves) > MAX_LEAVES:
-            raise SourceError(f"{prefix}: more than {MAX_LEAVES} fields in one message", reason="too_large")
-    return leaves
+        yield from _message(types, name, MessageLeaf(prefix, "text", ()))
+
+
+def _identities(leaves: list[MessageLeaf], ignored: list[MessageLeaf], message: Any) -> Iterator[MessageLeaf]:
+    """Yield the lists of names, and the texts such as `header.frame_id`, by which publishers differ.
+
+    An ignored one is included if values that are read belong to its names.
+    """
+    values = [leaf for leaf in leaves if leaf.form in {"number", "image"} and leaf.attributes[:1] != ("header",)]
+    for leaf in leaves:
+        if leaf.form == "labels" or (leaf.is_identity and values):
+            yield leaf
+    for leaf in ignored:
+        if leaf.form == "labels":
+            named = replace(leaf, labels=leaf.texts(leaf.content(message)))
+            if any(_belongs(value, named) for value in values):
+                yield named
+        elif leaf.is_identity and values:
+            yield leaf
+
+
+def _belongs(value: MessageLeaf, names: MessageLeaf) -> bool:
+    """Whether the numbers of a leaf belong to a list of names: both are in the same items, or have the same length."""
+    if EACH in names.attributes:
+        items = len(names.attributes) - names.attributes[::-1].index(EACH)
+        return value.attributes[:items] == names.attributes[:items]
+    parent = names.attributes[:-1]
+    return value.attributes[: len(parent)] == parent and len(names.labels) in value.shape
 
 
 def _message(types: MessageTypes, name: str, leaf: MessageLeaf) -> Iterator[MessageLeaf]:
@@ -144,29 +195,21 @@ def _field(types: MessageTypes, field_type: Any, leaf: MessageLeaf) -> Iterator[
     kind, arguments = field_type
     if kind in {Nodetype.ARRAY, Nodetype.SEQUENCE}:
         inner, _ = arguments
+        is_sequence = kind == Nodetype.SEQUENCE
         if inner[0] != Nodetype.BASE:
-            yield from _field(types, inner, replace(leaf, attributes=(*leaf.attributes, EACH)))
+            item = replace(leaf, attributes=(*leaf.attributes, EACH), is_sequence=leaf.is_sequence or is_sequence)
+            yield from _field(types, inner, item)
         elif inner[1][0] == "string":
             yield replace(leaf, form="labels")
         else:
-            yield replace(leaf, form="number", dtype=_dtype(inner[1][0], leaf.path))
+            dtype = ALIASES.get(inner[1][0], inner[1][0])
+            yield replace(leaf, form="number", dtype=dtype, is_sequence=leaf.is_sequence or is_sequence)
     elif kind == Nodetype.NAME:
         yield from _message(types, arguments, leaf)
     elif arguments[0] == "string":
         yield replace(leaf, form="labels" if EACH in leaf.attributes else "text")
     else:
-        yield replace(leaf, form="number", dtype=_dtype(arguments[0], leaf.path))
-
-
-def _dtype(type_name: str, path: str) -> str:
-    dtype = ALIASES.get(type_name, type_name)
-    if dtype not in NUMBERS:
-        raise SourceError(
-            f"{path} contains values of type '{type_name}', which is not supported; "
-            f"leave it out with source.ignore = ['{path}']",
-            reason="unsupported_field",
-        )
-    return dtype
+        yield replace(leaf, form="number", dtype=ALIASES.get(arguments[0], arguments[0]))
 
 
 def _with_shape(leaf: MessageLeaf, message: Any) -> MessageLeaf:
@@ -180,9 +223,15 @@ def _with_shape(leaf: MessageLeaf, message: Any) -> MessageLeaf:
     if leaf.form == "image":
         return replace(leaf, image_format=images.image_format(content, leaf.path))
     if leaf.form == "labels":
-        return replace(leaf, labels=tuple(content))
+        return replace(leaf, labels=leaf.texts(content))
     if leaf.form != "number":
         return leaf
+    if leaf.dtype not in NUMBERS:
+        raise SourceError(
+            f"{leaf.path} contains values of type '{leaf.dtype}', which is not supported; "
+            f"leave it out with source.ignore = ['{leaf.path}']",
+            reason="unsupported_field",
+        )
     try:
         values = np.asarray(content, leaf.dtype)
     except (ValueError, TypeError, OverflowError) as error:
@@ -191,6 +240,14 @@ def _with_shape(leaf: MessageLeaf, message: Any) -> MessageLeaf:
         message = f"{leaf.path}: a value has {values.nbytes} bytes; leave it out with source.ignore = ['{leaf.path}']"
         raise SourceError(message, reason="too_large")
     return replace(leaf, shape=values.shape)
+
+
+def _flat(content: Any) -> Iterator[str]:
+    if isinstance(content, str):
+        yield content
+    else:
+        for item in content:
+            yield from _flat(item)
 
 
 def _get(content: Any, attributes: tuple[str, ...], leaf: MessageLeaf) -> Any:

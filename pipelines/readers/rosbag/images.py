@@ -18,6 +18,7 @@ TYPES = {
     RAW: ("height", "width", "encoding", "is_bigendian", "step", "data"),
     **dict.fromkeys(ENCODED, ("data",)),
 }
+KNOWN = (RAW, *ENCODED)
 PIXELS = {  # encoding -> dtype and channels
     "rgb8": ("uint8", 3),
     "bgr8": ("uint8", 3),

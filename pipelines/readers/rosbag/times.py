@@ -11,6 +11,7 @@ import numpy as np
 from pipelines.readers.rosbag import clock
 from pipelines.readers.rosbag.bag import Bag
 from pipelines.readers.rosbag.clock import NS, Alignment
+from pipelines.readers.rosbag.publishers import PublisherCheck
 from pipelines.readers.rosbag.storage import Channel
 from pipelines.readers.rosbag.streams import Stream, decode_parts, has_header, header_stamp, is_read
 from pipelines.readers.rosbag.types import MessageTypes
@@ -60,22 +61,31 @@ class StreamPlan:
 def read_times(
     bag: Bag, streams: Sequence[Stream], source: RosbagSource, *, topics: Mapping[str, Channel], types: MessageTypes
 ) -> dict[str, StreamTimes]:
-    """Read the time of every message; raise SourceError if there is a stream that the first bag does not have."""
+    """Read the time of every message; raise SourceError if there is a stream that the first bag does not have.
+
+    Also raises SourceError if the messages of a stream come from several publishers.
+    """
     times = {stream.name: StreamTimes() for stream in streams}
-    plain = {stream.name for stream in streams if stream.name == stream.topic and not has_header(source, stream.topic)}
+    checks = {stream.name: PublisherCheck(stream.name, stream.identities) for stream in streams}
+    plain = {
+        stream.name
+        for stream in streams
+        if stream.name == stream.topic and not has_header(source, stream.topic) and not checks[stream.name]
+    }
     counts = Counter[str]()
     for message in bag.messages(topics):
         counts[message.topic] += 1
         if message.topic in plain:
             times[message.topic].stamps.append(message.time)
             continue
-        for name, part in decode_parts(message, topics, types):
+        for name, part in decode_parts(message, topics, types=types, splits=source.split):
             if name not in times:
                 text = f"{name} is not in the first bag; leave it out with source.ignore = ['{name}']"
                 if is_read(source, name):
                     raise SourceError(text, reason="contradicts_fields")
                 continue
             time = header_stamp(part, message.topic) if has_header(source, message.topic) else message.time
+            checks[name].add(part)
             times[name].stamps.append(time)
             times[name].lags.append(message.time - time)
     bag.check_counts({topic: counts[topic] for topic in topics})

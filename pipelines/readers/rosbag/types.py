@@ -60,7 +60,16 @@ class MessageTypes:
             if channel.encoding == "ros1":
                 return self.store.deserialize_ros1(data, name)
             return self.store.deserialize_cdr(data, name)
-        except (SerdeError, KeyError, IndexError, ValueError, TypeError, RecursionError, SyntaxError) as error:
+        except (
+            SerdeError,
+            KeyError,
+            NameError,
+            IndexError,
+            ValueError,
+            TypeError,
+            RecursionError,
+            SyntaxError,
+        ) as error:
             why = f"'{error.args[0]}' has no definition" if isinstance(error, KeyError) else str(error).rstrip(".")
             message = f"{channel.topic}: a message does not fit the definition of {name} ({why})"
             raise SourceError(message, reason="malformed_message") from error

@@ -39,7 +39,7 @@ def read_episode(
         topic_values = collected.get(message.topic)
         if topic_values and not topic_values.advance():
             continue
-        for name, part in decode_parts(message, topics, types):
+        for name, part in decode_parts(message, topics, types=types, splits=source.split):
             stream_values = collected.get(name)
             if stream_values and (stream_values is topic_values or stream_values.advance()):
                 stream_values.add(part)
