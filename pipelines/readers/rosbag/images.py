@@ -31,6 +31,11 @@ DEPTH_HEADER = 12  # bytes before the PNG in the compressedDepth transport
 MAX_SIDE = 1 << 14  # pixels
 
 
+def is_camera(type_name: str) -> bool:
+    """Whether messages of a type are images."""
+    return type_name in TYPES
+
+
 @dataclass(frozen=True, slots=True)
 class ImageFormat:
     """The format of a topic's images."""

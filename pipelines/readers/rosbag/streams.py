@@ -15,6 +15,7 @@ from schemas.declarations.formats import RosbagSource
 from schemas.errors import SourceError, SpecError, did_you_mean
 from schemas.source import Field
 
+LOGS = ("/rosout", "/rosout_agg", "/parameter_events", "/diagnostics")  # topics of ROS itself, for all nodes
 TRANSFORMS = {"tf2_msgs/msg/TFMessage", "tf/msg/tfMessage"}
 
 
@@ -159,6 +160,8 @@ def _stream(name: str, channel: Channel, message: Any, *, types: MessageTypes, s
         transforms = dict(types.fields(kind))["transforms"]
         kind = transforms[1][0][1]
     leaves, identities = message_leaves(types, kind, message, prefix=topic_path(name), ignore=ignored_paths(source))
+    if channel.topic in LOGS:
+        identities = [leaf for leaf in identities if leaf.form != "text"]
     has_rotations, has_images = any(leaf.is_quaternion for leaf in leaves), any(leaf.form == "image" for leaf in leaves)
     problem = {
         "linear": "contains rotations: use 'slerp', which interpolates the other numbers linearly"

@@ -130,6 +130,11 @@ def _covered_steps(
     streams: Sequence[Stream], stamps: Mapping[str, Array], source: RosbagSource
 ) -> tuple[Array, tuple[int, int]]:
     """Return the clock's steps at which every topic has a value, and how many steps are cut off at start and end."""
+    if not streams:
+        message = (
+            "every topic has one value per episode, so there are no steps: read one with 'nearest' (source.topics)"
+        )
+        raise SourceError(message, reason="no_clock")
     if isinstance(source.clock, str):
         steps = stamps[source.clock]
     else:
