@@ -1,5 +1,6 @@
 """Split messages into leaves: numbers, texts and images, each with a dotted path."""
 
+import re
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -12,6 +13,7 @@ from rosbags.typesys.base import normalize_fieldname
 from pipelines.readers.names import covers
 from pipelines.readers.rosbag import images
 from pipelines.readers.rosbag.types import MessageTypes
+from pipelines.readers.sidecars import video_type
 from schemas.errors import SourceError
 from schemas.source import Array, Field
 
@@ -20,11 +22,12 @@ ALIASES = {"byte": "uint8", "char": "uint8", "octet": "uint8"}
 EACH = "*"  # as an attribute: every item of a list of messages
 EMPTY_MESSAGE = "structure_needs_at_least_one_member"  # the placeholder field of a message without fields
 AXES = (["x", "y", "z"], ["x", "y", "z", "w"])
+BASE64 = re.compile(r"(?=.{128})[A-Za-z0-9+/]+={0,2}", re.DOTALL)  # in a text, such a long word is encoded bytes
 MAX_DEPTH, VALUE_LIMIT = 32, 1 << 28  # levels of nesting of messages; bytes of one value
 MAX_LEAVES = 4096
 IDENTITIES = {"name", "id", "frame_id", "child_frame_id", "joint", "joint_name", "arm", "side", "robot", "device"}
 
-Form: TypeAlias = Literal["number", "text", "labels", "image"]
+Form: TypeAlias = Literal["number", "text", "labels", "image", "video"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +61,7 @@ class MessageLeaf:
 
     def field(self, *, per_step: bool) -> Field:
         """Return the field of the source that this leaf becomes."""
-        if self.form == "image" and self.image_format:
+        if self.form in {"image", "video"} and self.image_format:
             known = self.image_format
             shape = (None, None, known.channels)
             return Field(path=self.path, kind="image", dtype=known.dtype, shape=shape, encoding=known.encoding)
@@ -79,6 +82,11 @@ class MessageLeaf:
             if images.image_format(content, self.path) != self.image_format:
                 raise self.mismatch("an image in another format")
             return images.encode_image(content, self.path, images_as)
+        if self.form == "video":
+            codec = images.video_codec(content, self.path, is_declared=True)
+            if not self.image_format or codec != self.image_format.encoding:
+                raise self.mismatch("a video in another format")
+            return images.image_bytes(content, self.path)
         if self.form == "labels":
             return b""  # `PublisherCheck` has compared the labels of all messages
         if not isinstance(content, str):
@@ -150,7 +158,9 @@ def _identities(leaves: list[MessageLeaf], ignored: list[MessageLeaf], message: 
 
     An ignored one is included if values that are read belong to its names.
     """
-    values = [leaf for leaf in leaves if leaf.form in {"number", "image"} and leaf.attributes[:1] != ("header",)]
+    values = [
+        leaf for leaf in leaves if leaf.form in {"number", "image", "video"} and leaf.attributes[:1] != ("header",)
+    ]
     for leaf in leaves:
         if leaf.form == "labels" or (leaf.is_identity and values):
             yield leaf
@@ -185,6 +195,9 @@ def _message(types: MessageTypes, name: str, leaf: MessageLeaf) -> Iterator[Mess
     if name in images.TYPES:
         yield replace(leaf, form="image")
         left_out = images.TYPES[name]
+    elif images.is_video(name) and "data" in dict(fields):
+        yield replace(leaf, form="video")
+        left_out = ("data",)
     for field_name, field_type in fields:
         if field_name not in left_out:
             attributes = (*leaf.attributes, normalize_fieldname(field_name))
@@ -214,16 +227,22 @@ def _field(types: MessageTypes, field_type: Any, leaf: MessageLeaf) -> Iterator[
 
 def _with_shape(leaf: MessageLeaf, message: Any) -> MessageLeaf:
     """Add what the type does not say, from a message: the shape of an array, the format of an image, or the labels."""
-    if leaf.form in {"labels", "image"} and leaf.attributes.count(EACH) > (leaf.form == "labels"):
+    if leaf.form in {"labels", "image", "video"} and leaf.attributes.count(EACH) > (leaf.form == "labels"):
         raise SourceError(
             f"{leaf.path} contains lists of {leaf.form}; leave it out with source.ignore = ['{leaf.path}']",
             reason="unsupported_field",
         )
     content = _get(message, leaf.attributes, leaf)
-    if leaf.form == "image":
-        return replace(leaf, image_format=images.image_format(content, leaf.path))
+    if leaf.form in {"image", "video"}:
+        return _camera(leaf, content)
     if leaf.form == "labels":
         return replace(leaf, labels=leaf.texts(content))
+    if leaf.form == "text" and isinstance(content, str) and BASE64.fullmatch(content):
+        raise SourceError(
+            f"{leaf.path} contains bytes as base64, which are read only in messages of the types "
+            f"{', '.join(images.KNOWN)}; leave it out with source.ignore = ['{leaf.path}']",
+            reason="unsupported_field",
+        )
     if leaf.form != "number":
         return leaf
     if leaf.dtype not in NUMBERS:
@@ -240,6 +259,16 @@ def _with_shape(leaf: MessageLeaf, message: Any) -> MessageLeaf:
         message = f"{leaf.path}: a value has {values.nbytes} bytes; leave it out with source.ignore = ['{leaf.path}']"
         raise SourceError(message, reason="too_large")
     return replace(leaf, shape=values.shape)
+
+
+def _camera(leaf: MessageLeaf, content: Any) -> MessageLeaf:
+    """Add the format of the images, or the codec of the video."""
+    raw = hasattr(content, "step")
+    codec = None if raw else images.video_codec(content, leaf.path, is_declared=leaf.form == "video")
+    if codec is None:
+        return replace(leaf, form="image", image_format=images.image_format(content, leaf.path))
+    video_type()  # raises MissingExtraError now rather than on a worker
+    return replace(leaf, form="video", image_format=images.ImageFormat("uint8", 3, codec))
 
 
 def _flat(content: Any) -> Iterator[str]:

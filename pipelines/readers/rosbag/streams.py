@@ -61,6 +61,11 @@ class Stream:
         """The dotted path of the stream."""
         return topic_path(self.name)
 
+    @property
+    def video(self) -> MessageLeaf | None:
+        """The field whose values are the packets of a video, which depend on each other; None if there is none."""
+        return next((leaf for leaf in self.leaves if leaf.form == "video"), None)
+
     def fields(self) -> Iterator[Field]:
         """Yield the fields of the stream."""
         for leaf in self.leaves:
@@ -162,7 +167,14 @@ def _stream(name: str, channel: Channel, message: Any, *, types: MessageTypes, s
     leaves, identities = message_leaves(types, kind, message, prefix=topic_path(name), ignore=ignored_paths(source))
     if channel.topic in LOGS:
         identities = [leaf for leaf in identities if leaf.form != "text"]
-    has_rotations, has_images = any(leaf.is_quaternion for leaf in leaves), any(leaf.form == "image" for leaf in leaves)
+    has_rotations, has_images = (
+        any(leaf.is_quaternion for leaf in leaves),
+        any(leaf.form in {"image", "video"} for leaf in leaves),
+    )
+    videos = [leaf.path for leaf in leaves if leaf.form == "video"]
+    if len(videos) > 1:
+        message = f"{videos[1]} is a second video in the messages of {name}; leave it out with source.ignore"
+        raise SourceError(message, reason="unsupported_field")
     problem = {
         "linear": "contains rotations: use 'slerp', which interpolates the other numbers linearly"
         if has_rotations

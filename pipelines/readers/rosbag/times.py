@@ -11,6 +11,7 @@ import numpy as np
 from pipelines.readers.rosbag import clock
 from pipelines.readers.rosbag.bag import Bag
 from pipelines.readers.rosbag.clock import NS, Alignment
+from pipelines.readers.rosbag.nal import PacketScan
 from pipelines.readers.rosbag.publishers import PublisherCheck
 from pipelines.readers.rosbag.storage import Channel
 from pipelines.readers.rosbag.streams import Stream, decode_parts, has_header, header_stamp, is_read
@@ -36,6 +37,12 @@ def fields(streams: Sequence[Stream], source: RosbagSource) -> Iterator[Field]:
             paths += [f"lag.{stream.path}.median_s", f"lag.{stream.path}.drift_s"]
         for path in paths:
             yield Field(path=path, kind="number", dtype="float64", per_step=False)
+        if stream.video:
+            yield Field(path=_before_key(stream), kind="number", dtype="int64", per_step=False)
+
+
+def _before_key(stream: Stream) -> str:
+    return f"video.{stream.path}.before_key"
 
 
 def _is_resampled(stream: Stream, source: RosbagSource) -> bool:
@@ -48,6 +55,7 @@ class StreamTimes:
 
     stamps: Any = field(default_factory=lambda: array("q"))  # nanoseconds
     lags: Any = field(default_factory=lambda: array("q"))  # log time minus stamp, in nanoseconds
+    before_key: int = 0  # packets of a video that cannot be decoded; they have no stamp here
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +64,7 @@ class StreamPlan:
 
     positions: Array  # [M] positions of the needed messages in the stream
     alignment: Alignment  # its positions count only these M messages
+    stamps: Array  # [N] of all messages, in stored order
 
 
 def read_times(
@@ -67,10 +76,17 @@ def read_times(
     """
     times = {stream.name: StreamTimes() for stream in streams}
     checks = {stream.name: PublisherCheck(stream.name, stream.identities) for stream in streams}
+    scans = {
+        stream.name: (stream.video, PacketScan(stream.video.image_format.encoding, stream.video.path))
+        for stream in streams
+        if stream.video and stream.video.image_format
+    }
     plain = {
         stream.name
         for stream in streams
-        if stream.name == stream.topic and not has_header(source, stream.topic) and not checks[stream.name]
+        if stream.name == stream.topic
+        and not has_header(source, stream.topic)
+        and not (checks[stream.name] or stream.video)
     }
     counts = Counter[str]()
     for message in bag.messages(topics):
@@ -86,8 +102,16 @@ def read_times(
                 continue
             time = header_stamp(part, message.topic) if has_header(source, message.topic) else message.time
             checks[name].add(part)
+            if name in scans:
+                leaf, scan = scans[name]
+                if scan.add(leaf.value(part, source.images)) != "frame":
+                    times[name].before_key = scan.before_key
+                    continue
             times[name].stamps.append(time)
             times[name].lags.append(message.time - time)
+    for leaf, scan in scans.values():
+        if not scan.has_key:
+            raise SourceError(f"{leaf.path}: no message of the video has a key frame", reason="bad_video")
     bag.check_counts({topic: counts[topic] for topic in topics})
     return times
 
@@ -97,7 +121,7 @@ def plan_steps(
 ) -> tuple[Array, dict[str, StreamPlan], dict[str, Any]]:
     """Return the times of an episode's steps [T], the messages to read for each stream, and the per-episode values."""
     metadata: dict[str, Any] = {}
-    orders, stamps = dict[str, Array](), dict[str, Array]()
+    orders, stamps, stored = dict[str, Array](), dict[str, Array](), dict[str, Array]()
     for stream in streams:
         stream_times = times[stream.name]
         recorded = np.frombuffer(stream_times.stamps, np.int64) if stream_times.stamps else np.zeros(0, np.int64)
@@ -107,6 +131,10 @@ def plan_steps(
             continue
         if (np.abs(recorded) > MAX_STAMP).any():
             raise SourceError(f"{stream.name}: a stamp is more than {MAX_STAMP} ns from 1970", reason="bad_timestamps")
+        stored[stream.name] = recorded
+        if stream.video:  # the decoder returns the frames in the order of their times
+            metadata[_before_key(stream)] = stream_times.before_key
+            recorded = np.sort(recorded)
         try:
             orders[stream.name] = clock.stamp_order(recorded, source.disorder)
         except SourceError as error:
@@ -122,7 +150,7 @@ def plan_steps(
         if _is_resampled(stream, source):
             metadata |= _skew(stream, alignment.skew, source)
         used = np.unique(np.concatenate([alignment.left, alignment.right]))
-        plans[stream.name] = StreamPlan(orders[stream.name][used], alignment.restricted(used))
+        plans[stream.name] = StreamPlan(orders[stream.name][used], alignment.restricted(used), stored[stream.name])
     return steps, plans, metadata
 
 

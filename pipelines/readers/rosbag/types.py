@@ -101,7 +101,8 @@ def types_of(channels: tuple[Channel, ...], ros: str | None) -> MessageTypes:
     for channel in channels:
         if channel.encoding not in {"cdr", "ros1", "json"}:
             raise SourceError(
-                f"{channel.topic} contains messages encoded as '{channel.encoding}', expected cdr, ros1 or json: "
+                f"{channel.topic} contains messages of {channel.type} encoded as '{channel.encoding}', expected cdr, "
+                f"ros1 or json: "
                 f"convert the file to ROS 2 messages, or leave the topic out with source.ignore = ['{channel.topic}']",
                 reason="unsupported_field",
             )

@@ -487,7 +487,7 @@ def test_protobuf_is_refused_with_what_to_do(tmp_path: Path) -> None:
         writer.add_message(channel, START, b"", START)
         writer.finish()
     with pytest.raises(
-        SourceError, match=r"/x contains messages encoded as 'protobuf'.*convert the file to ROS 2 messages"
+        SourceError, match=r"/x contains messages of X encoded as 'protobuf'.*convert the file to ROS 2 messages"
     ):
         opened(tmp_path / "x.mcap", clock="/x")
 
