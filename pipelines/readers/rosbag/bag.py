@@ -138,7 +138,9 @@ def _check_files(folder: SourceFolder, below: str, files: Sequence[str], *, path
     if more := sorted(stored - {*files}):
         message = f"'{more[0].rpartition('/')[2]}' is here, but {METADATA} does not list it"
         raise SourceError(
-            f"{message}: 'ros2 bag reindex' adds it; or move it to another folder", reason="bad_metadata", file=path
+            f"{message}: if it is part of the recording, 'ros2 bag reindex' adds it; if not, move it to another folder",
+            reason="bad_metadata",
+            file=path,
         )
 
 

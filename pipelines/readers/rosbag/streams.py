@@ -92,8 +92,8 @@ def header_stamp(message: Any, topic: str) -> int:
     time: Any = getattr(getattr(message, "header", None), "stamp", None)
     if not hasattr(time, "nanosec"):
         raise SourceError(
-            f"{topic} has no header.stamp: use its log times, and list the topics that have one, such as "
-            "source.stamp = { '/joint_states' = 'header' }",
+            f"{topic} has no header.stamp: use the log times of all topics (source.stamp = 'log'); or, if the clocks "
+            "of recorder and sensors agree, list the topics with stamps, such as source.stamp = { '/tf' = 'header' }",
             reason="bad_timestamps",
         )
     return int(time.sec) * 1_000_000_000 + int(time.nanosec)
@@ -151,7 +151,8 @@ def _first_messages(
             for name, part in decode_parts(message, channels, types=types, splits=source.split):
                 if first.setdefault(name, (channel, part))[0] is not channel:
                     raise SourceError(
-                        f"two topics are called {name}; leave one out with source.ignore", reason="unsupported_field"
+                        f"two topics are called {name}, and source.ignore = ['{name}'] leaves both out",
+                        reason="unsupported_field",
                     )
         if not missing and not growing:
             break
@@ -202,6 +203,6 @@ def check_paths(fields: Sequence[Field]) -> None:
     seen: set[str] = set()
     for field in fields:
         if field.path in seen:
-            message = f"two fields are called {field.path}; leave one out with source.ignore"
+            message = f"two fields are called {field.path}, and source.ignore = ['{field.path}'] leaves both out"
             raise SourceError(message, reason="unsupported_field")
         seen.add(field.path)

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from pipelines.readers.fields import or_ignore
 from pipelines.readers.rosbag import clock
 from pipelines.readers.rosbag.bag import Bag
 from pipelines.readers.rosbag.clock import NS, Alignment
@@ -96,7 +97,7 @@ def read_times(
             continue
         for name, part in decode_parts(message, topics, types=types, splits=source.split):
             if name not in times:
-                text = f"{name} is not in the first bag; leave it out with source.ignore = ['{name}']"
+                text = f"{name} is not in the first bag; {or_ignore(name)}"
                 if is_read(source, name):
                     raise SourceError(text, reason="contradicts_fields")
                 continue
@@ -181,9 +182,12 @@ def _covered_steps(
         latest_name, latest_times = max(spans, key=lambda span: span[1][0] if len(span[1]) else np.inf)
         first_name, first_times = min(spans, key=lambda span: span[1][-1] if len(span[1]) else -np.inf)
         ends = f"{first_name} ends {(latest_times[0] - first_times[-1]) / NS:g} s before {latest_name} begins"
+        fix = f"declare a topic with one value per bag as source.topics = {{ '{first_name}' = 'once' }}"
+        if len(first_times) > 1:
+            fix = "they were not recorded at the same time"
         raise SourceError(
-            f"no step of the clock has values from all topics: {ends}; declare a topic with one message per bag as "
-            f"source.topics = {{ '{first_name}' = 'once' }}, and one that rarely changes as 'hold'",
+            f"no step of the clock has values from all topics: {ends}; {fix}; 'hold' repeats a topic's last value, "
+            "which is right only for commands that stay valid",
             reason="no_overlap",
         )
     positions = np.flatnonzero(is_covered)

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from pipelines.readers.fields import or_ignore
 from pipelines.readers.rosbag import clock, times
 from pipelines.readers.rosbag.bag import Bag
 from pipelines.readers.rosbag.clock import NS, Alignment
@@ -60,7 +61,7 @@ def _matching_topics(bag: Bag, streams: Sequence[Stream], source: RosbagSource) 
         message = f"{missing[0]} has no messages, but the first bag has some"
         raise SourceError(message, reason="contradicts_fields")
     if more := sorted(topics.keys() - known):
-        message = f"{more[0]} has messages, but the first bag has none; leave it out with source.ignore = ['{more[0]}']"
+        message = f"{more[0]} has messages, but the first bag has none; {or_ignore(more[0])}"
         raise SourceError(message, reason="contradicts_fields")
     bag.check_types(topics)
     return topics

@@ -254,6 +254,7 @@ def test_an_instruction_said_once_is_the_episodes_and_one_said_often_the_steps(t
     once = failure(bag)
     assert once.reason == "no_overlap"
     assert "'/task' = 'once'" in once.detail
+    assert "'hold' repeats a topic's last value, which is right only for commands that stay valid" in once.detail
     assert episode(bag, topics={"/task": "once"}).metadata["task"] == "pick ☂"
     changing = bags.write_bag(tmp_path / "y", [*said, Said("/task", bags.text("place"), 25), *arm()[:0]])
     assert failure(changing, topics={"/task": "once"}).reason == "not_once"
@@ -269,7 +270,9 @@ def test_header_stamps_where_declared_with_the_lag_of_the_log(tmp_path: Path) ->
     assert [held[0] for held in numbers(value, "cmd_vel.linear")] == list(range(9))
     assert value.metadata["lag.joint_states.median_s"] == pytest.approx(0.009)
     assert value.metadata["lag.joint_states.drift_s"] == pytest.approx(0.005)
-    assert failure(bag, stamp="header").detail.startswith("/cmd_vel has no header.stamp")
+    told = failure(bag, stamp="header").detail
+    assert told.startswith("/cmd_vel has no header.stamp: use the log times of all topics (source.stamp = 'log')")
+    assert "or, if the clocks of recorder and sensors agree" in told
     assert np.diff(np.asarray(episode(bag).steps["timestamp"])) == pytest.approx([0.011] * 6)
 
 
@@ -280,7 +283,10 @@ def test_times_that_repeat_or_go_back_are_refused_or_sorted(tmp_path: Path, kind
     path = KINDS[kind](tmp_path / "x", said)
     told = failure(path)
     assert told.reason == "bad_timestamps"
-    assert "source.disorder = 'sort'" in told.detail
+    advice = "sorts them, which is right only if they were logged out of order and no clock was set back"
+    if times == [0, 10, 10, 20]:
+        advice = "keeps only the last of them, which loses messages if several publishers share the topic"
+    assert f"source.disorder = 'sort' {advice}" in told.detail
     value = episode(path, disorder="sort")
     order = sorted({ms: i for i, ms in enumerate(times)}.items())
     assert numbers(value, "joint_states.position") == [[i, i] for _, i in order]
@@ -616,6 +622,15 @@ def test_a_bag_unlike_the_first_one_is_quarantined_alone(tmp_path: Path) -> None
         "contradicts_fields",
         "changing_length",
     ]
+
+
+def test_topics_that_were_not_recorded_at_the_same_time_are_not_advised_to_repeat_values(tmp_path: Path) -> None:
+    said = [Said(CMD, bags.twist(ms), ms) for ms in range(5)]
+    said += [Said(JOINTS, bags.joints(0, [1, 2]), 100 + ms) for ms in range(3)]
+    told = failure(bags.write_bag(tmp_path / "x", said))
+    assert told.reason == "no_overlap"
+    assert "they were not recorded at the same time" in told.detail
+    assert "'once'" not in told.detail
 
 
 def cut(file: Path, *, keep: float) -> None:
