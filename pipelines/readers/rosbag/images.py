@@ -19,9 +19,9 @@ TYPES = {
     RAW: ("height", "width", "encoding", "is_bigendian", "step", "data"),
     **dict.fromkeys(ENCODED, ("data",)),
 }
-VIDEOS = ("CompressedVideo", "FFMPEGPacket")  # of the packages foxglove_msgs and ffmpeg_image_transport_msgs
+VIDEOS = ("CompressedVideo", "FFMPEGPacket")  # last words of types: foxglove_msgs, ffmpeg_image_transport_msgs
 KNOWN = (RAW, *ENCODED, *VIDEOS)
-CODECS = {"264": "h264", "avc": "h264", "265": "hevc", "hevc": "hevc"}  # part of a name -> FFmpeg's name
+CODECS = {"264": "h264", "avc": "h264", "265": "hevc", "hevc": "hevc"}  # a part of the declared name -> FFmpeg's name
 PIXELS = {  # encoding -> dtype and channels
     "rgb8": ("uint8", 3),
     "bgr8": ("uint8", 3),
@@ -30,7 +30,10 @@ PIXELS = {  # encoding -> dtype and channels
     "mono16": ("uint16", 1),
     "16UC1": ("uint16", 1),
 }
-FIRST_UNITS = {"h264": {1, 5, 6, 7, 9}, "hevc": {*range(22), 32, 33, 34, 35, 39}}  # types of units that begin a packet
+FIRST_UNITS = {
+    "h264": {1, 5, 6, 7, 9},
+    "hevc": {*range(22), 32, 33, 34, 35, 39},
+}  # the types of units that may begin a packet
 DEPTH_HEADER = 12  # bytes before the PNG in the compressedDepth transport
 MAX_SIDE = 1 << 14  # pixels
 

@@ -36,7 +36,7 @@ class PacketScan:
     """Follows the packets of a video in the order in which they were encoded."""
 
     codec: str  # h264 or hevc
-    path: str  # of the video's field, for errors
+    path: str  # the path of the video's field, for errors
     before_key: int = 0  # packets that cannot be decoded, because there was no key frame yet
     has_key: bool = False
     skips_leading: bool = False  # the first key frame is one after which some frames refer to frames before it

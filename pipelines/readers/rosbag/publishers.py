@@ -52,6 +52,7 @@ class PublisherCheck:
         """Check the leaves that say who published a message: names, and arrays of any length."""
         self.stream, self.leaves = stream, tuple(leaves)
         self.seen: dict[str, list[str]] = {}  # the different values of a text so far, the latest last
+        self.is_first = True  # no message of this bag was checked yet
 
     def __bool__(self) -> bool:
         """Whether there is anything to check."""
@@ -68,6 +69,7 @@ class PublisherCheck:
                 self._add_text(leaf.path, str(content))
             else:
                 leaf.number(content)
+        self.is_first = False
 
     def _add_text(self, path: str, text: str) -> None:
         seen = self.seen.setdefault(path, [text])
@@ -77,6 +79,10 @@ class PublisherCheck:
             seen.append(text)
 
     def _changed_list(self, path: str, first: Texts, texts: Texts) -> SourceError:
+        if self.is_first:
+            message = f"{path} is {_shown(texts)} here and {_shown(first)} in the first bag: "
+            message += "convert such bags as a source of their own, or write them again in one order"
+            return SourceError(message, reason="changing_length")
         change = f"is {_shown(texts)} in one message and {_shown(first)} in the first"
         if texts and sorted(first) == sorted(texts):
             message = f"{path} {change}: values in changing order are not read; write the bag again in one order"

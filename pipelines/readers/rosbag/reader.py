@@ -38,7 +38,7 @@ class FirstBag:
 
     source: RosbagSource
     streams: tuple[Stream, ...]
-    evidence: Mapping[str, str]  # of the guessed keys
+    evidence: Mapping[str, str]  # by guessed key
     counts: Mapping[str, int]  # messages by topic
 
 

@@ -103,13 +103,20 @@ def check_topics(source: RosbagSource, known: Mapping[str, Channel]) -> None:
     """Raise SpecError if a declaration names a topic that the first bag does not have, or that is not read."""
     stamps = () if isinstance(source.stamp, str) else source.stamp
     clock = [source.clock] if isinstance(source.clock, str) else []
+    publishers = {
+        f"{topic}/{name}"
+        for path, names in source.split.items()
+        for topic in known
+        if path.startswith(f"{topic_path(topic)}.")
+        for name in names
+    }
     for path in source.split:
         if not any(path.startswith(f"{topic_path(topic)}.") and is_read(source, topic) for topic in known):
             raise SpecError(f"source.split: no topic that is read has the field '{path}'")
     for key, topics in (("clock", clock), ("topics", source.topics), ("stamp", stamps)):
         for topic in topics:
-            if key != "stamp" and topic.rpartition("/")[0] in known and source.split:
-                continue  # one publisher of a topic
+            if key != "stamp" and topic in publishers:
+                continue
             if topic not in known:
                 raise SpecError(f"source.{key}: the bag has no topic '{topic}'{did_you_mean(topic, known)}")
             if not is_read(source, topic):

@@ -1,4 +1,4 @@
-"""Several publishers that share a topic are told apart by declaration, and never mixed."""
+"""Several publishers that share a topic are split by declaration, and never mixed."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -75,6 +75,8 @@ def test_keys_of_a_split_are_checked(tmp_path: Path) -> None:
         opened(bag, clock=JOINTS, split=SPLIT)
     with pytest.raises(SpecError, match=r"source.split: no topic that is read has the field 'joint_state.name'"):
         opened(bag, clock="/cmd", split={"joint_state.name": {}})
+    with pytest.raises(SpecError, match=r"source.topics: the bag has no topic '/joint_states/lft'"):
+        opened(bag, clock=ONE, split=SPLIT, topics={"/joint_states/lft": "hold"})
     reader = opened(bag, clock=ONE, split=SPLIT, topics={"/joint_states/left": "linear", "/cmd": "hold"})
     assert opened(bag, **reader.layout()).fields == reader.fields
 
@@ -84,6 +86,14 @@ def test_the_same_names_in_another_order_are_refused(tmp_path: Path) -> None:
     assert told.reason == "changing_length"
     assert "values in changing order are not read" in told.detail
     assert "ignore" not in told.detail
+
+
+def test_bags_with_other_names_than_the_first_are_quarantined_with_a_source_of_their_own(tmp_path: Path) -> None:
+    for number, names in enumerate(("ab", "ba", "cd")):
+        bags.write_bag(tmp_path / f"run_{number}", [Said(JOINTS, bags.joints(0, [1, 2], names), ms) for ms in (0, 10)])
+    told = failure(tmp_path)
+    assert told.reason == "changing_length"
+    assert "joint_states.name is ['c', 'd'] here and ['a', 'b'] in the first bag: convert such bags as a" in told.detail
 
 
 def json_arms(folder: Path) -> Path:
@@ -189,3 +199,27 @@ def test_both_arms_are_converted_and_verified(tmp_path: Path) -> None:
     source = f'{{ format = "rosbag", clock = "{ONE}", topics = {{ "/cmd" = "hold" }}, split = {names} }}'
     dataset = converted(tmp_path, bag, source, action="joint_states.left.position")
     assert dataset.episode(0).action.tolist() == [[101, 101], [102, 102], [103, 103], [104, 104]]
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_random_publishers_are_read_whole_or_refused(tmp_path: Path, seed: int) -> None:
+    """Whatever the interleaving, every message of every publisher is read with a split, and none without."""
+    random_ = np.random.default_rng(seed)
+    names = [[f"p{number}_{i}" for i in range(random_.integers(1, 5))] for number in range(random_.integers(1, 4))]
+    said: list[Said] = []
+    sent: dict[int, list[list[float]]] = {number: [] for number in range(len(names))}
+    for number in [*range(len(names)), *random_.integers(0, len(names), 25)]:
+        values = random_.normal(size=len(names[number])).tolist()
+        sent[number].append(values)
+        said.append(Said(JOINTS, bags.joints(len(said), values, names[number]), len(said)))
+    kind = list(KINDS)[seed % len(KINDS)]
+    bag = KINDS[kind](tmp_path / "x", said)
+    if len(names) == 1:
+        assert numbers(episode(bag), "joint_states.position") == sent[0]
+        return
+    assert failure(bag).reason == "changing_length"
+    split = {"joint_states.name": {f"p{number}": listed for number, listed in enumerate(names)}}
+    for number in range(len(names)):
+        others = [f"/joint_states/p{other}" for other in range(len(names)) if other != number]
+        value = episode(bag, clock=f"/joint_states/p{number}", split=split, ignore=others)
+        assert numbers(value, f"joint_states.p{number}.position") == sent[number]
