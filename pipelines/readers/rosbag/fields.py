@@ -197,7 +197,7 @@ def _message(types: MessageTypes, name: str, leaf: MessageLeaf) -> Iterator[Mess
         left_out = images.TYPES[name]
     elif images.is_video(name) and "data" in dict(fields):
         yield replace(leaf, form="video")
-        left_out = ("data",)
+        left_out = images.VIDEO_FIELDS
     for field_name, field_type in fields:
         if field_name not in left_out:
             attributes = (*leaf.attributes, normalize_fieldname(field_name))

@@ -20,6 +20,7 @@ TYPES = {
     **dict.fromkeys(ENCODED, ("data",)),
 }
 VIDEOS = ("CompressedVideo", "FFMPEGPacket")  # last words of types: foxglove_msgs, ffmpeg_image_transport_msgs
+VIDEO_FIELDS = ("data", "width", "height", "encoding", "is_bigendian")  # what the frames contain
 KNOWN = (RAW, *ENCODED, *VIDEOS)
 CODECS = {"264": "h264", "avc": "h264", "265": "hevc", "hevc": "hevc"}  # a part of the declared name -> FFmpeg's name
 PIXELS = {  # encoding -> dtype and channels

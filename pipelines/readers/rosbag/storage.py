@@ -41,7 +41,7 @@ DAMAGE = (
 class Definition:
     """The text that defines a message type."""
 
-    form: str  # msg, idl or json; "" if there is no definition
+    form: str  # msg, idl, json or protobuf; "" if there is no definition
     text: str
 
 

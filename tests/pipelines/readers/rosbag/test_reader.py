@@ -483,17 +483,17 @@ def test_json_messages_by_their_schema(tmp_path: Path) -> None:
     assert failure(broken, clock="/state").reason == "malformed_message"
 
 
-def test_protobuf_is_refused_with_what_to_do(tmp_path: Path) -> None:
+def test_another_encoding_is_refused_with_what_to_do(tmp_path: Path) -> None:
     from mcap.writer import Writer
 
     with (tmp_path / "x.mcap").open("wb") as out:
         writer = Writer(out)
         writer.start()
-        channel = writer.register_channel("/x", "protobuf", writer.register_schema("X", "protobuf", b""))
+        channel = writer.register_channel("/x", "flatbuffer", writer.register_schema("X", "flatbuffer", b""))
         writer.add_message(channel, START, b"", START)
         writer.finish()
     with pytest.raises(
-        SourceError, match=r"/x contains messages of X encoded as 'protobuf'.*convert the file to ROS 2 messages"
+        SourceError, match=r"/x contains messages of X encoded as 'flatbuffer'.*convert the file to ROS 2 messages"
     ):
         opened(tmp_path / "x.mcap", clock="/x")
 

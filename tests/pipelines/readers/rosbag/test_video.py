@@ -119,7 +119,7 @@ def test_frames_are_those_that_were_recorded(tmp_path: Path, kind: str, codec: s
     assert len(value.steps["timestamp"]) == 11
     assert value.metadata["video.cam.before_key"] == 0
     assert shades(episode(bag, clock="/cam")) == list(range(1, 12))
-    assert "cam.data" not in value.steps
+    assert not {"cam.data", "cam.width"} & value.steps.keys()
 
 
 @pytest.mark.parametrize("kind", ["plain", "sqlite3"])
@@ -201,19 +201,6 @@ def test_other_codecs_are_refused_by_name(tmp_path: Path, kind: str, form: str) 
         opened(bag, clock=CLOCK)
     assert caught.value.reason == "unsupported_image"
     assert f"{form or 'unnamed'} video in messages is not read" in opened(bag).guesses()["ignore"]
-
-
-def test_video_in_protobuf_is_refused_by_name(tmp_path: Path) -> None:
-    from mcap.writer import Writer
-
-    with (tmp_path / "x.mcap").open("wb") as out:
-        writer = Writer(out)
-        writer.start()
-        schema = writer.register_schema("foxglove.CompressedVideo", "protobuf", b"")
-        writer.add_message(writer.register_channel("/cam", "protobuf", schema), 1, b"", 1)
-        writer.finish()
-    with pytest.raises(SourceError, match=r"/cam contains messages of foxglove.CompressedVideo encoded as 'protobuf'"):
-        opened(tmp_path / "x.mcap")
 
 
 def test_base64_of_an_unknown_type_is_refused(tmp_path: Path) -> None:
