@@ -44,14 +44,17 @@ class Packet(NamedTuple):
     number: int
 
 
-def packets(codec: str = "h264", *, count: int = 12, b_frames: int = 0) -> list[Packet]:
+def packets(codec: str = "h264", *, count: int = 12, b_frames: int = 0, open_gop: int = 0) -> list[Packet]:
     """Encode grey frames that get 20 levels brighter, with a key frame at every sixth, in the order of decoding."""
     encoder = {"h264": "libx264", "h265": "libx265", "vp9": "libvpx-vp9"}[codec]
     context: Any = av.CodecContext.create(encoder, "w")
     context.width, context.height, context.pix_fmt, context.time_base = 64, 48, "yuv420p", Fraction(1, 10)
     context.gop_size = 6
     common = f"keyint=6:min-keyint=6:scenecut=0:bframes={b_frames}:b-adapt=0"
-    options = {"libx264": {"x264-params": common}, "libx265": {"x265-params": f"{common}:open-gop=0:repeat-headers=1"}}
+    options = {
+        "libx264": {"x264-params": common},
+        "libx265": {"x265-params": f"{common}:open-gop={open_gop}:repeat-headers=1"},
+    }
     context.options = options.get(encoder, {})
     found = []
     for i in range(count):
@@ -141,6 +144,16 @@ def test_messages_before_the_first_key_frame_are_counted(tmp_path: Path, codec: 
     assert value.metadata["video.cam.before_key"] == 6 - first
     assert value.metadata["clock.cut_start"] == 6 - first
     assert shades(value) == [6, 7, 8, 9, 10]
+
+
+def test_frames_that_refer_to_frames_before_the_first_key_frame_are_counted(tmp_path: Path) -> None:
+    """In an open group of pictures, B-frames after the key frame refer to the group before it."""
+    sent = packets("h265", b_frames=2, open_gop=1)
+    assert [packet.number for packet in sent[4:7]] == [6, 5, 4]
+    bag = bags.write_bag(tmp_path / "x", recorded(sent[2:], foxglove, "h265"), more=MORE)
+    value = episode(bag, clock="/cam")
+    assert value.metadata["video.cam.before_key"] == 4
+    assert shades(value) == [6, 7, 8, 9, 10, 11]
 
 
 def test_header_stamps_of_b_frames_are_those_of_the_frames(tmp_path: Path) -> None:
