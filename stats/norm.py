@@ -124,7 +124,9 @@ class NormStats:
         constant = {name for name, fixed in zip(self.names, self._constant(), strict=True) if fixed}
         refused = [text for name, text in degenerate.items() if name not in constant | set(pin)]
         if refused:
-            raise StatsError(f"{'; '.join(refused)}; pin or mask such dimensions, or use another method")
+            raise StatsError(
+                f"{'; '.join(refused)}; use another method, or pin or mask such dimensions, which then do not move"
+            )
         return replace(self, pinned=self.pinned | constant | set(pin))
 
     def _pair(self, method: Method) -> tuple[Array, Array]:

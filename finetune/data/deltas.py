@@ -73,7 +73,8 @@ def _check_spacing(table: StepTable, *, fps: float, tolerance_s: float) -> None:
     raise UsageError(
         f"delta_timestamps: episode {episode}: frame {step[i + 1]} comes {difference[i]:.6g} s after frame "
         f"{step[i]}, not 1/fps = {1 / fps:g} s within tolerance_s {tolerance_s:g} ({len(off)} of "
-        f"{int(inside.sum())} frames differ{why}); raise tolerance_s to treat them as evenly spaced"
+        f"{int(inside.sum())} frames differ{why}); if no frame is missing, raise tolerance_s to treat "
+        "them as evenly spaced"
     )
 
 

@@ -294,7 +294,8 @@ def _check_increasing(times: Array, path: str) -> Array:
         before = f" after {times[step - 1]}" if step else ""
         raise SourceError(
             f"{path}: step {step} is {times[step]}{before}, but times must increase; "
-            "remove 'timestamp' from the declaration to count time by control_hz",
+            "if only the times are wrong, and the steps are complete and in order, remove 'timestamp' from the "
+            "declaration to count time by control_hz; if time starts again there, several episodes are stored as one",
             reason="bad_timestamps",
         )
     return times

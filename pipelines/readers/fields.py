@@ -114,6 +114,11 @@ def check_same(expected: Leaf, actual: Leaf) -> None:
         )
 
 
+def or_ignore(path: str) -> str:
+    """Return the advice for a field that only some episodes have."""
+    return f"convert these as a source of their own, or leave it out of all with source.ignore = ['{path}']"
+
+
 def first_readable(names: Iterable[str], describe: Callable[[str], T], *, otherwise: Exception) -> T:
     """Return the description of the first of `names` that can be read.
 

@@ -86,7 +86,7 @@ def _find_below(
             ):
                 sources.append(SourceLocation(format_name, folder.uri))
             elif depth < MAX_DEPTH:
-                next_level += [folder.child(name) for name in names if _may_be_folder(folder, name)]
+                next_level += [folder.child(name) for name in names if may_be_folder(folder, name)]
         level = next_level
     return sources, True
 
@@ -111,7 +111,7 @@ def _is_mixed(folder: SourceFolder, names: Sequence[str], *, format_name: str, f
     """Whether a folder matches its format only through subfolders, some of which match another format."""
     if _any_match(folder, names, [pattern for pattern in formats[format_name] if not str(pattern).startswith("*/")]):
         return False
-    below = [folder.child(name) for name in names if _may_be_folder(folder, name)]
+    below = [folder.child(name) for name in names if may_be_folder(folder, name)]
     others = [patterns for other, patterns in formats.items() if other != format_name]
     return any(_any_match(inner, inner.names(), patterns) for inner in below for patterns in others)
 
@@ -119,18 +119,19 @@ def _is_mixed(folder: SourceFolder, names: Sequence[str], *, format_name: str, f
 def _matches(folder: SourceFolder, names: Sequence[str], pattern: Pattern) -> bool:
     """Whether a folder with these names has a match for a pattern such as `meta/info.json`."""
     if isinstance(pattern, re.Pattern):
-        return any(pattern.fullmatch(name) and _may_be_folder(folder, name) for name in names)
+        return any(pattern.fullmatch(name) and may_be_folder(folder, name) for name in names)
     if not names and folder.files.local is None and "*" not in pattern:  # many web servers cannot list a folder
         return folder.size(pattern) is not None
     first, _, rest = pattern.partition("/")
     matching = [name for name in names if fnmatchcase(name, first)]
     if not rest:
         return bool(matching)
-    inner = [folder.child(name) for name in matching if _may_be_folder(folder, name)]
+    inner = [folder.child(name) for name in matching if may_be_folder(folder, name)]
     return any(_matches(below, below.names(), rest) for below in inner)
 
 
-def _may_be_folder(folder: SourceFolder, name: str) -> bool:
+def may_be_folder(folder: SourceFolder, name: str) -> bool:
+    """Whether `name` inside a folder is a folder; remote names without the ending of a file are assumed to be one."""
     if name.startswith("."):
         return False
     local = folder.files.local

@@ -86,6 +86,7 @@ class RosbagSource(SourceSpec):
     stamp: Stamp | dict[str, Stamp] = "log"  # which time of a message to use; topics without one use "log"
     max_skew: Positive | None = None  # seconds
     disorder: Literal["refuse", "sort"] = "refuse"  # what to do if times decrease or repeat
+    split: dict[str, dict[str, str | tuple[str, ...]]] = EMPTY  # path of a text, or list of texts -> name -> its value
     only: tuple[str, ...] = ()  # topics or paths to read, and no others
     ignore: tuple[str, ...] = ()  # topics or paths that are not read
     ros: str | None = None  # ROS distribution that defines the messages, if the bags do not

@@ -90,9 +90,10 @@ class SuccessSpec(Model):
         if not isinstance(value, str) and value in {0, 1}:
             return "success" if value else "failure"
         problem = f"'{value}', not {' or '.join(OUTCOMES)}" if isinstance(value, str) else f"{value}, not 0 or 1"
-        fix = f'equals = "{value}"' if isinstance(value, str) else "at_least = 0.5"
+        fix = "equals" if isinstance(value, str) else "at_least"
         raise SourceError(
-            f"success: '{self.key}' is {problem}; declare a condition such as {{ key = \"{self.key}\", {fix} }}",
+            f"success: '{self.key}' is {problem}; declare which value means success, as "
+            f'{{ key = "{self.key}", {fix} = TODO }}',
             reason="bad_success",
         )
 

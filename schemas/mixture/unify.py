@@ -45,7 +45,7 @@ def unified(spec: MixtureSpec, spaces: Mapping[str, Space]) -> tuple[tuple[str, 
     if refused:
         raise SpecError(
             f"{spec.name}: the sources' actions have different meanings: {'; '.join(refused)}; choose a view that all "
-            "of them have, or list the conventions that may differ under accept"
+            "of them have; accept mixes them as they are, which is right only if their numbers mean the same"
         )
     return dims, [text for _, text in differences]
 

@@ -97,7 +97,7 @@ def test_the_safe_mode_names_what_would_explode() -> None:
     norm = make_norm(x)
     openpi = 2 * (0 - norm.q01[1]) / (norm.q99[1] - norm.q01[1] + 1e-6) - 1  # type: ignore[index]
     assert openpi < -3200
-    said = "d1: q01 to q99 spans 0.00098, so a difference of 1 becomes 2.04e.03; pin or mask such dimensions, or use"
+    said = "d1: q01 to q99 spans 0.00098, so a difference of 1 becomes 2.04e.03; use another method, or pin or mask"
     with pytest.raises(StatsError, match=said):
         norm.safe()
     pinned = norm.safe(pin=["d1"])

@@ -7,7 +7,7 @@ from functools import cached_property, partial
 from pathlib import PurePosixPath
 from typing import Any
 
-from pipelines.readers.fields import Leaf, check_same, digest, first_readable
+from pipelines.readers.fields import Leaf, check_same, digest, first_readable, or_ignore
 from pipelines.readers.files.lazy_field import LazyField
 from pipelines.readers.files.tree import VIDEOS, episode_fields, files_of, reading
 from pipelines.readers.find import EPISODE_FOLDER, EPISODE_NAMES, PICKLES
@@ -134,7 +134,7 @@ class EpisodeFilesReader(SourceReader):
         if missing := sorted(required - {*fields}):
             raise SourceError(f"'{missing[0]}' is missing, but the first episode has it", reason="contradicts_fields")
         if more := sorted({*fields} - known):
-            message = f"'{more[0]}' is not in the first episode; leave it out with source.ignore = ['{more[0]}']"
+            message = f"'{more[0]}' is not in the first episode; {or_ignore(more[0])}"
             raise SourceError(message, reason="contradicts_fields")
         for path, field in fields.items():
             is_text = self.leaves[path].form == "texts" and field.cells is not None

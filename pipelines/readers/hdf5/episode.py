@@ -6,7 +6,7 @@ from typing import Any
 import h5py
 
 from pipelines.readers.documents import json_leaf, json_value, value_at
-from pipelines.readers.fields import Leaf, check_same
+from pipelines.readers.fields import Leaf, check_same, or_ignore
 from pipelines.readers.folder import SourceFolder
 from pipelines.readers.hdf5 import tree
 from pipelines.readers.hdf5.columns import column, leaf_of, value, value_field
@@ -155,7 +155,7 @@ class Hdf5Episode:
         if missing:
             raise SourceError(f"'{missing[0]}' is missing, but the first episode has it", reason="contradicts_fields")
         if more:
-            message = f"'{more[0]}' is not in the first episode; leave it out with source.ignore = ['{more[0]}']"
+            message = f"'{more[0]}' is not in the first episode; {or_ignore(more[0])}"
             raise SourceError(message, reason="contradicts_fields")
 
     def _rows(self, expected: Mapping[str, Leaf]) -> int:

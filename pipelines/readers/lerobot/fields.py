@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 import pyarrow as pa
 
-from pipelines.readers.fields import first_readable
+from pipelines.readers.fields import first_readable, or_ignore
 from pipelines.readers.folder import SourceFolder
 from pipelines.readers.lerobot import columns
 from pipelines.readers.lerobot.info import DatasetInfo
@@ -49,7 +49,7 @@ class DatasetFields:
             difference = (
                 "is not in the first file" if differing[0] in actual else "is missing, but the first file has it"
             )
-            message = f"column '{differing[0]}' {difference}; leave it out with source.ignore = ['{differing[0]}']"
+            message = f"column '{differing[0]}' {difference}; {or_ignore(differing[0])}"
             raise SourceError(message, reason="contradicts_fields")
         for name, field in self.stored.items():
             if replace(actual[name], dtype=field.dtype, doc=field.doc) != field:

@@ -108,5 +108,6 @@ def check_order(steps: Mapping[str, Any]) -> None:
         if bad.any():
             step = int(np.argmax(bad)) + 1
             message = f"{name} goes from {values[step - 1]:g} to {values[step]:g} at step {step}"
-            fix = f"; if that is intended, leave it out with source.ignore = ['{name}']"
+            fix = "; rows that are missing or out of order would get the frames of others. If only the column is wrong"
+            fix += f", and the rows are complete and in order, leave it out with source.ignore = ['{name}']"
             raise SourceError(message + fix, reason="bad_timestamps")

@@ -12,7 +12,7 @@ from typing import Any
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from pipelines.readers.find import ROSBAG_NAMES
+from pipelines.readers.find import ROSBAG_NAMES, may_be_folder
 from pipelines.readers.folder import SourceFolder, safe_path
 from pipelines.readers.names import natural_key
 from pipelines.readers.rosbag.files import open_storage
@@ -56,7 +56,7 @@ def _bags(folder: SourceFolder, below: str, depth: int) -> Iterator[str]:
         if name.endswith(STORED_NAMES):
             seen |= {member.rpartition("/")[2] for member in bag_files(folder, prefix + name)}
             yield prefix + name
-        elif depth < MAX_DEPTH and "." not in name:
+        elif depth < MAX_DEPTH and may_be_folder(folder, prefix + name):
             yield from _bags(folder, prefix + name, depth + 1)
 
 
@@ -73,6 +73,18 @@ def bag_files(folder: SourceFolder, name: str) -> list[str]:
     pattern = re.compile(rf"{re.escape(bag)}_(\d+){re.escape(match[1])}")
     files = sorted((part for part in folder.names(below) if pattern.fullmatch(part)), key=natural_key)
     return [f"{below}/{part}" if below else part for part in files] or [name]
+
+
+def files_beside(folder: SourceFolder, known: Collection[str], *, below: str = "", depth: int = 0) -> Iterator[str]:
+    """Yield the files that are not in `known`, and the folders that are too deep to be searched."""
+    for name in sorted(folder.names(below), key=natural_key):
+        path = f"{below}/{name}" if below else name
+        if path in known or name.startswith("."):
+            continue
+        if may_be_folder(folder, path) and depth < MAX_DEPTH:
+            yield from files_beside(folder, known, below=path, depth=depth + 1)
+        else:
+            yield path
 
 
 def _check_complete(names: Sequence[str], path: str) -> None:
@@ -126,7 +138,9 @@ def _check_files(folder: SourceFolder, below: str, files: Sequence[str], *, path
     if more := sorted(stored - {*files}):
         message = f"'{more[0].rpartition('/')[2]}' is here, but {METADATA} does not list it"
         raise SourceError(
-            f"{message}: 'ros2 bag reindex' adds it; or move it to another folder", reason="bad_metadata", file=path
+            f"{message}: if it is part of the recording, 'ros2 bag reindex' adds it; if not, move it to another folder",
+            reason="bad_metadata",
+            file=path,
         )
 
 

@@ -48,10 +48,13 @@ def stamp_order(stamps: Array, disorder: Disorder) -> Array:
         at = int(np.argmax(steps <= 0))
         relation = "has the same stamp as" if steps[at] == 0 else f"is {-steps[at] / NS:g} s earlier than"
         more = f" ({np.count_nonzero(steps <= 0)} such messages)"
-        raise SourceError(
-            f"message {at + 1} {relation} the one before it{more}; source.disorder = 'sort' sorts them",
-            reason="bad_timestamps",
+        fix = (
+            "keeps only the last of them, which loses messages if several publishers share the topic"
+            if steps[at] == 0
+            else "sorts them, which is right only if they were logged out of order and no clock was set back"
         )
+        message = f"message {at + 1} {relation} the one before it{more}; source.disorder = 'sort' {fix}"
+        raise SourceError(message, reason="bad_timestamps")
     order = np.argsort(stamps, kind="stable")
     is_last = np.append(np.diff(stamps[order]) > 0, [True])
     last: Array = order[is_last]

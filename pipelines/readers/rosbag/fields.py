@@ -1,7 +1,9 @@
 """Split messages into leaves: numbers, texts and images, each with a dotted path."""
 
+import re
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -11,6 +13,7 @@ from rosbags.typesys.base import normalize_fieldname
 from pipelines.readers.names import covers
 from pipelines.readers.rosbag import images
 from pipelines.readers.rosbag.types import MessageTypes
+from pipelines.readers.sidecars import video_type
 from schemas.errors import SourceError
 from schemas.source import Array, Field
 
@@ -19,10 +22,12 @@ ALIASES = {"byte": "uint8", "char": "uint8", "octet": "uint8"}
 EACH = "*"  # as an attribute: every item of a list of messages
 EMPTY_MESSAGE = "structure_needs_at_least_one_member"  # the placeholder field of a message without fields
 AXES = (["x", "y", "z"], ["x", "y", "z", "w"])
+BASE64 = re.compile(r"(?=.{128})[A-Za-z0-9+/]+={0,2}", re.DOTALL)  # in a text, such a long word is encoded bytes
 MAX_DEPTH, VALUE_LIMIT = 32, 1 << 28  # levels of nesting of messages; bytes of one value
 MAX_LEAVES = 4096
+IDENTITIES = {"name", "id", "frame_id", "child_frame_id", "joint", "joint_name", "arm", "side", "robot", "device"}
 
-Form: TypeAlias = Literal["number", "text", "labels", "image"]
+Form: TypeAlias = Literal["number", "text", "labels", "image", "video"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,11 +42,17 @@ class MessageLeaf:
     axes: tuple[str, ...] = ()  # the attributes with the numbers of a vector or quaternion
     image_format: images.ImageFormat | None = None
     labels: tuple[str, ...] = ()  # such as names of joints, in the order that all messages must have
+    is_sequence: bool = False  # an array of any length; it must be the same in every message
 
     @property
     def is_quaternion(self) -> bool:
         """Whether the value is a quaternion."""
         return len(self.axes) == 4
+
+    @property
+    def is_identity(self) -> bool:
+        """Whether the value is a text that names the sender or the frame of a message."""
+        return self.form == "text" and self.attributes[-1] in IDENTITIES and EACH not in self.attributes
 
     @property
     def is_empty(self) -> bool:
@@ -50,7 +61,7 @@ class MessageLeaf:
 
     def field(self, *, per_step: bool) -> Field:
         """Return the field of the source that this leaf becomes."""
-        if self.form == "image" and self.image_format:
+        if self.form in {"image", "video"} and self.image_format:
             known = self.image_format
             shape = (None, None, known.channels)
             return Field(path=self.path, kind="image", dtype=known.dtype, shape=shape, encoding=known.encoding)
@@ -62,24 +73,36 @@ class MessageLeaf:
     def value(self, message: Any, images_as: str) -> Any:
         """Return the value in a message as an array or bytes.
 
-        Raises SourceError if its form, shape or labels differ from those in the first message.
+        Raises SourceError if its form or shape differs from that in the first message.
         """
-        content = _get(message, self.attributes, self)
+        content = self.content(message)
         if self.form == "number":
-            return self._number(content)
+            return self.number(content)
         if self.form == "image":
             if images.image_format(content, self.path) != self.image_format:
                 raise self.mismatch("an image in another format")
             return images.encode_image(content, self.path, images_as)
+        if self.form == "video":
+            codec = images.video_codec(content, self.path, is_declared=True)
+            if not self.image_format or codec != self.image_format.encoding:
+                raise self.mismatch("a video in another format")
+            return images.image_bytes(content, self.path)
         if self.form == "labels":
-            if tuple(content) != self.labels:
-                raise self.mismatch(f"{list(content)}"[:200])
-            return b""
+            return b""  # `PublisherCheck` has compared the labels of all messages
         if not isinstance(content, str):
             raise self.mismatch(type(content).__name__)
         return content.encode(errors="surrogatepass")  # invalid UTF-8 is kept here and refused later
 
-    def _number(self, content: Any) -> Array:
+    def content(self, message: Any) -> Any:
+        """Return the value in a message as it was decoded."""
+        return _get(message, self.attributes, self)
+
+    def texts(self, content: Any) -> tuple[str, ...]:
+        """Return the texts in a decoded value of the form `labels`."""
+        return tuple(_flat(content))
+
+    def number(self, content: Any) -> Array:
+        """Return a decoded value as an array; raise SourceError if its shape differs from that in the first message."""
         try:
             values = np.asarray(content, self.dtype)
         except (ValueError, TypeError, OverflowError) as error:
@@ -91,34 +114,72 @@ class MessageLeaf:
     def mismatch(self, actual: str) -> SourceError:
         """Return the error for a message whose value differs from the first message's."""
         expected = f"{list(self.shape)} numbers" if self.form == "number" else f"a {self.form}"
-        expected = f"{list(self.labels)}"[:200] if self.form == "labels" else expected
+        fix = f"if it is not needed, leave it out with source.ignore = ['{self.path}']"
+        if self.form == "number" and self.dtype == "uint8":
+            fix = f"images and videos are read from messages of the types {', '.join(images.KNOWN)}; {fix}"
+        elif self.form == "number":
+            fix = f"if several publishers share the topic, record each on a topic of its own; else, {fix}"
         return SourceError(
             f"{self.path} contains {actual} in one message and {expected} in the first, but must be the same in all: "
-            f"leave it out with source.ignore = ['{self.path}']",
+            f"{fix}",
             reason="changing_length",
         )
 
 
 def message_leaves(
     types: MessageTypes, name: str, message: Any, *, prefix: str, ignore: Collection[str]
-) -> list[MessageLeaf]:
-    """Return the leaves of a message; those whose paths are in `ignore` are left out.
+) -> tuple[list[MessageLeaf], list[MessageLeaf]]:
+    """Return the leaves of a message whose paths are not in `ignore`, and those that say who published it.
 
     `message` is the first message of its topic, `name` its type, and `prefix` the path of the topic. Raises SourceError
     if a value cannot become a field.
     """
+    candidates = list(islice(_candidates(types, name, prefix), MAX_LEAVES + 1))
+    if len(candidates) > MAX_LEAVES:
+        raise SourceError(f"{prefix}: more than {MAX_LEAVES} fields in one message", reason="too_large")
+    leaves = [_with_shape(leaf, message) for leaf in candidates if not covers(ignore, leaf.path)]
+    ignored = [leaf for leaf in candidates if covers(ignore, leaf.path)]
+    return leaves, [
+        *_identities(leaves, ignored, message),
+        *(leaf for leaf in leaves if leaf.form == "number" and leaf.is_sequence),
+    ]
+
+
+def _candidates(types: MessageTypes, name: str, prefix: str) -> Iterator[MessageLeaf]:
     fields = [field for field in types.fields(name) if field[0] != EMPTY_MESSAGE]
     if [field[0] for field in fields] == ["data"]:  # the only value of a message gets the path of the topic
-        candidates = _field(types, fields[0][1], MessageLeaf(prefix, "text", ("data",)))
+        yield from _field(types, fields[0][1], MessageLeaf(prefix, "text", ("data",)))
     else:
-        candidates = _message(types, name, MessageLeaf(prefix, "text", ()))
-    leaves: list[MessageLeaf] = []
-    for leaf in candidates:
-        if not covers(ignore, leaf.path):
-            leaves.append(_with_shape(leaf, message))
-        if len(leaves) > MAX_LEAVES:
-            raise SourceError(f"{prefix}: more than {MAX_LEAVES} fields in one message", reason="too_large")
-    return leaves
+        yield from _message(types, name, MessageLeaf(prefix, "text", ()))
+
+
+def _identities(leaves: list[MessageLeaf], ignored: list[MessageLeaf], message: Any) -> Iterator[MessageLeaf]:
+    """Yield the lists of names, and the texts such as `header.frame_id`, by which publishers differ.
+
+    An ignored one is included if values that are read belong to its names.
+    """
+    values = [
+        leaf for leaf in leaves if leaf.form in {"number", "image", "video"} and leaf.attributes[:1] != ("header",)
+    ]
+    for leaf in leaves:
+        if leaf.form == "labels" or (leaf.is_identity and values):
+            yield leaf
+    for leaf in ignored:
+        if leaf.form == "labels":
+            named = replace(leaf, labels=leaf.texts(leaf.content(message)))
+            if any(_belongs(value, named) for value in values):
+                yield named
+        elif leaf.is_identity and values:
+            yield leaf
+
+
+def _belongs(value: MessageLeaf, names: MessageLeaf) -> bool:
+    """Whether the numbers of a leaf belong to a list of names: both are in the same items, or have the same length."""
+    if EACH in names.attributes:
+        items = len(names.attributes) - names.attributes[::-1].index(EACH)
+        return value.attributes[:items] == names.attributes[:items]
+    parent = names.attributes[:-1]
+    return value.attributes[: len(parent)] == parent and len(names.labels) in value.shape
 
 
 def _message(types: MessageTypes, name: str, leaf: MessageLeaf) -> Iterator[MessageLeaf]:
@@ -134,6 +195,9 @@ def _message(types: MessageTypes, name: str, leaf: MessageLeaf) -> Iterator[Mess
     if name in images.TYPES:
         yield replace(leaf, form="image")
         left_out = images.TYPES[name]
+    elif images.is_video(name) and "data" in dict(fields):
+        yield replace(leaf, form="video")
+        left_out = images.VIDEO_FIELDS
     for field_name, field_type in fields:
         if field_name not in left_out:
             attributes = (*leaf.attributes, normalize_fieldname(field_name))
@@ -144,45 +208,49 @@ def _field(types: MessageTypes, field_type: Any, leaf: MessageLeaf) -> Iterator[
     kind, arguments = field_type
     if kind in {Nodetype.ARRAY, Nodetype.SEQUENCE}:
         inner, _ = arguments
+        is_sequence = kind == Nodetype.SEQUENCE
         if inner[0] != Nodetype.BASE:
-            yield from _field(types, inner, replace(leaf, attributes=(*leaf.attributes, EACH)))
+            item = replace(leaf, attributes=(*leaf.attributes, EACH), is_sequence=leaf.is_sequence or is_sequence)
+            yield from _field(types, inner, item)
         elif inner[1][0] == "string":
             yield replace(leaf, form="labels")
         else:
-            yield replace(leaf, form="number", dtype=_dtype(inner[1][0], leaf.path))
+            dtype = ALIASES.get(inner[1][0], inner[1][0])
+            yield replace(leaf, form="number", dtype=dtype, is_sequence=leaf.is_sequence or is_sequence)
     elif kind == Nodetype.NAME:
         yield from _message(types, arguments, leaf)
     elif arguments[0] == "string":
         yield replace(leaf, form="labels" if EACH in leaf.attributes else "text")
     else:
-        yield replace(leaf, form="number", dtype=_dtype(arguments[0], leaf.path))
-
-
-def _dtype(type_name: str, path: str) -> str:
-    dtype = ALIASES.get(type_name, type_name)
-    if dtype not in NUMBERS:
-        raise SourceError(
-            f"{path} contains values of type '{type_name}', which is not supported; "
-            f"leave it out with source.ignore = ['{path}']",
-            reason="unsupported_field",
-        )
-    return dtype
+        yield replace(leaf, form="number", dtype=ALIASES.get(arguments[0], arguments[0]))
 
 
 def _with_shape(leaf: MessageLeaf, message: Any) -> MessageLeaf:
     """Add what the type does not say, from a message: the shape of an array, the format of an image, or the labels."""
-    if leaf.form in {"labels", "image"} and leaf.attributes.count(EACH) > (leaf.form == "labels"):
+    if leaf.form in {"labels", "image", "video"} and leaf.attributes.count(EACH) > (leaf.form == "labels"):
         raise SourceError(
             f"{leaf.path} contains lists of {leaf.form}; leave it out with source.ignore = ['{leaf.path}']",
             reason="unsupported_field",
         )
     content = _get(message, leaf.attributes, leaf)
-    if leaf.form == "image":
-        return replace(leaf, image_format=images.image_format(content, leaf.path))
+    if leaf.form in {"image", "video"}:
+        return _camera(leaf, content)
     if leaf.form == "labels":
-        return replace(leaf, labels=tuple(content))
+        return replace(leaf, labels=leaf.texts(content))
+    if leaf.form == "text" and isinstance(content, str) and BASE64.fullmatch(content):
+        raise SourceError(
+            f"{leaf.path} contains bytes as base64, which are read only in messages of the types "
+            f"{', '.join(images.KNOWN)}; leave it out with source.ignore = ['{leaf.path}']",
+            reason="unsupported_field",
+        )
     if leaf.form != "number":
         return leaf
+    if leaf.dtype not in NUMBERS:
+        raise SourceError(
+            f"{leaf.path} contains values of type '{leaf.dtype}', which is not supported; "
+            f"leave it out with source.ignore = ['{leaf.path}']",
+            reason="unsupported_field",
+        )
     try:
         values = np.asarray(content, leaf.dtype)
     except (ValueError, TypeError, OverflowError) as error:
@@ -191,6 +259,24 @@ def _with_shape(leaf: MessageLeaf, message: Any) -> MessageLeaf:
         message = f"{leaf.path}: a value has {values.nbytes} bytes; leave it out with source.ignore = ['{leaf.path}']"
         raise SourceError(message, reason="too_large")
     return replace(leaf, shape=values.shape)
+
+
+def _camera(leaf: MessageLeaf, content: Any) -> MessageLeaf:
+    """Add the format of the images, or the codec of the video."""
+    raw = hasattr(content, "step")
+    codec = None if raw else images.video_codec(content, leaf.path, is_declared=leaf.form == "video")
+    if codec is None:
+        return replace(leaf, form="image", image_format=images.image_format(content, leaf.path))
+    video_type()  # raises MissingExtraError now rather than on a worker
+    return replace(leaf, form="video", image_format=images.ImageFormat("uint8", 3, codec))
+
+
+def _flat(content: Any) -> Iterator[str]:
+    if isinstance(content, str):
+        yield content
+    else:
+        for item in content:
+            yield from _flat(item)
 
 
 def _get(content: Any, attributes: tuple[str, ...], leaf: MessageLeaf) -> Any:

@@ -30,7 +30,14 @@ from schemas.errors import SourceError
 
 MCAP, SQLITE, BAG1, ZSTD = b"\x89MCAP0\r\n", b"SQLite format 3\0", b"#ROSBAG V2.0", b"\x28\xb5\x2f\xfd"
 COPY_LIMIT = 16 << 30  # bytes of the copy of a remote or compressed file
-FORMS = {"ros2msg": "msg", "ros1msg": "msg", "ros2idl": "idl", "omgidl": "idl", "jsonschema": "json"}
+FORMS = {
+    "ros2msg": "msg",
+    "ros1msg": "msg",
+    "ros2idl": "idl",
+    "omgidl": "idl",
+    "jsonschema": "json",
+    "protobuf": "protobuf",
+}
 ROS_FORMS = {MessageDefinitionFormat.MSG: "msg", MessageDefinitionFormat.IDL: "idl", MessageDefinitionFormat.NONE: ""}
 
 
@@ -164,7 +171,9 @@ class McapFile:
 def _channel(channel: McapChannel, schemas: dict[int, Schema], count: int) -> Channel:
     schema = schemas.get(channel.schema_id)
     form = schema.encoding if schema else ""
-    text = schema.data.decode(errors="replace") if schema and form in FORMS else ""
+    text = ""
+    if schema and form in FORMS:  # a schema of protobuf is bytes
+        text = schema.data.decode("latin-1") if form == "protobuf" else schema.data.decode(errors="replace")
     definition = Definition(FORMS.get(form, form), text)
     return Channel(channel.topic, schema.name if schema else "", channel.message_encoding, definition, count)
 

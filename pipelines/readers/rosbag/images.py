@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from pipelines.readers.pixels import encode
+from pipelines.readers.rosbag.nal import unit_type, units
 from schemas.errors import SourceError
 from schemas.images import JPEG, PNG
 from schemas.source import Array
@@ -18,6 +19,10 @@ TYPES = {
     RAW: ("height", "width", "encoding", "is_bigendian", "step", "data"),
     **dict.fromkeys(ENCODED, ("data",)),
 }
+VIDEOS = ("CompressedVideo", "FFMPEGPacket")  # last words of types: foxglove_msgs, ffmpeg_image_transport_msgs
+VIDEO_FIELDS = ("data", "width", "height", "encoding", "is_bigendian")  # what the frames contain
+KNOWN = (RAW, *ENCODED, *VIDEOS)
+CODECS = {"264": "h264", "avc": "h264", "265": "hevc", "hevc": "hevc"}  # a part of the declared name -> FFmpeg's name
 PIXELS = {  # encoding -> dtype and channels
     "rgb8": ("uint8", 3),
     "bgr8": ("uint8", 3),
@@ -26,8 +31,22 @@ PIXELS = {  # encoding -> dtype and channels
     "mono16": ("uint16", 1),
     "16UC1": ("uint16", 1),
 }
+FIRST_UNITS = {
+    "h264": {1, 5, 6, 7, 9},
+    "hevc": {*range(22), 32, 33, 34, 35, 39},
+}  # the types of units that may begin a packet
 DEPTH_HEADER = 12  # bytes before the PNG in the compressedDepth transport
 MAX_SIDE = 1 << 14  # pixels
+
+
+def is_video(type_name: str) -> bool:
+    """Whether messages of a type are packets of a video."""
+    return type_name.replace(".", "/").rpartition("/")[2] in VIDEOS
+
+
+def is_camera(type_name: str) -> bool:
+    """Whether messages of a type are images or packets of a video."""
+    return type_name in TYPES or is_video(type_name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +68,7 @@ def image_format(message: Any, path: str) -> ImageFormat:
                 reason="unsupported_image",
             )
         return ImageFormat(*PIXELS[message.encoding], "raw")
-    data = _bytes(message, path)
+    data = image_bytes(message, path)
     if data.startswith((PNG, JPEG)):
         is_depth = data.startswith(PNG) and data[24:25] == b"\x10"  # bits per channel
         return ImageFormat(
@@ -65,18 +84,41 @@ def image_format(message: Any, path: str) -> ImageFormat:
 def encode_image(message: Any, path: str, images: str) -> bytes:
     """Return an image as encoded bytes; raw pixels are encoded as `images` says, but depth is always PNG."""
     if not hasattr(message, "step"):
-        return _bytes(message, path)
+        return image_bytes(message, path)
     frame = _pixels(message, path)
     return encode(frame, "png" if frame.dtype == np.uint16 else images)
 
 
-def _bytes(message: Any, path: str) -> bytes:
+def video_codec(message: Any, path: str, *, is_declared: bool) -> str | None:
+    """Return FFmpeg's name of the codec of a packet; None if the message is a whole JPEG or PNG, or may be one.
+
+    `is_declared` says that the type of the message is one of videos. Raises SourceError for other codecs then.
+    """
+    data = image_bytes(message, path)
+    name = str(getattr(message, "encoding", None) or getattr(message, "format", ""))
+    word = name.partition(";")[0].lower()
+    codec = next((codec for part, codec in CODECS.items() if part in word.replace(".", "")), None)
+    if data.startswith((PNG, JPEG)):
+        return None
+    if is_declared and codec is None:
+        raise SourceError(
+            f"{path}: {name[:40] or 'unnamed'} video in messages is not read (known: h264, h265, mjpeg); "
+            f"leave it out with source.ignore = ['{path}']",
+            reason="unsupported_image",
+        )
+    first = next(units(data), b"")
+    is_packet = bool(first) and codec is not None and unit_type(first, codec) in FIRST_UNITS[codec]
+    return codec if is_declared or is_packet else None
+
+
+def image_bytes(message: Any, path: str) -> bytes:
+    """Return the encoded bytes of an image or packet."""
     content = message.data
     try:
         data = base64.b64decode(content, validate=True) if isinstance(content, str) else bytes(content)
     except (ValueError, TypeError) as error:
         raise SourceError(f"{path}: the image is not valid base64", reason="bad_image") from error
-    is_depth = data[DEPTH_HEADER:].startswith(PNG) and "compressedDepth" in str(message.format)
+    is_depth = data[DEPTH_HEADER:].startswith(PNG) and "compressedDepth" in str(getattr(message, "format", ""))
     if is_depth and str(message.format).startswith("16UC1"):
         return data[DEPTH_HEADER:]
     return data

@@ -45,4 +45,5 @@ def _desc(types: FieldsByType, name: str, schema: dict[str, Any]) -> Any:
         return Nodetype.NAME, name
     if form not in BASES:
         raise ValueError(f"'{name}' is of type {form!r}")
-    return Nodetype.BASE, (BASES[form], 0)
+    is_bytes = form == "string" and schema.get("contentEncoding") == "base64"
+    return Nodetype.BASE, ("base64" if is_bytes else BASES[form], 0)

@@ -1,18 +1,28 @@
 """Read ROS bags and MCAP files; each is one episode, whose topics are resampled to one clock."""
 
-from collections.abc import Collection, Iterable
-from functools import partial
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property, partial
 from pathlib import PurePosixPath
 
 from pipelines.readers.fields import first_readable
 from pipelines.readers.find import ROSBAG_NAMES
 from pipelines.readers.folder import SourceFolder
-from pipelines.readers.reader import SPLIT, Episodes, FilePart, Files, SourceReader, Stored, Values
+from pipelines.readers.names import covers
+from pipelines.readers.reader import SPLIT, Episodes, FilePart, Files, LeftOut, SourceReader, Stored, Values
 from pipelines.readers.rosbag import times
-from pipelines.readers.rosbag.bag import METADATA, STORED_NAMES, Bag, bag_files, find_bags, open_bag
-from pipelines.readers.rosbag.guess import guess_source
+from pipelines.readers.rosbag.bag import METADATA, STORED_NAMES, Bag, bag_files, files_beside, find_bags, open_bag
+from pipelines.readers.rosbag.guess import Guess, guess_source
 from pipelines.readers.rosbag.storage import reading
-from pipelines.readers.rosbag.streams import Stream, check_paths, check_topics, describe_streams
+from pipelines.readers.rosbag.streams import (
+    Stream,
+    check_paths,
+    check_topics,
+    describe_streams,
+    ignored_paths,
+    is_read,
+    topic_path,
+)
 from pipelines.readers.rosbag.types import check_distro
 from pipelines.readers.rosbag.values import read_episode
 from schemas.declarations.formats import RosbagSource
@@ -20,6 +30,16 @@ from schemas.errors import SourceError, UsageError
 from schemas.source import Field
 
 EPISODE_PATH = "episode_path"
+
+
+@dataclass(frozen=True, slots=True)
+class FirstBag:
+    """What the first bag that can be read says about all of them."""
+
+    source: RosbagSource
+    streams: tuple[Stream, ...]
+    evidence: Mapping[str, str]  # by guessed key
+    counts: Mapping[str, int]  # messages by topic
 
 
 class RosbagReader(SourceReader):
@@ -37,14 +57,13 @@ class RosbagReader(SourceReader):
         check_distro(source.ros if source else None)
         pattern = source.files if source else None
         self.folder, file = SourceFolder.around(uri, (*STORED_NAMES, f"/{METADATA}") if pattern is None else ())
-        self.is_alone = bool(file) or pattern is not None
+        self.is_file, self.is_alone = bool(file), bool(file) or pattern is not None
         self.names = (file,) if file else find_bags(self.folder, pattern)
         if not self.names:
             patterns = pattern or ", ".join([METADATA, *(f"*{end}" for end in ROSBAG_NAMES)])
             raise UsageError(f"{uri}: no bag here ({patterns})")
-        self.source, self.streams = first_readable(
-            self.names, partial(self._describe, source), otherwise=UsageError(f"{uri}: no bag")
-        )
+        first = first_readable(self.names, partial(self._describe, source), otherwise=UsageError(f"{uri}: no bag"))
+        self.source, self.streams, self.first = first.source, first.streams, first
         self.fields: tuple[Field, ...] = (
             Field(path=EPISODE_PATH, kind="text", per_step=False),
             *times.fields(self.streams, self.source),
@@ -52,15 +71,40 @@ class RosbagReader(SourceReader):
         )
         check_paths(self.fields)
 
-    def _describe(self, source: RosbagSource | None, name: str) -> tuple[RosbagSource, tuple[Stream, ...]]:
+    def _describe(self, source: RosbagSource | None, name: str) -> FirstBag:
         """Return the layout of a bag and its streams."""
         try:
             with open_bag(self.folder, name, is_alone=self.is_alone) as bag:
-                declared = source or guess_source(bag)
-                check_topics(declared, bag.topics())
-                return declared, describe_streams(bag, declared)
+                guess = Guess(source, {}) if source else guess_source(bag)
+                check_topics(guess.source, bag.topics())
+                counts = {topic: channel.count or 0 for topic, channel in bag.topics().items()}
+                return FirstBag(guess.source, describe_streams(bag, guess.source), guess.evidence, counts)
         except SourceError as error:
             raise error.at(error.file or self.place(name)) from error
+
+    def guesses(self) -> Mapping[str, str]:
+        """Return the guessed keys, and which files are taken for one bag although no `metadata.yaml` says so."""
+        several = [name for name in self.names if not name.endswith(METADATA) and self._other_files(name)]
+        joined = [file for name in several for file in self._other_files(name) if file != name]
+        if not joined:
+            return self.first.evidence
+        example = f"{several[0]} and {joined[0].rpartition('/')[2]}"
+        return {**self.first.evidence, "files": f"files with the name of their folder are one bag, such as {example}"}
+
+    def left_out(self) -> Sequence[LeftOut]:
+        """Count the topics of the first bag that are not read, and the files beside the bags."""
+        return self._left_out
+
+    @cached_property
+    def _left_out(self) -> tuple[LeftOut, ...]:
+        declared = () if "ignore" in self.first.evidence else ignored_paths(self.source)
+        topics = [topic for topic in self.first.counts if not covers(declared, topic_path(topic))]
+        empty = [topic for topic in topics if not self.first.counts[topic]]
+        unread = [topic for topic in topics if topic not in empty and not is_read(self.source, topic)]
+        known = {file for name in self.names for file in (name, *self._other_files(name))}
+        files = [] if self.is_file else list(files_beside(self.folder, known))
+        kinds = {"topics": unread, "topics without messages": empty, "files": files}
+        return tuple(LeftOut(what, len(names), names[0]) for what, names in kinds.items() if names)
 
     def parts(self) -> Files:
         """Return the bags, each with the size of all its files."""

@@ -41,7 +41,7 @@ DAMAGE = (
 class Definition:
     """The text that defines a message type."""
 
-    form: str  # msg, idl or json; "" if there is no definition
+    form: str  # msg, idl, json or protobuf; "" if there is no definition
     text: str
 
 
@@ -81,7 +81,10 @@ def reading(path: str) -> Iterator[None]:
     except FileNotFoundError as error:
         raise SourceError("no such file", reason="missing_file", file=path) from error
     except (EndOfFile, InvalidMagic) as error:
-        message = "the file is incomplete: it was not closed or not fully copied; 'mcap recover' saves what is there"
+        message = (
+            "the file is incomplete: it was not closed or not fully copied; 'mcap recover' saves what is there, "
+            "which is then only a part of the episode"
+        )
         raise SourceError(message, reason="truncated", file=path) from error
     except DAMAGE as error:
         if isinstance(error, Bag1Error) and "not indexed" in str(error):

@@ -8,9 +8,12 @@ from typing import Any
 
 import numpy as np
 
+from pipelines.readers.fields import or_ignore
 from pipelines.readers.rosbag import clock
 from pipelines.readers.rosbag.bag import Bag
 from pipelines.readers.rosbag.clock import NS, Alignment
+from pipelines.readers.rosbag.nal import PacketScan
+from pipelines.readers.rosbag.publishers import PublisherCheck
 from pipelines.readers.rosbag.storage import Channel
 from pipelines.readers.rosbag.streams import Stream, decode_parts, has_header, header_stamp, is_read
 from pipelines.readers.rosbag.types import MessageTypes
@@ -35,6 +38,12 @@ def fields(streams: Sequence[Stream], source: RosbagSource) -> Iterator[Field]:
             paths += [f"lag.{stream.path}.median_s", f"lag.{stream.path}.drift_s"]
         for path in paths:
             yield Field(path=path, kind="number", dtype="float64", per_step=False)
+        if stream.video:
+            yield Field(path=_before_key(stream), kind="number", dtype="int64", per_step=False)
+
+
+def _before_key(stream: Stream) -> str:
+    return f"video.{stream.path}.before_key"
 
 
 def _is_resampled(stream: Stream, source: RosbagSource) -> bool:
@@ -47,6 +56,7 @@ class StreamTimes:
 
     stamps: Any = field(default_factory=lambda: array("q"))  # nanoseconds
     lags: Any = field(default_factory=lambda: array("q"))  # log time minus stamp, in nanoseconds
+    before_key: int = 0  # packets of a video that cannot be decoded; they have no stamp here
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,29 +65,54 @@ class StreamPlan:
 
     positions: Array  # [M] positions of the needed messages in the stream
     alignment: Alignment  # its positions count only these M messages
+    stamps: Array  # [N] of all messages, in stored order
 
 
 def read_times(
     bag: Bag, streams: Sequence[Stream], source: RosbagSource, *, topics: Mapping[str, Channel], types: MessageTypes
 ) -> dict[str, StreamTimes]:
-    """Read the time of every message; raise SourceError if there is a stream that the first bag does not have."""
+    """Read the time of every message; raise SourceError if there is a stream that the first bag does not have.
+
+    Also raises SourceError if the messages of a stream come from several publishers.
+    """
     times = {stream.name: StreamTimes() for stream in streams}
-    plain = {stream.name for stream in streams if stream.name == stream.topic and not has_header(source, stream.topic)}
+    checks = {stream.name: PublisherCheck(stream.name, stream.identities) for stream in streams}
+    scans = {
+        stream.name: (stream.video, PacketScan(stream.video.image_format.encoding, stream.video.path))
+        for stream in streams
+        if stream.video and stream.video.image_format
+    }
+    plain = {
+        stream.name
+        for stream in streams
+        if stream.name == stream.topic
+        and not has_header(source, stream.topic)
+        and not (checks[stream.name] or stream.video)
+    }
     counts = Counter[str]()
     for message in bag.messages(topics):
         counts[message.topic] += 1
         if message.topic in plain:
             times[message.topic].stamps.append(message.time)
             continue
-        for name, part in decode_parts(message, topics, types):
+        for name, part in decode_parts(message, topics, types=types, splits=source.split):
             if name not in times:
-                text = f"{name} is not in the first bag; leave it out with source.ignore = ['{name}']"
+                text = f"{name} is not in the first bag; {or_ignore(name)}"
                 if is_read(source, name):
                     raise SourceError(text, reason="contradicts_fields")
                 continue
             time = header_stamp(part, message.topic) if has_header(source, message.topic) else message.time
+            checks[name].add(part)
+            if name in scans:
+                leaf, scan = scans[name]
+                if scan.add(leaf.value(part, source.images)) != "frame":
+                    times[name].before_key = scan.before_key
+                    continue
             times[name].stamps.append(time)
             times[name].lags.append(message.time - time)
+    for leaf, scan in scans.values():
+        if not scan.has_key:
+            raise SourceError(f"{leaf.path}: no message of the video has a key frame", reason="bad_video")
     bag.check_counts({topic: counts[topic] for topic in topics})
     return times
 
@@ -87,7 +122,7 @@ def plan_steps(
 ) -> tuple[Array, dict[str, StreamPlan], dict[str, Any]]:
     """Return the times of an episode's steps [T], the messages to read for each stream, and the per-episode values."""
     metadata: dict[str, Any] = {}
-    orders, stamps = dict[str, Array](), dict[str, Array]()
+    orders, stamps, stored = dict[str, Array](), dict[str, Array](), dict[str, Array]()
     for stream in streams:
         stream_times = times[stream.name]
         recorded = np.frombuffer(stream_times.stamps, np.int64) if stream_times.stamps else np.zeros(0, np.int64)
@@ -97,6 +132,10 @@ def plan_steps(
             continue
         if (np.abs(recorded) > MAX_STAMP).any():
             raise SourceError(f"{stream.name}: a stamp is more than {MAX_STAMP} ns from 1970", reason="bad_timestamps")
+        stored[stream.name] = recorded
+        if stream.video:  # the decoder returns the frames in the order of their times
+            metadata[_before_key(stream)] = stream_times.before_key
+            recorded = np.sort(recorded)
         try:
             orders[stream.name] = clock.stamp_order(recorded, source.disorder)
         except SourceError as error:
@@ -112,7 +151,7 @@ def plan_steps(
         if _is_resampled(stream, source):
             metadata |= _skew(stream, alignment.skew, source)
         used = np.unique(np.concatenate([alignment.left, alignment.right]))
-        plans[stream.name] = StreamPlan(orders[stream.name][used], alignment.restricted(used))
+        plans[stream.name] = StreamPlan(orders[stream.name][used], alignment.restricted(used), stored[stream.name])
     return steps, plans, metadata
 
 
@@ -120,6 +159,11 @@ def _covered_steps(
     streams: Sequence[Stream], stamps: Mapping[str, Array], source: RosbagSource
 ) -> tuple[Array, tuple[int, int]]:
     """Return the clock's steps at which every topic has a value, and how many steps are cut off at start and end."""
+    if not streams:
+        message = (
+            "every topic has one value per episode, so there are no steps: read one with 'nearest' (source.topics)"
+        )
+        raise SourceError(message, reason="no_clock")
     if isinstance(source.clock, str):
         steps = stamps[source.clock]
     else:
@@ -138,9 +182,12 @@ def _covered_steps(
         latest_name, latest_times = max(spans, key=lambda span: span[1][0] if len(span[1]) else np.inf)
         first_name, first_times = min(spans, key=lambda span: span[1][-1] if len(span[1]) else -np.inf)
         ends = f"{first_name} ends {(latest_times[0] - first_times[-1]) / NS:g} s before {latest_name} begins"
+        fix = f"declare a topic with one value per bag as source.topics = {{ '{first_name}' = 'once' }}"
+        if len(first_times) > 1:
+            fix = "they were not recorded at the same time"
         raise SourceError(
-            f"no step of the clock has values from all topics: {ends}; declare a topic with one message per bag as "
-            f"source.topics = {{ '{first_name}' = 'once' }}, and one that rarely changes as 'hold'",
+            f"no step of the clock has values from all topics: {ends}; {fix}; 'hold' repeats a topic's last value, "
+            "which is right only for commands that stay valid",
             reason="no_overlap",
         )
     positions = np.flatnonzero(is_covered)

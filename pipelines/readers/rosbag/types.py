@@ -18,6 +18,7 @@ from rosbags.typesys import Stores, TypesysError, get_types_from_idl, get_types_
 from rosbags.typesys.msg import normalize_msgtype
 from rosbags.typesys.store import Typestore
 
+from pipelines.readers.rosbag import protobuf
 from pipelines.readers.rosbag.jsonschema import fields_of
 from pipelines.readers.rosbag.storage import Channel, Definition
 from schemas.errors import SourceError, UsageError, did_you_mean
@@ -41,12 +42,13 @@ class MessageTypes:
     """The message types of one bag."""
 
     store: Typestore
-    json: Fields = field(default_factory=dict)
+    other: Fields = field(default_factory=dict)  # the types of JSON and protobuf messages
+    proto: Mapping[str, protobuf.Types] = field(default_factory=dict)  # by topic
 
     def fields(self, name: str) -> list[tuple[str, FieldType]]:
         """Return the fields of a type; raise SourceError if it is not defined."""
-        if name in self.json:
-            return self.json[name]
+        if name in self.other:
+            return self.other[name]
         if name not in self.store.fielddefs:
             raise undefined_error({name})
         return list(self.store.fielddefs[name][1])
@@ -57,10 +59,21 @@ class MessageTypes:
         try:
             if channel.encoding == "json":
                 return json.loads(data, object_hook=lambda content: SimpleNamespace(**content))
+            if channel.encoding == "protobuf":
+                return protobuf.decode(self.proto[channel.topic], name, data)
             if channel.encoding == "ros1":
                 return self.store.deserialize_ros1(data, name)
             return self.store.deserialize_cdr(data, name)
-        except (SerdeError, KeyError, IndexError, ValueError, TypeError, RecursionError, SyntaxError) as error:
+        except (
+            SerdeError,
+            KeyError,
+            NameError,
+            IndexError,
+            ValueError,
+            TypeError,
+            RecursionError,
+            SyntaxError,
+        ) as error:
             why = f"'{error.args[0]}' has no definition" if isinstance(error, KeyError) else str(error).rstrip(".")
             message = f"{channel.topic}: a message does not fit the definition of {name} ({why})"
             raise SourceError(message, reason="malformed_message") from error
@@ -68,7 +81,7 @@ class MessageTypes:
 
 def type_name(channel: Channel) -> str:
     """Return the ROS 2 name of a channel's type, such as `sensor_msgs/msg/Imu`."""
-    return channel.type if channel.encoding == "json" else normalize_msgtype(channel.type)
+    return channel.type if channel.encoding in {"json", "protobuf"} else normalize_msgtype(channel.type)
 
 
 def undefined_error(names: set[str]) -> SourceError:
@@ -90,14 +103,14 @@ def check_distro(name: str | None) -> None:
 def types_of(channels: tuple[Channel, ...], ros: str | None) -> MessageTypes:
     """Collect the types of channels; raise SourceError if one is not defined or cannot be decoded."""
     for channel in channels:
-        if channel.encoding not in {"cdr", "ros1", "json"}:
+        if channel.encoding not in {"cdr", "ros1", "json", "protobuf"}:
             raise SourceError(
-                f"{channel.topic} contains messages encoded as '{channel.encoding}', expected cdr, ros1 or json: "
+                f"{channel.topic} contains messages of {channel.type} encoded as '{channel.encoding}', expected cdr, "
+                "ros1, json or protobuf: "
                 f"convert the file to ROS 2 messages, or leave the topic out with source.ignore = ['{channel.topic}']",
                 reason="unsupported_field",
             )
-    json_channels = [channel for channel in channels if channel.encoding == "json"]
-    ros_channels = [channel for channel in channels if channel.encoding != "json"]
+    ros_channels = [channel for channel in channels if channel.encoding not in {"json", "protobuf"}]
     for name in sorted({type_name(channel) for channel in ros_channels}):
         if not TYPE_NAME.fullmatch(name):
             raise SourceError(f"messages have the type {name!r}, which is not a valid name", reason="no_definition")
@@ -105,12 +118,27 @@ def types_of(channels: tuple[Channel, ...], ros: str | None) -> MessageTypes:
     store = _compile(definitions, ros)
     if missing := {type_name(channel) for channel in ros_channels} - store.fielddefs.keys():
         raise undefined_error(missing)
-    json_types: dict[str, list[tuple[str, FieldType]]] = {}
-    for channel in json_channels:
-        if channel.definition.form != "json":
-            raise SourceError(f"{channel.topic} contains JSON, but has no JSON schema", reason="no_definition")
-        json_types |= fields_of(channel.type, channel.definition.text)
-    return MessageTypes(store, json_types)
+    return MessageTypes(store, *_described(channels))
+
+
+def _described(channels: tuple[Channel, ...]) -> tuple[Fields, Mapping[str, protobuf.Types]]:
+    """Return the fields of all types of JSON and protobuf messages, and the protobuf types by topic."""
+    types: dict[str, list[tuple[str, FieldType]]] = {}
+    by_topic = {}
+    for channel in channels:
+        fields: Fields = {}
+        if channel.encoding == "json":
+            if channel.definition.form != "json":
+                raise SourceError(f"{channel.topic} contains JSON, but has no JSON schema", reason="no_definition")
+            types |= fields_of(channel.type, channel.definition.text)
+        elif channel.encoding == "protobuf":
+            schema = channel.definition.text.encode("latin-1") if channel.definition.form == "protobuf" else b""
+            by_topic[channel.topic] = protobuf.types_of_schema(channel.type, schema)
+            fields = protobuf.fields_of(by_topic[channel.topic])
+        for name, known in fields.items():
+            if types.setdefault(name, known) != known:
+                raise SourceError(f"{name} is defined in two ways", reason="no_definition")
+    return types, by_topic
 
 
 @lru_cache(maxsize=32)

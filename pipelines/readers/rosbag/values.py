@@ -1,11 +1,12 @@
 """Read one bag as one episode, decoding only the messages that its steps need."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from math import prod
 from typing import Any
 
 import numpy as np
 
+from pipelines.readers.fields import or_ignore
 from pipelines.readers.rosbag import clock, times
 from pipelines.readers.rosbag.bag import Bag
 from pipelines.readers.rosbag.clock import NS, Alignment
@@ -33,13 +34,14 @@ def read_episode(
     for stream in streams:
         leaves = [leaf for leaf in stream.leaves if columns is None or leaf.path in columns]
         if leaves:
-            collected[stream.name] = StreamValues(stream, leaves, plans.get(stream.name), images=source.images)
+            values_type = VideoValues if stream.video else StreamValues
+            collected[stream.name] = values_type(stream, leaves, plans.get(stream.name), images=source.images)
     read = {stream.topic: topics[stream.topic] for stream in streams if stream.name in collected}
     for message in bag.messages(read):
         topic_values = collected.get(message.topic)
         if topic_values and not topic_values.advance():
             continue
-        for name, part in decode_parts(message, topics, types):
+        for name, part in decode_parts(message, topics, types=types, splits=source.split):
             stream_values = collected.get(name)
             if stream_values and (stream_values is topic_values or stream_values.advance()):
                 stream_values.add(part)
@@ -59,7 +61,7 @@ def _matching_topics(bag: Bag, streams: Sequence[Stream], source: RosbagSource) 
         message = f"{missing[0]} has no messages, but the first bag has some"
         raise SourceError(message, reason="contradicts_fields")
     if more := sorted(topics.keys() - known):
-        message = f"{more[0]} has messages, but the first bag has none; leave it out with source.ignore = ['{more[0]}']"
+        message = f"{more[0]} has messages, but the first bag has none; {or_ignore(more[0])}"
         raise SourceError(message, reason="contradicts_fields")
     bag.check_types(topics)
     return topics
@@ -101,14 +103,17 @@ class StreamValues:
                     "'once'; use 'hold' for values that change",
                     reason="not_once",
                 )
-            if isinstance(value, bytes):
-                self._add_size(leaf, len(value))
-            self.values[leaf.path][self.row] = value
+            self._set(leaf, self.row, value)
+
+    def _set(self, leaf: MessageLeaf, row: int, value: Any) -> None:
+        if isinstance(value, bytes):
+            self._add_size(leaf, len(value))
+        self.values[leaf.path][row] = value
 
     def _add_size(self, leaf: MessageLeaf, size: int) -> None:
         self.sizes[leaf.path] += size
         if self.sizes[leaf.path] > LIMIT:
-            fix = "encode them as 'jpeg 90' (source.images), or leave" if leaf.form == "image" else "leave"
+            fix = "encode them as 'jpeg 90' (source.images), or leave" if leaf.form in {"image", "video"} else "leave"
             message = f"{leaf.path}: more than {LIMIT} bytes in one episode; {fix} it out with source.ignore"
             raise SourceError(message, reason="too_large")
 
@@ -128,6 +133,67 @@ class StreamValues:
     @property
     def _is_mixed(self) -> bool:
         return self.stream.policy in {"linear", "slerp"}
+
+
+class VideoValues(StreamValues):
+    """The values of a stream whose messages are the packets of a video.
+
+    Every packet is decoded. The frames, in presentation order, belong to the times of the messages in order.
+    """
+
+    def __init__(self, stream: Stream, leaves: Sequence[MessageLeaf], plan: StreamPlan | None, *, images: str) -> None:
+        """Start a decoder."""
+        from pipelines.readers.rosbag.video import FrameDecoder  # noqa: PLC0415 - only videos need its library
+
+        super().__init__(stream, leaves, plan, images=images)
+        assert stream.video and stream.video.image_format and plan  # noqa: S101, PT018 - `Stream` checked it
+        self.video, self.stamps = stream.video, plan.stamps
+        self.decoder = FrameDecoder(stream.video.image_format.encoding, stream.video.path)
+        self.waiting: dict[int, list[tuple[MessageLeaf, Any]]] = {}  # the other values of packets, by number
+        self.shown: list[int] = []  # the numbers of the packets, in the order of their frames
+        self.declared: list[int] = []  # the presentation time that each packet declares, if they do
+
+    def advance(self) -> bool:
+        """Return True: every packet is needed."""
+        return True
+
+    def add(self, message: Any) -> None:
+        """Decode one more packet, and store the values of the frames that follow."""
+        number = self.decoder.packets
+        frames = list(self.decoder.decode(self.video.value(message, self.images)))
+        if self.decoder.packets > number:
+            others = [leaf for leaf in self.leaves if leaf is not self.video]
+            self.waiting[number] = [(leaf, leaf.value(message, self.images)) for leaf in others]
+            self.declared += [int(message.pts)] if hasattr(message, "pts") else []
+        self._add_frames(frames)
+
+    def _add_frames(self, frames: Iterable[tuple[int, Any]]) -> None:
+        from pipelines.readers.video import pixels  # noqa: PLC0415 - only videos need its library
+
+        for number, frame in frames:
+            row = self.rows.get(len(self.shown), -1)
+            self.shown.append(number)
+            others = self.waiting.pop(number)
+            if row >= 0:
+                for leaf, value in others:
+                    self._set(leaf, row, value)
+                if self.video in self.leaves:
+                    self._set(self.video, row, pixels(frame, self.images))
+
+    def store(self, steps: dict[str, Column], metadata: dict[str, Any]) -> None:
+        """Decode the rest, and add the columns; raise SourceError if the frames' order contradicts their times."""
+        self._add_frames(self.decoder.finish())
+        if (np.diff(self.stamps) <= 0).any() and (np.diff(self.stamps[self.shown]) <= 0).any():
+            message = f"{self.stream.name}: the times of the messages are not in the order of the video's frames"
+            raise SourceError(message, reason="bad_timestamps")
+        if (
+            self.declared
+            and len({*self.declared}) == len(self.declared)
+            and (np.diff(np.array(self.declared)[self.shown]) <= 0).any()
+        ):
+            message = f"{self.stream.name}: the pts of the messages are not in the order of the video's frames"
+            raise SourceError(message, reason="bad_timestamps")
+        super().store(steps, metadata)
 
 
 def _column(leaf: MessageLeaf, values: Any, alignment: Alignment, *, is_mixed: bool) -> Column:

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
-from pipelines.readers.fields import Leaf, check_same, digest, first_readable
+from pipelines.readers.fields import Leaf, check_same, digest, first_readable, or_ignore
 from pipelines.readers.find import ZARR_NAMES
 from pipelines.readers.folder import SourceFolder
 from pipelines.readers.names import list_files
@@ -123,7 +123,7 @@ class ZarrReader(SourceReader):
         if missing := sorted(known - {*buffer.leaves}):
             raise SourceError(f"'{missing[0]}' is missing, but the first store has it", reason="contradicts_fields")
         if more := sorted({*buffer.leaves} - known):
-            message = f"'{more[0]}' is not in the first store; leave it out with source.ignore = ['{more[0]}']"
+            message = f"'{more[0]}' is not in the first store; {or_ignore(more[0])}"
             raise SourceError(message, reason="contradicts_fields")
         for path in known:
             check_same(self.leaves[path], buffer.leaves[path])

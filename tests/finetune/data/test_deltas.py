@@ -74,7 +74,7 @@ def test_a_frame_off_the_beat_is_named() -> None:
     table = make_table(np.arange(5) / 10, np.array([0, 0.1, 0.35, 0.45]))
     assert refusal(table, {"action": [0]}) == (
         "delta_timestamps: episode 11: frame 2 comes 0.25 s after frame 1, not 1/fps = 0.1 s within tolerance_s 0.0001 "
-        "(1 of 7 frames differ); raise tolerance_s to treat them as evenly spaced"
+        "(1 of 7 frames differ); if no frame is missing, raise tolerance_s to treat them as evenly spaced"
     )
     assert offsets({"action": [0.2]}, table, fps=10, tolerance_s=float("inf"))["action"].tolist() == [2]
 

@@ -92,6 +92,7 @@ def test_times_that_go_back_or_stand_still_are_no_timestamps(tmp_path: Path, tim
     with pytest.raises(SourceError, match=told) as error:
         binding.episode(replace(raw, steps={**raw.steps, "clock": np.array(times)}))
     assert error.value.reason == "bad_timestamps"
+    assert "if time starts again there, several episodes are stored as one" in str(error.value)
 
 
 def test_flags_come_from_the_source_where_it_has_them(tmp_path: Path) -> None:

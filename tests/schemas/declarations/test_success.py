@@ -35,11 +35,11 @@ def test_unknown_may_be_said() -> None:
 @pytest.mark.parametrize(
     ("value", "why"),
     [
-        (0.7, "'k' is 0.7, not 0 or 1; declare a condition such as { key = \"k\", at_least = 0.5 }"),
+        (0.7, "'k' is 0.7, not 0 or 1; declare which value means success, as { key = \"k\", at_least = TODO }"),
         (-1, "'k' is -1, not 0 or 1"),
         (
             "done",
-            "'k' is 'done', not success or failure or unknown; declare a condition such as { key = \"k\", equals = ",
+            "'k' is 'done', not success or failure or unknown; declare which value means success, as { key",
         ),
     ],
 )
@@ -48,6 +48,7 @@ def test_what_is_neither_is_not_guessed(value: Any, why: str) -> None:
         told().of_value(value)
     assert error.value.reason == "bad_success"
     assert str(error.value).startswith(f"success: {why}")
+    assert 'equals = "' not in str(error.value)
 
 
 @pytest.mark.parametrize(
