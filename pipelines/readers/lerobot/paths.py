@@ -1,6 +1,6 @@
 """Find the files of each episode of a LeRobotDataset, and check that the declared paths exist."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -8,6 +8,7 @@ from typing import Any
 from pipelines.readers.folder import SourceFolder
 from pipelines.readers.lerobot.episodes import EpisodeTable
 from pipelines.readers.lerobot.info import DatasetInfo, fill_template
+from pipelines.readers.lerobot.windows import Window
 from schemas.declarations.formats import LerobotSource
 from schemas.errors import SourceError
 
@@ -51,6 +52,25 @@ class EpisodePaths:
             return Clip(name)
         start, stop = (self._number(f"videos/{key}/{word}_timestamp", row) for word in ("from", "to"))
         return Clip(name, float(start), float(stop))
+
+    def windows(self, key: str) -> Mapping[str, tuple[Window, ...]]:
+        """Return the windows of a camera's videos, by file and in order of their starts; none before version 3."""
+        if key not in self._windows:
+            by_file: dict[str, list[Window]] = {}
+            for row, (episode, steps) in enumerate(zip(self.indices, self.episodes.column("length"), strict=True)):
+                clip = self.clip(key, row)
+                if clip.start is not None and clip.stop is not None:
+                    window = Window(episode=episode, start=clip.start, stop=clip.stop, steps=steps)
+                    by_file.setdefault(clip.file, []).append(window)
+            self._windows[key] = {
+                name: tuple(sorted(windows, key=lambda window: (window.start, window.episode)))
+                for name, windows in by_file.items()
+            }
+        return self._windows[key]
+
+    @cached_property
+    def _windows(self) -> dict[str, Mapping[str, tuple[Window, ...]]]:
+        return {}
 
     def image(self, key: str, row: int, frame: int) -> str:
         """Return the file of one image."""

@@ -15,6 +15,7 @@ from pipelines.readers.lerobot.cameras import Cameras
 from pipelines.readers.lerobot.fields import describe_fields
 from pipelines.readers.lerobot.paths import check_paths
 from pipelines.readers.lerobot.steps import StepReader
+from pipelines.readers.lerobot.videos import video_notes
 from pipelines.readers.reader import Episodes, FilePart, Files, SourceReader, Stored
 from schemas.declarations.formats import LerobotSource
 from schemas.errors import SourceError
@@ -77,7 +78,7 @@ class LerobotReader(SourceReader):
 
     def parts(self) -> Files:
         """Return the data files of every split with their numbers of episodes."""
-        videos = [key for key in self.dataset_fields.cameras if self.info.features[key].dtype == "video"]
+        videos = self._videos
         sizes = self.folder.sizes(dict.fromkeys(name for _, name in self._rows))
         clips = {row: [self.paths.clip(key, row).file for key in videos] for row in range(len(self.table))}
         video_sizes = self.folder.sizes(dict.fromkeys(name for names in clips.values() for name in names))
@@ -117,8 +118,20 @@ class LerobotReader(SourceReader):
         return None if self.folder.size(DECLARATION) is None else self.folder.read(DECLARATION).decode()
 
     def notes(self) -> Sequence[str]:
-        """Describe the mistakes in info.json."""
-        return [*(error.message for error in self.mistakes), *episode_table.inconsistencies(self.info, self.table)]
+        """Describe the mistakes in info.json, and unusual videos."""
+        return [
+            *(error.message for error in self.mistakes),
+            *episode_table.inconsistencies(self.info, self.table),
+            *self._video_notes,
+        ]
+
+    @cached_property
+    def _video_notes(self) -> list[str]:
+        return list(video_notes(self.folder, self.paths, self._videos))
+
+    @property
+    def _videos(self) -> list[str]:
+        return [key for key in self.dataset_fields.cameras if self.info.features[key].dtype == "video"]
 
     def episodes(self, part: FilePart, columns: Collection[str] | None) -> Episodes:
         """Open a file and yield its episodes, split by split, then a SourceError for each that the table lacks."""
