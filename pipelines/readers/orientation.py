@@ -40,8 +40,8 @@ class Orientation:
             message = f"the video is rotated by {angle:.0f} degrees, which is not a multiple of 90; encode it upright"
             raise SourceError(message, reason="bad_video")
         if turn in {90, 270}:
-            return cls(True, c < 0, b < 0, turn)
-        return cls(False, a < 0, d < 0, turn)
+            return cls(is_transposed=True, flips_columns=c < 0, flips_rows=b < 0, degrees=turn)
+        return cls(flips_columns=a < 0, flips_rows=d < 0, degrees=turn)
 
     def turned(self, plane: Array) -> Array:
         """Turn a plane or frame [H, W, ...]."""

@@ -1,14 +1,14 @@
 """Find the files of each episode of a LeRobotDataset, and check that the declared paths exist."""
 
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
 from pipelines.readers.folder import SourceFolder
 from pipelines.readers.lerobot.episodes import EpisodeTable
 from pipelines.readers.lerobot.info import DatasetInfo, fill_template
-from pipelines.readers.lerobot.windows import Window
+from pipelines.readers.lerobot.windows import SharedVideo, Window, misplaced
 from schemas.declarations.formats import LerobotSource
 from schemas.errors import SourceError
 
@@ -45,7 +45,15 @@ class EpisodePaths:
         return fill_template(self.data_path, self._values("data", row), where=self.info.where)
 
     def clip(self, key: str, row: int) -> Clip:
-        """Return the video file of an episode, and where in the video the episode starts and stops."""
+        """Return the video file of an episode, and where in the video the episode starts and stops.
+
+        The file is the one that `moved` names, or else the declared one.
+        """
+        clip = self.declared_clip(key, row)
+        return replace(clip, file=self.moved(key).get(self.indices[row], clip.file)) if self.info.is_v3 else clip
+
+    def declared_clip(self, key: str, row: int) -> Clip:
+        """Return the video file and the times of an episode that the table of episodes lists."""
         values: dict[str, int | str] = {"video_key": key, **self._values(f"videos/{key}", row)}
         name = fill_template(self.video_path, values, where=self.info.where)
         if not self.info.is_v3:
@@ -53,24 +61,36 @@ class EpisodePaths:
         start, stop = (self._number(f"videos/{key}/{word}_timestamp", row) for word in ("from", "to"))
         return Clip(name, float(start), float(stop))
 
-    def windows(self, key: str) -> Mapping[str, tuple[Window, ...]]:
+    def moved(self, key: str) -> Mapping[int, str]:
+        """Return the right video of each episode that is listed in a wrong one, by `episode_index`."""
+        if key not in self._moved:
+            hz, listed = self.info.fps, self._by_file(key, self.declared_clip)
+            videos = {name: SharedVideo(windows, hz=hz) for name, windows in listed.items()} if hz else {}
+            self._moved[key] = misplaced(videos)
+        return self._moved[key]
+
+    def windows(self, key: str) -> Mapping[str, Sequence[Window]]:
         """Return the windows of a camera's videos, by file and in order of their starts; none before version 3."""
         if key not in self._windows:
-            by_file: dict[str, list[Window]] = {}
-            for row, (episode, steps) in enumerate(zip(self.indices, self.episodes.column("length"), strict=True)):
-                clip = self.clip(key, row)
-                if clip.start is not None and clip.stop is not None:
-                    window = Window(episode=episode, start=clip.start, stop=clip.stop, steps=steps)
-                    by_file.setdefault(clip.file, []).append(window)
-            self._windows[key] = {
-                name: tuple(sorted(windows, key=lambda window: (window.start, window.episode)))
-                for name, windows in by_file.items()
-            }
+            self._windows[key] = self._by_file(key, self.clip)
         return self._windows[key]
 
     @cached_property
-    def _windows(self) -> dict[str, Mapping[str, tuple[Window, ...]]]:
+    def _moved(self) -> dict[str, Mapping[int, str]]:
         return {}
+
+    @cached_property
+    def _windows(self) -> dict[str, Mapping[str, Sequence[Window]]]:
+        return {}
+
+    def _by_file(self, key: str, clip_of: Callable[[str, int], Clip]) -> Mapping[str, Sequence[Window]]:
+        by_file: dict[str, list[Window]] = {}
+        for row, (episode, steps) in enumerate(zip(self.indices, self.episodes.column("length"), strict=True)):
+            clip = clip_of(key, row)
+            if clip.start is not None and clip.stop is not None:
+                window = Window(episode=episode, start=clip.start, stop=clip.stop, steps=steps)
+                by_file.setdefault(clip.file, []).append(window)
+        return {name: sorted(windows, key=lambda w: (w.start, w.episode)) for name, windows in by_file.items()}
 
     def image(self, key: str, row: int, frame: int) -> str:
         """Return the file of one image."""

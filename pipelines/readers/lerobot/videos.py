@@ -8,7 +8,7 @@ from contextlib import closing, suppress
 
 from pipelines.readers.folder import SourceFolder
 from pipelines.readers.lerobot.paths import EpisodePaths
-from pipelines.readers.lerobot.windows import SharedVideo
+from pipelines.readers.lerobot.windows import SharedVideo, Window
 from pipelines.readers.reader import LeftOut
 from pipelines.readers.video import Video
 from schemas.errors import SourceError
@@ -22,13 +22,25 @@ def video_notes(folder: SourceFolder, paths: EpisodePaths, keys: Sequence[str]) 
     Files that cannot be read have no notes; their episodes are quarantined.
     """
     for key in keys:
+        yield from _moved(paths, key)
         yield from _overlaps(paths, key)
         files = list(dict.fromkeys(paths.clip(key, row).file for row in range(len(paths.episodes))))
         for name in dict.fromkeys([*files[:1], *files[-1:]]):
             with suppress(SourceError), closing(Video.at(folder, name)) as video:
                 of = f" (read from {min(2, len(files))} of {len(files)} videos)" if len(files) > 1 else ""
-                notes = [_offset(paths, key, name, video), *video.oddities()]
+                offset = _offset(video, paths.windows(key).get(name, ()), fps=paths.info.fps)
+                notes = [offset, *video.oddities()]
                 yield from (f"{key}: {name} {note}{of}" for note in notes if note)
+
+
+def _moved(paths: EpisodePaths, key: str) -> Iterator[str]:
+    if moved := paths.moved(key):
+        episode, name = next(iter(moved.items()))
+        yield (
+            f"{key}: meta/ lists {len(moved)} episodes in the wrong video, such as episode {episode} in "
+            f"{paths.declared_clip(key, paths.indices.index(episode)).file}: its frames are read from {name}, "
+            "where exactly these are free"
+        )
 
 
 def _overlaps(paths: EpisodePaths, key: str) -> Iterator[str]:
@@ -39,10 +51,9 @@ def _overlaps(paths: EpisodePaths, key: str) -> Iterator[str]:
         yield f"{key}: {problems[0]}; the episode is quarantined{more}"
 
 
-def _offset(paths: EpisodePaths, key: str, name: str, video: Video) -> str:
+def _offset(video: Video, windows: Sequence[Window], *, fps: float | None) -> str:
     """Describe the difference between the times that the table of episodes declares and those of the frames."""
-    hz = paths.info.fps or video.rate
-    windows = paths.windows(key).get(name)
+    hz = fps or video.rate
     if not windows:
         return f"starts at {video.start:.3f} s: its frames are matched by position" if video.start else ""
     offset = SharedVideo(windows, hz=hz, start=video.start).offset if hz else 0
@@ -53,9 +64,12 @@ def _offset(paths: EpisodePaths, key: str, name: str, video: Video) -> str:
 
 def unused_frames(paths: EpisodePaths, keys: Sequence[str]) -> list[LeftOut]:
     """Count the frames before and between the windows of the episodes, which belong to no episode."""
-    gaps = []
-    for key in keys:
-        for name, windows in paths.windows(key).items():
-            shared = SharedVideo(windows, hz=paths.info.fps or 0)
-            gaps += [(f"{name} at {at:.3f} s", count) for at, count in shared.unused()] if shared.hz else []
+    hz = paths.info.fps
+    gaps = [
+        (f"{name} at {gap.start / hz:.3f} s", len(gap))
+        for key in keys
+        for name, windows in paths.windows(key).items()
+        if hz
+        for gap in SharedVideo(windows, hz=hz).gaps()
+    ]
     return [LeftOut("frames of videos", sum(count for _, count in gaps), gaps[0][0])] if gaps else []

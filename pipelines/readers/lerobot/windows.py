@@ -4,7 +4,7 @@ The table of episodes declares a window of time for each episode. The windows of
 and with the header of the video; no frame is decoded.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate, pairwise
@@ -104,8 +104,30 @@ class SharedVideo:
         pairs = zip(self.windows, self.firsts, strict=True)
         return max((abs(self._position(window) - first) for window, first in pairs), default=0.0)
 
-    def unused(self) -> list[tuple[float, int]]:
-        """Return the time in seconds and the number of the frames between windows, for each gap."""
+    def gaps(self) -> list[range]:
+        """Return the numbers of the frames before and between the windows, which belong to no episode."""
         ends = list(accumulate((f + w.steps for w, f in zip(self.windows, self.firsts, strict=True)), max))
-        gaps = [(end, first - end) for end, first in zip([0, *ends], self.firsts, strict=False) if first > end]
-        return [(self.start + end / self.hz, count) for end, count in gaps]
+        return [range(end, first) for end, first in zip([0, *ends], self.firsts, strict=False) if first > end]
+
+
+def misplaced(videos: Mapping[str, SharedVideo]) -> dict[int, str]:
+    """Return the right file of each episode that is listed in a wrong video file of one camera.
+
+    The window of such an episode overlaps another one, and fits exactly into a gap of exactly one other file.
+    """
+    gaps = {name: video.gaps() for name, video in videos.items()}
+    places: dict[int, str] = {}
+    for name, video in videos.items():
+        if not video.problems:
+            continue
+        filled = [(w, range(f, f + w.steps)) for w, f in zip(video.windows, video.firsts, strict=True) if w.steps]
+        for (window, frames), (other, later) in pairwise(filled):
+            if later.start < frames.stop:
+                fits = {
+                    one.episode: file
+                    for one, span in ((window, frames), (other, later))
+                    for file, free in gaps.items()
+                    if file != name and free.count(span) == 1
+                }
+                places |= fits if len(fits) == 1 else {}
+    return places
