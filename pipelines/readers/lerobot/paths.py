@@ -152,12 +152,32 @@ def check_paths(
                 mistakes.append(error)
                 templates[kind] = info.default_templates[kind]
     paths = EpisodePaths(info, episodes, **templates)
+    _check_templates(paths, source, videos=videos)
     for key in videos:
         error = _unreadable_video_error(folder, paths, key)
         if error:
             mistakes.append(error)
             ignored += (key,)
     return CheckedPaths(paths=paths, ignore=ignored, mistakes=tuple(mistakes))
+
+
+def _check_templates(paths: EpisodePaths, source: LerobotSource, *, videos: Sequence[str]) -> None:
+    """Raise SourceError, which names the key to declare, if a template cannot be filled in."""
+    for kind, keys in (("data_path", (None,)), ("video_path", videos[:1])):
+        for key in keys if len(paths.episodes) else ():
+            try:
+                _file(paths, 0, key=key)
+            except SourceError as error:
+                if error.reason != "bad_info" or "cannot fill in" not in error.message:
+                    raise
+                verb = "correct" if getattr(source, kind) else "declare"
+                message = f"{error.message}; {verb} source.{kind}, such as '{paths.info.default_templates[kind]}'"
+                raise SourceError(message, reason="bad_info", file=error.file) from error
+
+
+def _file(paths: EpisodePaths, row: int, *, key: str | None) -> str:
+    """Return the data file of an episode, or its video of the camera `key`."""
+    return paths.data(row) if key is None else paths.declared_clip(key, row).file
 
 
 def _wrong_template_error(
@@ -172,15 +192,27 @@ def _wrong_template_error(
     default = EpisodePaths(info, episodes, **templates)
     for row in _first_and_last(episodes):
         for key in keys:
-            names = [paths.data(row) if key is None else paths.clip(key, row).file for paths in (declared, default)]
-            if folder.size(names[0]) is None and folder.size(names[1]) is not None:
+            name, why = _existing(folder, declared, row, key=key)
+            usual, _ = _existing(folder, default, row, key=key)
+            if name is None and usual is not None:
                 return SourceError(
-                    f"{kind} is '{info.templates[kind]}', which leads to {names[0]}; that does not exist, but "
-                    f"{names[1]} does: declare source.{kind} = '{info.default_templates[kind]}'",
+                    f"{kind} is '{info.templates[kind]}', {why}, but {usual} does: declare "
+                    f"source.{kind} = '{info.default_templates[kind]}'",
                     reason="bad_info",
                     file=info.where,
                 )
     return None
+
+
+def _existing(folder: SourceFolder, paths: EpisodePaths, row: int, *, key: str | None) -> tuple[str | None, str]:
+    """Return the data file of an episode, or its video of the camera `key`; None and the reason if there is none."""
+    try:
+        name = _file(paths, row, key=key)
+    except SourceError as error:
+        template = paths.data_path if key is None else paths.video_path
+        why = error.message.removeprefix(f"the path '{template}': ")
+        return None, f"which leads to no file ({why})"
+    return (name, "") if folder.size(name) is not None else (None, f"which leads to {name}; that does not exist")
 
 
 def _unreadable_video_error(folder: SourceFolder, paths: EpisodePaths, key: str) -> SourceError | None:

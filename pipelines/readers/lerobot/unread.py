@@ -1,7 +1,7 @@
 """Count the files of a LeRobotDataset that no episode refers to."""
 
 import re
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator
 from contextlib import suppress
 
 from pipelines.readers.folder import SourceFolder
@@ -51,9 +51,7 @@ def _videos(paths: EpisodePaths) -> set[str]:
     return names
 
 
-def _unused_images(
-    folder: SourceFolder, paths: EpisodePaths, images: Collection[str]
-) -> tuple[Sequence[str], Collection[str]]:
+def _unused_images(folder: SourceFolder, paths: EpisodePaths, images: Collection[str]) -> tuple[list[str], set[str]]:
     """Return the folders of images of no episode, and the folders at the top that contain images."""
     used: dict[str, set[str]] = {}  # folder above -> folders of episodes
     for key in images:
