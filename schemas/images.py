@@ -12,18 +12,23 @@ PNG = b"\x89PNG\r\n\x1a\n"
 JPEG, JPEG_END = b"\xff\xd8", b"\xff\xd9"
 FRAME_MARKERS = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}  # SOF0-SOF15
 BARE_MARKERS = {0x01, *range(0xD0, 0xD9)}
-CHANNELS_OF_PNG = {0: 1, 2: 3, 3: 3, 4: 2, 6: 4}
+PALETTE = 3  # in the header of a PNG
+CHANNELS_OF_PNG = {0: 1, 2: 3, PALETTE: 3, 4: 2, 6: 4}
 
 
 @dataclass(frozen=True, slots=True)
 class ImageHeader:
-    """The format (`jpeg` or `png`), height, width, channels, and bits per channel of an image."""
+    """The format (`jpeg` or `png`), height, width, channels, and bits per channel of an image.
+
+    An image with a palette has the three channels of its colours.
+    """
 
     format: str
     height: int
     width: int
     channels: int
     bits: int
+    is_palette: bool = False
 
 
 def sniff(data: Bytes) -> ImageHeader:
@@ -75,7 +80,8 @@ def _header(data: Bytes) -> tuple[ImageHeader, int]:
     try:
         if data[:8] == PNG:
             width, height, bits, colour = struct.unpack(">IIBB", data[16:26])
-            return _check_size(ImageHeader("png", height, width, CHANNELS_OF_PNG[colour], bits)), 26
+            header = ImageHeader("png", height, width, CHANNELS_OF_PNG[colour], bits, is_palette=colour == PALETTE)
+            return _check_size(header), 26
         if data[:2] == JPEG:
             header, size = _jpeg_header(data)
             return _check_size(header), size
