@@ -23,7 +23,7 @@ COUNT, TICKS = 24, 1600  # frames; units of time per frame
 SHOWN = {
     "rotated by 90 degrees": lambda frame: np.rot90(frame, -1),
     "rotated by 180 degrees": lambda frame: np.rot90(frame, 2),
-    "rotated by 270 degrees": lambda frame: np.rot90(frame),
+    "rotated by 270 degrees": np.rot90,
     "mirrored": lambda frame: frame[:, ::-1],
     "mirrored and rotated": lambda frame: frame.swapaxes(0, 1),
 }
