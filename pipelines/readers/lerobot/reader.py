@@ -1,7 +1,7 @@
 """Read LeRobotDatasets, versions 2.0, 2.1 and 3.0."""
 
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import closing
 from functools import cached_property, partial
 from math import prod
@@ -127,6 +127,15 @@ class LerobotReader(SourceReader):
             *self._video_notes,
         ]
 
+    def guesses(self) -> Mapping[str, str]:
+        """Return the path templates and the ignored features that correct mistakes in info.json."""
+        layout = self.layout() if self.mistakes else {}
+        return {
+            key: f"{layout[key]!r}, because info.json is wrong"
+            for key in ("data_path", "video_path", "ignore")
+            if key in layout
+        }
+
     def left_out(self) -> Sequence[LeftOut]:
         """Count the files that no episode refers to, and the frames of videos that belong to no episode."""
         return self._left_out
@@ -165,7 +174,7 @@ class LerobotReader(SourceReader):
                     yield SourceError(message, reason="undeclared_record")
 
     def _undeclared(self, index: int) -> str:
-        """Say why rows of an episode that belong to another file, or to none, are not read.
+        """Return why rows of an episode that belong to another file, or to none, are not read.
 
         The result is empty if the episode is quarantined anyway, because it has no rows in its own file.
         """

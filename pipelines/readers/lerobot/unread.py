@@ -12,7 +12,17 @@ from schemas.errors import SourceError
 
 DESCRIPTIONS = re.compile(r"\..*|meta|README.*|LICENSE.*|oxe_.*|features\.json", re.IGNORECASE)  # in the folder itself
 VIDEOS = (".mp4", ".mkv", ".avi", ".mov", ".webm")
-ENDINGS = (".parquet", *VIDEOS, ".png", ".jpg", ".jpeg", ".json", ".jsonl", ".txt", ".md")  # of files, not of folders
+ENDINGS = (
+    ".parquet",
+    *VIDEOS,
+    ".png",
+    ".jpg",
+    ".jpeg",
+    ".json",
+    ".jsonl",
+    ".txt",
+    ".md",
+)  # a name with another ending may be a folder
 MAX_LEVELS = 6
 
 

@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipelines.readers.registry import open_source
+from schemas.source import RawEpisode
 from tests.lerobot import drawn, edit_info, write_lerobot
 from tests.pipelines.readers.reading import Opener, Reading
 from tests.pipelines.toy import jpeg
@@ -139,6 +140,35 @@ def test_a_window_that_fits_nowhere_else_is_quarantined(tmp_path: Path) -> None:
     folder = write(tmp_path, 4, video=True)
     list_files(folder, [0, 0, 1, 0], prefix=f"videos/{FRONT}")  # the second half of the second video is free at its end
     assert outcome(folder) == ["ok", "frame_count", "ok", "frame_count"]
+
+
+# --- random layouts ---
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_a_random_layout_is_read_whole_or_counted(tmp_path: Path, seed: int) -> None:
+    """Split the rows of 6 episodes over 3 files at random, list random files, and remove some."""
+    rng, count = np.random.default_rng(seed), 6
+    folder = write(tmp_path, count)
+    rows = pa.concat_tables([pq.read_table(data(folder, number)) for number in range(3)])
+    places = rng.integers(0, 3, count)
+    for number in range(3):
+        own = [episode for episode in range(count) if places[episode] == number]
+        data(folder, number).unlink()
+        if own and rng.random() < 0.9:
+            pq.write_table(rows.filter(pa.compute.is_in(rows["episode_index"], pa.array(own))), data(folder, number))
+    written = [episode for episode in range(count) if data(folder, places[episode]).exists()]
+    if not written:
+        return
+    list_files(folder, [int(rng.integers(0, 3)) if rng.random() < 0.5 else int(place) for place in places])
+    values = reading.read(folder)
+    assert len(values) == count, "each of the others is one quarantine"
+    whole = [value for value in values if isinstance(value, RawEpisode)]
+    numbers = [np.asarray(episode.steps["episode_index"])[0] for episode in whole]
+    assert sorted(numbers) == written
+    for number, episode in zip(numbers, whole, strict=True):
+        assert np.asarray(episode.steps["action"])[:, 0].tolist() == [number] * (4 + number)
+    assert left_out(folder) == []
 
 
 # --- what is not read ---

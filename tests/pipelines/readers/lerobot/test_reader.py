@@ -322,6 +322,7 @@ def test_a_camera_without_any_file_is_an_error_until_it_is_declared_so(tmp_path:
     assert outcome(folder, ignore=[WRIST]) == ["ok"] * 3
     guessed = open_source(str(folder))
     assert guessed.layout() == {"ignore": [WRIST]}
+    assert guessed.guesses() == {"ignore": f"['{WRIST}'], because info.json is wrong"}
     assert any(WRIST in note for note in guessed.notes())
 
 
@@ -361,6 +362,8 @@ def test_a_template_with_an_unknown_placeholder_is_noted_with_the_usual_one(
     assert error.message.endswith(f"does: declare source.{kind} = '{usual}'")
     guessed = open_source(str(folder))
     assert (guessed.layout(), list(guessed.notes())) == ({kind: usual}, [error.message])
+    assert guessed.guesses() == {kind: f"'{usual}', because info.json is wrong"}
+    assert opened(str(folder), **{kind: usual}).guesses() == {}
     assert outcome(folder, **{kind: usual}) == ["ok"] * 3
     assert outcome(folder, **guessed.layout()) == ["ok"] * 3
 
