@@ -1,6 +1,6 @@
 """Find the files of each episode of a LeRobotDataset, and check that the declared paths exist."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -49,8 +49,19 @@ class EpisodePaths:
 
         The file is the one that `moved` names, or else the declared one.
         """
-        clip = self.declared_clip(key, row)
-        return replace(clip, file=self.moved(key).get(self.indices[row], clip.file)) if self.info.is_v3 else clip
+        return self.clips(key)[row]
+
+    def clips(self, key: str) -> Sequence[Clip]:
+        """Return the clip of each row for a camera."""
+        if key not in self._clips:
+            declared = [self.declared_clip(key, row) for row in range(len(self.episodes))]
+            self._moved[key] = self._misplaced(declared) if self.info.is_v3 else {}
+            moved = self._moved[key]
+            self._clips[key] = [
+                replace(clip, file=moved[index]) if index in moved else clip
+                for index, clip in zip(self.indices, declared, strict=True)
+            ]
+        return self._clips[key]
 
     def declared_clip(self, key: str, row: int) -> Clip:
         """Return the video file and the times of an episode that the table of episodes lists."""
@@ -63,17 +74,31 @@ class EpisodePaths:
 
     def moved(self, key: str) -> Mapping[int, str]:
         """Return the right video of each episode that is listed in a wrong one, by `episode_index`."""
-        if key not in self._moved:
-            hz, listed = self.info.fps, self._by_file(key, self.declared_clip)
-            videos = {name: SharedVideo(windows, hz=hz) for name, windows in listed.items()} if hz else {}
-            self._moved[key] = misplaced(videos)
+        self.clips(key)
         return self._moved[key]
 
     def windows(self, key: str) -> Mapping[str, Sequence[Window]]:
         """Return the windows of a camera's videos, by file and in order of their starts; none before version 3."""
         if key not in self._windows:
-            self._windows[key] = self._by_file(key, self.clip)
+            self._windows[key] = self._by_file(self.clips(key))
         return self._windows[key]
+
+    def _misplaced(self, clips: Sequence[Clip]) -> Mapping[int, str]:
+        hz = self.info.fps
+        return misplaced({name: SharedVideo(w, hz=hz) for name, w in self._by_file(clips).items()}) if hz else {}
+
+    def _by_file(self, clips: Sequence[Clip]) -> Mapping[str, Sequence[Window]]:
+        by_file: dict[str, list[Window]] = {}
+        lengths = self.episodes.column("length")
+        for episode, steps, clip in zip(self.indices, lengths, clips, strict=True):
+            if clip.start is not None and clip.stop is not None:
+                window = Window(episode=episode, start=clip.start, stop=clip.stop, steps=steps)
+                by_file.setdefault(clip.file, []).append(window)
+        return {name: sorted(windows, key=lambda w: (w.start, w.episode)) for name, windows in by_file.items()}
+
+    @cached_property
+    def _clips(self) -> dict[str, Sequence[Clip]]:
+        return {}
 
     @cached_property
     def _moved(self) -> dict[str, Mapping[int, str]]:
@@ -82,15 +107,6 @@ class EpisodePaths:
     @cached_property
     def _windows(self) -> dict[str, Mapping[str, Sequence[Window]]]:
         return {}
-
-    def _by_file(self, key: str, clip_of: Callable[[str, int], Clip]) -> Mapping[str, Sequence[Window]]:
-        by_file: dict[str, list[Window]] = {}
-        for row, (episode, steps) in enumerate(zip(self.indices, self.episodes.column("length"), strict=True)):
-            clip = clip_of(key, row)
-            if clip.start is not None and clip.stop is not None:
-                window = Window(episode=episode, start=clip.start, stop=clip.stop, steps=steps)
-                by_file.setdefault(clip.file, []).append(window)
-        return {name: sorted(windows, key=lambda w: (w.start, w.episode)) for name, windows in by_file.items()}
 
     def image(self, key: str, row: int, frame: int) -> str:
         """Return the file of one image."""
@@ -221,7 +237,8 @@ def _unreadable_video_error(folder: SourceFolder, paths: EpisodePaths, key: str)
         message = f"{key} is depth in a video, which is not supported; leave it out with source.ignore = ['{key}']"
         return SourceError(message, reason="unsupported_field", file=paths.info.where)
     rows = range(len(paths.episodes))
-    if not rows or any(folder.size(paths.clip(key, row).file) is not None for row in _first_and_last(paths.episodes)):
+    ends = (paths.declared_clip(key, row).file for row in _first_and_last(paths.episodes))
+    if not rows or any(folder.size(name) is not None for name in ends):
         return None
     names = [paths.clip(key, row).file for row in rows]
     if any(size is not None for size in folder.sizes(names).values()):
