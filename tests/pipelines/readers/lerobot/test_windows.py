@@ -196,3 +196,21 @@ def test_an_episode_without_rows_overlaps_nothing() -> None:
 def test_the_error_of_an_episode_names_both() -> None:
     with pytest.raises(SourceError, match=r"episode 0 .* and episode 1 .* overlap: 2 frames"):
         shared((0.0, 1.0, 2.2)).first_frame(0)
+
+
+def test_no_frame_belongs_to_two_episodes_that_are_kept() -> None:
+    """Draw windows at random, some of them with gaps, overlaps, offsets and shifts."""
+    rng = np.random.default_rng(0)
+    for _ in range(500):
+        steps = rng.integers(1, 6, 5)
+        starts = np.cumsum([0, *(steps + rng.choice([0, 0, 0, -1, 1, -3], 5))])[:5] / FPS
+        moved = np.abs(starts + rng.choice([0, 0.05, 0.1]) + rng.uniform(-0.02, 0.02, 5))
+        windows = sorted(shared(moved, steps=[*map(int, steps)]).windows, key=lambda w: w.start)
+        video = SharedVideo(windows, hz=FPS, frames=int(rng.integers(10, 25)))
+        used = [
+            frame
+            for window, first in zip(windows, video.firsts, strict=True)
+            if window.episode not in video.problems
+            for frame in range(first, first + window.steps)
+        ]
+        assert len(used) == len({*used})
