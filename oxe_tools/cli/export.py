@@ -30,6 +30,7 @@ View = Annotated[
     str | None, typer.Option("--view", help="Export this view's actions, without the steps that it masks.")
 ]
 VideoForm = Literal["h264", "av1", "none"]
+ImageForm = Literal["unchanged", "png"]
 LeRobotVersion = Literal["3.0", "2.1"]
 
 
@@ -68,6 +69,9 @@ def lerobot(
     video: Annotated[
         VideoForm, typer.Option(help="The codec of colour videos; none stores the images unchanged.")
     ] = "h264",
+    images: Annotated[
+        ImageForm, typer.Option(help="Images that LeRobot cannot open: refuse them (unchanged), or make them RGB PNGs.")
+    ] = "unchanged",
     view: View = None,
     version: Annotated[LeRobotVersion, typer.Option(help="The version of the LeRobotDataset format.")] = "3.0",
     fps: Annotated[
@@ -91,7 +95,9 @@ def lerobot(
     from pipelines.beam.engine import Engine
     from pipelines.export.plan import ExportOptions
 
-    options = ExportOptions(format="lerobot", version=version, view=view, fps=fps, video=video, crf=crf, gop=gop)
+    options = ExportOptions(
+        format="lerobot", version=version, view=view, fps=fps, video=video, crf=crf, gop=gop, images=images
+    )
     engine = Engine(workers=workers, runner=runner, options=beam_words(beam_options))
     _export(directory, out, options, engine=engine, overwrite=overwrite, as_json=as_json)
 

@@ -5,6 +5,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from pipelines.export.images import as_png, checked, lerobot_channels, why_not_lerobot
+from pipelines.export.plan import UNCHANGED
+from schemas.episode import Episode, Frames
+from schemas.errors import UsageError
 from schemas.images import ImageHeader, sniff
 from schemas.source import Array
 from schemas.store.arrow import DEPTH, IMAGES, Camera
@@ -22,18 +26,31 @@ class ExportCamera:
     header: ImageHeader  # header of the first frame
     is_video: bool
     why: str  # why it is not a video although videos were requested; otherwise empty
+    is_recoded: bool = False  # its images are re-encoded as RGB PNGs
 
     @property
     def shape(self) -> tuple[int, int, int]:
         """Height, width and channels in LeRobot; a video always has three channels."""
-        return self.header.height, self.header.width, 3 if self.is_video else self.header.channels
+        channels = 3 if self.is_video or self.is_recoded else lerobot_channels(self.header)
+        return self.header.height, self.header.width, channels
+
+    def frames(self, episode: Episode, *, where: str) -> Frames:
+        """Return the images of an episode as they are exported; raise DatasetError for one that LeRobot cannot open."""
+        images = episode.depth if self.source.is_depth else episode.images
+        frames, where = images[self.source.leaf], f"{self.source.column}: {where}"
+        if self.is_recoded:
+            return as_png(frames, where=where)
+        return checked(frames, lambda header: why_not_lerobot(header, is_depth=self.source.is_depth), where=where)
 
 
-def export_cameras(dataset: Dataset, video: str) -> tuple[tuple[ExportCamera, ...], dict[str, str]]:
+def export_cameras(
+    dataset: Dataset, video: str, *, images: str = UNCHANGED
+) -> tuple[tuple[ExportCamera, ...], dict[str, str]]:
     """Return the cameras to export, and a mapping from each column that is left out to the reason.
 
     A camera becomes a video if every step has a frame, all frames have 8 bits and one size, and height and width are
-    even. Other cameras keep their encoded images.
+    even. Other cameras keep their encoded images; if LeRobot cannot open the first one, `images = "png"` re-encodes
+    them, and otherwise UsageError is raised.
     """
     cameras = dataset.columns.cameras
     missing = np.zeros(len(cameras), np.int64)
@@ -52,7 +69,12 @@ def export_cameras(dataset: Dataset, video: str) -> tuple[tuple[ExportCamera, ..
             continue
         why = "" if video == "none" else _why_not_video(camera, header, missing=count, min_side=MIN_SIDE[video])
         is_video = video != "none" and not why
-        exported.append(ExportCamera(source=camera, key=key, header=header, is_video=is_video, why=why))
+        unreadable = "" if is_video else why_not_lerobot(header, is_depth=camera.is_depth)
+        if unreadable and (images == UNCHANGED or header.bits > 8):
+            raise UsageError(f"{dataset.uri}: {camera.column}: the first image is {unreadable}; {_fix(header)}")
+        exported.append(
+            ExportCamera(source=camera, key=key, header=header, is_video=is_video, why=why, is_recoded=bool(unreadable))
+        )
     return tuple(exported), left_out
 
 
@@ -60,6 +82,12 @@ def _first_header(file: DataFile, lengths: Array, number: int) -> ImageHeader | 
     rows = np.flatnonzero(lengths[:, number])
     image = file.image(int(rows[0]), number) if len(rows) else None
     return None if image is None else sniff(image)
+
+
+def _fix(header: ImageHeader) -> str:
+    if header.bits > 8:
+        return "if it is depth, name it in [depth] of the declaration and convert again"
+    return "pass --images png to re-encode such cameras"
 
 
 def _why_not_video(camera: Camera, header: ImageHeader, *, missing: int, min_side: int) -> str:

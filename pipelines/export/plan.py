@@ -10,6 +10,7 @@ from schemas.errors import DatasetError
 from schemas.store.dataset import Dataset
 
 MIN_BYTES, MAX_BYTES = 32 << 20, 100 << 20  # target size of a shard, in bytes
+UNCHANGED = "unchanged"
 MIN_SHARDS = 8  # aimed at, unless the shards would be smaller than MIN_BYTES
 
 
@@ -24,10 +25,12 @@ class ExportOptions:
     video: str = "none"
     crf: int = 30
     gop: int = 2
+    images: str = UNCHANGED  # or "png": re-encode the images that the format's readers cannot open
 
     def to_json(self) -> dict[str, Any]:
-        """Return the options by name."""
-        return asdict(self)
+        """Return the options by name; `images` only if it differs from its default, as exports before it have it."""
+        options = asdict(self)
+        return options if self.images != UNCHANGED else {k: v for k, v in options.items() if k != "images"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

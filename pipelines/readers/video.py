@@ -13,6 +13,7 @@ import numpy as np
 import simplejpeg
 
 from pipelines.readers.folder import LFS_MARK, SourceFolder, lfs_pointer_error
+from pipelines.readers.orientation import Orientation
 from pipelines.readers.pixels import encode
 from schemas.errors import SourceError
 from schemas.source import Array
@@ -53,6 +54,14 @@ class Video:
             raise self._error(f"unsupported frame size {self.width} x {self.height}")
         self.rate = float(self.stream.average_rate or 0)  # frames per second; 0 if unknown
         self._start, self._time_base = self.stream.start_time or 0, float(self.stream.time_base)
+        self.start = self._start * self._time_base  # seconds; the presentation time of the first frame
+        self.frames = self._declared_frames()
+
+    def _declared_frames(self) -> int | None:
+        """Return the number of frames from the header; None if it does not say, or if an edit list leaves some out."""
+        count = int(self.stream.frames)
+        is_whole = round((self.stream.duration or 0) * self._time_base * self.rate) == count
+        return count if count and is_whole else None
 
     def _open(self) -> None:
         """Open the container and place the decoder before the first frame."""
@@ -83,6 +92,20 @@ class Video:
         if not isinstance(self._file, str):
             self._file.close()
 
+    def oddities(self) -> list[str]:
+        """Describe how the frames are shown, if that is unusual; decodes the first frame.
+
+        Raises SourceError if it cannot be decoded.
+        """
+        self._rewind()
+        frame = self._next_frame()
+        self._rewind()
+        turned, aspect = str(Orientation.of(frame)) if frame else "", self.stream.sample_aspect_ratio
+        described = [f"is {turned}, as FFmpeg shows it"] if turned else []
+        if aspect and aspect != 1:
+            described.append(f"has pixels with an aspect ratio of {aspect.numerator}:{aspect.denominator}: not scaled")
+        return described
+
     def count(self) -> int:
         """Count the frames without decoding them."""
         return len(self._frame_times())
@@ -101,7 +124,7 @@ class Video:
             frame = self._next_frame()
             if frame is None:
                 raise self._error(f"the video ends before frame {number}", reason="frame_count")
-            yield pixels(frame, images)
+            yield self._encoded(frame, images)
         if whole and self._next_frame():
             raise self._error(f"the video continues after frame {start + count - 1}", reason="frame_count")
 
@@ -109,21 +132,31 @@ class Video:
         """Yield `count` encoded frames at `hz` frames per second, starting with the one nearest to `seconds`.
 
         `seconds` counts from the first frame of the video. Raises SourceError if an expected frame is missing: no frame
-        is within half a frame period of its time.
+        is within half a frame period of its time, or there is another frame between two expected ones.
         """
         half = 0.5 / hz
         if not (self._last_time <= seconds - half and seconds <= max(self._last_time, 0) + MAX_SKIPPED / hz):
             self._seek_time(seconds)
-        for expected in (seconds + number / hz for number in range(count)):
-            frame = self._next_frame()
+        for number in range(count):
+            expected, frame = seconds + number / hz, self._next_frame()
             while frame is not None and self._last_time <= expected - half:
+                if number:
+                    actual, self._last_time = self._last_time, inf
+                    message = f"a frame at {actual:.3f} s is between two steps, which are {1 / hz:.3f} s apart"
+                    raise self._error(message, reason="frame_count")
                 frame = self._next_frame()
             if frame is None:
                 raise self._error(f"the video ends before the frame at {expected:.3f} s", reason="frame_count")
             if self._last_time > expected + half:
                 actual, self._last_time = self._last_time, inf
                 raise self._error(f"the frame at {expected:.3f} s is missing: the next is at {actual:.3f} s")
-            yield pixels(frame, images)
+            yield self._encoded(frame, images)
+
+    def _encoded(self, frame: Any, images: str) -> bytes:
+        try:
+            return pixels(frame, images)
+        except SourceError as error:
+            raise error.at(self.where) from error
 
     def _next_frame(self) -> Any:
         """Decode the next frame; return None at the end of the video."""
@@ -234,21 +267,28 @@ def _is_lfs_pointer(file: str | IO[bytes]) -> bool:
 
 
 def pixels(frame: Any, images: str) -> bytes:
-    """Encode a decoded frame; a JPEG is made from its planes directly, without RGB, if the pixel format allows it."""
+    """Encode a decoded frame, turned as the video says.
+
+    A JPEG is made from the planes directly, without RGB, if the pixel format allows it.
+    """
+    orientation = Orientation.of(frame)
     form, _, quality = images.partition(" ")
     name = frame.format.name
-    if form == "jpeg" and name in PLANAR and frame.colorspace in BT601:
+    is_even = not orientation.is_transposed or "422" not in name  # libjpeg cannot encode a transposed 4:2:2
+    if form == "jpeg" and name in PLANAR and frame.colorspace in BT601 and is_even:
         is_full = PLANAR[name] or frame.color_range == FULL_RANGE
         tables = (None, None, None) if is_full else (LUMA, CHROMA, CHROMA)
-        y, u, v = (_plane(plane, table) for plane, table in zip(frame.planes, tables, strict=True))
+        planes = (_plane(plane, table) for plane, table in zip(frame.planes, tables, strict=True))
+        y, u, v = map(orientation.turned, planes)
         encoded: bytes = simplejpeg.encode_jpeg_yuv_planes(y, u, v, quality=int(quality))
         return encoded
-    return encode(frame.to_ndarray(format="rgb24"), images, subsampling="420" if "420" in name else "444")
+    rgb = orientation.turned(frame.to_ndarray(format="rgb24"))
+    return encode(rgb, images, subsampling="420" if "420" in name else "444")
 
 
 def _plane(plane: Any, table: bytes | None) -> Array:
     """Return a plane [H, W] without padding; its levels are mapped through `table` unless that is None."""
     rows = np.frombuffer(plane, np.uint8).reshape(plane.height, plane.line_size)[:, : plane.width]
     if table is None:
-        return np.ascontiguousarray(rows)
+        return rows
     return np.frombuffer(rows.tobytes().translate(table), np.uint8).reshape(rows.shape)

@@ -118,8 +118,7 @@ def _vector(name: str, space: Space, get: Callable[[NumberedEpisode], Any]) -> E
 
 def _images(camera: ExportCamera) -> ExportFeature:
     def get(numbered: NumberedEpisode) -> pa.Array:
-        episode, leaf = numbered.episode, camera.source.leaf
-        return frames_to_arrow(episode.depth[leaf] if camera.source.is_depth else episode.images[leaf])
+        return frames_to_arrow(camera.frames(numbered.episode, where=f"episode {numbered.number}"))
 
     return ExportFeature(
         name=camera.key,

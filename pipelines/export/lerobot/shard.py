@@ -29,6 +29,7 @@ from pipelines.export.lerobot.stats import (
 )
 from pipelines.export.lerobot.video import MAX_PSNR, Codec, ImageDecoder, VideoFile
 from pipelines.export.plan import ExportOptions, ExportRef, read_verified
+from schemas.codec import decode
 from schemas.errors import DatasetError
 from schemas.files.folder import LocalFolder
 from schemas.source import Array, Bytes
@@ -171,13 +172,14 @@ def _count(shard: ShardState, numbered: NumberedEpisode) -> None:
             leaf, episode = camera.source.leaf, numbered.episode
             frames = episode.depth[leaf] if camera.source.is_depth else episode.images[leaf]
             images = [image for t in sorted(sampled_frames(len(frames))) if (image := frames[t]) is not None]
-            _sample(shard, len(shard.stats) - 1, camera, images=[_pixels(image) for image in images])
+            pixels = [decode(image) if camera.is_recoded else _pixels(image) for image in images]
+            _sample(shard, len(shard.stats) - 1, camera, images=pixels)
 
 
 def _pixels(image: Bytes) -> Array:
     """Decode an image to [H, W, C] as the `datasets` library does."""
     with Image.open(io.BytesIO(image)) as opened:
-        pixels = np.asarray(opened.convert("RGB") if opened.mode == "P" else opened)
+        pixels = np.asarray(opened)
     return pixels if pixels.ndim == 3 else pixels[..., None]
 
 

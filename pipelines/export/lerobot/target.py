@@ -14,7 +14,7 @@ import pyarrow as pa
 from pipelines.beam.engine import Engine
 from pipelines.convert.binding import Binding
 from pipelines.convert.rate import rate_note
-from pipelines.export.cameras import export_cameras
+from pipelines.export.cameras import ExportCamera, export_cameras
 from pipelines.export.declaration import FieldPaths, declaration, free_name
 from pipelines.export.lerobot.features import INDEX, TIMES, features, has_times
 from pipelines.export.lerobot.meta import (
@@ -77,7 +77,7 @@ class LeRobotExport:
         self.rate = Fraction(self.fps).limit_denominator(10_000)
         self.space = dataset.action_space(options.view)
         self.codec = Codec.of(options.video, crf=options.crf, gop=options.gop)
-        self.cameras, cameras_left_out = export_cameras(dataset, options.video)
+        self.cameras, cameras_left_out = export_cameras(dataset, options.video, images=options.images)
         self.features, self.raw, raw_left_out = features(dataset, self.space, self.cameras, view=options.view)
         self.metadata, metadata_left_out = _metadata(dataset, [feature.name for feature in self.features])
         self.left_out = {**cameras_left_out, **raw_left_out, **metadata_left_out}
@@ -144,7 +144,7 @@ class LeRobotExport:
     def _report(self, totals: Totals, refs: Sequence[ExportRef], sums: ShardTotals) -> ExportReport:
         cameras = {
             camera.key: {
-                "as": f"{self.codec.name} video" if camera.is_video else f"{camera.header.format} images",
+                "as": f"{self.codec.name} video" if camera.is_video else _form(camera),
                 "psnr": sums.bounds[camera.key] if camera.is_video else None,
                 "why": camera.why,
             }
@@ -223,8 +223,8 @@ class LeRobotExport:
         images, depth = dict[str, Frames](), dict[str, Frames]()
         for camera in self.cameras:
             if not camera.is_video:
-                frames, renamed = (episode.depth, depth) if camera.source.is_depth else (episode.images, images)
-                renamed[leaves[camera.key]] = frames[camera.source.leaf]
+                renamed = depth if camera.source.is_depth else images
+                renamed[leaves[camera.key]] = camera.frames(episode, where=f"episode {episode.id}")
         raw = {name.removeprefix(RAW): _scalars(episode.raw[path]) for name, path in self.raw.items()}
         metadata = {name: _as_read(episode.metadata[path]) for name, path in self.metadata.items()}
         return in_order_of_steps(replace(episode, images=images, depth=depth, raw=raw, metadata=metadata))
@@ -240,6 +240,10 @@ class LeRobotExport:
         for camera in self.cameras:
             if camera.is_video:
                 check_video(self, camera, out, bound=bounds[camera.key]["psnr"])
+
+
+def _form(camera: ExportCamera) -> str:
+    return "png images, re-encoded" if camera.is_recoded else f"{camera.header.format} images"
 
 
 def _scalars(column: Column) -> Column:

@@ -12,6 +12,7 @@ import numpy as np
 from pipelines.beam.engine import Engine
 from pipelines.convert.binding import Binding
 from pipelines.export.declaration import FieldPaths, declaration
+from pipelines.export.images import DEEP, checked, rlds_channels, why_not_rlds
 from pipelines.export.plan import (
     ExportOptions,
     ExportRef,
@@ -24,9 +25,10 @@ from pipelines.export.rlds.writer import RldsFeature, TfRecordWriter, features_j
 from pipelines.readers.rlds.reader import FEATURES, INFO
 from pipelines.verify import Verification
 from schemas.episode import Episode
+from schemas.errors import UsageError
 from schemas.files.folder import LocalFolder
-from schemas.images import sniff
-from schemas.source import Column, Field
+from schemas.images import ImageHeader, sniff
+from schemas.source import Bytes, Column, Field
 from schemas.spaces import Space
 from schemas.store.arrow import Camera
 from schemas.store.dataset import Dataset
@@ -135,7 +137,11 @@ class RldsExport:
 def _columns(dataset: Dataset, *, view: str | None, space: Space) -> dict[RldsFeature, Getter]:
     """Map each feature to the function that returns its values."""
     getters = _vectors(dataset, space) | _step_metadata(dataset)
-    getters |= {_image_field(dataset, camera): _frames_of(camera) for camera in dataset.columns.cameras}
+    for camera in dataset.columns.cameras:
+        header = _first_header(dataset, camera)
+        if header and (why := why_not_rlds(header, header, is_depth=camera.is_depth)):
+            raise UsageError(f"{dataset.uri}: {camera.column}: the first image is {why}")
+        getters[_image_field(camera, header)] = _frames_of(camera, header)
     if not view:
         getters |= {_raw_field(field): _raw_of(field.path) for field in dataset.columns.raw}
     getters |= {_metadata_field(field): _metadata_of(field) for field in dataset.columns.metadata}
@@ -201,13 +207,23 @@ def _no_discount(episode: Episode) -> Column:
     return np.ones(len(episode), np.float32)
 
 
-def _frames_of(camera: Camera) -> Getter:
-    """Return a getter of a camera's images.
+def _frames_of(camera: Camera, first: ImageHeader | None) -> Getter:
+    """Return a getter of a camera's images, the first of which has the header `first`.
 
-    A missing image is an empty string, which Octo and this package read as missing.
+    A missing image is an empty string, which Octo and this package read as missing. The getter raises DatasetError if
+    TensorFlow cannot decode an image.
     """
     frames = attrgetter("depth" if camera.is_depth else "images")
-    return lambda e: [b"" if frame is None else frame for frame in frames(e)[camera.leaf]]
+
+    def why_not(header: ImageHeader) -> str:
+        return why_not_rlds(header, first or header, is_depth=camera.is_depth)
+
+    def get(episode: Episode) -> list[Bytes]:
+        images = frames(episode)[camera.leaf]
+        where = f"{camera.column}: episode {episode.id}"
+        return [b"" if image is None else image for image in checked(images, why_not, where=where)]
+
+    return get
 
 
 def _raw_of(path: str) -> Getter:
@@ -231,8 +247,8 @@ def _camera_path(camera: Camera) -> str:
     return f"observation.{folder}{camera.leaf}"
 
 
-def _image_field(dataset: Dataset, camera: Camera) -> Field:
-    """Describe a camera by its first frame; the image size is left open, since episodes may differ."""
+def _first_header(dataset: Dataset, camera: Camera) -> ImageHeader | None:
+    """Return the header of a camera's first frame; None if it has no frame."""
     frames = (
         image
         for i in range(len(dataset))
@@ -240,9 +256,13 @@ def _image_field(dataset: Dataset, camera: Camera) -> Field:
         if (image := dataset.frame(i, step, [camera.leaf])[camera.leaf]) is not None
     )
     first = next(frames, None)
-    header = sniff(first) if first is not None else None
-    channels = header.channels if header else 1 if camera.is_depth else 3
-    dtype = "uint16" if header and header.bits == 16 else "uint8"
+    return sniff(first) if first is not None else None
+
+
+def _image_field(camera: Camera, header: ImageHeader | None) -> Field:
+    """Describe a camera by the header of its first frame; the image size is left open, since episodes may differ."""
+    channels = rlds_channels(header) if header else 1 if camera.is_depth else 3
+    dtype = "uint16" if camera.is_depth and (not header or header.bits == DEEP) else "uint8"
     form = header.format if header else "png"
     return Field(path=_camera_path(camera), kind="image", dtype=dtype, shape=(None, None, channels), encoding=form)
 

@@ -5,8 +5,11 @@ from contextlib import suppress
 
 from pipelines.readers.folder import SourceFolder
 from pipelines.readers.lerobot.paths import EpisodePaths
+from pipelines.readers.lerobot.windows import SharedVideo
 from pipelines.readers.video import Video
 from schemas.errors import SourceError
+
+MAX_DRIFT = 0.25  # frames that the video and the declared rate may differ at the end of a file
 
 
 class Cameras:
@@ -15,7 +18,8 @@ class Cameras:
     def __init__(self, folder: SourceFolder, paths: EpisodePaths, *, images: str) -> None:
         """Keep the paths; nothing is opened yet."""
         self.folder, self.paths, self.images = folder, paths, images
-        self._videos: dict[str, tuple[str, Video]] = {}
+        self._videos: dict[str, tuple[str, Video]] = {}  # by camera: the file and the open video
+        self._windows: dict[str, tuple[str, SharedVideo]] = {}
 
     def close(self) -> None:
         """Close all videos."""
@@ -42,7 +46,17 @@ class Cameras:
         if count != steps:
             message = f"{count} frames are between its timestamps, but the episode has {steps} steps"
             raise SourceError(message, reason="frame_count", file=video.where)
-        return video.read_at(clip.start, steps, hz=hz, images=self.images)
+        first = self._shared(key, clip.file, video, hz=hz).first_frame(self.paths.indices[row])
+        return video.read_at(first / hz, steps, hz=hz, images=self.images)
+
+    def _shared(self, key: str, name: str, video: Video, *, hz: float) -> SharedVideo:
+        entry = self._windows.get(key)
+        if entry is None or entry[0] != name:
+            windows, frames = self.paths.windows(key)[name], video.frames
+            if frames and abs(video.rate / hz - 1) * frames > MAX_DRIFT:
+                frames = None  # times do not tell the numbers of frames
+            self._windows[key] = (name, SharedVideo(windows, hz=hz, start=video.start, frames=frames))
+        return self._windows[key][1]
 
     def _video(self, key: str, name: str) -> Video:
         entry = self._videos.get(key)

@@ -15,6 +15,7 @@ from pipelines.readers.lerobot.info import FeatureInfo
 from schemas.errors import SourceError
 from schemas.source import Array, Field, Ragged
 
+EPISODE = "episode_index"
 BATCH = 256  # rows decoded at a time
 BUFFER = 1 << 20  # bytes of a column read at a time
 LIMIT = 1 << 30  # bytes of one column of an episode
@@ -47,6 +48,16 @@ def open_parquet(folder: SourceFolder, name: str) -> Iterator[pq.ParquetFile]:
             message = "not a complete Parquet file: it was not fully written or copied"
             raise SourceError(message, reason="bad_parquet", file=path) from error
         yield parquet
+
+
+def value_range(file: pq.ParquetFile, column: str) -> tuple[int, int] | None:
+    """Return the smallest and the largest value of a column of numbers from the footer; None if it does not say."""
+    number = next(i for i in range(len(file.schema)) if file.schema.column(i).path == column)
+    groups = [file.metadata.row_group(i) for i in range(file.num_row_groups)]
+    statistics = [group.column(number).statistics for group in groups if group.num_rows]
+    if not statistics or not all(group is not None and group.has_min_max for group in statistics):
+        return None
+    return min(group.min for group in statistics), max(group.max for group in statistics)
 
 
 def field_of(path: str, kind: pa.DataType, feature: FeatureInfo | None) -> Field:

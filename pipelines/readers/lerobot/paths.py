@@ -1,13 +1,14 @@
 """Find the files of each episode of a LeRobotDataset, and check that the declared paths exist."""
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
 from pipelines.readers.folder import SourceFolder
 from pipelines.readers.lerobot.episodes import EpisodeTable
 from pipelines.readers.lerobot.info import DatasetInfo, fill_template
+from pipelines.readers.lerobot.windows import SharedVideo, Window, misplaced
 from schemas.declarations.formats import LerobotSource
 from schemas.errors import SourceError
 
@@ -44,13 +45,68 @@ class EpisodePaths:
         return fill_template(self.data_path, self._values("data", row), where=self.info.where)
 
     def clip(self, key: str, row: int) -> Clip:
-        """Return the video file of an episode, and where in the video the episode starts and stops."""
+        """Return the video file of an episode, and where in the video the episode starts and stops.
+
+        The file is the one that `moved` names, or else the declared one.
+        """
+        return self.clips(key)[row]
+
+    def clips(self, key: str) -> Sequence[Clip]:
+        """Return the clip of each row for a camera."""
+        if key not in self._clips:
+            declared = [self.declared_clip(key, row) for row in range(len(self.episodes))]
+            self._moved[key] = self._misplaced(declared) if self.info.is_v3 else {}
+            moved = self._moved[key]
+            self._clips[key] = [
+                replace(clip, file=moved[index]) if index in moved else clip
+                for index, clip in zip(self.indices, declared, strict=True)
+            ]
+        return self._clips[key]
+
+    def declared_clip(self, key: str, row: int) -> Clip:
+        """Return the video file and the times of an episode that the table of episodes lists."""
         values: dict[str, int | str] = {"video_key": key, **self._values(f"videos/{key}", row)}
         name = fill_template(self.video_path, values, where=self.info.where)
         if not self.info.is_v3:
             return Clip(name)
         start, stop = (self._number(f"videos/{key}/{word}_timestamp", row) for word in ("from", "to"))
         return Clip(name, float(start), float(stop))
+
+    def moved(self, key: str) -> Mapping[int, str]:
+        """Return the right video of each episode that is listed in a wrong one, by `episode_index`."""
+        self.clips(key)
+        return self._moved[key]
+
+    def windows(self, key: str) -> Mapping[str, Sequence[Window]]:
+        """Return the windows of a camera's videos, by file and in order of their starts; none before version 3."""
+        if key not in self._windows:
+            self._windows[key] = self._by_file(self.clips(key))
+        return self._windows[key]
+
+    def _misplaced(self, clips: Sequence[Clip]) -> Mapping[int, str]:
+        hz = self.info.fps
+        return misplaced({name: SharedVideo(w, hz=hz) for name, w in self._by_file(clips).items()}) if hz else {}
+
+    def _by_file(self, clips: Sequence[Clip]) -> Mapping[str, Sequence[Window]]:
+        by_file: dict[str, list[Window]] = {}
+        lengths = self.episodes.column("length")
+        for episode, steps, clip in zip(self.indices, lengths, clips, strict=True):
+            if clip.start is not None and clip.stop is not None:
+                window = Window(episode=episode, start=clip.start, stop=clip.stop, steps=steps)
+                by_file.setdefault(clip.file, []).append(window)
+        return {name: sorted(windows, key=lambda w: (w.start, w.episode)) for name, windows in by_file.items()}
+
+    @cached_property
+    def _clips(self) -> dict[str, Sequence[Clip]]:
+        return {}
+
+    @cached_property
+    def _moved(self) -> dict[str, Mapping[int, str]]:
+        return {}
+
+    @cached_property
+    def _windows(self) -> dict[str, Mapping[str, Sequence[Window]]]:
+        return {}
 
     def image(self, key: str, row: int, frame: int) -> str:
         """Return the file of one image."""
@@ -112,12 +168,32 @@ def check_paths(
                 mistakes.append(error)
                 templates[kind] = info.default_templates[kind]
     paths = EpisodePaths(info, episodes, **templates)
+    _check_templates(paths, source, videos=videos)
     for key in videos:
         error = _unreadable_video_error(folder, paths, key)
         if error:
             mistakes.append(error)
             ignored += (key,)
     return CheckedPaths(paths=paths, ignore=ignored, mistakes=tuple(mistakes))
+
+
+def _check_templates(paths: EpisodePaths, source: LerobotSource, *, videos: Sequence[str]) -> None:
+    """Raise SourceError, which names the key to declare, if a template cannot be filled in."""
+    for kind, keys in (("data_path", (None,)), ("video_path", videos[:1])):
+        for key in keys if len(paths.episodes) else ():
+            try:
+                _file(paths, 0, key=key)
+            except SourceError as error:
+                if error.reason != "bad_info" or "cannot fill in" not in error.message:
+                    raise
+                verb = "correct" if getattr(source, kind) else "declare"
+                message = f"{error.message}; {verb} source.{kind}, such as '{paths.info.default_templates[kind]}'"
+                raise SourceError(message, reason="bad_info", file=error.file) from error
+
+
+def _file(paths: EpisodePaths, row: int, *, key: str | None) -> str:
+    """Return the data file of an episode, or its video of the camera `key`."""
+    return paths.data(row) if key is None else paths.declared_clip(key, row).file
 
 
 def _wrong_template_error(
@@ -132,15 +208,27 @@ def _wrong_template_error(
     default = EpisodePaths(info, episodes, **templates)
     for row in _first_and_last(episodes):
         for key in keys:
-            names = [paths.data(row) if key is None else paths.clip(key, row).file for paths in (declared, default)]
-            if folder.size(names[0]) is None and folder.size(names[1]) is not None:
+            name, why = _existing(folder, declared, row, key=key)
+            usual, _ = _existing(folder, default, row, key=key)
+            if name is None and usual is not None:
                 return SourceError(
-                    f"{kind} is '{info.templates[kind]}', which leads to {names[0]}; that does not exist, but "
-                    f"{names[1]} does: declare source.{kind} = '{info.default_templates[kind]}'",
+                    f"{kind} is '{info.templates[kind]}', {why}, but {usual} does: declare "
+                    f"source.{kind} = '{info.default_templates[kind]}'",
                     reason="bad_info",
                     file=info.where,
                 )
     return None
+
+
+def _existing(folder: SourceFolder, paths: EpisodePaths, row: int, *, key: str | None) -> tuple[str | None, str]:
+    """Return the data file of an episode, or its video of the camera `key`; None and the reason if there is none."""
+    try:
+        name = _file(paths, row, key=key)
+    except SourceError as error:
+        template = paths.data_path if key is None else paths.video_path
+        why = error.message.removeprefix(f"the path '{template}': ")
+        return None, f"which leads to no file ({why})"
+    return (name, "") if folder.size(name) is not None else (None, f"which leads to {name}; that does not exist")
 
 
 def _unreadable_video_error(folder: SourceFolder, paths: EpisodePaths, key: str) -> SourceError | None:
@@ -149,7 +237,8 @@ def _unreadable_video_error(folder: SourceFolder, paths: EpisodePaths, key: str)
         message = f"{key} is depth in a video, which is not supported; leave it out with source.ignore = ['{key}']"
         return SourceError(message, reason="unsupported_field", file=paths.info.where)
     rows = range(len(paths.episodes))
-    if not rows or any(folder.size(paths.clip(key, row).file) is not None for row in _first_and_last(paths.episodes)):
+    ends = (paths.declared_clip(key, row).file for row in _first_and_last(paths.episodes))
+    if not rows or any(folder.size(name) is not None for name in ends):
         return None
     names = [paths.clip(key, row).file for row in rows]
     if any(size is not None for size in folder.sizes(names).values()):

@@ -1,6 +1,6 @@
 """Read the steps of one episode of a LeRobotDataset, and check their order in time."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,14 +37,19 @@ class StepReader:
     def _is_selected(self, path: str) -> bool:
         return self.selected is None or path in self.selected
 
-    def read(self, rows: ParquetRows, row: int, run: tuple[int, int] | None) -> tuple[dict[str, Any], dict[str, Any]]:
+    def read(
+        self, rows: ParquetRows, row: int, run: tuple[int, int] | None, *, others: Sequence[int] = ()
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
         """Return the columns and the per-episode values of the episode that one row of the table lists.
 
-        `run` is the range of the episode's rows in the data file. Raises SourceError if these contradict the table.
+        `run` is the range of the episode's rows in the data file, and `others` are the episodes that the file contains.
+        Raises SourceError if these contradict the table.
         """
         declared = self.paths.episodes.row(row)
         if run is None:
-            raise SourceError("contains no row of this episode", reason="missing_record")
+            contents = f", but of {_listed(others)}" if others else ""
+            index = self.paths.indices[row]
+            raise SourceError(f"contains no row of episode {index}{contents}", reason="missing_record")
         count = run[1] - run[0]
         if count != declared["length"]:
             message = f"contains {count} rows of this episode, but meta/ declares {declared['length']}"
@@ -90,6 +95,12 @@ class StepReader:
         if missing := sorted(set(task_numbers) - text_by_number.keys()):
             raise SourceError(f"{TASKS} {missing[0]} has no text in meta/tasks", reason="unknown_task")
         return [text_by_number[number] for number in task_numbers]
+
+
+def _listed(episodes: Sequence[int]) -> str:
+    if len(episodes) == 1:
+        return f"episode {episodes[0]}"
+    return f"{len(episodes)} others, such as episode {episodes[0]}"
 
 
 def check_order(steps: Mapping[str, Any]) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import re
+import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from pipelines.readers import reader as source
 from pipelines.readers import video
 from pipelines.readers.folder import LFS_MARK
 from pipelines.readers.lerobot import columns as parquet
+from pipelines.readers.lerobot.info import V2, V3
 from pipelines.readers.reader import Reader, plan
 from pipelines.readers.registry import guess, open_source
 from pipelines.verify import verify
@@ -320,6 +322,7 @@ def test_a_camera_without_any_file_is_an_error_until_it_is_declared_so(tmp_path:
     assert outcome(folder, ignore=[WRIST]) == ["ok"] * 3
     guessed = open_source(str(folder))
     assert guessed.layout() == {"ignore": [WRIST]}
+    assert guessed.guesses() == {"ignore": f"['{WRIST}'], because info.json is wrong"}
     assert any(WRIST in note for note in guessed.notes())
 
 
@@ -334,6 +337,55 @@ def test_a_template_that_leads_nowhere_is_noted_with_one_that_works(tmp_path: Pa
     assert all(f"source.{kind} = '{path}'" in error.message for kind, path in paths.items())
     assert outcome(folder, **paths) == ["ok"] * 3
     assert open_source(str(folder)).layout() == paths
+
+
+@pytest.mark.parametrize(
+    ("version", "kind", "template", "words"),
+    [
+        ("v2.1", "data_path", "data/chunk-{chunk_index:03d}/episode_{episode_index:06d}.parquet", "{chunk_index:03d}"),
+        ("v2.0", "data_path", "data/chunk-{chunk:03d}/episode_{episode:06d}.parquet", "{chunk:03d}"),
+        ("v2.1", "data_path", "data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet", "{chunk_index:03d}"),
+        ("v2.1", "video_path", "videos/{key}/episode_{episode_index:06d}.mp4", "{key}"),
+        ("v2.1", "video_path", "videos/{camera_key}/{episode_index:06}.mp4", "{camera_key}"),
+        ("v3.0", "data_path", "data/chunk-{chunk:03d}/file-{file_index:03d}.parquet", "{chunk:03d}"),
+        ("v3.0", "video_path", "videos/{video_key}/chunk-{chunk_index:03d}/file-{file:03d}.mp4", "{file:03d}"),
+    ],
+)
+def test_a_template_with_an_unknown_placeholder_is_noted_with_the_usual_one(
+    tmp_path: Path, version: str, kind: str, template: str, words: str
+) -> None:
+    folder = write(tmp_path, version=version, info={kind: template})
+    error = refused(folder)
+    usual = (V3 if version == "v3.0" else V2)[kind]
+    assert error.reason == "bad_info"
+    assert f"{kind} is '{template}', which leads to no file (cannot fill in '{words}' (known: " in error.message
+    assert error.message.endswith(f"does: declare source.{kind} = '{usual}'")
+    guessed = open_source(str(folder))
+    assert (guessed.layout(), list(guessed.notes())) == ({kind: usual}, [error.message])
+    assert guessed.guesses() == {kind: f"'{usual}', because info.json is wrong"}
+    assert opened(str(folder), **{kind: usual}).guesses() == {}
+    assert outcome(folder, **{kind: usual}) == ["ok"] * 3
+    assert outcome(folder, **guessed.layout()) == ["ok"] * 3
+
+
+def test_a_template_that_cannot_be_filled_in_names_its_key_where_no_usual_one_fits(tmp_path: Path) -> None:
+    folder = write(tmp_path, version="v2.1", info={"data_path": "tables/{number}.parquet"})
+    (folder / "data").rename(folder / "tables")
+    assert refused(folder).message.endswith(f"; declare source.data_path, such as '{V2['data_path']}'")
+    with pytest.raises(SourceError, match=r"correct source.data_path, such as 'data/chunk-"):
+        opened(str(folder), data_path="tables/{index}.parquet")
+
+
+def test_a_draft_of_a_dataset_with_wrong_templates_declares_the_right_ones(tmp_path: Path) -> None:
+    folder = write(
+        tmp_path, version="v2.1", info={kind: path.replace("episode_chunk", "chunk_index") for kind, path in V2.items()}
+    )
+    run = oxe("inspect", folder, "--draft", tmp_path / "draft.toml")
+    assert (run.code, "declare source.data_path = " in run.out) == (0, True)
+    declared = tomllib.loads((tmp_path / "draft.toml").read_text())["source"]
+    assert {kind: declared[kind] for kind in ("data_path", "video_path")} == {
+        kind: V2[kind] for kind in ("data_path", "video_path")
+    }
 
 
 def test_templates_of_ones_own_are_honoured(tmp_path: Path) -> None:
