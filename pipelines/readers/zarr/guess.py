@@ -1,0 +1,65 @@
+"""Guess where the episodes of Zarr stores without a declaration are: in a replay buffer or in groups."""
+
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+from pipelines.readers.folder import SourceFolder
+from pipelines.readers.groups import EpisodeGroups, arrays_below, guess_groups
+from pipelines.readers.lengths import per_episode_paths
+from pipelines.readers.patterns import matches
+from pipelines.readers.zarr.grouped import ZarrTree
+from pipelines.readers.zarr.store import DAMAGE, open_store
+from schemas.declarations.formats import ZarrSource
+from schemas.errors import SourceError
+
+MAX_STORES, MAX_EPISODES = 5, 5  # stores, and episodes of each of them, that a guess rests on
+
+
+@dataclass(frozen=True, slots=True)
+class Guess:
+    """The guessed table `source`, and why each of its keys was guessed."""
+
+    source: ZarrSource
+    groups: EpisodeGroups
+    why: Mapping[str, str]
+
+
+def guess_source(folder: SourceFolder, names: Sequence[str], *, where: str) -> Guess | None:
+    """Guess the layout from the first stores that can be opened; None for a replay buffer with the default layout.
+
+    Raises UsageError, which starts with `where`, if the episodes may be in several places.
+    """
+    with ExitStack() as stack:
+        trees: dict[str, ZarrTree] = {}
+        for name in names[:MAX_STORES]:
+            try:
+                trees[name] = ZarrTree(stack.enter_context(open_store(folder, name)))
+            except (SourceError, *DAMAGE):  # reported when the store is read
+                continue
+        ends = ZarrSource(format="zarr").episode_ends
+        if not trees or any(ends in tree for tree in trees.values()):
+            return None
+        groups = guess_groups(trees, where=where)
+        if groups.pattern == "/":
+            return None
+        shapes = [
+            {path.replace("/", "."): head.shape for path, head in heads.items() if head.shape and 0 not in head.shape}
+            for tree in trees.values()
+            for group in matches(tree, groups.pattern)[:MAX_EPISODES]
+            if f"/{group}" not in groups.ignore and (heads := arrays_below(tree, group))
+        ]
+        whole = per_episode_paths(shapes)
+        source = ZarrSource(format="zarr", episodes=groups.pattern, ignore=groups.ignore, per_episode=whole)
+        why = {"episodes": f"'{groups.pattern}', {groups.why}"}
+        if groups.ignore:
+            why["ignore"] = (
+                f"{_listed(groups.ignore)}, which '{groups.pattern}' matches and which differs from episodes"
+            )
+        if whole:
+            why["per_episode"] = f"{_listed(whole)}, arrays without a row per step in {len(shapes)} episodes"
+        return Guess(source, groups, why)
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(f"'{name}'" for name in names)
