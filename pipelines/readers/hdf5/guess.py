@@ -89,7 +89,8 @@ def _per_episode(sample: Collection[Hdf5Episode]) -> tuple[str, ...]:
         {path: dataset.shape for path, dataset in episode.datasets.items() if dataset.shape and dataset.size}
         for episode in sample
     ]
-    paths = per_episode_paths(shapes)
+    texts = {path for episode in sample for path, one in episode.datasets.items() if h5py.check_string_dtype(one.dtype)}
+    paths = per_episode_paths(shapes, texts)
     datasets = [(path, dataset) for episode in sample for path, dataset in episode.datasets.items()]
     return tuple(
         path for path in paths if all(_fits(inner, dataset) for inner, dataset in datasets if covers([path], inner))

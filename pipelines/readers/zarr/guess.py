@@ -43,13 +43,14 @@ def guess_source(folder: SourceFolder, names: Sequence[str], *, where: str) -> G
         groups = guess_groups(trees, where=where)
         if groups.pattern == "/":
             return None
-        shapes = [
-            {path.replace("/", "."): head.shape for path, head in heads.items() if head.shape and 0 not in head.shape}
+        sample = [
+            {path.replace("/", "."): head for path, head in heads.items() if head.shape and 0 not in head.shape}
             for tree in trees.values()
             for group in matches(tree, groups.pattern)[:MAX_EPISODES]
             if f"/{group}" not in groups.ignore and (heads := arrays_below(tree, group))
         ]
-        whole = per_episode_paths(shapes)
+        texts = {path for heads in sample for path, head in heads.items() if head.kind == "S"}
+        whole = per_episode_paths([{p: head.shape for p, head in heads.items()} for heads in sample], texts)
         source = ZarrSource(format="zarr", episodes=groups.pattern, ignore=groups.ignore, per_episode=whole)
         why = {"episodes": f"'{groups.pattern}', {groups.why}"}
         if groups.ignore:
@@ -57,7 +58,7 @@ def guess_source(folder: SourceFolder, names: Sequence[str], *, where: str) -> G
                 f"{_listed(groups.ignore)}, which '{groups.pattern}' matches and which differs from episodes"
             )
         if whole:
-            why["per_episode"] = f"{_listed(whole)}, arrays without a row per step in {len(shapes)} episodes"
+            why["per_episode"] = f"{_listed(whole)}, arrays without a row per step in {len(sample)} episodes"
         return Guess(source, groups, why)
 
 
