@@ -1,4 +1,4 @@
-"""List the files that lie beside the files of a source, and say how videos among them can be declared."""
+"""List the files that are beside those of a source, and say how videos among them can be declared."""
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 

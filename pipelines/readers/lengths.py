@@ -1,4 +1,4 @@
-"""Tell arrays with one row per step from those that belong to a whole episode, by their lengths."""
+"""Find the arrays that belong to a whole episode, because their lengths are not the number of steps."""
 
 import re
 from collections import Counter

@@ -1,4 +1,4 @@
-"""Tell the arrays of an episode's files that have no row per step, and the fields without values."""
+"""Find the arrays of an episode's files that have no row per step, and the fields without values."""
 
 from collections.abc import Mapping, Sequence
 

@@ -98,8 +98,8 @@ class GroupedStore:
         depth = len(self.pattern.split("/")) if self.pattern else 0
         self.store = SourceStore(files, path_of=lambda place: ".".join(place.split("/")[depth:]), fill=source.fill)
         self.root = open_root(self.store)
-        found = [path for path in matches(self.tree, self.pattern) if f"/{path}" not in source.ignore]
-        self.groups = found if self.pattern else [""]
+        paths = [path for path in matches(self.tree, self.pattern) if f"/{path}" not in source.ignore]
+        self.groups = paths if self.pattern else [""]
         if not self.groups:
             raise SourceError(f"no group matches '{source.episodes}'", reason="no_episodes")
         self._open: tuple[int, EpisodeArrays] | None = None
@@ -162,7 +162,7 @@ class GroupedStore:
         return 0
 
     def others(self, ignored: Sequence[str]) -> dict[str, bool]:
-        """Return what lies beside the episodes, and whether it is a group, by path.
+        """Return what is beside the episodes, and whether it is a group, by path.
 
         `ignored` are paths that count although `source.ignore` names them, because that was guessed.
         """

@@ -17,7 +17,7 @@ MAX_STORES, MAX_EPISODES = 5, 5  # stores, and episodes of each of them, that a 
 
 
 @dataclass(frozen=True, slots=True)
-class Guess:
+class ZarrGuess:
     """The guessed table `source`, and why each of its keys was guessed."""
 
     source: ZarrSource
@@ -25,7 +25,7 @@ class Guess:
     why: Mapping[str, str]
 
 
-def guess_source(folder: SourceFolder, names: Sequence[str], *, where: str) -> Guess | None:
+def guess_source(folder: SourceFolder, names: Sequence[str], *, where: str) -> ZarrGuess | None:
     """Guess the layout from the first stores that can be opened; None for a replay buffer with the default layout.
 
     Raises UsageError, which starts with `where`, if the episodes may be in several places.
@@ -52,15 +52,4 @@ def guess_source(folder: SourceFolder, names: Sequence[str], *, where: str) -> G
         texts = {path for heads in sample for path, head in heads.items() if head.kind == "S"}
         whole = per_episode_paths([{p: head.shape for p, head in heads.items()} for heads in sample], texts)
         source = ZarrSource(format="zarr", episodes=groups.pattern, ignore=groups.ignore, per_episode=whole)
-        why = {"episodes": f"'{groups.pattern}', {groups.why}"}
-        if groups.ignore:
-            why["ignore"] = (
-                f"{_listed(groups.ignore)}, which '{groups.pattern}' matches and which differs from episodes"
-            )
-        if whole:
-            why["per_episode"] = f"{_listed(whole)}, arrays without a row per step in {len(sample)} episodes"
-        return Guess(source, groups, why)
-
-
-def _listed(names: Sequence[str]) -> str:
-    return ", ".join(f"'{name}'" for name in names)
+        return ZarrGuess(source, groups, groups.reasons(whole, episodes=len(sample)))

@@ -143,7 +143,7 @@ class ZarrReader(SourceReader):
         return [*counts, *left_out_files(self._files_beside)]
 
     def _others(self, name: str) -> list[tuple[str, bool]]:
-        """Return what lies beside the episodes' groups in a store, and whether it is a group."""
+        """Return what is beside the episodes' groups in a store, and whether it is a group."""
         if self.source.episodes is None:
             return []
         try:
