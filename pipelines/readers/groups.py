@@ -17,6 +17,7 @@ from schemas.errors import UsageError
 
 MAX_DEPTH, MAX_NAMES, MAX_PARENTS = 4, 100, 30  # levels; names per group and groups per level that are looked at
 MAX_ARRAYS = 500  # arrays of a group that may be an episode
+MAX_VECTOR = 16  # numbers in a vector of statistics
 MAX_MATCHES = 1000  # matches of a pattern that are compared with the episodes
 MAX_IGNORED = 20  # groups beside the episodes that a guess lists in `ignore`
 SIMILAR = 0.5  # share of the other episodes' arrays that a damaged episode still has
@@ -215,7 +216,8 @@ class Survey:
         if level.has_lengths:
             return LENGTHS
         lengths = {(group.file, group.length) for group in groups}
-        if any(head.shape and (file, head.shape[0]) in lengths for (file, _), head in outside.items()):
+        steps = [(file, head.shape[0]) for (file, _), head in outside.items() if _may_have_steps(head)]
+        if lengths & {(file, count + more) for file, count in steps for more in (-1, 0, 1)}:
             return NONE
         several = max(map(len, level.by_parent.values())) > 1
         if len(names) > 1 and several and not differ and len({length for _, length in lengths}) > 1:
@@ -337,6 +339,11 @@ def looks_of(heads: Mapping[str, ArrayHead]) -> Looks:
 def listed(names: Collection[str]) -> str:
     """Return names in quotes, separated by commas."""
     return ", ".join(f"'{name}'" for name in names)
+
+
+def _may_have_steps(head: ArrayHead) -> bool:
+    """Whether the first axis may be the step; a short vector is rather a statistic."""
+    return len(head.shape) > 1 or sum(head.shape) > MAX_VECTOR
 
 
 def _size(heads: Collection[ArrayHead]) -> int:

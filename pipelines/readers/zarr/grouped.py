@@ -136,8 +136,12 @@ class GroupedStore:
     def mark(self) -> str:
         """The metadata of the last episode; it changes when episodes are added."""
         path = self.groups[-1]
-        names = sorted(METADATA & {*self.store.files.names(path)})
-        return f"{path}/{names[0]}".lstrip("/") if names else path
+        for name in sorted(METADATA):
+            place = f"{path}/{name}".lstrip("/")
+            if file := self.store.files.open(place):
+                file.close()
+                return place
+        return path
 
     @property
     def size(self) -> int:

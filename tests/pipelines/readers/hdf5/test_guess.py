@@ -121,16 +121,21 @@ def robotwin(length: int) -> dict[str, Any]:
     return {**cameras, "joint_action/vector": np.zeros((length, 14))}
 
 
+def observed(length: int) -> dict[str, Any]:
+    cameras = {f"obs/cam_{i}/rgb": np.zeros((length + 1, 4, 4, 3), np.uint8) for i in range(2)}
+    return {**cameras, "actions": np.zeros((length, 14))}
+
+
 def arms(length: int) -> dict[str, Any]:
     return {f"arm_{i}/{name}": np.zeros((length, 7)) for i in range(2) for name in ("q", "action")}
 
 
-@pytest.mark.parametrize("parts", [robotwin, arms])
+@pytest.mark.parametrize("parts", [robotwin, observed, arms])
 def test_parts_of_one_episode_are_no_episodes(tmp_path: Path, parts: Callable[[int], dict[str, Any]]) -> None:
     for length in (5, 8):
         write_hdf5(tmp_path / f"{length}.hdf5", {"/": parts(length)})
     assert opened(tmp_path).layout() == {"episodes": "/"}
-    assert [episode.n_steps() for episode in episodes(tmp_path)] == [5, 8]
+    assert [len(next(iter(episode.steps.values()))) for episode in episodes(tmp_path)] == [5, 8]
 
 
 # --- arrays of the whole episode ---
