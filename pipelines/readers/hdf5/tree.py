@@ -9,8 +9,8 @@ from typing import Any
 import h5py
 
 from pipelines.readers.folder import LFS_MARK, SourceFolder, lfs_pointer_error
-from pipelines.readers.groups import ArrayHead
 from pipelines.readers.names import covers, natural_key
+from pipelines.readers.survey import ArrayHead
 from schemas.errors import SourceError
 
 MAX_NODES = 10_000  # groups and datasets of one episode

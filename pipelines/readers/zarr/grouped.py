@@ -8,9 +8,9 @@ from typing import Any
 import zarr
 
 from pipelines.readers.fields import Leaf, array_leaf, first_readable
-from pipelines.readers.groups import ArrayHead
 from pipelines.readers.names import covers
 from pipelines.readers.patterns import matches, siblings
+from pipelines.readers.survey import ArrayHead
 from pipelines.readers.zarr.arrays import ZarrRows, arrays_of, names_in, open_node, open_root
 from pipelines.readers.zarr.buffer import is_empty
 from pipelines.readers.zarr.store import DAMAGE, METADATA, SourceStore, StoreFiles

@@ -5,9 +5,10 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 
 from pipelines.readers.folder import SourceFolder
-from pipelines.readers.groups import EpisodeGroups, arrays_below, guess_groups
+from pipelines.readers.groups import EpisodeGroups, guess_groups
 from pipelines.readers.lengths import per_episode_paths
 from pipelines.readers.patterns import matches
+from pipelines.readers.survey import arrays_below
 from pipelines.readers.zarr.grouped import ZarrTree
 from pipelines.readers.zarr.store import DAMAGE, open_store
 from schemas.declarations.formats import ZarrSource

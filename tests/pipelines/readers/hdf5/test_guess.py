@@ -1,6 +1,7 @@
 """Guessing where the episodes of HDF5 files are, and which of their arrays belong to the whole episode."""
 
 import json
+import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 from schemas.errors import SourceError, UsageError
 from tests.makers import write_hdf5
 from tests.pipelines.readers.demos import episodes, opened, outcome
+from tests.pipelines.toy import oxe
 
 h5py = pytest.importorskip("h5py", reason="the extra 'hdf5'")
 
@@ -284,3 +286,22 @@ def test_episodes_are_read_whole_or_refused(
         found = episodes(file)
         assert sorted(episode.n_steps() for episode in found) == sorted(lengths[: len(names)])
         assert sum(left.count for left in reader.left_out()) == len(siblings)
+
+
+def test_the_draft_declares_the_guesses(tmp_path: Path) -> None:
+    groups = {
+        f"data/demo_{i}": {**make(20 + 5 * i), "initial_state/q": np.zeros((1, 9)), "points": np.zeros((20 + 5 * i, 0))}
+        for i in range(2)
+    }
+    attributes = {path: {"ep_meta": json.dumps({"lang": f"open {path}"})} for path in groups}
+    source = write_hdf5(tmp_path / "lab/demo.hdf5", {**groups, "metadata": {"n": 1}}, attributes).parent
+    assert oxe("inspect", source, "--draft", tmp_path / "draft.toml").code == 0
+    draft = tomllib.loads((tmp_path / "draft.toml").read_text())
+    assert draft["source"] == {
+        "format": "hdf5",
+        "uri": str(source),
+        "episodes": "data/demo_*",
+        "per_episode": ["initial_state"],
+        "in_json": ["attrs.ep_meta.lang"],
+    }
+    assert draft["language"] == "attrs.ep_meta.lang"
