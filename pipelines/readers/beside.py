@@ -40,6 +40,13 @@ def _is_folder(folder: SourceFolder, path: str) -> bool:
     return (local / path).is_dir() if local else not FILE_NAME.fullmatch(path.rpartition("/")[2])
 
 
+def own_videos(files: Sequence[str], endings: tuple[str, ...]) -> list[str]:
+    """Return the videos, without those in folders that contain other recordings, which have one of the endings."""
+    folders = {name.rpartition("/")[0] for name in files if name.endswith(endings)} - {""}
+    videos = [name for name in files if name.lower().endswith(VIDEOS)]
+    return [name for name in videos if not any(name.startswith(f"{folder}/") for folder in folders)]
+
+
 def left_out_files(files: Sequence[str]) -> Iterator[LeftOut]:
     """Count videos and other files."""
     videos = [name for name in files if name.lower().endswith(VIDEOS)]

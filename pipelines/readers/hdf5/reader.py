@@ -7,7 +7,7 @@ from typing import Any
 
 import h5py
 
-from pipelines.readers.beside import VIDEOS, files_beside, left_out_files, video_notes
+from pipelines.readers.beside import files_beside, left_out_files, own_videos, video_notes
 from pipelines.readers.fields import Leaf, digest, first_readable
 from pipelines.readers.find import HDF5_NAMES
 from pipelines.readers.folder import SourceFolder
@@ -125,7 +125,7 @@ class Hdf5Reader(SourceReader):
         patterns = (*self.source.videos.values(), *self.source.beside.values())
         folders = {name.rpartition("/")[0] for name in self.names}
         files = [name for name in files_beside(self.folder, {*self.names}) if not is_sidecar(name, folders, patterns)]
-        return [name for name in files if name.lower().endswith(VIDEOS)] if self.is_file else files
+        return own_videos(files, HDF5_NAMES) if self.is_file else files
 
     def parts(self) -> Files:
         """Return the files of every split with their numbers of episodes, ordered by the numbers in the file names."""

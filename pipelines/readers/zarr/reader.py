@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from functools import cached_property, partial
 from typing import Any, TypeAlias
 
-from pipelines.readers.beside import VIDEOS, files_beside, left_out_files, video_notes
+from pipelines.readers.beside import files_beside, left_out_files, own_videos, video_notes
 from pipelines.readers.fields import Leaf, check_same, digest, first_readable
 from pipelines.readers.find import ZARR_NAMES
 from pipelines.readers.folder import SourceFolder
@@ -160,7 +160,7 @@ class ZarrReader(SourceReader):
         folders = {name.rpartition("/")[0] for name in self.names}
         files = files_beside(self.above, {*self.names, own}, closed=ZARR_NAMES)
         files = [name for name in files if not is_sidecar(name, folders, [*self.source.videos.values()])]
-        return [name for name in files if name.lower().endswith(VIDEOS)] if self.is_store else files
+        return own_videos(files, ZARR_NAMES) if self.is_store else files
 
     def parts(self) -> Files:
         """Return one file per store: the zip file, or, in a folder, a file that changes when episodes are added."""

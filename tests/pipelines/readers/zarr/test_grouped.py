@@ -1,5 +1,6 @@
 """Zarr stores with a group per episode, arrays without values, and videos beside a store."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -162,6 +163,11 @@ def test_videos_beside_a_store_are_read_where_they_are_declared(tmp_path: Path) 
 def test_videos_that_are_not_declared_are_counted_with_the_key(tmp_path: Path) -> None:
     store = write_real(tmp_path)
     (tmp_path / "notes.txt").write_text("")
+    write_zarr(tmp_path / "other.zarr", buffer())
+    assert opened(tmp_path / "other.zarr").notes() == opened(store).notes()  # a video beside both may belong to either
+    above = write_zarr(tmp_path.parent / f"{tmp_path.name}.zarr", buffer())
+    assert all(tmp_path.name not in str(left) for left in opened(above).left_out())
+    shutil.rmtree(tmp_path / "other.zarr")
     for uri, others in ((tmp_path, ["notes.txt"]), (store, [])):
         reader = opened(uri)
         assert [str(left) for left in reader.left_out()] == ["4 videos, such as videos/0/0.mp4", *others]
