@@ -1,9 +1,10 @@
 """Find and read the sidecar files of an episode: texts and videos that a pattern with placeholders names."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from glob import escape, has_magic
 from typing import Any
 
@@ -13,7 +14,8 @@ from pipelines.readers.names import matching
 from pipelines.readers.pixels import collect_bytes
 from schemas.errors import MissingExtraError, SourceError
 
-PLACEHOLDER = re.compile(r"\{([^{}]+)\}")  # path of a per-episode value, as in `MP4/{metadata.wrist_cam_serial}.mp4`
+# The path of a per-episode value, and the digits of a number, as in `MP4/{metadata.serial}.mp4` and `{episode:04}.mp4`.
+PLACEHOLDER = re.compile(r"\{([^{}:]+)(?::0([1-9]))?\}")
 MAX_SHOWN = 4
 
 
@@ -31,11 +33,15 @@ class Sidecars:
         reason `missing` if no file does.
         """
         folder = self.folder.child(self.below) if self.below else self.folder
+
+        def word(match: re.Match[str]) -> str:
+            return _word(values(match[1]), match[1]).zfill(int(match[2] or 0))
+
         if has_magic(pattern):
-            filled = PLACEHOLDER.sub(lambda match: escape(_word(values(match[1]), match[1])), pattern)
+            filled = PLACEHOLDER.sub(lambda match: escape(word(match)), pattern)
             names = matching(folder, filled)
         else:
-            filled = PLACEHOLDER.sub(lambda match: _word(values(match[1]), match[1]), pattern)
+            filled = PLACEHOLDER.sub(word, pattern)
             names = (filled,) if folder.size(safe_path(filled, where=self.below)) is not None else ()
         if not names:
             raise SourceError(f"there is no '{filled}' next to it", reason=missing)
@@ -73,6 +79,19 @@ class Sidecars:
         folder = self.folder.child(self.below) if self.below else self.folder
         names = matching(folder, PLACEHOLDER.sub("*", pattern))
         return {f"{self.below}/{name}": size or 0 for name, size in folder.sizes(names).items()}
+
+
+def placeholders(pattern: str) -> list[str]:
+    """Return the paths of the per-episode values in a pattern."""
+    return [match[1] for match in PLACEHOLDER.finditer(pattern)]
+
+
+def is_sidecar(name: str, folders: Collection[str], patterns: Iterable[str]) -> bool:
+    """Whether a file may match one of the patterns in one of the folders; a placeholder matches any text in a name."""
+    words = name.split("/")
+    inner = [words[depth:] for depth in range(len(words)) if "/".join(words[:depth]) in folders]
+    globs = [PLACEHOLDER.sub("*", pattern).split("/") for pattern in patterns]
+    return any(len(path) == len(parts) and all(map(fnmatchcase, path, parts)) for path in inner for parts in globs)
 
 
 def _word(value: Any, path: str) -> str:

@@ -1,30 +1,52 @@
 """Read HDF5 files in any declared layout, with one episode per group or per file."""
 
-from collections.abc import Collection, Mapping
-from dataclasses import replace
-from functools import partial
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
 from typing import Any
 
 import h5py
 
+from pipelines.readers.beside import files_beside, left_out_files, own_videos, video_notes
 from pipelines.readers.fields import Leaf, digest, first_readable
 from pipelines.readers.find import HDF5_NAMES
 from pipelines.readers.folder import SourceFolder
+from pipelines.readers.groups import check_siblings
 from pipelines.readers.hdf5 import tree
 from pipelines.readers.hdf5.episode import Hdf5Episode
+from pipelines.readers.hdf5.guess import Hdf5Guess, guess_source
 from pipelines.readers.hdf5.splits import split_groups, split_name
 from pipelines.readers.names import list_files
-from pipelines.readers.reader import SPLIT, VIDEO_EXPANSION, Episodes, FilePart, Files, SourceReader, Stored, Values
-from pipelines.readers.sidecars import Sidecars, video_type
+from pipelines.readers.patterns import siblings
+from pipelines.readers.reader import (
+    SPLIT,
+    VIDEO_EXPANSION,
+    Episodes,
+    FilePart,
+    Files,
+    LeftOut,
+    SourceReader,
+    Stored,
+    Values,
+)
+from pipelines.readers.sidecars import Sidecars, is_sidecar, video_type
 from schemas.declarations.formats import Hdf5Source
 from schemas.errors import SourceError, SpecError, UsageError
 from schemas.source import Field
 
 
+@dataclass(frozen=True, slots=True)
+class FileContents:
+    """The groups of one file."""
+
+    groups: Mapping[str, Sequence[str]]  # split -> episodes
+    others: Mapping[str, bool] = field(default_factory=dict)  # what is beside the episodes -> whether it is a group
+
+
 class Hdf5Reader(SourceReader):
     """A reader of one HDF5 file, or of all HDF5 files in a folder.
 
-    Without a `source`, the layout is guessed from the first file that can be read. The first episode that can be read
+    Without a `source`, the layout is guessed from the first files that can be read. The first episode that can be read
     defines the fields.
     """
 
@@ -41,30 +63,69 @@ class Hdf5Reader(SourceReader):
         self.names = (file,) if file else list_files(self.folder, pattern, HDF5_NAMES)
         if not self.names:
             raise UsageError(f"{uri}: no HDF5 file here ({pattern or ', '.join(f'*{end}' for end in HDF5_NAMES)})")
-        self.source, self.leaves = first_readable(
-            self.names, partial(self._describe, source), otherwise=UsageError(f"{uri}: no HDF5 file")
-        )
+        self.is_file = bool(file)
+        self.guess = None if source else guess_source(self.folder, self.names, where=uri)
+        self.source = self.guess.source if self.guess else source or Hdf5Source(format="hdf5", episodes="/")
+        self.empty: Mapping[str, str] = {}
+        self.leaves = first_readable(self.names, self._describe, otherwise=UsageError(f"{uri}: no HDF5 file"))
         self.fields: tuple[Field, ...] = tuple(leaf.field for leaf in self.leaves.values())
 
-    def _describe(self, source: Hdf5Source | None, name: str) -> tuple[Hdf5Source, dict[str, Leaf]]:
-        """Return the layout of a file, and the fields of its first episode that can be read."""
+    def _describe(self, name: str) -> dict[str, Leaf]:
+        """Return the fields of a file's first episode that can be read."""
         path = self.place(name)
         try:
             with tree.open_hdf5(self.folder, name) as file, tree.reading(path):
-                declared = source or Hdf5Source(format="hdf5", episodes=tree.guess(file))
-                no_groups = _no_group_error(declared, path)
 
                 def leaves(group: str) -> dict[str, Leaf]:
                     try:
-                        return Hdf5Episode(file, group, folder=self.folder, file_name=name, source=declared).leaves()
+                        episode = self._episode(file, group, name)
+                        fields = episode.leaves()
                     except SpecError as error:
                         raise SpecError(f"{path}: {group}: {error}") from error
                     except SourceError as error:
                         raise error.at(path, prefix=group) from error
+                    self.empty = episode.empty_shapes()
+                    return fields
 
-                return declared, first_readable(_groups(file, declared), leaves, otherwise=no_groups)
+                no_groups = _no_group_error(self.source, path)
+                return first_readable(_groups(file, self.source), leaves, otherwise=no_groups)
         except SourceError as error:
             raise error.at(error.file or path) from error
+
+    def _episode(self, file: h5py.File, group: str, name: str) -> Hdf5Episode:
+        return Hdf5Episode(file, group, folder=self.folder, file_name=name, source=self.source)
+
+    def guesses(self) -> Mapping[str, str]:
+        """Return the guessed keys, each with the reason."""
+        return self.guess.why if self.guess else {}
+
+    def notes(self) -> Sequence[str]:
+        """Describe empty datasets and groups of the first episode, and videos that are not declared."""
+        empty = [f"{path}: {what} in the first episode, so it is left out." for path, what in self.empty.items()]
+        stem = self.names[0].rpartition("/")[2].rpartition(".")[0]
+        group = next(iter(self._contents[self.names[0]].groups.values()), ["/"])[0].rpartition("/")[2]
+        return [*empty, *video_notes(self._files_beside, {"episode": group, "file": stem})]
+
+    def left_out(self) -> Sequence[LeftOut]:
+        """Count groups and datasets beside the episodes, and files beside the HDF5 files."""
+        counts: list[LeftOut] = []
+        for what, is_group in (("groups", True), ("datasets", False)):
+            paths = [
+                f"{name}/{path}"
+                for name, contents in self._contents.items()
+                for path, is_one in contents.others.items()
+                if is_one == is_group
+            ]
+            counts += [LeftOut(what, len(paths), paths[0])] if paths else []
+        return [*counts, *left_out_files(self._files_beside)]
+
+    @cached_property
+    def _files_beside(self) -> list[str]:
+        """The files that are not read; beside a single HDF5 file only videos, because it may be in any folder."""
+        patterns = (*self.source.videos.values(), *self.source.beside.values())
+        folders = {name.rpartition("/")[0] for name in self.names}
+        files = [name for name in files_beside(self.folder, {*self.names}) if not is_sidecar(name, folders, patterns)]
+        return own_videos(files, HDF5_NAMES) if self.is_file else files
 
     def parts(self) -> Files:
         """Return the files of every split with their numbers of episodes, ordered by the numbers in the file names.
@@ -91,15 +152,27 @@ class Hdf5Reader(SourceReader):
 
     def _counts(self, name: str) -> dict[str, int]:
         """Return the number of episodes in each split of a file; empty if the file cannot be read."""
-        splits = self.source.splits
+        groups = self._contents[name].groups
+        return {split: len(paths) for split, paths in groups.items() if paths}
+
+    @cached_property
+    def _contents(self) -> Mapping[str, FileContents]:
+        """The groups of each file. If each file is one episode, no file is opened."""
         if not (self.source.episodes or "").strip("/"):
-            return {split_name(splits[0]) if splits else SPLIT: 1}
+            split = next(map(split_name, self.source.splits), SPLIT)
+            return {name: FileContents({split: ["/"]}) for name in self.names}
+        return {name: self._file_contents(name) for name in self.names}
+
+    def _file_contents(self, name: str) -> FileContents:
+        """List the groups of a file; none if it is unreadable."""
         try:
             with tree.open_hdf5(self.folder, name) as file, tree.reading(self.place(name)):
-                groups = _splits(file, self.source)
-                return {split: len(names) for split, names in groups.items() if names}
+                groups, nodes = _splits(file, self.source), tree.Hdf5Tree(file)
+                if self.guess:
+                    check_siblings(nodes, self.guess.groups, where=self.place(name))
+                return FileContents(groups, _others(nodes, self.source, self.guess))
         except SourceError:
-            return {}
+            return FileContents({})
 
     def _sizes(self) -> dict[str, int | None]:
         """Return the size of each file plus its videos, because most of the output comes from the videos."""
@@ -124,8 +197,7 @@ class Hdf5Reader(SourceReader):
 
             def read(name: str) -> Values:
                 with tree.reading(path):
-                    episode = Hdf5Episode(file, name, folder=self.folder, file_name=part.name, source=self.source)
-                    return episode.read(self.leaves, columns)
+                    return self._episode(file, name, part.name).read(self.leaves, columns)
 
             with tree.reading(path):
                 names = _groups(file, self.source)
@@ -136,7 +208,22 @@ class Hdf5Reader(SourceReader):
 
 
 def _splits(file: h5py.File, source: Hdf5Source) -> dict[str, list[str]]:
-    return split_groups(file, source.episodes or "/", source.splits)
+    return split_groups(file, source.episodes or "/", source.splits, ignore=source.ignore)
+
+
+def _others(nodes: tree.Hdf5Tree, source: Hdf5Source, guess: Hdf5Guess | None) -> dict[str, bool]:
+    """Return what is beside the episodes' groups, and whether it is a group, by path.
+
+    What the declaration names in `ignore` or `splits` is left out.
+    """
+    paths = siblings(nodes, source.episodes or "/")
+    if guess:
+        paths += [path for path in (ignored[1:] for ignored in guess.groups.ignore) if path in nodes]
+    else:
+        paths = [path for path in paths if f"/{path}" not in source.ignore]
+    masks = [mask.strip("/") for mask in source.splits]
+    paths = [path for path in paths if not any(f"{mask}/".startswith(f"{path}/") for mask in masks)]
+    return {path: nodes.head(path) is None for path in paths}
 
 
 def _groups(file: h5py.File, source: Hdf5Source) -> list[str]:

@@ -35,7 +35,9 @@ class RldsReader(SourceReader):
         """Read `features.json`; the shards and their sizes are not read yet."""
         self.uri, self.source = uri, source or RldsSource()
         self.folder = find_dataset(SourceFolder.at(uri), uri)
-        self.features = features.load(self.folder.read(FEATURES), self.place(FEATURES))
+        declared = features.load(self.folder.read(FEATURES), self.place(FEATURES))
+        self.empty = tuple(feature.field for feature in declared if 0 in feature.field.shape)
+        self.features = tuple(feature for feature in declared if 0 not in feature.field.shape)
         self._buffers = tfrecord.BufferPool()  # not thread-safe
         self.fields: tuple[Field, ...] = tuple(feature.field for feature in self.features)
 
@@ -139,12 +141,15 @@ class RldsReader(SourceReader):
         }
 
     def notes(self) -> Sequence[str]:
-        """Return a note if the episodes were counted because `dataset_info.json` has no numbers for them."""
+        """Describe the features without values, and say if the episodes of a split were counted in its shards."""
         files = self.files()
         lengths = {split["name"]: split.get("shardLengths") for split in self.info.get("splits", [])}
         counted = [split for split, parts in files.items() if parts and not lengths.get(split)]
         why = "has no shardLengths" if self.info else "is missing"
-        return [f"{INFO} {why}: the episodes of {', '.join(counted)} were counted in the shards."] if counted else []
+        notes = [f"{field.path}: the shape is {list(field.shape)}, so it is left out." for field in self.empty]
+        if counted:
+            notes.append(f"{INFO} {why}: the episodes of {', '.join(counted)} were counted in the shards.")
+        return notes
 
     def left_out(self) -> Sequence[LeftOut]:
         """Count the shards in the folder that `dataset_info.json` does not declare."""

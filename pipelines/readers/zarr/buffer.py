@@ -9,7 +9,7 @@ import numpy as np
 
 from pipelines.readers.fields import VALUE_LIMIT, Leaf
 from pipelines.readers.names import covers
-from pipelines.readers.zarr.arrays import ZarrRows, arrays_of
+from pipelines.readers.zarr.arrays import ZarrRows, arrays_of, open_root
 from pipelines.readers.zarr.store import SourceStore, StoreFiles
 from schemas.declarations.formats import ZarrSource
 from schemas.errors import SourceError
@@ -33,7 +33,8 @@ class ReplayBuffer:
     rows: Mapping[str, ZarrRows]
     leaves: Mapping[str, Leaf]
     ends: Array
-    ends_file: str  # the chunk with the last episode's end; it changes when episodes are added
+    mark: str  # the chunk with the last episode's end; it changes when episodes are added
+    empty: Mapping[str, tuple[int, ...]]  # arrays without values and their shapes, by path; they are left out
 
     @classmethod
     def of(cls, files: StoreFiles, source: ZarrSource) -> "ReplayBuffer":
@@ -43,13 +44,16 @@ class ReplayBuffer:
         """
         path_of = partial(_path_of, source)
         store = SourceStore(files, path_of=path_of, fill=source.fill)
-        arrays = arrays_of(store, lambda place: covers(source.ignore, path_of(place)))
+        arrays = arrays_of(store, open_root(store), lambda place: covers(source.ignore, path_of(place)))
         ends_place = source.episode_ends
         if ends_place not in arrays:
             message = f"there is no array '{ends_place}'; name the array with the episodes' ends in source.episode_ends"
             raise SourceError(message, reason="no_episodes")
         ends_array = arrays.pop(ends_place)
         ends = _ends(ZarrRows(ends_array, ends_place))
+        has_rows = bool(len(ends) and ends[-1])
+        empty = {path_of(place): array.shape for place, array in arrays.items() if is_empty(array, has_rows=has_rows)}
+        arrays = {place: array for place, array in arrays.items() if path_of(place) not in empty}
         if not any(_is_step(source, place) for place in arrays):
             raise _no_steps_error(source, ends)
         rows: dict[str, ZarrRows] = {}
@@ -67,7 +71,26 @@ class ReplayBuffer:
                 raise _row_count_error(place, path, rows=rows[path].count, episodes=len(ends))
             leaves[path] = rows[path].leaf(is_value=is_value, is_declared=path in source.frames)
         last = max(0, -(-len(ends) // (ends_array.shards or ends_array.chunks)[0]) - 1)
-        return cls(rows, leaves, ends, f"{ends_place}/{ends_array.metadata.encode_chunk_key((last,))}")
+        mark = f"{ends_place}/{ends_array.metadata.encode_chunk_key((last,))}"
+        return cls(rows, leaves, ends, mark, empty)
+
+    @property
+    def count(self) -> int:
+        """The number of episodes."""
+        return len(self.ends)
+
+    def name(self, number: int) -> str:
+        """Return the name of an episode, for errors and its path."""
+        return f"episode_{number}"
+
+    def word(self, number: int) -> str:
+        """Return what an episode is called in the names of its videos."""
+        return str(number)
+
+    def length(self, number: int) -> int:
+        """Return the number of steps of an episode."""
+        start, end = self.bounds(number)
+        return end - start
 
     @property
     def size(self) -> int:
@@ -92,6 +115,12 @@ class ReplayBuffer:
         if end > rows.count:
             raise SourceError(f"{path} ends at row {rows.count}, but the episode ends at {end}", reason="truncated")
         return rows.column(leaf, start, end, images=images)
+
+
+def is_empty(array: Any, *, has_rows: bool) -> bool:
+    """Whether an array holds no values, although others have rows."""
+    shape = array.shape
+    return bool(shape) and (0 in shape[1:] or (has_rows and not shape[0]))
 
 
 def _ends(rows: ZarrRows) -> Array:
