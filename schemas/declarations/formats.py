@@ -37,11 +37,35 @@ class RldsSource(SourceSpec):
     format: Literal["rlds"] = "rlds"
 
 
-class Hdf5Source(SourceSpec):
-    """HDF5 files with one group or one file per episode."""
+class TableSource(SourceSpec):
+    """The keys of formats whose tables may have the rows of many episodes, one after another; at most one is set."""
+
+    episode_ends: str | None = None  # path of the array with the end of each episode: the row after its last one
+    episode_column: str | None = None  # path of the column with the id of each row's episode
+    episode_flags: tuple[str, ...] | None = None  # columns that are true at an episode's last row; (): none does
+
+    @model_validator(mode="after")
+    def _one_key_divides_the_rows(self) -> Self:
+        if len(keys := self.row_keys()) > 1:
+            raise ValueError(f"{' and '.join(keys)}: only one of them can say where the episodes in a table end")
+        return self
+
+    def row_keys(self) -> dict[str, Any]:
+        """Return the keys that divide the rows of a table into episodes: one, or none."""
+        keys = {name: getattr(self, name) for name in TableSource.__annotations__}
+        return {name: value for name, value in keys.items() if value is not None}
+
+    @property
+    def has_tables(self) -> bool:
+        """Whether a key divides the rows of tables into episodes."""
+        return any(value != () for value in self.row_keys().values())
+
+
+class Hdf5Source(TableSource):
+    """HDF5 files with one group or one file per episode, or with tables of many episodes."""
 
     format: Literal["hdf5"]
-    episodes: str | None = None  # pattern of groups; "/" means that each file is one episode
+    episodes: str | None = None  # pattern of groups; "/" means that each file is one episode, or one table
     files: str | None = None  # pattern of files below `uri`
     ignore: tuple[str, ...] = ()  # paths that are not read
     per_episode: tuple[str, ...] = ()  # paths without a step axis
@@ -55,11 +79,14 @@ class Hdf5Source(SourceSpec):
 
     @model_validator(mode="after")
     def _episodes_are_given(self) -> Self:
-        if self.episodes is None:
+        if self.episodes is None and not self.has_tables:
             raise ValueError("episodes: is required, such as 'data/demo_*', or '/' if each file is one episode")
         names = [mask.rpartition("/")[2] for mask in self.splits]
-        if names and (not self.episodes.strip("/") or len({*names, "rest"}) <= len(names)):
+        if names and (not (self.episodes or "").strip("/") or len({*names, "rest"}) <= len(names)):
             raise ValueError("splits: needs lists of groups whose last names are unique and not 'rest'")
+        if self.has_tables and (self.drop_last or self.videos):
+            key = "drop_last" if self.drop_last else "videos"
+            raise ValueError(f"{key}: cannot be used with {next(iter(self.row_keys()))}: its rows are of many episodes")
         return self
 
 
@@ -99,11 +126,13 @@ class RosbagSource(SourceSpec):
         return self
 
 
-class ZarrSource(SourceSpec):
-    """Zarr stores whose arrays have the steps of all episodes, one after another; one array has the episodes' ends."""
+class ZarrSource(TableSource):
+    """Zarr stores whose arrays have the steps of all episodes, one after another.
+
+    Without a key that says where the episodes end, `episode_ends` is `meta/episode_ends`.
+    """
 
     format: Literal["zarr"]
-    episode_ends: str = "meta/episode_ends"  # path of the array with the end of each episode
     steps: str = "data"  # path of the group whose arrays have a row per step
     files: str | None = None  # pattern of stores below `uri`
     ignore: tuple[str, ...] = ()  # paths that are not read
@@ -111,12 +140,19 @@ class ZarrSource(SourceSpec):
     fill: tuple[str, ...] = ()  # paths whose missing chunks are read as the fill value
     images: ImageEncoding = "png"
 
+    @property
+    def ends_at(self) -> str | None:
+        """The path of the array with the ends of the episodes; None if another key says where they end."""
+        if self.row_keys().keys() - {"episode_ends"}:
+            return None
+        return "meta/episode_ends" if self.episode_ends is None else self.episode_ends.strip("/")
 
-class FolderSource(SourceSpec):
-    """One folder or file per episode."""
+
+class FolderSource(TableSource):
+    """One folder or file per episode, or per table of many episodes."""
 
     format: Literal["folder"]
-    episodes: str = Field(min_length=1)  # pattern of folders or files
+    episodes: str = Field(min_length=1)  # pattern of folders or files; "." is the folder itself
     ignore: tuple[str, ...] = ()  # paths that are not read
     per_episode: tuple[str, ...] = ()  # paths without a step axis
     drop_last: tuple[str, ...] = ()  # paths that have one step more than the others

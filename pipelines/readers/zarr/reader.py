@@ -1,6 +1,6 @@
 """Read Zarr replay buffers, as diffusion policy and UMI write them."""
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -11,6 +11,7 @@ from pipelines.readers.folder import SourceFolder
 from pipelines.readers.names import list_files
 from pipelines.readers.reader import ADDED_LATER, SPLIT, Episodes, FilePart, Files, SourceReader, Stored, Values
 from pipelines.readers.zarr.buffer import ReplayBuffer
+from pipelines.readers.zarr.guess import guess_source
 from pipelines.readers.zarr.store import METADATA, ZIP_NAMES, open_store, reading
 from schemas.declarations.formats import ZarrSource
 from schemas.errors import SourceError, UsageError
@@ -23,8 +24,8 @@ class ZarrReader(SourceReader):
     """A reader of one Zarr store, which is a folder or a zip file, or of all stores in a folder.
 
     An array below the group `steps` has one row per step; any other array has one row per episode. The array
-    `episode_ends` has, for each episode, the total number of steps up to its end. The first store that can be read
-    defines the fields.
+    `episode_ends` has, for each episode, the total number of steps up to its end. Without a `source`, and without that
+    array, the key that divides the rows is guessed. The first store that can be read defines the fields.
     """
 
     format = "zarr"
@@ -34,13 +35,15 @@ class ZarrReader(SourceReader):
     def __init__(self, uri: str, source: ZarrSource | None = None) -> None:
         """Read the descriptions of the first store."""
         self.uri = uri
-        source = source or ZarrSource(format="zarr")
-        places = {"episode_ends": source.episode_ends.strip("/"), "steps": source.steps.strip("/")}
-        self.source = source.model_copy(update=places)
-        self.folder, file = SourceFolder.around(uri, ZIP_NAMES if source.files is None else ())
-        self.names = (file,) if file else _stores(self.folder, source.files)
+        files = source.files if source else None
+        self.folder, file = SourceFolder.around(uri, ZIP_NAMES if files is None else ())
+        self.names = (file,) if file else _stores(self.folder, files)
+        self._guessed: dict[str, str] = {}
+        source = source or self._guess()
+        ends = source.episode_ends and source.episode_ends.strip("/")
+        self.source = source.model_copy(update={"episode_ends": ends, "steps": source.steps.strip("/")})
         if not self.names:
-            patterns = source.files or ", ".join(f"*{end}" for end in ZARR_NAMES)
+            patterns = files or ", ".join(f"*{end}" for end in ZARR_NAMES)
             raise UsageError(f"{uri}: no Zarr store here ({patterns})")
         self.leaves = first_readable(self.names, self._describe, otherwise=UsageError(f"{uri}: no Zarr store"))
         self.fields: tuple[Field, ...] = tuple(leaf.field for leaf in self.leaves.values())
@@ -62,24 +65,42 @@ class ZarrReader(SourceReader):
                     raise error.at(error.file or path) from error
             yield buffer
 
+    def _guess(self) -> ZarrSource:
+        """Guess how the rows of the first store that can be read are divided."""
+        for name in self.names:
+            try:
+                with open_store(self.folder, name) as files, reading(self.place(name)):
+                    source, self._guessed = guess_source(files)
+            except SourceError:
+                continue  # the error is raised when the store is described
+            return source
+        return ZarrSource(format="zarr")
+
+    def guesses(self) -> Mapping[str, str]:
+        """Return the keys that were guessed."""
+        return self._guessed
+
     def parts(self) -> Files:
-        """Return one file per store: the zip file, or, in a folder, the chunk with the last episode's end."""
+        """Return one file per store: the zip file, or, in a folder, one that changes when episodes are added."""
         return {SPLIT: [self._part(name) for name in self.names]}
 
     def _part(self, name: str) -> FilePart:
         """Return the part for a store; a store that cannot be opened counts as one episode."""
         try:
             with self._buffer(name) as buffer:
-                file = name if name.endswith(ZIP_NAMES) else f"{name}/{buffer.ends_file}".lstrip("/")
-                return FilePart(name=file, size=buffer.size, count=len(buffer.ends))
+                file = name if name.endswith(ZIP_NAMES) else f"{name}/{buffer.last_file}".lstrip("/")
+                return FilePart(name=file, size=buffer.size, count=len(buffer.episodes))
         except SourceError:
             metadata_files = [] if name.endswith(ZIP_NAMES) else sorted(METADATA & {*self.folder.names(name)})
             file = f"{name}/{metadata_files[0]}".lstrip("/") if metadata_files else name
             return FilePart(name=file, size=self.folder.size(file), count=1)
 
     def description(self) -> dict[str, Any]:
-        """Return the format, the place of the array with the ends, and the digest of the fields."""
-        return {"format": self.format, "ends_at": self.source.episode_ends, "fields_sha256": digest(self.fields)}
+        """Return the format, the array with the ends or the key in its place, and the digest of the fields."""
+        ends_at = self.source.ends_at
+        keys = {"ends_at": ends_at} if ends_at is not None else self.layout()
+        keys = {key: value for key, value in keys.items() if key == "ends_at" or key in self.source.row_keys()}
+        return {"format": self.format, **keys, "fields_sha256": digest(self.fields)}
 
     def where(self, part: FilePart) -> str:
         """Return the full path of a store."""
@@ -98,13 +119,12 @@ class ZarrReader(SourceReader):
             raise SourceError("no such file", reason="missing_file", file=self.place(part.name))
         with self._buffer(name) as buffer:
             self._check(buffer)
-            for number in range(min(len(buffer.ends), end)):
+            for number in range(min(len(buffer.episodes), end)):
                 yield Stored(partial(self._values, buffer, number, name=name, columns=columns), f"episode_{number}")
-            more = [ADDED_LATER] * (len(buffer.ends) - end)
-            if rows := buffer.rows_after_end():
-                more.append(f"{rows} steps come after the end of the last episode and belong to no episode")
-            for message in more:
-                yield SourceError(message, reason="undeclared_record", file=self.place(name))
+            for _ in range(len(buffer.episodes) - end):
+                yield SourceError(ADDED_LATER, reason="undeclared_record", file=self.place(name))
+            if error := buffer.episodes.rest():
+                yield error.at(self.place(name))
 
     def _check(self, buffer: ReplayBuffer) -> None:
         """Raise SourceError if a store differs from the first one."""
