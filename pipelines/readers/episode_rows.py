@@ -330,3 +330,12 @@ def _is_plain(column: RowColumn) -> bool:
 def _word(path: str) -> str:
     """Return the last word of a path in lower case, without underscores."""
     return re.sub(r"[^a-z0-9]", "", re.split(r"[./]", path)[-1].lower())
+
+
+def is_row_key(path: str) -> bool:
+    """Whether a column is named as one that divides a table into episodes.
+
+    >>> is_row_key("terminals"), is_row_key("actions")
+    (True, False)
+    """
+    return any(pattern.fullmatch(_word(path)) for pattern in (ENDS, ID, FLAG))

@@ -94,14 +94,16 @@ def _array_field(
         message = f"{path} has {stored - header_size} bytes, but its header declares {header.size}"
         raise SourceError(message, reason="truncated")
 
-    def read(rows: int) -> Any:
+    def span(start: int, end: int) -> Any:
+        rows = end - start
         size = header.dtype.itemsize * rows * prod(header.shape[1:])
         check_size(leaf, rows=rows, size=header.size if header.is_fortran else size)
         with open_array() as stream:
             _read_header(stream, path)
-            return _read(stream, header, leaf, rows=rows, images=images)
+            return _read(stream, header, leaf, start=start, end=end, images=images)
 
-    return LazyField(leaf=leaf, count=1 if is_value else header.shape[0], read=read)
+    count = 1 if is_value else header.shape[0]
+    return LazyField(leaf=leaf, count=count, read=lambda rows: span(0, rows), span=span)
 
 
 def _read_header(stream: IO[bytes], path: str) -> NpyHeader:
@@ -114,15 +116,15 @@ def _read_header(stream: IO[bytes], path: str) -> NpyHeader:
     return NpyHeader(shape, is_fortran, dtype)
 
 
-def _read(stream: IO[bytes], header: NpyHeader, leaf: Leaf, *, rows: int, images: str) -> Any:
+def _read(stream: IO[bytes], header: NpyHeader, leaf: Leaf, *, start: int, end: int, images: str) -> Any:
     if leaf.form == "value":
         return _plain(_read_array(stream, header).tolist())
     if header.is_fortran and len(header.shape) > 1:
         if header.size > LIMIT:
             raise SourceError(f"{leaf.field.path}: more than {LIMIT} bytes in Fortran order", reason="too_large")
-        blocks = iter([_read_array(stream, header)[:rows]])
+        blocks = iter([_read_array(stream, header)[start:end]])
     else:
-        blocks = _blocks(stream, header, rows)
+        blocks = _blocks(stream, header, start=start, end=end)
     if leaf.form == "frames":
         encoded = (encode(np.ascontiguousarray(frame), images) for block in blocks for frame in block)
         return collect_bytes(encoded, leaf.field.path, limit=LIMIT)
@@ -132,20 +134,26 @@ def _read(stream: IO[bytes], header: NpyHeader, leaf: Leaf, *, rows: int, images
     return np.concatenate(parts) if parts else np.empty((0, *header.shape[1:]), leaf.field.dtype)
 
 
-def _blocks(stream: IO[bytes], header: NpyHeader, rows: int) -> Iterator[Array]:
-    """Yield the first `rows` rows in blocks.
+def _blocks(stream: IO[bytes], header: NpyHeader, *, start: int, end: int) -> Iterator[Array]:
+    """Yield the rows from `start` up to, but not including, `end`, in blocks.
 
-    The rest of the stream is read as well, because the checksum of a zip member is verified at its end.
+    The rest of a zip member is read as well, because its checksum is verified at its end.
     """
     row = header.dtype.itemsize * prod(header.shape[1:])
     count = max(1, BLOCK // max(1, row))
-    for start in range(0, rows, count):
-        block = min(count, rows - start)
+    is_member = isinstance(stream, zipfile.ZipExtFile)
+    if is_member:
+        for first in range(0, start, count):
+            stream.read(min(count, start - first) * row)
+    elif start:
+        stream.seek(start * row, 1)
+    for first in range(start, end, count):
+        block = min(count, end - first)
         data = stream.read(block * row)
         if len(data) < block * row:
             raise SourceError("the array ends early", reason="truncated")
         yield np.frombuffer(data, header.dtype).reshape(block, *header.shape[1:])
-    while stream.read(BLOCK):
+    while is_member and stream.read(BLOCK):
         pass
 
 

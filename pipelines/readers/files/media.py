@@ -53,12 +53,12 @@ def image_field(folder: SourceFolder, below: str, path: str, *, names: Sequence[
             raise SourceError(f"{path}: {name} is empty", reason="bad_image")
         return data
 
-    def read(rows: int) -> list[bytes]:
-        return collect_bytes(map(image, ordered[:rows]), path, limit=LIMIT)
+    def span(start: int, end: int) -> list[bytes]:
+        return collect_bytes(map(image, ordered[start:end]), path, limit=LIMIT)
 
     encoding = "png" if ordered[0].lower().endswith("png") else "jpeg"
     field = Field(path=path, kind="image", dtype="uint8", shape=(None, None, 3), encoding=encoding)
-    return LazyField(leaf=Leaf(field, "blobs"), count=len(ordered), read=read)
+    return LazyField(leaf=Leaf(field, "blobs"), count=len(ordered), read=lambda rows: span(0, rows), span=span)
 
 
 def _check_numbers(names: Sequence[str], path: str) -> None:
@@ -84,12 +84,12 @@ def video_field(folder: SourceFolder, name: str, path: str, *, images: str) -> L
             stack.callback(video.close)
             yield video
 
-    def read(rows: int) -> list[bytes]:
+    def span(start: int, end: int) -> list[bytes]:
         with open_video() as video:
-            return collect_bytes(video.read(0, rows, images=images), path, limit=LIMIT)
+            return collect_bytes(video.read(start, end - start, images=images), path, limit=LIMIT)
 
     with open_video() as video:
         count = video.count()
     encoding = "png" if images == "png" else "jpeg"
     field = Field(path=path, kind="image", dtype="uint8", shape=(None, None, 3), encoding=encoding)
-    return LazyField(leaf=Leaf(field, "video"), count=count, read=read)
+    return LazyField(leaf=Leaf(field, "video"), count=count, read=lambda rows: span(0, rows), span=span)

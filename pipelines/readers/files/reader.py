@@ -7,8 +7,11 @@ from functools import cached_property, partial
 from pathlib import PurePosixPath
 from typing import Any
 
+from pipelines.readers.episode_rows import SEVERAL, RowGuess, is_row_key
+from pipelines.readers.episode_rows import guess as guess_key
 from pipelines.readers.fields import Leaf, check_same, digest, first_readable
 from pipelines.readers.files.lazy_field import LazyField
+from pipelines.readers.files.rows import FileTable, row_table
 from pipelines.readers.files.tree import VIDEOS, episode_fields, files_of, reading
 from pipelines.readers.find import EPISODE_FOLDER, EPISODE_NAMES, PICKLES
 from pipelines.readers.folder import SourceFolder, pickle_error
@@ -20,6 +23,8 @@ from schemas.source import Field
 
 EPISODE_PATH = "episode_path"  # a per-episode field of every source
 MEDIA = {"blobs", "video"}
+LOOKED_AT = 8  # files in which a guess looks for tables of many episodes
+ROW_REASONS = {SEVERAL, "bad_ends"}  # raised for a table that shows several episodes, but no key can divide it
 
 
 class EpisodeFilesReader(SourceReader):
@@ -37,7 +42,10 @@ class EpisodeFilesReader(SourceReader):
         self.uri = uri
         self.folder, file = SourceFolder.around(uri, () if source else EPISODE_NAMES)
         self.source = source or FolderSource(format="folder", episodes=file or guess(self.folder))
-        self.names = matching(self.folder, self.source.episodes)
+        self.names = (".",) if self.source.episodes == "." else matching(self.folder, self.source.episodes)
+        self._row_guess = None if source else self._guess_rows()
+        if self._row_guess:
+            self.source = self.source.model_copy(update=self._row_guess.keys)
         if not self.names:
             raise UsageError(
                 f"{uri}: no such file"
@@ -47,17 +55,45 @@ class EpisodeFilesReader(SourceReader):
         self.leaves = first_readable(self.names, self._describe, otherwise=UsageError(f"{uri}: no episodes"))
         self.fields: tuple[Field, ...] = tuple(leaf.field for leaf in self.leaves.values())
 
+    def _guess_rows(self) -> RowGuess | None:
+        """Guess how the rows are divided from the first files that can be read; None if they show one episode each."""
+        for name in self.names[:LOOKED_AT]:
+            try:
+                with reading(self.place(name)):
+                    if key := guess_key(row_table(episode_fields(self.folder, name, self.source))):
+                        return key
+            except SourceError as error:
+                if error.reason in ROW_REASONS:
+                    raise
+        return None
+
+    def guesses(self) -> Mapping[str, str]:
+        """Return the keys that were guessed."""
+        return {self._row_guess.key: str(self._row_guess)} if self._row_guess else {}
+
+    def _table(self, name: str) -> FileTable:
+        """Describe the columns of a table of many episodes."""
+        with reading(self.place(name)):
+            return FileTable.of(episode_fields(self.folder, name, self.source), self.source)
+
+    def _fields(self, name: str) -> dict[str, LazyField]:
+        """Describe the fields of an episode; raise SourceError if it shows that it is a table of many."""
+        fields = episode_fields(self.folder, name, self.source)
+        if self.source.episode_flags is None and (key := guess_key(row_table(fields))):
+            raise key.error()
+        return fields
+
     def _describe(self, name: str) -> dict[str, Leaf]:
         """Describe an episode."""
         with reading(self.place(name)):
-            fields = episode_fields(self.folder, name, self.source)
+            fields = self._table(name).episode(0) if self.source.has_tables else self._fields(name)
             if not any(field.count for field in fields.values() if field.leaf.field.per_step):
                 raise SourceError("contains no steps", reason="no_episodes")
         episode_path = Leaf(Field(path=EPISODE_PATH, kind="text", per_step=False), "value")
         return {EPISODE_PATH: episode_path, **{path: field.leaf for path, field in fields.items()}}
 
     def parts(self) -> Files:
-        """Return one part per episode: the name of one of its files, and the total size of all of them."""
+        """Return one part per episode or table: the name of one of its files, and the total size of all of them."""
         return {SPLIT: [self._part(name) for name in self.names]}
 
     def _part(self, name: str) -> FilePart:
@@ -69,21 +105,39 @@ class EpisodeFilesReader(SourceReader):
         size = sum(size or 0 for size in sizes.values()) if files else None
         video_size = sum(sizes[file] or 0 for file in files if file.endswith(VIDEOS))
         becomes = (size or 0) + (VIDEO_EXPANSION - 1) * video_size
-        return FilePart(name=files[0] if files else name, size=size, count=1, becomes=becomes)
+        count = self._count(name) if self.source.has_tables else 1
+        return FilePart(name=files[0] if files else name, size=size, count=count, becomes=becomes)
+
+    def _count(self, name: str) -> int:
+        """Return the number of episodes in a table; one that cannot be read counts as one episode."""
+        try:
+            return len(self._table(name).rows)
+        except SourceError:
+            return 1
 
     def description(self) -> dict[str, Any]:
-        """Return the format, the pattern of the episodes and the digest of the fields."""
-        return {"format": self.format, "episodes_at": self.source.episodes, "fields_sha256": digest(self.fields)}
+        """Return the format, the pattern of the episodes, the key that divides tables, and the digest of the fields."""
+        keys = {key: value for key, value in self.layout().items() if key in self.source.row_keys()}
+        at = self.source.episodes
+        return {"format": self.format, "episodes_at": at, **keys, "fields_sha256": digest(self.fields)}
 
     def where(self, part: FilePart) -> str:
         """Return the full path of an episode."""
         return self.place(self._episode(part.name))
 
     def episodes(self, part: FilePart, columns: Collection[str] | None) -> Episodes:
-        """Yield the episode that a file belongs to."""
+        """Yield the episode that a file belongs to, or each one in its table."""
         if part.size is None or self.folder.size(part.name) is None:
             raise SourceError("no such file", reason="missing_file", file=self.place(part.name))
-        yield Stored(partial(self._values, self._episode(part.name), columns))
+        name = self._episode(part.name)
+        if not self.source.has_tables:
+            yield Stored(partial(self._values, name, columns))
+            return
+        table = self._table(name)
+        for number in range(len(table.rows)):
+            yield Stored(partial(self._values, name, columns, table, number=number), f"episode_{number}")
+        if error := table.rows.rest():
+            yield error.at(self.place(name))
 
     def _episode(self, file: str) -> str:
         """Return the name of the episode that a file belongs to."""
@@ -94,18 +148,20 @@ class EpisodeFilesReader(SourceReader):
     def _name_set(self) -> frozenset[str]:
         return frozenset(self.names)
 
-    def _values(self, name: str, columns: Collection[str] | None) -> Values:
-        """Read one episode: its columns and its per-episode values."""
+    def _values(
+        self, name: str, columns: Collection[str] | None, table: FileTable | None = None, *, number: int = 0
+    ) -> Values:
+        """Read one episode, or the one with this number in a table: its columns and its per-episode values."""
         metadata: dict[str, Any] = {}
         steps: dict[str, Any] = {}
         with reading(self.place(name)):
-            fields = episode_fields(self.folder, name, self.source)
+            fields = table.episode(number) if table else self._fields(name)
             self._check(fields)
             for path, leaf in self.leaves.items():
                 if columns is not None and path not in columns:
                     continue
                 if path == EPISODE_PATH:
-                    metadata[path] = name
+                    metadata[path] = f"{name}/episode_{number}".removeprefix("./") if table else name
                 elif path not in fields:
                     metadata[path] = [] if leaf.field.ragged else None
                 elif leaf.field.per_step:
@@ -152,12 +208,17 @@ class EpisodeFilesReader(SourceReader):
 def guess(folder: SourceFolder) -> str:
     """Guess the pattern of the episodes: numbered folders with a common stem, or files of one type.
 
+    It is `.` if the folder has a table of many episodes, with a file for each column.
+
     Raises UsageError if there are none.
     """
     names = folder.names()
     stems = Counter(re.sub(r"[0-9]+$", "", name) for name in names if EPISODE_FOLDER.fullmatch(name))
     if stems:
         return f"{max(stems, key=lambda stem: (stems[stem], stem)) or '[0-9]'}*"
+    arrays = [name.removesuffix(".npy") for name in names if name.endswith(".npy")]
+    if len(arrays) > 1 and any(map(is_row_key, arrays)):
+        return "."  # the arrays of one table
     for ending in EPISODE_NAMES:
         if any(name.endswith(ending) for name in names):
             return f"*{ending}"

@@ -4,11 +4,13 @@ import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import PurePosixPath
 
 from pipelines.readers.files import tables
 from pipelines.readers.files.arrays import npy_field, npz_fields
 from pipelines.readers.files.lazy_field import LazyField
 from pipelines.readers.files.media import image_field, read_file, text_field, video_field
+from pipelines.readers.files.parquet import parquet_fields
 from pipelines.readers.find import PICKLES
 from pipelines.readers.folder import SourceFolder, pickle_error
 from pipelines.readers.names import covers, natural_key
@@ -17,7 +19,7 @@ from schemas.errors import SourceError
 
 IMAGES = (".jpg", ".jpeg", ".png")
 VIDEOS = (".mp4", ".mkv", ".avi", ".mov", ".webm")
-TABLES = (".csv", ".jsonl")
+TABLES = (".csv", ".jsonl", ".parquet")
 READ = (".npz", ".npy", *TABLES, ".json", ".txt", *IMAGES, *VIDEOS)
 MAX_DEPTH, MAX_NODES = 4, 10_000  # levels of folders in an episode; number of its folders and non-image files
 
@@ -26,7 +28,7 @@ def files_of(folder: SourceFolder, episode: str) -> list[str]:
     """List the files of an episode: tables and arrays first, then texts, images and videos."""
     if _is_file(episode):
         return [episode]
-    paths = [f"{below}/{name}" for below, names in _walk(folder, episode) for name in names]
+    paths = [_inside(below, name) for below, names in _walk(folder, episode) for name in names]
     last_kinds = ((".txt", ".json"), (*IMAGES, *VIDEOS))
     return sorted(
         paths, key=lambda name: ([name.lower().endswith(endings) for endings in last_kinds[::-1]], natural_key(name))
@@ -43,16 +45,22 @@ def _walk(folder: SourceFolder, episode: str) -> Iterator[tuple[str, list[str]]]
     Raises SourceError if there are too many folders and files, or if they are nested too deeply.
     """
     stack, visited = [episode], 0
+    depth = len(PurePosixPath(episode).parts)
     while stack:
         below = stack.pop()
         names = [name for name in folder.names(below) if name[0] != "."]
-        files = [name for name in names if _is_file(name) or not folder.names(f"{below}/{name}")]
+        files = [name for name in names if _is_file(name) or not folder.names(_inside(below, name))]
         folders = [name for name in names if name not in {*files}]
         visited += len(folders) + sum(not name.lower().endswith(IMAGES) for name in files)
-        if visited > MAX_NODES or (folders and below.count("/") - episode.count("/") >= MAX_DEPTH):
+        if visited > MAX_NODES or (folders and len(PurePosixPath(below).parts) - depth >= MAX_DEPTH):
             raise SourceError(f"more than {MAX_NODES} files, or folders nested too deeply", reason="too_large")
         yield below, files
-        stack += [f"{below}/{name}" for name in sorted(folders, reverse=True)]
+        stack += [_inside(below, name) for name in sorted(folders, reverse=True)]
+
+
+def _inside(below: str, name: str) -> str:
+    """Return the path of a name in a folder; the folder of the source itself is `.`."""
+    return str(PurePosixPath(below) / name)
 
 
 def episode_fields(folder: SourceFolder, episode: str, source: FolderSource) -> dict[str, LazyField]:
@@ -70,7 +78,7 @@ def episode_fields(folder: SourceFolder, episode: str, source: FolderSource) -> 
         for name in sorted({*names} - {*images}, key=natural_key):
             path = ".".join(filter(None, [inside, name.rpartition(".")[0] or name]))
             if not covers(source.ignore, path) and not covers(source.ignore, f"{inside}.{name}".lstrip(".")):
-                _add(fields, _file_fields(folder, f"{below}/{name}", source, path=path))
+                _add(fields, _file_fields(folder, _inside(below, name), source, path=path))
     return _without_ignored(fields, source)
 
 
@@ -99,9 +107,7 @@ def _file_fields(folder: SourceFolder, name: str, source: FolderSource, *, path:
             path = path or "values"
             return {path: npy_field(folder, name, path, **options)}
         if kind.endswith(TABLES):
-            return tables.table_fields(
-                read_file(folder, name, tables.TABLE_LIMIT), kind, prefix=prefix, ignore=source.ignore
-            )
+            return _table_fields(folder, name, source, prefix=prefix)
         if kind.endswith(".json"):
             return tables.json_fields(read_file(folder, name, tables.TABLE_LIMIT), prefix=prefix, ignore=source.ignore)
         if kind.endswith(".txt"):
@@ -113,6 +119,13 @@ def _file_fields(folder: SourceFolder, name: str, source: FolderSource, *, path:
             f"this type of file is not supported ({', '.join(READ)}); leave it out with source.ignore = ['{file}']"
         )
         raise SourceError(message, reason="unsupported_field")
+
+
+def _table_fields(folder: SourceFolder, name: str, source: FolderSource, *, prefix: str) -> dict[str, LazyField]:
+    if name.lower().endswith(".parquet"):
+        return parquet_fields(folder, name, prefix=prefix, ignore=source.ignore)
+    data = read_file(folder, name, tables.TABLE_LIMIT)
+    return tables.table_fields(data, name.lower(), prefix=prefix, ignore=source.ignore)
 
 
 @contextmanager
