@@ -1,9 +1,10 @@
 """Find and read the sidecar files of an episode: texts and videos that a pattern with placeholders names."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from glob import escape, has_magic
 from typing import Any
 
@@ -73,6 +74,14 @@ class Sidecars:
         folder = self.folder.child(self.below) if self.below else self.folder
         names = matching(folder, PLACEHOLDER.sub("*", pattern))
         return {f"{self.below}/{name}": size or 0 for name, size in folder.sizes(names).items()}
+
+
+def is_sidecar(name: str, folders: Collection[str], patterns: Iterable[str]) -> bool:
+    """Whether a file may match one of the patterns in one of the folders; a placeholder matches any text in a name."""
+    words = name.split("/")
+    inner = [words[depth:] for depth in range(len(words)) if "/".join(words[:depth]) in folders]
+    globs = [PLACEHOLDER.sub("*", pattern).split("/") for pattern in patterns]
+    return any(len(path) == len(parts) and all(map(fnmatchcase, path, parts)) for path in inner for parts in globs)
 
 
 def _word(value: Any, path: str) -> str:

@@ -77,12 +77,17 @@ class Hdf5Source(TableSource):
     videos: dict[str, str] = EMPTY  # camera -> pattern of a video next to the HDF5 file
     images: ImageEncoding | None = None  # encoding of raw frames (default "png") and videos (default "jpeg 95")
 
+    @property
+    def is_whole_file(self) -> bool:
+        """Whether each file is one episode or one table, and not a group in it."""
+        return not (self.episodes or "").strip("/")
+
     @model_validator(mode="after")
     def _episodes_are_given(self) -> Self:
         if self.episodes is None and not self.has_tables:
             raise ValueError("episodes: is required, such as 'data/demo_*', or '/' if each file is one episode")
         names = [mask.rpartition("/")[2] for mask in self.splits]
-        if names and (not (self.episodes or "").strip("/") or len({*names, "rest"}) <= len(names)):
+        if names and (self.is_whole_file or len({*names, "rest"}) <= len(names)):
             raise ValueError("splits: needs lists of groups whose last names are unique and not 'rest'")
         if self.has_tables and (self.drop_last or self.videos):
             key = "drop_last" if self.drop_last else "videos"

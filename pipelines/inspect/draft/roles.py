@@ -36,7 +36,7 @@ SCENE = (  # the likeliest primary camera first
     *("primary", "main", "front", "agentview", "exterior", "static"),
     *("third", "top", "overhead", "head", "ego", "side"),
 )
-INSTRUCTION = ("instruction", "language", "task", "prompt", "annotation")  # the likeliest first
+INSTRUCTION = ("instruction", "language", "lang", "task", "prompt", "annotation")  # the likeliest first
 SIDES = {"left": "left", "right": "right", "l": "left", "r": "right", "arm0": "arm0", "arm1": "arm1"}
 
 

@@ -29,7 +29,9 @@ class Hdf5Episode:
         """List the datasets and attributes of the group `name`; no values are read."""
         group = tree.group_at(file, name)
         self.source = source
-        self.datasets = tree.datasets(group, source.ignore)
+        self.datasets, empty_groups = tree.datasets(group, source.ignore)
+        self.empty = _empty_datasets(self.datasets, source.per_episode)
+        self.empty_groups = tuple(empty_groups)
         self.attributes = _attributes(group, source.ignore)
         below, _, last = file_name.rpartition("/")
         self.sidecars = Sidecars(folder, below)
@@ -40,10 +42,11 @@ class Hdf5Episode:
         }
 
     def leaves(self) -> dict[str, Leaf]:
-        """Describe every field; raise SpecError if the declaration names one that the episode lacks."""
+        """Describe the fields that hold values; raise SpecError if the declaration names one that is missing."""
         source = self.source
         self._check_keys()
-        leaves = [self._describe(path, dataset) for path, dataset in self.datasets.items()]
+        stored = {path: dataset for path, dataset in self.datasets.items() if path not in self.empty}
+        leaves = [self._describe(path, dataset) for path, dataset in stored.items()]
         for path in (EPISODE_PATH, *self.attributes, *source.beside, *source.in_json):
             leaf, _ = self.per_episode(path)
             if leaf is None:
@@ -61,6 +64,11 @@ class Hdf5Episode:
                 raise SourceError(f"two fields are called {leaf.field.path}", reason="unsupported_field")
             by_path[leaf.field.path] = leaf
         return by_path
+
+    def empty_shapes(self) -> dict[str, str]:
+        """Describe what holds no values: `the shape is [6, 0]` or `an empty group`, by path."""
+        shapes = {path: f"the shape is {list(self.datasets[path].shape)}" for path in sorted(self.empty)}
+        return shapes | dict.fromkeys(self.empty_groups, "an empty group")
 
     def _check_keys(self) -> None:
         """Raise SpecError if a key of `source` names a field that the episode lacks."""
@@ -156,7 +164,7 @@ class Hdf5Episode:
         known = expected.keys() - {EPISODE_PATH, *self.source.beside, *self.source.in_json, *self.source.videos}
         actual = self.datasets.keys() | self.attributes.keys()
         missing = sorted(path for path in known - actual if not covers([OWN, PARENT], path))
-        more = sorted(actual - known)
+        more = sorted(actual - known - self.empty)
         if missing:
             raise SourceError(f"'{missing[0]}' is missing, but the first episode has it", reason="contradicts_fields")
         if more:
@@ -196,6 +204,13 @@ class Hdf5Episode:
         name = self.sidecars.find(self.source.videos[path], self._value, missing="missing_video")
         more = covers(self.source.drop_last, path)
         return self.sidecars.video(name, frames=rows + more, used=rows, images=self.source.images or "jpeg 95")
+
+
+def _empty_datasets(datasets: Mapping[str, h5py.Dataset], per_episode: Collection[str]) -> frozenset[str]:
+    """Return the datasets without values: [T, 0], or without rows although others have rows."""
+    shapes = {path: dataset.shape for path, dataset in datasets.items() if dataset.shape}
+    has_rows = any(shape[0] for path, shape in shapes.items() if not covers(per_episode, path))
+    return frozenset(path for path, shape in shapes.items() if 0 in shape[1:] or (has_rows and not shape[0]))
 
 
 def _text_leaf(path: str) -> Leaf:

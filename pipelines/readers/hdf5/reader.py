@@ -1,33 +1,55 @@
 """Read HDF5 files in any declared layout, with one episode per group or per file."""
 
 from collections.abc import Collection, Mapping, Sequence
-from functools import partial
+from dataclasses import dataclass, field
+from functools import cached_property, partial
 from typing import Any
 
 import h5py
 
-from pipelines.readers.episode_rows import RowGuess, guess, guess_column, guess_ends
+from pipelines.readers.beside import VIDEOS, files_beside, left_out_files, video_notes
 from pipelines.readers.fields import Leaf, digest, first_readable
 from pipelines.readers.find import HDF5_NAMES
 from pipelines.readers.folder import SourceFolder
+from pipelines.readers.groups import check_siblings
 from pipelines.readers.hdf5 import tree
 from pipelines.readers.hdf5.episode import Hdf5Episode
-from pipelines.readers.hdf5.rows import CACHE, Hdf5Table, row_table
+from pipelines.readers.hdf5.guess import Guess, guess_source
+from pipelines.readers.hdf5.rows import CACHE, Hdf5Table
 from pipelines.readers.hdf5.splits import split_groups, split_name
+from pipelines.readers.hdf5.table_guess import guess_rows, table_key
 from pipelines.readers.names import list_files
-from pipelines.readers.reader import SPLIT, VIDEO_EXPANSION, Episodes, FilePart, Files, SourceReader, Stored, Values
-from pipelines.readers.sidecars import Sidecars, video_type
+from pipelines.readers.patterns import siblings
+from pipelines.readers.reader import (
+    SPLIT,
+    VIDEO_EXPANSION,
+    Episodes,
+    FilePart,
+    Files,
+    LeftOut,
+    SourceReader,
+    Stored,
+    Values,
+)
+from pipelines.readers.sidecars import Sidecars, is_sidecar, video_type
 from schemas.declarations.formats import Hdf5Source
 from schemas.errors import SourceError, SpecError, UsageError
 from schemas.source import Field
 
-LOOKED_AT = 8  # files in which a guess looks for tables of many episodes
+
+@dataclass(frozen=True, slots=True)
+class FileContents:
+    """The groups of one file."""
+
+    groups: Mapping[str, Sequence[str]]  # split -> episodes, or tables of many
+    counts: Mapping[str, int]  # split -> number of episodes
+    others: Mapping[str, bool] = field(default_factory=dict)  # what lies beside the episodes -> whether it is a group
 
 
 class Hdf5Reader(SourceReader):
     """A reader of one HDF5 file, or of all HDF5 files in a folder.
 
-    Without a `source`, the layout is guessed from the first file that can be read. The first episode that can be read
+    Without a `source`, the layout is guessed from the first files that can be read. The first episode that can be read
     defines the fields.
     """
 
@@ -44,78 +66,82 @@ class Hdf5Reader(SourceReader):
         self.names = (file,) if file else list_files(self.folder, pattern, HDF5_NAMES)
         if not self.names:
             raise UsageError(f"{uri}: no HDF5 file here ({pattern or ', '.join(f'*{end}' for end in HDF5_NAMES)})")
-        self._guessed: dict[str, str] = {}
-        self.source, self.leaves = first_readable(
-            self.names, partial(self._describe, source), otherwise=UsageError(f"{uri}: no HDF5 file")
-        )
+        self.is_file = bool(file)
+        guess = None if source else guess_source(self.folder, self.names, where=uri)
+        self.guess = guess and guess_rows(guess, self.folder, self.names)
+        self.source = self.guess.source if self.guess else source or Hdf5Source(format="hdf5", episodes="/")
+        self.empty: Mapping[str, str] = {}
+        self.leaves = first_readable(self.names, self._describe, otherwise=UsageError(f"{uri}: no HDF5 file"))
         self.fields: tuple[Field, ...] = tuple(leaf.field for leaf in self.leaves.values())
 
-    def _describe(self, source: Hdf5Source | None, name: str) -> tuple[Hdf5Source, dict[str, Leaf]]:
-        """Return the layout of a file, and the fields of its first episode that can be read."""
+    def _describe(self, name: str) -> dict[str, Leaf]:
+        """Return the fields of a file's first episode that can be read."""
         path = self.place(name)
         try:
             with tree.open_hdf5(self.folder, name) as file, tree.reading(path):
-                declared = source or self._guess(file, name)
-                no_groups = _no_group_error(declared, path)
 
                 def leaves(group: str) -> dict[str, Leaf]:
                     try:
-                        return self._open(file, group, file_name=name, source=declared).leaves()
+                        episode = self._episode(file, group, name)
+                        fields = episode.leaves()
                     except SpecError as error:
                         raise SpecError(f"{path}: {group}: {error}") from error
                     except SourceError as error:
                         raise error.at(path, prefix=group) from error
+                    self.empty = episode.empty_shapes()
+                    return fields
 
-                return declared, first_readable(_groups(file, declared), leaves, otherwise=no_groups)
+                no_groups = _no_group_error(self.source, path)
+                return first_readable(_groups(file, self.source), leaves, otherwise=no_groups)
         except SourceError as error:
             raise error.at(error.file or path) from error
 
-    def _open(self, file: h5py.File, group: str, *, file_name: str, source: Hdf5Source) -> Hdf5Episode:
-        """Open an episode, or, if a key divides its rows, a table of many; no values of its fields are read.
+    def _episode(self, file: h5py.File, group: str, name: str) -> Hdf5Episode:
+        """Open an episode, or, if a key divides the rows, a table of many; no values of its fields are read.
 
-        Raises SourceError if the episode shows that it is a table of many.
+        Raises SourceError if an episode shows that it is a table of many.
         """
-        if source.has_tables:
-            return Hdf5Table(file, group, folder=self.folder, file_name=file_name, source=source)
-        episode = Hdf5Episode(file, group, folder=self.folder, file_name=file_name, source=source)
-        if source.episode_flags is None and (guess := _row_guess(episode, is_file=_is_file(source))):
-            raise guess.error()
+        if self.source.has_tables:
+            return self._table(file, group, name)
+        episode = Hdf5Episode(file, group, folder=self.folder, file_name=name, source=self.source)
+        if self.source.episode_flags is None and (key := table_key(episode, is_file=self.source.is_whole_file)):
+            raise key.error()
         return episode
 
-    def _guess(self, file: h5py.File, name: str) -> Hdf5Source:
-        """Guess where the episodes are: in the groups of a file, or in the rows of this file or of some later ones."""
-        source = Hdf5Source(format="hdf5", episodes=tree.guess(file))
-        for group in _groups(file, source)[:1]:
-            later = [other for other in self.names if other != name][: LOOKED_AT - 1]
-            episode = Hdf5Episode(file, group, folder=self.folder, file_name=name, source=source)
-            guess = _row_guess(episode, is_file=_is_file(source))
-            guess = guess or next(filter(None, map(partial(self._row_guess, source), later)), None)
-            if guess is None:
-                break
-            at = None if _is_file(source) else source.episodes
-            source = Hdf5Source(format="hdf5", episodes=at, **guess.keys)
-            self._guessed = {guess.key: str(guess)}
-            odd = Hdf5Table(file, group, folder=self.folder, file_name=name, source=source).odd_paths()
-            self._guessed |= {
-                key: f"{paths}, because their rows are neither steps nor episodes" for key, paths in odd.items()
-            }
-            source = source.model_copy(update={key: tuple(paths) for key, paths in odd.items()})
-        return source
-
-    def _row_guess(self, source: Hdf5Source, name: str) -> RowGuess | None:
-        """Guess how the rows of another file are divided; None if it cannot be read."""
-        try:
-            with tree.open_hdf5(self.folder, name) as file, tree.reading(self.place(name)):
-                for group in _groups(file, source)[:1]:
-                    episode = Hdf5Episode(file, group, folder=self.folder, file_name=name, source=source)
-                    return _row_guess(episode, is_file=_is_file(source))
-        except SourceError:
-            pass
-        return None
+    def _table(self, file: h5py.File, group: str, name: str) -> Hdf5Table:
+        return Hdf5Table(file, group, folder=self.folder, file_name=name, source=self.source)
 
     def guesses(self) -> Mapping[str, str]:
-        """Return the keys that were guessed."""
-        return self._guessed
+        """Return the guessed keys, each with the reason."""
+        return self.guess.why if self.guess else {}
+
+    def notes(self) -> Sequence[str]:
+        """Describe empty datasets and groups of the first episode, and videos that are not declared."""
+        empty = [f"{path}: {what} in the first episode, so it is left out." for path, what in self.empty.items()]
+        stem = self.names[0].rpartition("/")[2].rpartition(".")[0]
+        group = next(iter(self._contents[self.names[0]].groups.values()), ["/"])[0].rpartition("/")[2]
+        return [*empty, *video_notes(self._files_beside, {"episode": group, "file": stem})]
+
+    def left_out(self) -> Sequence[LeftOut]:
+        """Count groups and datasets beside the episodes, and files beside the HDF5 files."""
+        counts: list[LeftOut] = []
+        for what, is_group in (("groups", True), ("datasets", False)):
+            paths = [
+                f"{name}/{path}"
+                for name, contents in self._contents.items()
+                for path, is_one in contents.others.items()
+                if is_one == is_group
+            ]
+            counts += [LeftOut(what, len(paths), paths[0])] if paths else []
+        return [*counts, *left_out_files(self._files_beside)]
+
+    @cached_property
+    def _files_beside(self) -> list[str]:
+        """The files that are not read; beside a single HDF5 file only videos, because it may be in any folder."""
+        patterns = (*self.source.videos.values(), *self.source.beside.values())
+        folders = {name.rpartition("/")[0] for name in self.names}
+        files = [name for name in files_beside(self.folder, {*self.names}) if not is_sidecar(name, folders, patterns)]
+        return [name for name in files if name.lower().endswith(VIDEOS)] if self.is_file else files
 
     def parts(self) -> Files:
         """Return the files of every split with their numbers of episodes, ordered by the numbers in the file names."""
@@ -136,23 +162,32 @@ class Hdf5Reader(SourceReader):
     def _counts(self, name: str) -> dict[str, int]:
         """Return the number of episodes in each split of a file; an unreadable file counts as one episode."""
         splits = self.source.splits
-        one_episode = {split_name(splits[0]) if splits else SPLIT: 1}
-        if _is_file(self.source) and not self.source.has_tables:
-            return one_episode
+        return {**self._contents[name].counts} or {split_name(splits[0]) if splits else SPLIT: 1}
+
+    @cached_property
+    def _contents(self) -> Mapping[str, FileContents]:
+        """The groups of each file. If each file is one episode, no file is opened."""
+        if self.source.is_whole_file and not self.source.has_tables:
+            return {name: FileContents({SPLIT: ["/"]}, {SPLIT: 1}) for name in self.names}
+        return {name: self._file_contents(name) for name in self.names}
+
+    def _file_contents(self, name: str) -> FileContents:
+        """List the groups of a file, and count its episodes; none if it is unreadable."""
         try:
             with tree.open_hdf5(self.folder, name) as file, tree.reading(self.place(name)):
-                groups = _splits(file, self.source)
-                counts = {split: self._count(file, name, groups=names) for split, names in groups.items() if names}
-                return counts or one_episode
+                groups, nodes = _splits(file, self.source), tree.Hdf5Tree(file)
+                if self.guess and not self.source.is_whole_file:
+                    check_siblings(nodes, self.guess.groups, where=self.place(name))
+                counts = {split: self._count(file, paths, name) for split, paths in groups.items() if paths}
+                return FileContents(groups, counts, _others(nodes, self.source, self.guess))
         except SourceError:
-            return one_episode
+            return FileContents({}, {})
 
-    def _count(self, file: h5py.File, name: str, *, groups: Sequence[str]) -> int:
+    def _count(self, file: h5py.File, groups: Sequence[str], name: str) -> int:
         """Return the number of episodes in some groups of a file."""
         if not self.source.has_tables:
             return len(groups)
-        tables = (Hdf5Table(file, group, folder=self.folder, file_name=name, source=self.source) for group in groups)
-        return sum(len(table.rows) for table in tables)
+        return sum(len(self._table(file, group, name).rows) for group in groups)
 
     def _sizes(self) -> dict[str, int | None]:
         """Return the size of each file plus its videos, because most of the output comes from the videos."""
@@ -169,8 +204,8 @@ class Hdf5Reader(SourceReader):
     def description(self) -> dict[str, Any]:
         """Return the format, the pattern of the episodes, the key that divides tables, and the digest of the fields."""
         keys = {key: value for key, value in self.layout().items() if key in self.source.row_keys()}
-        at = self.source.episodes or "/"
-        return {"format": self.format, "episodes_at": at, **keys, "fields_sha256": digest(self.fields)}
+        at = {"episodes_at": self.source.episodes} if self.source.episodes else {}
+        return {"format": self.format, **at, **keys, "fields_sha256": digest(self.fields)}
 
     def episodes(self, part: FilePart, columns: Collection[str] | None) -> Episodes:
         """Open a file and yield each of its episodes, split by split."""
@@ -181,11 +216,7 @@ class Hdf5Reader(SourceReader):
 
             def read(name: str, table: Hdf5Table | None = None, number: int = 0) -> Values:
                 with tree.reading(path):
-                    episode = (
-                        table.episode(number)
-                        if table
-                        else self._open(file, name, file_name=part.name, source=self.source)
-                    )
+                    episode = table.episode(number) if table else self._episode(file, name, part.name)
                     return episode.read(self.leaves, columns)
 
             with tree.reading(path):
@@ -197,7 +228,7 @@ class Hdf5Reader(SourceReader):
                     yield Stored(partial(read, name), name)
                     continue
                 with tree.reading(path):
-                    table = Hdf5Table(file, name, folder=self.folder, file_name=part.name, source=self.source)
+                    table = self._table(file, name, part.name)
                 for number in range(len(table.rows)):
                     yield Stored(partial(read, name, table, number), f"{name.rstrip('/')}/episode_{number}")
                 if error := table.rows.rest():
@@ -205,22 +236,23 @@ class Hdf5Reader(SourceReader):
         yield from rest
 
 
-def _is_file(source: Hdf5Source) -> bool:
-    """Whether each file is one episode or table, and not a group in it."""
-    return not (source.episodes or "").strip("/")
-
-
-def _row_guess(episode: Hdf5Episode, *, is_file: bool) -> RowGuess | None:
-    """Guess which key divides the rows of a file or group.
-
-    Flags are not asked in a group, because a group is an episode in all known layouts, and its flags may mean success.
-    """
-    table = row_table(episode.datasets)
-    return guess(table) if is_file else guess_ends(table) or guess_column(table)
-
-
 def _splits(file: h5py.File, source: Hdf5Source) -> dict[str, list[str]]:
-    return split_groups(file, source.episodes or "/", source.splits)
+    return split_groups(file, source.episodes or "/", source.splits, ignore=source.ignore)
+
+
+def _others(nodes: tree.Hdf5Tree, source: Hdf5Source, guess: Guess | None) -> dict[str, bool]:
+    """Return what lies beside the episodes' groups, and whether it is a group, by path.
+
+    What the declaration names in `ignore` or `splits` is left out.
+    """
+    paths = siblings(nodes, source.episodes or "/")
+    if guess:
+        paths += [path for path in (ignored[1:] for ignored in guess.groups.ignore) if path in nodes]
+    else:
+        paths = [path for path in paths if f"/{path}" not in source.ignore]
+    masks = [mask.strip("/") for mask in source.splits]
+    paths = [path for path in paths if not any(f"{mask}/".startswith(f"{path}/") for mask in masks)]
+    return {path: nodes.head(path) is None for path in paths}
 
 
 def _groups(file: h5py.File, source: Hdf5Source) -> list[str]:

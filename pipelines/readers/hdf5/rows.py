@@ -94,7 +94,11 @@ class Hdf5Table(Hdf5Episode):
         """
         keys: dict[str, list[str]] = {}
         for path, dataset in self.datasets.items():
-            if self._is_odd(path) and not self.rows.rows < 2 * dataset.shape[0] < 4 * self.rows.rows:
+            if (
+                path not in self.empty
+                and self._is_odd(path)
+                and not self.rows.rows < 2 * dataset.shape[0] < 4 * self.rows.rows
+            ):
                 size = dataset.dtype.itemsize * prod(dataset.shape)
                 keys.setdefault("per_episode" if size <= MAX_DESCRIPTION else "ignore", []).append(path)
         return keys

@@ -1,6 +1,6 @@
 """Assign the episodes of a file to splits by robomimic's masks: lists of episode names inside the file."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from math import prod
 
 import h5py
@@ -20,13 +20,15 @@ def split_name(mask: str) -> str:
     return mask.rpartition("/")[2]
 
 
-def split_groups(file: h5py.File, pattern: str, masks: Sequence[str]) -> dict[str, list[str]]:
+def split_groups(
+    file: h5py.File, pattern: str, masks: Sequence[str], *, ignore: Collection[str] = ()
+) -> dict[str, list[str]]:
     """Return the paths of the groups in each split, in the order of their numbers.
 
-    Groups that a mask names are included even if they are missing from the file. Raises SourceError if a group is in
-    two masks.
+    Paths in `ignore` that start with a slash are left out. Groups that a mask names are included even if they are
+    missing from the file. Raises SourceError if a group is in two masks.
     """
-    paths = tree.match_groups(file, pattern)
+    paths = tree.match_groups(file, pattern, ignore)
     if not masks:
         return {SPLIT: paths}
     prefix = "/".join(["", *pattern.strip("/").split("/")[:-1], ""])

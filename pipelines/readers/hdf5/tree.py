@@ -1,7 +1,7 @@
 """Walk the groups of an HDF5 file; links to other files, loops of links and too many nodes are errors."""
 
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from fnmatch import fnmatchcase
 from typing import Any
@@ -9,12 +9,13 @@ from typing import Any
 import h5py
 
 from pipelines.readers.folder import LFS_MARK, SourceFolder, lfs_pointer_error
+from pipelines.readers.groups import ArrayHead
 from pipelines.readers.names import covers, natural_key
 from schemas.errors import SourceError
 
 MAX_NODES = 10_000  # groups and datasets of one episode
+DAMAGE = (OSError, LookupError, RuntimeError, ValueError, TypeError)  # errors that h5py raises for damaged files
 DETAILS = re.compile(r": time = .*", re.DOTALL)  # the times, addresses and paths in an error differ in every run
-MAX_GUESSED = 100  # names per group that `guess` looks at
 
 
 @contextmanager
@@ -24,7 +25,7 @@ def reading(path: str) -> Iterator[None]:
         yield
     except FileNotFoundError as error:
         raise SourceError("no such file", reason="missing_file", file=path) from error
-    except (OSError, LookupError, RuntimeError, ValueError, TypeError) as error:
+    except DAMAGE as error:
         why = DETAILS.sub("", str(error)).replace(path, "").strip("'\"")
         if "truncated file" in why:
             message = "the file is incomplete: it was not fully written or copied"
@@ -85,16 +86,18 @@ def _check_target(group: h5py.Group, name: str, *, target: str) -> None:
         node = node[word]
 
 
-def match_groups(file: h5py.File, pattern: str) -> list[str]:
+def match_groups(file: h5py.File, pattern: str, ignore: Collection[str] = ()) -> list[str]:
     """List the paths that match a pattern such as `data/demo_*`; the pattern `/` matches the whole file.
 
-    Numbers in names sort by value: `demo_2` comes before `demo_10`.
+    Numbers in names sort by value: `demo_2` comes before `demo_10`. Paths in `ignore` that start with a slash, such as
+    `/metadata`, are left out.
     """
     matches: list[tuple[str, Any]] = [("/", file["/"])]
     words = [word for word in pattern.split("/") if word]
     for depth, word in enumerate(words, 1):
         names = [(path, group, name) for path, group in matches for name in group if fnmatchcase(name, word)]
         below = [(f"{path.rstrip('/')}/{name}", group, name) for path, group, name in names]
+        below = [place for place in below if place[0] not in ignore]
         if depth == len(words):
             return sorted((path for path, _, _ in below), key=natural_key)
         nodes = [(path, child(group, name)) for path, group, name in below]
@@ -120,9 +123,13 @@ def group_at(file: h5py.File, path: str) -> h5py.Group:
     return node
 
 
-def datasets(episode: h5py.Group, ignore: Collection[str]) -> dict[str, h5py.Dataset]:
-    """Return all datasets below a group, sorted by their dotted paths; those in `ignore` are left out."""
+def datasets(episode: h5py.Group, ignore: Collection[str]) -> tuple[dict[str, h5py.Dataset], list[str]]:
+    """Return all datasets below a group, sorted by their dotted paths, and the paths of empty groups.
+
+    Those in `ignore` are left out.
+    """
     by_path: dict[str, h5py.Dataset] = {}
+    empty: list[str] = []
     stack: list[tuple[str, h5py.Group, tuple[int, ...]]] = [("", episode, (_address(episode),))]
     visited = 0
     while stack:
@@ -139,28 +146,53 @@ def datasets(episode: h5py.Group, ignore: Collection[str]) -> dict[str, h5py.Dat
                 if _address(node) in ancestors:
                     raise SourceError(f"{path} leads back to a group that contains it: refused", reason="unsafe_link")
                 stack.append((f"{path}.", node, (*ancestors, _address(node))))
+                empty += [] if len(node) else [path]
             elif isinstance(node, h5py.Dataset):
                 if path in by_path:
                     raise SourceError(f"two datasets are called {path}", reason="unsupported_field")
                 by_path[path] = node
-    return dict(sorted(by_path.items()))
+    return dict(sorted(by_path.items())), sorted(empty)
 
 
 def _address(group: h5py.Group) -> int:
     return int(h5py.h5o.get_info(group.id).addr)
 
 
-def guess(file: h5py.File) -> str:
-    """Guess the pattern that matches the episodes.
+class Hdf5Tree:
+    """The groups and headers of a file; refused links and damaged nodes count as empty arrays."""
 
-    Episodes are the numbered groups at the top level or one level below. If there are none, the pattern is `/`, for one
-    episode in the whole file.
-    """
-    tops = {name: child(file, name) for name in list(file)[:MAX_GUESSED]}
-    if not any(isinstance(node, h5py.Dataset) for node in tops.values()):
-        for prefix, group in [("", file), *((f"{name}/", node) for name, node in tops.items())]:
-            names = [name for name in list(group)[:MAX_GUESSED] if isinstance(child(group, name), h5py.Group)]
-            stems = {re.sub(r"[0-9]+$", "", name) for name in names}
-            if len(stems) == 1 and all(name[-1:].isdigit() for name in names):
-                return f"{prefix}{stems.pop()}*"
-    return "/"
+    def __init__(self, file: h5py.File) -> None:
+        """Look at the groups of `file`; nothing is read yet."""
+        self.nodes: dict[str, Any] = {"": file["/"]}
+
+    def names(self, group: str) -> Sequence[str]:
+        """Return the names in a group; empty for a dataset."""
+        node = self._node(group)
+        try:
+            return list(node) if isinstance(node, h5py.Group) else ()
+        except DAMAGE:
+            return ()
+
+    def __contains__(self, path: str) -> bool:
+        """Whether there is a group or dataset at a path."""
+        return self._node(path) is not None
+
+    def head(self, path: str) -> ArrayHead | None:
+        """Return the header of a dataset; None for a group."""
+        node = self._node(path)
+        if isinstance(node, h5py.Group):
+            return None
+        if not isinstance(node, h5py.Dataset):
+            return ArrayHead("V", ())
+        kind = node.dtype.kind
+        return ArrayHead("S" if kind in "SUO" else kind, tuple(node.shape or ()))
+
+    def _node(self, path: str) -> Any:
+        """Return the node at a path; None for a refused link or a damaged node."""
+        if path not in self.nodes:
+            group, _, name = path.rpartition("/")
+            try:
+                self.nodes[path] = child(self._node(group), name)
+            except (SourceError, AttributeError, *DAMAGE):
+                self.nodes[path] = None
+        return self.nodes[path]

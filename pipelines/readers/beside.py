@@ -1,0 +1,69 @@
+"""List the files that lie beside the files of a source, and say how videos among them can be declared."""
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+
+from pipelines.readers.find import FILE_NAME
+from pipelines.readers.folder import SourceFolder
+from pipelines.readers.names import natural_key
+from pipelines.readers.reader import LeftOut
+
+VIDEOS = (".mp4", ".mkv", ".avi", ".mov", ".webm")
+MAX_DEPTH, MAX_FOLDERS = 4, 300  # levels and folders to list
+
+
+def files_beside(folder: SourceFolder, skip: Collection[str]) -> list[str]:
+    """List the files in a folder and below, up to limits, without hidden ones and without those in `skip`.
+
+    `skip` contains paths of files and of folders, relative to the folder.
+    """
+    files: list[str] = []
+    level = [""]
+    listed = 0
+    for _ in range(MAX_DEPTH):
+        inner: list[str] = []
+        for below in level:
+            listed += 1
+            if listed > MAX_FOLDERS:
+                break
+            for name in folder.names(below):
+                path = f"{below}/{name}".lstrip("/")
+                if name[0] != "." and path not in skip:
+                    (inner if _is_folder(folder, path) else files).append(path)
+        level = inner
+    return sorted(files, key=natural_key)
+
+
+def _is_folder(folder: SourceFolder, path: str) -> bool:
+    local = folder.files.local
+    return (local / path).is_dir() if local else not FILE_NAME.fullmatch(path.rpartition("/")[2])
+
+
+def left_out_files(files: Sequence[str]) -> Iterator[LeftOut]:
+    """Count videos and other files."""
+    videos = [name for name in files if name.lower().endswith(VIDEOS)]
+    others = [name for name in files if not name.lower().endswith(VIDEOS)]
+    for what, names in (("videos", videos), ("files", others)):
+        if names:
+            yield LeftOut(what, len(names), names[0])
+
+
+def video_notes(files: Sequence[str], values: Mapping[str, str]) -> list[str]:
+    """Return a note about videos that are not read; `values` are placeholders with their values in one episode."""
+    videos = [name for name in files if name.lower().endswith(VIDEOS)]
+    if not videos:
+        return []
+    pattern = _suggested(videos[0], values)
+    count = "1 video" if len(videos) == 1 else f"{len(videos)} videos"
+    what = f"{count} beside the recordings, such as {videos[0]}: not read."
+    return [f"{what} To read them, declare source.videos, such as {{ \"camera\" = '{pattern}' }}"]
+
+
+def _suggested(name: str, values: Mapping[str, str]) -> str:
+    """Return the pattern of a video in which words that are values of placeholders are replaced by these."""
+    words: list[str] = []
+    for word in name.split("/"):
+        stem, dot, ending = word.rpartition(".")
+        stem, ending = (stem, f".{ending}") if dot else (word, "")
+        key = next((key for key, value in values.items() if value and stem == value), None)
+        words.append(f"{{{key}}}{ending}" if key and "{" not in "".join(words) else word)
+    return "/".join(words)
