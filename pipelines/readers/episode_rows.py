@@ -17,7 +17,7 @@ from schemas.declarations.formats import TableSource
 from schemas.errors import SourceError, did_you_mean
 from schemas.source import Array
 
-SEVERAL = "several_episodes"  # the reason of a table that shows several episodes, which no key divides
+UNDIVIDED = {"several_episodes", "bad_ends"}  # the reasons of a guess for a table that no key can divide
 LIFE = r"(episode|ep|traj|trajectory|demo|demonstration|rollout)s?"
 NUMBER = r"(id|ids|idx|index|indices|num|number|no|nr|name|uuid|key)"
 ID = re.compile(rf"{LIFE}{NUMBER}?|(trial|run|sequence|seq|take|session){NUMBER}")  # names without `_`, in lower case
@@ -73,6 +73,21 @@ class EpisodeRows:
             return None
         message = f"{rows} steps come after the end of the last episode and belong to no episode"
         return SourceError(message, reason="undeclared_record")
+
+
+def row_count_error(path: str, count: int, rows: EpisodeRows) -> SourceError:
+    """Return the error for an array that has neither a row per step nor a row per episode."""
+    wrong = f"{path} has {count} rows, but there are {rows.rows} steps and {len(rows)} episodes"
+    if is_near(count, rows.rows):
+        advice = f"it may be damaged; leave it out with source.ignore = ['{path}']"
+    else:
+        advice = f"if it describes every episode, declare source.per_episode = ['{path}'], else source.ignore"
+    return SourceError(f"{wrong}; {advice}", reason="unsupported_field")
+
+
+def is_near(count: int, rows: int) -> bool:
+    """Whether an array has so many rows that it may be a damaged column: more than half of them, but not twice."""
+    return rows < 2 * count < 4 * rows
 
 
 def divide(table: Table, source: TableSource) -> EpisodeRows:
@@ -234,7 +249,7 @@ class RowGuess:
         as_one = "" if self.key == "episode_ends" else "; if it is one episode all the same, source.episode_flags = []"
         key = f"source.{self.key} = {self.shown}"
         message = f"this table seems to hold several episodes ({self.evidence}); declare {key}{as_one}"
-        return SourceError(message, reason=SEVERAL)
+        return SourceError(message, reason="several_episodes")
 
 
 def guess(table: Table) -> RowGuess | None:
@@ -312,7 +327,7 @@ def _refuse_firsts(table: Table) -> None:
                     f"{path} marks the first rows of {len(starts)} episodes; add a column with an id for each row's "
                     f"episode, and declare it as source.episode_column"
                 )
-                raise SourceError(message, reason=SEVERAL)
+                raise SourceError(message, reason="several_episodes")
 
 
 def _either(paths: Collection[str]) -> str:

@@ -85,7 +85,10 @@ class Hdf5Source(TableSource):
     @model_validator(mode="after")
     def _episodes_are_given(self) -> Self:
         if self.episodes is None and not self.has_tables:
-            raise ValueError("episodes: is required, such as 'data/demo_*', or '/' if each file is one episode")
+            raise ValueError(
+                "episodes: is required, such as 'data/demo_*', or '/' if each file is one episode; or set "
+                "episode_ends, episode_column or episode_flags if its rows are of many episodes"
+            )
         names = [mask.rpartition("/")[2] for mask in self.splits]
         if names and (self.is_whole_file or len({*names, "rest"}) <= len(names)):
             raise ValueError("splits: needs lists of groups whose last names are unique and not 'rest'")

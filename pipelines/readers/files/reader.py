@@ -7,7 +7,7 @@ from functools import cached_property, partial
 from pathlib import PurePosixPath
 from typing import Any
 
-from pipelines.readers.episode_rows import SEVERAL, RowGuess, is_row_key
+from pipelines.readers.episode_rows import UNDIVIDED, RowGuess, is_row_key
 from pipelines.readers.episode_rows import guess as guess_key
 from pipelines.readers.fields import Leaf, check_same, digest, first_readable
 from pipelines.readers.files.lazy_field import LazyField
@@ -24,7 +24,6 @@ from schemas.source import Field
 EPISODE_PATH = "episode_path"  # a per-episode field of every source
 MEDIA = {"blobs", "video"}
 LOOKED_AT = 8  # files in which a guess looks for tables of many episodes
-ROW_REASONS = {SEVERAL, "bad_ends"}  # raised for a table that shows several episodes, but no key can divide it
 
 
 class EpisodeFilesReader(SourceReader):
@@ -63,7 +62,7 @@ class EpisodeFilesReader(SourceReader):
                     if key := guess_key(row_table(episode_fields(self.folder, name, self.source))):
                         return key
             except SourceError as error:
-                if error.reason in ROW_REASONS:
+                if error.reason in UNDIVIDED:
                     raise
         return None
 

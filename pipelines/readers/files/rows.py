@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from pipelines.readers.episode_rows import EpisodeRows, RowColumn, Table, divide, find_path
+from pipelines.readers.episode_rows import EpisodeRows, RowColumn, Table, divide, find_path, row_count_error
 from pipelines.readers.fields import Leaf
 from pipelines.readers.files.lazy_field import LazyField
 from schemas.declarations.formats import FolderSource
@@ -120,12 +120,6 @@ def _blocks(path: str, column: LazyField) -> Iterator[Array]:
 
 
 def _row_count_error(path: str, column: LazyField, *, rows: EpisodeRows) -> SourceError:
-    count = column.count
-    if column.leaf.form not in {"numbers", "texts"}:
-        message = f"{path} has {count} frames, but there are {rows.rows} rows"
-        return SourceError(message, reason="frame_count")
-    return SourceError(
-        f"{path} has {count} rows, but there are {rows.rows} steps and {len(rows)} episodes; if it describes all of "
-        f"them, declare source.per_episode = ['{path}'], otherwise leave it out with source.ignore = ['{path}']",
-        reason="unsupported_field",
-    )
+    if column.leaf.form in {"numbers", "texts"}:
+        return row_count_error(path, column.count, rows)
+    return SourceError(f"{path} has {column.count} frames, but there are {rows.rows} rows", reason="frame_count")

@@ -9,7 +9,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-from pipelines.readers.episode_rows import RowColumn, Table, divide, find_path
+from pipelines.readers.episode_rows import RowColumn, Table, divide, find_path, row_count_error
 from pipelines.readers.fields import VALUE_LIMIT, Leaf
 from pipelines.readers.folder import SourceFolder
 from pipelines.readers.hdf5.columns import check_storage, row_blocks, value, value_field
@@ -60,7 +60,7 @@ class Hdf5Table(Hdf5Episode):
                     raise SourceError(f"{path}: more than {VALUE_LIMIT} bytes for one value", reason="too_large")
                 self._leaves[path] = Leaf(value_field(path, dataset.dtype, dataset.shape[1:]), "value")
             elif self._is_odd(path):
-                raise _row_count_error(path, dataset.shape[0], rows=self.rows.rows, episodes=len(self.rows))
+                raise row_count_error(path, dataset.shape[0], self.rows)
             else:
                 self._leaves[path] = super()._describe(path, dataset)
         return self._leaves[path]
@@ -118,11 +118,3 @@ def _blocks(path: str, dataset: h5py.Dataset) -> Iterator[Array]:
     check_storage(path, dataset)
     for block in row_blocks(dataset, 0, dataset.shape[0]):
         yield block.astype(object) if block.dtype.kind == "S" else np.asarray(block)
-
-
-def _row_count_error(path: str, count: int, *, rows: int, episodes: int) -> SourceError:
-    return SourceError(
-        f"{path} has {count} rows, but there are {rows} steps and {episodes} episodes; if it describes all of them, "
-        f"declare source.per_episode = ['{path}'], otherwise leave it out with source.ignore = ['{path}']",
-        reason="unsupported_field",
-    )

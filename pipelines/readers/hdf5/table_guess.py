@@ -7,7 +7,7 @@ from typing import Any
 
 import h5py
 
-from pipelines.readers.episode_rows import RowGuess, guess_column, guess_ends
+from pipelines.readers.episode_rows import UNDIVIDED, RowGuess, guess_column, guess_ends
 from pipelines.readers.episode_rows import guess as guess_key
 from pipelines.readers.folder import SourceFolder
 from pipelines.readers.hdf5 import tree
@@ -19,7 +19,6 @@ from schemas.errors import SourceError
 
 WHOLE_FILE = Hdf5Source(format="hdf5", episodes="/")
 MAX_FILES = 8  # files that are looked at
-DIVIDED = {"several_episodes", "bad_ends"}  # raised for a table that shows several episodes, but no key can divide it
 
 
 def table_key(episode: Hdf5Episode, *, is_file: bool) -> RowGuess | None:
@@ -52,7 +51,7 @@ def guess_rows(guess: Guess, folder: SourceFolder, names: Collection[str]) -> Gu
                         source = _source(guess.source, key)
                         return _with_key(guess, key, Hdf5Table(file, group, source=source, **where))
         except SourceError as error:
-            if error.reason in DIVIDED:
+            if error.reason in UNDIVIDED:
                 raise
     return guess
 
