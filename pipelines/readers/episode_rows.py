@@ -9,24 +9,25 @@ import re
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, TypeAlias
 
 import numpy as np
 
 from schemas.declarations.formats import TableSource
-from schemas.errors import SourceError, did_you_mean
+from schemas.errors import SourceError, UsageError, did_you_mean
 from schemas.source import Array
 
 UNDIVIDED = {"several_episodes", "bad_ends"}  # the reasons of a guess for a table that no key can divide
 LIFE = r"(episode|ep|traj|trajectory|demo|demonstration|rollout)s?"
 NUMBER = r"(id|ids|idx|index|indices|num|number|no|nr|name|uuid|key)"
-ID = re.compile(rf"{LIFE}{NUMBER}?|(trial|run|sequence|seq|take|session){NUMBER}")  # names without `_`, in lower case
+ID = re.compile(rf"{LIFE}{NUMBER}?|(trial|run){NUMBER}")  # names without `_`, in lower case
 FLAG = re.compile(
     rf"(next|is)?({LIFE})?(terminals?|timeouts?|terminations?|truncations?|terminated|truncated|dones?)"
     rf"|is({LIFE})?(last|end|final)(step)?|{LIFE}(last|end|ends|final)"
 )
 FIRST = re.compile(rf"is({LIFE})?(first|start)(step)?|{LIFE}(first|start|starts)")
-ENDS = re.compile(rf"({LIFE})?ends?(index|indices|idx)?|({LIFE}){NUMBER}?ends")
+ENDS = re.compile(rf"({LIFE})?ends?(index|indices|idx)?|({LIFE}){NUMBER}?ends|{LIFE}dataindexto")
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +58,7 @@ class EpisodeRows:
 
     ends: Array  # [E] int64: for each episode, the row after its last one
     rows: int  # rows of the table
+    ids: tuple[Any, ...] = ()  # the ids of the first and the last episode, if a column has them
 
     def __len__(self) -> int:
         """Return the number of episodes."""
@@ -73,6 +75,17 @@ class EpisodeRows:
             return None
         message = f"{rows} steps come after the end of the last episode and belong to no episode"
         return SourceError(message, reason="undeclared_record")
+
+
+def check_apart(tables: Iterable[tuple[str, EpisodeRows]]) -> None:
+    """Raise UsageError if an episode seems to continue in the next table; `tables` has their places, in order.
+
+    The last id of a table is then the first one of the next. Tables with one episode may all have the same id.
+    """
+    for (place, rows), (after, later) in pairwise(tables):
+        if len(rows) > 1 and rows.ids and later.ids and rows.ids[1] == later.ids[0]:
+            message = f"{place}: the rows of episode {_shown(rows.ids[1])} continue in {after}"
+            raise UsageError(f"{message}; the rows of an episode must be in one table, so join the two")
 
 
 def row_count_error(path: str, count: int, rows: EpisodeRows) -> SourceError:
@@ -102,7 +115,7 @@ def divide(table: Table, source: TableSource) -> EpisodeRows:
         path = _path(table, source.episode_column, "episode_column")
         ends, ids = _runs(path, table[path])
         _check_ids(path, ids, ends)
-        return EpisodeRows(ends, table[path].rows)
+        return EpisodeRows(ends, table[path].rows, (ids[0], ids[-1]) if ids else ())
     paths = [_path(table, path, "episode_flags") for path in source.episode_flags or ()]
     rows = {table[path].rows for path in paths}
     if len(rows) > 1:
@@ -273,6 +286,12 @@ def guess_ends(table: Table) -> RowGuess | None:
             rows = _rows_by_ends(path, table)
         except SourceError:
             continue
+        if rows.rows - rows.ends[-1] == 1 and column.rows > 1:
+            message = (
+                f"{path} ends one row before the last: if it has the last row of each episode, write an array with the "
+                f"row after it; if one incomplete step is left, declare source.episode_ends = '{path}'"
+            )
+            raise SourceError(message, reason="several_episodes")
         if rows.rows != column.rows and rows.ends[-1] > 0:
             return RowGuess("episode_ends", path, f"{path} has the ends of {len(rows)} episodes in {rows.rows} rows")
     return None

@@ -7,7 +7,7 @@ from functools import cached_property, partial
 from pathlib import PurePosixPath
 from typing import Any
 
-from pipelines.readers.episode_rows import UNDIVIDED, RowGuess, is_row_key
+from pipelines.readers.episode_rows import UNDIVIDED, EpisodeRows, RowGuess, check_apart, is_row_key
 from pipelines.readers.episode_rows import guess as guess_key
 from pipelines.readers.fields import Leaf, check_same, digest, first_readable
 from pipelines.readers.files.lazy_field import LazyField
@@ -93,9 +93,12 @@ class EpisodeFilesReader(SourceReader):
 
     def parts(self) -> Files:
         """Return one part per episode or table: the name of one of its files, and the total size of all of them."""
-        return {SPLIT: [self._part(name) for name in self.names]}
+        tables = {name: self._rows_of(name) for name in self.names} if self.source.has_tables else {}
+        check_apart((self.place(name), rows) for name, rows in tables.items() if rows)
+        counts = {name: 1 if rows is None else len(rows) for name, rows in tables.items()}
+        return {SPLIT: [self._part(name, count=counts.get(name, 1)) for name in self.names]}
 
-    def _part(self, name: str) -> FilePart:
+    def _part(self, name: str, *, count: int) -> FilePart:
         try:
             files = files_of(self.folder, name)
         except SourceError:  # the error is reported when the episode is read
@@ -104,15 +107,14 @@ class EpisodeFilesReader(SourceReader):
         size = sum(size or 0 for size in sizes.values()) if files else None
         video_size = sum(sizes[file] or 0 for file in files if file.endswith(VIDEOS))
         becomes = (size or 0) + (VIDEO_EXPANSION - 1) * video_size
-        count = self._count(name) if self.source.has_tables else 1
         return FilePart(name=files[0] if files else name, size=size, count=count, becomes=becomes)
 
-    def _count(self, name: str) -> int:
-        """Return the number of episodes in a table; one that cannot be read counts as one episode."""
+    def _rows_of(self, name: str) -> EpisodeRows | None:
+        """Return which rows of a table belong to which episode; None if it cannot be read."""
         try:
-            return len(self._table(name).rows)
-        except SourceError:
-            return 1
+            return self._table(name).rows
+        except SourceError:  # the error is reported when the table is read, and counts as one episode
+            return None
 
     def description(self) -> dict[str, Any]:
         """Return the format, the pattern of the episodes, the key that divides tables, and the digest of the fields."""

@@ -8,6 +8,7 @@ from typing import Any
 import h5py
 
 from pipelines.readers.beside import VIDEOS, files_beside, left_out_files, video_notes
+from pipelines.readers.episode_rows import EpisodeRows, check_apart
 from pipelines.readers.fields import Leaf, digest, first_readable
 from pipelines.readers.find import HDF5_NAMES
 from pipelines.readers.folder import SourceFolder
@@ -43,6 +44,7 @@ class FileContents:
 
     groups: Mapping[str, Sequence[str]]  # split -> episodes, or tables of many
     counts: Mapping[str, int]  # split -> number of episodes
+    tables: Sequence[tuple[str, EpisodeRows]] = ()  # the rows of each table of many episodes, by its place
     others: Mapping[str, bool] = field(default_factory=dict)  # what lies beside the episodes -> whether it is a group
 
 
@@ -146,6 +148,7 @@ class Hdf5Reader(SourceReader):
     def parts(self) -> Files:
         """Return the files of every split with their numbers of episodes, ordered by the numbers in the file names."""
         sizes = self._sizes()
+        check_apart(table for contents in self._contents.values() for table in contents.tables)
         counts = {name: self._counts(name) for name in self.names}
         declared = map(split_name, self.source.splits)
         splits = dict.fromkeys([*declared, *(split for by_split in counts.values() for split in by_split)])
@@ -178,16 +181,20 @@ class Hdf5Reader(SourceReader):
                 groups, nodes = _splits(file, self.source), tree.Hdf5Tree(file)
                 if self.guess and not self.source.is_whole_file:
                     check_siblings(nodes, self.guess.groups, where=self.place(name))
-                counts = {split: self._count(file, paths, name) for split, paths in groups.items() if paths}
-                return FileContents(groups, counts, _others(nodes, self.source, self.guess))
+                tables = {
+                    group: self._table(file, group, name).rows if self.source.has_tables else None
+                    for paths in groups.values()
+                    for group in paths
+                }
+                counts = {
+                    split: sum(1 if (rows := tables[group]) is None else len(rows) for group in paths)
+                    for split, paths in groups.items()
+                    if paths
+                }
+                placed = [(self.place(f"{name}{group}".rstrip("/")), rows) for group, rows in tables.items() if rows]
+                return FileContents(groups, counts, placed, _others(nodes, self.source, self.guess))
         except SourceError:
             return FileContents({}, {})
-
-    def _count(self, file: h5py.File, groups: Sequence[str], name: str) -> int:
-        """Return the number of episodes in some groups of a file."""
-        if not self.source.has_tables:
-            return len(groups)
-        return sum(len(self._table(file, group, name).rows) for group in groups)
 
     def _sizes(self) -> dict[str, int | None]:
         """Return the size of each file plus its videos, because most of the output comes from the videos."""

@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
+from pipelines.readers.episode_rows import EpisodeRows, check_apart
 from pipelines.readers.fields import Leaf, check_same, digest, first_readable
 from pipelines.readers.find import ZARR_NAMES
 from pipelines.readers.folder import SourceFolder
@@ -82,18 +83,20 @@ class ZarrReader(SourceReader):
 
     def parts(self) -> Files:
         """Return one file per store: the zip file, or, in a folder, one that changes when episodes are added."""
-        return {SPLIT: [self._part(name) for name in self.names]}
+        described = {name: self._part(name) for name in self.names}
+        check_apart((self.place(name), rows) for name, (_, rows) in described.items() if rows)
+        return {SPLIT: [part for part, _ in described.values()]}
 
-    def _part(self, name: str) -> FilePart:
-        """Return the part for a store; a store that cannot be opened counts as one episode."""
+    def _part(self, name: str) -> tuple[FilePart, EpisodeRows | None]:
+        """Return the part for a store and its episodes; a store that cannot be opened counts as one episode."""
         try:
             with self._buffer(name) as buffer:
                 file = name if name.endswith(ZIP_NAMES) else f"{name}/{buffer.last_file}".lstrip("/")
-                return FilePart(name=file, size=buffer.size, count=len(buffer.episodes))
+                return FilePart(name=file, size=buffer.size, count=len(buffer.episodes)), buffer.episodes
         except SourceError:
             metadata_files = [] if name.endswith(ZIP_NAMES) else sorted(METADATA & {*self.folder.names(name)})
             file = f"{name}/{metadata_files[0]}".lstrip("/") if metadata_files else name
-            return FilePart(name=file, size=self.folder.size(file), count=1)
+            return FilePart(name=file, size=self.folder.size(file), count=1), None
 
     def description(self) -> dict[str, Any]:
         """Return the format, the array with the ends or the key in its place, and the digest of the fields."""

@@ -91,6 +91,8 @@ def test_wrong_keys_are_refused_with_the_row() -> None:
         ({"demo": [0, 0, 0, 1]}, {"episode_column": "demo"}),
         ({"meta.episode_ends": [2, 4], "x": [1, 2, 3, 4]}, {"episode_ends": "meta.episode_ends"}),
         ({"ends": [4], "x": [1, 2, 3, 4]}, {"episode_ends": "ends"}),
+        ({"episode_data_index_to": [1, 4], "x": [1, 2, 3, 4]}, {"episode_ends": "episode_data_index_to"}),
+        ({"seq_num": [0, 0, 1, 1]}, None),  # of messages
         ({"done": [0, 0, 0, 1]}, None),  # true at the last row alone
         ({"done": [0, 0, 1, 1]}, None),  # stays true, as success does
         ({"terminals": [0, 0, 0, 0]}, None),
@@ -108,5 +110,7 @@ def test_names_and_values_suggest_a_key(columns: dict[str, Any], expected: dict[
 def test_a_table_that_no_key_can_divide_is_refused() -> None:
     with pytest.raises(SourceError, match="the id 0 comes back at row 2"):
         guess(make_table(episode=[0, 1, 0, 0]))
+    with pytest.raises(SourceError, match="ends one row before the last"):
+        guess(make_table(episode_ends=[1, 3], x=[1, 2, 3, 4]))
     with pytest.raises(SourceError, match="is_first marks the first rows of 2 episodes"):
         guess(make_table(is_first=[1, 0, 1, 0]))

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from pipelines.readers.reader import plan
 from pipelines.readers.registry import open_source
-from schemas.errors import SourceError
+from schemas.errors import SourceError, UsageError
 from schemas.source import RawEpisode, Unreadable
 from tests.makers import write_csv, write_jsonl, write_video
 from tests.pipelines.readers.buffers import LENGTHS, ROWS
@@ -231,3 +231,16 @@ def test_random_episodes_are_read_whole(tmp_path: Path, counts: list[int], more:
 def test_the_key_is_part_of_what_identifies_the_source(tmp_path: Path) -> None:
     write_csv(tmp_path / "x.csv", {"x": list(range(4)), "episode": [0, 0, 1, 1]})
     assert json.dumps(opened(tmp_path).description()).count("episode_column") == 1
+
+
+def test_an_episode_that_continues_in_the_next_file_is_refused(tmp_path: Path) -> None:
+    for number, ids in enumerate([[0, 0, 1], [1, 2, 2]]):
+        pq.write_table(pa.table({"x": [1, 2, 3], "episode_index": ids}), tmp_path / f"part_{number}.parquet")
+    with pytest.raises(UsageError, match=r"part_0\.parquet: the rows of episode 1 continue in .*part_1\.parquet"):
+        opened(tmp_path, episodes="*.parquet", episode_column="episode_index").files()
+
+
+def test_each_file_may_number_its_episodes_from_0(tmp_path: Path) -> None:
+    for number, ids in enumerate([[0, 0, 0], [0, 1, 1], [0, 0, 0]]):
+        pq.write_table(pa.table({"x": [1, 2, 3], "episode_index": ids}), tmp_path / f"part_{number}.parquet")
+    assert [episode.n_steps() for episode in reading.episodes(tmp_path)] == [3, 1, 2, 3]

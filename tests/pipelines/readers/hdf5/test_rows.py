@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from pipelines.readers.reader import plan
 from pipelines.readers.registry import open_source
 from schemas.declarations.catalog import dataset
-from schemas.errors import SourceError, SpecError
+from schemas.errors import SourceError, SpecError, UsageError
 from schemas.source import RawEpisode, Unreadable
 from tests.makers import write_hdf5
 from tests.pipelines.readers.buffers import LENGTHS, make_buffer, write_buffer
@@ -136,6 +136,14 @@ def test_a_later_file_is_judged_by_itself(tmp_path: Path) -> None:
     assert opened(tmp_path).layout() == {"episode_flags": ["dones"]}
     assert lengths(reading.episodes(tmp_path)) == [40, *LENGTHS]
     assert reading.outcome(tmp_path, episodes="/") == ["ok", "several_episodes"]
+
+
+def test_an_episode_that_continues_in_the_next_file_is_refused(tmp_path: Path) -> None:
+    for number in range(2):
+        ids = np.repeat([0, 1, 2], LENGTHS) + 2 * number
+        write_hdf5(tmp_path / f"part_{number}.h5", {"/": {**make_buffer(number), "episode": ids}})
+    with pytest.raises(UsageError, match=r"part_0\.h5: the rows of episode 2 continue in .*part_1\.h5"):
+        opened(tmp_path).files()
 
 
 def test_a_file_is_split_into_ranges_of_episodes(tmp_path: Path) -> None:
