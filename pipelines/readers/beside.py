@@ -1,4 +1,4 @@
-"""List the files that lie beside the files of a source, and say how videos among them can be declared."""
+"""List the files that are beside those of a source, and say how videos among them can be declared."""
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 
@@ -11,10 +11,11 @@ VIDEOS = (".mp4", ".mkv", ".avi", ".mov", ".webm")
 MAX_DEPTH, MAX_FOLDERS = 4, 300  # levels and folders to list
 
 
-def files_beside(folder: SourceFolder, skip: Collection[str]) -> list[str]:
+def files_beside(folder: SourceFolder, skip: Collection[str], *, closed: tuple[str, ...] = ()) -> list[str]:
     """List the files in a folder and below, up to limits, without hidden ones and without those in `skip`.
 
-    `skip` contains paths of files and of folders, relative to the folder.
+    `skip` contains paths of files and of folders, relative to the folder. A folder with one of the endings `closed`
+    counts as a file.
     """
     files: list[str] = []
     level = [""]
@@ -28,7 +29,8 @@ def files_beside(folder: SourceFolder, skip: Collection[str]) -> list[str]:
             for name in folder.names(below):
                 path = f"{below}/{name}".lstrip("/")
                 if name[0] != "." and path not in skip:
-                    (inner if _is_folder(folder, path) else files).append(path)
+                    is_open = not name.endswith(closed) and _is_folder(folder, path)
+                    (inner if is_open else files).append(path)
         level = inner
     return sorted(files, key=natural_key)
 

@@ -68,10 +68,13 @@ class EpisodeRows:
         """Return the first row of an episode, and one past its last row."""
         return int(self.ends[number - 1]) if number else 0, int(self.ends[number])
 
+    def rows_after_end(self) -> int:
+        """Return the number of rows after the end of the last episode."""
+        return max(0, self.rows - (int(self.ends[-1]) if len(self.ends) else 0))
+
     def rest(self) -> SourceError | None:
         """Return the error that counts the rows after the last episode's end; None if there are none."""
-        rows = self.rows - (int(self.ends[-1]) if len(self.ends) else 0)
-        if rows <= 0:
+        if not (rows := self.rows_after_end()):
             return None
         message = f"{rows} steps come after the end of the last episode and belong to no episode"
         return SourceError(message, reason="undeclared_record")

@@ -71,7 +71,16 @@ class EpisodeGroups:
     pattern: str  # "/" if each file is one episode
     why: str
     looks: Looks = frozenset()
-    ignore: tuple[str, ...] = ()  # what the pattern matches although it is no episode; paths that start with a slash
+    ignore: tuple[str, ...] = ()  # what the pattern matches besides episodes; paths that start with a slash
+
+    def reasons(self, per_episode: Sequence[str], *, episodes: int) -> dict[str, str]:
+        """Return why three keys were guessed; `episodes` is the number of episodes that were compared."""
+        why = {"episodes": f"'{self.pattern}', {self.why}"}
+        if self.ignore:
+            why["ignore"] = f"{listed(self.ignore)}, because it matches '{self.pattern}' and looks different"
+        if per_episode:
+            why["per_episode"] = f"{listed(per_episode)}, arrays without a row per step in {episodes} episodes"
+        return why
 
 
 @dataclass(frozen=True)
@@ -289,7 +298,7 @@ def _is_rival(level: Level, chosen: Level, survey: Survey) -> bool:
 
 
 def _strangers(tree: Tree, level: Level, pattern: str) -> Iterator[str]:
-    """Yield what the pattern matches and is no episode: another name and less than half of the episodes' arrays."""
+    """Yield what the pattern matches besides episodes: another name and less than half of the episodes' arrays."""
     known = {group.path for group in level.groups}
     names = {group.name for group in level.groups}
     inner = {path for path, *_ in level.groups[0].looks}
@@ -323,6 +332,11 @@ def arrays_below(tree: Tree, group: str) -> dict[str, ArrayHead] | None:
 def looks_of(heads: Mapping[str, ArrayHead]) -> Looks:
     """Return what a group looks like."""
     return frozenset((path, head.kind, len(head.shape)) for path, head in heads.items())
+
+
+def listed(names: Collection[str]) -> str:
+    """Return names in quotes, separated by commas."""
+    return ", ".join(f"'{name}'" for name in names)
 
 
 def _size(heads: Collection[ArrayHead]) -> int:

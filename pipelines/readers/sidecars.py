@@ -14,7 +14,8 @@ from pipelines.readers.names import matching
 from pipelines.readers.pixels import collect_bytes
 from schemas.errors import MissingExtraError, SourceError
 
-PLACEHOLDER = re.compile(r"\{([^{}]+)\}")  # path of a per-episode value, as in `MP4/{metadata.wrist_cam_serial}.mp4`
+# The path of a per-episode value, and the digits of a number, as in `MP4/{metadata.serial}.mp4` and `{episode:04}.mp4`.
+PLACEHOLDER = re.compile(r"\{([^{}:]+)(?::0([1-9]))?\}")
 MAX_SHOWN = 4
 
 
@@ -32,11 +33,15 @@ class Sidecars:
         reason `missing` if no file does.
         """
         folder = self.folder.child(self.below) if self.below else self.folder
+
+        def word(match: re.Match[str]) -> str:
+            return _word(values(match[1]), match[1]).zfill(int(match[2] or 0))
+
         if has_magic(pattern):
-            filled = PLACEHOLDER.sub(lambda match: escape(_word(values(match[1]), match[1])), pattern)
+            filled = PLACEHOLDER.sub(lambda match: escape(word(match)), pattern)
             names = matching(folder, filled)
         else:
-            filled = PLACEHOLDER.sub(lambda match: _word(values(match[1]), match[1]), pattern)
+            filled = PLACEHOLDER.sub(word, pattern)
             names = (filled,) if folder.size(safe_path(filled, where=self.below)) is not None else ()
         if not names:
             raise SourceError(f"there is no '{filled}' next to it", reason=missing)
@@ -74,6 +79,11 @@ class Sidecars:
         folder = self.folder.child(self.below) if self.below else self.folder
         names = matching(folder, PLACEHOLDER.sub("*", pattern))
         return {f"{self.below}/{name}": size or 0 for name, size in folder.sizes(names).items()}
+
+
+def placeholders(pattern: str) -> list[str]:
+    """Return the paths of the per-episode values in a pattern."""
+    return [match[1] for match in PLACEHOLDER.finditer(pattern)]
 
 
 def is_sidecar(name: str, folders: Collection[str], patterns: Iterable[str]) -> bool:

@@ -135,18 +135,29 @@ class RosbagSource(SourceSpec):
 
 
 class ZarrSource(TableSource):
-    """Zarr stores whose arrays have the steps of all episodes, one after another.
+    """Zarr stores with the steps of all episodes one after another, or with a group per episode.
 
-    Without a key that says where the episodes end, `episode_ends` is `meta/episode_ends`.
+    Without a key that says where the episodes are, `episode_ends` is `meta/episode_ends`.
     """
 
     format: Literal["zarr"]
     steps: str = "data"  # path of the group whose arrays have a row per step
+    episodes: str | None = None  # pattern of groups, in place of the two above; "/": each store is one episode
     files: str | None = None  # pattern of stores below `uri`
     ignore: tuple[str, ...] = ()  # paths that are not read
+    per_episode: tuple[str, ...] = ()  # paths without a step axis, if each episode is a group
     frames: dict[str, FrameLayout] = EMPTY  # layout of image arrays that are not plain uint8 [N, H, W, C]
     fill: tuple[str, ...] = ()  # paths whose missing chunks are read as the fill value
-    images: ImageEncoding = "png"
+    videos: dict[str, str] = EMPTY  # camera -> pattern of a video next to the store
+    images: ImageEncoding | None = None  # encoding of raw frames (default "png") and videos (default "jpeg 95")
+
+    @model_validator(mode="after")
+    def _episodes_are_in_one_place(self) -> Self:
+        if self.episodes is not None and (self.has_tables or "steps" in self.model_fields_set):
+            raise ValueError("episodes: each episode is a group, so episode_ends and steps have no meaning")
+        if self.episodes is None and self.per_episode:
+            raise ValueError("per_episode: needs episodes; in a replay buffer, arrays outside of steps are per episode")
+        return self
 
     @property
     def ends_at(self) -> str | None:

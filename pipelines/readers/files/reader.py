@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from functools import cached_property, partial
 from pathlib import PurePosixPath
 from typing import Any
@@ -13,6 +13,7 @@ from pipelines.readers.fields import Leaf, check_same, digest, first_readable
 from pipelines.readers.files.lazy_field import LazyField
 from pipelines.readers.files.rows import FileTable, row_table
 from pipelines.readers.files.tree import VIDEOS, episode_fields, files_of, reading
+from pipelines.readers.files.whole import per_episode_arrays, without_values
 from pipelines.readers.find import EPISODE_FOLDER, EPISODE_NAMES, PICKLES
 from pipelines.readers.folder import SourceFolder, pickle_error
 from pipelines.readers.names import covers, matching
@@ -51,6 +52,9 @@ class EpisodeFilesReader(SourceReader):
                 if file
                 else f"{uri}: nothing here is called '{self.source.episodes}' (source.episodes)"
             )
+        self.whole = () if source or self._row_guess else per_episode_arrays(self.folder, self.names, self.source)
+        self.source = self.source.model_copy(update={"per_episode": self.whole}) if self.whole else self.source
+        self.empty: Mapping[str, tuple[int | None, ...]] = {}
         self.leaves = first_readable(self.names, self._describe, otherwise=UsageError(f"{uri}: no episodes"))
         self.fields: tuple[Field, ...] = tuple(leaf.field for leaf in self.leaves.values())
 
@@ -65,10 +69,6 @@ class EpisodeFilesReader(SourceReader):
                 if error.reason in UNDIVIDED:
                     raise
         return None
-
-    def guesses(self) -> Mapping[str, str]:
-        """Return the keys that were guessed."""
-        return {self._row_guess.key: str(self._row_guess)} if self._row_guess else {}
 
     def _table(self, name: str) -> FileTable:
         """Describe the columns of a table of many episodes."""
@@ -88,8 +88,23 @@ class EpisodeFilesReader(SourceReader):
             fields = self._table(name).episode(0) if self.source.has_tables else self._fields(name)
             if not any(field.count for field in fields.values() if field.leaf.field.per_step):
                 raise SourceError("contains no steps", reason="no_episodes")
+        self.empty = without_values(fields)
+        fields = {path: field for path, field in fields.items() if path not in self.empty}
         episode_path = Leaf(Field(path=EPISODE_PATH, kind="text", per_step=False), "value")
         return {EPISODE_PATH: episode_path, **{path: field.leaf for path, field in fields.items()}}
+
+    def guesses(self) -> Mapping[str, str]:
+        """Return the guessed keys, each with the reason."""
+        names = ", ".join(f"'{path}'" for path in self.whole)
+        whole = {"per_episode": f"{names}, arrays without a row per step"} if self.whole else {}
+        return whole | ({self._row_guess.key: str(self._row_guess)} if self._row_guess else {})
+
+    def notes(self) -> Sequence[str]:
+        """Describe the fields of the first episode that hold no values."""
+        return [
+            f"{path}: the shape is {list(shape)} in the first episode, so it is left out."
+            for path, shape in sorted(self.empty.items())
+        ]
 
     def parts(self) -> Files:
         """Return one part per episode or table: the name of one of its files, and the total size of all of them."""
@@ -190,9 +205,10 @@ class EpisodeFilesReader(SourceReader):
         required = {path for path in known if self.leaves[path].field.per_step}
         if missing := sorted(required - {*fields}):
             raise SourceError(f"'{missing[0]}' is missing, but the first episode has it", reason="contradicts_fields")
-        if more := sorted({*fields} - known):
+        if more := sorted({*fields} - known - {*without_values(fields)}):
             message = f"'{more[0]}' is not in the first episode; leave it out with source.ignore = ['{more[0]}']"
             raise SourceError(message, reason="contradicts_fields")
+        fields = {path: field for path, field in fields.items() if path in known}
         for path, field in fields.items():
             is_text = self.leaves[path].form == "texts" and field.cells is not None
             if not is_text:

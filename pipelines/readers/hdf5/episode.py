@@ -11,7 +11,7 @@ from pipelines.readers.folder import SourceFolder
 from pipelines.readers.hdf5 import tree
 from pipelines.readers.hdf5.columns import column, leaf_of, value, value_field
 from pipelines.readers.names import covers
-from pipelines.readers.sidecars import PLACEHOLDER, Sidecars
+from pipelines.readers.sidecars import Sidecars, placeholders
 from schemas.declarations.formats import Hdf5Source
 from schemas.errors import SourceError, SpecError, did_you_mean
 from schemas.source import Column, Field
@@ -81,7 +81,7 @@ class Hdf5Episode:
         known = [*self._values, *self.attributes, *source.beside, *source.in_json]
         for key, patterns in (("beside", source.beside), ("videos", source.videos)):
             for pattern in patterns.values():
-                for path in PLACEHOLDER.findall(pattern):
+                for path in placeholders(pattern):
                     if path not in {*known, *self.datasets}:
                         raise SpecError(f"source.{key}: '{{{path}}}' is not a value{did_you_mean(path, known)}")
 

@@ -12,7 +12,7 @@ import h5py
 from pipelines.readers.documents import EXACT
 from pipelines.readers.fields import VALUE_LIMIT
 from pipelines.readers.folder import SourceFolder
-from pipelines.readers.groups import EpisodeGroups, guess_groups
+from pipelines.readers.groups import EpisodeGroups, guess_groups, listed
 from pipelines.readers.hdf5 import tree
 from pipelines.readers.hdf5.columns import value_field
 from pipelines.readers.hdf5.episode import PARENT, Hdf5Episode
@@ -27,7 +27,7 @@ INSTRUCTION = {"lang", "language", "instruction", "task", "prompt", "description
 
 
 @dataclass(frozen=True, slots=True)
-class Guess:
+class Hdf5Guess:
     """The guessed table `source`, and why each of its keys was guessed."""
 
     source: Hdf5Source
@@ -35,7 +35,7 @@ class Guess:
     why: Mapping[str, str] = field(default_factory=dict)
 
 
-def guess_source(folder: SourceFolder, names: Collection[str], *, where: str) -> Guess:
+def guess_source(folder: SourceFolder, names: Collection[str], *, where: str) -> Hdf5Guess:
     """Guess the layout from the first files that can be opened.
 
     Raises UsageError, which starts with `where`, if the episodes may be in several places.
@@ -54,20 +54,10 @@ def guess_source(folder: SourceFolder, names: Collection[str], *, where: str) ->
         ]
         whole = _per_episode(sample)
         in_json = _in_json(sample)
-        why = {"episodes": f"'{groups.pattern}', {groups.why}"}
-        if groups.ignore:
-            why["ignore"] = (
-                f"{_listed(groups.ignore)}, which '{groups.pattern}' matches and which differs from episodes"
-            )
-        if whole:
-            why["per_episode"] = f"{_listed(whole)}, arrays without a row per step in {len(sample)} episodes"
+        why = groups.reasons(whole, episodes=len(sample))
         if in_json:
-            why["in_json"] = f"{_listed(in_json)}, values in texts that hold JSON objects"
-        return Guess(source.model_copy(update={"per_episode": whole, "in_json": in_json}), groups, why)
-
-
-def _listed(names: Collection[str]) -> str:
-    return ", ".join(f"'{name}'" for name in names)
+            why["in_json"] = f"{listed(in_json)}, values in texts that hold JSON objects"
+        return Hdf5Guess(source.model_copy(update={"per_episode": whole, "in_json": in_json}), groups, why)
 
 
 def _episodes(file: h5py.File, name: str, *, folder: SourceFolder, source: Hdf5Source) -> Iterator[Hdf5Episode]:
@@ -89,7 +79,8 @@ def _per_episode(sample: Collection[Hdf5Episode]) -> tuple[str, ...]:
         {path: dataset.shape for path, dataset in episode.datasets.items() if dataset.shape and dataset.size}
         for episode in sample
     ]
-    paths = per_episode_paths(shapes)
+    texts = {path for episode in sample for path, one in episode.datasets.items() if h5py.check_string_dtype(one.dtype)}
+    paths = per_episode_paths(shapes, texts)
     datasets = [(path, dataset) for episode in sample for path, dataset in episode.datasets.items()]
     return tuple(
         path for path in paths if all(_fits(inner, dataset) for inner, dataset in datasets if covers([path], inner))

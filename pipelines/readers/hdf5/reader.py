@@ -15,7 +15,7 @@ from pipelines.readers.folder import SourceFolder
 from pipelines.readers.groups import check_siblings
 from pipelines.readers.hdf5 import tree
 from pipelines.readers.hdf5.episode import Hdf5Episode
-from pipelines.readers.hdf5.guess import Guess, guess_source
+from pipelines.readers.hdf5.guess import Hdf5Guess, guess_source
 from pipelines.readers.hdf5.rows import CACHE, Hdf5Table
 from pipelines.readers.hdf5.splits import split_groups, split_name
 from pipelines.readers.hdf5.table_guess import guess_rows, table_key
@@ -45,7 +45,7 @@ class FileContents:
     groups: Mapping[str, Sequence[str]]  # split -> episodes, or tables of many
     counts: Mapping[str, int]  # split -> number of episodes
     tables: Sequence[tuple[str, EpisodeRows]] = ()  # the rows of each table of many episodes, by its place
-    others: Mapping[str, bool] = field(default_factory=dict)  # what lies beside the episodes -> whether it is a group
+    others: Mapping[str, bool] = field(default_factory=dict)  # what is beside the episodes -> whether it is a group
 
 
 class Hdf5Reader(SourceReader):
@@ -247,8 +247,8 @@ def _splits(file: h5py.File, source: Hdf5Source) -> dict[str, list[str]]:
     return split_groups(file, source.episodes or "/", source.splits, ignore=source.ignore)
 
 
-def _others(nodes: tree.Hdf5Tree, source: Hdf5Source, guess: Guess | None) -> dict[str, bool]:
-    """Return what lies beside the episodes' groups, and whether it is a group, by path.
+def _others(nodes: tree.Hdf5Tree, source: Hdf5Source, guess: Hdf5Guess | None) -> dict[str, bool]:
+    """Return what is beside the episodes' groups, and whether it is a group, by path.
 
     What the declaration names in `ignore` or `splits` is left out.
     """

@@ -12,7 +12,7 @@ from pipelines.readers.episode_rows import guess as guess_key
 from pipelines.readers.folder import SourceFolder
 from pipelines.readers.hdf5 import tree
 from pipelines.readers.hdf5.episode import Hdf5Episode
-from pipelines.readers.hdf5.guess import Guess
+from pipelines.readers.hdf5.guess import Hdf5Guess
 from pipelines.readers.hdf5.rows import Hdf5Table, row_table
 from schemas.declarations.formats import Hdf5Source
 from schemas.errors import SourceError
@@ -30,7 +30,7 @@ def table_key(episode: Hdf5Episode, *, is_file: bool) -> RowGuess | None:
     return guess_key(table) if is_file else guess_ends(table) or guess_column(table)
 
 
-def guess_rows(guess: Guess, folder: SourceFolder, names: Collection[str]) -> Guess:
+def guess_rows(guess: Hdf5Guess, folder: SourceFolder, names: Collection[str]) -> Hdf5Guess:
     """Add the key that divides the rows to a guess, from the first table of the first files that can be read.
 
     Columns outside the guessed groups that show several episodes make the whole file a table: the groups are then
@@ -41,7 +41,7 @@ def guess_rows(guess: Guess, folder: SourceFolder, names: Collection[str]) -> Gu
             with tree.open_hdf5(folder, name) as file, tree.reading(folder.path(name)):
                 groups = tree.match_groups(file, guess.source.episodes or "/", guess.source.ignore)
                 if not guess.source.is_whole_file and _outside(file, groups):
-                    guess = Guess(WHOLE_FILE, replace(guess.groups, pattern="/"))
+                    guess = Hdf5Guess(WHOLE_FILE, replace(guess.groups, pattern="/"))
                     groups = ["/"]
                 for group in groups[:1]:
                     where: dict[str, Any] = {"folder": folder, "file_name": name}
@@ -67,7 +67,7 @@ def _source(source: Hdf5Source, key: RowGuess) -> Hdf5Source:
     return source.model_copy(update={"episodes": at, "per_episode": (), **key.keys})
 
 
-def _with_key(guess: Guess, key: RowGuess, table: Hdf5Table) -> Guess:
+def _with_key(guess: Hdf5Guess, key: RowGuess, table: Hdf5Table) -> Hdf5Guess:
     """Return the guess with the key, and with those of the datasets that are neither per step nor per episode."""
     why = {name: text for name, text in guess.why.items() if name != "per_episode"}
     if table.source.episodes is None:

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from functools import cached_property, partial
 from itertools import count
 from typing import Any
@@ -35,7 +35,9 @@ class RldsReader(SourceReader):
         """Read `features.json`; the shards and their sizes are not read yet."""
         self.uri, self.source = uri, source or RldsSource()
         self.folder = find_dataset(SourceFolder.at(uri), uri)
-        self.features = features.load(self.folder.read(FEATURES), self.place(FEATURES))
+        declared = features.load(self.folder.read(FEATURES), self.place(FEATURES))
+        self.empty = tuple(feature.field for feature in declared if 0 in feature.field.shape)
+        self.features = tuple(feature for feature in declared if 0 not in feature.field.shape)
         self._buffers = tfrecord.BufferPool()  # not thread-safe
         self.fields: tuple[Field, ...] = tuple(feature.field for feature in self.features)
 
@@ -131,6 +133,10 @@ class RldsReader(SourceReader):
             "version": self.info.get("version"),
             "features_sha256": hashlib.sha256(self.folder.read(FEATURES)).hexdigest(),
         }
+
+    def notes(self) -> Sequence[str]:
+        """Describe the features without values."""
+        return [f"{field.path}: the shape is {list(field.shape)}, so it is left out." for field in self.empty]
 
     def declaration(self) -> str | None:
         """Return the `oxe_spec.toml` of our exports; None if there is none."""

@@ -19,29 +19,35 @@ MAX_CACHED = 256 << 20  # bytes; a block up to this size is cached, because the 
 SHARD_LIMIT = 8 << 30  # bytes of a shard; its chunks are read one by one
 
 
-def arrays_of(store: SourceStore, is_ignored: Callable[[str], bool]) -> dict[str, Any]:
-    """Return every array of a store by its path, except those that are ignored.
-
-    Raises SourceError if the store is not a Zarr group, or if it contains a folder with files that is neither an array
-    nor a group.
-    """
+def open_root(store: SourceStore) -> Any:
+    """Open the group of a whole store; raise SourceError if the store is not a Zarr group."""
     register_image_codecs()
     listable = bool(store.files.names(""))
     try:
-        root: Any = zarr.open_group(store, mode="r", use_consolidated=False if listable else None)
+        return zarr.open_group(store, mode="r", use_consolidated=False if listable else None)
     except FileNotFoundError as error:
         message = "no Zarr group here: neither zarr.json nor .zgroup"
         raise SourceError(message, reason="no_episodes") from error
+
+
+def names_in(store: SourceStore, group: Any) -> list[str]:
+    """Return the names of the arrays and groups directly in a group; files may be among them."""
+    names = store.files.names(group.path) if store.files.names("") else [name for name, _ in group.members()]
+    return [name for name in names if name not in METADATA and not name.startswith(".")]
+
+
+def arrays_of(store: SourceStore, group: Any, is_ignored: Callable[[str], bool]) -> dict[str, Any]:
+    """Return every array in and below a group by its path in the store, except those that are ignored.
+
+    Raises SourceError if the group contains a folder with files that is neither an array nor a group.
+    """
     arrays: dict[str, Any] = {}
-    stack: list[tuple[str, Any]] = [("", root)]
+    stack: list[tuple[str, Any]] = [(group.path, group)]
     while stack:
         path, group = stack.pop()
-        names = store.files.names(path) if listable else [name for name, _ in group.members()]
-        for name in names:
-            if name in METADATA or name.startswith("."):
-                continue
+        for name in names_in(store, group):
             below = f"{path}/{name}".lstrip("/")
-            node = None if is_ignored(below) else _open_node(group, name, below)
+            node = None if is_ignored(below) else open_node(group, name, below)
             if node is None:
                 continue
             if isinstance(node, zarr.Group):
@@ -53,7 +59,8 @@ def arrays_of(store: SourceStore, is_ignored: Callable[[str], bool]) -> dict[str
     return dict(sorted(arrays.items()))
 
 
-def _open_node(group: Any, name: str, path: str) -> Any:
+def open_node(group: Any, name: str, path: str) -> Any:
+    """Open an array or a group in a group; None for a file or an empty folder."""
     try:
         return group[name]
     except KeyError as error:
@@ -140,6 +147,10 @@ class ZarrRows:
             column[filled : filled + len(block)] = block
             filled += len(block)
         return column
+
+    def whole(self) -> Any:
+        """Return the whole array as plain Python."""
+        return _plain(np.asarray(self.array[...]).tolist())
 
     def value(self, index: int) -> Any:
         """Return one row as plain Python."""

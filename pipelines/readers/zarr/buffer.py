@@ -10,7 +10,7 @@ import numpy as np
 from pipelines.readers.episode_rows import EpisodeRows, RowColumn, Table, checked_ends, divide, guess
 from pipelines.readers.fields import VALUE_LIMIT, Leaf
 from pipelines.readers.names import covers
-from pipelines.readers.zarr.arrays import ZarrRows, arrays_of
+from pipelines.readers.zarr.arrays import ZarrRows, arrays_of, open_root
 from pipelines.readers.zarr.store import SourceStore, StoreFiles
 from schemas.declarations.formats import ZarrSource
 from schemas.errors import SourceError
@@ -34,7 +34,8 @@ class ReplayBuffer:
     rows: Mapping[str, ZarrRows]
     leaves: Mapping[str, Leaf]
     episodes: EpisodeRows
-    last_file: str  # a file that changes when episodes are added: the chunk with the last end, or an array's metadata
+    mark: str  # a file that changes when episodes are added: the chunk with the last end, or an array's metadata
+    empty: Mapping[str, tuple[int, ...]]  # arrays without values and their shapes, by path; they are left out
 
     @classmethod
     def of(cls, files: StoreFiles, source: ZarrSource) -> "ReplayBuffer":
@@ -43,12 +44,18 @@ class ReplayBuffer:
         `source.episode_ends` and `source.steps` must not start or end with a slash.
         """
         store = SourceStore(files, path_of=partial(path_of, source), fill=source.fill)
-        arrays = arrays_of(store, lambda place: covers(source.ignore, path_of(source, place)))
+        arrays = arrays_of(store, open_root(store), lambda place: covers(source.ignore, path_of(source, place)))
         place = source.ends_at
         if place is not None and place not in arrays:
             raise _no_ends_error(source, arrays)
         ends_array = None if place is None else arrays.pop(place)
         ends = None if ends_array is None else _ends(ZarrRows(ends_array, place or ""))
+        has_rows = any(array.shape and array.shape[0] for place, array in arrays.items() if is_step(source, place))
+        if ends is not None:
+            has_rows = bool(len(ends) and ends[-1])
+        shapes = {path_of(source, place): array.shape for place, array in arrays.items()}
+        empty = {path: shape for path, shape in shapes.items() if is_empty(shape, has_rows=has_rows)}
+        arrays = {place: array for place, array in arrays.items() if path_of(source, place) not in empty}
         if not any(is_step(source, place) for place in arrays):
             raise _no_steps_error(source, ends)
         rows: dict[str, ZarrRows] = {}
@@ -69,12 +76,34 @@ class ReplayBuffer:
                 raise _row_count_error(place, path, rows=rows[path].count, episodes=len(episodes))
             leaves[path] = rows[path].leaf(is_value=path not in steps, is_declared=path in source.frames)
         if ends_array is None:
-            place, array = next((place, array) for place, array in arrays.items() if is_step(source, place))
-            return cls(
-                rows, leaves, episodes, f"{place}/{'zarr.json' if array.metadata.zarr_format == 3 else '.zarray'}"
-            )
+            place = next(iter(steps.values()))
+            metadata_file = "zarr.json" if arrays[place].metadata.zarr_format == 3 else ".zarray"
+            return cls(rows, leaves, episodes, f"{place}/{metadata_file}", empty)
         last = max(0, -(-len(episodes) // (ends_array.shards or ends_array.chunks)[0]) - 1)
-        return cls(rows, leaves, episodes, f"{source.ends_at}/{ends_array.metadata.encode_chunk_key((last,))}")
+        mark = f"{source.ends_at}/{ends_array.metadata.encode_chunk_key((last,))}"
+        return cls(rows, leaves, episodes, mark, empty)
+
+    @property
+    def count(self) -> int:
+        """The number of episodes."""
+        return len(self.episodes)
+
+    def name(self, number: int) -> str:
+        """Return the name of an episode, for errors and its path."""
+        return f"episode_{number}"
+
+    def word(self, number: int) -> str:
+        """Return what an episode is called in the names of its videos."""
+        return str(number)
+
+    def length(self, number: int) -> int:
+        """Return the number of steps of an episode."""
+        start, end = self.episodes.bounds(number)
+        return end - start
+
+    def rows_after_end(self) -> int:
+        """Return the number of rows after the end of the last episode."""
+        return self.episodes.rows_after_end()
 
     @property
     def size(self) -> int:
@@ -90,6 +119,11 @@ class ReplayBuffer:
         if end > rows.count:
             raise SourceError(f"{path} ends at row {rows.count}, but the episode ends at {end}", reason="truncated")
         return rows.column(leaf, start, end, images=images)
+
+
+def is_empty(shape: tuple[int, ...], *, has_rows: bool) -> bool:
+    """Whether an array of this shape holds no values, although others have rows."""
+    return bool(shape) and (0 in shape[1:] or (has_rows and not shape[0]))
 
 
 def _ends(rows: ZarrRows) -> Array:

@@ -1,59 +1,55 @@
-"""Guess how the rows of a Zarr store are divided into episodes."""
+"""Guess where the episodes of Zarr stores without a declaration are: in a replay buffer or in groups."""
 
-from functools import partial
-from typing import Any
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
 
-from pipelines.readers.episode_rows import RowGuess, divide, guess, guess_ends
-from pipelines.readers.zarr.arrays import ZarrRows, arrays_of
-from pipelines.readers.zarr.buffer import is_step, path_of, row_table
-from pipelines.readers.zarr.store import SourceStore, StoreFiles
+from pipelines.readers.folder import SourceFolder
+from pipelines.readers.groups import EpisodeGroups, arrays_below, guess_groups
+from pipelines.readers.lengths import per_episode_paths
+from pipelines.readers.patterns import matches
+from pipelines.readers.zarr.grouped import ZarrTree
+from pipelines.readers.zarr.store import DAMAGE, open_store
 from schemas.declarations.formats import ZarrSource
 from schemas.errors import SourceError
 
+MAX_STORES, MAX_EPISODES = 5, 5  # stores, and episodes of each of them, that a guess rests on
 
-def guess_source(files: StoreFiles) -> tuple[ZarrSource, dict[str, str]]:
-    """Return the layout of a store, and the keys that were guessed; both are the default ones if nothing shows another.
 
-    Raises SourceError if the store cannot be read.
+@dataclass(frozen=True, slots=True)
+class ZarrGuess:
+    """The guessed table `source`, and why each of its keys was guessed."""
+
+    source: ZarrSource
+    groups: EpisodeGroups
+    why: Mapping[str, str]
+
+
+def guess_source(folder: SourceFolder, names: Sequence[str], *, where: str) -> ZarrGuess | None:
+    """Guess the layout from the first stores that can be opened; None for a replay buffer with the default layout.
+
+    Raises UsageError, which starts with `where`, if the episodes may be in several places.
     """
-    source = ZarrSource(format="zarr")
-    arrays = arrays_of(_store(files, source), lambda _: False)
-    if source.ends_at in arrays:
-        return source, {}
-    steps = source.steps if any(is_step(source, place) for place in arrays) else ""
-    rows = {place.replace("/", "."): ZarrRows(array, place) for place, array in arrays.items()}
-    if ends := guess_ends(row_table(rows)):
-        place = next(place for place in arrays if place.replace("/", ".") == ends.value)
-        return _guessed(source, RowGuess("episode_ends", place, ends.evidence), steps=steps)
-    whole = ZarrSource(format="zarr", steps=steps, fill=tuple(path_of(source, place) for place in arrays))
-    key = guess(row_table(_step_rows(files, whole)))
-    if key is None:
-        return source, {}
-    source, guesses = _guessed(source, key, steps=steps)
-    try:
-        divide(row_table(_step_rows(files, source)), source)
-    except SourceError as error:
-        if error.reason != "missing_chunk":
-            raise
-        flags = (key.value,) if isinstance(key.value, str) else key.value
-        guesses["fill"] = f"{list(flags)}, because chunks are missing, as zarr leaves out those without a true flag"
-        source = source.model_copy(update={"fill": flags})
-    return source, guesses
-
-
-def _store(files: StoreFiles, source: ZarrSource) -> SourceStore:
-    return SourceStore(files, path_of=partial(path_of, source), fill=source.fill)
-
-
-def _step_rows(files: StoreFiles, source: ZarrSource) -> dict[str, ZarrRows]:
-    arrays = arrays_of(_store(files, source), lambda _: False)
-    return {path_of(source, place): ZarrRows(array, place) for place, array in arrays.items() if is_step(source, place)}
-
-
-def _guessed(source: ZarrSource, key: RowGuess, *, steps: str) -> tuple[ZarrSource, dict[str, str]]:
-    keys: dict[str, Any] = key.keys
-    guesses = {key.key: str(key)}
-    if steps != source.steps:
-        keys["steps"] = steps
-        guesses["steps"] = f'"{steps}", because there is no array below "{source.steps}"'
-    return source.model_copy(update=keys), guesses
+    with ExitStack() as stack:
+        trees: dict[str, ZarrTree] = {}
+        for name in names[:MAX_STORES]:
+            try:
+                trees[name] = ZarrTree(stack.enter_context(open_store(folder, name)))
+            except (SourceError, *DAMAGE):  # reported when the store is read
+                continue
+        ends = ZarrSource(format="zarr").ends_at or ""
+        if not trees or any(ends in tree for tree in trees.values()):
+            return None
+        groups = guess_groups(trees, where=where)
+        if groups.pattern == "/":
+            return None
+        sample = [
+            {path.replace("/", "."): head for path, head in heads.items() if head.shape and 0 not in head.shape}
+            for tree in trees.values()
+            for group in matches(tree, groups.pattern)[:MAX_EPISODES]
+            if f"/{group}" not in groups.ignore and (heads := arrays_below(tree, group))
+        ]
+        texts = {path for heads in sample for path, head in heads.items() if head.kind == "S"}
+        whole = per_episode_paths([{p: head.shape for p, head in heads.items()} for heads in sample], texts)
+        source = ZarrSource(format="zarr", episodes=groups.pattern, ignore=groups.ignore, per_episode=whole)
+        return ZarrGuess(source, groups, groups.reasons(whole, episodes=len(sample)))

@@ -3,10 +3,13 @@
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from schemas.errors import SourceError, UsageError
 from tests.makers import write_hdf5
@@ -240,3 +243,39 @@ def test_files_beside_are_counted_and_videos_can_be_declared(tmp_path: Path) -> 
     assert [str(left) for left in opened(tmp_path / "episode_0.hdf5").left_out()] == [
         "2 videos, such as videos/episode_0/front.mp4"
     ]
+
+
+# --- any layout ---
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    parent=st.sampled_from(["", "data/", "a/b/"]),
+    names=st.one_of(
+        st.lists(st.integers(0, 300).map(str), min_size=1, max_size=5, unique=True),
+        st.lists(st.from_regex(r"[a-z]{3,6}(_[0-9]{1,3})?", fullmatch=True), min_size=1, max_size=5, unique=True),
+        st.lists(st.dates().map(str), min_size=1, max_size=5, unique=True),
+        st.lists(st.uuids().map(str), min_size=1, max_size=5, unique=True),
+    ),
+    lengths=st.lists(st.integers(2, 30), min_size=5, max_size=5),
+    siblings=st.sets(st.sampled_from(["Metadata", "Env_args", "Statistics", "Mask_7"])),
+)
+def test_episodes_are_read_whole_or_refused(
+    parent: str, names: list[str], lengths: list[int], siblings: set[str]
+) -> None:
+    with TemporaryDirectory() as folder:
+        groups = {f"{parent}{name}": make(length) for name, length in zip(names, lengths, strict=False)}
+        others: dict[str, dict[str, Any]] = {name: {"version": 1, "mean": np.zeros(7)} for name in siblings}
+        file = write_hdf5(Path(folder) / "x.hdf5", {**groups, **others})
+        try:
+            reader = opened(file)
+        except UsageError:
+            with pytest.raises(UsageError, match=r"source\.episodes"):
+                opened(file)
+            return
+        if reader.layout()["episodes"] == "/":  # one episode with everything in it
+            assert all(f"{path}/action".replace("/", ".") in {f.path for f in reader.fields} for path in groups)
+            return
+        found = episodes(file)
+        assert sorted(episode.n_steps() for episode in found) == sorted(lengths[: len(names)])
+        assert sum(left.count for left in reader.left_out()) == len(siblings)

@@ -316,6 +316,18 @@ def test_features_that_contradict_the_data_lose_each_episode(toy: Path, change: 
     assert words in details(toy)
 
 
+def test_a_feature_without_values_is_left_out_with_a_note(toy: Path) -> None:
+    def add(declared: Any) -> None:
+        steps_of(declared)["points"] = json.loads(json.dumps(steps_of(declared)["action"]))
+        steps_of(declared)["points"]["tensor"]["shape"]["dimensions"] = ["3", "0"]
+
+    edit_json(toy / "features.json", add)
+    reader = RldsReader(str(toy))
+    assert reader.notes() == ["points: the shape is [3, 0], so it is left out."]
+    assert "points" not in {field.path for field in reader.fields}
+    assert {reason for _, reason in outcome(toy)} == {"ok"}
+
+
 def unsupported(declared: Any) -> None:
     steps_of(declared)["action"] = {"pythonClassName": "lab.Thing", "jsonFeature": {"json": "{}"}}
 

@@ -486,7 +486,7 @@ print(count, ({PEAK} - before) >> 10)
     [
         ('{ format = "zarr", frames = { img = "wch" } }', "source.frames.img"),
         ('{ format = "zarr", images = "gif" }', "source.images"),
-        ('{ format = "zarr", episodes = "x" }', "unknown key 'episodes'"),
+        ('{ format = "zarr", groups = "x" }', "unknown key 'groups'"),
     ],
 )
 def test_a_wrong_declaration_says_so(tmp_path: Path, source: str, words: str) -> None:

@@ -113,3 +113,10 @@ def test_random_episodes_are_read_whole(
     assert np.array_equal(np.concatenate([episode.steps["pos"] for episode in episodes]), pos[: ends[-1]])
     left = [one.reason for one in read if isinstance(one, Unreadable)]
     assert left == (["undeclared_record"] if rows > ends[-1] else [])
+
+
+def test_a_store_that_is_declared_as_one_episode_but_shows_several_is_refused(tmp_path: Path) -> None:
+    store = write(tmp_path / "x.zarr", steps="", terminals=FLAGS)
+    with pytest.raises(SourceError, match=r'declare source\.episode_flags = \["terminals"\]'):
+        opened(store, episodes="/")
+    assert [e.n_steps() for e in reading.episodes(store, episodes="/", episode_flags=[])] == [40]
