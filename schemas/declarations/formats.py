@@ -122,6 +122,7 @@ class FolderSource(SourceSpec):
     drop_last: tuple[str, ...] = ()  # paths that have one step more than the others
     unnumbered: tuple[str, ...] = ()  # image folders where a gap in the numbers does not mean a missing frame
     ignore_lines: str | None = None  # pattern of lines in text files that are not read
+    header: bool | None = None  # whether the first line of a CSV file names the columns; None: yes, but no numbers
     images: ImageEncoding | None = None  # encoding of raw frames (default "png") and videos (default "jpeg 95")
 
 

@@ -1,7 +1,5 @@
 """Read CSV, JSON Lines and JSON files as columns and values; a missing cell is an error, not a number."""
 
-import csv
-import io
 import json
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -11,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from pipelines.readers.fields import MAX_STEPS, Leaf
+from pipelines.readers.files.csv_lines import NUMBER, csv_columns
 from pipelines.readers.files.lazy_field import LazyField
 from pipelines.readers.names import covers
 from schemas.errors import SourceError
@@ -18,20 +17,24 @@ from schemas.source import Array, Field
 
 TABLE_LIMIT = 64 << 20  # bytes of one file
 EXACT = 1 << 53  # float64 represents every integer up to this one exactly
-NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?|[+-]?(nan|inf|infinity)", re.IGNORECASE | re.ASCII)
 WHOLE = re.compile(r"[+-]?\d+", re.ASCII)
 TYPE_NAMES = {int: "numbers", float: "numbers", str: "texts", bool: "booleans", type(None): "null", dict: "objects"}
 BOOLS = {"true": True, "false": False}
 NUMBERED = re.compile(r"(?P<base>.+?)(_|\.|\[)(?P<number>\d+)\]?")  # `joint_0`, `joint.0`, `joint[0]`
 
 
-def table_fields(data: bytes, name: str, *, prefix: str = "", ignore: Collection[str] = ()) -> dict[str, LazyField]:
-    """Read the columns of a CSV or JSON Lines file, except those whose paths are in `ignore`."""
+def table_fields(
+    data: bytes, name: str, *, prefix: str = "", ignore: Collection[str] = (), header: bool | None = None
+) -> dict[str, LazyField]:
+    """Read the columns of a CSV or JSON Lines file, except those whose paths are in `ignore`.
+
+    `header` is whether the first line of a CSV file names its columns; None: it must, and it must not hold numbers.
+    """
 
     def is_read(path: str) -> bool:
         return not covers(ignore, f"{prefix}{path}")
 
-    columns = _csv(data, is_read) if name.endswith(".csv") else _json_lines(data, is_read)
+    columns = csv_columns(_text(data), is_read, header) if name.endswith(".csv") else _json_lines(data, is_read)
     if not any(columns.values()):
         raise SourceError("contains no rows, so the types of its columns are unknown", reason="bad_table")
     fields = {path: _column(path, cells) for path, cells in columns.items()}
@@ -51,22 +54,6 @@ def _value(path: str, value: Any) -> LazyField:
         return LazyField(leaf=Leaf(Field(path=path, kind="text", per_step=False), "value"), read=lambda _: value)
     field = Field(path=path, kind="number", dtype=array.dtype.name, shape=array.shape[1:], per_step=False)
     return LazyField(leaf=Leaf(field, "value"), read=lambda _: array[0].tolist())
-
-
-def _csv(data: bytes, is_read: Callable[[str], bool]) -> dict[str, list[str]]:
-    rows = csv.reader(io.StringIO(_text(data), newline=""), strict=True)
-    try:
-        header = [name.strip() or "index" for name in next(rows, [])]
-        lines = [row for row in rows if row]
-    except csv.Error as error:
-        raise SourceError(f"line {rows.line_num}: {error}", reason="bad_table") from error
-    if not header or len(set(header)) < len(header):
-        raise SourceError("the first line must contain a different name for each column", reason="bad_table")
-    for number, row in enumerate(lines):
-        if len(row) != len(header):
-            message = f"row {number}: {len(row)} cells, but the first line names {len(header)} columns"
-            raise SourceError(message, reason="bad_table")
-    return {name: [row[i] for row in lines] for i, name in enumerate(header) if is_read(name)}
 
 
 def _json_lines(data: bytes, is_read: Callable[[str], bool]) -> dict[str, list[Any]]:

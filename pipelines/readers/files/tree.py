@@ -99,9 +99,8 @@ def _file_fields(folder: SourceFolder, name: str, source: FolderSource, *, path:
             path = path or "values"
             return {path: npy_field(folder, name, path, **options)}
         if kind.endswith(TABLES):
-            return tables.table_fields(
-                read_file(folder, name, tables.TABLE_LIMIT), kind, prefix=prefix, ignore=source.ignore
-            )
+            data = read_file(folder, name, tables.TABLE_LIMIT)
+            return tables.table_fields(data, kind, prefix=prefix, ignore=source.ignore, header=source.header)
         if kind.endswith(".json"):
             return tables.json_fields(read_file(folder, name, tables.TABLE_LIMIT), prefix=prefix, ignore=source.ignore)
         if kind.endswith(".txt"):
