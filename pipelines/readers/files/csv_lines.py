@@ -85,7 +85,9 @@ def _holds_numbers(first: Sequence[str], lines: Sequence[Sequence[str]]) -> bool
         index = [line[0].strip() for line in lines if line]
         return not (cells == ["", *counted] and index == [str(i) for i in range(len(lines))])
     below = lines[0] if lines else ()
-    repeats = any(cell and cell == under.strip() and not _is_number(cell) for cell, under in zip(cells, below, strict=False))
+    repeats = any(
+        cell and cell == under.strip() and not _is_number(cell) for cell, under in zip(cells, below, strict=False)
+    )
     return repeats or not all(WHOLE.fullmatch(cell) for cell in numbers)
 
 

@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from functools import cached_property, partial
 from pathlib import PurePosixPath
 from typing import Any
@@ -13,7 +13,17 @@ from pipelines.readers.files.tree import VIDEOS, episode_fields, files_of, readi
 from pipelines.readers.find import EPISODE_FOLDER, EPISODE_NAMES, PICKLES
 from pipelines.readers.folder import SourceFolder, pickle_error
 from pipelines.readers.names import covers, matching
-from pipelines.readers.reader import SPLIT, VIDEO_EXPANSION, Episodes, FilePart, Files, SourceReader, Stored, Values
+from pipelines.readers.reader import (
+    SPLIT,
+    VIDEO_EXPANSION,
+    Episodes,
+    FilePart,
+    Files,
+    LeftOut,
+    SourceReader,
+    Stored,
+    Values,
+)
 from schemas.declarations.formats import FolderSource
 from schemas.errors import SourceError, UsageError
 from schemas.source import Field
@@ -50,9 +60,11 @@ class EpisodeFilesReader(SourceReader):
     def _describe(self, name: str) -> dict[str, Leaf]:
         """Describe an episode."""
         with reading(self.place(name)):
-            fields = episode_fields(self.folder, name, self.source)
+            found = episode_fields(self.folder, name, self.source)
+            fields = found.fields
             if not any(field.count for field in fields.values() if field.leaf.field.per_step):
                 raise SourceError("contains no steps", reason="no_episodes")
+        self._first_left_out = found.left_out()
         episode_path = Leaf(Field(path=EPISODE_PATH, kind="text", per_step=False), "value")
         return {EPISODE_PATH: episode_path, **{path: field.leaf for path, field in fields.items()}}
 
@@ -70,6 +82,10 @@ class EpisodeFilesReader(SourceReader):
         video_size = sum(sizes[file] or 0 for file in files if file.endswith(VIDEOS))
         becomes = (size or 0) + (VIDEO_EXPANSION - 1) * video_size
         return FilePart(name=files[0] if files else name, size=size, count=1, becomes=becomes)
+
+    def left_out(self) -> Sequence[LeftOut]:
+        """Count what lies beside the episodes, and what is not read of the first one."""
+        return self._first_left_out
 
     def description(self) -> dict[str, Any]:
         """Return the format, the pattern of the episodes and the digest of the fields."""
@@ -99,7 +115,7 @@ class EpisodeFilesReader(SourceReader):
         metadata: dict[str, Any] = {}
         steps: dict[str, Any] = {}
         with reading(self.place(name)):
-            fields = episode_fields(self.folder, name, self.source)
+            fields = episode_fields(self.folder, name, self.source).fields
             self._check(fields)
             for path, leaf in self.leaves.items():
                 if columns is not None and path not in columns:
@@ -138,15 +154,24 @@ class EpisodeFilesReader(SourceReader):
             raise SourceError(message, reason="contradicts_fields")
         for path, field in fields.items():
             is_text = self.leaves[path].form == "texts" and field.cells is not None
-            if not is_text:
+            if not is_text and not _is_empty_list(field, self.leaves[path]):
                 check_same(self.leaves[path], field.leaf)
         rows = {
             self._rows(field) for field in fields.values() if field.leaf.field.per_step and field.leaf.form not in MEDIA
         }
         for path, field in fields.items():
             if len(rows) == 1 and field.leaf.form in MEDIA and self._rows(field) not in rows:
-                message = f"{path} has {self._rows(field)} frames, but there are {rows.pop()} rows"
+                message = (
+                    f"{path} has {self._rows(field)} frames, but there are {rows.pop()} rows; if these are no frames, "
+                    f"leave them out with source.ignore = ['{path}']"
+                )
                 raise SourceError(message, reason="frame_count")
+
+
+def _is_empty_list(field: LazyField, first: Leaf) -> bool:
+    """Whether a per-episode value is an empty list, which fits a list of any type."""
+    is_list = first.form == "value" and bool(first.field.ragged or first.field.shape)
+    return is_list and field.leaf.form == "value" and bool(field.leaf.field.ragged) and field.read(1) == []
 
 
 def guess(folder: SourceFolder) -> str:

@@ -3,7 +3,7 @@
 import json
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,14 @@ WHOLE = re.compile(r"[+-]?\d+", re.ASCII)
 TYPE_NAMES = {int: "numbers", float: "numbers", str: "texts", bool: "booleans", type(None): "null", dict: "objects"}
 BOOLS = {"true": True, "false": False}
 NUMBERED = re.compile(r"(?P<base>.+?)(_|\.|\[)(?P<number>\d+)\]?")  # `joint_0`, `joint.0`, `joint[0]`
+
+
+@dataclass(frozen=True, slots=True)
+class JsonFields:
+    """The fields of a JSON file, and the paths that have no value in any step."""
+
+    fields: dict[str, LazyField]
+    empty: tuple[str, ...]
 
 
 def table_fields(
@@ -41,26 +49,57 @@ def table_fields(
     return {f"{prefix}{path}": _renamed(field, f"{prefix}{path}") for path, field in _merge_numbered(fields).items()}
 
 
-def json_fields(data: bytes, *, prefix: str, ignore: Collection[str]) -> dict[str, LazyField]:
-    """Read the per-episode values of a JSON file; nulls and paths in `ignore` are left out."""
-    values = _flat_object(_text(data), where="the file")
-    named = {f"{prefix}{path}": value for path, value in values.items() if value is not None}
-    return {path: _value(path, value) for path, value in named.items() if not covers(ignore, path)}
+def json_fields(data: bytes, *, prefix: str, ignore: Collection[str]) -> JsonFields:
+    """Read a JSON file: values of the episode, and lists of objects, each of which is a table with a row per step.
+
+    Nulls and paths in `ignore` are left out. So are the columns of a list of objects that have no value in any row.
+    """
+    content = _json(_text(data), where="the file")
+    if not isinstance(content, dict | list) or (isinstance(content, list) and not _is_table(content)):
+        raise SourceError("the file is neither a JSON object nor a list of objects", reason="bad_table")
+    named = {prefix.rstrip("."): content} if isinstance(content, list) else _flat(content, prefix, where="the file")
+    fields: dict[str, LazyField] = {}
+    empty: list[str] = []
+    for path, value in named.items():
+        if value is None or covers(ignore, path):
+            continue
+        if not _is_table(value):
+            fields[path] = _value(path, value)
+            continue
+        start = f"{path}." if path else ""
+        rows = [_flat(row, start, where=f"{path}: row {i}") for i, row in enumerate(value)]
+        columns = _by_column(rows, lambda name: not covers(ignore, name))
+        unused = [name for name, cells in columns.items() if all(cell in (None, []) for cell in cells)]
+        empty += unused
+        used = {name: _column(name, cells) for name, cells in columns.items() if name not in unused}
+        fields |= _merge_numbered(used)
+    return JsonFields(fields, tuple(empty))
+
+
+def _is_table(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and all(isinstance(row, dict) for row in value)
 
 
 def _value(path: str, value: Any) -> LazyField:
-    array = _to_array(path, [value])
-    if isinstance(array, list):
-        return LazyField(leaf=Leaf(Field(path=path, kind="text", per_step=False), "value"), read=lambda _: value)
+    is_list = isinstance(value, list)
+    if isinstance(value, str) or (is_list and all(isinstance(item, str) for item in value)):
+        field = Field(path=path, kind="text", ragged=int(is_list), per_step=False)
+        return LazyField(leaf=Leaf(field, "value"), read=lambda _: value)
+    array = np.asarray(_to_array(path, [value]))
     field = Field(path=path, kind="number", dtype=array.dtype.name, shape=array.shape[1:], per_step=False)
     return LazyField(leaf=Leaf(field, "value"), read=lambda _: array[0].tolist())
 
 
 def _json_lines(data: bytes, is_read: Callable[[str], bool]) -> dict[str, list[Any]]:
-    columns: dict[str, list[Any]] = {}
     lines = [line for line in _text(data).split("\n") if line.strip()]
-    for number, line in enumerate(lines):
-        values = {path: value for path, value in _flat_object(line, where=f"row {number}").items() if is_read(path)}
+    return _by_column([_flat_object(line, where=f"row {number}") for number, line in enumerate(lines)], is_read)
+
+
+def _by_column(rows: Sequence[Mapping[str, Any]], is_read: Callable[[str], bool]) -> dict[str, list[Any]]:
+    """Return the values of each column; raise SourceError if a row does not have all of them."""
+    columns: dict[str, list[Any]] = {}
+    for number, row in enumerate(rows):
+        values = {path: value for path, value in row.items() if is_read(path)}
         if number and values.keys() != columns.keys():
             other = min(values.keys() ^ columns.keys())
             raise SourceError(f"row {number}: '{other}' is not in every row", reason="bad_table")
@@ -78,13 +117,24 @@ def _text(data: bytes) -> str:
 
 def _flat_object(text: str, *, where: str) -> dict[str, Any]:
     """Parse a JSON object and flatten it to values by dotted path; raise SourceError if a path occurs twice."""
+    content = _json(text, where=where)
+    if not isinstance(content, dict):
+        raise SourceError(f"{where} is not a JSON object", reason="bad_table")
+    return _flat(content, "", where=where)
+
+
+def _json(text: str, *, where: str) -> Any:
     try:
-        content = json.loads(text, object_pairs_hook=_unique)
-        if isinstance(content, dict):
-            return _unique(list(_named_values(content)))
+        return json.loads(text, object_pairs_hook=_unique)
     except (ValueError, RecursionError) as error:
         raise SourceError(f"{where} is not JSON ({error})", reason="bad_table") from error
-    raise SourceError(f"{where} is not a JSON object", reason="bad_table")
+
+
+def _flat(content: Mapping[str, Any], prefix: str, *, where: str) -> dict[str, Any]:
+    try:
+        return _unique(list(_named_values(content, prefix)))
+    except (ValueError, RecursionError) as error:
+        raise SourceError(f"{where} is not JSON ({error})", reason="bad_table") from error
 
 
 def _unique(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:

@@ -2,16 +2,18 @@
 
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 
 from pipelines.readers.files import tables
 from pipelines.readers.files.arrays import npy_field, npz_fields
 from pipelines.readers.files.lazy_field import LazyField
-from pipelines.readers.files.media import image_field, read_file, text_field, video_field
+from pipelines.readers.files.media import image_field, images_field, read_file, text_field, video_field
 from pipelines.readers.find import PICKLES
-from pipelines.readers.folder import SourceFolder, pickle_error
+from pipelines.readers.folder import SAFE_PATH, SourceFolder, pickle_error
 from pipelines.readers.names import covers, natural_key
+from pipelines.readers.reader import LeftOut
 from schemas.declarations.formats import FolderSource
 from schemas.errors import SourceError
 
@@ -20,6 +22,32 @@ VIDEOS = (".mp4", ".mkv", ".avi", ".mov", ".webm")
 TABLES = (".csv", ".jsonl")
 READ = (".npz", ".npy", *TABLES, ".json", ".txt", *IMAGES, *VIDEOS)
 MAX_DEPTH, MAX_NODES = 4, 10_000  # levels of folders in an episode; number of its folders and non-image files
+
+
+@dataclass(frozen=True, slots=True)
+class EpisodeFields:
+    """The fields of an episode by path, and what is not read of it."""
+
+    fields: dict[str, LazyField] = field(default_factory=dict)
+    empty_columns: list[str] = field(default_factory=list)  # paths in JSON that have no value in any step
+    named_images: set[str] = field(default_factory=set)  # files that the steps of a JSON file name
+    unnamed_images: list[str] = field(default_factory=list)  # images beside them that no step names
+    empty_folders: list[str] = field(default_factory=list)
+
+    def add(self, fields: Mapping[str, LazyField]) -> None:
+        """Add fields; raise SourceError if one of them exists already."""
+        if double := sorted({*fields} & {*self.fields}):
+            raise SourceError(f"two files define the field {double[0]}", reason="unsupported_field")
+        self.fields.update(fields)
+
+    def left_out(self) -> tuple[LeftOut, ...]:
+        """Count what is not read."""
+        kinds = {
+            "columns without values": self.empty_columns,
+            "images that no step names, in one episode": self.unnamed_images,
+            "empty folders in one episode": self.empty_folders,
+        }
+        return tuple(LeftOut(what, len(paths), paths[0]) for what, paths in kinds.items() if paths)
 
 
 def files_of(folder: SourceFolder, episode: str) -> list[str]:
@@ -46,8 +74,8 @@ def _walk(folder: SourceFolder, episode: str) -> Iterator[tuple[str, list[str]]]
     while stack:
         below = stack.pop()
         names = [name for name in folder.names(below) if name[0] != "."]
-        files = [name for name in names if _is_file(name) or not folder.names(f"{below}/{name}")]
-        folders = [name for name in names if name not in {*files}]
+        folders = [name for name in names if not _is_file(name) and folder.is_folder(f"{below}/{name}")]
+        files = [name for name in names if name not in {*folders}]
         visited += len(folders) + sum(not name.lower().endswith(IMAGES) for name in files)
         if visited > MAX_NODES or (folders and below.count("/") - episode.count("/") >= MAX_DEPTH):
             raise SourceError(f"more than {MAX_NODES} files, or folders nested too deeply", reason="too_large")
@@ -55,38 +83,83 @@ def _walk(folder: SourceFolder, episode: str) -> Iterator[tuple[str, list[str]]]
         stack += [f"{below}/{name}" for name in sorted(folders, reverse=True)]
 
 
-def episode_fields(folder: SourceFolder, episode: str, source: FolderSource) -> dict[str, LazyField]:
-    """Describe every field of an episode, by path."""
+def episode_fields(folder: SourceFolder, episode: str, source: FolderSource) -> EpisodeFields:
+    """Describe every field of an episode."""
+    found = EpisodeFields()
     if _is_file(episode):
-        return _without_ignored(_file_fields(folder, episode, source, path=""), source)
-    fields: dict[str, LazyField] = {}
-    for below, names in _walk(folder, episode):
-        inside = below.removeprefix(episode).strip("/").replace("/", ".")
+        _add_file(found, folder, episode, source, path="", episode=episode.rpartition("/")[0])
+        return _without_ignored(found, source)
+    folders = [
+        (below, [name for name in names if not _is_ignored(name, inside(below, episode), source)])
+        for below, names in _walk(folder, episode)
+    ]
+    for below, names in folders:
+        if not folder.names(below):
+            found.empty_folders.append(below)
+        for name in sorted((name for name in names if not name.lower().endswith(IMAGES)), key=natural_key):
+            path = ".".join(filter(None, [inside(below, episode), name.rpartition(".")[0] or name]))
+            _add_file(found, folder, f"{below}/{name}", source, path=path, episode=episode)
+    for below, names in folders:
         images = [name for name in names if name.lower().endswith(IMAGES)]
-        path = inside or "images"
-        if images and not covers(source.ignore, path):
-            numbered = not covers(source.unnumbered, path)
-            _add(fields, {path: image_field(folder, below, path, names=images, is_numbered=numbered)})
-        for name in sorted({*names} - {*images}, key=natural_key):
-            path = ".".join(filter(None, [inside, name.rpartition(".")[0] or name]))
-            if not covers(source.ignore, path) and not covers(source.ignore, f"{inside}.{name}".lstrip(".")):
-                _add(fields, _file_fields(folder, f"{below}/{name}", source, path=path))
-    return _without_ignored(fields, source)
+        path = inside(below, episode) or "images"
+        unnamed = [f"{below}/{name}" for name in images if f"{below}/{name}" not in found.named_images]
+        if len(unnamed) < len(images):
+            found.unnamed_images.extend(unnamed)
+        elif images and not covers(source.ignore, path):
+            is_numbered = not covers(source.unnumbered, path)
+            found.add({path: image_field(folder, below, path, names=images, is_numbered=is_numbered)})
+    return _without_ignored(found, source)
 
 
-def _without_ignored(fields: Mapping[str, LazyField], source: FolderSource) -> dict[str, LazyField]:
-    return {path: field for path, field in sorted(fields.items()) if not covers(source.ignore, path)}
+def inside(below: str, episode: str) -> str:
+    """Return the dotted path of a folder inside an episode; "" for the episode itself."""
+    return below.removeprefix(episode).strip("/").replace("/", ".")
 
 
-def _add(fields: dict[str, LazyField], more: Mapping[str, LazyField]) -> None:
-    for path, field in more.items():
-        if path in fields:
-            raise SourceError(f"two files define the field {path}", reason="unsupported_field")
-        fields[path] = field
+def _is_ignored(name: str, path: str, source: FolderSource) -> bool:
+    """Whether `ignore` has a file's name with its ending, or its dotted path with or without the ending."""
+    paths = [".".join(filter(None, [path, part])) for part in (name, name.rpartition(".")[0] or name)]
+    return name in source.ignore or any(covers(source.ignore, each) for each in paths)
+
+
+def _without_ignored(found: EpisodeFields, source: FolderSource) -> EpisodeFields:
+    kept = {path: each for path, each in sorted(found.fields.items()) if not covers(source.ignore, path)}
+    return EpisodeFields(kept, found.empty_columns, found.named_images, found.unnamed_images, found.empty_folders)
+
+
+def _add_file(
+    found: EpisodeFields, folder: SourceFolder, name: str, source: FolderSource, *, path: str, episode: str
+) -> None:
+    """Add the fields of one file; raise SourceError, which names the file, if it cannot be read."""
+    if not name.lower().endswith(".json"):
+        found.add(_file_fields(folder, name, source, path=path))
+        return
+    with reading(folder.path(name)):
+        data = read_file(folder, name, tables.TABLE_LIMIT)
+        content = tables.json_fields(data, prefix=f"{path}." if path else "", ignore=source.ignore)
+        found.empty_columns.extend(content.empty)
+        for column, each in content.fields.items():
+            files = _named_images(folder, each, roots=(name.rpartition("/")[0], episode))
+            found.named_images.update(files)
+            found.add({column: images_field(folder, files, column) if files else each})
+
+
+def _named_images(folder: SourceFolder, column: LazyField, *, roots: Sequence[str]) -> list[str]:
+    """Return the images that a column of relative paths names; empty if it is any other column.
+
+    The paths start at the first of the folders `roots` that has the first image, or else at the last of them.
+    """
+    if column.leaf.form != "texts" or not column.cells:
+        return []
+    names = [cell.decode().replace("\\", "/").removeprefix("./") for cell in column.cells]
+    if not all(name.lower().endswith(IMAGES) and SAFE_PATH.fullmatch(name) and ":" not in name for name in names):
+        return []
+    places = [[f"{root}/{name}".lstrip("/") for name in names] for root in roots]
+    return next((files for files in places if folder.size(files[0]) is not None), places[-1])
 
 
 def _file_fields(folder: SourceFolder, name: str, source: FolderSource, *, path: str) -> dict[str, LazyField]:
-    """Describe the fields of one file, by path; raise SourceError, which names the file, if it cannot be read."""
+    """Describe the fields of one file other than JSON, by path; the error for a file names it."""
     kind = name.lower()
     prefix = f"{path}." if path else ""
     options = {"per_episode": source.per_episode, "ignore": source.ignore, "images": source.images or "png"}
@@ -101,8 +174,6 @@ def _file_fields(folder: SourceFolder, name: str, source: FolderSource, *, path:
         if kind.endswith(TABLES):
             data = read_file(folder, name, tables.TABLE_LIMIT)
             return tables.table_fields(data, kind, prefix=prefix, ignore=source.ignore, header=source.header)
-        if kind.endswith(".json"):
-            return tables.json_fields(read_file(folder, name, tables.TABLE_LIMIT), prefix=prefix, ignore=source.ignore)
         if kind.endswith(".txt"):
             return {path: text_field(folder, name, path, ignore_lines=source.ignore_lines)}
         if kind.endswith(VIDEOS):
