@@ -47,7 +47,7 @@ def image_field(folder: SourceFolder, below: str, path: str, *, names: Sequence[
     if len(ordered) > MAX_STEPS:
         raise SourceError(f"{path}: more than {MAX_STEPS} images", reason="too_large")
 
-    return images_field(folder, [f"{below}/{name}" for name in ordered], path)
+    return images_field(folder, [f"{below}/{name}".lstrip("/") for name in ordered], path)
 
 
 def images_field(folder: SourceFolder, files: Sequence[str], path: str) -> LazyField:

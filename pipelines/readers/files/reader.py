@@ -1,18 +1,21 @@
 """Read sources in which each episode is a folder or a file."""
 
-import re
-from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from functools import cached_property, partial
+from glob import escape
 from pathlib import PurePosixPath
 from typing import Any
 
+from pipelines.readers.alike import visible
+from pipelines.readers.endings import EPISODE_NAMES, VIDEOS
 from pipelines.readers.fields import Leaf, check_same, digest, first_readable
+from pipelines.readers.files.damage import reading
+from pipelines.readers.files.guess import guess
 from pipelines.readers.files.lazy_field import LazyField
-from pipelines.readers.files.tree import VIDEOS, episode_fields, files_of, reading
-from pipelines.readers.find import EPISODE_FOLDER, EPISODE_NAMES, PICKLES
-from pipelines.readers.folder import SourceFolder, pickle_error
-from pipelines.readers.names import covers, matching
+from pipelines.readers.files.step_files import StepRanges, read_ranges, step_fields
+from pipelines.readers.files.tree import EpisodeFields, episode_fields, files_of
+from pipelines.readers.folder import SourceFolder
+from pipelines.readers.names import covers, matching, natural_key
 from pipelines.readers.reader import (
     SPLIT,
     VIDEO_EXPANSION,
@@ -46,8 +49,11 @@ class EpisodeFilesReader(SourceReader):
         """Read the descriptions of the first episode."""
         self.uri = uri
         self.folder, file = SourceFolder.around(uri, () if source else EPISODE_NAMES)
-        self.source = source or FolderSource(format="folder", episodes=file or guess(self.folder))
-        self.names = matching(self.folder, self.source.episodes)
+        self._is_file = bool(file)
+        self._guess = None if source or file else guess(self.folder)
+        guessed = self._guess.source if self._guess else FolderSource(format="folder", episodes=escape(file) or "*")
+        self.source = source or guessed
+        self.names = self._named()
         if not self.names:
             raise UsageError(
                 f"{uri}: no such file"
@@ -57,10 +63,41 @@ class EpisodeFilesReader(SourceReader):
         self.leaves = first_readable(self.names, self._describe, otherwise=UsageError(f"{uri}: no episodes"))
         self.fields: tuple[Field, ...] = tuple(leaf.field for leaf in self.leaves.values())
 
+    def _named(self) -> tuple[str, ...]:
+        """List the episodes by path: folders, files, or the first of their step files."""
+        if self.source.step_ranges:
+            return tuple(self._step_files)
+        if self.source.episodes == ".":
+            return (".",)
+        return tuple(name for name in matching(self.folder, self.source.episodes) if name not in self.source.ignore)
+
+    @cached_property
+    def _ranges(self) -> tuple[StepRanges, ...]:
+        """The ranges of step files in each folder that `source.episodes` matches; empty if none are declared."""
+        if not self.source.step_ranges:
+            return ()
+        folders = ("",) if self.source.episodes == "." else matching(self.folder, self.source.episodes)
+        return tuple(read_ranges(self.folder, below, self.source) for below in folders)
+
+    @cached_property
+    def _step_files(self) -> dict[str, tuple[str, ...]]:
+        """The step files of each episode that is a range of them."""
+        return {name: files for ranges in self._ranges for name, files in ranges.episodes.items()}
+
+    def _files_of(self, name: str) -> Sequence[str]:
+        """List the files of an episode."""
+        return self._step_files.get(name) or files_of(self.folder, _path(name))
+
+    def _fields_of(self, name: str) -> EpisodeFields:
+        """Describe the fields of an episode."""
+        if files := self._step_files.get(name):
+            return EpisodeFields(step_fields(self.folder, files, self.source))
+        return episode_fields(self.folder, _path(name), self.source)
+
     def _describe(self, name: str) -> dict[str, Leaf]:
         """Describe an episode."""
         with reading(self.place(name)):
-            found = episode_fields(self.folder, name, self.source)
+            found = self._fields_of(name)
             fields = found.fields
             if not any(field.count for field in fields.values() if field.leaf.field.per_step):
                 raise SourceError("contains no steps", reason="no_episodes")
@@ -74,18 +111,44 @@ class EpisodeFilesReader(SourceReader):
 
     def _part(self, name: str) -> FilePart:
         try:
-            files = files_of(self.folder, name)
+            files = self._files_of(name)
         except SourceError:  # the error is reported when the episode is read
-            files = []
+            files = ()
         sizes = self.folder.sizes(files)
         size = sum(size or 0 for size in sizes.values()) if files else None
         video_size = sum(sizes[file] or 0 for file in files if file.endswith(VIDEOS))
         becomes = (size or 0) + (VIDEO_EXPANSION - 1) * video_size
         return FilePart(name=files[0] if files else name, size=size, count=1, becomes=becomes)
 
+    def guesses(self) -> Mapping[str, str]:
+        """Return the guessed keys with their evidence; empty if the source is declared, or is one file."""
+        return self._guess.evidence if self._guess else {}
+
     def left_out(self) -> Sequence[LeftOut]:
         """Count what lies beside the episodes, and what is not read of the first one."""
-        return self._first_left_out
+        return (*self._beside, *self._first_left_out)
+
+    @cached_property
+    def _beside(self) -> tuple[LeftOut, ...]:
+        """Count the folders and files that belong to no episode; none if the source is one file."""
+        if self._is_file or self.names == (".",):
+            return ()
+        outside = [name for ranges in self._ranges for name in ranges.outside]
+        files = {name for files in self._step_files.values() for name in files}
+        above = {str(folder) for name in self.names for folder in PurePosixPath(name).parents}
+        known = {*self.names, *above, *files, *outside, *(() if self._guess else self.source.ignore)}
+        places = [
+            f"{below}/{name}".removeprefix("./") for below in sorted(above) for name in visible(self.folder, below)
+        ]
+        beside = [name for name in places if name not in known and not name.endswith(f"/{self.source.step_ranges}")]
+        beside = [name for name in beside if name != self.source.step_ranges]
+        folders = [name for name in beside if self.folder.is_folder(name)]
+        kinds = {
+            "step files outside all ranges": outside,
+            "folders": folders,
+            "files": [name for name in beside if name not in {*folders}],
+        }
+        return tuple(LeftOut(what, len(paths), min(paths, key=natural_key)) for what, paths in kinds.items() if paths)
 
     def description(self) -> dict[str, Any]:
         """Return the format, the pattern of the episodes and the digest of the fields."""
@@ -115,7 +178,7 @@ class EpisodeFilesReader(SourceReader):
         metadata: dict[str, Any] = {}
         steps: dict[str, Any] = {}
         with reading(self.place(name)):
-            fields = episode_fields(self.folder, name, self.source).fields
+            fields = self._fields_of(name).fields
             self._check(fields)
             for path, leaf in self.leaves.items():
                 if columns is not None and path not in columns:
@@ -174,18 +237,6 @@ def _is_empty_list(field: LazyField, first: Leaf) -> bool:
     return is_list and field.leaf.form == "value" and bool(field.leaf.field.ragged) and field.read(1) == []
 
 
-def guess(folder: SourceFolder) -> str:
-    """Guess the pattern of the episodes: numbered folders with a common stem, or files of one type.
-
-    Raises UsageError if there are none.
-    """
-    names = folder.names()
-    stems = Counter(re.sub(r"[0-9]+$", "", name) for name in names if EPISODE_FOLDER.fullmatch(name))
-    if stems:
-        return f"{max(stems, key=lambda stem: (stems[stem], stem)) or '[0-9]'}*"
-    for ending in EPISODE_NAMES:
-        if any(name.endswith(ending) for name in names):
-            return f"*{ending}"
-    if pickles := [name for name in names if name.endswith(PICKLES)]:
-        raise pickle_error(folder.path(pickles[0]))
-    raise UsageError(f"{folder.uri}: no episodes here; name their folders or files in source.episodes")
+def _path(name: str) -> str:
+    """Return the path of an episode; "." is the folder of the source."""
+    return "" if name == "." else name

@@ -76,6 +76,13 @@ def json_fields(data: bytes, *, prefix: str, ignore: Collection[str]) -> JsonFie
     return JsonFields(fields, tuple(empty))
 
 
+def object_columns(objects: Sequence[bytes], ignore: Collection[str]) -> dict[str, LazyField]:
+    """Read the columns of JSON objects, each of which is one step, except those whose paths are in `ignore`."""
+    rows = [_flat_object(_text(data), where=f"step {number}") for number, data in enumerate(objects)]
+    columns = _by_column(rows, lambda path: not covers(ignore, path))
+    return _merge_numbered({path: _column(path, cells) for path, cells in columns.items()})
+
+
 def _is_table(value: Any) -> bool:
     return isinstance(value, list) and bool(value) and all(isinstance(row, dict) for row in value)
 

@@ -1,26 +1,21 @@
 """Map the files of one episode to its fields."""
 
-import zipfile
-import zlib
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from pipelines.readers.endings import IMAGES, PICKLES, READ, TABLES, VIDEOS
 from pipelines.readers.files import tables
 from pipelines.readers.files.arrays import npy_field, npz_fields
+from pipelines.readers.files.damage import reading
 from pipelines.readers.files.lazy_field import LazyField
 from pipelines.readers.files.media import image_field, images_field, read_file, text_field, video_field
-from pipelines.readers.find import PICKLES
+from pipelines.readers.files.step_files import folder_steps, step_fields
 from pipelines.readers.folder import SAFE_PATH, SourceFolder, pickle_error
 from pipelines.readers.names import covers, natural_key
 from pipelines.readers.reader import LeftOut
 from schemas.declarations.formats import FolderSource
 from schemas.errors import SourceError
 
-IMAGES = (".jpg", ".jpeg", ".png")
-VIDEOS = (".mp4", ".mkv", ".avi", ".mov", ".webm")
-TABLES = (".csv", ".jsonl")
-READ = (".npz", ".npy", *TABLES, ".json", ".txt", *IMAGES, *VIDEOS)
 MAX_DEPTH, MAX_NODES = 4, 10_000  # levels of folders in an episode; number of its folders and non-image files
 
 
@@ -50,11 +45,20 @@ class EpisodeFields:
         return tuple(LeftOut(what, len(paths), paths[0]) for what, paths in kinds.items() if paths)
 
 
+@dataclass(frozen=True, slots=True)
+class EpisodeFile:
+    """A file of an episode."""
+
+    folder: SourceFolder
+    name: str  # relative to the source
+    episode: str  # the folder of the episode; "" for the folder of the source
+
+
 def files_of(folder: SourceFolder, episode: str) -> list[str]:
     """List the files of an episode: tables and arrays first, then texts, images and videos."""
     if _is_file(episode):
         return [episode]
-    paths = [f"{below}/{name}" for below, names in _walk(folder, episode) for name in names]
+    paths = [joined(below, name) for below, names in _walk(folder, episode) for name in names]
     last_kinds = ((".txt", ".json"), (*IMAGES, *VIDEOS))
     return sorted(
         paths, key=lambda name: ([name.lower().endswith(endings) for endings in last_kinds[::-1]], natural_key(name))
@@ -65,50 +69,58 @@ def _is_file(name: str) -> bool:
     return name.lower().endswith((*READ, *PICKLES))
 
 
-def _walk(folder: SourceFolder, episode: str) -> Iterator[tuple[str, list[str]]]:
-    """Yield each folder of an episode with its files; hidden folders and files are left out.
+def _walk(folder: SourceFolder, episode: str, skip: Collection[str] = ()) -> Iterator[tuple[str, list[str]]]:
+    """Yield each folder of an episode with its files; hidden folders and files, and those in `skip`, are left out.
 
     Raises SourceError if there are too many folders and files, or if they are nested too deeply.
     """
     stack, visited = [episode], 0
     while stack:
         below = stack.pop()
-        names = [name for name in folder.names(below) if name[0] != "."]
-        folders = [name for name in names if not _is_file(name) and folder.is_folder(f"{below}/{name}")]
+        names = [name for name in folder.names(below) if name[0] != "." and joined(below, name) not in skip]
+        folders = [name for name in names if not _is_file(name) and folder.is_folder(joined(below, name))]
         files = [name for name in names if name not in {*folders}]
         visited += len(folders) + sum(not name.lower().endswith(IMAGES) for name in files)
         if visited > MAX_NODES or (folders and below.count("/") - episode.count("/") >= MAX_DEPTH):
             raise SourceError(f"more than {MAX_NODES} files, or folders nested too deeply", reason="too_large")
         yield below, files
-        stack += [f"{below}/{name}" for name in sorted(folders, reverse=True)]
+        stack += [joined(below, name) for name in sorted(folders, reverse=True)]
 
 
 def episode_fields(folder: SourceFolder, episode: str, source: FolderSource) -> EpisodeFields:
     """Describe every field of an episode."""
     found = EpisodeFields()
     if _is_file(episode):
-        _add_file(found, folder, episode, source, path="", episode=episode.rpartition("/")[0])
+        _add_file(found, EpisodeFile(folder, episode, episode.rpartition("/")[0]), source, path="")
         return _without_ignored(found, source)
+    steps = folder_steps(folder, episode, source) if source.step_files else ()
+    if steps:
+        found.add(step_fields(folder, steps, source))
     folders = [
         (below, [name for name in names if not _is_ignored(name, inside(below, episode), source)])
-        for below, names in _walk(folder, episode)
+        for below, names in _walk(folder, episode, skip={*steps})
     ]
     for below, names in folders:
         if not folder.names(below):
             found.empty_folders.append(below)
         for name in sorted((name for name in names if not name.lower().endswith(IMAGES)), key=natural_key):
             path = ".".join(filter(None, [inside(below, episode), name.rpartition(".")[0] or name]))
-            _add_file(found, folder, f"{below}/{name}", source, path=path, episode=episode)
+            _add_file(found, EpisodeFile(folder, joined(below, name), episode), source, path=path)
     for below, names in folders:
         images = [name for name in names if name.lower().endswith(IMAGES)]
         path = inside(below, episode) or "images"
-        unnamed = [f"{below}/{name}" for name in images if f"{below}/{name}" not in found.named_images]
+        unnamed = [joined(below, name) for name in images if joined(below, name) not in found.named_images]
         if len(unnamed) < len(images):
             found.unnamed_images.extend(unnamed)
         elif images and not covers(source.ignore, path):
             is_numbered = not covers(source.unnumbered, path)
             found.add({path: image_field(folder, below, path, names=images, is_numbered=is_numbered)})
     return _without_ignored(found, source)
+
+
+def joined(below: str, name: str) -> str:
+    """Return the path of a name in a folder, which is "" for the folder of the source."""
+    return f"{below}/{name}" if below else name
 
 
 def inside(below: str, episode: str) -> str:
@@ -127,10 +139,9 @@ def _without_ignored(found: EpisodeFields, source: FolderSource) -> EpisodeField
     return EpisodeFields(kept, found.empty_columns, found.named_images, found.unnamed_images, found.empty_folders)
 
 
-def _add_file(
-    found: EpisodeFields, folder: SourceFolder, name: str, source: FolderSource, *, path: str, episode: str
-) -> None:
+def _add_file(found: EpisodeFields, file: EpisodeFile, source: FolderSource, *, path: str) -> None:
     """Add the fields of one file; raise SourceError, which names the file, if it cannot be read."""
+    folder, name = file.folder, file.name
     if not name.lower().endswith(".json"):
         found.add(_file_fields(folder, name, source, path=path))
         return
@@ -139,7 +150,7 @@ def _add_file(
         content = tables.json_fields(data, prefix=f"{path}." if path else "", ignore=source.ignore)
         found.empty_columns.extend(content.empty)
         for column, each in content.fields.items():
-            files = _named_images(folder, each, roots=(name.rpartition("/")[0], episode))
+            files = _named_images(folder, each, roots=(name.rpartition("/")[0], file.episode))
             found.named_images.update(files)
             found.add({column: images_field(folder, files, column) if files else each})
 
@@ -154,7 +165,7 @@ def _named_images(folder: SourceFolder, column: LazyField, *, roots: Sequence[st
     names = [cell.decode().replace("\\", "/").removeprefix("./") for cell in column.cells]
     if not all(name.lower().endswith(IMAGES) and SAFE_PATH.fullmatch(name) and ":" not in name for name in names):
         return []
-    places = [[f"{root}/{name}".lstrip("/") for name in names] for root in roots]
+    places = [[joined(root, name) for name in names] for root in roots]
     return next((files for files in places if folder.size(files[0]) is not None), places[-1])
 
 
@@ -183,15 +194,3 @@ def _file_fields(folder: SourceFolder, name: str, source: FolderSource, *, path:
             f"this type of file is not supported ({', '.join(READ)}); leave it out with source.ignore = ['{file}']"
         )
         raise SourceError(message, reason="unsupported_field")
-
-
-@contextmanager
-def reading(path: str) -> Iterator[None]:
-    """Turn any error that a damaged file causes into a SourceError that names the file."""
-    try:
-        yield
-    except SourceError as error:
-        raise error.at(error.file or path) from error
-    except (OSError, ValueError, LookupError, EOFError, RuntimeError, zlib.error, zipfile.BadZipFile) as error:
-        why = str(error).replace(path, "") or type(error).__name__
-        raise SourceError(f"cannot be read ({why})", file=path) from error
