@@ -94,7 +94,8 @@ def _folders(folder: SourceFolder, episodes: Sequence[str], names: Sequence[str]
     outer = _pattern(folder, episodes, others)
     inner = [f"{name}/{each}" for name in episodes for each in inner_episodes(folder, name)]
     if inner:
-        _refuse_steps(folder, inner[0].partition("/")[0], [path.rpartition("/")[2] for path in inner])
+        first = inner[0].partition("/")[0]
+        _refuse_steps(folder, first, inner_episodes(folder, first))
         outside = [f"{name}/{each}" for name in episodes for each in visible(folder, name)]
         below = _pattern(folder, inner, [path for path in outside if path not in inner]) or "*"
         pattern = f"{(outer or '*').removesuffix('/')}/{below}"
