@@ -185,7 +185,7 @@ def test_the_folder_of_the_source_may_be_one_episode(tmp_path: Path) -> None:
         (lambda e: write_arrays(e / "step_6", 6), "frame_count", "cam has 6 frames, but there are 7 rows"),
         (lambda e: (e / "step_2.npz").write_bytes(b"x"), "truncated", "the npz file is incomplete"),
         (
-            lambda e: np.savez(e / "step_2.npz", action=np.zeros(6), done=np.array(True), word=np.array("x")),
+            lambda e: np.savez(e / "step_2.npz", action=np.zeros(6), done=np.bool_(0), word=np.array("x")),
             "contradicts_fields",
             "action is numbers float64 [6] here",
         ),
