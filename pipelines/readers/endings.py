@@ -7,3 +7,4 @@ TEXTS = (".json", ".txt")
 EPISODE_NAMES = (".npz", ".npy", *TABLES)  # a file with one of them may be an episode by itself
 READ = (*EPISODE_NAMES, *TEXTS, *IMAGES, *VIDEOS)
 PICKLES = (".pkl", ".pickle")
+PACKED = (".gz", ".zip", ".tar", ".tgz", ".bz2", ".xz", ".zst", ".7z", ".rar")

@@ -5,13 +5,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import PurePosixPath
 
 from pipelines.readers.alike import visible
-from pipelines.readers.endings import EPISODE_NAMES, VIDEOS
+from pipelines.readers.endings import EPISODE_NAMES, PACKED, VIDEOS
 from pipelines.readers.find import HDF5_NAMES, ROSBAG_NAMES, ZARR_NAMES
 from pipelines.readers.folder import SourceFolder
 from schemas.errors import UsageError
 
 MAX_DEPTH, MAX_FILES, MAX_SHOWN = 3, 2000, 6  # levels of folders and files to list; endings to show
-PACKED = (".gz", ".zip", ".tar", ".tgz", ".bz2", ".xz", ".zst", ".7z", ".rar")
 RLDS_SHARD = re.compile(r".*\.tfrecord(-\d+-of-\d+)?")
 LOOKED_FOR = (
     "RLDS (features.json), "

@@ -10,7 +10,7 @@ from itertools import takewhile
 
 from pipelines.readers.alike import inner_episodes, is_data, largest_group, template, visible
 from pipelines.readers.endings import EPISODE_NAMES, PICKLES
-from pipelines.readers.files.step_files import STEP_RANGES, step_like
+from pipelines.readers.files.step_files import STEP_RANGES, array_shapes, step_like
 from pipelines.readers.find import EPISODE_FOLDER
 from pipelines.readers.folder import SourceFolder, pickle_error
 from schemas.declarations.formats import FolderSource
@@ -42,6 +42,8 @@ def guess(folder: SourceFolder) -> Guess:
         return _folders(folder, folders, names)
     if files:
         _refuse_steps(folder, "", files)
+        if _are_columns(folder, files):
+            return _found({"episodes": "."}, f"{len(files)} arrays with the same number of rows")
         ending = files[0][files[0].rfind(".") :]
         return _found({"episodes": f"*{ending}"}, f"the names of {len(files)} files")
     if pickles := [name for name in names if name.endswith(PICKLES)]:
@@ -86,6 +88,14 @@ def _episode_files(names: Sequence[str]) -> list[str]:
     """List the files of the type that most files have."""
     by_ending = [[name for name in names if name.endswith(ending)] for ending in EPISODE_NAMES]
     return max(by_ending, key=len)
+
+
+def _are_columns(folder: SourceFolder, files: Sequence[str]) -> bool:
+    """Whether files are the arrays of one episode: `npy` files with words for names and the same number of rows."""
+    if len(files) < 2 or any(not name.endswith(".npy") or template(name) != name for name in files):
+        return False
+    rows = [shape[:1] for name in files for _, shape in array_shapes(folder, name).values()]
+    return len(rows) == len(files) and len({*rows}) == 1 and rows[0] != ()
 
 
 def _folders(folder: SourceFolder, episodes: Sequence[str], names: Sequence[str]) -> Guess:

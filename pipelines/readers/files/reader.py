@@ -12,7 +12,7 @@ from pipelines.readers.fields import Leaf, check_same, digest, first_readable
 from pipelines.readers.files.damage import reading
 from pipelines.readers.files.guess import guess
 from pipelines.readers.files.lazy_field import LazyField
-from pipelines.readers.files.step_files import StepRanges, read_ranges, step_fields
+from pipelines.readers.files.step_files import StepRanges, read_ranges, step_fields, step_like
 from pipelines.readers.files.tree import EpisodeFields, episode_fields, files_of
 from pipelines.readers.folder import SourceFolder
 from pipelines.readers.names import covers, matching, natural_key
@@ -123,6 +123,20 @@ class EpisodeFilesReader(SourceReader):
     def guesses(self) -> Mapping[str, str]:
         """Return the guessed keys with their evidence; empty if the source is declared, or is one file."""
         return self._guess.evidence if self._guess else {}
+
+    def notes(self) -> Sequence[str]:
+        """Return a note if the declared episodes seem to be files, or folders of files, that hold one step each."""
+        if self.source.step_files or not self.names:
+            return ()
+        first = self.names[0]
+        is_folder = self.folder.is_folder(first)
+        below = _path(first) if is_folder else first.rpartition("/")[0]
+        files = visible(self.folder, below) if is_folder else [name.rpartition("/")[2] for name in self.names]
+        pattern = None if self._is_file else step_like(self.folder, below, files)
+        if pattern is None:
+            return ()
+        where = self.place(below) if below else self.uri
+        return (f"each file in {where} seems to hold one step; if so, declare source.step_files = '{pattern}'",)
 
     def left_out(self) -> Sequence[LeftOut]:
         """Count what lies beside the episodes, and what is not read of the first one."""

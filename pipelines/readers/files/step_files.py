@@ -182,13 +182,14 @@ def step_like(folder: SourceFolder, below: str, names: Sequence[str]) -> str | N
             is_steps = bool(below) and not any(name.lower().endswith((*ARRAYS, ".csv", ".jsonl")) for name in names)
         else:
             sample = [files[i * (len(files) - 1) // (SAMPLE - 1)] for i in range(SAMPLE)]
-            is_steps = _are_steps([_shapes(folder, f"{below}/{name}".lstrip("/")) for name in sample])
+            is_steps = _are_steps([array_shapes(folder, f"{below}/{name}".lstrip("/")) for name in sample])
         if is_steps:
             return f"{min(shapes).partition('#')[0]}*{ending}"
     return None
 
 
-def _shapes(folder: SourceFolder, name: str) -> dict[str, tuple[np.dtype, tuple[int, ...]]]:
+def array_shapes(folder: SourceFolder, name: str) -> dict[str, tuple[np.dtype, tuple[int, ...]]]:
+    """Return the types and shapes of the arrays in a file; empty if it cannot be read."""
     try:
         with reading(name):
             headers = {path: array.header() for path, array in stored_arrays(folder, name).items()}

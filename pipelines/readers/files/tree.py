@@ -3,7 +3,7 @@
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from pipelines.readers.endings import IMAGES, PICKLES, READ, TABLES, VIDEOS
+from pipelines.readers.endings import IMAGES, PACKED, PICKLES, READ, TABLES, VIDEOS
 from pipelines.readers.files import tables
 from pipelines.readers.files.arrays import npy_field, npz_fields
 from pipelines.readers.files.damage import reading
@@ -190,6 +190,8 @@ def _file_fields(folder: SourceFolder, name: str, source: FolderSource, *, path:
         if kind.endswith(VIDEOS):
             return {path: video_field(folder, name, path, images=source.images or "jpeg 95")}
         file = name.rpartition("/")[2]
+        if kind.endswith(PACKED):
+            raise SourceError("compressed, or an archive: unpack it", reason="unsupported_field")
         message = (
             f"this type of file is not supported ({', '.join(READ)}); leave it out with source.ignore = ['{file}']"
         )

@@ -158,6 +158,21 @@ def test_the_type_of_most_files_is_the_episodes(tmp_path: Path) -> None:
     assert paths(tmp_path) == ["0.csv", "1.csv", "2.csv"]
 
 
+def test_arrays_with_names_and_the_same_rows_are_one_episode(tmp_path: Path) -> None:
+    write(tmp_path / "pick cup", state=np.zeros((4, 7)))
+    reader = open_source(str(tmp_path / "pick cup"))
+    assert reader.layout() == {"episodes": "."}
+    (episode,) = reading.episodes(tmp_path / "pick cup")
+    assert {*episode.steps} == {"action", "state"}
+    assert reader.left_out() == ()
+
+
+def test_arrays_with_names_and_other_rows_are_episodes(tmp_path: Path) -> None:
+    for number, name in enumerate(("alice", "bob")):
+        np.save(tmp_path / f"{name}.npy", np.zeros((4 + number, 7)))
+    assert paths(tmp_path) == ["alice.npy", "bob.npy"]
+
+
 def test_numbered_files_in_folders_of_tasks_are_episodes(tmp_path: Path) -> None:
     for task in range(2):
         (tmp_path / f"task_{task}").mkdir()

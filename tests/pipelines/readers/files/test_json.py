@@ -111,6 +111,13 @@ def test_a_picture_that_is_no_frame_says_how_to_leave_it_out(tmp_path: Path) -> 
     assert reading.outcome(tmp_path, episodes="episode_*", ignore=["images"]) == ["ok"]
 
 
+@pytest.mark.parametrize("name", ["steps.csv.gz", "low.npz.zip", "cam.tar"])
+def test_a_packed_file_is_to_be_unpacked_and_not_ignored(tmp_path: Path, name: str) -> None:
+    (write_meta(tmp_path, {"a": 1}) / "episode_0" / name).write_bytes(b"x")
+    with pytest.raises(SourceError, match="compressed, or an archive: unpack it"):
+        opened(tmp_path)
+
+
 # --- lists of steps ---
 
 

@@ -241,6 +241,15 @@ def test_folders_of_step_files_are_refused_and_name_the_key(tmp_path: Path, form
         open_source(str(tmp_path))
 
 
+def test_declared_episodes_that_seem_to_be_steps_are_a_note(tmp_path: Path) -> None:
+    write_folders(tmp_path, "npz")
+    (note,) = opened(tmp_path, episodes="ep_*").notes()
+    assert note.endswith("declare source.step_files = 'step_*.npz'")
+    (note,) = opened(tmp_path / "ep_0", episodes="*.npz").notes()
+    assert note.endswith("declare source.step_files = 'step_*.npz'")
+    assert opened(tmp_path, episodes="ep_*", step_files="step_*.npz").notes() == ()
+
+
 def test_files_with_rows_are_episodes_also_with_a_matrix_or_a_fixed_length(tmp_path: Path) -> None:
     for number in range(4):
         np.savez(tmp_path / f"{number}.npz", action=np.zeros((100, 7)), reward=np.zeros(100), k=np.array(1.0))
