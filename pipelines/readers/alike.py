@@ -1,4 +1,4 @@
-"""Tell which folders hold an episode, and which hold the same files, whatever the folders are called."""
+"""Find out which folders hold an episode, and which hold the same files, whatever the folders are called."""
 
 import re
 from collections import Counter
@@ -46,22 +46,22 @@ def kinds(folder: SourceFolder, name: str, depth: int = DEPTH) -> frozenset[str]
     """
     if inner_episodes(folder, name):
         return frozenset()
-    found = _kinds(folder, name, depth)
-    data = frozenset(kind for kind in found if not kind.endswith(".txt"))
+    entries = _kinds(folder, name, depth)
+    data = frozenset(kind for kind in entries if not kind.endswith(".txt"))
     core = frozenset(kind for kind in data if not kind.endswith(TEXTS)) or data
     return core if any(kind.rpartition("/")[2] != IMAGE_KIND for kind in data) else frozenset()
 
 
 def _kinds(folder: SourceFolder, name: str, depth: int) -> frozenset[str]:
     own = name.rpartition("/")[2]
-    found = set[str]()
+    entries = set[str]()
     for each in visible(folder, name):
         if is_data(each):
             shown = each.replace(own, "*") if len(own) > 2 else each
-            found.add(IMAGE_KIND if each.lower().endswith(IMAGES) else template(shown))
+            entries.add(IMAGE_KIND if each.lower().endswith(IMAGES) else template(shown))
         elif depth > 1 and folder.is_folder(f"{name}/{each}"):
-            found |= {f"{template(each)}/{kind}" for kind in _kinds(folder, f"{name}/{each}", depth - 1)}
-    return frozenset(found)
+            entries |= {f"{template(each)}/{kind}" for kind in _kinds(folder, f"{name}/{each}", depth - 1)}
+    return frozenset(entries)
 
 
 def inner_episodes(folder: SourceFolder, name: str) -> tuple[str, ...]:
@@ -85,18 +85,18 @@ def has_alike_folders(folder: SourceFolder, names: Sequence[str]) -> bool:
     """Whether at least two of some folders each hold an episode with the same files."""
     seen = set[frozenset[str]]()
     for name in names[:SAMPLE]:
-        found = kinds(folder, name)
-        if found and found in seen:
+        entries = kinds(folder, name)
+        if entries and entries in seen:
             return True
-        seen.add(found)
+        seen.add(entries)
     return False
 
 
 def largest_group(folder: SourceFolder, names: Sequence[str]) -> tuple[str, ...]:
     """Return the folders that hold the same files as most others; empty if none holds an episode."""
     by_name = {name: kinds(folder, name) for name in names}
-    counts = Counter(found for found in by_name.values() if found)
+    counts = Counter(entries for entries in by_name.values() if entries)
     if not counts:
         return ()
-    most = max(counts, key=lambda found: (counts[found], sorted(found)))
-    return tuple(name for name, found in by_name.items() if found == most)
+    most = max(counts, key=lambda entries: (counts[entries], sorted(entries)))
+    return tuple(name for name, entries in by_name.items() if entries == most)

@@ -1,4 +1,4 @@
-"""Say what lies in a folder that holds no recordings of a known format, and what was looked for."""
+"""The error for a folder without recordings of a known format: what was looked for, and what it contains."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -20,7 +20,7 @@ LOOKED_FOR = (
 
 
 def unknown_error(uri: str) -> UsageError:
-    """Return the error for a place where no format is recognized: what was looked for, and what lies there."""
+    """Return the error for a place where no format is recognized: what was looked for, and what the folder contains."""
     name = PurePosixPath(uri.rstrip("/")).name
     folder = SourceFolder.at(uri)
     files = _files(folder)

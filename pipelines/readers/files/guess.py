@@ -38,7 +38,8 @@ def guess(folder: SourceFolder) -> Guess:
         return _ranges(folder, names)
     folders = _episode_folders(folder, [name for name in names if folder.is_folder(name)])
     files = _episode_files(names)
-    if folders and len(folders) >= len(files):
+    alike = max(Counter(map(template, files)).values(), default=0)
+    if folders and len(folders) >= alike:
         return _folders(folder, folders, names)
     if files:
         _refuse_steps(folder, "", files)

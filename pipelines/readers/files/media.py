@@ -75,7 +75,7 @@ def _check_numbers(names: Sequence[str], path: str) -> None:
     hint = f"; if the names are not numbered by frame, declare source.unnumbered = ['{path}']"
     for name, digits in zip(names, numbers, strict=True):
         if not digits:
-            message = f"{path}: {name} has no number{hint}, or, if it is no frame, source.ignore = ['{name}']"
+            message = f"{path}: {name} has no number{hint}, or, if it is not a frame, source.ignore = ['{name}']"
             raise SourceError(message, reason="frame_count")
     for (before, low), (after, high) in pairwise(zip(names, numbers, strict=True)):
         if int(high[-1]) != int(low[-1]) + 1:

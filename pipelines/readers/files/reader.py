@@ -97,11 +97,11 @@ class EpisodeFilesReader(SourceReader):
     def _describe(self, name: str) -> dict[str, Leaf]:
         """Describe an episode."""
         with reading(self.place(name)):
-            found = self._fields_of(name)
-            fields = found.fields
+            content = self._fields_of(name)
+            fields = content.fields
             if not any(field.count for field in fields.values() if field.leaf.field.per_step):
                 raise SourceError("contains no steps", reason="no_episodes")
-        self._first_left_out = found.left_out()
+        self._first_left_out = content.left_out()
         episode_path = Leaf(Field(path=EPISODE_PATH, kind="text", per_step=False), "value")
         return {EPISODE_PATH: episode_path, **{path: field.leaf for path, field in fields.items()}}
 
@@ -139,7 +139,7 @@ class EpisodeFilesReader(SourceReader):
         return (f"each file in {where} seems to hold one step; if so, declare source.step_files = '{pattern}'",)
 
     def left_out(self) -> Sequence[LeftOut]:
-        """Count what lies beside the episodes, and what is not read of the first one."""
+        """Count what is not in an episode, and what is not read of the first one."""
         return (*self._beside, *self._first_left_out)
 
     @cached_property

@@ -39,8 +39,8 @@ class EpisodeFields:
         """Count what is not read."""
         kinds = {
             "columns without values": self.empty_columns,
-            "images that no step names, in one episode": self.unnamed_images,
-            "empty folders in one episode": self.empty_folders,
+            "images of the first episode that no field names": self.unnamed_images,
+            "empty folders of the first episode": self.empty_folders,
         }
         return tuple(LeftOut(what, len(paths), paths[0]) for what, paths in kinds.items() if paths)
 
@@ -89,33 +89,33 @@ def _walk(folder: SourceFolder, episode: str, skip: Collection[str] = ()) -> Ite
 
 def episode_fields(folder: SourceFolder, episode: str, source: FolderSource) -> EpisodeFields:
     """Describe every field of an episode."""
-    found = EpisodeFields()
+    content = EpisodeFields()
     if _is_file(episode):
-        _add_file(found, EpisodeFile(folder, episode, episode.rpartition("/")[0]), source, path="")
-        return _without_ignored(found, source)
+        _add_file(content, EpisodeFile(folder, episode, episode.rpartition("/")[0]), source, path="")
+        return _without_ignored(content, source)
     steps = folder_steps(folder, episode, source) if source.step_files else ()
     if steps:
-        found.add(step_fields(folder, steps, source))
+        content.add(step_fields(folder, steps, source))
     folders = [
         (below, [name for name in names if not _is_ignored(name, inside(below, episode), source)])
         for below, names in _walk(folder, episode, skip={*steps})
     ]
     for below, names in folders:
         if not folder.names(below):
-            found.empty_folders.append(below)
+            content.empty_folders.append(below)
         for name in sorted((name for name in names if not name.lower().endswith(IMAGES)), key=natural_key):
             path = ".".join(filter(None, [inside(below, episode), name.rpartition(".")[0] or name]))
-            _add_file(found, EpisodeFile(folder, joined(below, name), episode), source, path=path)
+            _add_file(content, EpisodeFile(folder, joined(below, name), episode), source, path=path)
     for below, names in folders:
         images = [name for name in names if name.lower().endswith(IMAGES)]
         path = inside(below, episode) or "images"
-        unnamed = [joined(below, name) for name in images if joined(below, name) not in found.named_images]
+        unnamed = [joined(below, name) for name in images if joined(below, name) not in content.named_images]
         if len(unnamed) < len(images):
-            found.unnamed_images.extend(unnamed)
+            content.unnamed_images.extend(unnamed)
         elif images and not covers(source.ignore, path):
             is_numbered = not covers(source.unnumbered, path)
-            found.add({path: image_field(folder, below, path, names=images, is_numbered=is_numbered)})
-    return _without_ignored(found, source)
+            content.add({path: image_field(folder, below, path, names=images, is_numbered=is_numbered)})
+    return _without_ignored(content, source)
 
 
 def joined(below: str, name: str) -> str:
@@ -134,25 +134,27 @@ def _is_ignored(name: str, path: str, source: FolderSource) -> bool:
     return name in source.ignore or any(covers(source.ignore, each) for each in paths)
 
 
-def _without_ignored(found: EpisodeFields, source: FolderSource) -> EpisodeFields:
-    kept = {path: each for path, each in sorted(found.fields.items()) if not covers(source.ignore, path)}
-    return EpisodeFields(kept, found.empty_columns, found.named_images, found.unnamed_images, found.empty_folders)
+def _without_ignored(content: EpisodeFields, source: FolderSource) -> EpisodeFields:
+    kept = {path: each for path, each in sorted(content.fields.items()) if not covers(source.ignore, path)}
+    return EpisodeFields(
+        kept, content.empty_columns, content.named_images, content.unnamed_images, content.empty_folders
+    )
 
 
-def _add_file(found: EpisodeFields, file: EpisodeFile, source: FolderSource, *, path: str) -> None:
+def _add_file(content: EpisodeFields, file: EpisodeFile, source: FolderSource, *, path: str) -> None:
     """Add the fields of one file; raise SourceError, which names the file, if it cannot be read."""
     folder, name = file.folder, file.name
     if not name.lower().endswith(".json"):
-        found.add(_file_fields(folder, name, source, path=path))
+        content.add(_file_fields(folder, name, source, path=path))
         return
     with reading(folder.path(name)):
         data = read_file(folder, name, tables.TABLE_LIMIT)
-        content = tables.json_fields(data, prefix=f"{path}." if path else "", ignore=source.ignore)
-        found.empty_columns.extend(content.empty)
-        for column, each in content.fields.items():
+        described = tables.json_fields(data, prefix=f"{path}." if path else "", ignore=source.ignore)
+        content.empty_columns.extend(described.empty)
+        for column, each in described.fields.items():
             files = _named_images(folder, each, roots=(name.rpartition("/")[0], file.episode))
-            found.named_images.update(files)
-            found.add({column: images_field(folder, files, column) if files else each})
+            content.named_images.update(files)
+            content.add({column: images_field(folder, files, column) if files else each})
 
 
 def _named_images(folder: SourceFolder, column: LazyField, *, roots: Sequence[str]) -> list[str]:

@@ -1,4 +1,4 @@
-"""Folders without recordings of a known format: the error says what was looked for and what lies there."""
+"""Folders without recordings of a known format: the error says what was looked for and what they contain."""
 
 import gzip
 import tarfile

@@ -173,6 +173,22 @@ def test_arrays_with_names_and_other_rows_are_episodes(tmp_path: Path) -> None:
     assert paths(tmp_path) == ["alice.npy", "bob.npy"]
 
 
+def test_tables_beside_folders_are_counted_and_folders_beside_numbered_files_too(tmp_path: Path) -> None:
+    for number in range(2):
+        write(tmp_path / f"tables/ep_{number}")
+        write(tmp_path / f"files/calibration_{number}")
+        for name in ("metrics", "index", "speed"):
+            (tmp_path / f"tables/{name}.csv").write_text("a\n1\n")
+    for number in range(3):
+        np.savez(tmp_path / f"files/{number}.npz", action=np.zeros((3, 2)))
+    assert paths(tmp_path / "tables") == ["ep_0", "ep_1"]
+    assert [str(each) for each in open_source(str(tmp_path / "tables")).left_out()] == ["3 files, such as index.csv"]
+    assert paths(tmp_path / "files") == ["0.npz", "1.npz", "2.npz"]
+    assert [str(each) for each in open_source(str(tmp_path / "files")).left_out()] == [
+        "2 folders, such as calibration_0"
+    ]
+
+
 def test_numbered_files_in_folders_of_tasks_are_episodes(tmp_path: Path) -> None:
     for task in range(2):
         (tmp_path / f"task_{task}").mkdir()

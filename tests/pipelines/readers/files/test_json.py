@@ -103,7 +103,7 @@ def test_a_file_in_a_subfolder_is_left_out_by_its_name_or_its_path(tmp_path: Pat
     assert {*episode.steps} == {"low.action"}
 
 
-def test_a_picture_that_is_no_frame_says_how_to_leave_it_out(tmp_path: Path) -> None:
+def test_a_picture_that_is_not_a_frame_says_how_to_leave_it_out(tmp_path: Path) -> None:
     write_meta(tmp_path, {"a": 1})
     (tmp_path / "episode_0/shot_1.png").write_bytes(png(1))
     assert reading.outcome(tmp_path) == ["frame_count"]
