@@ -1,15 +1,19 @@
 """The guess of what episodes are called: every folder that looks like an episode is read, and others are counted."""
 
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from pipelines.readers.files.reader import EpisodeFilesReader
 from pipelines.readers.find import find_sources
 from pipelines.readers.registry import guess, open_source
-from schemas.errors import UsageError
+from schemas.errors import SourceError, UsageError
 from tests.pipelines.readers.reading import Opener, Reading
 from tests.pipelines.toy import oxe
 
@@ -224,3 +228,30 @@ def test_names_with_spaces_are_inspected_and_drafted(tmp_path: Path) -> None:
     assert oxe("inspect", tmp_path / "my recordings", "--json").json()["episodes"] == 3
     draft = oxe("inspect", tmp_path / "my recordings", "--draft", "-")
     assert 'episodes = "episode *"' in draft.out
+
+
+NAMES = st.one_of(
+    st.from_regex(r"(ep|run |2024-0[1-9]-|)[0-9]{1,3}", fullmatch=True),
+    st.text(st.characters(categories=("L", "N"), include_characters=" _-()[]!*?."), min_size=1, max_size=8),
+).filter(lambda name: name[0] != "." and name.strip() == name and "\0" not in name)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.dictionaries(NAMES, st.sampled_from(["action", "action", "other", "empty"]), min_size=1, max_size=8))
+def test_every_folder_is_read_or_counted(folders: dict[str, str]) -> None:
+    """Whatever folders are called, all with the same files as an episode are episodes, and the rest is counted."""
+    with tempfile.TemporaryDirectory() as below:
+        for name, content in folders.items():
+            (Path(below) / name).mkdir()
+            if content != "empty":
+                np.save(Path(below) / name / f"{content}.npy", np.zeros((3, 2)))
+        names = [path.name for path in Path(below).iterdir()]
+        contents = {name: sorted(path.name for path in (Path(below) / name).iterdir()) for name in names}
+        try:
+            reader = EpisodeFilesReader(below)
+        except (UsageError, SourceError):
+            return
+        kinds = [contents[name] for name in reader.names if contents[name]]
+        most = max(kinds, key=kinds.count)
+        assert {name for name in names if contents[name] == most} <= {*reader.names}
+        assert len(reader.names) + sum(each.count for each in reader.left_out()) == len(names)
