@@ -177,7 +177,16 @@ class FolderSource(TableSource):
     drop_last: tuple[str, ...] = ()  # paths that have one step more than the others
     unnumbered: tuple[str, ...] = ()  # image folders where a gap in the numbers does not mean a missing frame
     ignore_lines: str | None = None  # pattern of lines in text files that are not read
+    step_files: str | None = None  # pattern of files inside an episode that hold one step each
+    step_ranges: str | None = None  # array beside them with the numbers of the first and last step of each episode
+    header: bool | None = None  # whether the first line of a CSV file names the columns; None: yes, but no numbers
     images: ImageEncoding | None = None  # encoding of raw frames (default "png") and videos (default "jpeg 95")
+
+    @model_validator(mode="after")
+    def _ranges_need_step_files(self) -> Self:
+        if self.step_ranges is not None and self.step_files is None:
+            raise ValueError("step_ranges: needs source.step_files, the pattern of the files with one step each")
+        return self
 
 
 class PluginSource(SourceSpec):

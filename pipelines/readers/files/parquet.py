@@ -38,7 +38,7 @@ def parquet_fields(folder: SourceFolder, name: str, *, prefix: str, ignore: Coll
     The fields of a struct become columns with dotted paths. Lists must all be as long as that in the first row. Raises
     SourceError if a column holds neither numbers, texts nor images.
     """
-    if LEROBOT.fullmatch(name):
+    if LEROBOT.fullmatch(folder.path(name)):
         message = "a data file of a LeRobotDataset without its folder 'meta': copy that too, and name the folder above"
         raise SourceError(message, reason="unsupported_field", file=folder.path(name))
     fields: dict[str, LazyField] = {}

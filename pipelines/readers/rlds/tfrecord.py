@@ -15,6 +15,7 @@ from pipelines.readers.folder import LFS_MARK, lfs_pointer_error
 from schemas.errors import SourceError
 
 HEADER = struct.Struct("<QI")
+GZIP, ZLIB = b"\x1f\x8b", (b"\x78\x01", b"\x78\x5e", b"\x78\x9c", b"\x78\xda")  # first bytes of compressed files
 FOOTER = struct.Struct("<I")
 
 
@@ -84,9 +85,13 @@ class RecordFile:
             return None
         if self.offset == 0 and header.startswith(LFS_MARK[: HEADER.size]):
             raise lfs_pointer_error(self.name)
+        if self.offset == 0 and header.startswith(GZIP):
+            raise self._error("the TFRecord file is compressed with gzip: unpack it with gunzip", "unreadable")
         if len(header) < HEADER.size:
             raise self._error("the file ends inside a record's header", "truncated")
         length, crc = HEADER.unpack(header)
+        if crc != masked_crc(header[:8]) and self.offset == 0 and header.startswith(ZLIB):
+            raise self._error("the TFRecord file is compressed with zlib: write it again uncompressed", "unreadable")
         if crc != masked_crc(header[:8]):
             raise self._error("the record's length has a wrong CRC, so no record after it can be found", "wrong_crc")
         if self.offset + HEADER.size + length + FOOTER.size > self.size:
