@@ -92,7 +92,7 @@ def test_wrong_keys_are_refused_with_the_row() -> None:
         ({"meta.episode_ends": [2, 4], "x": [1, 2, 3, 4]}, {"episode_ends": "meta.episode_ends"}),
         ({"ends": [4], "x": [1, 2, 3, 4]}, {"episode_ends": "ends"}),
         ({"episode_data_index_to": [1, 4], "x": [1, 2, 3, 4]}, {"episode_ends": "episode_data_index_to"}),
-        ({"seq_num": [0, 0, 1, 1]}, None),  # of messages
+        ({"seq_num": [0, 0, 1, 1]}, None),  # the counter of messages
         ({"done": [0, 0, 0, 1]}, None),  # true at the last row alone
         ({"done": [0, 0, 1, 1]}, None),  # stays true, as success does
         ({"terminals": [0, 0, 0, 0]}, None),
