@@ -25,7 +25,12 @@ FRAMES_LIMIT = 1 << 35  # bytes of one camera's raw frames in an episode; larger
 VALUE_LIMIT = 16 << 20  # bytes of one per-episode value
 BLOCK = 1 << 19  # bytes read at a time; they fit into a core's cache
 MAX_STEPS = 10_000_000
-SOURCE_WIDE_REASONS = {"no_definition", "unsupported_field", "unsupported_image"}  # probably in all episodes
+SOURCE_WIDE_REASONS = {
+    "no_definition",
+    "several_episodes",
+    "unsupported_field",
+    "unsupported_image",
+}  # probably in all episodes
 
 T = TypeVar("T")
 Form: TypeAlias = Literal["numbers", "texts", "frames", "padded", "blobs", "video", "value"]

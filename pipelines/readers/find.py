@@ -1,11 +1,13 @@
 """Find sources and their formats by file names alone, without opening a file."""
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import TypeAlias
 
+from pipelines.readers.alike import has_alike_folders
+from pipelines.readers.endings import EPISODE_NAMES, PICKLES
 from pipelines.readers.folder import SourceFolder
 from schemas.errors import UsageError
 
@@ -13,11 +15,12 @@ MAX_DEPTH, MAX_FOLDERS, MAX_LISTED = 3, 300, 20  # levels to search, folders to 
 HDF5_NAMES = (".hdf5", ".h5", ".hdf")
 ZARR_NAMES = (".zarr", ".zarr.zip")
 ROSBAG_NAMES = (".mcap", ".db3", ".bag")
-EPISODE_NAMES = (".npz", ".npy", ".csv", ".jsonl")
-EPISODE_FOLDER = re.compile(r"[^.]*[A-Za-z_-][0-9]+|[0-9]{2,}")  # `episode_7`, `0007`; not `1.0.0`
-PICKLES = (".pkl", ".pickle")
+EPISODE_FOLDER = re.compile(  # `episode_7`, `0007`; not `1.0.0`, nor LeRobot's `chunk-000`
+    r"(?!chunk-[0-9]+$)([^.]*[A-Za-z_ -][0-9]+|[0-9]{2,})"
+)
 FILE_NAME = re.compile(r".*\.[A-Za-z]\w{0,7}")  # a remote name like this is assumed to be a file, which saves a request
-Pattern: TypeAlias = str | re.Pattern[str]  # a glob of a path, or a regular expression for folder names
+# A glob of a path, a regular expression for folder names, or a test of the folders in a folder.
+Pattern: TypeAlias = str | re.Pattern[str] | Callable[[SourceFolder, Sequence[str]], bool]
 FormatPatterns: TypeAlias = Mapping[str, Sequence[Pattern]]  # by format
 FORMAT_PATTERNS: FormatPatterns = {  # a folder with a match is a source of that format; the first format wins
     "rlds": ["features.json"],
@@ -27,7 +30,7 @@ FORMAT_PATTERNS: FormatPatterns = {  # a folder with a match is a source of that
     "rosbag": ["metadata.yaml", *(f"*{ending}" for ending in ROSBAG_NAMES), "*/metadata.yaml"],  # a bag is an episode
 }
 LOOSE_PATTERNS: FormatPatterns = {  # used only if there is no source of the formats above
-    "folder": [*(f"*{ending}" for ending in (*EPISODE_NAMES, *PICKLES)), EPISODE_FOLDER],
+    "folder": [*(f"*{ending}" for ending in (*EPISODE_NAMES, *PICKLES)), EPISODE_FOLDER, has_alike_folders],
 }
 
 
@@ -99,8 +102,10 @@ def _is_apart(folder: SourceFolder, names: Sequence[str], *, formats: FormatPatt
     """
     if not known:
         return True
-    around = any(other.startswith(f"{folder.uri.rstrip('/')}/") for other in known)
-    return not around and sum(_any_match(folder, [name], own) for name in names for own in formats.values()) > 1
+    if any(other.startswith(f"{folder.uri.rstrip('/')}/") for other in known):
+        return False
+    matches = sum(_any_match(folder, [name], own) for name in names for own in formats.values())
+    return matches > 1 or _matches(folder, names, has_alike_folders)
 
 
 def _any_match(folder: SourceFolder, names: Sequence[str], patterns: Iterable[Pattern]) -> bool:
@@ -120,6 +125,8 @@ def _matches(folder: SourceFolder, names: Sequence[str], pattern: Pattern) -> bo
     """Whether a folder with these names has a match for a pattern such as `meta/info.json`."""
     if isinstance(pattern, re.Pattern):
         return any(pattern.fullmatch(name) and may_be_folder(folder, name) for name in names)
+    if not isinstance(pattern, str):
+        return pattern(folder, [name for name in names if may_be_folder(folder, name)])
     if not names and folder.files.local is None and "*" not in pattern:  # many web servers cannot list a folder
         return folder.size(pattern) is not None
     first, _, rest = pattern.partition("/")
@@ -142,6 +149,6 @@ def several_sources_error(uri: str, sources: Iterable[SourceLocation]) -> UsageE
     """Return the error for a folder that is not a source itself; it lists the sources inside."""
     listed = [f"{source.uri} ({source.format})" for source in sources]
     if len(listed) == 1:
-        return UsageError(f"{uri} is not a source itself; there is one at {listed[0]}: name that")
+        return UsageError(f"{uri} is not a source itself, but contains one; use its path instead: {listed[0]}")
     more = f", and {len(listed) - MAX_LISTED} more ('oxe inspect {uri}' lists them)" if len(listed) > MAX_LISTED else ""
     return UsageError(f"{uri} holds several sources, name one: {', '.join(listed[:MAX_LISTED])}{more}")

@@ -108,6 +108,11 @@ class SourceFolder:
         with self._reading("listed", below):
             return self.files.names(below)
 
+    def is_folder(self, name: str) -> bool:
+        """Whether a name in the folder is a folder; behind a URI, whether it has names in it."""
+        local = self.files.local
+        return (local / name).is_dir() if local else bool(self.names(name))
+
     @contextmanager
     def _reading(self, verb: str, name: str = "") -> Iterator[None]:
         try:

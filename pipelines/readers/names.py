@@ -28,10 +28,10 @@ def covers(prefixes: Collection[str], path: str) -> bool:
 def matching(folder: SourceFolder, pattern: str) -> tuple[str, ...]:
     """List the paths that match a pattern such as `*/demo.hdf5`; hidden files and folders are left out.
 
-    Numbers in names sort by value: `demo_2` comes before `demo_10`.
+    A pattern that ends with `/` matches only folders. Numbers in names sort by value: `demo_2` comes before `demo_10`.
     """
     paths = [""]
-    for depth, word in enumerate(pattern.split("/")):
+    for depth, word in enumerate(pattern.rstrip("/").split("/")):
         parents = [(parent, f"{parent}/" if depth else "") for parent in paths]
         paths = [
             f"{prefix}{name}"
@@ -39,6 +39,8 @@ def matching(folder: SourceFolder, pattern: str) -> tuple[str, ...]:
             for name in folder.names(parent)
             if fnmatchcase(name, word) and name[0] != "."
         ]
+    if pattern.endswith("/"):
+        paths = [path for path in paths if folder.is_folder(path)]
     return tuple(sorted(paths, key=natural_key))
 
 

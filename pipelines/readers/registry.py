@@ -5,9 +5,11 @@ from importlib import import_module
 from importlib.metadata import entry_points
 from pathlib import Path
 
-from pipelines.readers.find import PICKLES, find_sources, several_sources_error
+from pipelines.readers.endings import PICKLES
+from pipelines.readers.find import find_sources, several_sources_error
 from pipelines.readers.folder import pickle_error
 from pipelines.readers.reader import Reader
+from pipelines.readers.unknown import unknown_error
 from schemas.declarations.formats import GROUP, PluginSource, SourceSpec
 from schemas.declarations.spec import validated
 from schemas.errors import MissingExtraError, SpecError, UsageError, did_you_mean
@@ -101,7 +103,7 @@ def load_reader(format_name: str) -> Callable[..., Reader]:
 def guess(uri: str) -> tuple[str, str]:
     """Return the format and the location of the source at or below `uri`.
 
-    If there is none, the format is RLDS, because the error of its reader explains what is missing.
+    Raises UsageError if there are several. If there is none, the error says what was looked for and what is there.
     """
     if uri.rstrip("/").endswith(PICKLES):
         raise pickle_error(uri)
@@ -110,4 +112,6 @@ def guess(uri: str) -> tuple[str, str]:
         raise several_sources_error(uri, sources)
     if not sources and is_local(uri) and not Path(absolute(uri)).exists():
         raise UsageError(f"{uri}: no such file or folder")
-    return (sources[0].format, sources[0].uri) if sources else ("rlds", uri)
+    if not sources:
+        raise unknown_error(uri)
+    return sources[0].format, sources[0].uri

@@ -37,11 +37,35 @@ class RldsSource(SourceSpec):
     format: Literal["rlds"] = "rlds"
 
 
-class Hdf5Source(SourceSpec):
-    """HDF5 files with one group or one file per episode."""
+class TableSource(SourceSpec):
+    """The keys of formats whose tables may have the rows of many episodes, one after another; at most one is set."""
+
+    episode_ends: str | None = None  # path of the array with the end of each episode: the row after its last one
+    episode_column: str | None = None  # path of the column with the id of each row's episode
+    episode_flags: tuple[str, ...] | None = None  # columns that are true at an episode's last row; (): none does
+
+    @model_validator(mode="after")
+    def _one_key_divides_the_rows(self) -> Self:
+        if len(keys := self.row_keys()) > 1:
+            raise ValueError(f"{' and '.join(keys)}: only one of them can say where the episodes in a table end")
+        return self
+
+    def row_keys(self) -> dict[str, Any]:
+        """Return the keys that divide the rows of a table into episodes: one, or none."""
+        keys = {name: getattr(self, name) for name in TableSource.__annotations__}
+        return {name: value for name, value in keys.items() if value is not None}
+
+    @property
+    def has_tables(self) -> bool:
+        """Whether a key divides the rows of tables into episodes."""
+        return any(value != () for value in self.row_keys().values())
+
+
+class Hdf5Source(TableSource):
+    """HDF5 files with one group or one file per episode, or with tables of many episodes."""
 
     format: Literal["hdf5"]
-    episodes: str | None = None  # pattern of groups; "/" means that each file is one episode
+    episodes: str | None = None  # pattern of groups; "/" means that each file is one episode, or one table
     files: str | None = None  # pattern of files below `uri`
     ignore: tuple[str, ...] = ()  # paths that are not read
     per_episode: tuple[str, ...] = ()  # paths without a step axis
@@ -53,13 +77,24 @@ class Hdf5Source(SourceSpec):
     videos: dict[str, str] = EMPTY  # camera -> pattern of a video next to the HDF5 file
     images: ImageEncoding | None = None  # encoding of raw frames (default "png") and videos (default "jpeg 95")
 
+    @property
+    def is_whole_file(self) -> bool:
+        """Whether each file is one episode or one table, and not a group in it."""
+        return not (self.episodes or "").strip("/")
+
     @model_validator(mode="after")
     def _episodes_are_given(self) -> Self:
-        if self.episodes is None:
-            raise ValueError("episodes: is required, such as 'data/demo_*', or '/' if each file is one episode")
+        if self.episodes is None and not self.has_tables:
+            raise ValueError(
+                "episodes: is required, such as 'data/demo_*', or '/' if each file is one episode; or set "
+                "episode_ends, episode_column or episode_flags if its rows are of many episodes"
+            )
         names = [mask.rpartition("/")[2] for mask in self.splits]
-        if names and (not self.episodes.strip("/") or len({*names, "rest"}) <= len(names)):
+        if names and (self.is_whole_file or len({*names, "rest"}) <= len(names)):
             raise ValueError("splits: needs lists of groups whose last names are unique and not 'rest'")
+        if self.has_tables and (self.drop_last or self.videos):
+            key = "drop_last" if self.drop_last else "videos"
+            raise ValueError(f"{key}: cannot be used with {next(iter(self.row_keys()))}: its rows are of many episodes")
         return self
 
 
@@ -100,11 +135,13 @@ class RosbagSource(SourceSpec):
         return self
 
 
-class ZarrSource(SourceSpec):
-    """Zarr stores with the steps of all episodes one after another, or with a group per episode."""
+class ZarrSource(TableSource):
+    """Zarr stores with the steps of all episodes one after another, or with a group per episode.
+
+    Without a key that says where the episodes are, `episode_ends` is `meta/episode_ends`.
+    """
 
     format: Literal["zarr"]
-    episode_ends: str = "meta/episode_ends"  # path of the array with the end of each episode
     steps: str = "data"  # path of the group whose arrays have a row per step
     episodes: str | None = None  # pattern of groups, in place of the two above; "/": each store is one episode
     files: str | None = None  # pattern of stores below `uri`
@@ -117,24 +154,40 @@ class ZarrSource(SourceSpec):
 
     @model_validator(mode="after")
     def _episodes_are_in_one_place(self) -> Self:
-        if self.episodes is not None and {"episode_ends", "steps"} & self.model_fields_set:
+        if self.episodes is not None and (self.has_tables or "steps" in self.model_fields_set):
             raise ValueError("episodes: each episode is a group, so episode_ends and steps have no meaning")
         if self.episodes is None and self.per_episode:
             raise ValueError("per_episode: needs episodes; in a replay buffer, arrays outside of steps are per episode")
         return self
 
+    @property
+    def ends_at(self) -> str | None:
+        """The path of the array with the ends of the episodes; None if another key says where they end."""
+        if self.row_keys().keys() - {"episode_ends"}:
+            return None
+        return "meta/episode_ends" if self.episode_ends is None else self.episode_ends.strip("/")
 
-class FolderSource(SourceSpec):
-    """One folder or file per episode."""
+
+class FolderSource(TableSource):
+    """One folder or file per episode, or per table of many episodes."""
 
     format: Literal["folder"]
-    episodes: str = Field(min_length=1)  # pattern of folders or files
+    episodes: str = Field(min_length=1)  # pattern of folders or files; "." is the folder itself
     ignore: tuple[str, ...] = ()  # paths that are not read
     per_episode: tuple[str, ...] = ()  # paths without a step axis
     drop_last: tuple[str, ...] = ()  # paths that have one step more than the others
     unnumbered: tuple[str, ...] = ()  # image folders where a gap in the numbers does not mean a missing frame
     ignore_lines: str | None = None  # pattern of lines in text files that are not read
+    step_files: str | None = None  # pattern of files inside an episode that hold one step each
+    step_ranges: str | None = None  # array beside them with the numbers of the first and last step of each episode
+    header: bool | None = None  # whether the first line of a CSV file names the columns; None: yes, but no numbers
     images: ImageEncoding | None = None  # encoding of raw frames (default "png") and videos (default "jpeg 95")
+
+    @model_validator(mode="after")
+    def _ranges_need_step_files(self) -> Self:
+        if self.step_ranges is not None and self.step_files is None:
+            raise ValueError("step_ranges: needs source.step_files, the pattern of the files with one step each")
+        return self
 
 
 class PluginSource(SourceSpec):

@@ -1,7 +1,7 @@
 """Read NumPy's `npy` and `npz` files block by block, within size limits; arrays of Python objects are refused."""
 
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from math import prod
@@ -36,27 +36,70 @@ class NpyHeader:
         return self.dtype.itemsize * prod(self.shape)
 
 
+@dataclass(frozen=True, slots=True)
+class StoredArray:
+    """An array in a file."""
+
+    path: str
+    stored: int  # bytes of its `npy` file or member
+    open: OpenArray
+
+    def header(self) -> NpyHeader:
+        """Read the header."""
+        with self.open() as stream:
+            return _read_header(stream, self.path)
+
+    def check(self) -> None:
+        """Raise SourceError unless the header matches the size of the file."""
+        with self.open() as stream:
+            header = _read_header(stream, self.path)
+            size = self.stored - stream.tell()
+        if size != header.size:
+            message = f"{self.path} has {size} bytes, but its header declares {header.size}"
+            raise SourceError(message, reason="truncated")
+
+    def read(self) -> Array:
+        """Read the whole array."""
+        with self.open() as stream:
+            return _read_array(stream, _read_header(stream, self.path))
+
+
+def stored_arrays(folder: SourceFolder, name: str, *, ignore: Collection[str] = ()) -> dict[str, StoredArray]:
+    """List the arrays of an `npz` file by name, or the array of an `npy` file, `values`."""
+    if name.lower().endswith(".npz"):
+        return _members(folder, name, "", ignore=ignore)
+    return {} if covers(ignore, "values") else {"values": _npy(folder, name, "values")}
+
+
 def npy_field(folder: SourceFolder, name: str, path: str, **options: Any) -> LazyField:
     """Describe the array of an `npy` file."""
+    return _array_field(_npy(folder, name, path), **options)
 
+
+def npz_fields(folder: SourceFolder, name: str, prefix: str, **options: Any) -> dict[str, LazyField]:
+    """Describe the arrays of an `npz` file."""
+    arrays = _members(folder, name, prefix, ignore=options["ignore"])
+    return {path: _array_field(array, **options) for path, array in arrays.items()}
+
+
+def _npy(folder: SourceFolder, name: str, path: str) -> StoredArray:
     @contextmanager
     def open_array() -> Iterator[IO[bytes]]:
         with folder.open(name) as file:
             yield file
 
-    return _array_field(open_array, path, stored=folder.size(name) or 0, **options)
+    return StoredArray(path, folder.size(name) or 0, open_array)
 
 
-def npz_fields(folder: SourceFolder, name: str, prefix: str, **options: Any) -> dict[str, LazyField]:
-    """Describe the arrays of an `npz` file."""
+def _members(folder: SourceFolder, name: str, prefix: str, *, ignore: Collection[str]) -> dict[str, StoredArray]:
     with _zip(folder, name) as file:
         members = file.infolist()
     if len(members) > MAX_MEMBERS or any(not member.filename.endswith(".npy") for member in members):
         raise SourceError(f"expected only arrays, at most {MAX_MEMBERS}", reason="unsupported_field")
-    fields: dict[str, LazyField] = {}
+    arrays: dict[str, StoredArray] = {}
     for member in members:
         path = prefix + member.filename.removesuffix(".npy").replace("/", ".")
-        if covers(options["ignore"], path):
+        if covers(ignore, path):
             continue
 
         @contextmanager
@@ -64,10 +107,10 @@ def npz_fields(folder: SourceFolder, name: str, prefix: str, **options: Any) -> 
             with _zip(folder, name) as file, file.open(member) as stream:
                 yield stream
 
-        if path in fields:
+        if path in arrays:
             raise SourceError(f"two arrays are called {path}", reason="unsupported_field")
-        fields[path] = _array_field(open_array, path, stored=member.file_size, **options)
-    return fields
+        arrays[path] = StoredArray(path, member.file_size, open_array)
+    return arrays
 
 
 @contextmanager
@@ -82,26 +125,22 @@ def _zip(folder: SourceFolder, name: str) -> Iterator[zipfile.ZipFile]:
             yield archive
 
 
-def _array_field(
-    open_array: OpenArray, path: str, *, stored: int, per_episode: Any, images: str, **_: Any
-) -> LazyField:
-    with open_array() as stream:
-        header = _read_header(stream, path)
-        header_size = stream.tell()
+def _array_field(array: StoredArray, *, per_episode: Any, images: str, **_: Any) -> LazyField:
+    header, path = array.header(), array.path
     is_value = not header.shape or covers(per_episode, path)
     leaf = array_leaf(path, header.dtype, header.shape, is_value=is_value)
-    if stored != header_size + header.size:
-        message = f"{path} has {stored - header_size} bytes, but its header declares {header.size}"
-        raise SourceError(message, reason="truncated")
+    array.check()
 
-    def read(rows: int) -> Any:
+    def span(start: int, end: int) -> Any:
+        rows = end - start
         size = header.dtype.itemsize * rows * prod(header.shape[1:])
         check_size(leaf, rows=rows, size=header.size if header.is_fortran else size)
-        with open_array() as stream:
+        with array.open() as stream:
             _read_header(stream, path)
-            return _read(stream, header, leaf, rows=rows, images=images)
+            return _read(stream, header, leaf, start=start, end=end, images=images)
 
-    return LazyField(leaf=leaf, count=1 if is_value else header.shape[0], read=read)
+    count = 1 if is_value else header.shape[0]
+    return LazyField(leaf=leaf, count=count, read=lambda rows: span(0, rows), span=span)
 
 
 def _read_header(stream: IO[bytes], path: str) -> NpyHeader:
@@ -114,15 +153,15 @@ def _read_header(stream: IO[bytes], path: str) -> NpyHeader:
     return NpyHeader(shape, is_fortran, dtype)
 
 
-def _read(stream: IO[bytes], header: NpyHeader, leaf: Leaf, *, rows: int, images: str) -> Any:
+def _read(stream: IO[bytes], header: NpyHeader, leaf: Leaf, *, start: int, end: int, images: str) -> Any:
     if leaf.form == "value":
         return _plain(_read_array(stream, header).tolist())
     if header.is_fortran and len(header.shape) > 1:
         if header.size > LIMIT:
             raise SourceError(f"{leaf.field.path}: more than {LIMIT} bytes in Fortran order", reason="too_large")
-        blocks = iter([_read_array(stream, header)[:rows]])
+        blocks = iter([_read_array(stream, header)[start:end]])
     else:
-        blocks = _blocks(stream, header, rows)
+        blocks = _blocks(stream, header, start=start, end=end)
     if leaf.form == "frames":
         encoded = (encode(np.ascontiguousarray(frame), images) for block in blocks for frame in block)
         return collect_bytes(encoded, leaf.field.path, limit=LIMIT)
@@ -132,20 +171,26 @@ def _read(stream: IO[bytes], header: NpyHeader, leaf: Leaf, *, rows: int, images
     return np.concatenate(parts) if parts else np.empty((0, *header.shape[1:]), leaf.field.dtype)
 
 
-def _blocks(stream: IO[bytes], header: NpyHeader, rows: int) -> Iterator[Array]:
-    """Yield the first `rows` rows in blocks.
+def _blocks(stream: IO[bytes], header: NpyHeader, *, start: int, end: int) -> Iterator[Array]:
+    """Yield the rows from `start` up to, but not including, `end`, in blocks.
 
-    The rest of the stream is read as well, because the checksum of a zip member is verified at its end.
+    The rest of a zip member is read as well, because its checksum is verified at its end.
     """
     row = header.dtype.itemsize * prod(header.shape[1:])
     count = max(1, BLOCK // max(1, row))
-    for start in range(0, rows, count):
-        block = min(count, rows - start)
+    is_member = isinstance(stream, zipfile.ZipExtFile)
+    if is_member:
+        for first in range(0, start, count):
+            stream.read(min(count, start - first) * row)
+    elif start:
+        stream.seek(start * row, 1)
+    for first in range(start, end, count):
+        block = min(count, end - first)
         data = stream.read(block * row)
         if len(data) < block * row:
             raise SourceError("the array ends early", reason="truncated")
         yield np.frombuffer(data, header.dtype).reshape(block, *header.shape[1:])
-    while stream.read(BLOCK):
+    while is_member and stream.read(BLOCK):
         pass
 
 

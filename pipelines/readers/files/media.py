@@ -47,18 +47,27 @@ def image_field(folder: SourceFolder, below: str, path: str, *, names: Sequence[
     if len(ordered) > MAX_STEPS:
         raise SourceError(f"{path}: more than {MAX_STEPS} images", reason="too_large")
 
-    def image(name: str) -> bytes:
-        data = read_file(folder, f"{below}/{name}", LIMIT)
+    return images_field(folder, [f"{below}/{name}".lstrip("/") for name in ordered], path)
+
+
+def images_field(folder: SourceFolder, files: Sequence[str], path: str) -> LazyField:
+    """Describe images by the paths of their files; a missing or empty file is an error when they are read."""
+
+    def image(file: str) -> bytes:
+        try:
+            data = read_file(folder, file, LIMIT)
+        except SourceError as error:
+            raise error.at(prefix=path) from error
         if not data:
-            raise SourceError(f"{path}: {name} is empty", reason="bad_image")
+            raise SourceError(f"{path}: {file.rpartition('/')[2]} is empty", reason="bad_image")
         return data
 
-    def read(rows: int) -> list[bytes]:
-        return collect_bytes(map(image, ordered[:rows]), path, limit=LIMIT)
+    def span(start: int, end: int) -> list[bytes]:
+        return collect_bytes(map(image, files[start:end]), path, limit=LIMIT)
 
-    encoding = "png" if ordered[0].lower().endswith("png") else "jpeg"
+    encoding = "png" if files[0].lower().endswith("png") else "jpeg"
     field = Field(path=path, kind="image", dtype="uint8", shape=(None, None, 3), encoding=encoding)
-    return LazyField(leaf=Leaf(field, "blobs"), count=len(ordered), read=read)
+    return LazyField(leaf=Leaf(field, "blobs"), count=len(files), read=lambda rows: span(0, rows), span=span)
 
 
 def _check_numbers(names: Sequence[str], path: str) -> None:
@@ -66,7 +75,8 @@ def _check_numbers(names: Sequence[str], path: str) -> None:
     hint = f"; if the names are not numbered by frame, declare source.unnumbered = ['{path}']"
     for name, digits in zip(names, numbers, strict=True):
         if not digits:
-            raise SourceError(f"{path}: {name} has no number{hint}", reason="frame_count")
+            message = f"{path}: {name} has no number{hint}, or, if it is not a frame, source.ignore = ['{name}']"
+            raise SourceError(message, reason="frame_count")
     for (before, low), (after, high) in pairwise(zip(names, numbers, strict=True)):
         if int(high[-1]) != int(low[-1]) + 1:
             raise SourceError(f"{path}: frames are missing between {before} and {after}{hint}", reason="frame_count")
@@ -84,12 +94,12 @@ def video_field(folder: SourceFolder, name: str, path: str, *, images: str) -> L
             stack.callback(video.close)
             yield video
 
-    def read(rows: int) -> list[bytes]:
+    def span(start: int, end: int) -> list[bytes]:
         with open_video() as video:
-            return collect_bytes(video.read(0, rows, images=images), path, limit=LIMIT)
+            return collect_bytes(video.read(start, end - start, images=images), path, limit=LIMIT)
 
     with open_video() as video:
         count = video.count()
     encoding = "png" if images == "png" else "jpeg"
     field = Field(path=path, kind="image", dtype="uint8", shape=(None, None, 3), encoding=encoding)
-    return LazyField(leaf=Leaf(field, "video"), count=count, read=read)
+    return LazyField(leaf=Leaf(field, "video"), count=count, read=lambda rows: span(0, rows), span=span)

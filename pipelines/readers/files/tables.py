@@ -1,16 +1,15 @@
 """Read CSV, JSON Lines and JSON files as columns and values; a missing cell is an error, not a number."""
 
-import csv
-import io
 import json
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from pipelines.readers.fields import MAX_STEPS, Leaf
+from pipelines.readers.files.csv_lines import NUMBER, csv_columns
 from pipelines.readers.files.lazy_field import LazyField
 from pipelines.readers.names import covers
 from schemas.errors import SourceError
@@ -18,62 +17,96 @@ from schemas.source import Array, Field
 
 TABLE_LIMIT = 64 << 20  # bytes of one file
 EXACT = 1 << 53  # float64 represents every integer up to this one exactly
-NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?|[+-]?(nan|inf|infinity)", re.IGNORECASE | re.ASCII)
 WHOLE = re.compile(r"[+-]?\d+", re.ASCII)
 TYPE_NAMES = {int: "numbers", float: "numbers", str: "texts", bool: "booleans", type(None): "null", dict: "objects"}
 BOOLS = {"true": True, "false": False}
 NUMBERED = re.compile(r"(?P<base>.+?)(_|\.|\[)(?P<number>\d+)\]?")  # `joint_0`, `joint.0`, `joint[0]`
 
 
-def table_fields(data: bytes, name: str, *, prefix: str = "", ignore: Collection[str] = ()) -> dict[str, LazyField]:
-    """Read the columns of a CSV or JSON Lines file, except those whose paths are in `ignore`."""
+@dataclass(frozen=True, slots=True)
+class JsonFields:
+    """The fields of a JSON file, and the paths that have no value in any step."""
+
+    fields: dict[str, LazyField]
+    empty: tuple[str, ...]
+
+
+def table_fields(
+    data: bytes, name: str, *, prefix: str = "", ignore: Collection[str] = (), header: bool | None = None
+) -> dict[str, LazyField]:
+    """Read the columns of a CSV or JSON Lines file, except those whose paths are in `ignore`.
+
+    `header` is whether the first line of a CSV file names its columns; None: it must, and it must not hold numbers.
+    """
 
     def is_read(path: str) -> bool:
         return not covers(ignore, f"{prefix}{path}")
 
-    columns = _csv(data, is_read) if name.endswith(".csv") else _json_lines(data, is_read)
+    columns = csv_columns(_text(data), is_read, header) if name.endswith(".csv") else _json_lines(data, is_read)
     if not any(columns.values()):
         raise SourceError("contains no rows, so the types of its columns are unknown", reason="bad_table")
     fields = {path: _column(path, cells) for path, cells in columns.items()}
     return {f"{prefix}{path}": _renamed(field, f"{prefix}{path}") for path, field in _merge_numbered(fields).items()}
 
 
-def json_fields(data: bytes, *, prefix: str, ignore: Collection[str]) -> dict[str, LazyField]:
-    """Read the per-episode values of a JSON file; nulls and paths in `ignore` are left out."""
-    values = _flat_object(_text(data), where="the file")
-    named = {f"{prefix}{path}": value for path, value in values.items() if value is not None}
-    return {path: _value(path, value) for path, value in named.items() if not covers(ignore, path)}
+def json_fields(data: bytes, *, prefix: str, ignore: Collection[str]) -> JsonFields:
+    """Read a JSON file: values of the episode, and lists of objects, each of which is a table with a row per step.
+
+    Nulls and paths in `ignore` are left out. So are the columns of a list of objects that have no value in any row.
+    """
+    content = _json(_text(data), where="the file")
+    if not isinstance(content, dict | list) or (isinstance(content, list) and not _is_table(content)):
+        raise SourceError("the file is neither a JSON object nor a list of objects", reason="bad_table")
+    named = {prefix.rstrip("."): content} if isinstance(content, list) else _flat(content, prefix, where="the file")
+    fields: dict[str, LazyField] = {}
+    empty: list[str] = []
+    for path, value in named.items():
+        if value is None or covers(ignore, path):
+            continue
+        if not _is_table(value):
+            fields[path] = _value(path, value)
+            continue
+        start = f"{path}." if path else ""
+        rows = [_flat(row, start, where=f"{path}: row {i}") for i, row in enumerate(value)]
+        columns = _by_column(rows, lambda name: not covers(ignore, name))
+        unused = [name for name, cells in columns.items() if all(cell in (None, []) for cell in cells)]
+        empty += unused
+        used = {name: _column(name, cells) for name, cells in columns.items() if name not in unused}
+        fields |= _merge_numbered(used)
+    return JsonFields(fields, tuple(empty))
+
+
+def object_columns(objects: Sequence[bytes], ignore: Collection[str]) -> dict[str, LazyField]:
+    """Read the columns of JSON objects, each of which is one step, except those whose paths are in `ignore`."""
+    rows = [_flat_object(_text(data), where=f"step {number}") for number, data in enumerate(objects)]
+    columns = _by_column(rows, lambda path: not covers(ignore, path))
+    return _merge_numbered({path: _column(path, cells) for path, cells in columns.items()})
+
+
+def _is_table(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and all(isinstance(row, dict) for row in value)
 
 
 def _value(path: str, value: Any) -> LazyField:
-    array = _to_array(path, [value])
-    if isinstance(array, list):
-        return LazyField(leaf=Leaf(Field(path=path, kind="text", per_step=False), "value"), read=lambda _: value)
+    is_list = isinstance(value, list)
+    if isinstance(value, str) or (is_list and all(isinstance(item, str) for item in value)):
+        field = Field(path=path, kind="text", ragged=int(is_list), per_step=False)
+        return LazyField(leaf=Leaf(field, "value"), read=lambda _: value)
+    array = np.asarray(_to_array(path, [value]))
     field = Field(path=path, kind="number", dtype=array.dtype.name, shape=array.shape[1:], per_step=False)
     return LazyField(leaf=Leaf(field, "value"), read=lambda _: array[0].tolist())
 
 
-def _csv(data: bytes, is_read: Callable[[str], bool]) -> dict[str, list[str]]:
-    rows = csv.reader(io.StringIO(_text(data), newline=""), strict=True)
-    try:
-        header = [name.strip() or "index" for name in next(rows, [])]
-        lines = [row for row in rows if row]
-    except csv.Error as error:
-        raise SourceError(f"line {rows.line_num}: {error}", reason="bad_table") from error
-    if not header or len(set(header)) < len(header):
-        raise SourceError("the first line must contain a different name for each column", reason="bad_table")
-    for number, row in enumerate(lines):
-        if len(row) != len(header):
-            message = f"row {number}: {len(row)} cells, but the first line names {len(header)} columns"
-            raise SourceError(message, reason="bad_table")
-    return {name: [row[i] for row in lines] for i, name in enumerate(header) if is_read(name)}
-
-
 def _json_lines(data: bytes, is_read: Callable[[str], bool]) -> dict[str, list[Any]]:
-    columns: dict[str, list[Any]] = {}
     lines = [line for line in _text(data).split("\n") if line.strip()]
-    for number, line in enumerate(lines):
-        values = {path: value for path, value in _flat_object(line, where=f"row {number}").items() if is_read(path)}
+    return _by_column([_flat_object(line, where=f"row {number}") for number, line in enumerate(lines)], is_read)
+
+
+def _by_column(rows: Sequence[Mapping[str, Any]], is_read: Callable[[str], bool]) -> dict[str, list[Any]]:
+    """Return the values of each column; raise SourceError if a row does not have all of them."""
+    columns: dict[str, list[Any]] = {}
+    for number, row in enumerate(rows):
+        values = {path: value for path, value in row.items() if is_read(path)}
         if number and values.keys() != columns.keys():
             other = min(values.keys() ^ columns.keys())
             raise SourceError(f"row {number}: '{other}' is not in every row", reason="bad_table")
@@ -91,13 +124,24 @@ def _text(data: bytes) -> str:
 
 def _flat_object(text: str, *, where: str) -> dict[str, Any]:
     """Parse a JSON object and flatten it to values by dotted path; raise SourceError if a path occurs twice."""
+    content = _json(text, where=where)
+    if not isinstance(content, dict):
+        raise SourceError(f"{where} is not a JSON object", reason="bad_table")
+    return _flat(content, "", where=where)
+
+
+def _json(text: str, *, where: str) -> Any:
     try:
-        content = json.loads(text, object_pairs_hook=_unique)
-        if isinstance(content, dict):
-            return _unique(list(_named_values(content)))
+        return json.loads(text, object_pairs_hook=_unique)
     except (ValueError, RecursionError) as error:
         raise SourceError(f"{where} is not JSON ({error})", reason="bad_table") from error
-    raise SourceError(f"{where} is not a JSON object", reason="bad_table")
+
+
+def _flat(content: Mapping[str, Any], prefix: str, *, where: str) -> dict[str, Any]:
+    try:
+        return _unique(list(_named_values(content, prefix)))
+    except (ValueError, RecursionError) as error:
+        raise SourceError(f"{where} is not JSON ({error})", reason="bad_table") from error
 
 
 def _unique(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:

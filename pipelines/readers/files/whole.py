@@ -18,7 +18,7 @@ def per_episode_arrays(folder: SourceFolder, names: Sequence[str], source: Folde
     episodes: list[dict[str, LazyField]] = []
     for name in names[:MAX_EPISODES]:
         try:
-            episodes.append(episode_fields(folder, name, source))
+            episodes.append(episode_fields(folder, name, source).fields)
         except (SourceError, OSError, ValueError):  # reported when the episode is read
             continue
     steps = [{path: field for path, field in fields.items() if field.leaf.field.per_step} for fields in episodes]
@@ -28,7 +28,7 @@ def per_episode_arrays(folder: SourceFolder, names: Sequence[str], source: Folde
     if not paths:
         return ()
     try:
-        fields = episode_fields(folder, names[0], source.model_copy(update={"per_episode": paths}))
+        fields = episode_fields(folder, names[0], source.model_copy(update={"per_episode": paths})).fields
     except SourceError:
         return ()
     still = [path for path, field in fields.items() if field.leaf.field.per_step]  # tables, images and videos

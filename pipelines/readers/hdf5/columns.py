@@ -77,13 +77,15 @@ def _unsupported(path: str, kind: Any) -> SourceError:
     )
 
 
-def column(leaf: Leaf, dataset: h5py.Dataset, *, rows: int, images: str, frames: Mapping[str, str]) -> Column:
-    """Read the first `rows` rows; raw frames are encoded as `images`, which is `png` or such as `jpeg 95`."""
+def column(
+    leaf: Leaf, dataset: h5py.Dataset, *, start: int, rows: int, images: str, frames: Mapping[str, str]
+) -> Column:
+    """Read `rows` rows from `start` on; raw frames are encoded as `images`, which is `png` or such as `jpeg 95`."""
     path = leaf.field.path
     check_size(leaf, rows=rows, size=dataset.dtype.itemsize * rows * prod(dataset.shape[1:]))
     if leaf.form == "numbers":
-        return _native(dataset[:rows], leaf.field.dtype)
-    blocks = _blocks(dataset, rows)
+        return _native(dataset[start : start + rows], leaf.field.dtype)
+    blocks = row_blocks(dataset, start, start + rows)
     if leaf.form == "frames":
         pixels = PixelLayout.of(frames.get(path, "hwc"))
         encoded = (encode(frame, images) for block in blocks for frame in pixels(block, path))
@@ -96,13 +98,13 @@ def column(leaf: Leaf, dataset: h5py.Dataset, *, rows: int, images: str, frames:
     return collect_bytes(items, path, limit=LIMIT)
 
 
-def _blocks(dataset: h5py.Dataset, rows: int) -> Iterator[Array]:
-    """Yield the first `rows` rows in blocks of whole chunks, so that each chunk is inflated once."""
+def row_blocks(dataset: h5py.Dataset, start: int, end: int) -> Iterator[Array]:
+    """Yield the rows from `start` up to, but not including, `end`, in blocks that end where a chunk does."""
     chunk = dataset.chunks[0] if dataset.chunks else 1
     row = dataset.dtype.itemsize * prod(dataset.shape[1:])
     count = max(1, BLOCK // (max(row, 1 << 14) * chunk)) * chunk
-    for start in range(0, rows, count):
-        yield dataset[start : min(start + count, rows)]
+    for first in range(start - start % count, end, count):
+        yield dataset[max(start, first) : min(first + count, end)]
 
 
 def value(field: Field, stored: Any) -> Any:

@@ -23,6 +23,8 @@ FILE, EPISODE = "file", "episode"  # placeholders: the file's name without its e
 class Hdf5Episode:
     """One episode: the datasets below its group, its attributes, and the sidecar files that the declaration names."""
 
+    start = 0  # the row of the datasets with the first step
+
     def __init__(self, file: h5py.File, name: str, *, folder: SourceFolder, file_name: str, source: Hdf5Source) -> None:
         """List the datasets and attributes of the group `name`; no values are read."""
         group = tree.group_at(file, name)
@@ -99,13 +101,16 @@ class Hdf5Episode:
             return _text_leaf(path), self.sidecars.text(name)
         if path in self.datasets:
             leaf = self._leaf(path)
-            return leaf, value(leaf.field, self.datasets[path][()]) if leaf.form == "value" else None
+            return leaf, self._stored_value(leaf) if leaf.form == "value" else None
         if path not in self.attributes:
             return None, None
         holder, name = self.attributes[path]
         attribute = holder.attrs.get_id(name)
         field = value_field(path, attribute.dtype, attribute.shape)
         return Leaf(field, "value"), value(field, holder.attrs[name])
+
+    def _stored_value(self, leaf: Leaf) -> Any:
+        return value(leaf.field, self.datasets[leaf.field.path][()])
 
     def _value(self, path: str) -> Any:
         return self.per_episode(path)[1]
@@ -192,7 +197,8 @@ class Hdf5Episode:
         if actual.form == "value" or dataset.shape[0]:  # the encoding of a dataset without frames is unknown
             check_same(leaf, actual)
         images = self.source.images or "png"
-        return column(leaf, dataset, rows=self._count(path), images=images, frames=self.source.frames)
+        rows, frames = self._count(path), self.source.frames
+        return column(leaf, dataset, start=self.start, rows=rows, images=images, frames=frames)
 
     def _video(self, path: str, rows: int) -> Column:
         name = self.sidecars.find(self.source.videos[path], self._value, missing="missing_video")

@@ -8,6 +8,7 @@ from typing import Any
 import h5py
 
 from pipelines.readers.beside import files_beside, left_out_files, own_videos, video_notes
+from pipelines.readers.episode_rows import EpisodeRows, check_apart
 from pipelines.readers.fields import Leaf, digest, first_readable
 from pipelines.readers.find import HDF5_NAMES
 from pipelines.readers.folder import SourceFolder
@@ -15,7 +16,9 @@ from pipelines.readers.groups import check_siblings
 from pipelines.readers.hdf5 import tree
 from pipelines.readers.hdf5.episode import Hdf5Episode
 from pipelines.readers.hdf5.guess import Hdf5Guess, guess_source
+from pipelines.readers.hdf5.rows import CACHE, Hdf5Table
 from pipelines.readers.hdf5.splits import split_groups, split_name
+from pipelines.readers.hdf5.table_guess import guess_rows, table_key
 from pipelines.readers.names import list_files
 from pipelines.readers.patterns import siblings
 from pipelines.readers.reader import (
@@ -39,7 +42,9 @@ from schemas.source import Field
 class FileContents:
     """The groups of one file."""
 
-    groups: Mapping[str, Sequence[str]]  # split -> episodes
+    groups: Mapping[str, Sequence[str]]  # split -> episodes, or tables of many
+    counts: Mapping[str, int]  # split -> number of episodes
+    tables: Sequence[tuple[str, EpisodeRows]] = ()  # the rows of each table of many episodes, by its place
     others: Mapping[str, bool] = field(default_factory=dict)  # what is beside the episodes -> whether it is a group
 
 
@@ -64,7 +69,8 @@ class Hdf5Reader(SourceReader):
         if not self.names:
             raise UsageError(f"{uri}: no HDF5 file here ({pattern or ', '.join(f'*{end}' for end in HDF5_NAMES)})")
         self.is_file = bool(file)
-        self.guess = None if source else guess_source(self.folder, self.names, where=uri)
+        guess = None if source else guess_source(self.folder, self.names, where=uri)
+        self.guess = guess and guess_rows(guess, self.folder, self.names)
         self.source = self.guess.source if self.guess else source or Hdf5Source(format="hdf5", episodes="/")
         self.empty: Mapping[str, str] = {}
         self.leaves = first_readable(self.names, self._describe, otherwise=UsageError(f"{uri}: no HDF5 file"))
@@ -93,7 +99,19 @@ class Hdf5Reader(SourceReader):
             raise error.at(error.file or path) from error
 
     def _episode(self, file: h5py.File, group: str, name: str) -> Hdf5Episode:
-        return Hdf5Episode(file, group, folder=self.folder, file_name=name, source=self.source)
+        """Open an episode, or, if a key divides the rows, a table of many; no values of its fields are read.
+
+        Raises SourceError if an episode shows that it is a table of many.
+        """
+        if self.source.has_tables:
+            return self._table(file, group, name)
+        episode = Hdf5Episode(file, group, folder=self.folder, file_name=name, source=self.source)
+        if self.source.episode_flags is None and (key := table_key(episode, is_file=self.source.is_whole_file)):
+            raise key.error()
+        return episode
+
+    def _table(self, file: h5py.File, group: str, name: str) -> Hdf5Table:
+        return Hdf5Table(file, group, folder=self.folder, file_name=name, source=self.source)
 
     def guesses(self) -> Mapping[str, str]:
         """Return the guessed keys, each with the reason."""
@@ -133,6 +151,7 @@ class Hdf5Reader(SourceReader):
         A file without episodes, or that cannot be read, counts as one episode.
         """
         sizes = self._sizes()
+        check_apart(table for contents in self._contents.values() for table in contents.tables)
         known = {name: self._counts(name) for name in self.names}
         declared = [*map(split_name, self.source.splits)]
         counts = {name: by_split or {[*declared, SPLIT][0]: 1} for name, by_split in known.items()}
@@ -152,27 +171,37 @@ class Hdf5Reader(SourceReader):
 
     def _counts(self, name: str) -> dict[str, int]:
         """Return the number of episodes in each split of a file; empty if the file cannot be read."""
-        groups = self._contents[name].groups
-        return {split: len(paths) for split, paths in groups.items() if paths}
+        return {**self._contents[name].counts}
 
     @cached_property
     def _contents(self) -> Mapping[str, FileContents]:
         """The groups of each file. If each file is one episode, no file is opened."""
-        if not (self.source.episodes or "").strip("/"):
+        if self.source.is_whole_file and not self.source.has_tables:
             split = next(map(split_name, self.source.splits), SPLIT)
-            return {name: FileContents({split: ["/"]}) for name in self.names}
+            return {name: FileContents({split: ["/"]}, {split: 1}) for name in self.names}
         return {name: self._file_contents(name) for name in self.names}
 
     def _file_contents(self, name: str) -> FileContents:
-        """List the groups of a file; none if it is unreadable."""
+        """List the groups of a file, and count its episodes; none if it is unreadable."""
         try:
             with tree.open_hdf5(self.folder, name) as file, tree.reading(self.place(name)):
                 groups, nodes = _splits(file, self.source), tree.Hdf5Tree(file)
-                if self.guess:
+                if self.guess and not self.source.is_whole_file:
                     check_siblings(nodes, self.guess.groups, where=self.place(name))
-                return FileContents(groups, _others(nodes, self.source, self.guess))
+                tables = {
+                    group: self._table(file, group, name).rows if self.source.has_tables else None
+                    for paths in groups.values()
+                    for group in paths
+                }
+                counts = {
+                    split: sum(1 if (rows := tables[group]) is None else len(rows) for group in paths)
+                    for split, paths in groups.items()
+                    if paths
+                }
+                placed = [(self.place(f"{name}{group}".rstrip("/")), rows) for group, rows in tables.items() if rows]
+                return FileContents(groups, counts, placed, _others(nodes, self.source, self.guess))
         except SourceError:
-            return FileContents({})
+            return FileContents({}, {})
 
     def _sizes(self) -> dict[str, int | None]:
         """Return the size of each file plus its videos, because most of the output comes from the videos."""
@@ -187,24 +216,38 @@ class Hdf5Reader(SourceReader):
         return sizes
 
     def description(self) -> dict[str, Any]:
-        """Return the format, the pattern of the episodes and the digest of the fields."""
-        return {"format": self.format, "episodes_at": self.source.episodes, "fields_sha256": digest(self.fields)}
+        """Return the format, the pattern of the episodes, the key that divides tables, and the digest of the fields."""
+        keys = {key: value for key, value in self.layout().items() if key in self.source.row_keys()}
+        at = {"episodes_at": self.source.episodes} if self.source.episodes else {}
+        return {"format": self.format, **at, **keys, "fields_sha256": digest(self.fields)}
 
     def episodes(self, part: FilePart, columns: Collection[str] | None) -> Episodes:
         """Open a file and yield each of its episodes, split by split."""
         path = self.place(part.name)
-        with tree.open_hdf5(self.folder, part.name) as file:
+        cache = CACHE if self.source.has_tables else 0
+        rest: list[SourceError] = []
+        with tree.open_hdf5(self.folder, part.name, cache=cache) as file:
 
-            def read(name: str) -> Values:
+            def read(name: str, table: Hdf5Table | None = None, number: int = 0) -> Values:
                 with tree.reading(path):
-                    return self._episode(file, name, part.name).read(self.leaves, columns)
+                    episode = table.episode(number) if table else self._episode(file, name, part.name)
+                    return episode.read(self.leaves, columns)
 
             with tree.reading(path):
                 names = _groups(file, self.source)
             if not names:
                 raise _no_group_error(self.source, path)
             for name in names:
-                yield Stored(partial(read, name), name)
+                if not self.source.has_tables:
+                    yield Stored(partial(read, name), name)
+                    continue
+                with tree.reading(path):
+                    table = self._table(file, name, part.name)
+                for number in range(len(table.rows)):
+                    yield Stored(partial(read, name, table, number), f"{name.rstrip('/')}/episode_{number}")
+                if error := table.rows.rest():
+                    rest.append(error.at(path, prefix=name))
+        yield from rest
 
 
 def _splits(file: h5py.File, source: Hdf5Source) -> dict[str, list[str]]:

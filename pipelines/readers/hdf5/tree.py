@@ -34,15 +34,17 @@ def reading(path: str) -> Iterator[None]:
 
 
 @contextmanager
-def open_hdf5(folder: SourceFolder, name: str) -> Iterator[h5py.File]:
-    """Open a file; raise SourceError if it is not HDF5."""
+def open_hdf5(folder: SourceFolder, name: str, *, cache: int = 0) -> Iterator[h5py.File]:
+    """Open a file; raise SourceError if it is not HDF5.
+
+    Each dataset caches up to `cache` bytes of chunks. Where every chunk is read whole and once, that only costs memory.
+    """
     path, local = folder.path(name), folder.files.local
     with ExitStack() as stack:
         with reading(path):
             file = str(local / name) if local else stack.enter_context(folder.open_parts(name))
             try:
-                # A chunk cache would only cost memory, because every chunk is read whole and once.
-                opened = stack.enter_context(h5py.File(file, "r", rdcc_nbytes=0))
+                opened = stack.enter_context(h5py.File(file, "r", rdcc_nbytes=cache))
             except OSError as error:
                 if "signature not found" in str(error):
                     raise _not_hdf5(folder, name) from error

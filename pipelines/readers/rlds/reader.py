@@ -19,6 +19,7 @@ from schemas.source import Field
 FEATURES, INFO, DECLARATION = "features.json", "dataset_info.json", "oxe_spec.toml"
 MAX_EPISODES = 10**9  # in one split
 SPLIT_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]*")
+PACKED = re.compile(r".*\.tfrecord.*\.gz")
 SHARD_FILE = re.compile(r"(?P<dataset>.+)-(?P<split>[^-]+)\.tfrecord-(?P<shard>\d{5,})-of-(?P<of>\d{5,})")
 
 
@@ -62,9 +63,10 @@ class RldsReader(SourceReader):
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise SourceError(f"not a dataset_info.json ({error!r})", reason="bad_info", file=where) from error
         if not shards:
-            raise SourceError(
-                "no splits, neither in dataset_info.json nor in the file names", reason="bad_info", file=where
-            )
+            packed = [name for name in self.folder.names() if PACKED.fullmatch(name)]
+            hint = f"; {packed[0]} is compressed with gzip: unpack it with gunzip" if packed else ""
+            message = f"no splits, neither in dataset_info.json nor in the file names{hint}"
+            raise SourceError(message, reason="bad_info", file=where)
         sizes = self.folder.sizes(name for names in shards.values() for name, _ in names)
         return {
             split: [
@@ -165,7 +167,9 @@ class RldsReader(SourceReader):
         """Open a shard and yield its records, then a SourceError for each undeclared one."""
         if part.size is None:
             if part.count:
-                raise SourceError("the shard is missing", reason="missing_shard", file=self.place(part.name))
+                packed = f"{part.name}.gz"
+                hint = f"; unpack {packed} with gunzip" if self.folder.size(packed) is not None else ""
+                raise SourceError(f"the shard is missing{hint}", reason="missing_shard", file=self.place(part.name))
             return
         selected = [feature for feature in self.features if columns is None or feature.field.path in columns]
         with self.folder.open(part.name) as file:
@@ -240,4 +244,6 @@ def find_dataset(folder: SourceFolder, uri: str) -> SourceFolder:
             reason="bad_features",
             file=folder.path(FEATURES),
         )
-    raise UsageError(f"{uri}: no RLDS dataset here (no features.json, no *.tfrecord-* shards)")
+    packed = [name for name in folder.names() if PACKED.fullmatch(name)]
+    hint = f"; {packed[0]} is compressed with gzip: unpack it with gunzip" if packed else ""
+    raise UsageError(f"{uri}: no RLDS dataset here (no features.json, no *.tfrecord-* shards){hint}")

@@ -7,12 +7,13 @@ from typing import Any
 
 import zarr
 
+from pipelines.readers.episode_rows import guess
 from pipelines.readers.fields import Leaf, array_leaf, first_readable
 from pipelines.readers.names import covers
 from pipelines.readers.patterns import matches, siblings
 from pipelines.readers.survey import ArrayHead
 from pipelines.readers.zarr.arrays import ZarrRows, arrays_of, names_in, open_node, open_root
-from pipelines.readers.zarr.buffer import is_empty
+from pipelines.readers.zarr.buffer import is_empty, row_table
 from pipelines.readers.zarr.store import DAMAGE, METADATA, SourceStore, StoreFiles
 from schemas.declarations.formats import ZarrSource
 from schemas.errors import SourceError
@@ -71,8 +72,12 @@ class EpisodeArrays:
         by_path = {store.path_of(place): array for place, array in arrays.items()}
         whole = {path for path, array in by_path.items() if not array.shape or covers(source.per_episode, path)}
         has_rows = any(array.shape[0] for path, array in by_path.items() if path not in whole)
-        empty = {path: array.shape for path, array in by_path.items() if is_empty(array, has_rows=has_rows)}
+        empty = {path: array.shape for path, array in by_path.items() if is_empty(array.shape, has_rows=has_rows)}
         rows = {p: ZarrRows(a, p, source.frames.get(p)) for p, a in by_path.items() if p not in empty}
+        table = row_table({path: array for path, array in rows.items() if path not in whole})
+        is_table = not (source.episodes or "").strip("/") and source.episode_flags is None
+        if is_table and (key := guess(table)):
+            raise key.error()
         leaves = {
             path: array_leaf(path, array.dtype, array.shape, is_value=True)
             if path in whole

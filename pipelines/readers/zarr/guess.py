@@ -38,7 +38,7 @@ def guess_source(folder: SourceFolder, names: Sequence[str], *, where: str) -> Z
                 trees[name] = ZarrTree(stack.enter_context(open_store(folder, name)))
             except (SourceError, *DAMAGE):  # reported when the store is read
                 continue
-        ends = ZarrSource(format="zarr").episode_ends
+        ends = ZarrSource(format="zarr").ends_at or ""
         if not trees or any(ends in tree for tree in trees.values()):
             return None
         groups = guess_groups(trees, where=where)

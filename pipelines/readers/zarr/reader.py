@@ -6,6 +6,7 @@ from functools import cached_property, partial
 from typing import Any, TypeAlias
 
 from pipelines.readers.beside import files_beside, left_out_files, own_videos, video_notes
+from pipelines.readers.episode_rows import EpisodeRows, check_apart
 from pipelines.readers.fields import Leaf, check_same, digest, first_readable, or_ignore
 from pipelines.readers.find import ZARR_NAMES
 from pipelines.readers.folder import SourceFolder
@@ -28,6 +29,7 @@ from pipelines.readers.zarr.buffer import ReplayBuffer
 from pipelines.readers.zarr.grouped import GroupedStore
 from pipelines.readers.zarr.guess import guess_source
 from pipelines.readers.zarr.store import METADATA, ZIP_NAMES, open_store, reading
+from pipelines.readers.zarr.table_guess import guess_rows
 from schemas.declarations.formats import ZarrSource
 from schemas.errors import SourceError, SpecError, UsageError, did_you_mean
 from schemas.source import Field
@@ -41,7 +43,8 @@ class ZarrReader(SourceReader):
     """A reader of one Zarr store, which is a folder or a zip file, or of all stores in a folder.
 
     In a replay buffer, an array below the group `steps` has one row per step; any other array has one row per episode.
-    The array `episode_ends` has, for each episode, the total number of steps up to its end. If `episodes` is declared,
+    The array `episode_ends` has, for each episode, the total number of steps up to its end, or another key says where
+    the episodes end. If `episodes` is declared,
     each group that it matches is an episode. The first store that can be read defines the fields.
     """
 
@@ -65,15 +68,27 @@ class ZarrReader(SourceReader):
             self.is_store = True
             self.above = _folder_above(uri) or self.folder
         guess = None if source else guess_source(self.folder, self.names, where=uri)
-        declared = source or (guess.source if guess else ZarrSource(format="zarr"))
+        rows, why = (None, {}) if source or guess else self._guess_rows()
+        declared = source or (guess.source if guess else rows or ZarrSource(format="zarr"))
         self.groups: EpisodeGroups | None = guess.groups if guess else None
-        self.why: Mapping[str, str] = guess.why if guess else {}
-        places = {"episode_ends": declared.episode_ends.strip("/"), "steps": declared.steps.strip("/")}
-        self.source = declared.model_copy(update=places)
+        self.why: Mapping[str, str] = guess.why if guess else why
+        ends = declared.episode_ends and declared.episode_ends.strip("/")
+        self.source = declared.model_copy(update={"episode_ends": ends, "steps": declared.steps.strip("/")})
         self.empty: Mapping[str, tuple[int, ...]] = {}
         self.leaves = first_readable(self.names, self._describe, otherwise=UsageError(f"{uri}: no Zarr store"))
         self.fields: tuple[Field, ...] = tuple(leaf.field for leaf in self.leaves.values())
         self._check_videos()
+
+    def _guess_rows(self) -> tuple[ZarrSource | None, Mapping[str, str]]:
+        """Guess how the rows of the first store that can be read are divided."""
+        for name in self.names:
+            try:
+                with open_store(self.folder, name) as files, reading(self.place(name)):
+                    guessed = guess_rows(files)
+            except SourceError:
+                continue  # the error is raised when the store is described
+            return guessed
+        return None, {}
 
     def _describe(self, name: str) -> dict[str, Leaf]:
         """Describe a store."""
@@ -164,10 +179,12 @@ class ZarrReader(SourceReader):
 
     def parts(self) -> Files:
         """Return one file per store: the zip file, or, in a folder, a file that changes when episodes are added."""
-        return {SPLIT: [self._part(name) for name in self.names]}
+        described = {name: self._part(name) for name in self.names}
+        check_apart((self.place(name), rows) for name, (_, rows) in described.items() if rows)
+        return {SPLIT: [part for part, _ in described.values()]}
 
-    def _part(self, name: str) -> FilePart:
-        """Return the part for a store; a store that cannot be opened counts as one episode."""
+    def _part(self, name: str) -> tuple[FilePart, EpisodeRows | None]:
+        """Return the part for a store and its rows; a store that cannot be opened counts as one episode."""
         is_zip = name.endswith(ZIP_NAMES)
         try:
             with self._opened(name) as store, self._reading(name):
@@ -176,11 +193,13 @@ class ZarrReader(SourceReader):
                 file = name if is_zip else f"{name}/{store.mark}".lstrip("/")
                 videos = sum(self._sizes_of_videos(name).values())
                 becomes = store.size + VIDEO_EXPANSION * videos if self.source.videos else None
-                return FilePart(name=file, size=store.size + videos, count=store.count, becomes=becomes)
+                rows = store.episodes if isinstance(store, ReplayBuffer) else None
+                part = FilePart(name=file, size=store.size + videos, count=store.count, becomes=becomes)
+                return part, rows
         except SourceError:
             metadata_files = [] if is_zip else sorted(METADATA & {*self.folder.names(name)})
             file = f"{name}/{metadata_files[0]}".lstrip("/") if metadata_files else name
-            return FilePart(name=file, size=self.folder.size(file), count=1, is_counted=False)
+            return FilePart(name=file, size=self.folder.size(file), count=1, is_counted=False), None
 
     def total_steps(self) -> int | None:
         """Return the sum of the episodes' lengths in all stores; None if a store cannot be opened."""
@@ -210,7 +229,9 @@ class ZarrReader(SourceReader):
     def description(self) -> dict[str, Any]:
         """Return the format, where the episodes are, and the digest of the fields."""
         source = self.source
-        where = {"ends_at": source.episode_ends} if source.episodes is None else {"episodes_at": source.episodes}
+        where = {"ends_at": source.ends_at} if source.episodes is None else {"episodes_at": source.episodes}
+        if source.ends_at is None:
+            where = {key: value for key, value in self.layout().items() if key in source.row_keys()}
         return {"format": self.format, **where, "fields_sha256": digest(self.fields)}
 
     def where(self, part: FilePart) -> str:

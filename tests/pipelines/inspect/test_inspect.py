@@ -235,7 +235,7 @@ def test_a_missing_camera_is_no_failure(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "told"), [("nowhere", "nowhere: no such file or folder"), ("toy.toml", "no RLDS dataset here")]
+    ("name", "told"), [("nowhere", "nowhere: no such file or folder"), ("toy.toml", "no recordings are recognized")]
 )
 def test_what_is_no_source_is_one_line(tmp_path: Path, name: str, told: str) -> None:
     (tmp_path / "toy.toml").write_text("")

@@ -113,7 +113,9 @@ def test_a_single_one_further_down_is_opened_where_nothing_is_declared(shelf: Pa
 
 def test_a_wrong_declared_format_or_folder_says_what_is_there(shelf: Path) -> None:
     told = Hdf5Source(format="hdf5", episodes="/")
-    with pytest.raises(UsageError, match=r"is not a source itself; there is one at .*/deep/er \(hdf5\)"):
+    with pytest.raises(
+        UsageError, match=r"is not a source itself, but contains one; use its path instead: .*/deep/er \(hdf5\)"
+    ):
         open_source(str(shelf / "deep"), told)
     with pytest.raises(UsageError, match="it looks like rlds"):
         open_source(str(shelf / "toy/1.0.0"), told)

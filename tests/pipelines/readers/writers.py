@@ -24,6 +24,7 @@ from tests.pipelines.toy import columns, write_source
 
 EPISODES = [columns(seed, steps=steps) for seed, steps in enumerate((3, 1, 4, 2, 5))]
 LANGUAGE = "language_instruction"
+ONCE = "episode_metadata/file_path"
 
 
 def write_rlds(folder: Path) -> SourceSpec:
@@ -66,6 +67,35 @@ def write_buffer(zarr_format: Literal[2, 3]) -> Callable[[Path], SourceSpec]:
         return ZarrSource(format="zarr")
 
     return write
+
+
+def write_tables(folder: Path) -> SourceSpec:
+    for file, (first, end) in {"a_9.hdf5": (0, 3), "a_10.hdf5": (3, 5)}.items():
+        tables = [datasets(made) for made in EPISODES[first:end]]
+        rows = {path: [value for table in tables for value in table[path]] for path in tables[0] if path != ONCE}
+        images = padded([image for made in EPISODES[first:end] for image in made["observation.image"]])
+        once = [table[ONCE] for table in tables]
+        flags = {"observation/image": images, ONCE: once}
+        write_hdf5(folder / file, {"/": {**rows, **flags}})
+    return Hdf5Source(format="hdf5", episode_flags=("is_last",))
+
+
+def write_arrays(folder: Path) -> SourceSpec:
+    for number, (first, end) in enumerate([(0, 3), (3, 5)]):
+        table = folder / f"table_{number}"
+        tables = [datasets(made) for made in EPISODES[first:end]]
+        for path in tables[0]:
+            (table / path).parent.mkdir(parents=True, exist_ok=True)
+            values = [one[path] for one in tables] if path == ONCE else [row for one in tables for row in one[path]]
+            texts = path in {ONCE, LANGUAGE}
+            if path != "observation/image":
+                np.save(table / f"{path}.npy", [bytes(value).decode() for value in values] if texts else values)
+        (table / "observation" / "image").mkdir()
+        images = [image for made in EPISODES[first:end] for image in made["observation.image"]]
+        for i, image in enumerate(images):
+            (table / "observation" / "image" / f"{i}.jpg").write_bytes(image)
+        np.savez(table / "meta.npz", ends=np.cumsum([len(one["action"]) for one in tables]))
+    return FolderSource(format="folder", episodes="table_*", episode_ends="meta/ends")
 
 
 def write_folders(folder: Path) -> SourceSpec:
@@ -157,6 +187,8 @@ WRITERS: dict[str, Write] = {
     "rlds": write_rlds,
     "hdf5 groups": write_groups,
     "hdf5 files": write_files,
+    "hdf5 tables": write_tables,
+    "arrays of tables": write_arrays,
     "zarr 2": write_buffer(2),
     "zarr 3": write_buffer(3),
     "folders": write_folders,

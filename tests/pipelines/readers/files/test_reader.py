@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from pipelines.readers.files import tables
-from pipelines.readers.files.reader import guess as guess_names
+from pipelines.readers.files.guess import guess as guess_names
 from pipelines.readers.folder import SourceFolder
 from pipelines.readers.history import History
 from pipelines.readers.reader import Reader, plan
@@ -78,7 +78,7 @@ opener = Opener("folder")
 def opened(uri: Path, **layout: Any) -> Reader:
     """Open a source; without `episodes` in the layout, they are guessed."""
     if layout and "episodes" not in layout:
-        layout["episodes"] = guess_names(SourceFolder.at(str(uri)))
+        layout["episodes"] = guess_names(SourceFolder.at(str(uri))).source.episodes
     return opener(uri, **layout)
 
 

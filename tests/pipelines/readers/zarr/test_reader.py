@@ -145,7 +145,8 @@ def test_several_stores_in_a_folder_are_one_source_to_which_more_can_be_added(tm
 def test_the_ends_and_the_steps_may_be_elsewhere(tmp_path: Path) -> None:
     held = {"action": np.zeros((ROWS, 2)), "cam/top": np.zeros((ROWS, 4, 4, 3), np.uint8), "ends": ENDS}
     store = write_zarr(tmp_path / "x.zarr", held)
-    assert "in source.episode_ends" in str(refused(store))
+    assert "in source.episode_ends" in str(refused(store, episode_ends="meta/episode_ends"))
+    assert opened(store).layout() == {"episode_ends": "ends", "steps": ""}
     reader = opened(store, episode_ends="ends", steps="")
     assert [field.path for field in reader.fields] == ["episode_path", "action", "cam.top"]
     assert reader.layout() == {"episode_ends": "ends", "steps": ""}
