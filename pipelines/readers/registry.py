@@ -103,8 +103,7 @@ def load_reader(format_name: str) -> Callable[..., Reader]:
 def guess(uri: str) -> tuple[str, str]:
     """Return the format and the location of the source at or below `uri`.
 
-    Raises UsageError if there are several. If there is none, the error says what was looked for and what the folder
-    contains.
+    Raises UsageError if there are several. If there is none, the error says what was looked for and what is there.
     """
     if uri.rstrip("/").endswith(PICKLES):
         raise pickle_error(uri)
