@@ -109,9 +109,10 @@ class SourceFolder:
             return self.files.names(below)
 
     def is_folder(self, name: str) -> bool:
-        """Whether a name in the folder is a folder; behind a URI, whether it has names in it."""
-        local = self.files.local
-        return (local / name).is_dir() if local else bool(self.names(name))
+        """Whether a name in the folder is a folder; behind a URI, whether it has names in it, or no ending."""
+        if local := self.files.local:
+            return (local / name).is_dir()
+        return "." not in name.rpartition("/")[2] or bool(self.names(name))
 
     @contextmanager
     def _reading(self, verb: str, name: str = "") -> Iterator[None]:

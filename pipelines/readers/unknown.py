@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import PurePosixPath
 
 from pipelines.readers.alike import visible
-from pipelines.readers.endings import EPISODE_NAMES, PACKED, VIDEOS
+from pipelines.readers.endings import EPISODE_NAMES, IMAGES, PACKED, VIDEOS
 from pipelines.readers.find import HDF5_NAMES, ROSBAG_NAMES, ZARR_NAMES
 from pipelines.readers.folder import SourceFolder
 from schemas.errors import UsageError
@@ -89,6 +89,10 @@ def _hints(files: Sequence[str]) -> str:
         "pickles, also as .pt or .pth, are never read: save their arrays with numpy.savez": any(
             file.endswith((".pkl", ".pickle", ".pt", ".pth")) for file in files
         ),
+        "if this folder is one episode, name the folder above it, or declare format = 'folder' and episodes = '.'": any(
+            file.lower().endswith(IMAGES) for file in files
+        )
+        and any(file.endswith(".json") and "/" not in file for file in files),
         "for a JSON file per episode, declare format = 'folder' and episodes = '*.json'": bool(files)
         and all(file.endswith(".json") and "/" not in file for file in files),
     }

@@ -175,9 +175,9 @@ def _refuse_steps(folder: SourceFolder, below: str, files: Sequence[str]) -> Non
     """Raise UsageError if each of some files seems to hold one step."""
     if (pattern := step_like(folder, below, files)) is None:
         return
-    where = folder.path(below) if below else folder.uri
+    where, episodes = (folder.path(below), "the pattern of these folders") if below else (folder.uri, "'.'")
     raise UsageError(
         f"{where}: each file here, such as {files[0]}, seems to hold one step and not an episode; if so, declare "
-        f"source.step_files = '{pattern}' (and source.step_ranges if the folder holds several episodes), "
-        "otherwise declare source.episodes"
+        f"source.episodes = {episodes} and source.step_files = '{pattern}' (and source.step_ranges if a folder holds "
+        "several episodes), otherwise declare source.episodes alone"
     )

@@ -67,6 +67,7 @@ def test_many_endings_are_cut(tmp_path: Path) -> None:
         (["recordings.tar"], "recordings.tar is compressed or an archive"),
         (["data.zip", "readme.txt"], "data.zip is compressed or an archive"),
         (["0.pt", "1.pt"], "pickles, also as .pt or .pth, are never read"),
+        (["data.json", "colors/000000_color_0.jpg"], "if this folder is one episode, name the folder above it"),
         (["demo_0.json", "demo_1.json"], "episodes = '*.json'"),
     ],
 )

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import numpy as np
 import pytest
 from PIL import Image
@@ -167,6 +168,19 @@ def test_a_list_of_steps_is_read_with_the_images_that_it_names(tmp_path: Path, k
         "data.info.joint_names.left_arm": [],
         "data.text.goal": "pick 1",
     }
+
+
+def test_one_episode_is_read_from_its_own_folder_and_from_memory(tmp_path: Path) -> None:
+    write_unitree(tmp_path)
+    memory = fsspec.filesystem("memory")
+    memory.put(str(tmp_path), "/unitree", recursive=True)
+    (alone,) = reading.episodes(tmp_path / "episode_0001", episodes=".")
+    try:
+        (_, second) = reading.episodes("memory://unitree")
+    finally:
+        memory.rm("/unitree", recursive=True)
+    camera = "data.data.colors.color_1"
+    assert list(alone.steps[camera]) == list(second.steps[camera]) == [jpeg(10 * i + 1) for i in range(STEPS)]
 
 
 def test_what_a_list_of_steps_leaves_out_is_counted(tmp_path: Path) -> None:

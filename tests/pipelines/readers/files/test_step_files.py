@@ -233,6 +233,13 @@ def test_files_that_seem_to_hold_one_step_are_refused_and_name_the_key(
     assert episode.n_steps() == 12
 
 
+def test_calvin_without_its_list_is_refused(tmp_path: Path) -> None:
+    """The list is missing in some copies: https://github.com/acl21/diwa/issues/15."""
+    (write_calvin(tmp_path) / "ep_start_end_ids.npy").unlink()
+    with pytest.raises(UsageError, match=r"source\.step_files = 'episode_\*\.npz' \(and source\.step_ranges"):
+        open_source(str(tmp_path))
+
+
 @pytest.mark.parametrize("form", ["npz", "npy", "json"])
 @pytest.mark.parametrize("stem", ["step_", ""])
 def test_folders_of_step_files_are_refused_and_name_the_key(tmp_path: Path, form: str, stem: str) -> None:
