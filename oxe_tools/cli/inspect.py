@@ -89,10 +89,6 @@ def _show_inspection(inspection: "Inspection") -> None:
     print_table(["field", "type", "shape", "range", "encoding", "first value"], rows)
     if 0 < inspection.read < inspection.episodes:
         typer.echo(f"The ranges and first values are those of {inspection.read} of {episodes.partition(' (')[0]}.")
-    if "episodes_at" in inspection.source:
-        typer.echo(
-            f'Each episode is at "{inspection.source["episodes_at"]}"; set source.episodes in the declaration to it.'
-        )
     for note in (*inspection.coverage.sentences(), *inspection.notes):
         typer.echo(f"Note: {note}")
     if inspection.declaration:

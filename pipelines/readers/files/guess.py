@@ -21,14 +21,14 @@ MAX_IGNORED = 20  # folders that a guess leaves out by name
 
 
 @dataclass(frozen=True, slots=True)
-class Guess:
+class FolderGuess:
     """A guessed table `source`, and for each of its keys a phrase with the guess and its evidence."""
 
     source: FolderSource
     evidence: dict[str, str]
 
 
-def guess(folder: SourceFolder) -> Guess:
+def guess(folder: SourceFolder) -> FolderGuess:
     """Guess the episodes: folders with the same files, or files of one type.
 
     Raises UsageError if there are none, if no pattern matches exactly the episodes, or if each file seems to hold one
@@ -53,13 +53,13 @@ def guess(folder: SourceFolder) -> Guess:
     raise UsageError(f"{folder.uri}: no episodes here; name their folders or files in source.episodes")
 
 
-def _found(keys: dict[str, str], why: str, ignore: Sequence[str] = ()) -> Guess:
+def _found(keys: dict[str, str], why: str, ignore: Sequence[str] = ()) -> FolderGuess:
     source = FolderSource.model_validate({"format": "folder", "ignore": tuple(ignore), **keys})
     evidence = {key: f"{value!r}, {why}" for key, value in keys.items()}
-    return Guess(source, evidence | ({"ignore": f"{[*ignore]}, folders with other files"} if ignore else {}))
+    return FolderGuess(source, evidence | ({"ignore": f"{[*ignore]}, folders with other files"} if ignore else {}))
 
 
-def _ranges(folder: SourceFolder, names: Sequence[str]) -> Guess:
+def _ranges(folder: SourceFolder, names: Sequence[str]) -> FolderGuess:
     steps = [name for name in names if name.endswith(".npz")]
     pattern = _pattern(folder, steps, [name for name in names if name not in steps]) or "*.npz"
     keys = {"episodes": ".", "step_files": pattern, "step_ranges": STEP_RANGES}
@@ -102,7 +102,7 @@ def _are_columns(folder: SourceFolder, files: Sequence[str]) -> bool:
     return len(rows) == len(files) and len({*rows}) == 1 and rows[0] != ()
 
 
-def _folders(folder: SourceFolder, episodes: Sequence[str], names: Sequence[str]) -> Guess:
+def _folders(folder: SourceFolder, episodes: Sequence[str], names: Sequence[str]) -> FolderGuess:
     """Return the pattern of folders, or of the episodes inside them if each holds several."""
     others = [name for name in names if name not in episodes]
     outer = _pattern(folder, episodes, others)

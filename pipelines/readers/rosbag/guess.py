@@ -16,14 +16,14 @@ DISTRO = "humble"  # for bags without type definitions; common types hardly diff
 
 
 @dataclass(frozen=True, slots=True)
-class Guess:
+class BagGuess:
     """A guessed declaration."""
 
     source: RosbagSource
     evidence: Mapping[str, str]  # by key of `source`: the guessed value, and why
 
 
-def guess_source(bag: Bag) -> Guess:
+def guess_source(bag: Bag) -> BagGuess:
     """Guess the clock and which topics have one message per bag; topics that cannot be read are ignored.
 
     The clock is the camera with the fewest messages, or, if there are no cameras, the topic with the most messages.
@@ -53,7 +53,7 @@ def guess_source(bag: Bag) -> Guess:
     ]:
         evidence["ignore"] = ", ".join(reasons)
     keys = {"clock": clock, "topics": dict.fromkeys(once, "once"), "ignore": (*logs, *sorted(failures))}
-    return Guess(source.model_copy(update=keys), evidence)
+    return BagGuess(source.model_copy(update=keys), evidence)
 
 
 def _clock(topics: Mapping[str, Channel]) -> tuple[str, str]:

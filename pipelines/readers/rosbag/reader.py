@@ -12,7 +12,7 @@ from pipelines.readers.names import covers
 from pipelines.readers.reader import SPLIT, Episodes, FilePart, Files, LeftOut, SourceReader, Stored, Values
 from pipelines.readers.rosbag import times
 from pipelines.readers.rosbag.bag import METADATA, STORED_NAMES, Bag, bag_files, files_beside, find_bags, open_bag
-from pipelines.readers.rosbag.guess import Guess, guess_source
+from pipelines.readers.rosbag.guess import BagGuess, guess_source
 from pipelines.readers.rosbag.storage import reading
 from pipelines.readers.rosbag.streams import (
     Stream,
@@ -75,7 +75,7 @@ class RosbagReader(SourceReader):
         """Return the layout of a bag and its streams."""
         try:
             with open_bag(self.folder, name, is_alone=self.is_alone) as bag:
-                guess = Guess(source, {}) if source else guess_source(bag)
+                guess = BagGuess(source, {}) if source else guess_source(bag)
                 check_topics(guess.source, bag.topics())
                 counts = {topic: channel.count or 0 for topic, channel in bag.topics().items()}
                 return FirstBag(guess.source, describe_streams(bag, guess.source), guess.evidence, counts)

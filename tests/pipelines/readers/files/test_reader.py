@@ -449,7 +449,7 @@ def test_a_wrong_declaration_says_so(tmp_path: Path) -> None:
 def test_inspect_convert_append_and_verify_work_on_folders(source: Path, tmp_path: Path) -> None:
     found = oxe("inspect", source, "--json").json()
     assert (found["format"], found["episodes"], found["steps"]) == ("folder", 3, 3 * STEPS)
-    assert 'Each episode is at "episode_*"' in oxe("inspect", source).out
+    assert "source.episodes was guessed: 'episode_*'" in oxe("inspect", source).out
     told = '{ format = "folder", uri = "source", episodes = "episode_*", ignore_lines = "confidence:*" }'
     spec = declare(tmp_path, told)
     assert oxe("datasets", "check", spec).code == 0

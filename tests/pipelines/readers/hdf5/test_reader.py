@@ -474,7 +474,7 @@ def test_inspect_convert_append_and_verify_work_on_files(tmp_path: Path) -> None
     assert (found["format"], found["episodes"], found["steps"]) == ("hdf5", 2, 8)
     assert found["source"]["episodes_at"] == "data/demo_*"
     assert found["features"]["obs.agentview_image"]["encoding"] == "png"
-    assert 'Each episode is at "data/demo_*"' in oxe("inspect", source / "task_1.hdf5").out
+    assert "source.episodes was guessed: 'data/demo_*'" in oxe("inspect", source / "task_1.hdf5").out
     assert oxe("datasets", "check", spec).code == 0
     assert oxe("convert", spec, "--out", tmp_path / "out").code == 0
     write_demos(source / "task_2.hdf5", 1)
