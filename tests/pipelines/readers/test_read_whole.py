@@ -50,7 +50,7 @@ class Piece:
 
 @dataclass(slots=True)
 class Layout:
-    """A random layout: draws what varies, hands out values, and keeps a list of what was written."""
+    """A random layout: draws what varies, assigns values, and keeps a list of what was written."""
 
     folder: Path
     data: st.DataObject
@@ -96,13 +96,13 @@ class Layout:
         return [float(next(self._next)) for _ in range(size)]
 
     def rows(self, path: str, size: int, *, is_episode: bool = True) -> Array:
-        """Hand out the rows [size, 2] of an episode."""
+        """Return the rows [size, 2] of an episode."""
         numbers = self.numbers(2 * size)
         self.pieces.append(Piece(path, frozenset(numbers), is_episode))
         return np.array(numbers).reshape(size, 2)
 
     def beside(self, path: str) -> float:
-        """Hand out the value of a thing beside the episodes."""
+        """Return the value of a thing beside the episodes."""
         (number,) = self.numbers(1)
         self.pieces.append(Piece(path, frozenset([number]), is_episode=False))
         return number
