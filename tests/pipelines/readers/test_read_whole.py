@@ -113,11 +113,9 @@ class Layout:
         self.pieces.append(Piece(path, frozenset([VIDEO - level]), is_episode=False))
         write_video(self.folder / path, np.full((frames, 32, 32, 3), GRAY * level, np.uint8))
 
-    def files_beside(self, below: str = "") -> None:
+    def files_beside(self, below: str = "", *, more: tuple[str, ...] = ("README.md",)) -> None:
         """Write files and folders beside the episodes."""
-        for kind in self.some(
-            "README.md", "info.json", "notes.csv", "calibration/camera.json", "empty", "overview.mp4"
-        ):
+        for kind in self.some(*more, "info.json", "notes.csv", "calibration/camera.json", "empty", "overview.mp4"):
             path, file = f"{below}{kind}", self.folder / below / kind
             if kind == "overview.mp4":
                 self.video(path, 3)
@@ -195,7 +193,9 @@ def counts(reader: Reader, missing: Iterable[str]) -> int:
 
 
 def shown(layout: Layout) -> str:
-    return "\n".join(sorted(str(path.relative_to(layout.folder)) for path in layout.folder.rglob("*")))
+    """List the pieces with their numbers of values, and the files."""
+    pieces = [f"{piece.path} ({len(piece.values)} values)" for piece in layout.pieces]
+    return "\n".join([*pieces, *sorted(str(path.relative_to(layout.folder)) for path in layout.folder.rglob("*"))])
 
 
 def numbers_of(value: RawEpisode | Unreadable) -> frozenset[float]:
@@ -481,7 +481,7 @@ def lerobot(layout: Layout) -> None:
     if "unlisted video" in others:
         pytest.importorskip("av", reason="the extra 'lerobot'")
         layout.video("videos/observation.images.top/chunk-000/file-000.mp4", sum(lengths))
-    layout.files_beside()
+    layout.files_beside(more=())  # README.md is part of the layout
 
 
 def unlist(folder: Path, number: int) -> None:
