@@ -6,14 +6,16 @@ value in a source is unique, so that a test knows which episodes were read.
 
 import io
 import json
+import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import count
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -27,7 +29,8 @@ from schemas.images import PNG
 from schemas.source import Array, Ragged, RawEpisode, Unreadable
 from tests import bags
 from tests.bags import Said
-from tests.lerobot import write_lerobot, write_video
+from tests.lerobot import FPS, write_lerobot
+from tests.lerobot import write_video as write_film
 from tests.makers import write_csv, write_hdf5, write_jsonl, write_zarr
 
 JPEG = b"\xff\xd8\xff"
@@ -36,6 +39,7 @@ GRAY = 6  # the difference between the gray levels of two videos
 VIDEO = -1000  # the value of a video of gray level 0
 NUMBERED = ("episode_{}", "demo_{}", "{:06d}", "{}", "run {}", "take.{}", "épisode {}", "traj_{}_ok", "エピソード{}")
 PLAIN = NUMBERED[:3]
+SESSIONS = ("2024-05-01", "2024-05-02", "alice", "bob", "day 1", "raw")
 WORDS = ("alice_cup", "bob_cup", "red block", "größe", "left", "right", "第一", "Final", "v1.2", "metadata")
 
 
@@ -111,7 +115,7 @@ class Layout:
         """Write a video of one gray level, which stands for its value."""
         level = next(self._videos)
         self.pieces.append(Piece(path, frozenset([VIDEO - level]), is_episode=False))
-        write_video(self.folder / path, np.full((frames, 32, 32, 3), GRAY * level, np.uint8))
+        write_film(self.folder / path, plain_frames([level] * frames))
 
     def files_beside(self, below: str = "", *, more: tuple[str, ...] = ("README.md",)) -> None:
         """Write files and folders beside the episodes."""
@@ -422,6 +426,21 @@ def episode_folders(layout: Layout) -> None:
     layout.files_beside(below) if below else None
 
 
+def sessions(layout: Layout) -> None:
+    """Write a folder for each day or person, with folders or files of episodes in it."""
+    kind, is_folder = layout.chosen("npz", "csv"), layout.chosen(False, True)  # noqa: FBT003 - two layouts
+    for session in layout.draw(st.permutations(SESSIONS))[: layout.chosen(1, 2, 3)]:
+        lengths = layout.lengths()
+        template = layout.chosen(*PLAIN)
+        names = layout.names(len(lengths)) if is_folder else [template.format(i) for i in range(len(lengths))]
+        for name, size in zip(names, lengths, strict=False):
+            path = f"{session}/{name}/steps.{kind}" if is_folder else f"{session}/{name}.{kind}"
+            (layout.folder / path).parent.mkdir(parents=True, exist_ok=True)
+            write_table(layout.folder / path, layout.rows(path, size))
+    layout.is_plain = False
+    layout.files_beside()
+
+
 def episode_files(layout: Layout) -> None:
     """Write a table for each episode, perhaps with a video of the same name beside it."""
     lengths, kind, has_videos = layout.lengths(), layout.chosen("npz", "npy", "csv", "jsonl"), layout.chosen(0, 0, 1)
@@ -484,6 +503,49 @@ def lerobot(layout: Layout) -> None:
     layout.files_beside(more=())  # README.md is part of the layout
 
 
+def lerobot_videos(layout: Layout) -> None:
+    """Write LeRobot v3.0 with several files for each camera; an episode may lack a frame in one of them."""
+    pytest.importorskip("av", reason="the extra 'lerobot'")
+    lengths, cameras = layout.lengths(at_least=2), [f"observation.images.{name}" for name in ("front", "wrist")]
+    levels = iter(range(2 * sum(lengths)))
+    films = {camera: [[next(levels) for _ in range(size)] for size in lengths] for camera in cameras}
+    episodes: list[dict[str, Any]] = []
+    for number, size in enumerate(lengths):
+        marks = [VIDEO - level for camera in cameras for level in films[camera][number]]
+        rows = layout.rows(f"data/episode {number}", size)
+        layout.pieces[-1] = replace(layout.pieces[-1], values=layout.pieces[-1].values | {*marks})
+        gray = {camera: plain_frames(films[camera][number]) for camera in cameras}
+        episodes.append({"action": rows, "task": ["pick"] * size, **gray})
+    write_lerobot(layout.folder, episodes, version="v3.0", per_file=layout.chosen(1, 2, 4))
+    if layout.chosen(False, True):  # noqa: FBT003 - with or without a lost frame
+        films[layout.chosen(*cameras)][layout.draw(st.integers(0, len(lengths) - 1))].pop()
+        layout.is_plain = False
+    columns = {}
+    for camera in cameras:
+        per_file = layout.chosen(1, 2, 4)
+        first = [number // per_file * per_file for number in range(len(lengths))]
+        frames = [*map(len, films[camera])]
+        until = layout.chosen(lengths, frames)
+        starts = [sum(frames[first[number] : number]) / FPS for number in range(len(lengths))]
+        shutil.rmtree(layout.folder / "videos" / camera)
+        for file, number in enumerate(dict.fromkeys(first)):
+            shown_levels = [level for film in films[camera][number : number + per_file] for level in film]
+            path = layout.folder / f"videos/{camera}/chunk-000/file-{file:03d}.mp4"
+            write_film(path, plain_frames(shown_levels))
+        columns |= {
+            f"videos/{camera}/file_index": [number // per_file for number in first],
+            f"videos/{camera}/from_timestamp": starts,
+            f"videos/{camera}/to_timestamp": [start + size / FPS for start, size in zip(starts, until, strict=True)],
+        }
+    table = layout.folder / "meta/episodes/chunk-000/file-000.parquet"
+    pq.write_table(pa.table(pq.read_table(table).to_pydict() | columns), table)
+
+
+def plain_frames(levels: Sequence[int]) -> Array:
+    """Return frames [T, 32, 32, 3] of one gray level each."""
+    return np.repeat(np.array(levels, np.uint8) * GRAY, 32 * 32 * 3).reshape(-1, 32, 32, 3)
+
+
 def unlist(folder: Path, number: int) -> None:
     """Remove an episode from the table of episodes."""
     lines = folder / "meta/episodes.jsonl"
@@ -509,9 +571,11 @@ WRITERS: dict[Callable[[Layout], None], int] = {  # the number of examples that 
     mcap_files: 40,
     ros_bags: 25,
     episode_folders: 60,
+    sessions: 60,
     episode_files: 60,
     videos_alone: 25,
     lerobot: 25,
+    lerobot_videos: 15,
 }
 
 
