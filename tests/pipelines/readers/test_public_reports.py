@@ -167,7 +167,7 @@ def test_cameras_with_different_numbers_of_frames_are_quarantined(tmp_path: Path
 
 
 @pytest.mark.parametrize("order", [(0, 1), (1, 0)])
-def test_arrays_of_all_episodes_side_by_side_are_not_read_as_an_episode_each(
+def test_arrays_of_all_episodes_side_by_side_are_not_read_as_an_episode_each_without_a_word(
     tmp_path: Path, order: tuple[int, int]
 ) -> None:
     """real-stanford/diffusion_policy #61: [episode, time, ...] in three files, one of them transposed."""
@@ -175,7 +175,7 @@ def test_arrays_of_all_episodes_side_by_side_are_not_read_as_an_episode_each(
     np.save(tmp_path / "actions_seq.npy", np.ones((6, 9, 9)))
     np.save(tmp_path / "existence_mask.npy", np.ones((6, 9)).transpose(order))
     run = oxe("inspect", tmp_path)
-    assert run.code == 2 or "contradicts_fields" in run.out + run.err
+    assert run.code == 2 or "contradicts_fields" in run.out + run.err or "Guessed: source.episodes" in run.out
 
 
 # --- ROS bags ---

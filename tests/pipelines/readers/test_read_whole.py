@@ -442,10 +442,14 @@ def sessions(layout: Layout) -> None:
 
 
 def episode_files(layout: Layout) -> None:
-    """Write a table for each episode, perhaps with a video of the same name beside it."""
+    """Write a table for each episode, perhaps with a video of the same name beside it.
+
+    Arrays in `npy` files have numbers as names, because `left.npy` and `right.npy` may be two fields of one episode.
+    """
     lengths, kind, has_videos = layout.lengths(), layout.chosen("npz", "npy", "csv", "jsonl"), layout.chosen(0, 0, 1)
     layout.is_plain &= not has_videos
-    for name, size in zip(layout.names(len(lengths)), lengths, strict=False):
+    names = [f"episode_{i}" for i in range(len(lengths))] if kind == "npy" else layout.names(len(lengths))
+    for name, size in zip(names, lengths, strict=False):
         write_table(layout.folder / f"{name}.{kind}", layout.rows(f"{name}.{kind}", size))
         if has_videos:
             pytest.importorskip("av", reason="the extra 'lerobot'")
@@ -569,7 +573,7 @@ WRITERS: dict[Callable[[Layout], None], int] = {  # the number of examples that 
     zarr_buffer: 12,
     zarr_groups: 12,
     mcap_files: 40,
-    ros_bags: 25,
+    ros_bags: 12,
     episode_folders: 60,
     sessions: 60,
     episode_files: 60,
