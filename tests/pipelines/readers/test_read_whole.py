@@ -427,12 +427,15 @@ def episode_folders(layout: Layout) -> None:
 
 
 def sessions(layout: Layout) -> None:
-    """Write a folder for each day or person, with folders or files of episodes in it."""
+    """Write a folder for each day or person, with folders or files of episodes in it.
+
+    These have numbers or dates as names, because `left` and `right` may be two fields of one episode.
+    """
     kind, is_folder = layout.chosen("npz", "csv"), layout.chosen(False, True)  # noqa: FBT003 - two layouts
     for session in layout.draw(st.permutations(SESSIONS))[: layout.chosen(1, 2, 3)]:
         lengths = layout.lengths()
-        template = layout.chosen(*PLAIN)
-        names = layout.names(len(lengths)) if is_folder else [template.format(i) for i in range(len(lengths))]
+        template = layout.chosen(*PLAIN, "{}", "run {}", "2024-05-01_12-{:02d}-00")
+        names = [template.format(number) for number in range(len(lengths))]
         for name, size in zip(names, lengths, strict=False):
             path = f"{session}/{name}/steps.{kind}" if is_folder else f"{session}/{name}.{kind}"
             (layout.folder / path).parent.mkdir(parents=True, exist_ok=True)
