@@ -240,6 +240,7 @@ def hdf5_groups(layout: Layout) -> None:
     layout.is_plain &= prefix != "a/b/"
     for file in ["all.hdf5", "more.hdf5"][: layout.chosen(1, 1, 2)]:
         lengths = layout.lengths()
+        lengths[-1] += 1  # if all had one row, nothing would tell rows from values of an episode
         groups: dict[str, dict[str, Any]] = {}
         for name, size in zip(layout.names(len(lengths)), lengths, strict=False):
             rows = layout.rows(f"{file}/{prefix}{name}", size)
