@@ -72,7 +72,7 @@ def inner_episodes(folder: SourceFolder, name: str) -> tuple[str, ...]:
     names = visible(folder, name)
     files = [each for each in names if is_data(each) and not each.lower().endswith(TEXTS)]
     folders = [each for each in names if not is_data(each) and _kinds(folder, f"{name}/{each}", 2) - {IMAGE_KIND}]
-    if folders and not files and all(map(EPISODE.fullmatch, folders)):
+    if folders and not files and all(each.isdigit() or EPISODE.fullmatch(each) for each in folders):
         return tuple(folders)
     endings = {each[each.rfind(".") :].lower() for each in files}
     stems = [each.rpartition(".")[0] for each in files]

@@ -2,12 +2,12 @@
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 
+from pipelines.readers.endings import VIDEOS
 from pipelines.readers.find import FILE_NAME
 from pipelines.readers.folder import SourceFolder
 from pipelines.readers.names import natural_key
 from pipelines.readers.reader import LeftOut
 
-VIDEOS = (".mp4", ".mkv", ".avi", ".mov", ".webm")
 MAX_DEPTH, MAX_FOLDERS = 4, 300  # levels and folders to list
 
 

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Collection, Iterable
-from contextlib import ExitStack
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from glob import escape, has_magic
@@ -61,12 +61,8 @@ class Sidecars:
 
     def video(self, name: str, *, frames: int, used: int, images: str) -> list[bytes]:
         """Return the first `used` frames of a video, encoded; raise SourceError unless it has `frames` in total."""
-        kind, local = video_type(), self.folder.files.local
         try:
-            with ExitStack() as stack:
-                file = str(local / name) if local else stack.enter_context(self.folder.open_parts(name))
-                video = kind(file, where=self.folder.path(name))
-                stack.callback(video.close)
+            with closing(video_type().at(self.folder, name)) as video:
                 if (count := video.count()) != frames:
                     message = f"{count} frames, but the episode's other columns have {frames} rows"
                     raise SourceError(message, reason="frame_count")
@@ -74,11 +70,24 @@ class Sidecars:
         except SourceError as error:
             raise error.at(prefix=name) from error
 
+    def oddities(self, patterns: Iterable[str]) -> list[str]:
+        """Describe the first video that matches each pattern, if it is shown in an unusual way."""
+        return oddities(self.folder, [name for pattern in patterns for name in [*self.sizes(pattern)][:1]])
+
     def sizes(self, pattern: str) -> dict[str, int]:
         """Return the sizes of the files that match a pattern; a placeholder matches any text in a file name."""
         folder = self.folder.child(self.below) if self.below else self.folder
         names = matching(folder, PLACEHOLDER.sub("*", pattern))
-        return {f"{self.below}/{name}": size or 0 for name, size in folder.sizes(names).items()}
+        return {f"{self.below}/{name}".lstrip("/"): size or 0 for name, size in folder.sizes(names).items()}
+
+
+def oddities(folder: SourceFolder, names: Iterable[str]) -> list[str]:
+    """Describe how the frames of videos are shown, if that is unusual; a video that cannot be read is left out."""
+    notes = []
+    for name in names:
+        with suppress(SourceError), closing(video_type().at(folder, name)) as video:
+            notes += [f"{name} {oddity}." for oddity in video.oddities()]
+    return notes
 
 
 def placeholders(pattern: str) -> list[str]:

@@ -146,10 +146,9 @@ class Survey:
     def levels(self) -> list[tuple[int, Level]]:
         """The groups that may be episodes, each with the evidence for that; without those that certainly are not."""
         alike = defaultdict(list)
-        for group in self.groups:
-            if group.length:
-                alike[group.path.count("/"), group.looks].append(group)
-        levels = [Level(tuple(groups)) for groups in alike.values()]
+        for group in sorted(self.groups, key=lambda group: not group.length):  # those with rows first
+            alike[group.path.count("/"), group.looks].append(group)
+        levels = [Level(tuple(groups)) for groups in alike.values() if groups[0].length]
         judged = [(self._evidence(level, levels), level) for level in levels]
         return [(evidence, level) for evidence, level in judged if evidence]
 

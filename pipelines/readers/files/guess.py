@@ -44,6 +44,7 @@ def guess(folder: SourceFolder) -> FolderGuess:
         return _folders(folder, folders, names)
     if files:
         _refuse_steps(folder, "", files)
+        _refuse_stacked(folder, files)
         if _are_columns(folder, files):
             return _found({"episodes": "."}, f"{len(files)} arrays beside each other")
         ending = files[0][files[0].rfind(".") :]
@@ -94,12 +95,32 @@ def _episode_files(names: Sequence[str]) -> list[str]:
 
 def _are_columns(folder: SourceFolder, files: Sequence[str]) -> bool:
     """Whether files are the arrays of one episode or table: `npy` files with words for names and as many rows."""
-    if len(files) < 2 or any(not name.endswith(".npy") or template(name) != name for name in files):
+    if not _are_words(files):
         return False
     if any(is_row_key(name.removesuffix(".npy")) for name in files):
         return True  # such as the ends of episodes, which has other rows
     rows = [shape[:1] for name in files for _, shape in array_shapes(folder, name).values()]
     return len(rows) == len(files) and len({*rows}) == 1 and rows[0] != ()
+
+
+def _are_words(files: Sequence[str]) -> bool:
+    """Whether there are several `npy` files, with words for names."""
+    return len(files) > 1 and all(name.endswith(".npy") and template(name) == name for name in files)
+
+
+def _refuse_stacked(folder: SourceFolder, files: Sequence[str]) -> None:
+    """Raise UsageError if arrays seem to hold many episodes: [episode, time, ...], padded to one length."""
+    if not _are_words(files):
+        return
+    shapes = [shape for name in files for _, shape in array_shapes(folder, name).values()]
+    heads = {tuple(sorted(shape[:2])) for shape in shapes}  # the mask of the padding may be transposed
+    sizes = {len(shape) for shape in shapes}
+    if len(heads) == 1 and sizes <= {2, 3} and 3 in sizes and len({*shapes}) > 1:
+        raise UsageError(
+            f"{folder.uri}: the arrays here, such as {files[0]}, share their first two axes, as if they were [episode, "
+            "time, ...]: write each episode without its padding to a folder of its own, or, if the rows are the steps "
+            "of one episode, declare source.episodes = '.'"
+        )
 
 
 def _folders(folder: SourceFolder, episodes: Sequence[str], names: Sequence[str]) -> FolderGuess:

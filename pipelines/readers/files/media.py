@@ -1,11 +1,10 @@
 """Read the images, videos and texts of an episode; a missing frame is an error."""
 
 import re
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
+from contextlib import closing
 from fnmatch import fnmatchcase
 from itertools import pairwise
-from typing import Any
 
 from pipelines.readers.fields import LIMIT, MAX_STEPS, VALUE_LIMIT, Leaf
 from pipelines.readers.files.lazy_field import LazyField
@@ -84,21 +83,13 @@ def _check_numbers(names: Sequence[str], path: str) -> None:
 
 def video_field(folder: SourceFolder, name: str, path: str, *, images: str) -> LazyField:
     """Describe the frames of a video; `images` says how they are encoded."""
-    video_class, local = video_type(), folder.files.local
-
-    @contextmanager
-    def open_video() -> Iterator[Any]:
-        with ExitStack() as stack:
-            file = str(local / name) if local else stack.enter_context(folder.open_parts(name))
-            video = video_class(file, where=folder.path(name))
-            stack.callback(video.close)
-            yield video
+    video_class = video_type()
 
     def span(start: int, end: int) -> list[bytes]:
-        with open_video() as video:
+        with closing(video_class.at(folder, name)) as video:
             return collect_bytes(video.read(start, end - start, images=images), path, limit=LIMIT)
 
-    with open_video() as video:
+    with closing(video_class.at(folder, name)) as video:
         count = video.count()
     encoding = "png" if images == "png" else "jpeg"
     field = Field(path=path, kind="image", dtype="uint8", shape=(None, None, 3), encoding=encoding)

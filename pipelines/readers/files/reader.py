@@ -31,6 +31,7 @@ from pipelines.readers.reader import (
     Stored,
     Values,
 )
+from pipelines.readers.sidecars import oddities
 from schemas.declarations.formats import FolderSource
 from schemas.errors import SourceError, UsageError
 from schemas.source import Field
@@ -180,12 +181,13 @@ class EpisodeFilesReader(SourceReader):
         return guesses | ({self._row_guess.key: str(self._row_guess)} if self._row_guess else {})
 
     def notes(self) -> Sequence[str]:
-        """Describe the fields of the first episode without values, and declared episodes that seem to be steps."""
+        """Describe empty fields and unusual videos of the first episode, and episodes that seem to be steps."""
         empty = [
             f"{path}: the shape is {list(shape)} in the first episode, so it is left out."
             for path, shape in sorted(self.empty.items())
         ]
-        return [*empty, *self._step_notes()]
+        videos = [name for name in self._files_of(self.names[0]) if name.lower().endswith(VIDEOS)]
+        return [*empty, *oddities(self.folder, videos), *self._step_notes()]
 
     def _step_notes(self) -> Sequence[str]:
         """Return a note if the declared episodes seem to be files, or folders of files, that hold one step each."""

@@ -122,7 +122,8 @@ class Hdf5Reader(SourceReader):
         empty = [f"{path}: {what} in the first episode, so it is left out." for path, what in self.empty.items()]
         stem = self.names[0].rpartition("/")[2].rpartition(".")[0]
         group = next(iter(self._contents[self.names[0]].groups.values()), ["/"])[0].rpartition("/")[2]
-        return [*empty, *video_notes(self._files_beside, {"episode": group, "file": stem})]
+        unusual = Sidecars(self.folder, self.names[0].rpartition("/")[0]).oddities(self.source.videos.values())
+        return [*empty, *unusual, *video_notes(self._files_beside, {"episode": group, "file": stem})]
 
     def left_out(self) -> Sequence[LeftOut]:
         """Count groups and datasets beside the episodes, and files beside the HDF5 files."""

@@ -137,6 +137,7 @@ class ZarrReader(SourceReader):
         notes = [
             f"{path}: the shape is {list(shape)}, so it is left out." for path, shape in sorted(self.empty.items())
         ]
+        notes += self._sidecars(self.names[0]).oddities(self.source.videos.values())
         return [*notes, *video_notes(self._files_beside, {EPISODE: self._word, FILE: self._stem(self.names[0])})]
 
     @cached_property

@@ -11,6 +11,7 @@ from PIL import Image
 
 from pipelines.readers.registry import open_source
 from pipelines.readers.video import Video
+from schemas.declarations.formats import Hdf5Source
 from schemas.errors import SourceError
 from schemas.source import Array
 from tests.lerobot import drawn, write_lerobot, write_video
@@ -147,7 +148,7 @@ def test_pixels_that_are_not_square_are_noted_and_not_scaled(tmp_path: Path) -> 
     assert note.endswith(" has pixels with an aspect ratio of 4:3: not scaled")
 
 
-def test_videos_of_folders_and_beside_hdf5_are_turned(tmp_path: Path) -> None:
+def test_videos_of_folders_and_beside_hdf5_are_turned_with_a_note(tmp_path: Path) -> None:
     (tmp_path / "folder/episode_0").mkdir(parents=True)
     video = tmp_path / "folder/episode_0/cam.mp4"
     wanted = [np.rot90(frame, -1) for frame in write(video)]
@@ -155,6 +156,8 @@ def test_videos_of_folders_and_beside_hdf5_are_turned(tmp_path: Path) -> None:
     np.save(tmp_path / "folder/episode_0/action.npy", np.zeros((COUNT, 2)))
     loose = Reading(lambda uri, **layout: Opener("folder")(uri, images="png", episodes="episode_*", **layout))
     assert same(loose.episodes(tmp_path / "folder")[0].steps["cam"], wanted)
+    turned = "is rotated by 90 degrees, as FFmpeg shows it."
+    assert list(open_source(str(tmp_path / "folder")).notes()) == [f"episode_0/cam.mp4 {turned}"]
 
     (tmp_path / "h5").mkdir()
     with h5py.File(tmp_path / "h5/episode_0.hdf5", "w") as file:
@@ -163,6 +166,8 @@ def test_videos_of_folders_and_beside_hdf5_are_turned(tmp_path: Path) -> None:
     hdf5 = Reading(lambda uri, **layout: Opener("hdf5")(uri, images="png", **layout))
     found = hdf5.episodes(tmp_path / "h5", episodes="/", videos={"cam": "*.mp4"})
     assert same(found[0].steps["cam"], wanted)
+    source = Hdf5Source(format="hdf5", episodes="/", videos={"cam": "*.mp4"})
+    assert list(open_source(str(tmp_path / "h5"), source).notes()) == [f"episode_0.mp4 {turned}"]
 
 
 def test_the_pictures_are_those_of_a_plain_decoder(tmp_path: Path) -> None:

@@ -282,5 +282,5 @@ step_files  = "episode_*.npz"
 step_ranges = "ep_start_end_ids.npy"
 """)
     done = oxe("convert", tmp_path / "toy.toml", "--out", tmp_path / "out")
-    assert (done.code, done.err) == (0, "")
+    assert (done.code, done.err) == (0, "note: not read: preview.png\n")
     assert oxe("verify", tmp_path / "out").code == 0
