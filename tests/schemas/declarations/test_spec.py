@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schemas.declarations import catalog, spec
+from schemas.declarations import catalog, robots, spec
 from schemas.declarations.spec import DatasetSpec
 from schemas.declarations.tables import SpaceSpec
 from schemas.declarations.vocabulary import ARRAY_OPS
@@ -201,7 +201,7 @@ xyz = { kind = "position", dims = ["x", "y", "z"], unit = "m", mode = "delta" }
 def test_a_wrong_embodiment_names_file_key_and_fix(old: str, new: str, message: str) -> None:
     assert old in EMBODIMENT
     with pytest.raises(SpecError) as error:
-        spec.load_embodiment(EMBODIMENT.replace(old, new), where="arm.toml")
+        robots.load(EMBODIMENT.replace(old, new), where="arm.toml")
     assert str(error.value) == f"arm.toml: {message}"
 
 
@@ -308,4 +308,4 @@ def test_a_declaration_with_something_to_do_is_refused_before_anything_else() ->
     with pytest.raises(SpecError, match=r"TODO is left in 1 key: control_hz; replace it with the real value"):
         spec.load('name = "lab"\ncontrol_hz = "TODO"\nnonsense = 1', where="lab.toml", embodiment=catalog.embodiment)
     with pytest.raises(SpecError, match="TODO is left in 1 key: robot"):
-        spec.load_embodiment('name = "arm"\nrobot = "TODO"', where="arm.toml")
+        robots.load('name = "arm"\nrobot = "TODO"', where="arm.toml")
