@@ -7,7 +7,7 @@ dimensions, and for writing the expressions that read its recordings.
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from math import inf
-from typing import Annotated, Literal, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias
 
 import numpy as np
 from pydantic import Field
@@ -19,6 +19,8 @@ from schemas.errors import SpecError, did_you_mean
 
 Which: TypeAlias = Literal["state", "action"]
 Range: TypeAlias = tuple[float, float]
+EMPTY: Any = Field(default_factory=dict)
+BOTH: tuple[Which, ...] = ("state", "action")
 
 
 class VectorSpec(Model):
@@ -26,8 +28,8 @@ class VectorSpec(Model):
 
     names: tuple[str, ...] = ()  # names of its numbers; empty: the recordings do not name them
     other_names: tuple[tuple[str, ...], ...] = ()  # names of the same numbers in other recordings
-    ops: dict[str, str] = {}  # part -> ops that turn its recorded numbers into the stored ones
-    ranges: dict[str, Range] = {}  # part -> lowest and highest recorded number, if the format fixes them
+    ops: dict[str, str] = EMPTY  # part -> ops that turn its recorded numbers into the stored ones
+    ranges: dict[str, Range] = EMPTY  # part -> lowest and highest recorded number, if the format fixes them
 
 
 class RecordedSpec(Model):
@@ -39,7 +41,7 @@ class RecordedSpec(Model):
     control_hz: tuple[Annotated[float, Field(gt=0, lt=inf)], ...] = ()  # usual rates
     state: VectorSpec = VectorSpec()
     action: VectorSpec | None = None  # None: recorded like the state
-    limits: dict[str, Range] = {}  # dimension -> lowest and highest value that the robot reaches, in its stored unit
+    limits: dict[str, Range] = EMPTY  # dimension -> lowest and highest value that the robot reaches, in its stored unit
     errata: tuple[str, ...] = ()
 
 
@@ -111,12 +113,11 @@ def _check(robot: Robot, where: str) -> None:
     if robot.recorded is None:
         return
     dims = set[str]()
-    for which in ("state", "action"):
-        space, vector = robot.space(which), robot.vector(which)
-        if space:
+    for which in BOTH:
+        if space := robot.space(which):
             _check_vector(robot, which, f"{where}.{which}")
             dims |= {name for part in space.parts.values() for name in part.dims}
-        elif vector != VectorSpec() and vector is robot.recorded.action:
+        elif robot.vector(which) != VectorSpec():
             raise SpecError(f"{where}.{which}: the embodiment has no {which}")
     for name in robot.recorded.limits:
         if name not in dims:

@@ -115,11 +115,8 @@ WRONG = {
     ),
     "an unknown embodiment": (
         changed("widowx_eef_delta", "widowx_eef"),
-        (
-            "toy.toml: embodiment: unknown embodiment 'widowx_eef'; did you mean 'widowx_eef_delta'? (known: "
-            "aloha_joint_position, droid_cartesian_velocity, franka_eef_pose, franka_osc_delta_joint, ur5_tool_delta, "
-            "widowx_eef_delta)"
-        ),
+        "toy.toml: embodiment: unknown embodiment 'widowx_eef'; did you mean 'widowx_eef_delta'? (known: "
+        + ", ".join([*catalog.embodiment_names()[:24], f"and {len(catalog.embodiment_names()) - 24} more)"]),
     ),
     "a word that a view's space does not know": (
         changed('origin = "achieved"', 'origin = "measured"'),
@@ -183,7 +180,10 @@ xyz = { kind = "position", dims = ["x", "y", "z"], unit = "m", mode = "delta" }
         (
             '"m"',
             '"mm"',
-            "action.parts.xyz.unit: Input should be 'm', 'rad', 'm/s', 'rad/s', 's', '1', 'controller' or 'unknown'",
+            (
+                "action.parts.xyz.unit: Input should be 'm', 'rad', 'm/s', 'rad/s', 's', '1', 'travel', 'controller' "
+                "or 'unknown'"
+            ),
         ),
         (
             '"delta" }',
