@@ -5,7 +5,7 @@ from typing import Any
 
 from oxe_tools.datasets import describe_space
 from schemas.declarations import catalog
-from schemas.declarations.robots import BOTH, Robot, by_type
+from schemas.declarations.robots import BOTH, Robot, Which, by_type
 from schemas.spaces import Kind
 
 HEAD = """# Robots
@@ -15,7 +15,7 @@ recordings of the robot store its vectors, with the sources of its facts. `oxe d
 known about it. [Embodiments](reference/embodiments.md#how-recordings-store-the-vectors) explains the files.
 
 The columns `joints` and `gripper` have the unit or sense that is stored, and the ops that convert the recorded numbers
-into it. `UPDATE_GOLDEN=1 pytest tests/docs` writes this page.
+of the state (of the action, if there is no state) into it. `UPDATE_GOLDEN=1 pytest tests/docs` writes this page.
 """
 SHARED = """
 ## Robot types of several embodiments
@@ -87,8 +87,8 @@ def page() -> str:
 
 
 def _row(robot: Robot) -> str:
-    space, recorded = robot.embodiment.state, robot.recorded
-    numbers = sum(len(part.dims) for part in space.parts.values()) if space else 0
+    space, recorded = robot.embodiment.state or robot.embodiment.action, robot.recorded
+    numbers = sum(len(part.dims) for part in space.parts.values())
     hz = ", ".join(f"{hz:g}" for hz in recorded.control_hz) if recorded else ""
     types = _types(recorded.robot_types, recorded.unusual_types) if recorded else ""
     how = (_stored(robot, "joint"), _stored(robot, "gripper"))
@@ -97,11 +97,12 @@ def _row(robot: Robot) -> str:
 
 
 def _stored(robot: Robot, kind: Kind) -> str:
-    """Return the unit of the joints of a state, or the sense of its grippers, with the ops that lead to it."""
-    space, ops = robot.embodiment.state, robot.vector("state").ops
+    """Return the unit of the recorded joints, or the sense of the grippers, with the ops that lead to it."""
+    which: Which = "state" if robot.embodiment.state else "action"
+    space, ops = robot.embodiment.state or robot.embodiment.action, robot.vector(which).ops
     texts: dict[str, set[str]] = {}
-    for name, part in space.parts.items() if space else ():
-        if part.kind == kind and space:
+    for name, part in space.parts.items():
+        if part.kind == kind:
             texts.setdefault(space.gripper if kind == "gripper" else part.unit, set()).add(ops.get(name, ""))
     words = []
     for unit, several in texts.items():
