@@ -100,8 +100,8 @@ def _facts(spec: DatasetSpec) -> dict[str, str]:
         "robot": f"{spec.embodiment.robot}; {spec.embodiment.controller}; {spec.embodiment.morphology}; {rates}",
         "source": ", ".join(filter(None, (source.uri and f"`{source.uri}`", source.mirror and f"`{source.mirror}`"))),
         "size": ", ".join(form.format(count) for count, form in counts if count is not None),
-        "action": _describe_space(spec.action_space) + (f"; derived: {spec.derived}" if spec.derived else ""),
-        "state": _describe_space(spec.state_space) if spec.state_space else "none",
+        "action": describe_space(spec.action_space) + (f"; derived: {spec.derived}" if spec.derived else ""),
+        "state": describe_space(spec.state_space) if spec.state_space else "none",
         "cameras": ", ".join(
             f"{role} `{camera.key}`" + (" (BGR)" if camera.channels == "bgr" else "")
             for role, camera in cameras.items()
@@ -116,10 +116,10 @@ def _facts(spec: DatasetSpec) -> dict[str, str]:
     }
 
 
-def _describe_space(space: Space) -> str:
+def describe_space(space: Space) -> str:
     """Return the dimensions of a Space, grouped by unit and mode, and its conventions.
 
-    >>> _describe_space(catalog.dataset("language_table").action_space)
+    >>> describe_space(catalog.dataset("language_table").action_space)
     'x y (m, delta); frame base'
     """
     groups: list[tuple[str, list[str]]] = []

@@ -6,6 +6,14 @@ import typer
 
 from oxe_tools.cli.console import FAILURES, USAGE, Declaration, Json, Recordings, fail, print_json, print_table
 
+Shown = Annotated[
+    str,
+    typer.Argument(
+        metavar="NAME|SPEC.toml|DIR",
+        help="A shipped dataset or embodiment, a declaration file, or an exported dataset.",
+    ),
+]
+
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="List, show and check the declared datasets.")
 
 
@@ -33,17 +41,26 @@ def _row(dataset: dict[str, Any]) -> tuple[str, ...]:
 
 
 @app.command()
-def show(declaration: Declaration, *, as_json: Json = False) -> None:
-    """Show what is known about one dataset.
+def show(declaration: Shown, *, as_json: Json = False) -> None:
+    """Show what is known about one dataset or one embodiment.
 
-    This includes its vectors, cameras, views, size, source and known problems.
+    For a dataset, this includes its vectors, cameras, views, size, source and known problems; for an embodiment, how
+    recordings of the robot store its vectors.
 
     \b
     Example: oxe datasets show taco_play
+    Example: oxe datasets show so101_travel
     """
-    from oxe_tools import datasets
+    from oxe_tools import datasets, robots
     from schemas.declarations import catalog
 
+    if declaration in catalog.embodiment_names():
+        robot = catalog.robot(declaration)
+        if as_json:
+            print_json(robots.details(robot))
+        else:
+            typer.echo(robots.section(robot))
+        return
     spec = catalog.dataset(declaration)
     if as_json:
         print_json(datasets.details(spec))

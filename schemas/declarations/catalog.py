@@ -5,7 +5,8 @@ from os.path import relpath
 from pathlib import Path
 from typing import Any
 
-from schemas.declarations import spec, toml
+from schemas.declarations import robots, spec, toml
+from schemas.declarations.robots import Robot
 from schemas.declarations.spec import DatasetSpec
 from schemas.declarations.tables import EmbodimentSpec
 from schemas.errors import SpecError, did_you_mean
@@ -117,7 +118,7 @@ def _relative_to(beside: Path, tables: dict[str, Any], folder: Path) -> dict[str
     """Return `tables` with its file names made relative to `beside`; in `tables` they are relative to `folder`."""
     rewritten, source = dict(tables), tables.get("source")
     name = tables.get("embodiment")
-    if isinstance(name, str) and name not in _embodiments():
+    if isinstance(name, str) and name not in embodiment_names():
         rewritten["embodiment"] = relpath(folder / name, beside)
     calibration = tables.get("calibration")
     if isinstance(calibration, str):
@@ -130,8 +131,9 @@ def _relative_to(beside: Path, tables: dict[str, Any], folder: Path) -> dict[str
     return rewritten
 
 
-def _embodiments() -> list[str]:
-    return sorted(path.stem for path in (HERE / "embodiments").glob("*.toml"))
+def embodiment_names() -> tuple[str, ...]:
+    """List the embodiments declared in the package."""
+    return tuple(sorted(path.stem for path in (HERE / "embodiments").glob("*.toml")))
 
 
 def source_of(target: str, dataset_spec: DatasetSpec) -> str | None:
@@ -145,8 +147,19 @@ def source_of(target: str, dataset_spec: DatasetSpec) -> str | None:
 
 def embodiment(name: str, *, beside: Path = HERE) -> EmbodimentSpec:
     """Load an embodiment: a packaged one by name, or a TOML file by its path relative to the folder `beside`."""
-    known = _embodiments()
+    return robot(name, beside=beside).embodiment
+
+
+def robot(name: str, *, beside: Path = HERE) -> Robot:
+    """Load an embodiment like `embodiment`, with what its file says about recordings of the robot."""
+    known = embodiment_names()
     path = HERE / "embodiments" / f"{name}.toml" if name in known else beside / name
     if name not in known and (path.suffix != ".toml" or not path.is_file()):
         raise SpecError(f"unknown embodiment '{name}'{did_you_mean(name, known)}")
-    return spec.load_embodiment(toml.read(path), where=str(path))
+    return robots.load(toml.read(path), where=str(path))
+
+
+@cache
+def known_robots() -> tuple[Robot, ...]:
+    """Load the packaged embodiments that say how recordings of the robot are stored, in the order of their names."""
+    return tuple(one for one in map(robot, embodiment_names()) if one.recorded)

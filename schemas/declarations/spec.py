@@ -238,7 +238,7 @@ def load(
     calibration file is relative to `folder`.
     """
     data = merged(text, where=where, like=like)
-    _check_no_todo(data, where)
+    check_no_todo(data, where)
     if isinstance(data.get("embodiment"), str):
         try:
             data["embodiment"] = embodiment(data["embodiment"]).model_dump()
@@ -263,13 +263,6 @@ def merged(text: str, *, where: str, like: Callable[[str], dict[str, Any]] | Non
         and not (key == "action" and is_derived({**base[key], **data[key]}))
     }
     return {**base, **data, **both}
-
-
-def load_embodiment(text: str, *, where: str) -> EmbodimentSpec:
-    """Parse the declaration of an embodiment."""
-    data = toml.tables(text, where)
-    _check_no_todo(data, where)
-    return validated(EmbodimentSpec, data, where)
 
 
 def from_json(data: Mapping[str, Any], *, where: str) -> DatasetSpec:
@@ -308,7 +301,8 @@ def _todos(value: Any, place: str) -> Iterator[str]:
         yield place
 
 
-def _check_no_todo(data: Mapping[str, Any], where: str) -> None:
+def check_no_todo(data: Mapping[str, Any], where: str) -> None:
+    """Raise SpecError if a value of parsed TOML contains the word TODO."""
     if left := todos(data):
         keys = f"{len(left)} key{'s' * (len(left) != 1)}"
         raise SpecError(f"{where}: {TODO} is left in {keys}: {', '.join(left)}; replace it with the real value")

@@ -15,6 +15,7 @@ from schemas import spaces
 from schemas.declarations import catalog, expr
 from schemas.declarations.actions import Derived
 from schemas.declarations.formats import BUILT_IN, PluginSource, RldsSource, SourceSpec
+from schemas.declarations.robots import RecordedSpec, VectorSpec
 from schemas.declarations.spec import DatasetSpec
 from schemas.declarations.success import SuccessSpec
 from schemas.declarations.tables import (
@@ -80,6 +81,8 @@ PAGES: dict[type[BaseModel], str] = {  # the page that explains the keys of each
     EmbodimentSpec: EMBODIMENTS,
     SpaceSpec: EMBODIMENTS,
     Part: EMBODIMENTS,
+    RecordedSpec: EMBODIMENTS,
+    VectorSpec: EMBODIMENTS,
     ViewSpec: VIEWS,
     PluginSource: "docs/sources.md",
     **{model: f"docs/sources/{name}.md" for name, model in BUILT_IN.items() if name != "rlds"},

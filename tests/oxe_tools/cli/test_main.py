@@ -164,6 +164,8 @@ def test_datasets_list_and_show_print_what_is_declared() -> None:
     assert shown["name"] == shown["spec"]["name"] == "fractal20220817_data"
     assert {name for name, view in shown["views"].items() if "space" in view} == {"eef_delta", "octo", "openvla"}
     assert "unavailable views: octo: Octo has no transform for it" in oxe("datasets", "show", "droid").out
+    assert "- maker: TheRobotStudio" in oxe("datasets", "show", "so101_travel").out
+    assert oxe("datasets", "show", "so101_travel", "--json").json()["recorded"]["control_hz"] == [30]
     wrong = oxe("datasets", "show", "drod")
     assert wrong.code == 2
     assert "unknown dataset 'drod'; did you mean 'droid'?" in wrong.err

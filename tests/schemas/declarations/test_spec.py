@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schemas.declarations import catalog, spec
+from schemas.declarations import catalog, robots, spec
 from schemas.declarations.spec import DatasetSpec
 from schemas.declarations.tables import SpaceSpec
 from schemas.declarations.vocabulary import ARRAY_OPS
@@ -115,11 +115,8 @@ WRONG = {
     ),
     "an unknown embodiment": (
         changed("widowx_eef_delta", "widowx_eef"),
-        (
-            "toy.toml: embodiment: unknown embodiment 'widowx_eef'; did you mean 'widowx_eef_delta'? (known: "
-            "aloha_joint_position, droid_cartesian_velocity, franka_eef_pose, franka_osc_delta_joint, ur5_tool_delta, "
-            "widowx_eef_delta)"
-        ),
+        "toy.toml: embodiment: unknown embodiment 'widowx_eef'; did you mean 'widowx_eef_delta'? (known: "
+        + ", ".join([*catalog.embodiment_names()[:24], f"and {len(catalog.embodiment_names()) - 24} more)"]),
     ),
     "a word that a view's space does not know": (
         changed('origin = "achieved"', 'origin = "measured"'),
@@ -183,7 +180,10 @@ xyz = { kind = "position", dims = ["x", "y", "z"], unit = "m", mode = "delta" }
         (
             '"m"',
             '"mm"',
-            "action.parts.xyz.unit: Input should be 'm', 'rad', 'm/s', 'rad/s', 's', '1', 'controller' or 'unknown'",
+            (
+                "action.parts.xyz.unit: Input should be 'm', 'rad', 'm/s', 'rad/s', 's', '1', 'travel', 'controller' "
+                "or 'unknown'"
+            ),
         ),
         (
             '"delta" }',
@@ -201,7 +201,7 @@ xyz = { kind = "position", dims = ["x", "y", "z"], unit = "m", mode = "delta" }
 def test_a_wrong_embodiment_names_file_key_and_fix(old: str, new: str, message: str) -> None:
     assert old in EMBODIMENT
     with pytest.raises(SpecError) as error:
-        spec.load_embodiment(EMBODIMENT.replace(old, new), where="arm.toml")
+        robots.load(EMBODIMENT.replace(old, new), where="arm.toml")
     assert str(error.value) == f"arm.toml: {message}"
 
 
@@ -308,4 +308,4 @@ def test_a_declaration_with_something_to_do_is_refused_before_anything_else() ->
     with pytest.raises(SpecError, match=r"TODO is left in 1 key: control_hz; replace it with the real value"):
         spec.load('name = "lab"\ncontrol_hz = "TODO"\nnonsense = 1', where="lab.toml", embodiment=catalog.embodiment)
     with pytest.raises(SpecError, match="TODO is left in 1 key: robot"):
-        spec.load_embodiment('name = "arm"\nrobot = "TODO"', where="arm.toml")
+        robots.load('name = "arm"\nrobot = "TODO"', where="arm.toml")
