@@ -28,7 +28,7 @@ EXTRAS = {
     "h5py": "hdf5",
     "zarr": "zarr",
     "av": "lerobot",
-    **dict.fromkeys(("apsw", "lz4", "mcap", "rosbags", "ruamel", "zstandard"), "mcap"),
+    **dict.fromkeys(("apsw", "google", "lz4", "mcap", "rosbags", "ruamel", "zstandard"), "mcap"),
 }
 
 

@@ -43,7 +43,7 @@ class MessageTypes:
 
     store: Typestore
     other: Fields = field(default_factory=dict)  # the types of JSON and protobuf messages
-    proto: Mapping[str, protobuf.Types] = field(default_factory=dict)  # by topic
+    proto: Mapping[str, Any] = field(default_factory=dict)  # the classes of protobuf messages, by topic
 
     def fields(self, name: str) -> list[tuple[str, FieldType]]:
         """Return the fields of a type; raise SourceError if it is not defined."""
@@ -60,7 +60,7 @@ class MessageTypes:
             if channel.encoding == "json":
                 return json.loads(data, object_hook=lambda content: SimpleNamespace(**content))
             if channel.encoding == "protobuf":
-                return protobuf.decode(self.proto[channel.topic], name, data)
+                return protobuf.decode(self.proto[channel.topic], data)
             if channel.encoding == "ros1":
                 return self.store.deserialize_ros1(data, name)
             return self.store.deserialize_cdr(data, name)
@@ -121,8 +121,8 @@ def types_of(channels: tuple[Channel, ...], ros: str | None) -> MessageTypes:
     return MessageTypes(store, *_described(channels))
 
 
-def _described(channels: tuple[Channel, ...]) -> tuple[Fields, Mapping[str, protobuf.Types]]:
-    """Return the fields of all types of JSON and protobuf messages, and the protobuf types by topic."""
+def _described(channels: tuple[Channel, ...]) -> tuple[Fields, Mapping[str, Any]]:
+    """Return the fields of all types of JSON and protobuf messages, and the classes of protobuf messages by topic."""
     types: dict[str, list[tuple[str, FieldType]]] = {}
     by_topic = {}
     for channel in channels:
@@ -133,8 +133,7 @@ def _described(channels: tuple[Channel, ...]) -> tuple[Fields, Mapping[str, prot
             types |= fields_of(channel.type, channel.definition.text)
         elif channel.encoding == "protobuf":
             schema = channel.definition.text.encode("latin-1") if channel.definition.form == "protobuf" else b""
-            by_topic[channel.topic] = protobuf.types_of_schema(channel.type, schema)
-            fields = protobuf.fields_of(by_topic[channel.topic])
+            by_topic[channel.topic], fields = protobuf.message_type(channel.type, schema)
         for name, known in fields.items():
             if types.setdefault(name, known) != known:
                 raise SourceError(f"{name} is defined in two ways", reason="no_definition")

@@ -13,7 +13,7 @@ from tests.pipelines.readers.rosbag.test_reader import episode, failure, numbers
 from tests.pipelines.readers.rosbag.test_video import packets, shades
 from tests.pipelines.toy import jpeg
 
-pytest.importorskip("google.protobuf", reason="the extra 'rlds'")
+pytest.importorskip("google.protobuf", reason="the extra 'mcap'")
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
 F = descriptor_pb2.FieldDescriptorProto
@@ -182,3 +182,67 @@ def test_damage_is_an_error_with_a_reason(tmp_path: Path, damage: str) -> None:
     with pytest.raises(SourceError) as caught:
         opened(tmp_path / "x.mcap", clock="/x")
     assert caught.value.reason == ("malformed_message" if damage == "message" else "no_definition")
+
+
+def record(file: Path, name: str, described: Any, messages: Sequence[bytes]) -> Path:
+    """Write encoded messages to the topic /x, 10 ms apart."""
+    from mcap.writer import Writer
+
+    with file.open("wb") as out:
+        writer = Writer(out)
+        writer.start()
+        channel = writer.register_channel(
+            "/x", "protobuf", writer.register_schema(name, "protobuf", described.SerializeToString())
+        )
+        for i, data in enumerate(messages):
+            writer.add_message(channel, START + 10 * i * MS, data, START + 10 * i * MS)
+        writer.finish()
+    return file
+
+
+def test_a_map_is_a_list_of_entries_in_the_order_that_is_stored(tmp_path: Path) -> None:
+    described = schema({"Arm": {"joints": "Arm.JointsEntry[]"}})
+    entry = described.file[0].message_type[0].nested_type.add(name="JointsEntry")
+    entry.field.add(name="key", number=1, label=F.LABEL_OPTIONAL, type=F.TYPE_STRING)
+    entry.field.add(name="value", number=2, label=F.LABEL_OPTIONAL, type=F.TYPE_DOUBLE)
+    pool = descriptor_pool.DescriptorPool()
+    pool.Add(described.file[0])
+    arm: Any = message_factory.GetMessageClass(pool.FindMessageTypeByName("lab.Arm"))
+    names = ["shoulder", "elbow", "wrist", "j10", "j2", "a"]
+    joints = [[{"key": name, "value": i + at} for at, name in enumerate(names)] for i in range(3)]
+    messages = [arm(joints=entries).SerializeToString() for entries in joints]
+    entry.options.map_entry = True
+    value = episode(record(tmp_path / "x.mcap", "lab.Arm", described, messages), clock="/x")
+    assert value.metadata["x.joints.key"] == names
+    assert numbers(value, "x.joints.value") == [[i + at for at in range(6)] for i in range(3)]
+
+
+def test_files_of_a_schema_may_have_any_order_but_must_be_complete(tmp_path: Path) -> None:
+    described = schema({"State": {"hand": "Hand"}})
+    described.file[0].dependency.append("hand.proto")
+    with pytest.raises(SourceError, match=r"protobuf schema of lab.State .*hand.proto") as caught:
+        opened(record(tmp_path / "x.mcap", "lab.State", described, [b""]), clock="/x")
+    assert caught.value.reason == "no_definition"
+    described.file.append(schema({"Hand": {"q": "double"}}).file[0])
+    described.file[1].name = "hand.proto"
+    assert numbers(episode(record(tmp_path / "y.mcap", "lab.State", described, [b""]), clock="/x"), "x.hand.q") == [0]
+    described.file[1].name = "lab.proto"
+    with pytest.raises(SourceError, match="two files have the same name"):
+        opened(record(tmp_path / "z.mcap", "lab.State", described, [b""]), clock="/x")
+
+
+@pytest.mark.parametrize("kind", ["double", "double[]", "string", "Inner"])
+def test_a_field_stored_in_the_form_of_another_type_is_refused(tmp_path: Path, kind: str) -> None:
+    described = schema({"State": {"q": kind}, "Inner": {"x": "double"}})
+    with pytest.raises(SourceError, match="field 1 is not stored in the form of its type") as caught:
+        opened(record(tmp_path / "x.mcap", "lab.State", described, [b"\x08\x05"]), clock="/x")
+    assert caught.value.reason == "malformed_message"
+
+
+def test_a_value_that_is_not_stored_has_the_default_of_the_schema(tmp_path: Path) -> None:
+    described = schema({"State": {"speed": "double", "count": "int32"}})
+    described.file[0].syntax = "proto2"
+    described.file[0].message_type[0].field[0].default_value = "2.5"
+    value = episode(record(tmp_path / "x.mcap", "lab.State", described, [b"", b"\x10\x07"]), clock="/x")
+    assert numbers(value, "x.speed") == [2.5, 2.5]
+    assert numbers(value, "x.count") == [0, 7]
