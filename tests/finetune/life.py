@@ -1,7 +1,8 @@
-"""A process that reads a mixture until it is killed, for test_data_crash.py: it imports nothing but the loader."""
+"""A process that reads a mixture until it is killed, for test_loader_crash.py: it imports nothing but the loader."""
 
 import hashlib
 import json
+import time
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,8 @@ from typing import Any
 from finetune.data.augment import Augmentation
 from finetune.data.loader import Loader, LoaderOptions
 from finetune.data.preprocessing import Preprocessing
+
+LONG = 1 << 20  # bytes of a log
 
 
 def loader_of(lock: Path, cache: Path, **arguments: Any) -> Loader:
@@ -43,6 +46,8 @@ def live(*, lock: str, cache: str, log: str, state: dict[str, Any] | None, worke
     with Path(log).open("w", encoding="utf-8") as file:
         for batch in loader:
             print(json.dumps([digests(as_arrays(batch)), loader.state_dict()]), file=file, flush=True)
+            if file.tell() > LONG:  # on a busy machine the test reads more slowly than this process writes
+                time.sleep(0.1)
 
 
 def as_arrays(batch: Any) -> Any:

@@ -43,7 +43,7 @@ def killed_while_running(
 
     def far_enough() -> bool:
         assert all(process.poll() is None for process in started), "a process ended by itself"
-        return all(len(noted(log)) >= batches for log in logs)
+        return all(log.exists() and log.read_bytes().count(b"\n") >= batches for log in logs)
 
     wait_until(far_enough)
     time.sleep(pause)
