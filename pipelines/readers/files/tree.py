@@ -9,7 +9,6 @@ from pipelines.readers.files.arrays import npy_field, npz_fields
 from pipelines.readers.files.damage import reading
 from pipelines.readers.files.lazy_field import LazyField
 from pipelines.readers.files.media import image_field, images_field, read_file, text_field, video_field
-from pipelines.readers.files.parquet import parquet_fields
 from pipelines.readers.files.step_files import folder_steps, step_fields
 from pipelines.readers.folder import SAFE_PATH, SourceFolder, pickle_error
 from pipelines.readers.names import covers, natural_key
@@ -186,6 +185,8 @@ def _file_fields(folder: SourceFolder, name: str, source: FolderSource, *, path:
             path = path or "values"
             return {path: npy_field(folder, name, path, **options)}
         if kind.endswith(".parquet"):
+            from pipelines.readers.files.parquet import parquet_fields  # noqa: PLC0415 - only Parquet needs pyarrow
+
             return parquet_fields(folder, name, prefix=prefix, ignore=source.ignore)
         if kind.endswith(TABLES):
             data = read_file(folder, name, tables.TABLE_LIMIT)

@@ -16,10 +16,9 @@ from schemas.errors import SourceError
 
 COMPRESSED = {  # first two bytes of a compressed file -> how to decompress it
     b"\x1f\x8b": "compressed with gzip; decompress it first: gunzip < FILE > NEW_FILE",
-    **dict.fromkeys((b"\x78\x01", b"\x78\x9c", b"\x78\xda"), "compressed with zlib; decompress it first"),
+    **dict.fromkeys((b"\x78\x01", b"\x78\x5e", b"\x78\x9c", b"\x78\xda"), "compressed with zlib; decompress it first"),
 }
 HEADER = struct.Struct("<QI")
-GZIP, ZLIB = b"\x1f\x8b", (b"\x78\x01", b"\x78\x5e", b"\x78\x9c", b"\x78\xda")  # first bytes of compressed files
 FOOTER = struct.Struct("<I")
 
 
@@ -89,13 +88,9 @@ class RecordFile:
             return None
         if self.offset == 0 and header.startswith(LFS_MARK[: HEADER.size]):
             raise lfs_pointer_error(self.name)
-        if self.offset == 0 and header.startswith(GZIP):
-            raise self._error("the TFRecord file is compressed with gzip: unpack it with gunzip", "unreadable")
         if len(header) < HEADER.size:
             raise self._error("the file ends inside a record's header", "truncated")
         length, crc = HEADER.unpack(header)
-        if crc != masked_crc(header[:8]) and self.offset == 0 and header.startswith(ZLIB):
-            raise self._error("the TFRecord file is compressed with zlib: write it again uncompressed", "unreadable")
         if crc != masked_crc(header[:8]):
             if self.offset == 0 and header[:2] in COMPRESSED:
                 raise self._error(COMPRESSED[header[:2]], "compressed_file")

@@ -125,7 +125,7 @@ WRONG = {
     "a | clip(0)": "op 'clip' is used as clip(low, high), got 1 arguments",
     "a | clip(0, 1, 2)": "op 'clip' is used as clip(low, high), got 3 arguments",
     "a | invert(1)": "op 'invert' is used as invert(), got 1 arguments",
-    "a | scale": "op 'scale' is used as scale(factor), got 0 arguments",
+    "a | scale": "op 'scale' is used as scale(factor, *more), got 0 arguments",
     "a | clip(0, b)": "op 'clip' is used as clip(low, high): high must be a number",
     "a | permute(0, 1.5)": "op 'permute' is used as permute(*order): order must be a whole number from 0",
     "a | permute(-1)": "op 'permute' is used as permute(*order): order must be a whole number from 0",
