@@ -3,7 +3,7 @@
 from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from pipelines.readers.endings import VIDEOS
-from pipelines.readers.find import FILE_NAME
+from pipelines.readers.find import may_be_folder
 from pipelines.readers.folder import SourceFolder
 from pipelines.readers.names import natural_key
 from pipelines.readers.reader import LeftOut
@@ -29,15 +29,10 @@ def files_beside(folder: SourceFolder, skip: Collection[str], *, closed: tuple[s
             for name in folder.names(below):
                 path = f"{below}/{name}".lstrip("/")
                 if name[0] != "." and path not in skip:
-                    is_open = not name.endswith(closed) and _is_folder(folder, path)
+                    is_open = not name.endswith(closed) and may_be_folder(folder, path)
                     (inner if is_open else files).append(path)
         level = inner
     return sorted(files, key=natural_key)
-
-
-def _is_folder(folder: SourceFolder, path: str) -> bool:
-    local = folder.files.local
-    return (local / path).is_dir() if local else not FILE_NAME.fullmatch(path.rpartition("/")[2])
 
 
 def own_videos(files: Sequence[str], endings: tuple[str, ...]) -> list[str]:

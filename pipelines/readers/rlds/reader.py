@@ -63,9 +63,7 @@ class RldsReader(SourceReader):
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise SourceError(f"not a dataset_info.json ({error!r})", reason="bad_info", file=where) from error
         if not shards:
-            packed = [name for name in self.folder.names() if PACKED.fullmatch(name)]
-            hint = f"; {packed[0]} is compressed with gzip: unpack it with gunzip" if packed else ""
-            message = f"no splits, neither in dataset_info.json nor in the file names{hint}"
+            message = f"no splits, neither in dataset_info.json nor in the file names{_packed_hint(self.folder)}"
             raise SourceError(message, reason="bad_info", file=where)
         sizes = self.folder.sizes(name for names in shards.values() for name, _ in names)
         return {
@@ -244,6 +242,11 @@ def find_dataset(folder: SourceFolder, uri: str) -> SourceFolder:
             reason="bad_features",
             file=folder.path(FEATURES),
         )
-    packed = [name for name in folder.names() if PACKED.fullmatch(name)]
-    hint = f"; {packed[0]} is compressed with gzip: unpack it with gunzip" if packed else ""
+    hint = _packed_hint(folder)
     raise UsageError(f"{uri}: no RLDS dataset here (no features.json, no *.tfrecord-* shards){hint}")
+
+
+def _packed_hint(folder: SourceFolder) -> str:
+    """Return a hint that names the first shard that is compressed as a whole, if there is one."""
+    packed = [name for name in folder.names() if PACKED.fullmatch(name)]
+    return f"; {packed[0]} is compressed with gzip: unpack it with gunzip" if packed else ""
