@@ -93,7 +93,7 @@ def _load(path: Path) -> DatasetSpec:
     return spec.load(
         toml.read(path),
         where=str(path),
-        embodiment=lambda name: embodiment(name, beside=path.parent),
+        robot=lambda name: robot(name, beside=path.parent),
         like=lambda name: _tables(name, path.parent, seen=(path.resolve(),)),
         folder=path.parent,
     )

@@ -4,6 +4,7 @@ A dataset does not keep this table. It is for recognizing a robot by its `robot_
 dimensions, and for writing the expressions that read its recordings.
 """
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from math import inf
@@ -27,6 +28,7 @@ class VectorSpec(Model):
     """A recorded vector: its numbers have the order of the embodiment's dimensions, but units of their own."""
 
     names: tuple[str, ...] = ()  # names of its numbers; empty: the recordings do not name them
+    fields: tuple[str, ...] = ()  # fields that hold its numbers, if these tell the robot in recordings without its name
     other_names: tuple[tuple[str, ...], ...] = ()  # names of the same numbers in other recordings
     ops: dict[str, str] = EMPTY  # part -> ops that turn its recorded numbers into the stored ones
     ranges: dict[str, Range] = EMPTY  # part -> lowest and highest recorded number, if the format fixes them
@@ -36,6 +38,7 @@ class RecordedSpec(Model):
     """The recordings of a robot."""
 
     maker: str
+    software: str = ""  # what records like this, such as "LeRobot 0.4.4 and later"
     robot_types: tuple[str, ...] = ()  # LeRobot's `robot_type` of the recordings
     unusual_types: tuple[str, ...] = ()  # `robot_type` of recordings that store this only after a setting was changed
     control_hz: tuple[Annotated[float, Field(gt=0, lt=inf)], ...] = ()  # usual rates
@@ -74,13 +77,21 @@ class Robot:
     def expressions(self, which: Which, path: str) -> dict[str, str]:
         """Return the expression of each part, for a vector recorded at `path` in the usual order.
 
+        `path` may have a slice or ops, such as `permute`, which bring the numbers into that order.
+
         >>> from schemas.declarations import catalog
         >>> catalog.robot("so101_degrees").expressions("action", "action")
         {'joints': 'action[0:5] | deg2rad', 'gripper': 'action[5:6] | scale(1/100)'}
         """
-        space, ops = self.space(which), self.vector(which).ops
-        slices = space.slices(path) if space else {}
-        return {part: f"{text} | {ops[part]}" if part in ops else text for part, text in slices.items()}
+        space, ops, found = self.space(which), self.vector(which).ops, dict[str, str]()
+        is_plain, start = not re.search(r"[|\[]", path), 0
+        for name, part in space.parts.items() if space else ():
+            columns = range(start, start + len(part.dims))
+            start = columns.stop
+            order = ", ".join(map(str, columns))
+            text = f"{path}[{columns.start}:{columns.stop}]" if is_plain else f"{path} | permute({order})"
+            found[name] = f"{text} | {ops[name]}" if name in ops else text
+        return found
 
 
 def load(text: str, *, where: str) -> Robot:

@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from math import inf
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, TypeVar
+from typing import Annotated, Any, Literal, Protocol, Self, TypeVar
 
 from pydantic import Field, StringConstraints, ValidationError, model_validator
 
@@ -37,6 +37,7 @@ from schemas.spaces import Space
 
 EMPTY: Any = Field(default_factory=dict)
 TODO = "TODO"  # marks a value of a draft that a person has to fill in
+VECTORS: tuple[Literal["state", "action"], ...] = ("state", "action")
 FREE = frozenset({"description", "license", "citation", "homepage", "errata"})  # texts that may contain TODO
 
 
@@ -76,6 +77,15 @@ class DatasetSpec(Model):
         if isinstance(data, dict) and isinstance(data.get("views"), dict):
             views = data["views"]
             return {**data, "views": {name: _resolved_view(view, name, views) for name, view in views.items()}}
+        return data
+
+    @model_validator(mode="before")
+    @classmethod
+    def _vectors_of_robots(cls, data: Any) -> Any:
+        for which in VECTORS:
+            if isinstance(data, dict) and isinstance(data.get(which), str):
+                fix = "give an expression for each part, or name an embodiment, whose file says how to read them"
+                raise ValueError(f"{which}: {fix}")  # noqa: TRY004 - pydantic reports ValueErrors
         return data
 
     @model_validator(mode="before")
@@ -224,29 +234,51 @@ def _explain(error: ValidationError) -> str:
     return "; ".join(lines)
 
 
+class KnownRobot(Protocol):
+    """An embodiment from a file of its own, and how recordings store its vectors (`robots.py`)."""
+
+    @property
+    def embodiment(self) -> EmbodimentSpec:
+        """The embodiment."""
+        ...
+
+    def expressions(self, which: Literal["state", "action"], path: str) -> dict[str, str]:
+        """Return the expression of each part, for a vector recorded at `path`."""
+        ...
+
+
 def load(
     text: str,
     *,
     where: str,
-    embodiment: Callable[[str], EmbodimentSpec],
+    robot: Callable[[str], KnownRobot],
     like: Callable[[str], dict[str, Any]] | None = None,
     folder: Path = Path(),
 ) -> DatasetSpec:
     """Parse a declaration.
 
-    `where` is its name in errors. `embodiment` and `like` load the declarations that it refers to; the name of its
-    calibration file is relative to `folder`.
+    `where` is its name in errors. `robot` loads the embodiment that it names, and `like` the declaration; the name of
+    its calibration file is relative to `folder`.
     """
     data = merged(text, where=where, like=like)
     check_no_todo(data, where)
     if isinstance(data.get("embodiment"), str):
         try:
-            data["embodiment"] = embodiment(data["embodiment"]).model_dump()
+            data = _of_robot(data, robot(data["embodiment"]))
         except SpecError as error:
             raise SpecError(f"{where}: embodiment: {error}") from error
     dataset_spec = validated(DatasetSpec, with_radians(data, where=where, folder=folder), where)
     check_format(dataset_spec.source.format, where=where)
     return dataset_spec
+
+
+def _of_robot(data: Mapping[str, Any], robot: KnownRobot) -> dict[str, Any]:
+    """Replace the name of an embodiment by its tables, and a vector that is one text by an expression for each part."""
+    vectors: dict[str, Any] = {}
+    for which in VECTORS:
+        if isinstance(data.get(which), str):
+            vectors[which] = robot.expressions(which, data[which])
+    return {**data, **vectors, "embodiment": robot.embodiment.model_dump()}
 
 
 def merged(text: str, *, where: str, like: Callable[[str], dict[str, Any]] | None) -> dict[str, Any]:

@@ -15,7 +15,7 @@ def test_a_robot_is_described_with_all_that_its_recordings_need() -> None:
         "- recorded state: joints from -100 to 100, wrist_roll from -100 to 100, gripper from 0 to 100",
     ):
         assert f"{line}\n" in text
-    assert "joints = `state[0:4] | scale(1/100)`, wrist_roll = `state[4:5] | scale(1.8) | deg2rad`" in text
+    assert "joints = `state[0:4] | scale(1/100)`, wrist_roll = `state[4:5] | scale(3.14159265/100)`" in text
     assert "(travel, absolute), wrist_roll (rad, absolute), gripper (1, absolute); gripper open_is_1" in text
     assert "\nKnown problems:\n\n- The zero of wrist_roll is the pose" in text
 

@@ -47,7 +47,7 @@ QUATERNION = ("qx", "qy", "qz", "qw")
 
 def load(text: str = TOY) -> DatasetSpec:
     """Read a declaration."""
-    return spec.load(text, where="toy.toml", embodiment=catalog.embodiment)
+    return spec.load(text, where="toy.toml", robot=catalog.robot)
 
 
 def make_space(**changes: Any) -> Space:

@@ -11,6 +11,9 @@ from pipelines.inspect.draft.claims import Claim, todo
 from pipelines.inspect.draft.clock import clock, described
 from pipelines.inspect.draft.lengths import layout, odd_fields
 from pipelines.inspect.draft.owners import owner
+from pipelines.inspect.draft.parts import SpaceDraft
+from pipelines.inspect.draft.robot_draft import RobotDraft
+from pipelines.inspect.draft.robots import Fields, groups
 from pipelines.inspect.draft.roles import cameras, language, role
 from pipelines.inspect.draft.sample import Sample, read_sample
 from pipelines.inspect.draft.spaces import Spaces
@@ -22,6 +25,14 @@ from schemas.declarations.spec import DatasetSpec
 from schemas.errors import OxeError, UsageError
 
 CONTROLLER = ("controller", "controller_type", "control_mode", "controller_configs")
+CONTROLLERS: Mapping[tuple[str, ...], str] = {  # kind and mode of all parts of the action but the gripper -> name
+    ("joint", "absolute"): "joint_position",
+    ("joint", "delta"): "joint_delta",
+    ("joint", "velocity"): "joint_velocity",
+    ("eef", "absolute"): "eef_pose",
+    ("eef", "delta"): "eef_delta",
+    ("eef", "velocity"): "eef_velocity",
+}
 MAX_SHIPPED = 3  # a draft names at most this many shipped declarations
 SUCCESS = {"success", "is_success", "successful", "succeeded"}  # last word of a field with the outcome
 IDS = ("episode_path", "file_path", "episode_id", "id", "uuid")  # last word of a field with ids, the likeliest first
@@ -42,6 +53,11 @@ def draft(reader: Reader, uri: str, *, limit: int | None = None) -> Proposal:
     states, other_states = choose_fields(sample, "state")
     timed = clock(sample, [path for path in sorted(sample.episodes[0]) if role(sample.fields[path]) == "clock"])
     spaces = Spaces(sample, state=states, action=actions, rate=timed.rate)
+    fields: Fields = {"state": groups(states, other_states), "action": groups(actions, other_actions)}
+    known = RobotDraft.of(sample, fields)
+    states, other_states = known.chosen("state", states, other_states)
+    actions, other_actions = known.chosen("action", actions, other_actions)
+    action = known.space("action") or spaces.action
     texts = language(reader.fields)
     shown, depth = cameras(reader.fields)
     name = _name(reader, uri)
@@ -54,6 +70,7 @@ def draft(reader: Reader, uri: str, *, limit: int | None = None) -> Proposal:
         *([f"Not part of the state, kept as raw.*: {', '.join(other_states)}."] if other_states else []),
         *([f"By their names not of the robot, kept as raw.*: {', '.join(things)}."] if things else []),
         *layout_notes,
+        *known.notes(),
         *_pixels(sample),
     ]
     return Proposal(
@@ -62,11 +79,14 @@ def draft(reader: Reader, uri: str, *, limit: int | None = None) -> Proposal:
         episodes=len(sample.episodes),
         total=sample.total,
         steps=sample.steps,
-        clock=timed,
-        robot=_described(sample, ROBOT_KEYS, "name of the robot"),
-        controller=_described(sample, CONTROLLER, "name of the controller, such as eef_delta or joint_position"),
-        state=spaces.state,
-        action=spaces.action,
+        clock=known.clock(timed),
+        embodiment_name=known.name or name,
+        embodiment=known.question(),
+        vectors=known.vectors,
+        robot=known.robot() or _described(sample, ROBOT_KEYS, "name of the robot"),
+        controller=known.controller() or _controller(sample, action),
+        state=known.space("state") or spaces.state,
+        action=action,
         language=_language(texts, sample),
         id=_id(sample),
         success=_success(sample),
@@ -91,6 +111,16 @@ def _described(sample: Sample, keys: tuple[str, ...], question: str) -> Claim:
         if listed and all(isinstance(item, str) and item for item in listed):
             return Claim(" and ".join(map(str, listed)), "high", f"from {where}")
     return todo(question)
+
+
+def _controller(sample: Sample, action: SpaceDraft | None) -> Claim:
+    """Claim the controller that the recording describes, or else the one that the drafted action has."""
+    claim = _described(sample, CONTROLLER, "name of the controller, such as eef_delta or joint_position")
+    parts = [part for part in (action.parts if action else ()) if part.kind.value != "gripper"]
+    kinds = {"eef" if part.kind.value in {"position", "rotation"} else part.kind.value for part in parts}
+    modes = {part.mode.value for part in parts}
+    name = CONTROLLERS.get((*kinds, *modes)) if len(kinds) == len(modes) == 1 else None
+    return Claim(name, "medium", "what the parts of the action are") if claim.is_open and name else claim
 
 
 def _language(texts: list[str], sample: Sample) -> Claim | None:

@@ -35,8 +35,11 @@ class Proposal:
     clock: Clock
     robot: Claim
     controller: Claim
+    embodiment_name: str
     state: SpaceDraft | None
     action: SpaceDraft | None
+    embodiment: Claim | None = None  # which shipped embodiment it is, if several fit: instead of `state` and `action`
+    vectors: Mapping[str, str] = field(default_factory=dict)  # the expression of each whole vector of these embodiments
     language: Claim | None = None
     id: Claim | None = None
     success: Claim | None = None
@@ -61,7 +64,7 @@ class Proposal:
     def to_json(self) -> dict[str, Any]:
         """Return every claim with its confidence and evidence, and the declaration as `text`."""
         claims = {"control_hz": self.clock.hz, "timestamp": self.clock.timestamp, "language": self.language}
-        claims |= {"id": self.id, "robot": self.robot, "controller": self.controller}
+        claims |= {"id": self.id, "robot": self.robot, "controller": self.controller, "embodiment": self.embodiment}
         return {
             "name": self.name,
             "source": dict(self.source),
@@ -70,6 +73,7 @@ class Proposal:
             "depth": dict(self.depth),
             "state": self.state.to_json() if self.state else None,
             "action": self.action.to_json() if self.action else None,
+            "vectors": dict(self.vectors),
             "shipped": list(self.shipped),
             "notes": list(self.notes),
             "todo": self.todo(),
@@ -85,8 +89,13 @@ def _lines(proposal: Proposal) -> Iterator[str]:
     yield from (f"# {_plain(note)}\n" for note in proposal.notes)
     yield from _top(proposal)
     yield from _cameras(proposal)
+    if not proposal.embodiment:
+        yield from _embodiment(proposal)
+
+
+def _embodiment(proposal: Proposal) -> Iterator[str]:
     yield "\n[embodiment]"
-    yield f"name       = {_quoted(proposal.name)}"
+    yield f"name       = {_quoted(proposal.embodiment_name)}"
     yield _line("robot", _quoted(proposal.robot.value), proposal.robot)
     yield _line("controller", _quoted(proposal.controller.value), proposal.controller)
     spaces = [(which, space) for which, space in (("state", proposal.state), ("action", proposal.action)) if space]
@@ -113,7 +122,10 @@ def _top(proposal: Proposal) -> Iterator[str]:
     for key, claim in claims.items():
         if claim:
             yield _line(key, _quoted(claim.value), claim)
-    if proposal.action is None:
+    if proposal.embodiment:
+        yield _line("embodiment", _quoted(proposal.embodiment.value), proposal.embodiment)
+        yield from (f"{which:<10} = {_quoted(text)}" for which, text in proposal.vectors.items())
+    elif proposal.action is None:
         yield f"action     = {{ derive = {_quoted(TODO)} }}  # {TODO}: {DERIVE}"
 
 

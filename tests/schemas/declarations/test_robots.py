@@ -51,7 +51,7 @@ def declaration(robot: Robot) -> DatasetSpec:
     for which in BOTH:
         lines.append(f"[{which}]")
         lines += [f'{part} = "{text}"' for part, text in robot.expressions(which, PATHS[which]).items()]
-    return spec.load("\n".join(lines), where="lab.toml", embodiment=catalog.embodiment)
+    return spec.load("\n".join(lines), where="lab.toml", robot=catalog.robot)
 
 
 def stored(name: str, which: Which, *recorded: float) -> list[float]:
@@ -132,10 +132,11 @@ def test_the_robot_types_that_several_embodiments_have() -> None:
         "bi_so100_follower": ["bi_so100_travel", "bi_so100_degrees"],
         "bi_so_follower": ["bi_so_degrees", "bi_so_travel"],
         "franka": ["droid_joint_position", *panda],
-        "franka_panda": panda,
+        "franka_panda": ["droid_joint_position", *panda],
         "koch_follower": ["koch_travel", "koch_degrees"],
         "lekiwi": ["lekiwi_degrees", "lekiwi_main_degrees", "lekiwi_travel"],
         "lekiwi_client": ["lekiwi_degrees", "lekiwi_travel"],
+        "panda": ["droid_joint_position", *panda],
         "piper": piper,
         "realman": ["realman_rm65", "realman_rm75"],
         "so100_follower": ["so100_travel", "so100_degrees"],
@@ -276,5 +277,5 @@ def test_a_declaration_has_no_such_table_itself() -> None:
             '[embodiment.action]\norigin = "commanded"\nparts.joints = "joint j1, rad, absolute"\n'
             '[embodiment.recorded]\nmaker = "m"\n',
             where="lab.toml",
-            embodiment=catalog.embodiment,
+            robot=catalog.robot,
         )

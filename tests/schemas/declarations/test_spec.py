@@ -306,6 +306,6 @@ def test_every_key_that_is_still_to_do_is_named_at_once() -> None:
 
 def test_a_declaration_with_something_to_do_is_refused_before_anything_else() -> None:
     with pytest.raises(SpecError, match=r"TODO is left in 1 key: control_hz; replace it with the real value"):
-        spec.load('name = "lab"\ncontrol_hz = "TODO"\nnonsense = 1', where="lab.toml", embodiment=catalog.embodiment)
+        spec.load('name = "lab"\ncontrol_hz = "TODO"\nnonsense = 1', where="lab.toml", robot=catalog.robot)
     with pytest.raises(SpecError, match="TODO is left in 1 key: robot"):
         robots.load('name = "arm"\nrobot = "TODO"', where="arm.toml")
