@@ -52,6 +52,7 @@ def section(robot: Robot) -> str:
     facts = {"robot": f"{embodiment.robot}; {embodiment.controller}; {embodiment.morphology}"}
     if recorded:
         facts["maker"] = recorded.maker
+        facts["recorded so by"] = recorded.software
         facts["robot types"] = ", ".join(f"`{word}`" for word in recorded.robot_types)
         facts["robot types after a setting was changed"] = ", ".join(f"`{word}`" for word in recorded.unusual_types)
         facts["rate"] = " or ".join(f"{hz:g} Hz" for hz in recorded.control_hz)

@@ -1,12 +1,14 @@
 """The declaration of an export, which reads the export back.
 
-The exported action and state are already converted, so the declaration reads them without ops.
+The exported action and state are already converted, so the declaration reads them without ops. Only vectors with the
+unit `travel` are exported as they were recorded (`recorded.py`).
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from pipelines.export.recorded import RecordedVector, recorded_vector
 from schemas.declarations.spec import DatasetSpec
 from schemas.declarations.tables import SpaceSpec
 from schemas.spaces import Space
@@ -35,6 +37,9 @@ def declaration(dataset: Dataset, paths: FieldPaths, *, view: str | None, space:
         embodiment = embodiment.model_copy(update={"name": f"{embodiment.name}.{view}", "action": SpaceSpec.of(space)})
     if not columns.state:
         embodiment = embodiment.model_copy(update={"state": None})
+    state, action = recorded_vector(dataset, "state"), recorded_vector(dataset, "action", view=view)
+    if action and embodiment.action != spec.embodiment.action:  # a view of the same Space keeps the parts
+        embodiment = embodiment.model_copy(update={"action": spec.embodiment.action})
     cameras = [camera for camera in columns.cameras if camera.role and camera.column in paths.cameras]
     declared = {
         **spec.to_json(),
@@ -46,8 +51,8 @@ def declaration(dataset: Dataset, paths: FieldPaths, *, view: str | None, space:
         "fields": {},
         "decode": {},
         "filters": {},
-        "state": embodiment.state.slices("observation.state") if embodiment.state else {},
-        "action": embodiment.action.slices("action"),
+        "state": _expressions(embodiment.state, state, "observation.state"),
+        "action": _expressions(embodiment.action, action, "action"),
         "last_action": "recorded" if view or spec.has_last_action else "placeholder",
         "success": paths.outcome if columns.origins["outcome"] else None,
         "id": paths.id,
@@ -60,6 +65,12 @@ def declaration(dataset: Dataset, paths: FieldPaths, *, view: str | None, space:
         declared.pop("views", None)
         declared["control_hz"] = dataset.view(view).control_hz or spec.control_hz
     return DatasetSpec.model_validate(declared).to_json()
+
+
+def _expressions(space: SpaceSpec | None, recorded: RecordedVector | None, path: str) -> dict[str, str]:
+    if recorded:
+        return recorded.expressions(path)
+    return space.slices(path) if space else {}
 
 
 def _camera(camera: Camera, paths: FieldPaths) -> dict[str, Any]:

@@ -83,15 +83,15 @@ class Robot:
         >>> catalog.robot("so101_degrees").expressions("action", "action")
         {'joints': 'action[0:5] | deg2rad', 'gripper': 'action[5:6] | scale(1/100)'}
         """
-        space, ops, found = self.space(which), self.vector(which).ops, dict[str, str]()
+        space, ops, texts = self.space(which), self.vector(which).ops, dict[str, str]()
         is_plain, start = not re.search(r"[|\[]", path), 0
         for name, part in space.parts.items() if space else ():
             columns = range(start, start + len(part.dims))
             start = columns.stop
             order = ", ".join(map(str, columns))
             text = f"{path}[{columns.start}:{columns.stop}]" if is_plain else f"{path} | permute({order})"
-            found[name] = f"{text} | {ops[name]}" if name in ops else text
-        return found
+            texts[name] = f"{text} | {ops[name]}" if name in ops else text
+        return texts
 
 
 def load(text: str, *, where: str) -> Robot:

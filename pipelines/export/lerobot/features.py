@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -9,6 +10,7 @@ import pyarrow as pa
 
 from pipelines.export.cameras import ExportCamera
 from pipelines.export.declaration import free_name
+from pipelines.export.recorded import recorded_vector
 from schemas.episode import Episode
 from schemas.source import Array, Field
 from schemas.spaces import Space
@@ -100,20 +102,23 @@ def features(
     reason.
     """
     columns = dataset.columns
-    listed = [_vector(ACTION, space, lambda numbered: numbered.episode.action)]
+    action, state = recorded_vector(dataset, "action", view=view), recorded_vector(dataset, "state")
+    listed = [_vector(ACTION, space, action.values if action else attrgetter("action"))]
     if columns.state:
-        listed.append(_vector(STATE, columns.state, lambda numbered: numbered.episode.state))
+        listed.append(_vector(STATE, columns.state, state.values if state else attrgetter("state")))
     listed += [_images(camera) for camera in cameras if not camera.is_video]
     raw, left_out = ([], {}) if view else _raw(dataset)
     listed += [*_recorded(dataset, view), *(feature for feature, _ in raw), *_index()]
     return tuple(listed), {feature.name: path for feature, path in raw}, left_out
 
 
-def _vector(name: str, space: Space, get: Callable[[NumberedEpisode], Any]) -> ExportFeature:
+def _vector(name: str, space: Space, get: Callable[[Episode], Any]) -> ExportFeature:
+    def values(numbered: NumberedEpisode) -> Array:
+        vector = np.asarray(get(numbered.episode))
+        return vector.reshape(-1) if len(space) == 1 else vector
+
     names = tuple(dim.name for dim in space.dims)
-    if len(space) == 1:
-        return ExportFeature(name=name, dtype="float32", shape=(1,), names=names, get=lambda p: get(p).reshape(-1))
-    return ExportFeature(name=name, dtype="float32", shape=(len(space),), names=names, get=get)
+    return ExportFeature(name=name, dtype="float32", shape=(len(space),), names=names, get=values)
 
 
 def _images(camera: ExportCamera) -> ExportFeature:

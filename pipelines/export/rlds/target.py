@@ -21,6 +21,7 @@ from pipelines.export.plan import (
     read_verified,
     shards_of_files,
 )
+from pipelines.export.recorded import recorded_vector
 from pipelines.export.rlds.writer import RldsFeature, TfRecordWriter, features_json, info_json, metadata_column
 from pipelines.readers.rlds.reader import FEATURES, INFO
 from pipelines.verify import Verification
@@ -136,7 +137,7 @@ class RldsExport:
 
 def _columns(dataset: Dataset, *, view: str | None, space: Space) -> dict[RldsFeature, Getter]:
     """Map each feature to the function that returns its values."""
-    getters = _vectors(dataset, space) | _step_metadata(dataset)
+    getters = _vectors(dataset, space, view=view) | _step_metadata(dataset)
     for camera in dataset.columns.cameras:
         header = _first_header(dataset, camera)
         if header and (why := why_not_rlds(header, header, is_depth=camera.is_depth)):
@@ -176,13 +177,17 @@ def _nullable_fields(dataset: Dataset) -> set[Field]:
     return {_metadata_field(field) for field, (count,) in zip(fields, nulls.iter_columns(), strict=True) if count}
 
 
-def _vectors(dataset: Dataset, space: Space) -> dict[Field, Getter]:
-    state = dataset.columns.state
+def _vectors(dataset: Dataset, space: Space, *, view: str | None) -> dict[Field, Getter]:
+    state, recorded = dataset.columns.state, recorded_vector(dataset, "action", view=view)
     action = Field(path="action", kind="number", dtype="float32", shape=(len(space),))
-    if not state:
-        return {action: attrgetter("action")}
-    observed = Field(path="observation.state", kind="number", dtype="float32", shape=(len(state),))
-    return {action: attrgetter("action"), observed: attrgetter("state")}
+    getters: dict[Field, Getter] = {action: recorded.values if recorded else attrgetter("action")}
+    if state:
+        observed, recorded = (
+            replace(action, path="observation.state", shape=(len(state),)),
+            recorded_vector(dataset, "state"),
+        )
+        getters[observed] = recorded.values if recorded else attrgetter("state")
+    return getters
 
 
 def _step_metadata(dataset: Dataset) -> dict[Field, Getter]:

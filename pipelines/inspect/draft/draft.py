@@ -81,6 +81,7 @@ def draft(reader: Reader, uri: str, *, limit: int | None = None) -> Proposal:
         steps=sample.steps,
         clock=known.clock(timed),
         embodiment_name=known.name or name,
+        morphology=known.morphology,
         embodiment=known.question(),
         vectors=known.vectors,
         robot=known.robot() or _described(sample, ROBOT_KEYS, "name of the robot"),

@@ -18,6 +18,7 @@ from schemas.source import Array, Field
 
 FORM_WIDTHS = {"quaternion": 4, "matrix": 9}
 ANGLES = {"roll", "pitch", "yaw", "rx", "ry", "rz", "qx", "qy", "qz", "qw", "rot", "euler", "axis"}
+LIMB = r"(?:.*_)?(?:arm|leg|hand|neck|waist|torso|trunk|head)_\d+"  # a numbered joint of a limb
 COMPLETE: Mapping[Content, Sequence[int]] = {"position": (3,), "rotation": (3, 4, 6, 9), "gripper": (1, 2)}
 ARM_WIDTHS = (6, 8)  # smallest and largest width of one arm's vector: position, rotation, perhaps a gripper
 END = 0.1  # share of the range, on each side, that counts as its end
@@ -86,7 +87,7 @@ def segments(sample: Sample, path: str) -> list[Segment]:
             is_all=stop - start == width,
             kind=kind,
             guess=guess,
-            side=side(path) or (side("_".join(names[start:stop])) if names else ""),
+            side=side(path) or _common_side(names[start:stop]),
             form=rotation_form(values[:, start:stop]) if guess == "rotation" else None,
             names=names[start:stop],
         )
@@ -136,8 +137,9 @@ def _by_names(names: Sequence[str]) -> Iterator[Cut]:
         thing_words(name) if kind != "unknown" and owner(name) in {"unknown", "thing"} else ""
         for name, kind in zip(names, kinds, strict=True)
     ]
+    sides = ["" for _ in names] if {*kinds} == {"joint"} else map(side, names)  # all joints are one part
     start = 0
-    for (kind, _, thing), run in groupby(zip(kinds, map(side, names), things, strict=True)):
+    for (kind, _, thing), run in groupby(zip(kinds, sides, things, strict=True)):
         stop = start + len(list(run))
         listed = f"named {', '.join(names[start:stop])} in the source"
         if thing:
@@ -150,6 +152,12 @@ def _by_names(names: Sequence[str]) -> Iterator[Cut]:
         else:
             yield start, stop, guess, Claim(guess, "high", listed)
         start = stop
+
+
+def _common_side(names: Sequence[str]) -> str:
+    """Return the arm that numbers belong to by their names; empty if they belong to several or to none."""
+    sides = {side(name) for name in names}
+    return sides.pop() if len(sides) == 1 else ""
 
 
 def _kind_of(name: str, *, has_joints: bool = False) -> Content:
@@ -169,6 +177,8 @@ def _kind_of(name: str, *, has_joints: bool = False) -> Content:
         return "joint"
     if last in ANGLES:
         return "rotation"
+    if re.fullmatch(LIMB, name.lower()):
+        return "joint"
     return "position" if last in {"x", "y", "z"} else "unknown"
 
 

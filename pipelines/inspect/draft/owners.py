@@ -34,7 +34,7 @@ TOOL = {
 ROBOT = {
     *(JOINT - {"qpos"}),
     *("robot", "robots", "arm", "arms", "agent", "manipulator", "leader", "follower", "puppet", "master"),
-    "humanoid",
+    *("humanoid", "leg", "legs"),
     # makes of robots
     *("franka", "panda", "fr", "widowx", "viperx", "wx", "vx", "aloha", "trossen", "ur", "ur5e", "ur10e"),
     *("kuka", "iiwa", "lbr", "xarm", "kinova", "jaco", "sawyer", "baxter", "fetch", "spot", "stretch", "so"),

@@ -59,6 +59,11 @@ class RobotDraft:
         is_same = reading and not reading.doubts and {*reading.vectors} == {w for w in BOTH if reading.robot.space(w)}
         return reading.robot.name if reading and is_same else None
 
+    @property
+    def morphology(self) -> str:
+        """The morphology of a recognized robot; the default of declarations if none is recognized."""
+        return self.reading.robot.embodiment.morphology if self.reading else "single_arm"
+
     def space(self, which: Which) -> SpaceDraft | None:
         """Draft the state or action; None unless one robot fits."""
         space = self.reading.robot.space(which) if self.reading and which in self.reading.vectors else None

@@ -53,15 +53,15 @@ def doubts(sample: Sample, robot: Robot, vectors: Mapping[Which, Columns]) -> It
 
 def full_ranges(sample: Sample, robot: Robot, vectors: Mapping[Which, Columns]) -> list[str]:
     """Return the joints that reach exactly an end of the range that the robot's format fixes."""
-    found: dict[str, None] = {}
+    reached: dict[str, None] = {}
     for which, columns in vectors.items():
         vector = Vector(robot, which, numbers(sample, columns))
         ranges = robot.vector(which).ranges
         for name, (part, values) in vector.parts.items():
             if part.kind == "joint" and name in ranges and len(values):
                 ends = np.minimum(*(np.abs(np.abs(values) - abs(end)).min(axis=0) for end in ranges[name]))
-                found |= dict.fromkeys(dim for dim, distance in zip(part.dims, ends, strict=True) if distance < END)
-    return list(found)
+                reached |= dict.fromkeys(dim for dim, distance in zip(part.dims, ends, strict=True) if distance < END)
+    return list(reached)
 
 
 def is_hardly_used(sample: Sample, robot: Robot, vectors: Mapping[Which, Columns]) -> bool:
@@ -125,7 +125,7 @@ def _modes(sample: Sample, robot: Robot, vectors: Mapping[Which, Columns]) -> di
         return {}
     measured = dict(zip(_dims(robot, "state"), vectors["state"].places, strict=True))
     commanded = dict(zip(_dims(robot, "action"), vectors["action"].places, strict=True))
-    found = {}
+    changes = {}
     for name, part in robot.embodiment.action.parts.items():
         if part.kind == "joint" and part.mode == "absolute" and {*part.dims} <= {*measured}:
             pairs = [
@@ -136,8 +136,8 @@ def _modes(sample: Sample, robot: Robot, vectors: Mapping[Which, Columns]) -> di
             ]
             claim = motion.claim_mode(motion.fits([pair[0] for pair in pairs], [pair[1] for pair in pairs]))
             if claim.value == "delta":
-                found[name] = f"changes of the state, and no positions: {claim.evidence}"
-    return found
+                changes[name] = f"changes of the state, and no positions: {claim.evidence}"
+    return changes
 
 
 def _dims(robot: Robot, which: Which) -> list[str]:

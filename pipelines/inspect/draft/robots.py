@@ -40,13 +40,17 @@ class Reading:
         """The fields that it reads."""
         return [path for columns in self.vectors.values() for path in columns.paths]
 
+    def __len__(self) -> int:
+        """Return how many of the recorded numbers it reads."""
+        return sum(len(columns.places) for columns in self.vectors.values())
+
     def fields(self, which: Which) -> dict[str, str]:
         """Return the expression that reads each part, without ops."""
-        space, start, found = self.robot.space(which), 0, {}
+        space, start, texts = self.robot.space(which), 0, {}
         for name, part in space.parts.items() if space else ():
-            found[name] = str(self.vectors[which].expression(start, start + len(part.dims)))
+            texts[name] = str(self.vectors[which].expression(start, start + len(part.dims)))
             start += len(part.dims)
-        return found
+        return texts
 
     def expressions(self, which: Which) -> dict[str, str]:
         """Return the expression of each part, with the ops of the robot's recordings."""
@@ -94,12 +98,12 @@ def recognize(sample: Sample, fields: Fields) -> Recognition | None:
     `fields` are the fields that may hold the state and the action: groups of fields, the likeliest first.
     """
     typed, known = _of_type(sample), catalog.known_robots()
-    for found in (
+    for candidates in (
         [_reading(sample, robot, fields, is_known=True) for robot in typed],
         [_reading(sample, robot, own, is_known=True) for robot in known if (own := _own_fields(sample, robot))],
         [_reading(sample, robot, fields, is_known=False) for robot in known if robot not in typed],
     ):
-        readings = [reading for reading in found if reading]
+        readings = [reading for reading in candidates if reading]
         most = max((len(reading.vectors) for reading in readings), default=0)
         if readings:
             return _decided(sample, [reading for reading in readings if len(reading.vectors) == most])
@@ -118,16 +122,16 @@ def contradiction(sample: Sample, fields: Fields) -> str | None:
     if not is_known or any(_size(robot, which) in {0, widths[which]} for robot in robots for which in widths):
         return None
     sizes = dict.fromkeys(f"{_size(robot, which)} numbers in the {which}" for which in widths for robot in robots)
-    found = " and ".join(f"{width} in the {which}" for which, width in widths.items())
-    return f"{where} is '{word}', whose recordings have {' or '.join(sizes)}, but this one has {found}"
+    counts = " and ".join(f"{width} in the {which}" for which, width in widths.items())
+    return f"{where} is '{word}', whose recordings have {' or '.join(sizes)}, but this one has {counts}"
 
 
-def _decided(sample: Sample, found: Sequence[Reading]) -> Recognition:
+def _decided(sample: Sample, readings: Sequence[Reading]) -> Recognition:
     """Keep the readings that the numbers allow. Those whose facts are the same count as one."""
-    doubted = [replace(one, doubts=tuple(doubts(sample, one.robot, one.vectors))) for one in found]
+    doubted = [replace(one, doubts=tuple(doubts(sample, one.robot, one.vectors))) for one in readings]
     fewest = min(len(reading.doubts) for reading in doubted)
     left = [reading for reading in doubted if len(reading.doubts) == fewest]
-    left = [reading for reading in left if len(reading.paths) == max(len(one.paths) for one in left)]
+    left = [reading for reading in left if len(reading) == max(map(len, left))]
     reached = {id(reading): full_ranges(sample, reading.robot, reading.vectors) for reading in left}
     proof = ""
     if full := [reading for reading in left if len(reached[id(reading)]) >= MIN_FULL]:

@@ -36,6 +36,7 @@ class Proposal:
     robot: Claim
     controller: Claim
     embodiment_name: str
+    morphology: str
     state: SpaceDraft | None
     action: SpaceDraft | None
     embodiment: Claim | None = None  # which shipped embodiment it is, if several fit: instead of `state` and `action`
@@ -98,6 +99,8 @@ def _embodiment(proposal: Proposal) -> Iterator[str]:
     yield f"name       = {_quoted(proposal.embodiment_name)}"
     yield _line("robot", _quoted(proposal.robot.value), proposal.robot)
     yield _line("controller", _quoted(proposal.controller.value), proposal.controller)
+    if proposal.morphology != "single_arm":
+        yield f"morphology = {_quoted(proposal.morphology)}"
     spaces = [(which, space) for which, space in (("state", proposal.state), ("action", proposal.action)) if space]
     for which, space in spaces:
         yield f"\n[embodiment.{which}]"

@@ -2,8 +2,8 @@
 
 import json
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pipelines.readers.find import FORMAT_PATTERNS, find_sources, several_sources_error
@@ -11,6 +11,8 @@ from pipelines.readers.folder import SourceFolder, safe_path
 from schemas.errors import SourceError, UsageError
 
 INFO = "meta/info.json"
+MODALITY = "meta/modality.json"  # names of groups of numbers, written by GR00T
+MAX_NAMED = 4096  # numbers of a vector that may be named by groups
 MAX_DESCRIPTION = 1 << 28  # bytes of one metadata file
 V2 = {
     "data_path": "data/chunk-{episode_chunk:03d}/episode_{episode_index:06d}.parquet",
@@ -82,6 +84,7 @@ def read_description(folder: SourceFolder, name: str) -> bytes:
 def load(folder: SourceFolder) -> DatasetInfo:
     """Read info.json; raise SourceError if it does not describe a supported LeRobotDataset."""
     where, data = folder.path(INFO), read_description(folder, INFO)
+    modality = read_description(folder, MODALITY) if folder.size(MODALITY) else b"{}"
     try:
         content = json.loads(data)
         version = str(content["codebase_version"])
@@ -97,7 +100,7 @@ def load(folder: SourceFolder) -> DatasetInfo:
             fps=float(content["fps"]) if content.get("fps") else None,
             robot=content.get("robot_type"),
             chunks_size=max(1, int(content.get("chunks_size") or 1000)),
-            features={key: _feature(feature) for key, feature in content["features"].items()},
+            features=_named_by_groups({key: _feature(f) for key, f in content["features"].items()}, modality),
             splits={str(name): str(span) for name, span in (content.get("splits") or {}).items()},
             templates={key: _template(content.get(key)) for key in V2},
             totals={key: value for key, value in content.items() if key.startswith("total_")},
@@ -122,6 +125,31 @@ def _feature(content: Mapping[str, Any]) -> FeatureInfo:
         names=tuple(_names(content.get("names"))),
         is_depth=bool(video_info.get("is_depth_map") or video_info.get("video.is_depth_map")),
     )
+
+
+def _named_by_groups(features: dict[str, FeatureInfo], modality: bytes) -> dict[str, FeatureInfo]:
+    """Replace names that mean nothing, such as `motor_3`, by those of the groups in `modality.json`: `left_arm_3`."""
+    try:
+        content = json.loads(modality)
+    except (ValueError, RecursionError):
+        return features
+    for which, feature in (("state", "observation.state"), ("action", "action")):
+        listed = content.get(which) if isinstance(content, Mapping) else None
+        names: dict[int, str] = {}
+        for group, span in listed.items() if isinstance(listed, Mapping) else ():
+            if isinstance(span, Mapping) and span.get("original_key", feature) == feature:
+                start, end = span.get("start"), span.get("end")
+                if isinstance(start, int) and isinstance(end, int) and 0 <= start < end <= MAX_NAMED:
+                    names |= {start + i: f"{group}_{i}" for i in range(end - start)}
+        known = features.get(feature)
+        if known and len(known.shape) == 1 and sorted(names) == [*range(known.shape[0])] and _is_empty(known.names):
+            features[feature] = replace(known, names=tuple(names[i] for i in range(known.shape[0])))
+    return features
+
+
+def _is_empty(names: Sequence[str]) -> bool:
+    """Whether names only count: `motor_0`, `motor_1`."""
+    return all(re.fullmatch(r"(motor|dim|state|action|axis)?[_ ]?\d+", name) for name in names)
 
 
 def _names(content: Any) -> list[str]:

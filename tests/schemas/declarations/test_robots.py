@@ -128,7 +128,7 @@ def test_the_robot_types_that_several_embodiments_have() -> None:
         "Realman": ["realman_rm65", "realman_rm75"],
         "agilex": ["cobot_magic", *piper],
         "agilex_piper": piper,
-        "aloha": ["aloha_bimanual", "mobile_aloha"],
+        "aloha": ["aloha_bimanual", "aloha_main_degrees", "mobile_aloha"],
         "bi_so100_follower": ["bi_so100_travel", "bi_so100_degrees"],
         "bi_so_follower": ["bi_so_degrees", "bi_so_travel"],
         "franka": ["droid_joint_position", *panda],
