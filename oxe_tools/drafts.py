@@ -12,7 +12,7 @@ from schemas.declarations.spec import DatasetSpec
 from schemas.errors import SpecError, UsageError
 
 
-def draft(source: str, target: str, *, limit: int | None, overwrite: bool) -> Proposal:
+def draft(source: str, target: str, *, limit: int | None, overwrite: bool, follow_links: bool = False) -> Proposal:
     """Draft a declaration of `source` and write it to the file `target`, unless that is `-`.
 
     If the path of the source is relative, the draft contains it relative to the folder of `target`.
@@ -22,7 +22,7 @@ def draft(source: str, target: str, *, limit: int | None, overwrite: bool) -> Pr
         raise UsageError(f"--draft {target}: expected a .toml file, or - to print the draft")
     if file and file.exists() and not overwrite:
         raise UsageError(f"{target}: exists; pass --overwrite to replace it")
-    reader = open_source(source)
+    reader = open_source(source, follow_links=follow_links)
     uri = reader.uri
     if file and "://" not in uri and not Path(uri).is_absolute():
         uri = relpath(uri, file.parent)

@@ -155,7 +155,7 @@ class Conversion:
             raise UsageError(f"{spec.name}: the declaration names no source; pass --source")
         if len(set(options.materialize)) < len(options.materialize):
             raise UsageError(f"--materialize: a view is named twice: {', '.join(options.materialize)}")
-        reader = open_source(uri, spec.source)
+        reader = open_source(uri, spec.source, follow_links=options.follow_links)
         if options.split is not None and options.split not in reader.files():
             raise UsageError(f"{uri}: no split '{options.split}'{did_you_mean(options.split, reader.files())}")
         binding = bind(spec, reader.fields, keep_raw=options.keep_raw, materialize=options.materialize)

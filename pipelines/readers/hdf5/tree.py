@@ -39,10 +39,10 @@ def open_hdf5(folder: SourceFolder, name: str, *, cache: int = 0) -> Iterator[h5
 
     Each dataset caches up to `cache` bytes of chunks. Where every chunk is read whole and once, that only costs memory.
     """
-    path, local = folder.path(name), folder.files.local
+    path = folder.path(name)
     with ExitStack() as stack:
         with reading(path):
-            file = str(local / name) if local else stack.enter_context(folder.open_parts(name))
+            file = folder.local_path(name) or stack.enter_context(folder.open_parts(name))
             try:
                 opened = stack.enter_context(h5py.File(file, "r", rdcc_nbytes=cache))
             except OSError as error:

@@ -1,0 +1,124 @@
+"""Which files of a source on this machine may be read: regular files inside it, unless the user follows links."""
+
+import errno
+import os
+import re
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from pathlib import Path
+
+from schemas.errors import SourceError
+
+CACHE = re.compile(r"(?P<repository>.*/(datasets|models|spaces)--[^/]+)/snapshots(/.*)?", re.DOTALL)
+KINDS = ((stat.S_ISFIFO, "a FIFO"), (stat.S_ISSOCK, "a socket"), (stat.S_ISCHR, "a device"), (stat.S_ISBLK, "a device"))
+LOOP = "a link that leads back to itself or to a folder that contains it: refused"
+MAX_FOLDERS = 10_000  # folders whose resolved paths are kept
+
+_are_followed: ContextVar[bool] = ContextVar("links_are_followed", default=False)
+
+
+@contextmanager
+def links_followed(*, follow: bool) -> Iterator[None]:
+    """Set whether the sources that are opened in this block follow links that leave them."""
+    before = _are_followed.set(follow)
+    try:
+        yield
+    finally:
+        _are_followed.reset(before)
+
+
+class LinkLoopError(SourceError):
+    """A link leads back to itself, or to a folder that contains it."""
+
+
+class Confines:
+    """The places that a source may read from, and whether it follows links to other places.
+
+    Links inside the source, and links from `snapshots/` to `blobs/` in a cache of Hugging Face, are always followed.
+    The source itself may be a link.
+    """
+
+    def __init__(self, root: str, named: str = "") -> None:
+        """Confine a source to the folder `root`; `named` is the file or folder in it that is the source itself."""
+        self.root, self.follow = Path(root), _are_followed.get()
+        top = os.path.realpath(root)
+        own = {top, os.path.realpath(f"{top}/{named}")}
+        self.places = (*own, *(f"{match['repository']}/blobs" for match in map(CACHE.fullmatch, own) if match))
+        self._folders: dict[str, tuple[str, ...]] = {"": (top,)}
+
+    def status(self, name: str) -> os.stat_result:
+        """Return the status of a file or folder, behind any links.
+
+        Raises FileNotFoundError or NotADirectoryError if it does not exist, and SourceError for a link that leaves the
+        source or leads back to itself.
+        """
+        above, _, leaf = name.rpartition("/")
+        if leaf in {"", ".", ".."}:
+            return Path(self._resolved(name)[-1]).stat()
+        path = f"{self._resolved(above)[-1]}/{leaf}"
+        status = os.lstat(path)
+        return Path(self._target(path, name)).stat() if stat.S_ISLNK(status.st_mode) else status
+
+    def check(self, name: str) -> None:
+        """Raise SourceError if a file must not be read; a missing file and a folder are left to the caller."""
+        try:
+            mode = self.status(name).st_mode
+        except (FileNotFoundError, NotADirectoryError):
+            return
+        if stat.S_ISREG(mode):
+            return
+        if stat.S_ISDIR(mode):
+            self._resolved(name)  # a loop is an error
+        if kind := next((kind for is_kind, kind in KINDS if is_kind(mode)), None):
+            message = f"{kind}, not a regular file: refused, also with --follow-links"
+            raise SourceError(message, reason="special_file", file=self._path(name))
+
+    def is_folder(self, name: str) -> bool:
+        """Whether a name is a folder, or a link to one that does not contain it; raises SourceError like `status`."""
+        try:
+            if not stat.S_ISDIR(self.status(name).st_mode):
+                return False
+            self._resolved(name)
+        except (FileNotFoundError, NotADirectoryError, LinkLoopError):
+            return False
+        return True
+
+    def _resolved(self, below: str) -> tuple[str, ...]:
+        """Return the path of a folder without links, after the paths of the folders that lead to it."""
+        if (known := self._folders.get(below)) is not None:
+            return known
+        above, _, leaf = below.rpartition("/")
+        before = self._resolved(above)
+        if leaf == "..":
+            raise SourceError("leaves its folder: refused", reason="unsafe_path", file=self._path(below))
+        if leaf in {"", "."}:
+            return before
+        path = f"{before[-1]}/{leaf}"
+        if Path(path).is_symlink():
+            path = self._target(path, below)
+            if any(f"{place}/".startswith(f"{path}/") for place in before):
+                raise LinkLoopError(LOOP, reason="unsafe_link", file=self._path(below))
+        if len(self._folders) >= MAX_FOLDERS:
+            self._folders = {"": self._folders[""]}
+        self._folders[below] = (*before, path)
+        return self._folders[below]
+
+    def _target(self, path: str, name: str) -> str:
+        """Return where a link leads."""
+        try:
+            target = os.path.realpath(path, strict=True)
+        except FileNotFoundError:
+            target = os.path.realpath(path)
+        except OSError as error:
+            if error.errno != errno.ELOOP:
+                raise
+            raise LinkLoopError(LOOP, reason="unsafe_link", file=self._path(name)) from error
+        if not self.follow and not any(f"{target}/".startswith(f"{place}/") for place in self.places):
+            message = "a link that leaves the source: refused; pass --follow-links if you trust the source"
+            raise SourceError(message, reason="unsafe_link", file=self._path(name))
+        return target
+
+    def _path(self, name: str) -> str:
+        return str(self.root / name)
