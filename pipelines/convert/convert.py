@@ -126,6 +126,7 @@ def convert(
             records = read_all_records(ledger, [ref.name for ref in plan.refs])
             problems = tuple(problem for record in records for problem in record.quarantined)
             check_allowance(problems, max_quarantine)
+            plan.reader.check_unchanged()
             manifest = publish(folder, plan.reader, binding=plan.binding, identity=plan.identity, records=records)
             _add_statistics(folder, running)
         ledger.close()

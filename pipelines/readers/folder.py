@@ -136,6 +136,18 @@ class SourceFolder:
                 return self.confines.is_folder(self.below + name)
         return "." not in name.rpartition("/")[2] or bool(self.names(name))
 
+    def check_unchanged(self, *, since_start: bool = False) -> None:
+        """Raise UnreachableError if a file has changed that was read since the last call, or since the start.
+
+        Behind a URI, a change while a file is read is an error of that read, so only changes since the start are
+        looked for.
+        """
+        if self.confines is not None:
+            self.confines.check_unchanged(since_start=since_start)
+        elif since_start:
+            with self._reading("reached"):
+                self.files.check_unchanged()
+
     @contextmanager
     def _reading(self, verb: str, *names: str) -> Iterator[None]:
         """Check that files may be read, and turn the errors of reading them into a SourceError."""

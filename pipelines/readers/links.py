@@ -1,20 +1,23 @@
-"""Which files of a source on this machine may be read: regular files inside it, unless the user follows links."""
+"""Which files of a source on this machine may be read: regular files inside it, unless the user follows links.
+
+A file that changes after it was first looked at is noticed.
+"""
 
 import errno
 import os
 import re
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from pathlib import Path
 
-from schemas.errors import SourceError
+from schemas.errors import SourceError, UnreachableError
 
 CACHE = re.compile(r"(?P<repository>.*/(datasets|models|spaces)--[^/]+)/snapshots(/.*)?", re.DOTALL)
 KINDS = ((stat.S_ISFIFO, "a FIFO"), (stat.S_ISSOCK, "a socket"), (stat.S_ISCHR, "a device"), (stat.S_ISBLK, "a device"))
 LOOP = "a link that leads back to itself or to a folder that contains it: refused"
-MAX_FOLDERS = 10_000  # folders whose resolved paths are kept
+MAX_FOLDERS, MAX_FILES = 10_000, 100_000  # folders whose resolved paths are kept, files whose state is kept
 
 _are_followed: ContextVar[bool] = ContextVar("links_are_followed", default=False)
 
@@ -47,6 +50,8 @@ class Confines:
         own = {top, os.path.realpath(f"{top}/{named}")}
         self.places = (*own, *(f"{match['repository']}/blobs" for match in map(CACHE.fullmatch, own) if match))
         self._folders: dict[str, tuple[str, ...]] = {"": (top,)}
+        self._states: dict[str, os.stat_result] = {}  # of each file when it was first looked at
+        self._recent: set[str] = set()  # files that `check_unchanged` has not looked at yet
 
     def status(self, name: str) -> os.stat_result:
         """Return the status of a file or folder, behind any links.
@@ -62,18 +67,41 @@ class Confines:
         return Path(self._target(path, name)).stat() if stat.S_ISLNK(status.st_mode) else status
 
     def check(self, name: str) -> None:
-        """Raise SourceError if a file must not be read; a missing file and a folder are left to the caller."""
+        """Raise SourceError if a file must not be read, and UnreachableError if it has changed since the last call.
+
+        A missing file and a folder are left to the caller.
+        """
         try:
-            mode = self.status(name).st_mode
+            status = self.status(name)
         except (FileNotFoundError, NotADirectoryError):
             return
+        mode = status.st_mode
         if stat.S_ISREG(mode):
+            self._compare(name, status)
+            self._recent.add(name)
             return
         if stat.S_ISDIR(mode):
             self._resolved(name)  # a loop is an error
         if kind := next((kind for is_kind, kind in KINDS if is_kind(mode)), None):
             message = f"{kind}, not a regular file: refused, also with --follow-links"
             raise SourceError(message, reason="special_file", file=self._path(name))
+
+    def check_unchanged(self, *, since_start: bool = False) -> None:
+        """Raise UnreachableError if a file changed that was checked since the last call, or since the start."""
+        for name in self._states if since_start else self._recent:
+            with suppress(OSError):
+                self._compare(name, self.status(name))
+        self._recent.clear()
+
+    def _compare(self, name: str, status: os.stat_result) -> None:
+        if len(self._states) >= MAX_FILES:
+            self._states = {}
+        before = self._states.setdefault(name, status)
+        if (before.st_size, before.st_mtime_ns) != (status.st_size, status.st_mtime_ns):
+            what = "size" if before.st_size != status.st_size else "time"
+            then, now = ((each.st_size if what == "size" else each.st_mtime) for each in (before, status))
+            message = f"it changed while it was read: its {what} was {then}, now it is {now}"
+            raise UnreachableError(f"{self._path(name)}: {message}")
 
     def is_folder(self, name: str) -> bool:
         """Whether a name is a folder, or a link to one that does not contain it; raises SourceError like `status`."""

@@ -12,7 +12,7 @@ import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Event, Lock
 from typing import IO, Any, TypeVar, cast
@@ -53,6 +53,7 @@ class RemoteFolder:
     root: str
     fs: Any
     hint: str  # added to the error message when access is refused
+    versions: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)  # of a web server's files
 
     @classmethod
     def at(cls, uri: str, *, for_writing: bool) -> "RemoteFolder":
@@ -123,6 +124,8 @@ class RemoteFolder:
             info: dict[str, Any] = self._with_retries(name, lambda: self.fs.info(self._path(name)))
         except FileNotFoundError:
             return None
+        if self._is_web:
+            self.versions.setdefault(name, info["version"])
         if info["size"] is None:
             raise UnreachableError(
                 f"{self.place(name)}: the server does not report the file size; download the source first"
@@ -139,6 +142,17 @@ class RemoteFolder:
         for below in dict.fromkeys(name.rpartition("/")[0] for name in files):
             known |= {f"{below}/{leaf}".lstrip("/"): int(entry["size"] or 0) for leaf, entry in self._entries(below)}
         return {name: known.get(name) for name in files}
+
+    def check_unchanged(self) -> None:
+        """Ask again for each file of a web server whose size was asked for, concurrently."""
+
+        def check(name: str) -> None:
+            info = self._found(name)
+            if info is not None:
+                self._with_retries(name, lambda: self.versions[name].check(info["version"]))
+
+        with ThreadPoolExecutor(REQUESTS) as pool:
+            list(pool.map(check, [*self.versions]))
 
     def names(self, below: str = "") -> tuple[str, ...]:
         """List the names in a folder; on a web server, these are the links on the folder's page."""
