@@ -1,15 +1,16 @@
 """Draft a declaration for a source, and load declarations; an error suggests how to draft a missing one."""
 
+from contextlib import suppress
 from os.path import relpath
 from pathlib import Path
 
 from pipelines.inspect.draft.draft import draft as propose
 from pipelines.inspect.draft.write import Proposal
-from pipelines.readers.find import find_sources, several_sources_error
+from pipelines.readers.find import SourceLocation, find_sources, several_sources_error
 from pipelines.readers.registry import open_source
 from schemas.declarations import catalog
 from schemas.declarations.spec import DatasetSpec
-from schemas.errors import SpecError, UsageError
+from schemas.errors import SourceError, SpecError, UsageError
 
 
 def draft(source: str, target: str, *, limit: int | None, overwrite: bool, follow_links: bool = False) -> Proposal:
@@ -41,8 +42,10 @@ def declared(target: str) -> DatasetSpec:
     try:
         return catalog.dataset(target)
     except SpecError as error:
-        is_undeclared = Path(target).is_dir() and not (Path(target) / catalog.DECLARATION).is_file()
-        sources = find_sources(target) if is_undeclared else ()
+        sources: tuple[SourceLocation, ...] = ()
+        if Path(target).is_dir() and not (Path(target) / catalog.DECLARATION).is_file():
+            with suppress(SourceError):
+                sources = find_sources(target)
         if len(sources) > 1:
             raise several_sources_error(target, sources) from error
         if sources:

@@ -40,7 +40,7 @@ def verify(
 
     with progress() as bar:
         if (Path(directory) / RECORD).is_file():
-            result = verify_export(Path(directory), source=source, progress=bar)
+            result = verify_export(Path(directory), source=source, follow_links=follow_links, progress=bar)
         else:
             dataset = open_dataset(directory)
             bar.expect(len(dataset))

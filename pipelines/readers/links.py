@@ -50,11 +50,11 @@ class Confines:
         own = {top, os.path.realpath(f"{top}/{named}")}
         self.places = (*own, *(f"{match['repository']}/blobs" for match in map(CACHE.fullmatch, own) if match))
         self._folders: dict[str, tuple[str, ...]] = {"": (top,)}
-        self._states: dict[str, os.stat_result] = {}  # of each file when it was first looked at
+        self._states: dict[str, tuple[int, int]] = {}  # size and time (ns) of each file when it was first looked at
         self._recent: set[str] = set()  # files that `check_unchanged` has not looked at yet
 
     def status(self, name: str) -> os.stat_result:
-        """Return the status of a file or folder, behind any links.
+        """Return the status of a file or folder; links are followed.
 
         Raises FileNotFoundError or NotADirectoryError if it does not exist, and SourceError for a link that leaves the
         source or leads back to itself.
@@ -96,11 +96,11 @@ class Confines:
     def _compare(self, name: str, status: os.stat_result) -> None:
         if len(self._states) >= MAX_FILES:
             self._states = {}
-        before = self._states.setdefault(name, status)
-        if (before.st_size, before.st_mtime_ns) != (status.st_size, status.st_mtime_ns):
-            what = "size" if before.st_size != status.st_size else "time"
-            then, now = ((each.st_size if what == "size" else each.st_mtime) for each in (before, status))
-            message = f"it changed while it was read: its {what} was {then}, now it is {now}"
+        now = status.st_size, status.st_mtime_ns
+        before = self._states.setdefault(name, now)
+        if before != now:
+            i = int(before[0] == now[0])
+            message = f"it changed while it was read: its {('size', 'time')[i]} was {before[i]}, now it is {now[i]}"
             raise UnreachableError(f"{self._path(name)}: {message}")
 
     def is_folder(self, name: str) -> bool:

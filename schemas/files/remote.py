@@ -53,7 +53,9 @@ class RemoteFolder:
     root: str
     fs: Any
     hint: str  # added to the error message when access is refused
-    versions: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)  # of a web server's files
+    versions: dict[str, Any] = field(
+        default_factory=dict, compare=False, repr=False
+    )  # what a web server said first about each file
 
     @classmethod
     def at(cls, uri: str, *, for_writing: bool) -> "RemoteFolder":

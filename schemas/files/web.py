@@ -34,7 +34,7 @@ MAX_REDIRECTS = 10
 REDIRECTS = {301, 302, 303, 307, 308}
 IDENTITY = {"Accept-Encoding": "identity"}  # a compressed answer differs in size from what the server reports
 AS_SENT = {"allow_redirects": False, "auto_decompress": False}  # options of a request whose answer is checked here
-CONNECTION = {"ssl", "proxy", "proxy_auth", "proxy_headers"}  # options of a request that are no credentials of its host
+CONNECTION = {"ssl", "proxy", "proxy_auth", "proxy_headers"}  # options that hold no credentials for the host
 LINK = re.compile(r"""<a\s[^>]*?href\s*=\s*["']?([^"'\s>]+)""", re.IGNORECASE)
 RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
 PAGES = {"text/html", "application/xhtml+xml"}
@@ -253,7 +253,7 @@ def _check_status(answer: aiohttp.ClientResponse, url: str) -> None:
     if answer.status in {404, 410}:
         raise FileNotFoundError(url)
     answer.raise_for_status()
-    if answer.status not in {200, 206}:
+    if answer.status != 200 and not (answer.status == 206 and "Range" in answer.request_info.headers):
         raise AnswerError(f"the server answers with the status {answer.status}, which is not that of a file")
 
 
@@ -264,7 +264,9 @@ def _check(answer: aiohttp.ClientResponse, url: str) -> None:
         raise _page_error()
     encoding = answer.headers.get("Content-Encoding", "identity").strip().lower()
     if encoding not in {"", "identity"}:
-        raise AnswerError(f"the server compresses the file ({encoding}), though it was asked not to; download it first")
+        raise AnswerError(
+            f"the server compresses the file ({encoding[:40]}), though it was asked not to; download it first"
+        )
 
 
 def _is_page(answer: aiohttp.ClientResponse, url: str) -> bool:
@@ -307,14 +309,17 @@ def _range(answer: aiohttp.ClientResponse, start: int, *, end: int, version: Fil
 
 async def _body(answer: aiohttp.ClientResponse, count: int, *, is_limit: bool = False) -> bytes:
     """Read an answer of `count` bytes, or of at most so many."""
-    blocks = bytearray()
+    if answer.content_length == count:
+        return await answer.read()
+    blocks, total = [], 0
     async for block in answer.content.iter_chunked(1 << 20):
-        blocks += block
-        if len(blocks) > count:
+        blocks.append(block)
+        total += len(block)
+        if total > count:
             raise AnswerError(f"the server sends more than {count} bytes")
-    if len(blocks) != count and not is_limit:
-        raise ConnectionError(f"expected {count} bytes, got {len(blocks)}")
-    return bytes(blocks)
+    if total != count and not is_limit:
+        raise ConnectionError(f"expected {count} bytes, got {total}")
+    return b"".join(blocks)
 
 
 class PublicResolver(AbstractResolver):
@@ -348,8 +353,8 @@ class PublicResolver(AbstractResolver):
 
 async def look_up(host: str, port: int) -> list[Address]:
     """Return the addresses of a host."""
-    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    return [*dict.fromkeys(ipaddress.ip_address(str(address[0])) for *_, address in found)]
+    answers = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    return [*dict.fromkeys(ipaddress.ip_address(str(address[0])) for *_, address in answers)]
 
 
 def is_public_address(address: Address) -> bool:

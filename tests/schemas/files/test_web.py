@@ -212,6 +212,12 @@ def test_a_status_that_is_not_that_of_a_file_is_refused(start: Callable[..., Sit
     assert f"the status {status}" in refusal(own.url)
 
 
+def test_a_part_that_nobody_asked_for_is_refused(start: Callable[..., Site]) -> None:
+    part = Answer(206, {**KIND, "Content-Range": "bytes 0-9/10240"}, DATA[:10])
+    own = start(lambda _: part)
+    assert "the status 206" in refusal(own.url)
+
+
 @pytest.mark.parametrize("size", [4095, 4097, 0])
 def test_an_answer_in_chunks_has_the_length_of_its_part(start: Callable[..., Site], size: int) -> None:
     def answer(request: Request) -> Answer:
