@@ -10,10 +10,9 @@ import logging
 import re
 import socket
 import weakref
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from math import inf
 from typing import IO, Any, TypeAlias
 from urllib.parse import urljoin
 
@@ -81,7 +80,15 @@ class WebFiles(HTTPFileSystem):  # type: ignore[misc] # fsspec has no types
         """Accept the options of `HTTPFileSystem`."""
         super().__init__(**options)
         self._others: dict[bool, aiohttp.ClientSession] = {}  # without credentials, by: public addresses only
-        self._public: dict[str, tuple[float, bool]] = {}  # when a host was looked up, and whether it is public
+        self._public: set[str] = set()  # hosts that had a public address when they were connected to
+        if "connector" not in self.client_kwargs:
+            self.get_client = self._client
+
+    async def _client(self, *, public_only: bool = False, **options: Any) -> aiohttp.ClientSession:
+        """Open a session that looks up hosts with `Resolver`."""
+        uses_proxy = bool(self.client_kwargs.get("trust_env"))  # then the proxy looks up the hosts
+        resolver = None if uses_proxy else Resolver(self._public, public_only=public_only)
+        return aiohttp.ClientSession(connector=aiohttp.TCPConnector(resolver=resolver), **options)
 
     async def _info(self, url: str, **_: Any) -> dict[str, Any]:
         """Ask for the version of a file; the size is None if the server does not say it."""
@@ -189,8 +196,8 @@ class WebFiles(HTTPFileSystem):  # type: ignore[misc] # fsspec has no types
                 return answer
             answer.release()
             target = _target(url, answer.headers["Location"])
-            is_public = is_public or await self._is_public(url)
-            if is_public and not await self._is_public(target):
+            is_public = is_public or _is_public(url, self._public)
+            if is_public and _is_address(target) and not _is_public(target, self._public):
                 raise _private_error(target.host)
             if session is not own or not _is_same(url, target):
                 _note(first, target)
@@ -207,28 +214,14 @@ class WebFiles(HTTPFileSystem):  # type: ignore[misc] # fsspec has no types
     async def _other(self, *, public_only: bool) -> aiohttp.ClientSession:
         """Return a session without credentials; with `public_only`, it connects to public addresses only."""
         if public_only not in self._others:
-            uses_proxy = bool(self.client_kwargs.get("trust_env"))  # then the proxy looks up the addresses
-            resolver = PublicResolver() if public_only and not uses_proxy else None
-            session = self._others[public_only] = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(resolver=resolver, use_dns_cache=resolver is None),
+            session = self._others[public_only] = await self._client(
+                public_only=public_only,
                 cookie_jar=aiohttp.DummyCookieJar(),
                 headers=IDENTITY,
-                trust_env=uses_proxy,
+                trust_env=bool(self.client_kwargs.get("trust_env")),
             )
             weakref.finalize(self, self.close_session, self.loop, session)
         return self._others[public_only]
-
-    async def _is_public(self, url: URL) -> bool:
-        """Whether all addresses of a host are public; False if it cannot be looked up."""
-        now = asyncio.get_running_loop().time()
-        when, is_public = self._public.get(url.host or "", (-inf, False))
-        if now > when + PATIENCE:
-            try:
-                is_public = all(map(is_public_address, await look_up(url.host or "", url.port or 0)))
-            except OSError:
-                is_public = False
-            self._public[url.host or ""] = now, is_public
-        return is_public
 
 
 def _target(url: URL, location: str) -> URL:
@@ -322,29 +315,27 @@ async def _body(answer: aiohttp.ClientResponse, count: int, *, is_limit: bool = 
     return b"".join(blocks)
 
 
-class PublicResolver(AbstractResolver):
-    """Looks up hosts; a host with an address that is not public is an error."""
+class Resolver(AbstractResolver):
+    """Looks up hosts for connections, and records which of them are on the internet."""
+
+    def __init__(self, public: set[str], *, public_only: bool) -> None:
+        """Add the hosts with a public address to `public`; with `public_only`, any other address is an error."""
+        self.public, self.public_only = public, public_only
 
     async def resolve(
-        self,
-        host: str,
-        port: int = 0,
-        family: socket.AddressFamily = socket.AF_INET,  # noqa: ARG002
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
     ) -> list[ResolveResult]:
         """Return the addresses of a host."""
         addresses = await look_up(host, port)
-        if not all(map(is_public_address, addresses)):
+        if self.public_only and not all(map(is_public_address, addresses)):
             raise _private_error(host)
+        if any(map(is_public_address, addresses)):
+            self.public.add(host)
+        families = [(socket.AF_INET if address.version == 4 else socket.AF_INET6, address) for address in addresses]
         return [
-            ResolveResult(
-                hostname=host,
-                host=str(address),
-                port=port,
-                family=socket.AF_INET if address.version == 4 else socket.AF_INET6,
-                proto=0,
-                flags=socket.AI_NUMERICHOST,
-            )
-            for address in addresses
+            ResolveResult(hostname=host, host=str(address), port=port, family=own, proto=0, flags=socket.AI_NUMERICHOST)
+            for own, address in families
+            if family in {socket.AF_UNSPEC, own}
         ]
 
     async def close(self) -> None:
@@ -355,6 +346,20 @@ async def look_up(host: str, port: int) -> list[Address]:
     """Return the addresses of a host."""
     answers = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
     return [*dict.fromkeys(ipaddress.ip_address(str(address[0])) for *_, address in answers)]
+
+
+def _is_address(url: URL) -> bool:
+    """Whether the host of a URL is an address, which is not looked up."""
+    try:
+        ipaddress.ip_address(url.host or "")
+    except ValueError:
+        return False
+    return True
+
+
+def _is_public(url: URL, hosts: Collection[str]) -> bool:
+    """Whether the host of a URL is on the internet: a public address, or one of `hosts`."""
+    return is_public_address(ipaddress.ip_address(url.host or "")) if _is_address(url) else url.host in hosts
 
 
 def is_public_address(address: Address) -> bool:

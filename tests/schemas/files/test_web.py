@@ -530,7 +530,10 @@ def test_a_redirect_from_the_internet_into_a_private_network_is_refused(
 ) -> None:
     inner = start(served)
     own = start(to(named(inner, host)))
-    assert "is not a public address: refused" in refusal(named(own, "data.test"))
+    refused = (
+        "is not a canonical IPv4 address" if host in {"127.1", "2130706433"} else "is not a public address: refused"
+    )
+    assert refused in refusal(named(own, "data.test"))
     assert inner.requests == []
     assert set(internet.connected) == {PUBLIC}
 
@@ -543,21 +546,41 @@ def test_a_second_redirect_is_no_way_in(start: Callable[..., Site], internet: In
     assert inner.requests == []
 
 
+@pytest.mark.parametrize("then", ["127.0.0.1", "10.0.0.1", None])
 def test_a_name_that_leads_elsewhere_the_second_time_is_no_way_in(
-    start: Callable[..., Site], internet: Internet, monkeypatch: pytest.MonkeyPatch
+    start: Callable[..., Site], internet: Internet, monkeypatch: pytest.MonkeyPatch, then: str | None
 ) -> None:
-    """A host is looked up again when it is connected to, so its address is checked there."""
+    """A server counts as one of the internet if it was one when it was connected to."""
     inner = start(served)
-    own = start(to(named(inner, "mirror.test")))
-    look_up, answers = web.look_up, iter([MIRROR])
+    own = start(to(named(inner, "inner.test")))
+    look_up, answers = web.look_up, iter([PUBLIC])
 
     async def changing(host: str, port: int) -> Any:
-        found = await look_up(host, port)
-        return [ipaddress.ip_address(next(answers, "127.0.0.1"))] if host == "mirror.test" else found
+        if host != "data.test":
+            return await look_up(host, port)
+        if (address := next(answers, then)) is None:
+            raise OSError("no such host")
+        return [ipaddress.ip_address(address)]
 
     monkeypatch.setattr(web, "look_up", changing)
-    assert "mirror.test, which is not a public address" in refusal(named(own, "data.test"))
+    assert "inner.test, which is not a public address" in refusal(named(own, "data.test"))
     assert inner.requests == []
+
+
+def test_a_server_with_a_public_and_a_private_address_is_one_of_the_internet(
+    start: Callable[..., Site], internet: Internet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    look_up = web.look_up
+
+    async def both(host: str, port: int) -> Any:
+        found = await look_up(host, port)
+        return [*found, ipaddress.ip_address("10.0.0.1")] if host == "data.test" else found
+
+    monkeypatch.setattr(web, "look_up", both)
+    inner = start(served)
+    assert "inner.test, which is not a public address" in refusal(
+        named(start(to(named(inner, "inner.test"))), "data.test")
+    )
 
 
 def test_a_host_with_one_private_address_is_not_public(
