@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import IO
 
@@ -136,17 +136,17 @@ class SourceFolder:
                 return self.confines.is_folder(self.below + name)
         return "." not in name.rpartition("/")[2] or bool(self.names(name))
 
-    def check_unchanged(self, *, since_start: bool = False) -> None:
-        """Raise UnreachableError if a file has changed that was read since the last call, or since the start.
+    def unchanged(self) -> AbstractContextManager[None]:
+        """Raise UnreachableError at the end if a file that was opened in this block has changed since.
 
-        Behind a URI, a change while a file is read is an error of that read, so only changes since the start are
-        looked for.
+        Behind a URI, a change while a file is read is an error of that read.
         """
-        if self.confines is not None:
-            self.confines.check_unchanged(since_start=since_start)
-        elif since_start:
-            with self._reading("reached"):
-                self.files.check_unchanged()
+        return nullcontext() if self.confines is None else self.confines.unchanged()
+
+    def check_unchanged(self) -> None:
+        """Raise UnreachableError if a file has changed since it was first looked at."""
+        with self._reading("reached"):
+            (self.confines or self.files).check_unchanged()
 
     @contextmanager
     def _reading(self, verb: str, *names: str) -> Iterator[None]:

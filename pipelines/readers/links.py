@@ -1,19 +1,21 @@
 """Which files of a source on this machine may be read: regular files inside it, unless the user follows links.
 
-A file that changes after it was first looked at is noticed.
+A file that changes while it is read is noticed.
 """
 
 import errno
 import os
 import re
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from pathlib import Path
+from typing import TypeAlias
 
 from schemas.errors import SourceError, UnreachableError
 
+FileState: TypeAlias = tuple[int, int]  # size in bytes, time of the last change in ns
 CACHE = re.compile(r"(?P<repository>.*/(datasets|models|spaces)--[^/]+)/snapshots(/.*)?", re.DOTALL)
 KINDS = ((stat.S_ISFIFO, "a FIFO"), (stat.S_ISSOCK, "a socket"), (stat.S_ISCHR, "a device"), (stat.S_ISBLK, "a device"))
 LOOP = "a link that leads back to itself or to a folder that contains it: refused"
@@ -50,8 +52,8 @@ class Confines:
         own = {top, os.path.realpath(f"{top}/{named}")}
         self.places = (*own, *(f"{match['repository']}/blobs" for match in map(CACHE.fullmatch, own) if match))
         self._folders: dict[str, tuple[str, ...]] = {"": (top,)}
-        self._states: dict[str, tuple[int, int]] = {}  # size and time (ns) of each file when it was first looked at
-        self._recent: set[str] = set()  # files that `check_unchanged` has not looked at yet
+        self._first: dict[str, FileState] = {}  # of each file when it was first looked at
+        self._watched: dict[str, FileState] | None = None  # of the files that were opened in `unchanged`
 
     def status(self, name: str) -> os.stat_result:
         """Return the status of a file or folder; links are followed.
@@ -67,7 +69,7 @@ class Confines:
         return Path(self._target(path, name)).stat() if stat.S_ISLNK(status.st_mode) else status
 
     def check(self, name: str) -> None:
-        """Raise SourceError if a file must not be read, and UnreachableError if it has changed since the last call.
+        """Raise SourceError if a file must not be read, and UnreachableError if it has changed within `unchanged`.
 
         A missing file and a folder are left to the caller.
         """
@@ -77,8 +79,11 @@ class Confines:
             return
         mode = status.st_mode
         if stat.S_ISREG(mode):
-            self._compare(name, status)
-            self._recent.add(name)
+            state = status.st_size, status.st_mtime_ns
+            if len(self._first) < MAX_FILES:
+                self._first.setdefault(name, state)
+            if self._watched is not None:
+                self._compare(name, self._watched.setdefault(name, state), state)
             return
         if stat.S_ISDIR(mode):
             self._resolved(name)  # a loop is an error
@@ -86,18 +91,27 @@ class Confines:
             message = f"{kind}, not a regular file: refused, also with --follow-links"
             raise SourceError(message, reason="special_file", file=self._path(name))
 
-    def check_unchanged(self, *, since_start: bool = False) -> None:
-        """Raise UnreachableError if a file changed that was checked since the last call, or since the start."""
-        for name in self._states if since_start else self._recent:
-            with suppress(OSError):
-                self._compare(name, self.status(name))
-        self._recent.clear()
+    @contextmanager
+    def unchanged(self) -> Iterator[None]:
+        """Raise UnreachableError at the end if a file that was opened in this block has changed since."""
+        watched = self._watched = dict[str, FileState]()
+        try:
+            yield
+            self._check(watched)
+        finally:
+            self._watched = None if self._watched is watched else self._watched
 
-    def _compare(self, name: str, status: os.stat_result) -> None:
-        if len(self._states) >= MAX_FILES:
-            self._states = {}
-        now = status.st_size, status.st_mtime_ns
-        before = self._states.setdefault(name, now)
+    def check_unchanged(self) -> None:
+        """Raise UnreachableError if a file has changed since it was first looked at."""
+        self._check(self._first)
+
+    def _check(self, states: Mapping[str, FileState]) -> None:
+        for name, before in states.items():
+            with suppress(OSError):
+                status = self.status(name)
+                self._compare(name, before, (status.st_size, status.st_mtime_ns))
+
+    def _compare(self, name: str, before: FileState, now: FileState) -> None:
         if before != now:
             i = int(before[0] == now[0])
             message = f"it changed while it was read: its {('size', 'time')[i]} was {before[i]}, now it is {now[i]}"

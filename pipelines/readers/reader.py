@@ -223,12 +223,12 @@ class SourceReader(Reader):
     def read(self, ref: ShardRef, columns: Collection[str] | None = None) -> Iterator[RawEpisode | Unreadable]:
         """Yield one value per episode of `ref`, in order; an `Unreadable` for one that cannot be read."""
         for part in ref.parts:
-            yield from self._read_part(part, ref.split, columns)
-            self.folder.check_unchanged()
+            with self.folder.unchanged():
+                yield from self._read_part(part, ref.split, columns)
 
     def check_unchanged(self) -> None:
-        """Raise UnreachableError if a file has changed since its size was first asked for."""
-        self.folder.check_unchanged(since_start=True)
+        """Raise UnreachableError if a file has changed since this reader first looked at it."""
+        self.folder.check_unchanged()
 
     def _read_part(
         self, part: FilePart, split: str, columns: Collection[str] | None

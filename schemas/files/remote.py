@@ -225,7 +225,11 @@ class RemoteFolder:
                     data: bytes = self.fs.fetch(self._path(name), start, end, version=version)
                 except RangesIgnoredError:
                     file = tempfile.TemporaryFile()  # noqa: SIM115 - closed by its reader
-                    self.fs.download(self._path(name), file, version=version)
+                    try:
+                        self.fs.download(self._path(name), file, version=version)
+                    except BaseException:
+                        file.close()
+                        raise
                     whole = cast("IO[bytes]", file)
                 else:
                     return data

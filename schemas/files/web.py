@@ -81,7 +81,7 @@ class WebFiles(HTTPFileSystem):  # type: ignore[misc] # fsspec has no types
         super().__init__(**options)
         self._others: dict[bool, aiohttp.ClientSession] = {}  # without credentials, by: public addresses only
         self._public: set[str] = set()  # hosts that had a public address when they were connected to
-        if "connector" not in self.client_kwargs:
+        if "connector" not in self.client_kwargs and "get_client" not in options:
             self.get_client = self._client
 
     async def _client(self, *, public_only: bool = False, **options: Any) -> aiohttp.ClientSession:
@@ -99,9 +99,14 @@ class WebFiles(HTTPFileSystem):  # type: ignore[misc] # fsspec has no types
 
     async def _version(self, url: str, method: str) -> FileVersion | None:
         async with self._asked(method, url) as answer:
-            if method == "HEAD" and (answer.status != 200 or _is_page(answer, url)):
+            if method == "HEAD" and answer.status != 200:
                 return None
-            _check(answer, url)
+            try:
+                _check(answer, url)
+            except AnswerError:
+                if method == "GET":
+                    raise
+                return None
             length = answer.headers.get("Content-Length", "")
             is_number = length.isascii() and length.isdecimal()
             return FileVersion.of(int(length), answer.headers) if is_number else None

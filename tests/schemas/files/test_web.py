@@ -258,7 +258,14 @@ def test_a_file_that_is_a_page_is_read(start: Callable[..., Site]) -> None:
 
 
 def test_a_head_that_is_a_page_or_empty_is_asked_otherwise(start: Callable[..., Site]) -> None:
-    for wrong in (Answer(200, {"Content-Type": "text/html"}, LOGIN), Answer(200, KIND), Answer(405), Answer(501)):
+    packed = Answer(200, {**KIND, "Content-Encoding": "gzip"}, b"packed")
+    for wrong in (
+        Answer(200, {"Content-Type": "text/html"}, LOGIN),
+        packed,
+        Answer(200, KIND),
+        Answer(405),
+        Answer(501),
+    ):
         own = start(lambda request, wrong=wrong: wrong if request.method == "HEAD" else served(request))
         assert read(own.url) == DATA
 
