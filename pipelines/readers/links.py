@@ -52,8 +52,8 @@ class Confines:
         own = {top, os.path.realpath(f"{top}/{named}")}
         self.places = (*own, *(f"{match['repository']}/blobs" for match in map(CACHE.fullmatch, own) if match))
         self._folders: dict[str, tuple[str, ...]] = {"": (top,)}
-        self._first: dict[str, FileState] = {}  # of each file when it was first looked at
-        self._watched: dict[str, FileState] | None = None  # of the files that were opened in `unchanged`
+        self._first: dict[str, FileState] = {}  # the first known state of each file
+        self._watched: dict[str, FileState] | None = None  # the same within `unchanged`, else None
 
     def status(self, name: str) -> os.stat_result:
         """Return the status of a file or folder; links are followed.
@@ -140,7 +140,7 @@ class Confines:
         path = f"{before[-1]}/{leaf}"
         if Path(path).is_symlink():
             path = self._target(path, below)
-            if any(f"{place}/".startswith(f"{path}/") for place in before):
+            if any(_is_inside(place, path) for place in before):
                 raise LinkLoopError(LOOP, reason="unsafe_link", file=self._path(below))
         if len(self._folders) >= MAX_FOLDERS:
             self._folders = {"": self._folders[""]}
@@ -157,10 +157,15 @@ class Confines:
             if error.errno != errno.ELOOP:
                 raise
             raise LinkLoopError(LOOP, reason="unsafe_link", file=self._path(name)) from error
-        if not self.follow and not any(f"{target}/".startswith(f"{place}/") for place in self.places):
+        if not self.follow and not any(_is_inside(target, place) for place in self.places):
             message = "a link that leaves the source: refused; pass --follow-links if you trust the source"
             raise SourceError(message, reason="unsafe_link", file=self._path(name))
         return target
 
     def _path(self, name: str) -> str:
         return str(self.root / name)
+
+
+def _is_inside(path: str, folder: str) -> bool:
+    """Whether a path without links is a folder or inside it."""
+    return f"{path}/".startswith(f"{folder.rstrip('/')}/")

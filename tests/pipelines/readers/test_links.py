@@ -222,6 +222,11 @@ def test_links_that_stay_inside_are_followed(source: Path) -> None:
     assert folder.child("b").read("to_file") == b"source/a/x"
 
 
+def test_the_root_of_the_file_system_contains_every_link(source: Path) -> None:
+    link(source / "leaf", "../outside/z")
+    assert SourceFolder.at("/").read(str(source / "leaf").lstrip("/")) == b"outside/z"
+
+
 def test_a_file_that_is_the_source_may_be_a_link(source: Path) -> None:
     link(source / "z.hdf5", "../outside/z")
     link(source / "other.hdf5", source.parent / "elsewhere")
