@@ -63,11 +63,14 @@ class Verification:
         return {"ok": self.ok, **{name: getattr(self, name) for name in self.__slots__}}
 
 
-def verify(dataset: Dataset, *, source: str | None = None, progress: Progress = silent) -> Verification:
+def verify(
+    dataset: Dataset, *, source: str | None = None, follow_links: bool = False, progress: Progress = silent
+) -> Verification:
     """Check a dataset against its own digests and against its source.
 
     If `source` is None, the source of the last conversion is used, as recorded in `meta/runs.jsonl`. If that source
-    cannot be read, only the dataset is checked, and `Verification.source` contains the reason.
+    cannot be read, only the dataset is checked, and `Verification.source` contains the reason. Links that leave the
+    source are followed with `follow_links`, or if the last conversion followed them.
 
     If `source` is passed and cannot be read, the OxeError of its reader is raised. Raises UnreachableError if the
     network fails.
@@ -82,7 +85,7 @@ def verify(dataset: Dataset, *, source: str | None = None, progress: Progress = 
     with catch_damage(layout.MANIFEST, result):
         _check_index(dataset, result)
     result.notes += Coverage.from_json(dataset.manifest).sentences()
-    expected = _source_episodes(dataset, source, result)
+    expected = _source_episodes(dataset, source, result, follow_links=follow_links)
     with catch_damage(layout.EPISODES, result):
         _check_episodes(dataset, expected, result, progress=progress)
     if dataset.folder.local:  # a remote folder may be read-only
@@ -205,7 +208,9 @@ def _check_index(dataset: Dataset, result: Verification) -> None:
                         row += 1
 
 
-def _source_episodes(dataset: Dataset, source: str | None, result: Verification) -> Iterator[Episode] | None:
+def _source_episodes(
+    dataset: Dataset, source: str | None, result: Verification, *, follow_links: bool
+) -> Iterator[Episode] | None:
     """Return the episodes of the source.
 
     Returns None if `source` is None and the source of the last conversion is unknown or cannot be read.
@@ -215,7 +220,7 @@ def _source_episodes(dataset: Dataset, source: str | None, result: Verification)
         result.source = f"not compared: {layout.RUNS} names no source; pass --source"
         return None
     try:
-        return _read_source(dataset, uri, result)
+        return _read_source(dataset, uri, result, follow_links=follow_links)
     except OxeError as error:
         if source:
             raise
@@ -226,14 +231,14 @@ def _source_episodes(dataset: Dataset, source: str | None, result: Verification)
     return None
 
 
-def _read_source(dataset: Dataset, uri: str, result: Verification) -> Iterator[Episode]:
+def _read_source(dataset: Dataset, uri: str, result: Verification, *, follow_links: bool) -> Iterator[Episode]:
     """Return the episodes of the source, converted as in the last conversion.
 
     This also compares the description of the source, and the counts of dropped and quarantined episodes.
     """
     manifest = dataset.manifest
     options = Options.from_json(manifest["options"])
-    reader = open_source(uri, dataset.spec.source)
+    reader = open_source(uri, dataset.spec.source, follow_links=follow_links or options.follow_links)
     binding = bind(dataset.spec, reader.fields, keep_raw=options.keep_raw, materialize=options.materialize)
     past, now = History.from_json(manifest["source"]), History.of(reader)
     for key, value in reader.description().items():

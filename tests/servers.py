@@ -83,6 +83,8 @@ class Handler(BaseHTTPRequestHandler):
             self.close_connection = True
         elif fault and fault.isdecimal():
             self.small(int(fault), b"")
+        elif fault == "login":
+            self.small(200, b"<!DOCTYPE html><html><body>Log in to go on</body></html>")
         elif path.is_dir():
             links = "".join(f'<a href="{entry.name}">{entry.name}</a> ' for entry in sorted(path.iterdir()))
             self.small(200, f'<html><a href="?C=N;O=D">Name</a> <a href="../">Up</a> {links}</html>'.encode())

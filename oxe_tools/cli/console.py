@@ -28,6 +28,9 @@ DatasetDir = Annotated[str, typer.Argument(metavar="DIR", help="A converted data
 Recordings = Annotated[
     str | None, typer.Option("--source", help="The source; by default the one that the declaration names.")
 ]
+FollowLinks = Annotated[
+    bool, typer.Option("--follow-links", help="Follow links that leave the source; use it only for sources you trust.")
+]
 Workers = Annotated[int, typer.Option("--workers", min=1, help="Number of processes on this machine.")]
 Runner = Annotated[str | None, typer.Option("--runner", help="Run on a Beam runner, such as FlinkRunner.")]
 BeamOptions = Annotated[str, typer.Option("--beam-options", help="Options of the Beam runner, as one quoted string.")]

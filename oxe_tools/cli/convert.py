@@ -9,6 +9,7 @@ from oxe_tools.cli.console import (
     FAILURES,
     BeamOptions,
     Declaration,
+    FollowLinks,
     Json,
     Overwrite,
     Recordings,
@@ -55,6 +56,7 @@ def convert(
     append: Annotated[
         bool, typer.Option("--append", help="Add the files that are new in the source since the last conversion.")
     ] = False,
+    follow_links: FollowLinks = False,
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
@@ -71,7 +73,13 @@ def convert(
 
     spec = drafts.declared(declaration)
     source = source or catalog.source_of(declaration, spec)
-    options = Options(split=split, limit=limit, keep_raw=keep_raw, materialize=tuple(materialize or ()))
+    options = Options(
+        split=split,
+        limit=limit,
+        keep_raw=keep_raw,
+        materialize=tuple(materialize or ()),
+        follow_links=follow_links,
+    )
     if dry_run:
         planned = work.dry_run(spec, source=source, options=options, append_to=out if append else None)
         if as_json:

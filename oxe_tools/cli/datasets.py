@@ -4,7 +4,17 @@ from typing import Annotated, Any
 
 import typer
 
-from oxe_tools.cli.console import FAILURES, USAGE, Declaration, Json, Recordings, fail, print_json, print_table
+from oxe_tools.cli.console import (
+    FAILURES,
+    USAGE,
+    Declaration,
+    FollowLinks,
+    Json,
+    Recordings,
+    fail,
+    print_json,
+    print_table,
+)
 
 Shown = Annotated[
     str,
@@ -74,6 +84,7 @@ def check(
     *,
     source: Recordings = None,
     limit: Annotated[int, typer.Option(min=0, metavar="N", help="Number of episodes to read.")] = 3,
+    follow_links: FollowLinks = False,
     as_json: Json = False,
 ) -> None:
     """Check a declaration against a source.
@@ -90,7 +101,7 @@ def check(
     uri = source or catalog.source_of(declaration, spec)
     if uri is None:
         fail(f"{spec.name}: the declaration names no source; pass --source", USAGE)
-    checked = run(spec, uri, episodes=limit)
+    checked = run(spec, uri, episodes=limit, follow_links=follow_links)
     if as_json:
         print_json(checked.to_json())
     else:

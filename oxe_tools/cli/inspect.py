@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from oxe_tools.cli.console import FAILURES, Json, fail, print_json, print_table, progress, reason_counts
+from oxe_tools.cli.console import FAILURES, FollowLinks, Json, fail, print_json, print_table, progress, reason_counts
 
 if TYPE_CHECKING:
     from pipelines.inspect.draft.write import Proposal
@@ -23,6 +23,7 @@ def inspect(
             metavar="SPEC.toml", help="Draft a declaration from the data and write it to this file; - prints it."
         ),
     ] = None,
+    follow_links: FollowLinks = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing file at --draft.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -35,8 +36,10 @@ def inspect(
     """
     from pipelines.inspect.inspect import inspect as run
     from pipelines.readers.find import find_sources
+    from pipelines.readers.links import links_followed
 
-    listed = find_sources(source)
+    with links_followed(follow=follow_links):
+        listed = find_sources(source)
     if len(listed) > 1 and draft is None:
         _show_sources(listed, as_json=as_json)
         return
@@ -47,13 +50,13 @@ def inspect(
         from oxe_tools import drafts
         from pipelines.inspect.draft.sample import EPISODES
 
-        proposal = drafts.draft(source, draft, limit=limit, overwrite=overwrite)
+        proposal = drafts.draft(source, draft, limit=limit, overwrite=overwrite, follow_links=follow_links)
         if draft == "-" and not as_json:
             typer.echo(proposal.text(), nl=False)
             return
         limit = limit or EPISODES
     with progress() as bar:
-        inspection = run(source, limit=limit, progress=bar)
+        inspection = run(source, limit=limit, follow_links=follow_links, progress=bar)
     if as_json:
         drafted = {"draft": proposal.to_json()} if proposal else {}
         print_json(inspection.to_json() | drafted)

@@ -5,13 +5,24 @@ from typing import Annotated
 
 import typer
 
-from oxe_tools.cli.console import FAILURES, DatasetDir, Json, fail, file_count, print_json, print_notes, progress
+from oxe_tools.cli.console import (
+    FAILURES,
+    DatasetDir,
+    FollowLinks,
+    Json,
+    fail,
+    file_count,
+    print_json,
+    print_notes,
+    progress,
+)
 
 
 def verify(
     directory: DatasetDir,
     *,
     source: Annotated[str | None, typer.Option(help="The source; by default that of the last conversion.")] = None,
+    follow_links: FollowLinks = False,
     as_json: Json = False,
 ) -> None:
     """Compare a dataset with its source, value by value.
@@ -29,11 +40,11 @@ def verify(
 
     with progress() as bar:
         if (Path(directory) / RECORD).is_file():
-            result = verify_export(Path(directory), source=source, progress=bar)
+            result = verify_export(Path(directory), source=source, follow_links=follow_links, progress=bar)
         else:
             dataset = open_dataset(directory)
             bar.expect(len(dataset))
-            result = run(dataset, source=source, progress=bar)
+            result = run(dataset, source=source, follow_links=follow_links, progress=bar)
     if as_json:
         print_json(result.to_json())
     else:

@@ -126,6 +126,7 @@ def convert(
             records = read_all_records(ledger, [ref.name for ref in plan.refs])
             problems = tuple(problem for record in records for problem in record.quarantined)
             check_allowance(problems, max_quarantine)
+            plan.reader.check_unchanged()
             manifest = publish(folder, plan.reader, binding=plan.binding, identity=plan.identity, records=records)
             _add_statistics(folder, running)
         ledger.close()
@@ -155,7 +156,7 @@ class Conversion:
             raise UsageError(f"{spec.name}: the declaration names no source; pass --source")
         if len(set(options.materialize)) < len(options.materialize):
             raise UsageError(f"--materialize: a view is named twice: {', '.join(options.materialize)}")
-        reader = open_source(uri, spec.source)
+        reader = open_source(uri, spec.source, follow_links=options.follow_links)
         if options.split is not None and options.split not in reader.files():
             raise UsageError(f"{uri}: no split '{options.split}'{did_you_mean(options.split, reader.files())}")
         binding = bind(spec, reader.fields, keep_raw=options.keep_raw, materialize=options.materialize)

@@ -31,7 +31,7 @@ class ConversionJob:
     def open(self) -> "ConversionWorker":
         """Open the source and the output on this worker."""
         declared = spec.from_json(self.declaration, where="job")
-        reader = open_source(self.source, declared.source)
+        reader = open_source(self.source, declared.source, follow_links=self.options.follow_links)
         binding = bind(declared, reader.fields, keep_raw=self.options.keep_raw, materialize=self.options.materialize)
         ledger = Ledger(open_folder(self.out, for_writing=True), episodes_schema(binding.layout))
         return ConversionWorker(job=self, reader=reader, binding=binding, ledger=ledger)

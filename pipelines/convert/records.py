@@ -16,10 +16,12 @@ class Options:
     limit: int | None = None
     keep_raw: bool = True
     materialize: tuple[str, ...] = ()
+    follow_links: bool = False
 
     def to_json(self) -> dict[str, Any]:
-        """Return the manifest's entry."""
-        return {**asdict(self), "materialize": list(self.materialize)}
+        """Return the manifest's entry; `follow_links` is included only if it is true."""
+        entry = {**asdict(self), "materialize": list(self.materialize)}
+        return entry if self.follow_links else {key: value for key, value in entry.items() if key != "follow_links"}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:

@@ -28,10 +28,13 @@ from schemas.source import Unreadable
 from schemas.store.dataset import Dataset, open_dataset
 
 
-def verify_export(out: Path, *, source: str | None = None, progress: Progress = silent) -> Verification:
+def verify_export(
+    out: Path, *, source: str | None = None, follow_links: bool = False, progress: Progress = silent
+) -> Verification:
     """Compare an export with the dataset from which it was written.
 
-    `source` is the path of the dataset; if None, the path in the log of the export is used.
+    `source` is the path of the dataset; if None, the path in the log of the export is used. With `follow_links`, links
+    that leave the export are followed.
     Raises UsageError if `out` is not a complete export or its dataset cannot be read.
     """
     folder = LocalFolder(out)
@@ -47,7 +50,7 @@ def verify_export(out: Path, *, source: str | None = None, progress: Progress = 
         result.differs(f"{RECORD}: {why_not_comparable(record['identity'], identity) or changed}")
     refs = target.refs()
     with catch_damage("the export", result):
-        _check_episodes(target, refs, result, progress=progress)
+        _check_episodes(target, refs, result, follow_links=follow_links, progress=progress)
     with catch_damage("the export", result):
         target.check(record, result)
     return result
@@ -62,10 +65,12 @@ def _dataset(folder: LocalFolder, source: str | None) -> Dataset:
         raise UsageError(f"{folder.uri}: cannot read the dataset that was exported ({error}); pass --source") from error
 
 
-def _check_episodes(target: Target, refs: tuple[ExportRef, ...], out: Verification, *, progress: Progress) -> None:
+def _check_episodes(
+    target: Target, refs: tuple[ExportRef, ...], out: Verification, *, follow_links: bool, progress: Progress
+) -> None:
     """Compare the episodes one by one, in the order of the export."""
     spec = catalog.dataset(str(target.out.root / catalog.DECLARATION))
-    reader = open_source(target.out.uri, spec.source)
+    reader = open_source(target.out.uri, spec.source, follow_links=follow_links)
     skipped = set(target.videos)
     fields = [field for field in reader.fields if field.path not in skipped]
     binding = bind(_without_cameras(spec, skipped), fields)

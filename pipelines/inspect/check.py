@@ -45,14 +45,14 @@ class CheckReport:
         return {"ok": self.ok, **{name: getattr(self, name) for name in self.__slots__}}
 
 
-def check(spec: DatasetSpec, source: str, *, episodes: int = 3) -> CheckReport:
+def check(spec: DatasetSpec, source: str, *, episodes: int = 3, follow_links: bool = False) -> CheckReport:
     """Compare a declaration with the fields of a source and with its first `episodes` episodes.
 
     The episodes are read only if the description and the fields of the source have no problems.
 
     Raises UsageError or SourceError if the source cannot be read at all.
     """
-    reader = open_source(source, spec.source)
+    reader = open_source(source, spec.source, follow_links=follow_links)
     out = CheckReport(dataset=spec.name, source=source, notes=[*Coverage.of(reader).sentences(), *reader.notes()])
     fps = reader.description().get("fps")
     if fps and spec.control_hz and fps != spec.control_hz:

@@ -139,13 +139,16 @@ def _text(item: Any) -> str:
     return bytes(item).decode(errors="replace")
 
 
-def inspect(uri: str, *, limit: int | None = None, progress: Progress = silent) -> Inspection:
+def inspect(
+    uri: str, *, limit: int | None = None, follow_links: bool = False, progress: Progress = silent
+) -> Inspection:
     """Summarize a source: splits, counts, and every field's dtype, shape, range, encoding and first values.
 
     Reads at most `limit` episodes, or all if it is None. Unreadable episodes are counted by reason. The numbers of
-    episodes and files are those of the whole source, whatever the limit.
+    episodes and files are those of the whole source, whatever the limit. With `follow_links`, links that leave the
+    source are followed.
     """
-    reader = open_source(uri)
+    reader = open_source(uri, follow_links=follow_links)
     scans = {field.path: FieldScan(field) for field in reader.fields}
     episodes = {name: sum(part.count for part in parts) for name, parts in reader.files().items()}
     counted = {part.name: part.is_counted for parts in reader.files().values() for part in parts}

@@ -7,6 +7,7 @@ from pipelines.readers.find import may_be_folder
 from pipelines.readers.folder import SourceFolder
 from pipelines.readers.names import natural_key
 from pipelines.readers.reader import LeftOut
+from schemas.errors import SourceError
 
 MAX_DEPTH, MAX_FOLDERS = 4, 300  # levels and folders to list
 
@@ -29,10 +30,18 @@ def files_beside(folder: SourceFolder, skip: Collection[str], *, closed: tuple[s
             for name in folder.names(below):
                 path = f"{below}/{name}".lstrip("/")
                 if name[0] != "." and path not in skip:
-                    is_open = not name.endswith(closed) and may_be_folder(folder, path)
+                    is_open = not name.endswith(closed) and may_be_listed(folder, path)
                     (inner if is_open else files).append(path)
         level = inner
     return sorted(files, key=natural_key)
+
+
+def may_be_listed(folder: SourceFolder, name: str) -> bool:
+    """Whether a name is a folder to list; a link that leaves the source is not, but counts as a file."""
+    try:
+        return may_be_folder(folder, name)
+    except SourceError:
+        return False
 
 
 def own_videos(files: Sequence[str], endings: tuple[str, ...]) -> list[str]:

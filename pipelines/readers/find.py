@@ -127,7 +127,7 @@ def _matches(folder: SourceFolder, names: Sequence[str], pattern: Pattern) -> bo
         return any(pattern.fullmatch(name) and may_be_folder(folder, name) for name in names)
     if not isinstance(pattern, str):
         return pattern(folder, [name for name in names if may_be_folder(folder, name)])
-    if not names and folder.files.local is None and "*" not in pattern:  # many web servers cannot list a folder
+    if not names and not folder.is_local and "*" not in pattern:  # many web servers cannot list a folder
         return folder.size(pattern) is not None
     first, _, rest = pattern.partition("/")
     matching = [name for name in names if fnmatchcase(name, first)]
@@ -141,8 +141,7 @@ def may_be_folder(folder: SourceFolder, name: str) -> bool:
     """Whether `name` inside a folder is a folder; remote names without the ending of a file are assumed to be one."""
     if name.startswith("."):
         return False
-    local = folder.files.local
-    return (local / name).is_dir() if local else not FILE_NAME.fullmatch(name)
+    return folder.is_folder(name) if folder.is_local else not FILE_NAME.fullmatch(name)
 
 
 def several_sources_error(uri: str, sources: Iterable[SourceLocation]) -> UsageError:

@@ -2,10 +2,11 @@
 
 import re
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, field
 from typing import IO
 
+from pipelines.readers.links import Confines
 from schemas.errors import SourceError
 from schemas.files import folder
 
@@ -40,21 +41,28 @@ def safe_path(name: str, *, where: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class SourceFolder:
-    """The files of a source, read-only."""
+    """The files of a source, read-only.
+
+    On this machine, a link that leaves the source is a SourceError unless links are followed (`links_followed`), and
+    so is anything else that is not a regular file.
+    """
 
     files: folder.Folder
+    confines: Confines | None = field(compare=False, repr=False)  # None: the source is not on this machine
+    below: str = ""  # this folder's path inside the source, with a slash at the end
 
     @classmethod
-    def at(cls, uri: str) -> "SourceFolder":
-        """Open a local path or an fsspec URI."""
-        return cls(folder.open_folder(uri))
+    def at(cls, uri: str, named: str = "") -> "SourceFolder":
+        """Open a local path or an fsspec URI; `named` is the file in it that is the source itself."""
+        files = folder.open_folder(uri)
+        return cls(files, Confines(str(files.local), named) if files.local else None)
 
     @classmethod
     def around(cls, uri: str, endings: tuple[str, ...]) -> tuple["SourceFolder", str]:
         """Open a folder; for a file with one of `endings`, open its folder and return the file's name as well."""
         above, _, name = uri.rstrip("/").rpartition("/")
         if f"/{name}".endswith(endings):
-            return cls.at(above or "/" if "/" in uri else "."), name
+            return cls.at(above or "/" if "/" in uri else ".", name), name
         return cls.at(uri), ""
 
     @property
@@ -62,13 +70,23 @@ class SourceFolder:
         """The folder's path or URI."""
         return self.files.uri
 
+    @property
+    def is_local(self) -> bool:
+        """Whether the source is on this machine."""
+        return self.confines is not None
+
     def child(self, name: str) -> "SourceFolder":
         """Return the folder `name` inside this one."""
-        return SourceFolder(self.files.child(name))
+        return SourceFolder(self.files.child(name), self.confines, f"{self.below}{name}/")
 
     def path(self, name: str) -> str:
         """Return the full path of a file, as errors show it."""
         return self.files.place(name)
+
+    def local_path(self, name: str) -> str | None:
+        """Return the path of a file that a library opens by itself; None if the source is not on this machine."""
+        with self._reading("opened", name):
+            return self.files.place(name) if self.is_local else None
 
     def size(self, name: str) -> int | None:
         """Return a file's size in bytes; None if it does not exist."""
@@ -77,13 +95,15 @@ class SourceFolder:
 
     def sizes(self, names: Iterable[str]) -> dict[str, int | None]:
         """Return the sizes of many files in bytes; None for those that do not exist."""
-        with self._reading("reached"):
-            return self.files.sizes(names)
+        files = list(names)
+        with self._reading("reached", *files):
+            return self.files.sizes(files)
 
     def tails(self, names: Iterable[str], count: int) -> dict[str, bytes]:
         """Read the last `count` bytes of many files; missing files are left out."""
-        with self._reading("reached"):
-            return self.files.tails(names, count)
+        files = list(names)
+        with self._reading("reached", *files):
+            return self.files.tails(files, count)
 
     def open(self, name: str) -> IO[bytes]:
         """Open a file for reading."""
@@ -105,21 +125,40 @@ class SourceFolder:
 
     def names(self, below: str = "") -> tuple[str, ...]:
         """List the names directly in the folder, or in `below`, sorted; empty if they cannot be listed."""
-        with self._reading("listed", below):
-            return self.files.names(below)
+        with self._reading("listed"):
+            is_listed = self.confines is None or self.confines.is_folder(self.below + below)
+            return self.files.names(below) if is_listed else ()
 
     def is_folder(self, name: str) -> bool:
         """Whether a name in the folder is a folder; behind a URI, whether it has names in it, or no ending."""
-        if local := self.files.local:
-            return (local / name).is_dir()
+        if self.confines is not None:
+            with self._reading("reached"):
+                return self.confines.is_folder(self.below + name)
         return "." not in name.rpartition("/")[2] or bool(self.names(name))
 
+    def unchanged(self) -> AbstractContextManager[None]:
+        """Raise UnreachableError at the end if a file that was opened in this block has changed since.
+
+        Behind a URI, a change while a file is read is an error of that read.
+        """
+        return nullcontext() if self.confines is None else self.confines.unchanged()
+
+    def check_unchanged(self) -> None:
+        """Raise UnreachableError if a file has changed since it was first looked at."""
+        with self._reading("reached"):
+            (self.confines or self.files).check_unchanged()
+
     @contextmanager
-    def _reading(self, verb: str, name: str = "") -> Iterator[None]:
+    def _reading(self, verb: str, *names: str) -> Iterator[None]:
+        """Check that files may be read, and turn the errors of reading them into a SourceError."""
+        shown = names[0] if len(names) == 1 else ""
         try:
+            if self.confines is not None:
+                for name in names:
+                    self.confines.check(self.below + name)
             yield
         except FileNotFoundError as error:
-            raise SourceError("no such file", reason="missing_file", file=self.path(name)) from error
+            raise SourceError("no such file", reason="missing_file", file=self.path(shown)) from error
         except OSError as error:  # the message must not contain the local path, because it is published
             why = error.strerror or type(error).__name__
-            raise SourceError(f"cannot be {verb} ({why})", file=self.path(name)) from error
+            raise SourceError(f"cannot be {verb} ({why})", file=self.path(shown)) from error

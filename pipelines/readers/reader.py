@@ -87,7 +87,7 @@ class LeftOut:
 class Reader(Protocol):
     """An opened source; opening it reads descriptions, but no episodes.
 
-    A reader that inherits from this class may leave the last five methods undefined.
+    A reader that inherits from this class may leave the last six methods undefined.
     """
 
     format: str
@@ -123,6 +123,9 @@ class Reader(Protocol):
     def notes(self) -> Sequence[str]:
         """Describe each contradiction between the source and its own description, and how the source is read."""
         return ()
+
+    def check_unchanged(self) -> None:
+        """Raise UnreachableError if a file of the source has changed since this reader first looked at it."""
 
     def guesses(self) -> Mapping[str, str]:
         """Return the keys of `source` that were guessed because they are not declared, each with what was guessed.
@@ -220,7 +223,12 @@ class SourceReader(Reader):
     def read(self, ref: ShardRef, columns: Collection[str] | None = None) -> Iterator[RawEpisode | Unreadable]:
         """Yield one value per episode of `ref`, in order; an `Unreadable` for one that cannot be read."""
         for part in ref.parts:
-            yield from self._read_part(part, ref.split, columns)
+            with self.folder.unchanged():
+                yield from self._read_part(part, ref.split, columns)
+
+    def check_unchanged(self) -> None:
+        """Raise UnreachableError if a file has changed since this reader first looked at it."""
+        self.folder.check_unchanged()
 
     def _read_part(
         self, part: FilePart, split: str, columns: Collection[str] | None

@@ -8,6 +8,7 @@ from pathlib import Path
 from pipelines.readers.endings import PICKLES
 from pipelines.readers.find import find_sources, several_sources_error
 from pipelines.readers.folder import pickle_error
+from pipelines.readers.links import links_followed
 from pipelines.readers.reader import Reader
 from pipelines.readers.unknown import unknown_error
 from schemas.declarations.formats import GROUP, PluginSource, SourceSpec
@@ -32,18 +33,21 @@ EXTRAS = {
 }
 
 
-def open_source(uri: str, source: SourceSpec | None = None) -> Reader:
+def open_source(uri: str, source: SourceSpec | None = None, *, follow_links: bool = False) -> Reader:
     """Open a source as `source` declares it; if it is None, guess the location, format and layout from the files.
+
+    With `follow_links`, links that leave a local source are followed.
 
     Raises UsageError, which lists the sources, if a folder contains more than one.
     """
-    if source is None:
-        format_name, location = guess(uri)
-        return load_reader(format_name)(location)
-    try:
-        return open_with(load_reader(source.format), uri, source)
-    except UsageError as error:
-        raise _other_sources_error(uri, source.format, error) from error
+    with links_followed(follow=follow_links):
+        if source is None:
+            format_name, location = guess(uri)
+            return load_reader(format_name)(location)
+        try:
+            return open_with(load_reader(source.format), uri, source)
+        except UsageError as error:
+            raise _other_sources_error(uri, source.format, error) from error
 
 
 def open_with(reader: Callable[..., Reader], uri: str, source: SourceSpec) -> Reader:

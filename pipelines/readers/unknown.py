@@ -38,7 +38,7 @@ def _files(folder: SourceFolder) -> list[str]:
         below, depth = stack.pop(0)
         for name in visible(folder, below):
             path = f"{below}/{name}" if below else name
-            is_folder = "." not in name.strip(".") or bool(folder.files.local and (folder.files.local / path).is_dir())
+            is_folder = folder.is_local or "." not in name.strip(".")
             if is_folder and folder.is_folder(path):
                 stack += [(path, depth + 1)] if depth < MAX_DEPTH else []
             else:

@@ -81,10 +81,10 @@ class Video:
     @classmethod
     def at(cls, folder: SourceFolder, name: str) -> "Video":
         """Open a file of a source; raise SourceError if it does not exist."""
-        path, local = folder.path(name), folder.files.local
+        path = folder.path(name)
         if folder.size(name) is None:
             raise SourceError("no such video", reason="missing_video", file=path)
-        return cls(str(local / name) if local else folder.open_parts(name), where=path)
+        return cls(folder.local_path(name) or folder.open_parts(name), where=path)
 
     def close(self) -> None:
         """Close the file."""

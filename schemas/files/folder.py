@@ -50,6 +50,9 @@ class Folder(Protocol):
     def sizes(self, names: Iterable[str]) -> dict[str, int | None]:
         """Return the sizes of many files."""
 
+    def check_unchanged(self) -> None:
+        """Ask again for each file of a web server; UnreachableError if one is not as when it was first asked for."""
+
     def names(self, below: str = "") -> tuple[str, ...]:
         """List the names in the folder, or in its subfolder `below`, sorted; empty if a server does not list them."""
 
@@ -161,6 +164,9 @@ class LocalFolder:
     def sizes(self, names: Iterable[str]) -> dict[str, int | None]:
         """Return the size of each file."""
         return {name: self.size(name) for name in names}
+
+    def check_unchanged(self) -> None:
+        """Do nothing, because local files are not on a web server."""
 
     def names(self, below: str = "") -> tuple[str, ...]:
         """List the names in a folder."""

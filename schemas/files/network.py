@@ -21,9 +21,14 @@ T = TypeVar("T")
 TRIES, FIRST_PAUSE, LONGEST_PAUSE = 8, 0.5, 20.0  # pauses are random, in seconds, up to a limit that doubles
 BLOCK = 8 << 20  # bytes per request when a file is read from start to end
 
+
+class AnswerError(Exception):
+    """A server's answer does not fit what was asked; asking again would not help."""
+
+
 MISSING = (FileNotFoundError, FileExistsError, NotADirectoryError)
 BUGS = (TypeError, AttributeError, LookupError, AssertionError)
-FINAL = (*MISSING, *BUGS, NotImplementedError, ValueError, PermissionError)
+FINAL = (*MISSING, *BUGS, AnswerError, NotImplementedError, ValueError, PermissionError)
 DISK_FULL = {errno.ENOSPC, errno.EDQUOT}  # no space in the temporary folder
 TRANSIENT_STATUSES = {400, 408, 409, 425, 429}  # stores also send these for garbled requests or too many of them
 MISCONFIGURED = {  # errors by class name, because their libraries are optional

@@ -12,7 +12,7 @@ import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Event, Lock
 from typing import IO, Any, TypeVar, cast
@@ -25,6 +25,7 @@ from schemas.files.network import (
     BLOCK,
     BUGS,
     MISSING,
+    AnswerError,
     Fetch,
     RemoteFile,
     is_refused,
@@ -52,6 +53,9 @@ class RemoteFolder:
     root: str
     fs: Any
     hint: str  # added to the error message when access is refused
+    versions: dict[str, Any] = field(
+        default_factory=dict, compare=False, repr=False
+    )  # what a web server said first about each file
 
     @classmethod
     def at(cls, uri: str, *, for_writing: bool) -> "RemoteFolder":
@@ -66,7 +70,12 @@ class RemoteFolder:
             raise UsageError(f"{uri}: must not contain '*', '?' or '['")
         try:
             options, hint = _options(protocol, kind, for_writing=for_writing)
-            fs, root = url_to_fs(uri.rstrip("/"), **options)
+            if kind == "web":
+                from schemas.files.web import WebFiles  # noqa: PLC0415 - installed with fsspec's http
+
+                fs, root = WebFiles(**options), uri.rstrip("/")
+            else:
+                fs, root = url_to_fs(uri.rstrip("/"), **options)
         except ImportError as error:
             if kind in EXTRAS:
                 raise MissingExtraError(EXTRAS[kind], extra=kind) from error
@@ -108,23 +117,21 @@ class RemoteFolder:
 
     def size(self, name: str) -> int | None:
         """Return a file's size in bytes, or None. Raises UnreachableError if the server does not report sizes."""
+        info = self._found(name)
+        return None if info is None else int(info["size"])
+
+    def _found(self, name: str) -> dict[str, Any] | None:
+        """Return what is known about a file, such as its size; None if it does not exist."""
         try:
-            size = self._with_retries(name, lambda: self._info(name)["size"])
+            info: dict[str, Any] = self._with_retries(name, lambda: self.fs.info(self._path(name)))
         except FileNotFoundError:
             return None
-        if size is None:
+        if self._is_web:
+            self.versions.setdefault(name, info["version"])
+        if info["size"] is None:
             raise UnreachableError(
                 f"{self.place(name)}: the server does not report the file size; download the source first"
             )
-        return int(size)
-
-    def _info(self, name: str) -> dict[str, Any]:
-        try:
-            info: dict[str, Any] = self.fs.info(self._path(name))
-        except FileNotFoundError as error:  # fsspec raises it for any error of a web server
-            if self._is_web and error.__cause__ and status(error.__cause__) not in {404, 410}:
-                raise error.__cause__ from None
-            raise
         return info
 
     def sizes(self, names: Iterable[str]) -> dict[str, int | None]:
@@ -137,6 +144,17 @@ class RemoteFolder:
         for below in dict.fromkeys(name.rpartition("/")[0] for name in files):
             known |= {f"{below}/{leaf}".lstrip("/"): int(entry["size"] or 0) for leaf, entry in self._entries(below)}
         return {name: known.get(name) for name in files}
+
+    def check_unchanged(self) -> None:
+        """Ask again for each file of a web server whose size was asked for, concurrently."""
+
+        def check(name: str) -> None:
+            info = self._found(name)
+            if info is not None:
+                self._with_retries(name, lambda: self.versions[name].check(info["version"]))
+
+        with ThreadPoolExecutor(REQUESTS) as pool:
+            list(pool.map(check, [*self.versions]))
 
     def names(self, below: str = "") -> tuple[str, ...]:
         """List the names in a folder; on a web server, these are the links on the folder's page."""
@@ -165,35 +183,64 @@ class RemoteFolder:
         return self._open(name, ahead=False)
 
     def _open(self, name: str, *, ahead: bool) -> IO[bytes]:
-        size = self.size(name)
-        if size is None:
+        info = self._found(name)
+        if info is None:
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), self.place(name))
-        return cast("IO[bytes]", RemoteFile(self._fetcher(name, size), size, ahead=ahead))
+        fetch = self._web_fetcher(name, info["version"]) if self._is_web else self._fetcher(name)
+        return cast("IO[bytes]", RemoteFile(fetch, int(info["size"]), ahead=ahead))
 
-    def _fetcher(self, name: str, size: int) -> Fetch:
-        """Return a function that fetches bytes `start` to `end`, with retries."""
+    def _fetcher(self, name: str) -> Fetch:
+        """Return a function that fetches bytes `start` to `end` of an object, with retries."""
         handle: IO[bytes] | None = None
-        lock = Lock()
-        known = {"size": size} if self._is_web else {}  # fsspec asks stores for the size and the version
 
         def once(start: int, end: int) -> bytes:
             nonlocal handle
             if handle is None:
-                handle = self.fs.open(self._path(name), "rb", cache_type="none", block_size=BLOCK, **known)
+                handle = self.fs.open(self._path(name), "rb", cache_type="none", block_size=BLOCK)
             try:
                 handle.seek(start)
                 data = handle.read(end - start)
-            except ValueError:
-                if not self._is_web:
-                    raise
-                handle = self._downloaded(name, size)  # the server does not support ranges
-                return once(start, end)
             except BaseException:
                 handle = None  # open the file again next time, because the connection may be broken
                 raise
             if not data:
                 raise ConnectionError(f"expected {end - start} bytes, got none")
             return data
+
+        return self._whole(name, once)
+
+    def _web_fetcher(self, name: str, version: Any) -> Fetch:
+        """Return a function that fetches bytes `start` to `end` of a file of a web server, with retries.
+
+        If the server ignores ranges, the whole file is downloaded once.
+        """
+        from schemas.files.web import RangesIgnoredError  # noqa: PLC0415 - installed with fsspec's http
+
+        whole: IO[bytes] | None = None
+
+        def once(start: int, end: int) -> bytes:
+            nonlocal whole
+            if whole is None:
+                try:
+                    data: bytes = self.fs.fetch(self._path(name), start, end, version=version)
+                except RangesIgnoredError:
+                    file = tempfile.TemporaryFile()  # noqa: SIM115 - closed by its reader
+                    try:
+                        self.fs.download(self._path(name), file, version=version)
+                    except BaseException:
+                        file.close()
+                        raise
+                    whole = cast("IO[bytes]", file)
+                else:
+                    return data
+            whole.seek(start)
+            return whole.read(end - start)
+
+        return self._whole(name, once)
+
+    def _whole(self, name: str, once: Callable[[int, int], bytes]) -> Fetch:
+        """Return a function that calls `once` with retries until it has all bytes; one thread at a time."""
+        lock = Lock()
 
         def fetch(start: int, end: int, closed: Event) -> bytes:
             data = b""
@@ -203,16 +250,6 @@ class RemoteFolder:
             return data
 
         return fetch
-
-    def _downloaded(self, name: str, size: int) -> IO[bytes]:
-        """Download a whole file to an unnamed temporary file."""
-        file = tempfile.TemporaryFile()  # noqa: SIM115 - closed by its reader
-        with self.fs.open(self._path(name), "rb", block_size=0, size=size) as stream:
-            while block := stream.read(BLOCK):
-                file.write(block)
-        if file.tell() != size:
-            raise ConnectionError(f"expected {size} bytes, got {file.tell()}")
-        return cast("IO[bytes]", file)
 
     def read(self, name: str) -> bytes:
         """Read a whole file."""
@@ -317,6 +354,8 @@ class RemoteFolder:
             return with_retries(work, closed=closed)
         except (*MISSING, *BUGS):
             raise
+        except AnswerError as error:
+            raise UnreachableError(f"{self.place(name)}: {error}") from error
         except Exception as error:
             hint = self.hint if is_refused(error) else "; try again later" if is_transient(error) else ""
             raise UnreachableError(f"{self.place(name)}: cannot be reached: {_message(error)}{hint}") from error

@@ -158,9 +158,9 @@ class EpisodeFilesReader(SourceReader):
     def _part(self, name: str, *, count: int) -> FilePart:
         try:
             files = self._files_of(name)
+            sizes = self.folder.sizes(files)
         except SourceError:  # the error is reported when the episode is read
-            files = ()
-        sizes = self.folder.sizes(files)
+            return FilePart(name=name, size=0, count=count)
         size = sum(size or 0 for size in sizes.values()) if files else None
         video_size = sum(sizes[file] or 0 for file in files if file.endswith(VIDEOS))
         becomes = (size or 0) + (VIDEO_EXPANSION - 1) * video_size

@@ -195,6 +195,7 @@ def _file_fields(folder: SourceFolder, name: str, source: FolderSource, *, path:
             return {path: text_field(folder, name, path, ignore_lines=source.ignore_lines)}
         if kind.endswith(VIDEOS):
             return {path: video_field(folder, name, path, images=source.images or "jpeg 95")}
+        folder.size(name)  # the error of a link or a special file says more than those below
         file = name.rpartition("/")[2]
         if kind.endswith(PACKED):
             raise SourceError("compressed, or an archive: unpack it", reason="unsupported_field")

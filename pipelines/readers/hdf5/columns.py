@@ -9,6 +9,7 @@ import numpy as np
 
 from pipelines.readers.fields import BLOCK, LIMIT, NUMBERS, VALUE_LIMIT, Leaf, check_size, encoded_leaf
 from pipelines.readers.hdf5.chunks import check_chunks
+from pipelines.readers.hdf5.tree import REFUSED
 from pipelines.readers.names import covers
 from pipelines.readers.pixels import PixelLayout, collect_bytes, encode, strip_padding
 from schemas.errors import SourceError
@@ -55,7 +56,7 @@ def _channels(path: str, dataset: h5py.Dataset, words: str | None) -> int | None
 def check_storage(path: str, dataset: h5py.Dataset) -> None:
     """Raise SourceError if a dataset stores values in other files, or if a chunk is too large once it is inflated."""
     if dataset.is_virtual or dataset.external:
-        raise SourceError(f"{path} stores its values in other files: refused", reason="unsafe_link")
+        raise SourceError(f"{path} stores its values in other files: {REFUSED}", reason="unsafe_link")
     check_chunks(path, dataset)
 
 

@@ -15,6 +15,7 @@ from schemas.errors import SourceError
 
 MAX_NODES = 10_000  # groups and datasets of one episode
 DAMAGE = (OSError, LookupError, RuntimeError, ValueError, TypeError)  # errors that h5py raises for damaged files
+REFUSED = "refused, also with --follow-links; copy the values into this file"
 DETAILS = re.compile(r": time = .*", re.DOTALL)  # the times, addresses and paths in an error differ in every run
 
 
@@ -39,10 +40,10 @@ def open_hdf5(folder: SourceFolder, name: str, *, cache: int = 0) -> Iterator[h5
 
     Each dataset caches up to `cache` bytes of chunks. Where every chunk is read whole and once, that only costs memory.
     """
-    path, local = folder.path(name), folder.files.local
+    path = folder.path(name)
     with ExitStack() as stack:
         with reading(path):
-            file = str(local / name) if local else stack.enter_context(folder.open_parts(name))
+            file = folder.local_path(name) or stack.enter_context(folder.open_parts(name))
             try:
                 opened = stack.enter_context(h5py.File(file, "r", rdcc_nbytes=cache))
             except OSError as error:
@@ -65,7 +66,7 @@ def child(group: h5py.Group, name: str) -> Any:
     if link is None:
         raise SourceError(f"{group.name} has no '{name}'", reason="missing_record")
     if isinstance(link, h5py.ExternalLink):
-        raise SourceError(f"{group.name}: '{name}' is a link into another file: refused", reason="unsafe_link")
+        raise SourceError(f"{group.name}: '{name}' is a link into another file: {REFUSED}", reason="unsafe_link")
     if isinstance(link, h5py.SoftLink):
         _check_target(group, name, target=link.path)
     return group[name]

@@ -36,8 +36,8 @@ def reading(path: str) -> Iterator[None]:
 @contextmanager
 def open_parquet(folder: SourceFolder, name: str) -> Iterator[pq.ParquetFile]:
     """Open a Parquet file; raise SourceError if it is truncated or not a Parquet file."""
-    path, local = folder.path(name), folder.files.local
-    with (folder.open if local else folder.open_parts)(name) as file:
+    path = folder.path(name)
+    with (folder.open if folder.is_local else folder.open_parts)(name) as file:
         try:
             parquet = pq.ParquetFile(file, buffer_size=BUFFER, pre_buffer=False)
             parquet.schema_arrow  # noqa: B018 - detects damaged names

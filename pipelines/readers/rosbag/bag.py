@@ -12,6 +12,7 @@ from typing import Any
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
+from pipelines.readers.beside import may_be_listed
 from pipelines.readers.find import ROSBAG_NAMES, may_be_folder
 from pipelines.readers.folder import SourceFolder, safe_path
 from pipelines.readers.names import natural_key
@@ -81,7 +82,7 @@ def files_beside(folder: SourceFolder, known: Collection[str], *, below: str = "
         path = f"{below}/{name}" if below else name
         if path in known or name.startswith("."):
             continue
-        if may_be_folder(folder, path) and depth < MAX_DEPTH:
+        if may_be_listed(folder, path) and depth < MAX_DEPTH:
             yield from files_beside(folder, known, below=path, depth=depth + 1)
         else:
             yield path

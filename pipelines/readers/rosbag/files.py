@@ -51,8 +51,8 @@ def open_storage(folder: SourceFolder, name: str) -> Iterator[Storage]:
                 start = file.read(len(LFS_MARK))
             if start.startswith(LFS_MARK):
                 raise lfs_pointer_error(path)
-            root = folder.files.local
-            local = root / name if root else None
+            own = folder.local_path(name)
+            local = Path(own) if own else None
             if start.startswith(ZSTD):
                 local = _copy(folder, name, stack, is_compressed=True)
                 start = _first_bytes(local)

@@ -209,6 +209,28 @@ def test_a_fault_that_passes_is_not_seen_in_the_dataset(
     assert same(files(toy.out)) == expected
 
 
+@pytest.mark.parametrize("after", [0, 1, 2, 3, 4, 5])
+def test_a_page_to_log_in_is_never_taken_for_a_file(
+    toy: Toy, web: Server, expected: dict[str, bytes], after: int
+) -> None:
+    """Whichever request about a shard gets the page, the dataset is as without it, or there is none."""
+    web.faults.append(Fault("login", path="*tfrecord*", times=1, after=after, methods=("HEAD", "GET")))
+    run = oxe("convert", toy.spec, "--source", f"{web.url}/source", "--out", toy.out)
+    if run.code != 0:
+        assert run.code == 2
+        assert "a web page, not the file" in run.err
+        assert not (toy.out / "meta/manifest.json").exists()
+        assert oxe("convert", toy.spec, "--source", f"{web.url}/source", "--out", toy.out).code == 0
+    assert same(files(toy.out)) == expected
+
+
+def test_a_page_to_log_in_in_place_of_each_file_is_one_line(toy: Toy, web: Server) -> None:
+    web.faults.append(Fault("login", path="*.*", methods=("HEAD", "GET")))
+    run = oxe("convert", toy.spec, "--source", f"{web.url}/source", "--out", toy.out)
+    assert_one_line(run, "features.json: the server sends a web page, not the file")
+    assert not toy.out.exists()
+
+
 def test_a_server_without_ranges_gives_the_same_dataset(toy: Toy, web: Server, expected: dict[str, bytes]) -> None:
     web.faults.append(Fault("no range"))
     run = oxe("convert", toy.spec, "--source", f"{web.url}/source", "--out", toy.out)
