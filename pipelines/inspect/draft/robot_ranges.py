@@ -6,9 +6,10 @@ from math import pi
 
 import numpy as np
 
-from pipelines.inspect.draft import motion, units
+from pipelines.inspect.draft import grippers, motion, units
 from pipelines.inspect.draft.robot_columns import Columns, Vector, numbers
 from pipelines.inspect.draft.sample import Sample
+from schemas.declarations import expr
 from schemas.declarations.robots import Robot, Which
 from schemas.source import Array
 
@@ -40,12 +41,12 @@ def doubts(sample: Sample, robot: Robot, vectors: Mapping[Which, Columns]) -> It
             continue
         joints = {name: values for name, (part, values) in vector.parts.items() if part.kind == "joint"}
         angles = _radians([values for name, values in joints.items() if vector.op(name)])
-        modes = _modes(sample, robot, vectors) if which == "action" else {}
+        opposed = _against_state(sample, robot, vectors) if which == "action" else {}
         for name, (_, values) in vector.parts.items():
             if not len(values):
                 continue
             reason = angles if name in joints and vector.op(name) else ""
-            reason = reason or _beyond(vector, name) or _outside_limits(vector, name) or modes.get(name, "")
+            reason = reason or _beyond(vector, name) or _outside_limits(vector, name) or opposed.get(name, "")
             if reason:
                 seen = f"the numbers go from {values.min():.4g} to {values.max():.4g}: {reason}"
                 yield Doubt(which=which, part=name, known=vector.known(name), seen=seen)
@@ -119,25 +120,38 @@ def _outside_limits(vector: Vector, name: str) -> str:
     return ""
 
 
-def _modes(sample: Sample, robot: Robot, vectors: Mapping[Which, Columns]) -> dict[str, str]:
-    """Return the parts of absolute joint commands that look like changes of the state."""
-    if "state" not in vectors or not (robot.embodiment.state and vectors["state"].places):
+def _against_state(sample: Sample, robot: Robot, vectors: Mapping[Which, Columns]) -> dict[str, str]:
+    """Return the parts of the action that contradict the state: changes instead of positions, opposite grippers."""
+    if "state" not in vectors:
         return {}
     measured = dict(zip(_dims(robot, "state"), vectors["state"].places, strict=True))
     commanded = dict(zip(_dims(robot, "action"), vectors["action"].places, strict=True))
-    changes = {}
+    reasons = {}
     for name, part in robot.embodiment.action.parts.items():
-        if part.kind == "joint" and part.mode == "absolute" and {*part.dims} <= {*measured}:
+        if part.mode == "absolute" and {*part.dims} <= {*measured}:
             pairs = [
                 (commands, seen)
                 for episode in sample.episodes
                 if (commands := _of(episode, [commanded[dim] for dim in part.dims])) is not None
                 and (seen := _of(episode, [measured[dim] for dim in part.dims])) is not None
             ]
-            claim = motion.claim_mode(motion.fits([pair[0] for pair in pairs], [pair[1] for pair in pairs]))
-            if claim.value == "delta":
-                changes[name] = f"changes of the state, and no positions: {claim.evidence}"
-    return changes
+            both = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
+            if part.kind == "joint" and (claim := motion.claim_mode(motion.fits(*both))).value == "delta":
+                reasons[name] = f"changes of the state, and no positions: {claim.evidence}"
+            if part.kind == "gripper" and pairs:
+                strength = grippers.correlation(*both) * _sense(robot, "state", name) * _sense(robot, "action", name)
+                if strength < -grippers.MIN_CORRELATION:
+                    reasons[name] = f"it closes where the state opens (correlation {strength:.2f})"
+    return reasons
+
+
+def _sense(robot: Robot, which: Which, name: str) -> int:
+    """Return whether the ops of a gripper turn its direction around: -1 if they do, else 1."""
+    op = robot.vector(which).ops.get(name)
+    if not op:
+        return 1
+    low, high = expr.parse(f"v | {op}")({"v": np.array([[0], [0.01]], np.float32)}).ravel()
+    return -1 if high < low else 1
 
 
 def _dims(robot: Robot, which: Which) -> list[str]:

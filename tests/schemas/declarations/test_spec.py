@@ -309,3 +309,31 @@ def test_a_declaration_with_something_to_do_is_refused_before_anything_else() ->
         spec.load('name = "lab"\ncontrol_hz = "TODO"\nnonsense = 1', where="lab.toml", robot=catalog.robot)
     with pytest.raises(SpecError, match="TODO is left in 1 key: robot"):
         robots.load('name = "arm"\nrobot = "TODO"', where="arm.toml")
+
+
+WHOLE = """
+name = "lab"
+embodiment = "so101_travel"
+state = "observation.state"
+action = "both[6:12] | permute(1, 0, 2, 3, 4, 5)"
+"""
+
+
+def test_one_expression_reads_a_whole_vector_as_the_robots_recordings_store_it() -> None:
+    declared = spec.load(WHOLE, where="lab.toml", robot=catalog.robot)
+    assert {name: str(text) for name, text in declared.state.items()} == {
+        "joints": "observation.state[0:4] | scale(1/100)",
+        "wrist_roll": "observation.state[4:5] | scale(3.14159265/100)",
+        "gripper": "observation.state[5:6] | scale(1/100)",
+    }
+    numbers = np.arange(12, dtype=np.float32)[None]
+    parts = [text({"both": numbers}) for text in declared.action_parts]
+    factors = np.float32([0.01] * 4 + [3.14159265 / 100, 0.01])
+    assert np.allclose(np.concatenate(parts, axis=1), numbers[:, [7, 6, 8, 9, 10, 11]] * factors)
+    assert spec.from_json(declared.to_json(), where="manifest").digest() == declared.digest()
+
+
+def test_one_expression_needs_an_embodiment_by_name() -> None:
+    text = WHOLE.replace('"so101_travel"', '{ name = "arm", robot = "arm", controller = "c" }')
+    with pytest.raises(SpecError, match=r"lab.toml: state: give an expression for each part, or name an embodiment"):
+        spec.load(text, where="lab.toml", robot=catalog.robot)

@@ -234,6 +234,14 @@ def test_commands_that_are_changes_of_the_state_are_not_positions(tmp_path: Path
     assert "changes of the state, and no positions" in text
 
 
+def test_a_gripper_that_is_commanded_the_other_way_is_a_question(tmp_path: Path) -> None:
+    motion = so(*FULL)
+    turned = Motion(motion.state, np.c_[motion.action[:, :5], 100 - motion.action[:, 5]].astype(np.float32))
+    told, text = draft(lerobot(tmp_path / "source", "so101_follower", turned, SO))
+    assert todos(told) == ["action.gripper"]
+    assert "it closes where the state opens" in text
+
+
 @pytest.mark.parametrize("count", [7, 14])
 def test_a_robot_type_that_contradicts_the_number_of_joints_is_a_question(count: int, tmp_path: Path) -> None:
     names = [f"motor_{i}" for i in range(count)]
