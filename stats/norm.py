@@ -95,8 +95,12 @@ class NormStats:
         first, second = self._pair(method)
         x = np.asarray(x)
         scaled = x * (second + eps) + first if method == "normal" else 0.5 * (x + 1) * (second - first + eps) + first
-        middle = first if method == "normal" else (first + second) / 2
-        return np.where(self._pinned_dims(), middle, np.where(self.mask, scaled, x))
+        return np.where(self._pinned_dims(), self.middle(method), np.where(self.mask, scaled, x))
+
+    def middle(self, method: Method = "bounds_q99") -> Array:
+        """Return the middle of each dimension's bounds, or its mean, float64 [D]."""
+        first, second = self._pair(method)
+        return first if method == "normal" else (first + second) / 2
 
     def degenerate(self, method: Method = "bounds_q99") -> dict[str, str]:
         """Return a description, by name, of each dimension that the method would divide by almost 0."""

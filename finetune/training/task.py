@@ -11,7 +11,7 @@ from finetune.data import augment
 from finetune.data.loader import Loader, LoaderOptions, Part
 from finetune.data.preprocessing import Preprocessing
 from finetune.models import checkpoint
-from finetune.models.acting import ActionStatistics
+from finetune.models.acting import METHOD, ActionStatistics
 from finetune.models.config import OpenVLAConfig
 from finetune.recipe import Recipe
 from finetune.training.parallel import TrainingProcess
@@ -21,8 +21,6 @@ from schemas.mixture.lock import Lock
 from stats.formats import openvla_entry
 from stats.norm import NormStats
 from stats.record import Statistics
-
-METHOD = "bounds_q99"  # the normalization that OpenVLA policies invert
 
 
 @dataclass(frozen=True)

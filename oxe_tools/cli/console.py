@@ -63,7 +63,12 @@ def print_json(value: Any) -> None:
 def print_notes(notes: Iterable[str]) -> None:
     """Print notes to stderr."""
     for note in notes:
-        typer.echo(f"note: {note}", err=True)
+        print_note(note)
+
+
+def print_note(note: str) -> None:
+    """Print a note to stderr."""
+    typer.echo(f"note: {note}", err=True)
 
 
 def print_table(
