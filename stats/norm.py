@@ -59,11 +59,28 @@ class NormStats:
     pinned: frozenset[str] = frozenset()
 
     def __post_init__(self) -> None:
-        """Raise StatsError for arrays of the wrong length or with non-finite numbers."""
+        """Raise StatsError for arrays of the wrong length, numbers that are not finite, and a minimum above a maximum.
+
+        The message names the array and the dimension.
+        """
         for name in ("mask", *KNOWN):
             figures = getattr(self, name)
-            if figures is not None and (figures.shape[-1:] != (len(self.names),) or not np.isfinite(figures).all()):
+            if figures is not None and figures.shape[-1:] != (len(self.names),):
                 raise StatsError(f"{name}: expected {len(self.names)} finite numbers, got {figures.tolist()}")
+            if figures is not None and not np.isfinite(figures).all():
+                where = self._first(~np.isfinite(figures), figures)
+                raise StatsError(f"{name}: expected {len(self.names)} finite numbers, but dimension {where}")
+        for lower, upper in (("q01", "q99"), ("min", "max")):
+            low, high = getattr(self, lower), getattr(self, upper)
+            if low is not None and high is not None and (low > high).any():
+                bound = high[low > high][0]
+                raise StatsError(f"{lower}: dimension {self._first(low > high, low)}, above {upper}, which is {bound:g}")
+        if self.std is not None and (self.std < 0).any():
+            raise StatsError(f"std: dimension {self._first(self.std < 0, self.std)}, below 0")
+
+    def _first(self, is_wrong: Array, figures: Array) -> str:
+        """Return a phrase with the first dimension that is wrong, and its number. Both arrays are [..., D]."""
+        return f"{self.names[int(np.argwhere(is_wrong)[0][-1])]} is {figures[is_wrong][0]:g}"
 
     @classmethod
     def of(cls, summary: Summary) -> Self:

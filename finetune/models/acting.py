@@ -58,10 +58,15 @@ class ActionStatistics:
         except StatsError as error:
             raise CheckpointError(str(error)) from error
         known = {name: vectors["action"] for name, vectors in statistics.items() if "action" in vectors}
+        for name, entry in norm_stats.items():
+            if isinstance(entry, dict) and "action" in entry and name not in known:
+                raise CheckpointError(f"{where}: {name}: action: {' and '.join(NEEDS[METHOD])} are missing")
         for name, norm in known.items():
             for key in NEEDS[METHOD]:
-                if getattr(norm, key) is None:
-                    raise CheckpointError(f"{where}: {name}: action: {key} is missing")
+                figures = getattr(norm, key)
+                if figures is None or figures.ndim != 1:
+                    what = "is missing" if figures is None else f"expected {len(norm.names)} numbers, got lists of them"
+                    raise CheckpointError(f"{where}: {name}: action: {key}: {what}")
         return cls(known, where)
 
     def named(self, key: str | None) -> NormStats:

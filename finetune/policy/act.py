@@ -14,7 +14,7 @@ from finetune.models.lora import Say, silent
 from finetune.models.processor import PrismaticProcessor, prompt
 from finetune.policy.policy import Dtype, base_of, is_adapter, load
 from schemas.errors import CheckpointError, UsageError
-from schemas.images import UPRIGHT
+from schemas.exif import TURNED, UPRIGHT
 
 
 def act(
@@ -75,7 +75,7 @@ def _read(path: Path, *, ignore_exif: bool) -> bytes:
         raise UsageError(f"{path}: {error}") from error
     rgb(picture)
     turned = picture.getexif().get(ExifTags.Base.Orientation, UPRIGHT)
-    if turned != UPRIGHT and not ignore_exif:
+    if turned in TURNED and not ignore_exif:
         raise UsageError(
             f"{path}: its EXIF data turn the image (orientation {turned}), but a policy sees the pixels as they are "
             "stored, as in training: store it upright, or pass --ignore-exif if the recordings were stored like this"

@@ -28,6 +28,7 @@ from pipelines.convert.ledger import (
 )
 from pipelines.convert.publish import episodes_schema, identity_of, publish
 from pipelines.convert.rate import rate_note
+from pipelines.convert.turned import turned_notes
 from pipelines.convert.records import Options
 from pipelines.readers.coverage import Coverage
 from pipelines.readers.history import History
@@ -205,7 +206,11 @@ def _report(
         steps=manifest["steps"],
         files=len(manifest["files"]),
         seconds=seconds,
-        notes=(*Coverage.from_json(manifest).sentences(), *filter(None, [rate_note(Dataset(out))])),
+        notes=(
+            *Coverage.from_json(manifest).sentences(),
+            *turned_notes(manifest),
+            *filter(None, [rate_note(Dataset(out))]),
+        ),
         problems=problems,
     )
 
