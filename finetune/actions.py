@@ -52,7 +52,7 @@ class ActionTokenizer:
     def is_action(self, ids: Any) -> Array:
         """Whether each id stands for an action, bool. Others are words, or the end of the text."""
         ids = np.asarray(ids)
-        return (self.vocab_size - self.bins <= ids) & (ids < self.vocab_size)
+        return np.asarray((self.vocab_size - self.bins <= ids) & (ids < self.vocab_size))
 
     def _edges(self) -> Array:
         return np.linspace(-1, 1, self.bins)

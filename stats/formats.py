@@ -195,7 +195,7 @@ def _array(entry: Mapping[str, Any], name: str) -> Array | None:
     try:
         array = np.array(values, np.float64)
     except (TypeError, ValueError, OverflowError) as error:
-        raise StatsError(f"{name}: expected a number for each dimension ({str(error).splitlines()[0]})") from error
+        raise StatsError(f"{str(error).splitlines()[0]}: {name} must have a number for each dimension") from error
     if array.ndim == 0 or array.size == 0:
         raise StatsError(f"{name}: expected a number for each dimension, got {values}")
     return array

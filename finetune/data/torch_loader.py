@@ -14,23 +14,24 @@ from torch.utils import data
 
 from finetune.data.assemble import Batch
 from finetune.data.loader import Loader
-from schemas.errors import UsageError
+from schemas.errors import DatasetError, OxeError, UsageError
 
 
-class BatchDataset(data.IterableDataset[Batch]):
+class BatchDataset(data.IterableDataset[Batch | OxeError]):
     """Batches for a DataLoader with `batch_size=None`. If there are n workers, each yields every n-th batch."""
 
     def __init__(self, loader: Loader) -> None:
         """Start at the loader's position."""
         self.loader = loader
 
-    def __iter__(self) -> Iterator[Batch]:
+    def __iter__(self) -> Iterator[Batch | OxeError]:
         """Yield this worker's batches."""
         worker = data.get_worker_info()
         if worker:
             threading.Thread(target=_end_with_parent, daemon=True).start()
-        batches = self.loader.batches(worker.id, worker.num_workers) if worker else self.loader.batches()
-        return map(as_tensors, batches)
+            batches = self.loader.batches(worker.id, worker.num_workers)
+            return _with_errors(map(as_tensors, batches))
+        return map(as_tensors, self.loader.batches())
 
 
 class TorchLoader:
@@ -54,11 +55,21 @@ class TorchLoader:
 
     def __iter__(self) -> Iterator[Batch]:
         """Yield batches, starting after the last one that was returned."""
-        for batch in self._batches():
-            self.loader.count(batch)
-            yield batch
+        try:
+            for batch in self._batches():
+                if isinstance(batch, OxeError):
+                    raise batch
+                self.loader.count(batch)
+                yield batch
+        except RuntimeError as error:
+            if not self.workers or "DataLoader worker" not in str(error):
+                raise
+            raise DatasetError(
+                f"a process that reads data was killed ({' '.join(str(error).split())}), often because memory ran out; "
+                "use fewer workers or more memory"
+            ) from error
 
-    def _batches(self) -> Iterator[Batch]:
+    def _batches(self) -> Iterator[Batch | OxeError]:
         dataset = BatchDataset(self.loader)
         if not self.workers:
             return iter(dataset)
@@ -79,6 +90,14 @@ class TorchLoader:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue at a saved position. Raises MixtureError if it was saved by a loader with another order."""
         self.loader.load_state_dict(state)
+
+
+def _with_errors(batches: Iterator[Batch]) -> Iterator[Batch | OxeError]:
+    """Yield the batches of a worker, and an error in place of the batch that failed: raised, it would lose its text."""
+    try:
+        yield from batches
+    except OxeError as error:
+        yield error
 
 
 def as_tensors(batch: Batch) -> Batch:

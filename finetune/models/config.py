@@ -36,7 +36,7 @@ ORIGINAL = (
 
 
 class OpenVLAConfig(PreTrainedConfig):
-    """The config of a model. Besides the original keys, it has `action_prefix_id`, `tiny_vision` and `weights_digest`."""
+    """The config of a model. The keys at the end are not in the original."""
 
     model_type = "openvla"
     sub_configs: ClassVar = {"text_config": AutoConfig}

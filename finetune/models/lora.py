@@ -15,7 +15,6 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from finetune.models import checkpoint, weights
-from finetune.models.config import OpenVLAConfig
 from finetune.models.decoding import check_image_matters
 from finetune.models.openvla import OpenVLAForActionPrediction
 from finetune.recipe import LoraRecipe
@@ -128,10 +127,10 @@ def digest(folder: Path) -> str:
     return weights.checked_digest([folder / WEIGHTS])
 
 
-def check_base(folder: Path, base: OpenVLAConfig, *, say: Say = silent) -> None:
+def check_base(folder: Path, base: Any, *, say: Say = silent) -> None:
     """Raise CheckpointError if adapters were trained on another base than that with this config, or are merged into it.
 
-    Also raises it if the adapters have values that are not finite.
+    `base` is an OpenVLAConfig. Also raises it if the adapters have values that are not finite.
     """
     trained_on, name = weights.metadata(folder / WEIGHTS).get(TRAINED_ON), base.name_or_path
     if digest(folder) in (base.merged or ()):

@@ -210,9 +210,9 @@ class OpenVLAForActionPrediction(PreTrainedModel):
         """Load a checkpoint in the original layout, as float32 unless `dtype` is given.
 
         `norm_stats` and `processor` replace those of the checkpoint. Raises CheckpointError if tensors are missing,
-        unexpected, have another shape or are not finite, or if there are no statistics. Also raises it if the image does
-        not change the output; `self_test=False` skips this check. Raises UsageError if `unnorm_key` is not in the
-        statistics, or if the attention or quantization is not available.
+        unexpected, have another shape, are quantized or are not finite, or if there are no statistics. Also raises it
+        if the image does not change the output; `self_test=False` skips this check. Raises UsageError if `unnorm_key`
+        is not in the statistics, or if the attention or quantization is not available.
         """
         unnorm_key, self_test = kwargs.pop("unnorm_key", None), kwargs.pop("self_test", True)
         processor = kwargs.pop("processor", None)

@@ -85,7 +85,7 @@ class StoredTensor:
         """Hash the name, type, shape and bytes (xxh3-128), after `check`."""
         self.check()
         hashed = xxhash.xxh3_128(json.dumps([self.name, self.dtype, self.shape]).encode())
-        hashed.update(self.raw)
+        hashed.update(self.raw.data)
         return hashed.hexdigest()
 
 

@@ -47,8 +47,8 @@ def merge(base: str, adapter: Path, out: Path, *, dtype: Dtype | None = None, sa
     """Merge adapters into `base`, and write the merged checkpoint to `out`.
 
     The weights are merged in float32 and written as `dtype`. If `dtype` is None, the dtype of the base is used. Raises
-    CheckpointError, and writes nothing, if the merged model's outputs differ from those of the unmerged model. `say` gets
-    a note if the adapters do not record their base.
+    CheckpointError, and writes nothing, if the merged model's outputs differ from those of the unmerged model. `say`
+    gets a note if the adapters do not record their base.
     """
     if out.exists():
         raise UsageError(f"{out}: already exists; name another --out")

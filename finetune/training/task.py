@@ -19,8 +19,8 @@ from schemas.errors import MixtureError, UsageError
 from schemas.mixture import lock as locks
 from schemas.mixture.lock import Lock
 from stats.formats import openvla_entry
+from stats.locked import locked_statistics
 from stats.norm import NormStats
-from stats.record import Statistics
 
 
 @dataclass(frozen=True)
@@ -119,6 +119,4 @@ class Task:
         return {name: self._statistics(name, loader.norm(name)) for name in loader.sources}
 
     def _statistics(self, source: str, norm: NormStats) -> dict[str, Any]:
-        key = self.lock.sources[source].statistics
-        statistics = Statistics.from_json(self.lock.statistics[key], where=f"{self.lock_path}: statistics of {key}")
-        return openvla_entry(statistics, action=norm)
+        return openvla_entry(locked_statistics(self.lock, source), action=norm)

@@ -71,6 +71,11 @@ def print_note(note: str) -> None:
     typer.echo(f"note: {note}", err=True)
 
 
+def print_warning(warning: str) -> None:
+    """Print a warning to stderr."""
+    typer.echo(f"warning: {warning}", err=True)
+
+
 def print_table(
     columns: Sequence[str],
     rows: Iterable[Sequence[str]],
@@ -115,6 +120,15 @@ def numbers(values: Iterable[float]) -> str:
     '0.1 0.6667'
     """
     return " ".join(f"{x:.4g}" for x in values)
+
+
+def named_numbers(values: Mapping[str, float]) -> str:
+    """Format numbers with their names.
+
+    >>> named_numbers({"yaw": 0.0, "gripper": 1.0})
+    'yaw 0, gripper 1'
+    """
+    return ", ".join(f"{name} {value:.4g}" for name, value in values.items())
 
 
 class Bar(Progress):

@@ -28,8 +28,8 @@ from pipelines.convert.ledger import (
 )
 from pipelines.convert.publish import episodes_schema, identity_of, publish
 from pipelines.convert.rate import rate_note
-from pipelines.convert.turned import turned_notes
 from pipelines.convert.records import Options
+from pipelines.convert.turned import turned_notes
 from pipelines.readers.coverage import Coverage
 from pipelines.readers.history import History
 from pipelines.readers.reader import Reader, ShardRef
