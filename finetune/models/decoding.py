@@ -70,7 +70,7 @@ def check_length(config: Any, positions: int, *, inserted: int) -> None:
     limit = min(config.llm_max_length, config.text_config.max_position_embeddings)
     if positions > limit:
         raise UsageError(
-            f"an instruction has {positions} tokens, the model accepts {limit} (both count the {inserted} of the image, "
+            f"an instruction has {positions} tokens, the model accepts {limit} (both count the {inserted} of the image "
             "and those of the action): shorten it"
         )
 

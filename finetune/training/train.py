@@ -86,13 +86,20 @@ def train(
             done = Trained(out=str(out), checkpoint=str(run.last), step=run.position.step, finished=True)
             return done if here.is_first else None
         with stop_on_signals() as stop:
-            session = Session.of(task, run, here)
-            if here.is_first:
-                folders.describe(out, task)
-                for line in session.summary():
-                    say(line)
-            result = Training(session, watch).run(stop)
+            result = _run(task, run, here, stop=stop, say=say, watch=watch)  # it releases the model when it returns
         return result if here.is_first else None
+
+
+def _run(
+    task: Task, run: RunFolder, here: TrainingProcess, *, stop: Stop, say: Callable[[str], None], watch: Watch
+) -> Trained:
+    """Open the data and the model, and run the remaining steps."""
+    session = Session.of(task, run, here)
+    if here.is_first:
+        folders.describe(run.out, task)
+        for line in session.summary():
+            say(line)
+    return Training(session, watch).run(stop)
 
 
 @dataclass(frozen=True, slots=True)
