@@ -27,14 +27,14 @@ def orientation(data: Bytes) -> int:
     view = memoryview(data)
     try:
         if view[:8] == PNG:
-            found = [_in_tiff(chunk) for chunk in _png_exif(view)]
+            orientations = [_in_tiff(chunk) for chunk in _png_exif(view)]
         elif view[:2] == JPEG:
-            found = [_in_segment(segment) for segment in _jpeg_segments(view)]
+            orientations = [_in_segment(segment) for segment in _jpeg_segments(view)]
         else:
-            found = []
+            orientations = []
     except (struct.error, IndexError):  # the header is damaged, which is reported where the image is read
         return UPRIGHT
-    return next((value for value in found if value in TURNED), UPRIGHT)
+    return next((value for value in orientations if value in TURNED), UPRIGHT)
 
 
 def _png_exif(view: memoryview) -> Iterator[bytes]:

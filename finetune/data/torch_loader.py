@@ -54,19 +54,22 @@ class TorchLoader:
         self.loader, self.workers, self.pin_memory = loader, workers, pin_memory
 
     def __iter__(self) -> Iterator[Batch]:
-        """Yield batches, starting after the last one that was returned."""
+        """Yield batches, starting after the last one that was returned.
+
+        Raises DatasetError if a worker was killed.
+        """
         try:
             for batch in self._batches():
                 if isinstance(batch, OxeError):
                     raise batch
                 self.loader.count(batch)
                 yield batch
-        except RuntimeError as error:
-            if not self.workers or "DataLoader worker" not in str(error):
+        except (RuntimeError, ConnectionError, EOFError, FileNotFoundError) as error:
+            if not self.workers or str(error).startswith("Caught "):  # an error that a worker itself reports
                 raise
             raise DatasetError(
-                f"a process that reads data was killed ({' '.join(str(error).split())}), often because memory ran out; "
-                "use fewer workers or more memory"
+                "a process that reads data was killed, often because memory ran out; use fewer workers (data.workers) "
+                "or a machine with more memory"
             ) from error
 
     def _batches(self) -> Iterator[Batch | OxeError]:

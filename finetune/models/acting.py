@@ -65,8 +65,8 @@ class ActionStatistics:
             for key in NEEDS[METHOD]:
                 figures = getattr(norm, key)
                 if figures is None or figures.ndim != 1:
-                    what = "is missing" if figures is None else f"expected {len(norm.names)} numbers, got lists of them"
-                    raise CheckpointError(f"{where}: {name}: action: {key}: {what}")
+                    what = "is missing" if figures is None else f"must be {len(norm.names)} numbers, not lists of them"
+                    raise CheckpointError(f"{where}: {name}: action: {key} {what}")
         return cls(known, where)
 
     def named(self, key: str | None) -> NormStats:

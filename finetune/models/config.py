@@ -59,7 +59,7 @@ class OpenVLAConfig(PreTrainedConfig):
     norm_stats: Any = None
     action_prefix_id: int | None = SPACE_ID  # the token that is appended to a prompt; None: no token is appended
     tiny_vision: Any = None  # the dims of small towers, from `tiny_vision.json`; None: OpenVLA's
-    weights_digest: str | None = None  # of the files from which the model was read; None: it was made in memory
+    weights_digest: str | None = None  # digest of the files of the model; None: it was made in memory
     merged: tuple[str, ...] = ()  # digests of the adapters that are merged into the weights, from `merged.json`
 
     def __post_init__(self, **kwargs: Any) -> None:

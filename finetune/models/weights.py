@@ -134,7 +134,9 @@ def _header(path: Path) -> tuple[Mapping[str, Any], int]:
     """Return the header of a file, and where it ends."""
     try:
         with path.open("rb") as file:
-            size = int(np.frombuffer(file.read(LENGTH.itemsize), LENGTH)[0])
-            return json.loads(file.read(size)), LENGTH.itemsize + size
-    except (OSError, ValueError, IndexError) as error:
+            start = LENGTH.itemsize + int(np.frombuffer(file.read(LENGTH.itemsize), LENGTH)[0])
+            if start > path.stat().st_size:
+                raise ValueError("shorter than its header says")
+            return dict(json.loads(file.read(start - LENGTH.itemsize))), start
+    except (OSError, ValueError, IndexError, TypeError) as error:
         raise CheckpointError(f"{path}: cannot be read ({error})") from error

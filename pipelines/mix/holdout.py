@@ -29,7 +29,7 @@ class HeldOut:
     """The share of the episodes of a source that is held out, next to the share that was asked for."""
 
     by: str
-    asked: float
+    share: float
     reached: float
     episodes: int
     advice: str | None  # what to change if the share is 0 or more than double
@@ -40,7 +40,7 @@ class HeldOut:
         reached = sum(row["part"] == VALIDATION for row in rows) / len(rows)
         return cls(
             by=holdout.by,
-            asked=holdout.share,
+            share=holdout.share,
             reached=reached,
             episodes=len(rows),
             advice=None if _is_near(reached, holdout.share) else _advice(holdout, rows),
@@ -52,7 +52,7 @@ class HeldOut:
 
     def __str__(self) -> str:
         """Return a phrase with both shares."""
-        return f"{self.reached:.1%} of {self.episodes} episodes are held out by {self.by} ({self.asked:.1%} asked for)"
+        return f"{self.reached:.1%} of {self.episodes} episodes are held out by {self.by} ({self.share:.1%} asked for)"
 
 
 def held_out(lock: Lock, table: pa.Table) -> dict[str, HeldOut]:
@@ -69,8 +69,8 @@ def _by_source(table: pa.Table) -> Iterator[tuple[str, list[dict[str, Any]]]]:
         yield name, table.filter(pc.equal(table["source"], name)).to_pylist()
 
 
-def _is_near(reached: float, asked: float) -> bool:
-    return 0 < reached <= MOST * asked
+def _is_near(reached: float, share: float) -> bool:
+    return 0 < reached <= MOST * share
 
 
 def _advice(holdout: Holdout, rows: Sequence[Mapping[str, Any]]) -> str:

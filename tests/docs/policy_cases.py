@@ -1,7 +1,11 @@
 """Every case in which a policy, its training or its data are refused or pointed out, as commands to run."""
 
 import json
+import os
 import shutil
+import signal
+import subprocess
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,11 +17,13 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
+from tests.docs.toy import ROOT
 from tests.finetune.lab import locked
-from tests.finetune.runs import ADAPTERS, arguments, make_lock, run
+from tests.finetune.runs import ADAPTERS, arguments, children, losses, make_lock, run
 from tests.finetune.vla import BASE, DATA
 from tests.pipelines.mix.lab import make_datasets
 from tests.pipelines.toy import Run, columns, jpeg, make_toy, oxe
+from tests.waiting import PATIENCE, wait_until
 
 ADAPTER, IMAGE = DATA / "adapter", DATA / "io_base/image1.png"
 ASK = ("--instruction", "close the pot")
@@ -124,6 +130,7 @@ class Case:
 
     what: str
     run: Callable[[Lab], Run]
+    is_slow: bool = False
 
 
 def predict(model: Path, *more: str | Path, image: Path = IMAGE, ask: Sequence[str] = ASK) -> Run:
@@ -155,7 +162,7 @@ def scaled(tensors: dict[str, Any]) -> None:
 
 def says_a_word(tensors: dict[str, Any]) -> None:
     """Let the end of the text win over the first token that the reference predicts."""
-    tensors[HEAD][2] = tensors[HEAD][31744:32000].max(dim=0).values * 0 + 10 * tensors[HEAD][31860]
+    tensors[HEAD][2] = 10 * tensors[HEAD][31860]
 
 
 def turned(lab: Lab, form: str) -> Path:
@@ -176,23 +183,18 @@ def turned_source(lab: Lab) -> Run:
     return make_toy(lab.new("toy"), [columns(0, image=frames)]).convert()
 
 
-def mix_lock(lab: Lab, text: str, *, gripper: float | None = 1.0, episodes: int = 4) -> Run:
+def mix_lock(lab: Lab, tables: str, *, gripper: float | None = 1.0) -> Run:
     """Lock a mixture of one dataset, whose gripper is always the same if `gripper` is given."""
-    folder = lab.new("data")
-    made = [columns(i, steps=5) for i in range(episodes)]
-    for episode in made:
+    episodes = [columns(i, steps=5) for i in range(4)]
+    for episode in episodes:
         if gripper is not None:
-            episode["action"][:, 3] = gripper
-    toy = make_toy(folder, made)
+            episode["action"][:, 3] = gripper  # type: ignore[index]
+    toy = make_toy(lab.new("data"), episodes)
     assert toy.convert().code == 0
-    toy.out.rename(folder / "kitchen")
-    head = (
-        'name = "kitchen"\nweighting = "relative"\n[weights]\nkitchen = 1.0\n[sources]\nkitchen = { uri = "kitchen" }\n'
-    )
-    (folder / "kitchen.toml").write_text(
-        f"{text if text.startswith('view') else ''}\n{head}{'' if text.startswith('view') else text}"
-    )
-    return oxe("mix", "lock", folder / "kitchen.toml")
+    text = 'name = "kitchen"\nweighting = "relative"\n[weights]\nkitchen = 1.0\n[sources]\nkitchen = { uri = "out" }\n'
+    mixture = toy.folder / "kitchen.toml"
+    mixture.write_text(text + tables)
+    return oxe("mix", "lock", mixture)
 
 
 def evaluated_twice(lab: Lab) -> Run:
@@ -219,6 +221,37 @@ def trained_long(lab: Lab) -> Run:
     shutil.rmtree(folder / "one")
     toy.out.rename(folder / "one")
     return oxe(*arguments(locked(folder), lab.new("run"), "eval.every=0", "train.steps=1"))
+
+
+def trained_with_a_killed_worker(lab: Lab) -> Run:
+    out = lab.new("run")
+    told = arguments(lab.lock, out, "eval.every=0", "train.steps=100000", "data.workers=1")
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    words = [sys.executable, "-m", "oxe_tools", *told]
+    with subprocess.Popen(words, env=environment, stderr=subprocess.PIPE, text=True) as process:
+        wait_until(lambda: process.poll() is not None or ((out / "log.jsonl").exists() and len(losses(out)) > 1))
+        for server in children(process.pid):
+            for worker in children(server):
+                os.kill(worker, signal.SIGKILL)
+        _, err = process.communicate(timeout=PATIENCE)
+    return Run(code=process.returncode, out="", err=err)
+
+
+def own_data_as_openvla(lab: Lab) -> Run:
+    """Lock own data, whose Spaces give the view `eef_delta`, with the view `openvla`."""
+    toy = make_toy(lab.new("data"))
+    text = toy.spec.read_text().replace('gripper = "open_is_1"', 'gripper = "open_is_1"\nrotation = "euler_xyz"')
+    parts = 'rpy = { kind = "rotation", dims = ["roll", "pitch", "yaw"], unit = "rad", mode = "delta" }'
+    text = text.replace("[embodiment.action.parts]", f"[embodiment.action.parts]\n{parts}")
+    toy.spec.write_text(text.replace("[action]", '[action]\nrpy = "action[:3]"'))
+    done = toy.convert()
+    assert done.code == 0, done.err
+    mixture = toy.folder / "kitchen.toml"
+    mixture.write_text(
+        'name = "kitchen"\nview = "openvla"\nweighting = "relative"\n[weights]\nkitchen = 1.0\n'
+        '[sources]\nkitchen = { uri = "out" }\n'
+    )
+    return oxe("mix", "lock", mixture)
 
 
 def nan(key: str, value: Any) -> Callable[[dict[str, Any]], object]:
@@ -269,6 +302,7 @@ def cases() -> Iterator[Case]:
         Case("a constant that has no token", lambda lab: mix_lock(lab, "", gripper=5.0)),
         Case("a held-out share that is not reached", lambda lab: mix_lock(
             lab, "[holdout]\nshare = 0.01", gripper=None)),
-        Case("own data with the view of OpenVLA", lambda lab: mix_lock(lab, 'view = "openvla"')),
+        Case("own data with the view of OpenVLA", own_data_as_openvla),
         Case("an evaluation that exists", evaluated_twice),
+        Case("a killed process that reads data", trained_with_a_killed_worker, is_slow=True),
     )  # fmt: skip

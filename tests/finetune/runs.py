@@ -79,7 +79,7 @@ def torchrun(lock: Path, out: Path, *settings: str) -> str:
 
 
 def in_two_processes(*program: str, patience: float = PATIENCE) -> str:
-    """Run a program under torchrun; give what it prints. If it does not end, the failure has the stacks of all threads."""
+    """Run a program under torchrun; give what it prints. If it does not end, fail with the stacks of all threads."""
     words = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", *program]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "PYTHONFAULTHANDLER": "1"}
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
@@ -98,10 +98,14 @@ def in_two_processes(*program: str, patience: float = PATIENCE) -> str:
 
 def descendants(pid: int) -> list[int]:
     """List the processes that a process has started, and those that they have started, the youngest first."""
+    return [other for child in children(pid) for other in (*descendants(child), child)]
+
+
+def children(pid: int) -> list[int]:
+    """List the processes that a process has started."""
     with suppress(OSError):
         lists = [path.read_text() for path in Path(f"/proc/{pid}/task").glob("*/children")]
-        children = [int(word) for text in lists for word in text.split()]
-        return [other for child in children for other in (*descendants(child), child)]
+        return [int(word) for text in lists for word in text.split()]
     return []
 
 

@@ -255,3 +255,21 @@ def test_evaluating_in_another_way_is_refused(plain: Trained) -> None:
 def test_a_part_without_steps_is_refused(plain: Trained, tmp_path: Path) -> None:
     with pytest.raises(MixtureError, match="the part 'val' has no step to draw"):
         evaluate(str(plain[1]), make_lab(tmp_path), EvaluationOptions())
+
+
+# Where it is written
+
+
+def test_it_is_written_beside_the_model_and_replaces_nothing(plain: Trained) -> None:
+    lock, folder = plain
+    words = ("eval", "--open-loop", "--model", folder, "--lock", lock, "--limit", "2", "--json")
+    first = oxe(*words).json()
+    assert Path(first["out"]) == folder.parent / "eval-run-step-00000003-val"
+    before = (Path(first["out"]) / "eval.json").read_bytes()
+    refused = oxe(*words)
+    assert (refused.code, "exists; pass --overwrite" in refused.err) == (2, True)
+    assert (Path(first["out"]) / "eval.json").read_bytes() == before
+    assert oxe(*words, "--overwrite").code == 0
+    shuffled = oxe(*words, "--shuffle-images", "--part", "train").json()
+    assert Path(shuffled["out"]) == folder.parent / "eval-run-step-00000003-train-shuffled"
+    assert run(lock, folder.parent, "train.steps=3", "data.augment=false").step == 3  # the run goes on beside it
