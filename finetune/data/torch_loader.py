@@ -17,21 +17,33 @@ from finetune.data.loader import Loader
 from schemas.errors import DatasetError, OxeError, UsageError
 
 
-class BatchDataset(data.IterableDataset[Batch | OxeError]):
+class BatchDataset(data.IterableDataset[Batch]):
     """Batches for a DataLoader with `batch_size=None`. If there are n workers, each yields every n-th batch."""
 
     def __init__(self, loader: Loader) -> None:
         """Start at the loader's position."""
         self.loader = loader
 
-    def __iter__(self) -> Iterator[Batch | OxeError]:
+    def __iter__(self) -> Iterator[Batch]:
         """Yield this worker's batches."""
         worker = data.get_worker_info()
         if worker:
             threading.Thread(target=_end_with_parent, daemon=True).start()
-            batches = self.loader.batches(worker.id, worker.num_workers)
-            return _with_errors(map(as_tensors, batches))
-        return map(as_tensors, self.loader.batches())
+        batches = self.loader.batches(worker.id, worker.num_workers) if worker else self.loader.batches()
+        return map(as_tensors, batches)
+
+
+class _ReportedBatches(data.IterableDataset[Batch | Exception]):
+    """Batches of a worker. An error is yielded in place of the batch that failed: raised, it would lose its text."""
+
+    def __init__(self, loader: Loader) -> None:
+        self.batches = BatchDataset(loader)
+
+    def __iter__(self) -> Iterator[Batch | Exception]:
+        try:
+            yield from self.batches
+        except (OxeError, OSError) as error:
+            yield error
 
 
 class TorchLoader:
@@ -58,12 +70,15 @@ class TorchLoader:
 
         Raises DatasetError if a worker was killed.
         """
+        for batch in self._received():
+            if isinstance(batch, Exception):
+                raise batch
+            self.loader.count(batch)
+            yield batch
+
+    def _received(self) -> Iterator[Batch | Exception]:
         try:
-            for batch in self._batches():
-                if isinstance(batch, OxeError):
-                    raise batch
-                self.loader.count(batch)
-                yield batch
+            yield from self._batches()
         except (RuntimeError, ConnectionError, EOFError, FileNotFoundError) as error:
             if not self.workers or str(error).startswith("Caught "):  # an error that a worker itself reports
                 raise
@@ -72,12 +87,11 @@ class TorchLoader:
                 "or a machine with more memory"
             ) from error
 
-    def _batches(self) -> Iterator[Batch | OxeError]:
-        dataset = BatchDataset(self.loader)
+    def _batches(self) -> Iterator[Batch | Exception]:
         if not self.workers:
-            return iter(dataset)
+            return iter(BatchDataset(self.loader))
         batches = data.DataLoader(
-            dataset,
+            _ReportedBatches(self.loader),
             batch_size=None,
             collate_fn=_unchanged,
             num_workers=self.workers,
@@ -93,14 +107,6 @@ class TorchLoader:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue at a saved position. Raises MixtureError if it was saved by a loader with another order."""
         self.loader.load_state_dict(state)
-
-
-def _with_errors(batches: Iterator[Batch]) -> Iterator[Batch | OxeError]:
-    """Yield the batches of a worker, and an error in place of the batch that failed: raised, it would lose its text."""
-    try:
-        yield from batches
-    except OxeError as error:
-        yield error
 
 
 def as_tensors(batch: Batch) -> Batch:
