@@ -1,10 +1,11 @@
 """Predicts one action from a checkpoint, an image file and an instruction (`oxe predict`)."""
 
+import io
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from PIL import ExifTags
+from PIL import ExifTags, Image
 
 from finetune.memory import enough_memory
 from finetune.models import checkpoint
@@ -74,7 +75,8 @@ def _read(path: Path, *, ignore_exif: bool) -> bytes:
     except UsageError as error:
         raise UsageError(f"{path}: {error}") from error
     rgb(picture)
-    turned = picture.getexif().get(ExifTags.Base.Orientation, UPRIGHT)
+    with Image.open(io.BytesIO(data)) as header:  # decoding a TIFF turns it, and forgets its orientation
+        turned = header.getexif().get(ExifTags.Base.Orientation, UPRIGHT)
     if turned in TURNED and not ignore_exif:
         raise UsageError(
             f"{path}: its EXIF data turn the image (orientation {turned}), but a policy sees the pixels as they are "

@@ -70,7 +70,9 @@ def stored(lock: Path, name: str, *, episode: int, step: int) -> bytes:
 
 
 def predicted(folder: Path, image: Path, instruction: str, *more: str) -> Any:
-    done = oxe("predict", "--model", folder, "--image", image, "--instruction", instruction, "--json", *more)
+    done = oxe(
+        "predict", "--model", folder, "--image", image, "--instruction", instruction, "--json", "--lenient", *more
+    )
     assert done.code == 0, done.err
     return done.json()
 
@@ -90,7 +92,7 @@ def test_predict_is_the_prediction_inside_the_training_bit_for_bit(
     name: str, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
     lock, folder = request.getfixturevalue(name)
-    policy = load_policy(folder)
+    policy = load_policy(folder, lenient=True)  # three steps of training do not teach what an action is
     loader, collate = inside(lock, folder, policy.model)
     batch = next(iter(loader))
     pixels = collate(batch).pixel_values.clone()
@@ -121,8 +123,8 @@ def test_the_python_api_sees_the_same_of_bytes_and_resizes_pixels_alike(plain: T
     expected = predicted(plain[1], tmp_path / "frame.jpg", "lift", "--unnorm-key", "one")["action"]
     pixels = decode(data, like_tensorflow=True)
     for seen in (data, pixels, Image.fromarray(pixels)):
-        assert vla.predict_action(seen, "lift", "one").tolist() == expected
-    both = vla.predict_action([data, pixels], ["lift", "lift"], "one")
+        assert vla.predict_action(seen, "lift", "one", lenient=True).tolist() == expected
+    both = vla.predict_action([data, pixels], ["lift", "lift"], "one", lenient=True)
     assert both.tolist() == [expected, expected]
 
 
@@ -163,7 +165,8 @@ def test_the_figures_are_those_of_predicting_each_step_alone(plain: Trained, tmp
         source = loader.sources[int(batch.source[0])]
         norm = loader.norm(source)
         action = norm.unnormalize(np.asarray(batch.action[0, 0], np.float64))
-        did = vla.predict_action(np.array(batch.images["primary"][0, 0]), batch.instruction[0], source)
+        pixels = np.array(batch.images["primary"][0, 0])
+        did = vla.predict_action(pixels, batch.instruction[0], source, lenient=True)
         errors.setdefault(source, []).append(np.abs(did - action))
         means.setdefault(source, []).append(np.abs(norm.mean - action))
     assert found["sources"].keys() == errors.keys()
