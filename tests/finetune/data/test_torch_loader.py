@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from schemas.errors import DatasetError, MixtureError, UsageError
+from schemas.errors import MixtureError, OxeError, UsageError
 from tests.finetune.data.test_loader import data_file
 from tests.finetune.lab import first, make_lab, make_loader
 from tests.waiting import PATIENCE
@@ -82,11 +82,11 @@ def test_an_error_in_a_worker_keeps_its_class_and_text(tmp_path: Path) -> None:
     for name in ("one", "two"):
         path = data_file(tmp_path / name)
         path.write_bytes(bytes(path.stat().st_size))
-    with pytest.raises(DatasetError) as here:
+    with pytest.raises(OxeError) as here:
         next(iter(make_loader(mine, batch_size=4)))
-    with pytest.raises(DatasetError) as there:
+    with pytest.raises(OxeError) as there:
         next(iter(torch_data.TorchLoader(make_loader(mine, batch_size=4), workers=1)))
-    assert str(there.value) == str(here.value)
+    assert (type(there.value), str(there.value)) == (type(here.value), str(here.value))
     assert "\n" not in str(there.value)
 
 
