@@ -1,4 +1,4 @@
-"""Converts actions to tokens with the 256 bins of OpenVLA. Works without torch.
+"""Converts actions to tokens with the 256 bins of OpenVLA, and tokens to actions. Works without torch.
 
 A value on the edge of two bins gets the same token as in OpenVLA.
 """
@@ -8,10 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from schemas.errors import UsageError
+from schemas.errors import CheckpointError, UsageError
 from schemas.source import Array
+from stats.norm import NormStats
 
 NO_EPS = 0.0  # OpenVLA adds a small epsilon when it normalizes, but not when it un-normalizes
+LARGEST = 1e7  # no action has this size in any unit: it is above the steps of a servo and the pascals of a gripper
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,5 +49,30 @@ class ActionTokenizer:
         edges = self._edges()
         return np.asarray(((edges[:-1] + edges[1:]) / 2)[index])
 
+    def is_action(self, ids: Any) -> Array:
+        """Whether each id stands for an action, bool. Others are words, or the end of the text."""
+        ids = np.asarray(ids)
+        return np.asarray((self.vocab_size - self.bins <= ids) & (ids < self.vocab_size))
+
     def _edges(self) -> Array:
         return np.linspace(-1, 1, self.bins)
+
+
+def unnormalized(tokenizer: ActionTokenizer, ids: Any, norm: NormStats) -> Array:
+    """Convert tokens [..., A] to actions in the units of a dataset, float64.
+
+    A token that is not an action gives the middle of its dimension's bounds, and never the largest action.
+    """
+    actions = norm.unnormalize(tokenizer.decode(ids), eps=NO_EPS)
+    return np.where(tokenizer.is_action(ids), actions, norm.middle())
+
+
+def check_physical(actions: Array, norm: NormStats, *, where: str) -> None:
+    """Raise CheckpointError if a number of actions [..., A] is not finite or beyond any physical size."""
+    is_wrong = ~(np.abs(actions) <= LARGEST)
+    if is_wrong.any():
+        name = norm.names[int(np.argwhere(is_wrong)[0][-1])]
+        raise CheckpointError(
+            f"{where}: dimension {name} of the action is {actions[is_wrong][0]:.3g}, which no robot can do: the "
+            "statistics of the dataset are wrong"
+        )

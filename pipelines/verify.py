@@ -16,6 +16,7 @@ from pipelines.beam.progress import Progress, silent
 from pipelines.convert.binding import bind
 from pipelines.convert.publish import count_splits, encode_manifest
 from pipelines.convert.records import Options
+from pipelines.convert.turned import turned_notes
 from pipelines.readers.coverage import Coverage
 from pipelines.readers.history import History
 from pipelines.readers.registry import open_source
@@ -84,7 +85,7 @@ def verify(
         _check_statistics(dataset, result)
     with catch_damage(layout.MANIFEST, result):
         _check_index(dataset, result)
-    result.notes += Coverage.from_json(dataset.manifest).sentences()
+    result.notes += [*Coverage.from_json(dataset.manifest).sentences(), *turned_notes(dataset.manifest)]
     expected = _source_episodes(dataset, source, result, follow_links=follow_links)
     with catch_damage(layout.EPISODES, result):
         _check_episodes(dataset, expected, result, progress=progress)

@@ -182,13 +182,29 @@ def _norm(entry: Mapping[str, Any], where: str) -> NormStats:
     """Convert the statistics of one vector. Its dimensions are numbered, because the files do not name them."""
     try:
         figures: dict[str, Any] = {name: _array(entry, name) for name in KNOWN}
-        size = next(len(values) for values in figures.values() if values is not None)
-        mask = np.array(entry.get("mask") or [True] * size, bool)
-        return NormStats(names=tuple(str(i) for i in range(size)), mask=mask, **figures)
-    except (StatsError, TypeError, ValueError) as error:
+        size = max(values.shape[-1] for values in figures.values() if values is not None)
+        return NormStats(names=tuple(str(i) for i in range(size)), mask=_mask(entry.get("mask"), size), **figures)
+    except StatsError as error:
         raise StatsError(f"{where}: {error}") from error
 
 
 def _array(entry: Mapping[str, Any], name: str) -> Array | None:
     values = next((entry[word] for word in SPELLINGS.get(name, (name,)) if word in entry), None)
-    return None if values is None else np.array(values, np.float64)
+    if values is None:
+        return None
+    try:
+        array = np.array(values, np.float64)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise StatsError(f"{str(error).splitlines()[0]}: {name} must have a number for each dimension") from error
+    if array.ndim == 0 or array.size == 0:
+        raise StatsError(f"{name}: expected a number for each dimension, got {values}")
+    return array
+
+
+def _mask(values: Any, size: int) -> Array:
+    """Return the mask of a vector: True in all dimensions if the file has none."""
+    if values is None:
+        return np.ones(size, bool)
+    if not isinstance(values, list) or any(value not in (True, False) for value in values):
+        raise StatsError(f"mask: expected true or false for each dimension, got {values}")
+    return np.array(values, bool)

@@ -12,6 +12,7 @@ from schemas.spaces import Space
 from stats.summary import Summary, is_narrow
 
 Method: TypeAlias = Literal["bounds_q99", "bounds", "normal"]
+Constant: TypeAlias = Literal["keep", "zero"]
 EPS = 1e-8
 NEEDS = {"bounds_q99": ("q01", "q99"), "bounds": ("min", "max"), "normal": ("mean", "std")}
 KNOWN = ("mean", "std", "min", "max", "q01", "q99")
@@ -40,7 +41,8 @@ def normalized(x: Array, figures: Figures, method: Method) -> Array:
 class NormStats:
     """The statistics that one vector is normalized with, float64: [D], or [H, D] for each step of an action chunk.
 
-    Statistics that a file does not have are None. `pinned` dimensions are treated as constant; see `safe`.
+    Statistics that a file does not have are None. `constant` is what becomes of a dimension outside the mask whose
+    values are all equal: it keeps them, or becomes 0, as in OpenVLA. `pinned` dimensions are always 0; see `safe`.
 
     >>> norm = NormStats(names=("x",), mask=np.array([True]), q01=np.array([-2.0]), q99=np.array([2.0]))
     >>> norm.normalize(np.float32([[1.0], [5.0]])).ravel().tolist()
@@ -57,13 +59,33 @@ class NormStats:
     q99: Array | None = None
     space: Space | None = None
     pinned: frozenset[str] = frozenset()
+    constant: Constant = "zero"
 
     def __post_init__(self) -> None:
-        """Raise StatsError for arrays of the wrong length or with non-finite numbers."""
+        """Raise StatsError for arrays of the wrong length, numbers that are not finite, and a minimum above a maximum.
+
+        The message names the array and the dimension.
+        """
         for name in ("mask", *KNOWN):
             figures = getattr(self, name)
-            if figures is not None and (figures.shape[-1:] != (len(self.names),) or not np.isfinite(figures).all()):
+            if figures is not None and figures.shape[-1:] != (len(self.names),):
                 raise StatsError(f"{name}: expected {len(self.names)} finite numbers, got {figures.tolist()}")
+            if figures is not None and not np.isfinite(figures).all():
+                where = self._first(~np.isfinite(figures), figures)
+                raise StatsError(f"{name}: expected {len(self.names)} finite numbers, but dimension {where}")
+        for lower, upper in (("q01", "q99"), ("min", "max")):
+            low, high = getattr(self, lower), getattr(self, upper)
+            if low is not None and high is not None and (low > high).any():
+                bound = high[low > high][0]
+                raise StatsError(
+                    f"{lower}: dimension {self._first(low > high, low)}, above {upper}, which is {bound:g}"
+                )
+        if self.std is not None and (self.std < 0).any():
+            raise StatsError(f"std: dimension {self._first(self.std < 0, self.std)}, below 0")
+
+    def _first(self, is_wrong: Array, figures: Array) -> str:
+        """Return a phrase with the first dimension that is wrong, and its number. Both arrays are [..., D]."""
+        return f"{self.names[int(np.argwhere(is_wrong)[0][-1])]} is {figures[is_wrong][0]:g}"
 
     @classmethod
     def of(cls, summary: Summary) -> Self:
@@ -76,14 +98,15 @@ class NormStats:
         """Normalize [..., D] as OpenVLA does in training, in float32.
 
         The bounds are mapped to [-1, 1], and values outside are clipped. If a dimension's min equals its max, it
-        becomes 0, even if its mask is false.
+        becomes 0, even if its mask is false, unless `constant` is "keep".
         """
         return normalized(np.asarray(x, np.float32), self.figures(method), method)
 
     def figures(self, method: Method = "bounds_q99") -> Figures:
         """Return the statistics that `normalized` needs, so that they are computed only once."""
         first, second = (figures.astype(np.float32) for figures in self._pair(method))
-        fixed = self._pinned_dims() if method == "normal" else self._pinned_dims() | self._constant()
+        constant = self._constant() & (self.mask | (self.constant == "zero"))
+        fixed = self._pinned_dims() if method == "normal" else self._pinned_dims() | constant
         return Figures(first, second, self.mask, fixed)
 
     def unnormalize(self, x: Array, method: Method = "bounds_q99", *, eps: float = EPS) -> Array:
@@ -95,8 +118,12 @@ class NormStats:
         first, second = self._pair(method)
         x = np.asarray(x)
         scaled = x * (second + eps) + first if method == "normal" else 0.5 * (x + 1) * (second - first + eps) + first
-        middle = first if method == "normal" else (first + second) / 2
-        return np.where(self._pinned_dims(), middle, np.where(self.mask, scaled, x))
+        return np.where(self._pinned_dims(), self.middle(method), np.where(self.mask, scaled, x))
+
+    def middle(self, method: Method = "bounds_q99") -> Array:
+        """Return the middle of each dimension's bounds, or its mean, float64 [D]."""
+        first, second = self._pair(method)
+        return first if method == "normal" else (first + second) / 2
 
     def degenerate(self, method: Method = "bounds_q99") -> dict[str, str]:
         """Return a description, by name, of each dimension that the method would divide by almost 0."""
@@ -138,6 +165,11 @@ class NormStats:
                 f"method '{method}' needs {' and '.join(NEEDS[method])}, which these statistics do not have"
             )
         return first, second
+
+    def constants(self) -> dict[str, float]:
+        """Return the dimensions whose values are all equal, with their values."""
+        low = np.zeros(len(self.names)) if self.min is None else np.atleast_2d(self.min)[0]
+        return {name: float(low[i]) for i, name in enumerate(self.names) if self._constant()[i]}
 
     def _constant(self) -> Array:
         """Whether the values of a dimension are all equal, [D]; False if its range is unknown."""

@@ -16,8 +16,8 @@ from schemas.mixture.lock import Lock
 from schemas.source import Array
 from schemas.store.arrow import Camera
 from schemas.store.dataset import Dataset, open_dataset
-from stats.norm import KNOWN, NormStats
-from stats.record import Statistics
+from stats.locked import locked_norm, locked_statistics
+from stats.norm import NormStats
 
 OPEN = 128  # most data files open at once; each uses two descriptors, and a process usually may have 1024
 
@@ -116,9 +116,6 @@ def open_sources(
 def _source(
     lock: Lock, name: str, dataset: Dataset, *, cameras: tuple[tuple[int, Camera] | None, ...], cache: BlockCache
 ) -> LockedSource:
-    key = lock.sources[name].statistics
-    statistics = Statistics.from_json(lock.statistics[key], where=f"{lock.name}: statistics of {key}")
-    places = lock.places(name)
     table = dataset.episodes.select("file", "row").collect()
     files = table["file"].unique(maintain_order=True)
     return LockedSource(
@@ -126,22 +123,14 @@ def _source(
         dataset=dataset,
         records=Records(dataset, view=lock.view, cache=cache.folder.parent),
         cameras=cameras,
-        places=places,
-        norm=_placed(statistics.norm(), places, lock.dims),
-        state_norm=statistics.norm("state") if dataset.columns.state else None,
+        places=lock.places(name),
+        norm=locked_norm(lock, name),
+        state_norm=locked_statistics(lock, name).norm("state") if dataset.columns.state else None,
         files=files.to_list(),
         file=table["file"].replace_strict(files, range(len(files)), return_dtype=pl.Int64).to_numpy(),
         row=table["row"].to_numpy(),
         cache=cache,
     )
-
-
-def _placed(norm: NormStats, places: Array, names: tuple[str, ...]) -> NormStats:
-    """Convert statistics to the mixture's dimensions. Dimensions that the source lacks are not normalized."""
-    valid = places >= 0
-    figures = {name: values for name in KNOWN if (values := getattr(norm, name)) is not None}
-    placed: dict[str, Any] = {name: np.where(valid, values[..., places], 0.0) for name, values in figures.items()}
-    return NormStats(names=names, mask=valid & norm.mask[places], **placed)
 
 
 def _cameras(dataset: Dataset, names: Sequence[str], *, may_lack: bool) -> tuple[tuple[int, Camera] | None, ...]:

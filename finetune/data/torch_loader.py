@@ -14,7 +14,7 @@ from torch.utils import data
 
 from finetune.data.assemble import Batch
 from finetune.data.loader import Loader
-from schemas.errors import UsageError
+from schemas.errors import DatasetError, OxeError, UsageError
 
 
 class BatchDataset(data.IterableDataset[Batch]):
@@ -31,6 +31,19 @@ class BatchDataset(data.IterableDataset[Batch]):
             threading.Thread(target=_end_with_parent, daemon=True).start()
         batches = self.loader.batches(worker.id, worker.num_workers) if worker else self.loader.batches()
         return map(as_tensors, batches)
+
+
+class _ReportedBatches(data.IterableDataset[Batch | Exception]):
+    """Batches of a worker. An error is yielded in place of the batch that failed: raised, it would lose its text."""
+
+    def __init__(self, loader: Loader) -> None:
+        self.batches = BatchDataset(loader)
+
+    def __iter__(self) -> Iterator[Batch | Exception]:
+        try:
+            yield from self.batches
+        except (OxeError, OSError) as error:
+            yield error
 
 
 class TorchLoader:
@@ -53,17 +66,32 @@ class TorchLoader:
         self.loader, self.workers, self.pin_memory = loader, workers, pin_memory
 
     def __iter__(self) -> Iterator[Batch]:
-        """Yield batches, starting after the last one that was returned."""
-        for batch in self._batches():
+        """Yield batches, starting after the last one that was returned.
+
+        Raises DatasetError if a worker was killed.
+        """
+        for batch in self._received():
+            if isinstance(batch, Exception):
+                raise batch
             self.loader.count(batch)
             yield batch
 
-    def _batches(self) -> Iterator[Batch]:
-        dataset = BatchDataset(self.loader)
+    def _received(self) -> Iterator[Batch | Exception]:
+        try:
+            yield from self._batches()
+        except (RuntimeError, ConnectionError, EOFError, FileNotFoundError) as error:
+            if not self.workers or str(error).startswith("Caught "):  # an error that a worker itself reports
+                raise
+            raise DatasetError(
+                "a process that reads data was killed, often because memory ran out; use fewer workers (data.workers) "
+                "or a machine with more memory"
+            ) from error
+
+    def _batches(self) -> Iterator[Batch | Exception]:
         if not self.workers:
-            return iter(dataset)
+            return iter(BatchDataset(self.loader))
         batches = data.DataLoader(
-            dataset,
+            _ReportedBatches(self.loader),
             batch_size=None,
             collate_fn=_unchanged,
             num_workers=self.workers,

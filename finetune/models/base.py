@@ -9,6 +9,7 @@ from transformers import LlamaConfig, PreTrainedTokenizerFast
 from finetune.models import checkpoint, smol, words
 from finetune.models.config import OpenVLAConfig
 from finetune.models.images import ImageTransform
+from finetune.models.loading import loadable
 from finetune.models.openvla import OpenVLAForActionPrediction
 from finetune.models.processor import PrismaticProcessor
 from finetune.recipe import ModelRecipe
@@ -30,7 +31,7 @@ def build(
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             model = _tiny(settings) if settings.base == "tiny" else _smol(settings)
-        model.set_attn_implementation(settings.attention)
+        _set_attention(model, settings)
         model.config.norm_stats = dict(norm_stats or {})
         return model.to(getattr(torch, settings.dtype)).eval()
     model = OpenVLAForActionPrediction.from_pretrained(
@@ -47,7 +48,7 @@ def build_empty(settings: ModelRecipe, config: OpenVLAConfig) -> OpenVLAForActio
     """Build the model of a recipe on torch's meta device, without reading weights or allocating memory for them."""
     with torch.device("meta"):
         model = OpenVLAForActionPrediction(config).to(getattr(torch, settings.dtype))
-    model.set_attn_implementation(settings.attention)
+    _set_attention(model, settings)
     return model
 
 
@@ -63,6 +64,11 @@ def config_of(settings: ModelRecipe) -> OpenVLAConfig:
     config = OpenVLAConfig.of(folder)
     config.tiny_vision = checkpoint.tiny_vision(folder)
     return config
+
+
+def _set_attention(model: OpenVLAForActionPrediction, settings: ModelRecipe) -> None:
+    with loadable(f'model.attention = "{settings.attention}"'):
+        model.set_attn_implementation(settings.attention)
 
 
 def _tiny(settings: ModelRecipe) -> OpenVLAForActionPrediction:

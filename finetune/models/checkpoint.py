@@ -13,7 +13,7 @@ from schemas.errors import CheckpointError
 
 INDEX, SINGLE = "model.safetensors.index.json", "model.safetensors"
 STATISTICS, TINY_VISION = "dataset_statistics.json", "tiny_vision.json"
-PREPROCESSING = "preprocessing.json"
+PREPROCESSING, MERGED = "preprocessing.json", "merged.json"
 WANTED = ("*.json", "*.safetensors", "tokenizer.model")
 HUB_OPTIONS = ("cache_dir", "force_download", "local_files_only", "revision", "token")
 LISTED = 3  # how many keys of each kind an error message lists
@@ -78,6 +78,15 @@ def tiny_vision(folder: Path) -> list[dict[str, Any]] | None:
     if not isinstance(content, dict) or not isinstance(content.get("vision"), list):
         raise CheckpointError(f'{path}: expected an object with a list "vision"')
     return list(content["vision"])
+
+
+def merged(folder: Path) -> tuple[str, ...]:
+    """Read the digests of the adapters that `oxe merge` merged into the weights."""
+    path = folder / MERGED
+    content = read_json(path) if path.exists() else {"adapters": []}
+    if not isinstance(content, dict) or not isinstance(content.get("adapters"), list):
+        raise CheckpointError(f'{path}: expected an object with a list "adapters"')
+    return tuple(map(str, content["adapters"]))
 
 
 def check_layout(folder: Path, expected: Mapping[str, Shape]) -> None:

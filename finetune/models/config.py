@@ -9,6 +9,7 @@ from transformers import AutoConfig, PreTrainedConfig
 from finetune.actions import ActionTokenizer
 from finetune.models.checkpoint import read_json
 from finetune.models.vit import VISION, ViTShape
+from finetune.models.weights import QUANTIZED
 from schemas.errors import CheckpointError, did_you_mean
 
 DINO_SIGLIP = "dinosiglip-vit-so-224px"
@@ -35,7 +36,7 @@ ORIGINAL = (
 
 
 class OpenVLAConfig(PreTrainedConfig):
-    """The config of a model. Besides the original keys, it has `action_prefix_id` and `tiny_vision`."""
+    """The config of a model. The keys at the end are not in the original."""
 
     model_type = "openvla"
     sub_configs: ClassVar = {"text_config": AutoConfig}
@@ -58,6 +59,8 @@ class OpenVLAConfig(PreTrainedConfig):
     norm_stats: Any = None
     action_prefix_id: int | None = SPACE_ID  # the token that is appended to a prompt; None: no token is appended
     tiny_vision: Any = None  # the dims of small towers, from `tiny_vision.json`; None: OpenVLA's
+    weights_digest: str | None = None  # digest of the files of the model; None: it was made in memory
+    merged: tuple[str, ...] = ()  # digests of the adapters that are merged into the weights, from `merged.json`
 
     def __post_init__(self, **kwargs: Any) -> None:
         """Read the language model's config. Raises CheckpointError if the vision backbone is not supported."""
@@ -76,8 +79,10 @@ class OpenVLAConfig(PreTrainedConfig):
         kind = content.get("model_type") if isinstance(content, dict) else None
         if kind != cls.model_type:
             raise CheckpointError(f"{path}: not OpenVLA: expected model_type {cls.model_type}, got {kind}")
+        if content.get("quantization_config"):
+            raise CheckpointError(f"{path}: quantization_config: {QUANTIZED}")
         try:
-            return cls(**{**content, "name_or_path": str(folder)})
+            return cls(**{**content, "name_or_path": str(folder), "weights_digest": None, "merged": ()})
         except (AttributeError, KeyError, TypeError, ValueError, StrictDataclassError) as error:
             raise CheckpointError(f"{path}: not a valid config ({error})") from error
 

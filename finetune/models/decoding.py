@@ -27,11 +27,13 @@ def decode(
     """Predict the most likely next token `steps` times for each sample.
 
     The image is encoded only once, because keys and values are cached. Prompts of different lengths must be padded on
-    the right.
+    the right. Raises UsageError if a prompt is longer than the model accepts, and CheckpointError if the output is not
+    finite.
     """
     mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask.to(input_ids.dtype)
     input_ids, mask = with_prefix(input_ids, mask, prefix=model.config.action_prefix_id)
     positions = mask.sum(1) + model.inserted  # position of the next token, [B]
+    check_length(model.config, int(positions.max()) + steps, inserted=model.inserted)
     ends, which = (positions - 1).unique(return_inverse=True)  # computing logits for the whole prompt would be slow
     kwargs = {"attention_mask": mask, "use_cache": True, "logits_to_keep": ends}
     out = model(input_ids, pixel_values=pixel_values, **kwargs)
@@ -52,7 +54,25 @@ def decode(
         )
         logits = out.logits[:, -1]
     ids, all_logits = zip(*predicted, strict=True)
-    return Decoded(torch.stack(ids, 1), torch.stack(all_logits, 1))
+    decoded = Decoded(torch.stack(ids, 1), torch.stack(all_logits, 1))
+    if not decoded.logits.isfinite().all():
+        raise CheckpointError(
+            f"{model.config.name_or_path}: the output for this image and instruction is not finite; use another --dtype"
+        )
+    return decoded
+
+
+def check_length(config: Any, positions: int, *, inserted: int) -> None:
+    """Raise UsageError if a sequence has more positions than a model accepts.
+
+    `positions` counts the instruction's prompt, the action, and the `inserted` tokens, such as those of the image.
+    """
+    limit = min(config.llm_max_length, config.text_config.max_position_embeddings)
+    if positions > limit:
+        raise UsageError(
+            f"an instruction has {positions} tokens, the model accepts {limit} (both count the {inserted} of the image "
+            "and those of the action): shorten it"
+        )
 
 
 def with_prefix(input_ids: Tensor, mask: Tensor, *, prefix: int | None) -> tuple[Tensor, Tensor]:
@@ -76,17 +96,21 @@ def with_prefix(input_ids: Tensor, mask: Tensor, *, prefix: int | None) -> tuple
 
 
 @torch.inference_mode()
-def check_image_matters(model: Any) -> None:
-    """Raise CheckpointError if two different images give the same output of a model."""
+def check_image_matters(model: Any, *, where: str | None = None) -> None:
+    """Raise CheckpointError if two different images give the same output of a model, or one that is not finite.
+
+    The error starts with `where`, by default the name of the model.
+    """
+    where = where or model.config.name_or_path
     noise = np.random.default_rng(0).standard_normal((6, 224, 224))
     images = torch.tensor(np.stack([noise, noise[:, ::-1]]), dtype=model.dtype, device=model.device)
     bos = model.config.text_config.bos_token_id
     prompt = torch.tensor([[bos, model.config.action_prefix_id or bos]] * 2, device=model.device)
     logits = model(prompt, pixel_values=images, logits_to_keep=1).logits.float()
     if not logits.isfinite().all():
-        raise CheckpointError(f"{model.config.name_or_path}: the self-test returned values that are not finite")
+        raise CheckpointError(f"{where}: the self-test returned values that are not finite")
     if (logits[0] - logits[1]).abs().max() <= ROUNDING * logits.abs().max():
         raise CheckpointError(
-            f"{model.config.name_or_path}: the image does not change the output: the weights of the vision "
-            "towers or the projector are damaged; download or merge the checkpoint again"
+            f"{where}: the image does not change the output: the weights of the vision "
+            "towers or the projector are damaged; download, train or merge the checkpoint again"
         )

@@ -4,7 +4,7 @@ Adapters are stored in the layout of peft.
 """
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
@@ -14,14 +14,21 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from finetune.models import checkpoint
+from finetune.models import checkpoint, weights
+from finetune.models.decoding import check_image_matters
 from finetune.models.openvla import OpenVLAForActionPrediction
 from finetune.recipe import LoraRecipe
 from schemas.errors import CheckpointError, UsageError, did_you_mean
 
+Say: TypeAlias = Callable[[str], object]  # gets notes
 Mode: TypeAlias = Literal["lora", "full", "frozen-vision", "last-layer"]
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 PREFIX, BASE_LAYER = "base_model.model.", ".base_layer.weight"
+TRAINED_ON = "oxe_base_xxh3_128"  # key of the metadata with the digest of the base
+
+
+def silent(_: str) -> None:
+    """Ignore a note."""
 
 
 def apply(model: OpenVLAForActionPrediction, settings: LoraRecipe) -> PeftModel:
@@ -72,34 +79,69 @@ def _trained(base: Any, mode: Mode) -> Sequence[nn.Module]:
 
 
 def save(model: PeftModel, folder: Path, *, state: Mapping[str, Tensor] | None = None) -> None:
-    """Write the adapters in peft's format.
+    """Write the adapters in peft's format, with the digest of the base's files in the metadata of the weights.
 
     `state` is the gathered state of a model that is sharded over processes. If None, the state of `model` is used. The
     weights of the head, which peft would write, are left out, because they are the same as in the base.
     """
     folder.mkdir(parents=True, exist_ok=True)
     adapters = get_peft_model_state_dict(model, state_dict=state, save_embedding_layers=False)
-    save_file({key: value.contiguous() for key, value in adapters.items()}, folder / WEIGHTS, metadata={"format": "pt"})
+    base: Any = model.get_base_model()
+    digest = base.config.weights_digest
+    save_file(
+        {key: value.contiguous() for key, value in adapters.items()},
+        folder / WEIGHTS,
+        metadata={TRAINED_ON: digest} if digest else None,  # the order of several keys would be random
+    )
     replace(model.peft_config["default"], inference_mode=True).save_pretrained(str(folder))
 
 
-def load(model: OpenVLAForActionPrediction, folder: Path) -> PeftModel:
-    """Load the adapters of a folder into a model. Raises CheckpointError if they do not fit the model exactly."""
-    config, weights = _config(folder), _weights(folder)
+def load(model: OpenVLAForActionPrediction, folder: Path, *, say: Say = silent) -> PeftModel:
+    """Load the adapters of a folder into a model, and test the result.
+
+    Raises CheckpointError if they do not fit the model exactly, have values that are not finite, were trained on
+    another base or are already merged into the model, or if the image does not change the output of the adapted model.
+    `say` gets a note if the adapters do not record their base.
+    """
+    config, tensors = _config(folder), _tensors(folder)
+    check_base(folder, model.config, say=say)
     config.base_model_name_or_path = model.config.name_or_path or None
     _check_targets(model, sorted(config.target_modules or ()))
     own = {f"{PREFIX}{name}": value for name, value in model.state_dict().items()}
     adapted = _adapted(model, config)
-    stored = {key: value for key, value in weights.items() if not key.endswith(BASE_LAYER)}
+    stored = {key: value for key, value in tensors.items() if not key.endswith(BASE_LAYER)}
     expected = get_peft_model_state_dict(adapted, save_embedding_layers=False)
     shapes = ({key: tuple(value.shape) for key, value in tensors.items()} for tensors in (stored, expected))
     checkpoint.check_shapes(*shapes, where=f"{folder}: not an adapter of this model")
-    for key in weights.keys() - stored.keys():
+    for key in tensors.keys() - stored.keys():
         name = f"{key.removesuffix(BASE_LAYER)}.weight"
-        if name not in own or not weights[key].equal(own[name].to(weights[key].dtype)):
+        if name not in own or not tensors[key].equal(own[name].to(tensors[key].dtype)):
             raise CheckpointError(f"{folder}: trained on another base: {key} differs from this model's")
     set_peft_model_state_dict(adapted, stored)
-    return adapted.eval()
+    check_image_matters(adapted.eval(), where=str(folder))
+    return adapted
+
+
+def digest(folder: Path) -> str:
+    """Return the digest of the adapters in a folder. Raises CheckpointError if they have values that are not finite."""
+    return weights.checked_digest([folder / WEIGHTS])
+
+
+def check_base(folder: Path, base: Any, *, say: Say = silent) -> None:
+    """Raise CheckpointError if adapters were trained on another base than that with this config, or are merged into it.
+
+    `base` is an OpenVLAConfig. Also raises it if the adapters have values that are not finite.
+    """
+    trained_on, name = weights.metadata(folder / WEIGHTS).get(TRAINED_ON), base.name_or_path
+    if digest(folder) in (base.merged or ()):
+        raise CheckpointError(f"{folder}: these adapters are already merged into {name}: use it without them")
+    if trained_on is None:
+        say(f"{folder}: does not record the base that it was trained on: whether {name} is that base is not checked")
+    elif base.weights_digest is not None and trained_on != base.weights_digest:
+        raise CheckpointError(
+            f"{folder}: trained on another base: its weights have the digest {trained_on}, those of {name} have "
+            f"{base.weights_digest}; name the base that it was trained on, not a merged or converted copy"
+        )
 
 
 def _adapted(model: OpenVLAForActionPrediction, config: LoraConfig) -> PeftModel:
@@ -138,7 +180,7 @@ def _config(folder: Path) -> LoraConfig:
         raise CheckpointError(f"{folder / CONFIG}: not a valid config ({error})") from error
 
 
-def _weights(folder: Path) -> dict[str, Tensor]:
+def _tensors(folder: Path) -> dict[str, Tensor]:
     path = folder / WEIGHTS
     try:
         return load_file(path)

@@ -1,6 +1,7 @@
 """OpenVLA: two vision towers, a projector and a Llama. Its outputs equal those of the original code up to rounding."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -12,10 +13,11 @@ from transformers import initialization as init
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from finetune.data.preprocessing import Preprocessing
-from finetune.models import checkpoint
+from finetune.models import checkpoint, weights
 from finetune.models.acting import ActionStatistics, Policy
 from finetune.models.config import OpenVLAConfig
 from finetune.models.decoding import check_image_matters
+from finetune.models.loading import loadable
 from finetune.models.processor import PrismaticProcessor
 from finetune.models.vit import IMAGE, PATCHES, AttentionPool, LayerScale, ViT
 from schemas.errors import CheckpointError, UsageError
@@ -179,21 +181,26 @@ class OpenVLAForActionPrediction(PreTrainedModel):
         unnorm_key: str | None = None,
         *,
         do_sample: bool = False,
+        lenient: bool = False,
         **inputs: Tensor,
     ) -> Array:
         """Predict the action for an image and an instruction, or for `inputs` that the processor returned.
 
         Returns an action [A] for one image, or actions [B, A] for lists of images and instructions. They are float64
         and in the units of the dataset `unnorm_key`, which may be None if there is only one.
+
+        Raises CheckpointError if a predicted token is not an action. If `lenient`, such a token gives the middle of
+        its dimension's bounds; the predictions of `policy.act` count them.
         """
         if do_sample:
             raise UsageError("do_sample: not supported; decoding always takes the most likely token")
+        policy = replace(self.policy, lenient=lenient)
         if image is None and instruction is None:
-            predictions = self.policy.predict(inputs, unnorm_key=unnorm_key)
+            predictions = policy.predict(inputs, unnorm_key=unnorm_key)
         else:
             images = image if isinstance(image, list | tuple) else [image]
-            texts = [instruction or ""] if isinstance(instruction, str | None) else instruction
-            predictions = self.policy.act(images, texts, unnorm_key=unnorm_key)
+            texts = [instruction or ""] if isinstance(instruction, str | bytes | None) else instruction
+            predictions = policy.act(images, texts, unnorm_key=unnorm_key)
         return predictions[0].action if len(predictions) == 1 else np.stack([p.action for p in predictions])
 
     # Files
@@ -203,8 +210,9 @@ class OpenVLAForActionPrediction(PreTrainedModel):
         """Load a checkpoint in the original layout, as float32 unless `dtype` is given.
 
         `norm_stats` and `processor` replace those of the checkpoint. Raises CheckpointError if tensors are missing,
-        unexpected or have another shape, or if there are no statistics. Also raises it if the image does not change the
-        output; `self_test=False` skips this check. Raises UsageError if `unnorm_key` is not in the statistics.
+        unexpected, have another shape, are quantized or are not finite, or if there are no statistics. Also raises it
+        if the image does not change the output; `self_test=False` skips this check. Raises UsageError if `unnorm_key`
+        is not in the statistics, or if the attention or quantization is not available.
         """
         unnorm_key, self_test = kwargs.pop("unnorm_key", None), kwargs.pop("self_test", True)
         processor = kwargs.pop("processor", None)
@@ -212,6 +220,7 @@ class OpenVLAForActionPrediction(PreTrainedModel):
         kwargs = {key: value for key, value in kwargs.items() if key not in checkpoint.HUB_OPTIONS}
         config = kwargs.pop("config", None) or OpenVLAConfig.of(folder)
         config.tiny_vision = checkpoint.tiny_vision(folder) or config.tiny_vision
+        config.merged = checkpoint.merged(folder)
         config.norm_stats = kwargs.pop("norm_stats", None) or checkpoint.statistics(folder) or config.norm_stats
         known = ActionStatistics.of(config.norm_stats, where=str(folder))
         if unnorm_key is not None:
@@ -221,18 +230,20 @@ class OpenVLAForActionPrediction(PreTrainedModel):
         if config.text_config.tie_word_embeddings:
             del expected[HEAD]  # the head is the same tensor as the embedding, which is stored only once
         checkpoint.check_layout(folder, expected)
+        config.weights_digest = weights.checked_digest(checkpoint.weight_files(folder))
         if processor is None and PrismaticProcessor.is_in(folder):
             processor = PrismaticProcessor.from_pretrained(folder)
         if processor is not None:
             processor.check_fits(config)
         if "dtype" not in kwargs and "torch_dtype" not in kwargs:
             kwargs["dtype"] = torch.float32
-        model = super().from_pretrained(folder, *model_args, config=config, use_safetensors=True, **kwargs)
+        with loadable(str(folder)):
+            model = super().from_pretrained(folder, *model_args, config=config, use_safetensors=True, **kwargs)
         model.eval()
         model.preprocessing = checkpoint.preprocessing(folder)
         model.processor = processor
         if self_test:
-            check_image_matters(model)
+            check_image_matters(model, where=str(folder))
         return model
 
     def save_pretrained(self, save_directory: Any, *args: Any, **kwargs: Any) -> None:
@@ -247,6 +258,8 @@ class OpenVLAForActionPrediction(PreTrainedModel):
         checkpoint.write_json(folder / checkpoint.STATISTICS, self.norm_stats)
         if self.config.tiny_vision is not None:
             checkpoint.write_json(folder / checkpoint.TINY_VISION, {"vision": self.config.tiny_vision})
+        if self.config.merged:
+            checkpoint.write_json(folder / checkpoint.MERGED, {"adapters": list(self.config.merged)})
         if self.preprocessing is not None:
             checkpoint.write_json(folder / checkpoint.PREPROCESSING, self.preprocessing.to_json())
         if self.processor is not None:

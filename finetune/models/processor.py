@@ -25,13 +25,21 @@ FILES = (
 
 
 def prompt(instruction: str) -> str:
-    r"""Return OpenVLA's prompt for an instruction. Raises UsageError if it is empty.
+    r"""Return OpenVLA's prompt for an instruction. Raises UsageError if it is empty or not valid UTF-8.
 
     >>> prompt("Close the pot")
     'In: What action should the robot take to close the pot?\nOut:'
     """
-    if not isinstance(instruction, str) or not instruction.strip():
+    if not isinstance(instruction, str):
+        raise UsageError(f"the instruction must be a text, got {type(instruction).__name__}")
+    if not instruction.strip():
         raise UsageError("the instruction is empty: describe what the robot should do")
+    try:
+        instruction.encode()
+    except UnicodeEncodeError as error:  # Python reads the bytes of an argument that are not UTF-8 as surrogates
+        raise UsageError(
+            f"the instruction is not valid UTF-8 (character {error.start + 1}): encode it as UTF-8"
+        ) from error
     return f"In: What action should the robot take to {instruction.lower()}?\nOut:"
 
 
@@ -57,7 +65,7 @@ class PrismaticProcessor:
         pictures = list(images) if isinstance(images, list | tuple) else [images]
         if len(texts) != len(pictures):
             raise UsageError(f"{len(texts)} prompts, {len(pictures)} images: expected one image for each prompt")
-        tokens = self.tokenizer(texts, padding=True, padding_side="right", return_tensors="pt")
+        tokens = self.tokenizer(texts, padding=True, padding_side="right", return_tensors="pt", verbose=False)
         pixels = torch.from_numpy(np.stack([self.image_processor(image) for image in pictures]))
         named = {"input_ids": tokens["input_ids"], "attention_mask": tokens["attention_mask"], "pixel_values": pixels}
         return BatchFeature(named)

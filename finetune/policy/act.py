@@ -1,17 +1,21 @@
 """Predicts one action from a checkpoint, an image file and an instruction (`oxe predict`)."""
 
+import io
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from PIL import ExifTags, Image
 
 from finetune.memory import enough_memory
 from finetune.models import checkpoint
 from finetune.models.acting import Prediction
 from finetune.models.images import decoded, rgb
+from finetune.models.lora import Say, silent
 from finetune.models.processor import PrismaticProcessor, prompt
 from finetune.policy.policy import Dtype, base_of, is_adapter, load
 from schemas.errors import CheckpointError, UsageError
+from schemas.exif import TURNED, UPRIGHT
 
 
 def act(
@@ -22,29 +26,45 @@ def act(
     processor: str | None = None,
     unnorm_key: str | None = None,
     center_crop: bool | None = None,
+    lenient: bool = False,
+    ignore_exif: bool = False,
     dtype: Dtype = "float32",
     device: str = "cpu",
+    say: Say = silent,
 ) -> Prediction:
     """Load a checkpoint and predict an action. The inputs are checked before any weights are read.
 
     If the checkpoint contains the preprocessing that was used in training, the image is preprocessed in the same way.
     Otherwise only the checkpoint's image transform is applied. If `center_crop` is not None, it decides whether the
     image is cropped.
+
+    Images are used as they are stored. An image whose EXIF data turn it is an error, unless `ignore_exif`. `lenient`
+    counts predicted tokens that are not actions, which are an error otherwise. `say` gets a note if adapters do not
+    record their base.
     """
     if len(images) != 1:
         raise UsageError(f"--image: expected 1 image, got {len(images)}")
     prompt(instruction)
     _check_device(device)
-    image = _read(images[0])
+    image = _read(images[0], ignore_exif=ignore_exif)
     folder = checkpoint.local_folder(model, {})
     own = PrismaticProcessor.from_pretrained(processor or (base_of(folder) if is_adapter(folder) else folder))
     with enough_memory(CheckpointError, _fix(dtype)):
-        policy = load(folder, processor=own, unnorm_key=unnorm_key, center_crop=center_crop, dtype=dtype, device=device)
+        policy = load(
+            folder,
+            processor=own,
+            unnorm_key=unnorm_key,
+            center_crop=center_crop,
+            lenient=lenient,
+            dtype=dtype,
+            device=device,
+            say=say,
+        )
         return policy.act([image], [instruction], unnorm_key=unnorm_key)[0]
 
 
-def _read(path: Path) -> bytes:
-    """Read an encoded image. Raises UsageError if it cannot be decoded or is not RGB."""
+def _read(path: Path, *, ignore_exif: bool) -> bytes:
+    """Read an encoded image. Raises UsageError if it cannot be decoded, is not RGB, or is turned by its EXIF data."""
     try:
         data = path.read_bytes()
         picture = decoded(data)
@@ -55,6 +75,13 @@ def _read(path: Path) -> bytes:
     except UsageError as error:
         raise UsageError(f"{path}: {error}") from error
     rgb(picture)
+    with Image.open(io.BytesIO(data)) as header:  # decoding a TIFF turns it, and forgets its orientation
+        turned = header.getexif().get(ExifTags.Base.Orientation, UPRIGHT)
+    if turned in TURNED and not ignore_exif:
+        raise UsageError(
+            f"{path}: its EXIF data turn the image (orientation {turned}), but a policy sees the pixels as they are "
+            "stored, as in training: store it upright, or pass --ignore-exif if the recordings were stored like this"
+        )
     return data
 
 

@@ -1,18 +1,20 @@
 """Evaluates a policy: predicts actions for recorded steps, and compares them with the recorded ones (`oxe eval`)."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain, islice
 from pathlib import Path
 
 import numpy as np
 
 from finetune import recipe
+from finetune.actions import check_physical
 from finetune.data.assemble import Batch
 from finetune.data.loader import Loader, LoaderOptions, Part
 from finetune.data.preprocessing import Preprocessing
 from finetune.models import checkpoint
 from finetune.models.acting import Policy
+from finetune.models.lora import Say, silent
 from finetune.policy.policy import Dtype, load
 from finetune.policy.scores import ScoredSource, Scores
 from finetune.recipe import DataRecipe
@@ -42,22 +44,27 @@ class EvaluationOptions:
     device: str = "cpu"
 
 
-def evaluate(model: str, lock: Path, options: EvaluationOptions, *, watch: Watch = lambda _: None) -> Scores:
+def evaluate(
+    model: str, lock: Path, options: EvaluationOptions, *, watch: Watch = lambda _: None, say: Say = silent
+) -> Scores:
     """Predict the actions of recorded steps, and compare them with the recorded actions.
 
-    Each token is predicted from the predicted tokens before it, not from the recorded ones.
+    Each token is predicted from the predicted tokens before it, not from the recorded ones. Tokens that are not actions
+    are counted. `say` gets a note if adapters do not record their base.
     """
     folder = checkpoint.local_folder(model, {})
     loader = _loader(folder, lock, options)
     limit = loader.steps if options.limit is None else min(options.limit, loader.steps)
-    policy = load(folder, dtype=options.dtype, device=options.device)
+    policy = load(folder, dtype=options.dtype, device=options.device, say=say)
     judge = _judge(policy, loader)
     others = _other_images(folder, lock, options, steps=loader.steps) if options.shuffle else None
     judged: list[JudgedSteps] = []
     for batch in islice(loader, -(-limit // options.batch)):
         images = _images(batch) if others is None else islice(others, len(batch))
         inputs = policy.inputs(list(images), batch.instruction)
-        judged.append(judge(batch, policy.tokens(inputs, numbers=batch.action[0].size)))
+        steps = judge(batch, policy.tokens(inputs, numbers=batch.action[0].size))
+        check_physical(steps.predicted, judge.norms[0], where=policy.statistics.where)
+        judged.append(steps)
         watch(len(batch))
     sources = [_source(i, loader.lock, judge) for i in range(len(judge.names))]
     steps = JudgedSteps.joined(judged, limit)
@@ -67,7 +74,7 @@ def evaluate(model: str, lock: Path, options: EvaluationOptions, *, watch: Watch
 def _judge(policy: Policy, loader: Loader) -> Judge:
     """Return the judge of a policy. Raises UsageError if the checkpoint has no statistics for a source."""
     known, dims = policy.statistics, len(loader.lock.dims)
-    own = [known.named(name) for name in loader.sources]
+    own = [replace(known.named(name), constant=loader.lock.constant) for name in loader.sources]
     for name, norm in zip(loader.sources, own, strict=True):
         if len(norm.names) != dims:
             raise CheckpointError(f"{known.where}: actions of {name}: expected {dims} numbers, got {len(norm.names)}")

@@ -43,11 +43,12 @@ class Merged:
         return asdict(self)
 
 
-def merge(base: str, adapter: Path, out: Path, *, dtype: Dtype | None = None) -> Merged:
+def merge(base: str, adapter: Path, out: Path, *, dtype: Dtype | None = None, say: lora.Say = lora.silent) -> Merged:
     """Merge adapters into `base`, and write the merged checkpoint to `out`.
 
     The weights are merged in float32 and written as `dtype`. If `dtype` is None, the dtype of the base is used. Raises
-    CheckpointError, and writes nothing, if the merged model's outputs differ from those of the unmerged model.
+    CheckpointError, and writes nothing, if the merged model's outputs differ from those of the unmerged model. `say`
+    gets a note if the adapters do not record their base.
     """
     if out.exists():
         raise UsageError(f"{out}: already exists; name another --out")
@@ -56,7 +57,7 @@ def merge(base: str, adapter: Path, out: Path, *, dtype: Dtype | None = None) ->
     policy = load(folder, norm_stats=checkpoint.statistics(adapter))
     model, inputs = policy.model, _probes(policy)
     without = _logits(model, inputs)
-    adapted = lora.load(model, adapter)
+    adapted = lora.load(model, adapter, say=say)
     unmerged = _logits(adapted, inputs)
     _untie(model)
     model = adapted.merge_and_unload()
@@ -70,6 +71,7 @@ def merge(base: str, adapter: Path, out: Path, *, dtype: Dtype | None = None) ->
         rounded=_rms(_logits(model, inputs) - unmerged),
     )
     _check(merged, scale=float(unmerged.abs().max()), adapter=adapter)
+    model.config.merged = (*model.config.merged, lora.digest(adapter))
     _write(model.to(getattr(torch, kind)), out, adapter=adapter)
     return merged
 

@@ -25,10 +25,15 @@ def load(
     norm_stats: Mapping[str, Any] | None = None,
     unnorm_key: str | None = None,
     center_crop: bool | None = None,
+    lenient: bool = False,
     dtype: Dtype = "float32",
     device: str = "cpu",
+    say: lora.Say = lora.silent,
 ) -> Policy:
-    """Load a policy. If given, `processor` and `norm_stats` replace those of the checkpoint."""
+    """Load a policy. If given, `processor` and `norm_stats` replace those of the checkpoint.
+
+    `say` gets a note if adapters do not record their base.
+    """
     if not sys.stderr.isatty():
         disable_progress_bar()
     has_base = is_adapter(folder)
@@ -38,11 +43,12 @@ def load(
         norm_stats=norm_stats or (checkpoint.statistics(folder) if has_base else None),
         unnorm_key=unnorm_key,
         dtype=getattr(torch, dtype),
+        self_test=not has_base,  # adapters are tested together with their base
     )
     if has_base:
         model.preprocessing = checkpoint.preprocessing(folder)
-        lora.load(model, folder)
-    return replace(model.to(device).policy, center_crop=center_crop)
+        lora.load(model, folder, say=say)
+    return replace(model.to(device).policy, center_crop=center_crop, lenient=lenient)
 
 
 def is_adapter(folder: Path) -> bool:

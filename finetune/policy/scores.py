@@ -51,7 +51,7 @@ class Scores:
 
     def _figures(self, steps: JudgedSteps) -> dict[str, float]:
         errors = steps.errors(self.tokenizer)._asdict()
-        return {name: float(errors[name][steps.known].mean()) for name in ("token_accuracy", "l1")}
+        return {name: float(errors[name][steps.known].mean()) for name in ("token_accuracy", "l1", "not_actions")}
 
     def _dim(self, steps: JudgedSteps, d: int) -> dict[str, float]:
         errors, known = steps.errors(self.tokenizer)._asdict(), steps.known[..., d]

@@ -16,9 +16,10 @@ from torch import Tensor
 
 from finetune.data.assemble import Batch
 from finetune.data.torch_loader import TorchLoader
-from finetune.models.decoding import with_prefix
+from finetune.models.decoding import check_length, with_prefix
 from finetune.models.openvla import IGNORED
 from finetune.models.processor import PrismaticProcessor
+from finetune.models.vit import PATCHES
 from schemas.errors import UsageError
 
 
@@ -69,7 +70,7 @@ class Collator:
         ids, mask = with_prefix(prompts["input_ids"], prompts["attention_mask"], prefix=self.config.action_prefix_id)
         answer, is_known = self._answer(batch)
         tail = mask.sum(1, keepdim=True) + torch.arange(answer.shape[1])
-        self._check_length(int(tail.max()) + 1)
+        check_length(self.config, int(tail.max()) + 1 + PATCHES, inserted=PATCHES)
         pad = self.processor.tokenizer.pad_token_id
         ids = torch.nn.functional.pad(ids, (0, answer.shape[1]), value=pad).scatter(1, tail, answer)
         return Inputs(
@@ -87,10 +88,6 @@ class Collator:
         ids = np.concatenate([self.config.action_tokenizer.encode(action).reshape(len(action), -1), stop], axis=1)
         known = batch.known.reshape(len(action), -1)
         return torch.from_numpy(ids), torch.from_numpy(np.pad(known, ((0, 0), (0, 1)), constant_values=True))
-
-    def _check_length(self, length: int) -> None:
-        if length > self.config.llm_max_length:
-            raise UsageError(f"an instruction has {length} tokens, the model accepts {self.config.llm_max_length}")
 
 
 def feed(loader: TorchLoader, collate: Collator, *, parts: int) -> Iterator[list[MicroBatch]]:

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple, Self
 
 import numpy as np
 
-from finetune.actions import NO_EPS, ActionTokenizer
+from finetune.actions import ActionTokenizer, unnormalized
 from finetune.data.assemble import Batch
 from schemas.source import Array
 from stats.norm import EPS, NormStats
@@ -20,6 +20,7 @@ class Errors(NamedTuple):
     token_accuracy: Array  # bool: whether the token is right
     l1: Array  # absolute error of the normalized number
     l1_metric: Array  # absolute error in the units of the dataset
+    not_actions: Array  # bool: whether the predicted token is not an action
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,10 +59,12 @@ class JudgedSteps:
         """Compare predicted with recorded actions.
 
         As in OpenVLA, the normalized error is the distance between the centers of the two bins. The metric error is
-        the distance between the predicted and the recorded action, in the units of the dataset.
+        the distance between the predicted and the recorded action, in the units of the dataset. A predicted token that
+        is not an action counts as 0, and not as the largest action as in OpenVLA.
         """
-        normalized = np.abs(tokenizer.decode(self.tokens) - tokenizer.decode(self.truth))
-        return Errors(self.tokens == self.truth, normalized, np.abs(self.predicted - self.recorded))
+        is_action = tokenizer.is_action(self.tokens)
+        normalized = np.abs(np.where(is_action, tokenizer.decode(self.tokens), 0) - tokenizer.decode(self.truth))
+        return Errors(self.tokens == self.truth, normalized, np.abs(self.predicted - self.recorded), ~is_action)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,11 +84,10 @@ class Judge:
         """Combine the predicted tokens of a batch, [B, C * D], with its recorded actions."""
         action, source = np.asarray(batch.action, np.float64), np.asarray(batch.source)
         tokens = predicted.reshape(action.shape)
-        decoded = self.tokenizer.decode(tokens)
         acted, recorded, normalized = (np.empty_like(action) for _ in range(3))
         for i in np.unique(source):
             at, norm, own = source == i, self.norms[i], (self.own or self.norms)[i]
-            acted[at] = own.unnormalize(decoded[at], eps=NO_EPS)
+            acted[at] = unnormalized(self.tokenizer, tokens[at], own)
             recorded[at] = norm.unnormalize(action[at], eps=EPS)
             normalized[at] = action[at] if _are_same(own, norm) else own.normalize(recorded[at])
         return JudgedSteps(
@@ -107,7 +109,7 @@ class Judge:
     def summed(self, steps: JudgedSteps, *, loss: float, tokens: int) -> "Metrics":
         """Return the metrics of judged steps. `loss` is the sum of the loss over `tokens` tokens."""
         known, errors = steps.known, steps.errors(self.tokenizer)
-        columns = [known, *(np.where(known, column, 0) for column in errors)]
+        columns = [known, *(np.where(known, column, 0) for column in errors[:3])]
         return Metrics(np.array([loss, tokens]), *(self._by_source(steps.source, column) for column in columns))
 
     def _by_source(self, source: Array, column: Array) -> Array:

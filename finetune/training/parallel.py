@@ -1,8 +1,9 @@
 """The processes of a run. torchrun starts several, each with a copy (DDP) or a shard (FSDP2) of the model."""
 
+import gc
 import os
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any, Literal, TypeAlias, TypeVar, cast
@@ -78,7 +79,11 @@ class TrainingProcess:
 
 @contextmanager
 def joined() -> Iterator[TrainingProcess]:
-    """Join the process group of torchrun. Without torchrun, this process is the only one."""
+    """Join the process group of torchrun. Without torchrun, this process is the only one.
+
+    At the end, all processes leave the group together. What still refers to it, such as a DDP model, must be released
+    before: the last reference ends the group's threads, which may wait for a lock that this thread has.
+    """
     rank, world, local = (int(os.environ.get(name, default)) for name, default in zip(VARIABLES, "010", strict=True))
     gpu = torch.cuda.is_available()
     device = torch.device("cuda", local) if gpu else torch.device("cpu")
@@ -86,9 +91,13 @@ def joined() -> Iterator[TrainingProcess]:
         torch.cuda.set_device(device)
     if world > 1:
         dist.init_process_group("nccl" if gpu else "gloo", device_id=device if gpu else None)
+    here = TrainingProcess(rank, world, device)
     try:
-        yield TrainingProcess(rank, world, device)
+        yield here
+        with suppress(RuntimeError):  # another process has failed, and reports it
+            here.wait()  # a process that leaves early closes the connections that others still read from
     finally:
+        gc.collect()  # a DDP model is part of a cycle
         if dist.is_initialized():
             dist.destroy_process_group()
 

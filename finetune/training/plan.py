@@ -4,8 +4,9 @@ A step is traced twice on fake tensors, with one sample and with two. The differ
 further sample needs.
 """
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,9 @@ from finetune.models import lora
 from finetune.models.base import build_empty, config_of
 from finetune.recipe import Recipe
 from finetune.training.saved import blocks, saved
+from schemas.mixture import lock as locks
 from schemas.source import Array
+from stats.locked import constant_warnings, constants
 
 PROMPT = 32  # tokens of a typical instruction
 DIMS = 7  # numbers of a typical action
@@ -108,11 +111,14 @@ class Plan:
 
     footprint: Footprint
     ways: Sequence[Need]
+    constant: Mapping[str, Mapping[str, float]] = field(default_factory=dict)  # by source: dimensions that never change
+    warnings: Sequence[str] = ()  # about those of them that a policy will not reproduce
 
     def to_json(self) -> dict[str, Any]:
-        """Return the numbers of parameters, and the memory that each way to run the model needs."""
+        """Return the numbers of parameters, the memory that each way needs, and the constant dimensions of the data."""
         counts = {"parameters": self.footprint.parameters, "trained": self.footprint.trained}
-        return {**counts, "ways": [{**asdict(need), "peak": need.peak} for need in self.ways]}
+        ways = [{**asdict(need), "peak": need.peak} for need in self.ways]
+        return {**counts, "ways": ways, "constant": dict(self.constant), "warnings": list(self.warnings)}
 
 
 def footprint(recipe: Recipe) -> Footprint:
@@ -137,10 +143,11 @@ def footprint(recipe: Recipe) -> Footprint:
     )
 
 
-def plan(recipe: Recipe, worlds: Sequence[int] = (1, 2, 4, 8)) -> Plan:
+def plan(recipe: Recipe, worlds: Sequence[int] = (1, 2, 4, 8), *, lock: Path | None = None) -> Plan:
     """Estimate the memory of each way to run a recipe, with and without checkpointed activations.
 
-    `worlds` are numbers of processes. Those that cannot share the recipe's batch evenly are left out.
+    `worlds` are numbers of processes. Those that cannot share the recipe's batch evenly are left out. If there is a
+    `lock`, the constant dimensions of its sources are listed.
     """
     memory, train = footprint(recipe), recipe.train
     fitting = [world for world in worlds if train.batch % (world * (train.micro or 1)) == 0]
@@ -150,7 +157,12 @@ def plan(recipe: Recipe, worlds: Sequence[int] = (1, 2, 4, 8)) -> Plan:
         for way, world in ways
         for checkpointed in (False, True)
     ]
-    return Plan(memory, needs)
+    if lock is None:
+        return Plan(memory, needs)
+    locked, _ = locks.read(lock)
+    never = {name: dims for name in locked.sources if (dims := constants(locked, name))}
+    warnings = [warning for name in locked.sources for warning in constant_warnings(locked, name)]
+    return Plan(memory, needs, constant=never, warnings=warnings)
 
 
 def _empty_model(recipe: Recipe) -> tuple[nn.Module, list[nn.Parameter]]:

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from finetune.models.checkpoint import read_json, weight_files, write_json
+from finetune.models.weights import check_finite
 from finetune.training.parallel import TrainingProcess, gathered, like
 from schemas.errors import CheckpointError, TrainingError
 
@@ -137,11 +138,13 @@ def restore(folder: Path, model: nn.Module, optimizer: Optimizer, *, here: Train
 def load_weights(folder: Path, model: nn.Module) -> None:
     """Restore the weights, bit for bit. Weights that the checkpoint does not contain keep their values.
 
-    Raises CheckpointError if the checkpoint lacks a weight that is trained.
+    Raises CheckpointError if the checkpoint lacks a weight that is trained, or has values that are not finite.
     """
     own, parameters = folder / STATE / WEIGHTS, dict(model.named_parameters())
     loaded = set()
-    for path in [own] if own.exists() else weight_files(folder):
+    files = [own] if own.exists() else weight_files(folder)
+    check_finite(files)
+    for path in files:
         for name, value in read(path, parameters):
             loaded.add(name)
             with torch.no_grad():

@@ -11,7 +11,7 @@ from finetune.data import augment
 from finetune.data.loader import Loader, LoaderOptions, Part
 from finetune.data.preprocessing import Preprocessing
 from finetune.models import checkpoint
-from finetune.models.acting import ActionStatistics
+from finetune.models.acting import METHOD, ActionStatistics
 from finetune.models.config import OpenVLAConfig
 from finetune.recipe import Recipe
 from finetune.training.parallel import TrainingProcess
@@ -19,10 +19,8 @@ from schemas.errors import MixtureError, UsageError
 from schemas.mixture import lock as locks
 from schemas.mixture.lock import Lock
 from stats.formats import openvla_entry
+from stats.locked import locked_statistics
 from stats.norm import NormStats
-from stats.record import Statistics
-
-METHOD = "bounds_q99"  # the normalization that OpenVLA policies invert
 
 
 @dataclass(frozen=True)
@@ -121,6 +119,4 @@ class Task:
         return {name: self._statistics(name, loader.norm(name)) for name in loader.sources}
 
     def _statistics(self, source: str, norm: NormStats) -> dict[str, Any]:
-        key = self.lock.sources[source].statistics
-        statistics = Statistics.from_json(self.lock.statistics[key], where=f"{self.lock_path}: statistics of {key}")
-        return openvla_entry(statistics, action=norm)
+        return openvla_entry(locked_statistics(self.lock, source), action=norm)

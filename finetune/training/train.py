@@ -14,7 +14,8 @@ from transformers.utils.logging import disable_progress_bar
 
 from finetune.data.torch_loader import TorchLoader
 from finetune.memory import enough_memory
-from finetune.models import base, lora
+from finetune.models import base, lora, weights
+from finetune.models.checkpoint import weight_files
 from finetune.models.openvla import OpenVLAForActionPrediction
 from finetune.recipe import Recipe
 from finetune.training import folders, licences, parallel, snapshots
@@ -85,13 +86,20 @@ def train(
             done = Trained(out=str(out), checkpoint=str(run.last), step=run.position.step, finished=True)
             return done if here.is_first else None
         with stop_on_signals() as stop:
-            session = Session.of(task, run, here)
-            if here.is_first:
-                folders.describe(out, task)
-                for line in session.summary():
-                    say(line)
-            result = Training(session, watch).run(stop)
+            result = _run(task, run, here, stop=stop, say=say, watch=watch)  # it releases the model when it returns
         return result if here.is_first else None
+
+
+def _run(
+    task: Task, run: RunFolder, here: TrainingProcess, *, stop: Stop, say: Callable[[str], None], watch: Watch
+) -> Trained:
+    """Open the data and the model, and run the remaining steps."""
+    session = Session.of(task, run, here)
+    if here.is_first:
+        folders.describe(run.out, task)
+        for line in session.summary():
+            say(line)
+    return Training(session, watch).run(stop)
 
 
 @dataclass(frozen=True, slots=True)
@@ -261,6 +269,8 @@ def _model(
             _save_base(model, base_folder, here=here)
         read.append(_trained(model, recipe))
         if run.last is not None:
+            if recipe.train.mode == "lora":
+                lora.check_base(run.last, model.config)
             snapshots.load_weights(run.last, read[0])
         return Collator(model.own_processor(), model.config, recipe.data.cameras[0])
 
@@ -278,6 +288,7 @@ def _save_base(model: OpenVLAForActionPrediction, folder: Path, *, here: Trainin
     if here.is_first and not folder.exists():
         with snapshots.writing(folder) as temporary:
             model.save_pretrained(temporary)
+        model.config.weights_digest = weights.checked_digest(weight_files(folder))
     model.name_or_path = model.config.name_or_path = str(folder)
 
 

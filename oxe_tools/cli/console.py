@@ -66,7 +66,17 @@ def print_json(value: Any) -> None:
 def print_notes(notes: Iterable[str]) -> None:
     """Print notes to stderr."""
     for note in notes:
-        typer.echo(f"note: {note}", err=True)
+        print_note(note)
+
+
+def print_note(note: str) -> None:
+    """Print a note to stderr."""
+    typer.echo(f"note: {note}", err=True)
+
+
+def print_warning(warning: str) -> None:
+    """Print a warning to stderr."""
+    typer.echo(f"warning: {warning}", err=True)
 
 
 def print_table(
@@ -113,6 +123,15 @@ def numbers(values: Iterable[float]) -> str:
     '0.1 0.6667'
     """
     return " ".join(f"{x:.4g}" for x in values)
+
+
+def named_numbers(values: Mapping[str, float]) -> str:
+    """Format numbers with their names.
+
+    >>> named_numbers({"yaw": 0.0, "gripper": 1.0})
+    'yaw 0, gripper 1'
+    """
+    return ", ".join(f"{name} {value:.4g}" for name, value in values.items())
 
 
 class Bar(Progress):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from oxe_tools.cli.console import Dtype, Json, print_json, print_table
+from oxe_tools.cli.console import Dtype, Json, Overwrite, print_json, print_note, print_table
 from schemas.errors import MissingExtraError, UsageError
 
 if TYPE_CHECKING:
@@ -48,8 +48,10 @@ def evaluate(
         str, typer.Option(metavar="NAME", help="The device to compute on: cpu, cuda, cuda:1, mps.")
     ] = "cpu",
     out: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="The folder for eval.json and eval.svg; by default MODEL-eval.")
+        Path | None,
+        typer.Option(metavar="DIR", help="The folder for eval.json and eval.svg; by default one beside the model."),
     ] = None,
+    overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
     """Compare predicted with recorded actions.
@@ -72,20 +74,35 @@ def evaluate(
 
     from oxe_tools import mixtures
 
-    lock_path = mixtures.find_lock(lock)[0]
+    lock_path, images = mixtures.find_lock(lock)[0], "shuffled" if shuffle_images else "own"
+    folder = out or _beside(model, part=part.value, images=images)
+    for name in (FIGURES, PLOT):
+        if (folder / name).exists() and not overwrite:
+            raise UsageError(f"{folder / name}: exists; pass --overwrite to replace it, or name another --out")
     options = EvaluationOptions(
         part=part.value, limit=limit, shuffle=shuffle_images, batch=batch, dtype=dtype.value, device=device
     )
     with tqdm(total=limit, unit=" steps", disable=None, file=sys.stderr) as bar:
-        scores = score(model, lock_path, options, watch=bar.update)
-    images = "shuffled" if shuffle_images else "own"
+        scores = score(model, lock_path, options, watch=bar.update, say=print_note)
     inputs = {"model": model, "lock": str(lock_path), "part": part.value, "images": images}
-    result = _write(scores, out or Path(f"{Path(model).name}-eval"), inputs)
+    result = _write(scores, folder, inputs)
     (print_json if as_json else _show_scores)(result)
 
 
+def _beside(model: str, *, part: str, images: str) -> Path:
+    """Return a folder beside a model, whose name has its run and step, and the kind of the evaluation.
+
+    The folder of a model from the Hub is in the current folder.
+    """
+    folder = Path(model)
+    here = folder.resolve() if folder.exists() else folder
+    names = [here.parent.name, here.name] if here.name.startswith("step-") else [here.name]
+    kind = [part] if images == "own" else [part, images]
+    return (folder.parent if folder.exists() else Path()) / "-".join(["eval", *names, *kind])
+
+
 def _write(scores: "Scores", out: Path, inputs: Mapping[str, Any]) -> dict[str, Any]:
-    """Write eval.json and eval.svg to the folder `out`, replacing those of an earlier evaluation.
+    """Write eval.json and eval.svg to the folder `out`.
 
     Returns the content of eval.json and the path `out`.
     """
@@ -107,11 +124,12 @@ def _show_scores(result: Mapping[str, Any]) -> None:
     """Print the errors of the predictions, and for comparison those of always predicting the mean action."""
     for name, source in result["sources"].items():
         typer.echo(f"{name}: {source['steps']} steps, {_accuracy(source)}")
-        columns = ("dimension", "token accuracy", "L1 normalized", "L1", "L1 of the mean action", "unit")
+        columns = ("dimension", "token accuracy", "L1 normalized", "L1", "L1 of the mean action", "unit", "no action")
         rows = []
         for dim, one in source["dims"].items():
             figures = (f"{one['token_accuracy']:.3f}", f"{one['l1']:.4f}", f"{one['l1_metric']:.4g}")
-            rows.append((dim, *figures, f"{one['mean_action']['l1_metric']:.4g}", one["unit"]))
+            last = (f"{one['mean_action']['l1_metric']:.4g}", one["unit"], f"{one['not_actions']:.1%}")
+            rows.append((dim, *figures, *last))
         print_table(columns, rows)
         typer.echo(f"always predicting the mean action: {_accuracy(source['mean_action'])}")
     typer.echo(f"all: {result['steps']} steps of {result['part']} with {result['images']} images, {_accuracy(result)}")
@@ -119,4 +137,6 @@ def _show_scores(result: Mapping[str, Any]) -> None:
 
 
 def _accuracy(errors: Mapping[str, Any]) -> str:
-    return f"token accuracy {errors['token_accuracy']:.3f}, L1 {errors['l1']:.4f} (normalized)"
+    share = errors["not_actions"]
+    words = f"; {share:.1%} of the tokens are not actions" if share else ""
+    return f"token accuracy {errors['token_accuracy']:.3f}, L1 {errors['l1']:.4f} (normalized){words}"

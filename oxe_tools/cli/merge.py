@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from oxe_tools.cli.console import Dtype, Json, print_json
+from oxe_tools.cli.console import Dtype, Json, print_json, print_note
 from schemas.errors import MissingExtraError
 
 
@@ -36,7 +36,7 @@ def merge(
     except ModuleNotFoundError as error:
         raise MissingExtraError(str(error.name), extra="finetune") from error
 
-    report = run(base or base_of(adapter), adapter, out, dtype=dtype.value if dtype else None)
+    report = run(base or base_of(adapter), adapter, out, dtype=dtype.value if dtype else None, say=print_note)
     if as_json:
         print_json(report.to_json())
     else:

@@ -1,12 +1,23 @@
 """The commands `oxe mix`."""
 
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from oxe_tools.cli.console import FAILURES, Json, Overwrite, fail, print_json, print_table, progress
+from oxe_tools.cli.console import (
+    FAILURES,
+    Json,
+    Overwrite,
+    fail,
+    named_numbers,
+    print_json,
+    print_table,
+    print_warning,
+    progress,
+)
 
 if TYPE_CHECKING:
     from pipelines.mix.report import DrawTest, MixtureSummary
@@ -147,7 +158,9 @@ def sample(
 
 
 def _show_mixture(summary: "MixtureSummary", *, as_json: bool) -> None:
-    """Print the summary of a mixture."""
+    """Print the summary of a mixture, and its warnings to stderr."""
+    for warning in summary.warnings:
+        print_warning(warning)
     if as_json:
         print_json(summary.to_json())
         return
@@ -163,9 +176,8 @@ def _show_mixture(summary: "MixtureSummary", *, as_json: bool) -> None:
         rows.append((name, *counts, *shares, str(row.strata), row.license or "not stated"))
     print_table(columns, rows, padded=True)
     typer.echo(f"effective number of sources: {summary.effective_sources:.2f}")
-    for name, row in summary.sources.items():
-        if row.masked:
-            typer.echo(f"{name}: masked dimensions, which it does not have: {', '.join(row.masked)}")
+    for line in _source_lines(summary):
+        typer.echo(line)
     for name, why in summary.left_out.items():
         typer.echo(f"left out: {name}: {why}")
     for line in summary.differences:
@@ -173,6 +185,17 @@ def _show_mixture(summary: "MixtureSummary", *, as_json: bool) -> None:
     for what, count in asdict(summary.leakage).items():
         if count and what != "validation_episodes":
             typer.echo(f"leakage: {what.replace('_', ' ')}: {count} episodes")
+
+
+def _source_lines(summary: "MixtureSummary") -> Iterator[str]:
+    """Yield the lines about single sources: masked and constant dimensions, and what is held out."""
+    for name, row in summary.sources.items():
+        if row.masked:
+            yield f"{name}: masked dimensions, which it does not have: {', '.join(row.masked)}"
+        if row.constant:
+            yield f"{name}: constant dimensions: {named_numbers(row.constant)}"
+    for name, part in summary.holdout.items():
+        yield f"{name}: {part}{'; ' + part.advice if part.advice else ''}"
 
 
 def _show_draws(test: "DrawTest") -> None:

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from oxe_tools.cli.console import Dtype, Json, numbers, print_json
+from oxe_tools.cli.console import Dtype, Json, numbers, print_json, print_note
 from schemas.errors import MissingExtraError
 
 
@@ -31,6 +31,12 @@ def predict(
             help="Use the central 90% of the image, for models trained on crops; by default as the checkpoint says.",
         ),
     ] = None,
+    lenient: Annotated[
+        bool, typer.Option("--lenient", help="Count predicted tokens that are not actions, instead of failing.")
+    ] = False,
+    ignore_exif: Annotated[
+        bool, typer.Option("--ignore-exif", help="Use the stored pixels of an image that its EXIF data turn.")
+    ] = False,
     dtype: Annotated[Dtype, typer.Option(help="The floating-point type to compute with.")] = Dtype.FLOAT32,
     device: Annotated[
         str, typer.Option(metavar="NAME", help="The device to compute on: cpu, cuda, cuda:1, mps.")
@@ -54,11 +60,16 @@ def predict(
         processor=processor,
         unnorm_key=unnorm_key,
         center_crop=center_crop,
+        lenient=lenient,
+        ignore_exif=ignore_exif,
         dtype=dtype.value,
         device=device,
+        say=print_note,
     )
     if as_json:
         print_json(prediction.to_json())
     else:
         typer.echo(f"action: {numbers(prediction.action)}")
         typer.echo(f"token ids: {' '.join(map(str, prediction.token_ids))}")
+        if prediction.not_actions:
+            typer.echo(f"tokens that are not actions: {prediction.not_actions} of {len(prediction.token_ids)}")

@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from oxe_tools.cli.console import INTERRUPTED, Json, Overwrite, print_json, print_table
+from oxe_tools.cli.console import (
+    INTERRUPTED,
+    Json,
+    Overwrite,
+    named_numbers,
+    print_json,
+    print_table,
+    print_warning,
+)
 from schemas.errors import MissingExtraError, UsageError
 
 if TYPE_CHECKING:
@@ -53,7 +61,7 @@ def train(
 
     recipe = load_recipe(target).with_(settings or [])
     if plan:
-        _plan(recipe, as_json=as_json)
+        _plan(recipe, _planned_lock(recipe, target, lock), as_json=as_json)
         return
     lock_path = _find_lock(recipe, target, lock)
     folder = out or Path(recipe.name)
@@ -71,11 +79,21 @@ def train(
         raise typer.Exit(INTERRUPTED)
 
 
-def _plan(recipe: "Recipe", *, as_json: bool) -> None:
-    """Print the estimated memory of each way to run a recipe."""
+def _planned_lock(recipe: "Recipe", target: str, lock: str | None) -> Path | None:
+    """Return the path of the lock that a plan reads; None if there is none yet, because a plan needs no data."""
+    if lock is None and recipe.data.lock is None:
+        return None
+    path = _find_lock(recipe, target, lock)
+    return path if lock is not None or path.exists() else None
+
+
+def _plan(recipe: "Recipe", lock: Path | None, *, as_json: bool) -> None:
+    """Print the estimated memory of each way to run a recipe, and the constant dimensions of its data."""
     from finetune.training.plan import plan
 
-    memory = plan(recipe)
+    memory = plan(recipe, lock=lock)
+    for warning in memory.warnings:
+        print_warning(warning)
     if as_json:
         print_json(memory.to_json())
     else:
@@ -96,6 +114,8 @@ def _show_plan(plan: "Plan") -> None:
         how = (str(need.world), WAYS[need.way], str(need.micro), "yes" if need.checkpointed else "no")
         rows.append((*how, *(f"{size / GIB:.2f}" for size in sizes)))
     print_table((*columns, "activations", "gathered", "peak"), rows, width=200)
+    for name, dims in plan.constant.items():
+        typer.echo(f"{name}: constant dimensions: {named_numbers(dims)}")
 
 
 def _show_result(result: Mapping[str, Any]) -> None:

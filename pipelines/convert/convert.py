@@ -29,6 +29,7 @@ from pipelines.convert.ledger import (
 from pipelines.convert.publish import episodes_schema, identity_of, publish
 from pipelines.convert.rate import rate_note
 from pipelines.convert.records import Options
+from pipelines.convert.turned import turned_notes
 from pipelines.readers.coverage import Coverage
 from pipelines.readers.history import History
 from pipelines.readers.reader import Reader, ShardRef
@@ -206,7 +207,11 @@ def _report(
         steps=manifest["steps"],
         files=len(manifest["files"]),
         seconds=seconds,
-        notes=(*Coverage.from_json(manifest).sentences(), *filter(None, [rate_note(Dataset(out))])),
+        notes=(
+            *Coverage.from_json(manifest).sentences(),
+            *turned_notes(manifest),
+            *filter(None, [rate_note(Dataset(out))]),
+        ),
         problems=problems,
     )
 

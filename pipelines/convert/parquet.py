@@ -4,7 +4,9 @@ Image columns are stored with PLAIN encoding, uncompressed and without statistic
 bytes of each image. Other columns are compressed with zstd.
 """
 
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -13,6 +15,7 @@ import pyarrow.parquet as pq
 import xxhash
 
 from pipelines.convert.binding import Binding
+from pipelines.convert.turned import count_turned
 from schemas.episode import Episode
 from schemas.errors import SourceError
 from schemas.files.folder import Folder
@@ -37,10 +40,11 @@ class FileRecord:
     bytes: int
     xxh3_128: str
     index_xxh3_128: str
+    turned: Mapping[str, int] = field(default_factory=dict)  # by camera: images that their EXIF data turn
 
     def to_json(self) -> dict[str, Any]:
-        """Return the entry as JSON."""
-        return {name: getattr(self, name) for name in self.__slots__}
+        """Return the entry as JSON; `turned` is left out if there are no such images."""
+        return {name: value for name in self.__slots__ if (value := getattr(self, name)) != {}}
 
 
 class ParquetShard:
@@ -54,6 +58,7 @@ class ParquetShard:
         self.cameras = [camera.column for camera in binding.layout.cameras]
         self.episodes: list[dict[str, Any]] = []
         self.rows = 0
+        self.turned: Counter[str] = Counter()
         self._tmp = out.staged(layout.DATA)
         self._lengths: list[Array] = []
         self._waiting: list[tuple[Episode, dict[str, Viewed]]] = []  # episodes that are not converted to Arrow yet
@@ -69,6 +74,7 @@ class ParquetShard:
         sizes = [[-1 if frame is None else len(frame) for frame in camera] for camera in frames]
         # The episode has passed all checks.
         self._lengths.append(np.array(sizes, np.int64).reshape(len(frames), len(episode)).T)
+        self.turned += Counter({leaf: count_turned(images) for leaf, images in episode.images.items()})
         self._waiting.append((episode, views))
         self.episodes.append(row)
         self.rows += len(episode)
@@ -123,6 +129,7 @@ class ParquetShard:
             bytes=self._tmp.stat().st_size,
             xxh3_128=digest.hexdigest(),
             index_xxh3_128=xxhash.xxh3_128_hexdigest(encoded),
+            turned=dict(sorted(self.turned.items())),
         )
         self.out.adopt(self._tmp, self.path)
         return record

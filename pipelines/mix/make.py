@@ -33,8 +33,8 @@ def make_lock(
 
     Returns the lock and the table of its episodes. Relative URIs are resolved against `beside`, the folder of the lock.
     A source without a URI is looked up in the folder `data`. If `located_by`, an older lock, is passed, the URIs of its
-    sources are used instead. Raises SpecError if the actions of the sources have different meanings, or if a source is
-    missing and the spec does not allow that.
+    sources and its treatment of constant dimensions are used instead. Raises SpecError if the actions of the sources
+    have different meanings, or if a source is missing and the spec does not allow that.
     """
     sources: dict[str, OpenedSource] = {}
     absent: dict[str, str] = {}
@@ -59,6 +59,7 @@ def make_lock(
         view=spec.view,
         dims=dims,
         method=spec.normalize.method,
+        constant=located_by.constant if located_by else spec.normalize.constant,
         epoch=plan.epoch,
         sources={
             source.name: _locked(source, plan.sources[source.name], spec=spec, epoch=plan.epoch, key=key)

@@ -11,9 +11,11 @@ import polars as pl
 import pyarrow as pa
 from scipy.stats import chisquare
 
+from pipelines.mix.holdout import HeldOut, held_out
 from schemas.mixture.lock import TRAIN, VALIDATION, Lock, Stage
 from schemas.mixture.sampling import BLOCK
 from schemas.source import Array
+from stats.locked import constant_warnings, constants
 
 FEWEST = 5  # strata with fewer expected draws are tested as one group
 UNLIKELY = 1e-6  # if p is below this, the draws do not fit the shares
@@ -33,6 +35,7 @@ class SourceSummary:
     license: str | None
     embodiment: str
     masked: tuple[str, ...]  # dimensions of the mixture that the source lacks
+    constant: Mapping[str, float]  # dimensions that never change, with their values
     stages: Mapping[str, Stage]
 
     @classmethod
@@ -51,6 +54,7 @@ class SourceSummary:
             license=source.license,
             embodiment=source.embodiment,
             masked=tuple(dim for dim, known in zip(lock.dims, has_dim, strict=True) if not known),
+            constant=constants(lock, name),
             stages=source.stages,
         )
 
@@ -93,12 +97,16 @@ class MixtureSummary:
     differences: tuple[str, ...]
     left_out: Mapping[str, str]
     leakage: Leakage
+    constant: str  # what becomes of constant dimensions that are not normalized: "keep" or "zero"
+    warnings: tuple[str, ...]  # constant dimensions that a policy will not reproduce
+    holdout: Mapping[str, HeldOut]  # by source; empty if nothing is held out
 
     def to_json(self) -> dict[str, Any]:
         """Return the object that `oxe mix lock --json` and `oxe mix stats --json` print."""
         sources = {name: source.to_json() for name, source in self.sources.items()}
         own = {name: getattr(self, name) for name in self.__slots__}
-        return own | {"sources": sources, "leakage": asdict(self.leakage)}
+        holdout = {name: part.to_json() for name, part in self.holdout.items()}
+        return own | {"sources": sources, "leakage": asdict(self.leakage), "holdout": holdout}
 
 
 def summary(lock: Lock, table: pa.Table, *, path: Path | None = None) -> MixtureSummary:
@@ -123,6 +131,9 @@ def summary(lock: Lock, table: pa.Table, *, path: Path | None = None) -> Mixture
         differences=lock.differences,
         left_out=lock.left_out,
         leakage=leakage(table),
+        constant=lock.constant,
+        warnings=tuple(warning for name in sources for warning in constant_warnings(lock, name)),
+        holdout=held_out(lock, table),
     )
 
 

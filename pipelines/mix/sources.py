@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from pipelines.beam.progress import Progress
+from pipelines.mix.holdout import is_held_out
 from pipelines.statistics.numbers import Selection, parts_of
 from schemas.declarations import catalog
 from schemas.declarations.ops import Steps
@@ -135,14 +136,8 @@ def _text(value: Any) -> str:
 
 
 def _part(holdout: Holdout | None, row: dict[str, Any]) -> str:
-    """Choose the part of an episode by the hash of its `holdout.by` value.
-
-    Episodes with the same value are therefore in the same part, in every mixture with the same `holdout`.
-    """
-    if holdout is None:
-        return TRAIN
-    hashed = hashlib.sha256(f"{holdout.by}\0{_text(row[holdout.by])}".encode()).digest()
-    return VALIDATION if int.from_bytes(hashed[:8], "big") < holdout.share * 2**64 else TRAIN
+    """Choose the part of an episode by its `holdout.by` value."""
+    return VALIDATION if holdout is not None and is_held_out(holdout, _text(row[holdout.by])) else TRAIN
 
 
 def _ranges(mask: Array) -> list[int]:

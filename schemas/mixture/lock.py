@@ -92,6 +92,7 @@ class Lock(Model):
     view: str | None
     dims: tuple[str, ...]  # dimensions of a drawn action
     method: Literal["bounds_q99", "bounds", "normal"]  # normalization method
+    constant: Literal["keep", "zero"] = "zero"  # as in `Normalize`; locks of earlier versions do not have it
     epoch: int  # number of draws
     sources: dict[str, LockedSource]
     differences: tuple[str, ...]  # differences between the Spaces of the sources
@@ -126,7 +127,12 @@ class Lock(Model):
 
     def encoded(self) -> bytes:
         """Return the bytes of the lock file, which depend only on the lock's content."""
-        return json.dumps(self.model_dump(mode="json"), indent=1, sort_keys=True, ensure_ascii=False).encode() + b"\n"
+        return (
+            json.dumps(
+                self.model_dump(mode="json", exclude_unset=True), indent=1, sort_keys=True, ensure_ascii=False
+            ).encode()
+            + b"\n"
+        )
 
 
 def digest(content: Mapping[str, Any]) -> str:

@@ -74,6 +74,7 @@ class Normalize(Model):
 
     method: Literal["bounds_q99", "bounds", "normal"] = "bounds_q99"
     per: Literal["dataset", "embodiment"] = "dataset"
+    constant: Literal["keep", "zero"] = "keep"  # label of a constant dimension that is not normalized; zero: OpenVLA's
 
 
 class MixtureSpec(Model):

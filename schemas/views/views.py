@@ -26,6 +26,7 @@ VERSIONS = {  # versions of the code that computes views, besides ops; raise one
     "resampled": 1,
 }
 READ = ("action", "state", TIMES, "raw")  # fields of an episode that a view can read
+PROJECTS = ("openvla", "octo")  # their views give the project's own labels
 NEEDS = {  # view that only some datasets declare -> why the others do not have it
     "joint": "its recorded commands are not of joints",
     "bimanual14": "its recorded commands are not of two arms with six joints and a gripper each",
@@ -139,7 +140,7 @@ def view(spec: DatasetSpec, name: str) -> View:
             reads_action=of_action,
         )
     if name in NEEDS:
-        raise ViewError(f"{spec.name} has no view '{name}': {NEEDS[name]}")
+        raise ViewError(f"{spec.name} has no view '{name}': {NEEDS[name]}{_instead(spec, name)}")
     if name != "eef_delta":
         raise ViewError(f"{spec.name} has no view '{name}'{did_you_mean(name, view_names(spec))}")
     action, state, cut = spec.action_space, spec.state_space, not spec.has_last_action
@@ -154,6 +155,13 @@ def view(spec: DatasetSpec, name: str) -> View:
         columns=frozenset({"action", "observation.state"} if state else {"action"}),
         compute=partial(_viewed, make=partial(_eef_view, action=action, state=state), cut=cut),
     )
+
+
+def _instead(spec: DatasetSpec, name: str) -> str:
+    """Return a hint for own data that are asked for the view of a project."""
+    if name not in PROJECTS or "eef_delta" not in view_names(spec):
+        return ""
+    return "; only datasets that the project trained on have it: use the view 'eef_delta' to train it on this one"
 
 
 def _viewed(steps: Steps, make: Callable[[Steps], Steps], *, cut: bool) -> Viewed:

@@ -2,10 +2,14 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import pytest
 
 from finetune.recipe import Recipe, load
 from tests.finetune.lab import locked
@@ -74,13 +78,35 @@ def torchrun(lock: Path, out: Path, *settings: str) -> str:
     return in_two_processes("-m", "oxe_tools", *arguments(lock, out, *settings))
 
 
-def in_two_processes(*program: str) -> str:
-    """Run a program under torchrun; give what it prints."""
+def in_two_processes(*program: str, patience: float = PATIENCE) -> str:
+    """Run a program under torchrun; give what it prints. If it does not end, fail with the stacks of all threads."""
     words = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", *program]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=PATIENCE, env=environment)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "PYTHONFAULTHANDLER": "1"}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    process = subprocess.Popen(words, text=True, env=environment, **pipes)
+    try:
+        out, err = process.communicate(timeout=patience)
+    except subprocess.TimeoutExpired:
+        for pid in (*descendants(process.pid), process.pid):  # torchrun starts each process in a session of its own
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGABRT)  # faulthandler answers it with the stacks
+        out, err = process.communicate(timeout=PATIENCE)
+        pytest.fail(f"it did not end within {patience} seconds: {out}{err}")
+    assert process.returncode == 0, err
+    return out
+
+
+def descendants(pid: int) -> list[int]:
+    """List the processes that a process has started, and those that they have started, the youngest first."""
+    return [other for child in children(pid) for other in (*descendants(child), child)]
+
+
+def children(pid: int) -> list[int]:
+    """List the processes that a process has started."""
+    with suppress(OSError):
+        lists = [path.read_text() for path in Path(f"/proc/{pid}/task").glob("*/children")]
+        return [int(word) for text in lists for word in text.split()]
+    return []
 
 
 def logged(out: Path) -> dict[tuple[str, int], dict[str, Any]]:

@@ -1,10 +1,13 @@
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from finetune.actions import ActionTokenizer
-from schemas.errors import UsageError
+from finetune.actions import ActionTokenizer, check_physical, unnormalized
+from schemas.errors import CheckpointError, UsageError
+from stats.norm import NormStats
 from tests.finetune.vla import reference
 
 TOKENIZER = ActionTokenizer()
@@ -42,3 +45,34 @@ def test_another_vocabulary_has_its_own_last_tokens() -> None:
 def test_a_nan_has_no_token() -> None:
     with pytest.raises(UsageError, match="contains NaN"):
         TOKENIZER.encode([0.0, np.nan])
+
+
+# Acting
+
+
+def norm(**more: Any) -> NormStats:
+    arrays = {"q01": np.array([-2.0, 0.0, 0.0]), "q99": np.array([2.0, 1.0, 1e300])}
+    return NormStats(names=("x", "gripper", "far"), mask=np.array([True, False, True]), **arrays, **more)
+
+
+def test_only_the_ids_that_encode_returns_are_actions() -> None:
+    ids = TOKENIZER.encode(np.linspace(-1.5, 1.5, 5000))
+    assert TOKENIZER.is_action(ids).all()
+    every = np.arange(-1, 32100)
+    assert set(every[TOKENIZER.is_action(every)]) == {*range(31744, 32000)}
+    assert {*np.unique(ids)} == {*range(31744, 32000)}
+
+
+@pytest.mark.parametrize("token", [0, 2, 5, 31743, 32000, 32063])
+def test_a_token_that_is_not_an_action_gives_the_middle_and_never_the_largest_action(token: int) -> None:
+    ids = np.array([[token, token, 31872], [31744, 31744, 31872]])
+    words, largest = unnormalized(TOKENIZER, ids, norm())
+    assert words[:2].tolist() == [0.0, 0.5]
+    assert largest[:2] == pytest.approx([1.992, 0.996], abs=1e-3)
+
+
+@pytest.mark.parametrize("value", [1e300, -1e300, 1e8, np.inf, np.nan])
+def test_a_number_beyond_any_physical_size_is_named(value: float) -> None:
+    with pytest.raises(CheckpointError, match=r"here: dimension gripper of the action is (-?1e\+(300|08)|inf|nan)"):
+        check_physical(np.array([[0.0, 1.0, 2.0], [0.0, value, 2.0]]), norm(), where="here")
+    check_physical(np.array([1_048_575.0, -5.0, 0.0]), norm(), where="here")  # the steps of a servo

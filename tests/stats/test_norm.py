@@ -153,3 +153,64 @@ def test_exact_statistics_give_norm_stats_with_their_space() -> None:
     assert norm.names == ("x0", "gripper")
     assert norm.space is not None
     assert norm.mask.tolist() == [True, False]
+
+
+# Constant dimensions
+
+
+def still(*, constant: Any = "zero") -> NormStats:
+    """Return the statistics of a moving, a masked constant, an unmasked constant and an unmasked moving dimension."""
+    low, high = np.array([-1.0, 3.0, 1.0, 0.0]), np.array([1.0, 3.0, 1.0, 1.0])
+    mask = np.array([True, True, False, False])
+    return NormStats(
+        names=("x", "yaw", "gripper", "lid"), mask=mask, min=low, max=high, q01=low, q99=high, constant=constant
+    )
+
+
+@pytest.mark.parametrize("method", ["bounds", "bounds_q99"])
+def test_keep_teaches_the_recorded_value_and_zero_teaches_openvlas(method: Any) -> None:
+    recorded = np.float32([[0.5, 3.0, 1.0, 1.0]])
+    assert still().normalize(recorded, method)[0].tolist() == [0.5, 0.0, 0.0, 1.0]
+    kept = still(constant="keep").normalize(recorded, method)
+    assert kept[0].tolist() == [0.5, 0.0, 1.0, 1.0]
+    np.testing.assert_allclose(still(constant="keep").unnormalize(kept, method, eps=0), recorded)
+
+
+def test_the_original_code_reads_a_kept_constant_right() -> None:
+    """OpenVLA: `np.where(mask, 0.5 * (actions + 1) * (high - low) + low, actions)`."""
+    norm = still(constant="keep")
+    label = norm.normalize(np.float32([[0.5, 3.0, 1.0, 1.0]]))
+    original = np.where(norm.mask, 0.5 * (label + 1) * (norm.q99 - norm.q01) + norm.q01, label)
+    np.testing.assert_allclose(original, [[0.5, 3.0, 1.0, 1.0]])
+
+
+def test_safe_pins_constants_whatever_becomes_of_them() -> None:
+    for constant in ("keep", "zero"):
+        norm = still(constant=constant).safe(pin=["lid"])
+        label = norm.normalize(np.float32([[0.5, 3.0, 1.0, 1.0]]))
+        assert label[0].tolist() == [0.5, 0.0, 0.0, 0.0]
+        assert norm.unnormalize(label)[0, 1:].tolist() == [3.0, 1.0, 0.5]
+
+
+def test_the_constant_dimensions_are_named_with_their_values() -> None:
+    assert still().constants() == {"yaw": 3.0, "gripper": 1.0}
+    assert NormStats(names=("x",), mask=np.array([True]), mean=np.zeros(1)).constants() == {}
+
+
+# What is refused
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"q01": np.array([0.0, 5.0]), "q99": np.ones(2)}, "q01: dimension y is 5, above q99, which is 1"),
+        ({"min": np.array([2.0, 0.0]), "max": np.ones(2)}, "min: dimension x is 2, above max, which is 1"),
+        ({"std": np.array([1.0, -1.0])}, "std: dimension y is -1, below 0"),
+        ({"q99": np.array([1.0, np.inf])}, "q99: expected 2 finite numbers, but dimension y is inf"),
+        ({"min": np.array([[0.0, 0.0], [0.0, np.nan]])}, "min: expected 2 finite numbers, but dimension y is nan"),
+        ({"mask": np.array([True])}, "mask: expected 2 finite numbers"),
+    ],
+)
+def test_statistics_that_contradict_themselves_are_refused(changes: Any, message: str) -> None:
+    with pytest.raises(StatsError, match=message):
+        NormStats(**{"names": ("x", "y"), "mask": np.array([True, True]), **changes})

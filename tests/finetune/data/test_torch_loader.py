@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from schemas.errors import MixtureError, UsageError
+from schemas.errors import MixtureError, OxeError, UsageError
 from tests.finetune.data.test_loader import data_file
 from tests.finetune.lab import first, make_lab, make_loader
 from tests.waiting import PATIENCE
@@ -74,6 +74,20 @@ def test_what_goes_wrong_in_a_worker_is_said(lock: Path, tmp_path: Path) -> None
         data_file(tmp_path / name).unlink()
     with pytest.raises(Exception, match=r"No such file"):
         next(iter(loader))
+
+
+def test_an_error_in_a_worker_keeps_its_class_and_text(tmp_path: Path) -> None:
+    mine = make_lab(tmp_path)
+    list(first(make_loader(mine, batch_size=4), 80))  # the records are cached from here on
+    for name in ("one", "two"):
+        path = data_file(tmp_path / name)
+        path.write_bytes(bytes(path.stat().st_size))
+    with pytest.raises(OxeError) as here:
+        next(iter(make_loader(mine, batch_size=4)))
+    with pytest.raises(OxeError) as there:
+        next(iter(torch_data.TorchLoader(make_loader(mine, batch_size=4), workers=1)))
+    assert (type(there.value), str(there.value)) == (type(here.value), str(here.value))
+    assert "\n" not in str(there.value)
 
 
 @pytest.mark.slow

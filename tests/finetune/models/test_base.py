@@ -45,7 +45,8 @@ def test_what_is_made_here_loads_again_and_predicts_the_same(base: str, tmp_path
         assert torch.equal(ours, theirs), name
     for attention in ("sdpa", "eager"):
         again.set_attn_implementation(attention)
-        actions = [each.predict_action(image(0), "lift the pot 12 times", "arm") for each in (vla, again)]
+        call = (image(0), "lift the pot 12 times", "arm")
+        actions = [each.predict_action(*call, lenient=True) for each in (vla, again)]
         np.testing.assert_array_equal(*actions)
 
 

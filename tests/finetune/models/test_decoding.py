@@ -132,3 +132,36 @@ def test_a_model_with_broken_numbers_is_refused() -> None:
     torch.nn.init.constant_(vla.projector.fc3.bias, torch.nan)
     with pytest.raises(CheckpointError, match="not finite"):
         check_image_matters(vla)
+
+
+def test_lenient_puts_a_word_in_the_middle_of_its_range_and_counts_it() -> None:
+    vla = OpenVLAForActionPrediction.from_pretrained(BASE, self_test=False)
+    with torch.no_grad():
+        vla.language_model.lm_head.weight[2] = 10 * vla.language_model.lm_head.weight[31860]
+    message = r"a token that is not an action for dimension 0 \(2, '</s>'\).* lenient=True"
+    for call in (
+        {"image": image(1), "instruction": INSTRUCTIONS[1]},
+        dict(vla.processor(PROMPTS[1], image(1))),
+    ):
+        with pytest.raises(CheckpointError, match=message.replace(" lenient", ".*lenient")):
+            vla.predict_action(**call, unnorm_key=KEYS[1])
+        action = vla.predict_action(**call, unnorm_key=KEYS[1], lenient=True)
+    norm = vla.policy.statistics.named(KEYS[1])
+    assert action[0] == (norm.q01[0] + norm.q99[0]) / 2
+    with pytest.raises(CheckpointError):
+        vla.policy.act([image(1)], [INSTRUCTIONS[1]], unnorm_key=KEYS[1])
+
+
+def test_a_prompt_longer_than_the_models_positions_is_refused_however_it_comes() -> None:
+    long = "close the pot " * 900
+    with pytest.raises(UsageError, match=r"an instruction has \d+ tokens, the model accepts 2048"):
+        model().predict_action(image(0), long, KEYS[0])
+    inputs = model().processor(f"In: {long}", image(0))
+    with pytest.raises(UsageError, match="shorten it"):
+        model().predict_action(**inputs, unnorm_key=KEYS[0])
+
+
+@pytest.mark.parametrize(("text", "message"), [("lift \udce4", "not valid UTF-8"), (b"lift", "must be a text")])
+def test_an_instruction_that_is_not_a_text_in_utf8_is_refused(text: Any, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        model().predict_action(image(0), text, KEYS[0])

@@ -192,3 +192,58 @@ def test_files_that_are_gone_or_cut_are_named(name: str, tmp_path: Path) -> None
     (folder / name).unlink()
     with pytest.raises(CheckpointError, match=f"{name}(: no such file| was not found)"):
         lora.load(vla(), folder)
+
+
+# Their base
+
+
+def trained(base: Path, folder: Path) -> Path:
+    """Save adapters that change something, trained on a base."""
+    model = lora.apply(OpenVLAForActionPrediction.from_pretrained(base, self_test=False), LoraRecipe(rank=4))
+    torch.nn.init.normal_(model.get_base_model().projector.fc1.lora_B["default"].weight)
+    lora.save(model, folder)
+    return folder
+
+
+def sharded(folder: Path, size: str) -> Path:
+    vla = OpenVLAForActionPrediction.from_pretrained(BASE, dtype=torch.bfloat16, self_test=False)
+    vla.save_pretrained(folder, max_shard_size=size)
+    return folder
+
+
+def test_the_base_is_known_by_its_tensors_however_they_are_divided_and_cast(tmp_path: Path) -> None:
+    folder = trained(sharded(tmp_path / "one", "1GB"), tmp_path / "adapter")
+    notes: list[str] = []
+    for dtype in (torch.float32, torch.bfloat16, torch.float16):
+        base = OpenVLAForActionPrediction.from_pretrained(sharded(tmp_path / "many", "1MB"), dtype=dtype)
+        lora.load(base, folder, say=notes.append)
+    assert len(list((tmp_path / "many").glob("*.safetensors"))) > 1
+    assert notes == []
+
+
+def test_another_base_is_refused_even_if_its_shapes_are_the_same(tmp_path: Path) -> None:
+    folder = trained(BASE, tmp_path / "adapter")
+    other = vla()
+    torch.nn.init.normal_(other.projector.fc1.bias)
+    other.save_pretrained(tmp_path / "other")
+    base = OpenVLAForActionPrediction.from_pretrained(tmp_path / "other")
+    with pytest.raises(CheckpointError, match="adapter: trained on another base"):
+        lora.load(base, folder)
+
+
+def test_adapters_without_a_digest_load_with_a_note() -> None:
+    notes: list[str] = []
+    lora.load(vla(), ADAPTER, say=notes.append)
+    assert [note for note in notes if "does not record the base" in note] == notes != []
+
+
+def test_adapters_are_tested_together_with_their_base(tmp_path: Path) -> None:
+    folder = copied(tmp_path)
+    stored = load_file(folder / lora.WEIGHTS)
+    save_file({key: value * (1e30 if "lora_B" in key else 1) for key, value in stored.items()}, folder / lora.WEIGHTS)
+    with pytest.raises(CheckpointError, match="adapter: the self-test returned values that are not finite"):
+        lora.load(vla(), folder)
+    stored[f"{PREFIX}projector.fc1.lora_A.weight"][0, 0] = float("nan")
+    save_file(stored, folder / lora.WEIGHTS)
+    with pytest.raises(CheckpointError, match=r"adapter_model.safetensors: .*lora_A.weight\[0, 0\] is NaN"):
+        lora.load(vla(), folder)

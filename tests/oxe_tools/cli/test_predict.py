@@ -97,3 +97,19 @@ def test_a_second_image_or_one_of_another_mode_is_refused(tmp_path: Path, capsys
     with pytest.raises(SystemExit):
         predict(image=str(tmp_path / "grey.png"))
     assert "image of mode L, 9 x 9" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("form", ["jpg", "png", "webp", "tiff"])
+def test_an_image_that_its_exif_data_turn_is_refused_unless_they_are_ignored(
+    form: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    exif = Image.Exif()
+    for orientation in (1, 8):
+        exif[0x0112] = orientation
+        image(1).save(tmp_path / f"{orientation}.{form}", exif=exif)
+    with pytest.raises(SystemExit) as end:
+        predict(image=str(tmp_path / f"8.{form}"))
+    assert (end.value.code, "orientation 8" in capsys.readouterr().err) == (2, True)
+    if form == "png":  # the other formats change pixels
+        upright = printed(capsys, image=str(tmp_path / f"1.{form}"))
+        assert printed(capsys, "--ignore-exif", image=str(tmp_path / f"8.{form}")) == upright
