@@ -114,7 +114,7 @@ class ParquetShard:
         lengths, digest = np.concatenate(self._lengths), xxhash.xxh3_128()
         offsets = index.build(self._tmp, columns=self.cameras, lengths=lengths, chunk=digest.update)
         encoded = index.encode(self.cameras, offsets, lengths)
-        self.out.write(layout.index_file(self.path), encoded)
+        self.out.write(layout.index_file(self.path), encoded, sync=False)
         record = FileRecord(
             path=self.path,
             split=split,
@@ -124,7 +124,7 @@ class ParquetShard:
             xxh3_128=digest.hexdigest(),
             index_xxh3_128=xxhash.xxh3_128_hexdigest(encoded),
         )
-        self.out.adopt(self._tmp, self.path)
+        self.out.adopt(self._tmp, self.path, sync=False)
         return record
 
     def discard(self) -> None:

@@ -17,19 +17,19 @@ SPLITS = {"a": 2, "b": 1, "c": 2}  # three shards
 KILLED = """
 import os, sys
 from pathlib import Path
-from schemas.files.folder import LocalFolder
+from schemas.files import durable
 
-adopt, seen = LocalFolder.adopt, []
+adopt, seen = durable.adopt, []
 
-def dying(self, staged, name):
-    seen.append(name)
+def dying(staged, path, **options):
+    seen.append(path)
     if len(seen) == {number}:
         {before}
-        adopt(self, staged, name)
+        adopt(staged, path, **options)
         os.kill(os.getpid(), 9)
-    adopt(self, staged, name)
+    adopt(staged, path, **options)
 
-LocalFolder.adopt = dying
+durable.adopt = dying
 from oxe_tools.cli.main import main
 main(sys.argv[1:])
 """
