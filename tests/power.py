@@ -188,8 +188,10 @@ class Recording:
                 content[op.offset : op.offset + len(op.data)] = op.data
             elif op.kind == "mkdir":
                 folders.add(op.path)
+            elif op.kind == "remove" and op.path in folders:  # a new folder of this name has none of its files
+                folders.remove(op.path)
+                names = {path: file for path, file in names.items() if not path.startswith(f"{op.path}/")}
             elif op.is_name:
-                folders.discard(op.path)
                 if op.kind != "create" and names.get(op.path) == op.file:
                     del names[op.path]
                 if op.kind != "remove":

@@ -50,8 +50,8 @@ def running_workers(engine: Engine) -> Iterator[Engine]:
     with (
         _restored_environment(),
         durable.scratch_folder() as scratch,  # Dask would leave its own folder in TMPDIR
-        config.set({"distributed.worker.multiprocessing-method": METHOD}),
-        LocalCluster(n_workers=engine.workers, threads_per_worker=1, local_directory=str(scratch), **quiet) as cluster,
+        config.set({"distributed.worker.multiprocessing-method": METHOD, "temporary-directory": str(scratch)}),
+        LocalCluster(n_workers=engine.workers, threads_per_worker=1, **quiet) as cluster,
     ):
         yield replace(engine, cluster=cluster.scheduler_address)
 
