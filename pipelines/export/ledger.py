@@ -85,9 +85,9 @@ def why_not_comparable(existing: Mapping[str, Any], identity: Mapping[str, Any])
 
 def _clear(out: LocalFolder, pattern: str) -> None:
     names = set(out.names()) - {BELOW}
-    if not names:
-        return
     if out.size(RECORD) is None and out.size(IDENTITY) is None:
+        if not names:
+            return
         raise UsageError(f"{out.uri}: was not written by this command; --overwrite will not remove it")
     check_no_foreign_files(out.root, pattern=pattern)
     out.write(IDENTITY, b"{}")  # so that a partly removed export is never mistaken for a complete one

@@ -9,6 +9,7 @@ from tests.torture.results import ROOT, SUMMARIES
 PROMISES = Path(__file__).with_name("promises.toml")
 PAGE = ROOT / "docs" / "reliability.md"
 
+
 def page() -> str:
     """Return the text of the page."""
     table = tomllib.loads(PROMISES.read_text())

@@ -159,3 +159,12 @@ def test_a_large_dataset_is_several_shards(toy: Dataset, monkeypatch: pytest.Mon
     monkeypatch.setattr(plan, "MIN_BYTES", 1)
     refs = plan.shards_of_size(toy, [3, 4, 5, 6, 7], longest=1e9)
     assert [ref.positions for ref in refs] == [(0,), (1,), (2,), (3,), (4,)]
+
+
+def test_an_export_of_which_only_the_ledger_is_left_can_be_overwritten(toy: Dataset, tmp_path: Path) -> None:
+    ledger = tmp_path / "out" / "oxe_ledger"
+    ledger.mkdir(parents=True)
+    (ledger / "identity.json").write_text('{"dataset": "another one"}')
+    refused = oxe(*words("rlds", toy, tmp_path / "out"))
+    assert (refused.code, "pass --overwrite" in refused.err) == (2, True)
+    assert oxe(*words("rlds", toy, tmp_path / "out"), "--overwrite").code == 0
