@@ -36,8 +36,8 @@ class Op:
 
     kind: str  # create, mkdir, rename, remove, write, truncate, sync (of a file's data), sync_names (of a folder)
     file: int = -1
-    path: str = ""  # of the entry or folder, relative to the root
-    target: str = ""  # of a rename
+    path: str = ""  # relative to the root
+    target: str = ""  # the new path, if it is a rename
     offset: int = 0
     data: bytes = b""
 

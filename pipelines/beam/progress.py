@@ -15,7 +15,7 @@ class Progress:
         """Set the number of episodes to come and the number of processes that work on them."""
 
     def warn(self, text: str) -> None:
-        """Tell the user something before the work starts."""
+        """Show a warning to the user before the work starts."""
 
     def __call__(self, episodes: int, size: int) -> None:
         """Add the episodes and source bytes that were done since the last call."""

@@ -66,10 +66,12 @@ def begin(out: LocalFolder, identity: Mapping[str, Any], *, pattern: str, overwr
         differing = [key for key in {**old, **new} if key != "asked" and old.get(key) != new.get(key)]
         what = f"contains an export with a different {', '.join(differing)}"
         raise UsageError(f"{out.uri}: {what}; pass --overwrite or another --out")
-    if not finished:
+    if finished:
+        _remove_ledger(out)  # left by a process that was killed after it wrote the record
+    else:
         out.write(IDENTITY, json.dumps(identity).encode())
         clear_failures(out, BELOW)
-        _sweep(out)
+    out.sweep(_folders(out))
     return finished
 
 
@@ -96,15 +98,14 @@ def _clear(out: LocalFolder, pattern: str) -> None:
     for name in sorted(names):
         out.remove(name)
     out.sync(("",))  # until here, the remaining files are known to be ours
-    for name in out.names(BELOW):
-        if f"{BELOW}/{name}" != LOCK:
-            out.remove(f"{BELOW}/{name}")
+    _remove_ledger(out)
     out.sync((BELOW,))
 
 
-def _sweep(out: LocalFolder) -> None:
-    """Remove the temporary files of killed workers."""
-    out.sweep(_folders(out))
+def _remove_ledger(out: LocalFolder) -> None:
+    for name in out.names(BELOW):
+        if f"{BELOW}/{name}" != LOCK:
+            out.remove(f"{BELOW}/{name}")
 
 
 def _folders(out: LocalFolder) -> list[str]:
@@ -116,9 +117,7 @@ def finish(out: LocalFolder, record: Mapping[str, Any]) -> None:
     """Write the record of a complete export, once all its files are durable, and remove its ledger."""
     out.sync(_folders(out))
     out.write(RECORD, json.dumps(record, indent=1).encode() + b"\n")
-    for name in out.names(BELOW):
-        if f"{BELOW}/{name}" != LOCK:
-            out.remove(f"{BELOW}/{name}")
+    _remove_ledger(out)
 
 
 def read_record(out: Folder) -> dict[str, Any] | None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from pipelines.export import plan
+from schemas.files import durable
 from schemas.store.dataset import Dataset
 from tests.pipelines.export.makers import converted, episodes, export
 from tests.pipelines.toy import files, oxe, oxe_process
@@ -168,3 +169,15 @@ def test_an_export_of_which_only_the_ledger_is_left_can_be_overwritten(toy: Data
     refused = oxe(*words("rlds", toy, tmp_path / "out"))
     assert (refused.code, "pass --overwrite" in refused.err) == (2, True)
     assert oxe(*words("rlds", toy, tmp_path / "out"), "--overwrite").code == 0
+
+
+def test_what_a_kill_after_the_record_leaves_is_removed(
+    toy: Dataset, tmp_path: Path, whole: dict[str, dict[str, bytes]]
+) -> None:
+    out = tmp_path / "out"
+    assert oxe(*words("rlds", toy, out)).code == 0
+    (out / "oxe_ledger").mkdir(exist_ok=True)
+    (out / "oxe_ledger" / "a-00000-of-00001.json").write_text("{}")
+    (out / durable.temporary_name()).touch()
+    assert oxe(*words("rlds", toy, out)).code == 0
+    assert bytes_of(out) == whole["rlds"]
