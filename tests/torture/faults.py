@@ -142,7 +142,7 @@ def faults(conversion: Conversion, expected: dict[str, bytes], *, until: float) 
         shutil.rmtree(conversion.out, ignore_errors=True)
         code, _ = conversion.traced("-e", f"inject={call}:{fault}:when={int(number)}")
         trials.add(name, conversion.wrong_after(code, expected))
-    trials.summarize()
+    trials.summarize(len(names))
     print(f"faults: {len(trials.done)} of {len(names)} trials done")  # noqa: T201
 
 
@@ -165,7 +165,7 @@ def kills(conversion: Conversion, expected: dict[str, bytes], *, count: int, unt
             os.kill(child, signal.SIGKILL)
         code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
         trials.add(name, conversion.wrong_after(code, expected))
-    trials.summarize()
+    trials.summarize(count)
     print(f"kills: {len(trials.done)} of {count} trials done")  # noqa: T201
 
 

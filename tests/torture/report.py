@@ -3,6 +3,7 @@
 import json
 import tomllib
 from pathlib import Path
+from typing import Any
 
 from tests.torture.results import ROOT, SUMMARIES
 
@@ -16,11 +17,11 @@ def page() -> str:
     return table["before"] + "".join(map(_row, table["promise"])) + table["after"]
 
 
-def _row(promise: dict[str, str]) -> str:
+def _row(promise: dict[str, Any]) -> str:
     counts = promise
     if name := promise.get("results"):
         counts = json.loads((SUMMARIES / f"{name}.json").read_text())
-    date = f" ({counts['date']})" if "date" in counts else ""
+    date = f" of {counts['planned']:,} planned ({counts['date']})" if "date" in counts else ""
     how = f"{promise['how']} `{promise['tests']}`"
     return f"| {promise['promise']} | {how} | {int(counts['trials']):,}{date} | {int(counts['failures']):,} |\n"
 

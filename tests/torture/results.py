@@ -33,8 +33,8 @@ class Trials:
         with self._log.open("a") as file:
             file.write(json.dumps([name, wrong]) + "\n")
 
-    def summarize(self) -> None:
-        """Write the counts, and what was wrong, to the committed file."""
+    def summarize(self, planned: int) -> None:
+        """Write the counts, and what was wrong, to the committed file; `planned` is the number of all trials."""
         failures = {name: wrong for name, wrong in self.done.items() if wrong}
         groups: dict[str, int] = {}
         for name in self.done:
@@ -42,6 +42,7 @@ class Trials:
         summary = {
             "date": datetime.now(UTC).date().isoformat(),
             "trials": len(self.done),
+            "planned": planned,
             "failures": len(failures),
             "by_group": dict(sorted(groups.items())),
             "first_failures": dict(list(failures.items())[:20]),
