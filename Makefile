@@ -19,7 +19,7 @@ TESTS ?=
 PYTEST := $(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(if $(filter 1,$(SLOW)),,-m "not slow")
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint types layers bench docs check release lowest test-lowest test-lerobot environments
+.PHONY: help setup demo test torture lint types layers bench docs check release lowest test-lowest test-lerobot environments
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-13s %s\n", $$1, $$2 }' Makefile
@@ -35,6 +35,10 @@ demo: $(VENV)/.core ## convert three drawn labs into one schema, in ./demo
 test: $(VENV)/.dev ## run the tests (SLOW=1: the slow ones too)
 	@echo "== $$($(BIN)/python -V) in $(VENV)"
 	$(PYTEST) $(TESTS)
+
+torture: $(VENV)/.dev ## run faults, kills and damaged inputs for hours; continues where it was stopped
+	$(BIN)/python -m tests.torture.faults
+	$(BIN)/python -m tests.torture.report
 
 lint: $(VENV)/.dev ## check style, formatting and wording
 	$(BIN)/ruff check .

@@ -11,6 +11,7 @@ from pipelines.readers.registry import open_source
 from schemas.declarations import catalog
 from schemas.declarations.spec import DatasetSpec
 from schemas.errors import SourceError, SpecError, UsageError
+from schemas.files import durable
 
 
 def draft(source: str, target: str, *, limit: int | None, overwrite: bool, follow_links: bool = False) -> Proposal:
@@ -29,7 +30,7 @@ def draft(source: str, target: str, *, limit: int | None, overwrite: bool, follo
         uri = relpath(uri, file.parent)
     proposal = propose(reader, uri, limit=limit)
     if file:
-        file.write_text(proposal.text(), encoding="utf-8")
+        durable.write(file, proposal.text().encode())
     return proposal
 
 

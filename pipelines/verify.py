@@ -1,9 +1,9 @@
 """`verify`: compare a published dataset with its digests and with its source."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain, zip_longest
 from typing import Any
 
@@ -13,16 +13,18 @@ import pyarrow.parquet as pq
 import xxhash
 
 from pipelines.beam.progress import Progress, silent
-from pipelines.convert.binding import bind
+from pipelines.convert.binding import Binding, bind
 from pipelines.convert.publish import count_splits, encode_manifest
 from pipelines.convert.records import Options
 from pipelines.convert.turned import turned_notes
 from pipelines.readers.coverage import Coverage
 from pipelines.readers.history import History
+from pipelines.readers.reader import Reader, ShardRef
 from pipelines.readers.registry import open_source
 from pipelines.statistics.cache import read_cache, why_outdated
 from schemas.episode import Episode, Frames
 from schemas.errors import OxeError, SourceError, UnreachableError
+from schemas.files import durable
 from schemas.files.folder import Folder
 from schemas.source import Column, Ragged, Unreadable
 from schemas.store import layout
@@ -65,9 +67,19 @@ class Verification:
 
 
 def verify(
-    dataset: Dataset, *, source: str | None = None, follow_links: bool = False, progress: Progress = silent
+    dataset: Dataset,
+    *,
+    source: str | None = None,
+    follow_links: bool = False,
+    digests_only: bool = False,
+    sample: int | None = None,
+    progress: Progress = silent,
 ) -> Verification:
     """Check a dataset against its own digests and against its source.
+
+    With `digests_only`, only the digests and counts are checked. With `sample`, that many episodes, spread evenly over
+    the dataset, are read and compared with the source, and the digests of the data files are not computed. The result
+    of a full comparison is written to `meta/verification.json`, if the dataset is on this machine and not read-only.
 
     If `source` is None, the source of the last conversion is used, as recorded in `meta/runs.jsonl`. If that source
     cannot be read, only the dataset is checked, and `Verification.source` contains the reason. Links that leave the
@@ -78,20 +90,46 @@ def verify(
     """
     result = Verification(source="compared")
     with catch_damage(layout.MANIFEST, result):
-        _check_files(dataset, result)
+        _check_files(dataset, result, data=sample is None)
     with catch_damage(layout.META, result):
         _check_table(dataset, result)
     with catch_damage(layout.STATS, result):
         _check_statistics(dataset, result)
-    with catch_damage(layout.MANIFEST, result):
-        _check_index(dataset, result)
     result.notes += [*Coverage.from_json(dataset.manifest).sentences(), *turned_notes(dataset.manifest)]
-    expected = _source_episodes(dataset, source, result, follow_links=follow_links)
+    if digests_only:
+        result.source = "not compared: only the digests were checked"
+        return result
+    positions: Sequence[int] = ()
+    with catch_damage(layout.MANIFEST, result):
+        positions = _spread(dataset.manifest["balance"]["kept"], sample)
+        if sample is None:
+            _check_index(dataset, result)
+        else:
+            _check_index_of(dataset, positions, result)
+    chosen = None if sample is None else positions
+    expected = _source_episodes(dataset, source, result, follow_links=follow_links, positions=chosen)
     with catch_damage(layout.EPISODES, result):
-        _check_episodes(dataset, expected, result, progress=progress)
-    if dataset.folder.local:  # a remote folder may be read-only
-        dataset.folder.write(layout.VERIFICATION, json.dumps(result.to_json(), indent=1).encode() + b"\n")
+        _check_episodes(dataset, expected, result, positions=positions, progress=progress)
+    if sample is None:
+        _store(dataset, result)
     return result
+
+
+def _spread(episodes: int, sample: int | None) -> Sequence[int]:
+    """Return the positions of all episodes, or of `sample` of them, spread evenly."""
+    if sample is None or sample >= episodes:
+        return range(episodes)
+    return [(2 * i + 1) * episodes // (2 * sample) for i in range(sample)]
+
+
+def _store(dataset: Dataset, result: Verification) -> None:
+    """Write the result beside the dataset; if that fails, only a note says so."""
+    if dataset.folder.local is None:  # a remote folder may be read-only
+        return
+    try:
+        dataset.folder.write(layout.VERIFICATION, json.dumps(result.to_json(), indent=1).encode() + b"\n")
+    except OSError as error:
+        result.notes.append(f"{layout.VERIFICATION} was not written ({error.strerror})")
 
 
 @contextmanager
@@ -113,8 +151,11 @@ def _last_source(dataset: Dataset, result: Verification) -> str | None:
     return None
 
 
-def _check_files(dataset: Dataset, result: Verification) -> None:
-    """Compare the digest of each file with the manifest, check the manifest's own digest, and look for extra files."""
+def _check_files(dataset: Dataset, result: Verification, *, data: bool) -> None:
+    """Compare the digest of each file with the manifest, check the manifest's own digest, and look for extra files.
+
+    Without `data`, only the sizes of the data files are compared.
+    """
     manifest = {key: value for key, value in dataset.manifest.items() if key != "xxh3_128"}
     if encode_manifest(manifest) != dataset.folder.read(layout.MANIFEST):
         result.differs(f"{layout.MANIFEST}: its digest does not match its content")
@@ -125,15 +166,20 @@ def _check_files(dataset: Dataset, result: Verification) -> None:
     }
     for file in dataset.manifest["files"]:
         expected |= {file["path"]: file["xxh3_128"], layout.index_file(file["path"]): file["index_xxh3_128"]}
+    large = {} if data else {file["path"]: file["bytes"] for file in dataset.manifest["files"]}
+    for name, size in dataset.folder.sizes(large).items():
+        if size != large[name]:
+            result.differs(f"{name}: {'no file' if size is None else f'{size} bytes'}, the manifest has {large[name]}")
     for name, digest in expected.items():
-        actual = _digest(dataset.folder, name)
+        actual = digest if name in large else _digest(dataset.folder, name)
         result.files += 1
         if actual != digest:
             result.differs(f"{name}: digest {actual}, the manifest has {digest}")
     for below in (layout.DATA, layout.INDEX, layout.META):
         for leaf in dataset.folder.names(below):
             name = f"{below}/{leaf}"
-            if name not in expected and name not in known and not leaf.startswith(layout.SCRATCH):
+            is_unfinished = leaf.startswith(layout.SCRATCH) or durable.NAME.fullmatch(leaf)
+            if name not in expected and name not in known and not is_unfinished:
                 result.differs(f"{name}: the manifest does not list this file")
 
 
@@ -209,10 +255,29 @@ def _check_index(dataset: Dataset, result: Verification) -> None:
                         row += 1
 
 
+def _check_index_of(dataset: Dataset, positions: Sequence[int], result: Verification) -> None:
+    """Compare the images of some episodes with the bytes that the index points to."""
+    for path, first, length in map(dataset.where, positions):
+        with catch_damage(path, result):
+            file = dataset.file(path)
+            for number, camera in enumerate(dataset.columns.cameras):
+                cells = file.rows(first, length, [camera.column])[camera.column].to_pylist()
+                for row, image in enumerate(cells, first):
+                    result.images += image is not None
+                    result.image_bytes += len(image["bytes"]) if image else 0
+                    if (image and image["bytes"]) != file.image(row, number):
+                        result.differs(f"{path}: row {row}: {camera.column}: the index points to other bytes")
+
+
 def _source_episodes(
-    dataset: Dataset, source: str | None, result: Verification, *, follow_links: bool
+    dataset: Dataset,
+    source: str | None,
+    result: Verification,
+    *,
+    follow_links: bool,
+    positions: Sequence[int] | None,
 ) -> Iterator[Episode] | None:
-    """Return the episodes of the source.
+    """Return the episodes of the source, or only those at some positions of the dataset.
 
     Returns None if `source` is None and the source of the last conversion is unknown or cannot be read.
     """
@@ -221,7 +286,7 @@ def _source_episodes(
         result.source = f"not compared: {layout.RUNS} names no source; pass --source"
         return None
     try:
-        return _read_source(dataset, uri, result, follow_links=follow_links)
+        return _read_source(dataset, uri, result, follow_links=follow_links, positions=positions)
     except OxeError as error:
         if source:
             raise
@@ -232,10 +297,13 @@ def _source_episodes(
     return None
 
 
-def _read_source(dataset: Dataset, uri: str, result: Verification, *, follow_links: bool) -> Iterator[Episode]:
+def _read_source(
+    dataset: Dataset, uri: str, result: Verification, *, follow_links: bool, positions: Sequence[int] | None
+) -> Iterator[Episode]:
     """Return the episodes of the source, converted as in the last conversion.
 
-    This also compares the description of the source, and the counts of dropped and quarantined episodes.
+    This also compares the description of the source and, if all episodes are read, the counts of dropped and
+    quarantined episodes.
     """
     manifest = dataset.manifest
     options = Options.from_json(manifest["options"])
@@ -248,37 +316,51 @@ def _read_source(dataset: Dataset, uri: str, result: Verification, *, follow_lin
     for line in now.since(past).lines():
         result.differs(f"source: since the conversion {line}")
     planned = now.after(past).plan(reader.files(), split=options.split, limit=options.limit)
-    refs = chain.from_iterable(planned[: len(past.ends)])  # without files that were added after the conversion
+    added_after = len(past.ends)  # files from there on were added after the conversion
+    refs: Iterable[ShardRef] = chain.from_iterable(planned[:added_after])
+    if positions is not None:
+        refs = _only(refs, set(_table(dataset, layout.EPISODES)["episode_index"].take(list(positions)).to_pylist()))
     balance = manifest["balance"]
 
     def episodes() -> Iterator[Episode]:
         left_out: dict[str, int] = {}
-        for ref in refs:
-            for raw in reader.read(ref, binding.columns):
-                try:
-                    reason = raw.reason if isinstance(raw, Unreadable) else binding.drop_reason(raw)
-                    episode = None if isinstance(raw, Unreadable) or reason else binding.episode(raw)
-                except SourceError as error:
-                    episode, reason = None, error.reason
-                if episode is not None:
-                    yield episode
-                else:
-                    left_out[str(reason)] = left_out.get(str(reason), 0) + 1
+        yield from _converted_again(reader, binding, refs, left_out=left_out)
         expected = {**balance["dropped"], **balance["quarantined"]}
-        if left_out != expected:
+        if positions is None and left_out != expected:
             result.differs(f"source: left out {left_out}, at the conversion {expected}")
 
     return episodes()
 
 
+def _converted_again(
+    reader: Reader, binding: Binding, refs: Iterable[ShardRef], *, left_out: dict[str, int]
+) -> Iterator[Episode]:
+    """Yield the episodes that are kept, and count the others in `left_out` by their reason."""
+    for raw in chain.from_iterable(reader.read(ref, binding.columns) for ref in refs):
+        try:
+            reason = raw.reason if isinstance(raw, Unreadable) else binding.drop_reason(raw)
+            episode = None if isinstance(raw, Unreadable) or reason else binding.episode(raw)
+        except SourceError as error:
+            episode, reason = None, error.reason
+        if episode is not None:
+            yield episode
+        else:
+            left_out[str(reason)] = left_out.get(str(reason), 0) + 1
+
+
 def _check_episodes(
-    dataset: Dataset, expected: Iterator[Episode] | None, result: Verification, *, progress: Progress
+    dataset: Dataset,
+    expected: Iterator[Episode] | None,
+    result: Verification,
+    *,
+    positions: Sequence[int],
+    progress: Progress,
 ) -> None:
-    """Compare every stored episode with its hash, and with the episode of the source that has the same index."""
+    """Compare stored episodes with their hashes, and with the episodes of the source that have the same index."""
     table = _table(dataset, layout.EPISODES).select(["episode_index", "content_hash"])
-    indices, hashes = (column.to_pylist() for column in table.columns)
+    rows = table.take(list(positions)) if len(positions) < len(table) else table
     wanted = next(expected, None) if expected else None
-    for i, (index, digest) in enumerate(zip(indices, hashes, strict=True)):
+    for i, index, digest in zip(positions, *(column.to_pylist() for column in rows.columns), strict=True):
         stored = _check_stored(dataset, i, result, digest=digest)
         while expected and wanted and wanted.index < index:
             result.differs(f"episode {wanted.id}: in the source, not in the dataset")
@@ -292,6 +374,17 @@ def _check_episodes(
         progress(1, 0)
     for missing in [wanted, *expected] if expected and wanted else []:
         result.differs(f"episode {missing.id}: in the source, not in the dataset")
+
+
+def _only(refs: Iterable[ShardRef], indices: Collection[int]) -> Iterator[ShardRef]:
+    """Return shards that have only the episodes with the given indices."""
+    for ref in refs:
+        for part in ref.parts:
+            for i in range(part.count):
+                if part.first + i in indices:
+                    is_tail = part.is_tail and i == part.count - 1
+                    one = replace(part, first=part.first + i, skip=part.skip + i, count=1, is_tail=is_tail)
+                    yield replace(ref, parts=(one,))
 
 
 def _check_stored(dataset: Dataset, i: int, result: Verification, *, digest: str) -> Episode | None:

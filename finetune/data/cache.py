@@ -5,8 +5,6 @@ memory, because the process would crash when a mapped file shrinks, and mapped p
 """
 
 import os
-import time
-import uuid
 import weakref
 from collections.abc import Callable
 from contextlib import suppress
@@ -14,6 +12,7 @@ from pathlib import Path
 from typing import Protocol
 
 from schemas.errors import DatasetError, UsageError
+from schemas.files import durable
 from schemas.files.folder import Folder
 from schemas.store.dataset import Fetched
 
@@ -21,8 +20,6 @@ BLOCK = 1 << 20  # how many bytes of a remote file are fetched and cached togeth
 LEAST = 64 * BLOCK
 LIMIT = 32 << 30
 VARIABLE = "OXE_TOOLS_CACHE"
-STAGED = "tmp-"
-ABANDONED = 3600  # seconds after which a staged file is considered abandoned
 
 
 def default_folder() -> Path:
@@ -31,16 +28,10 @@ def default_folder() -> Path:
     return Path(folder) if folder else Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "oxe-tools"
 
 
-def keep(path: Path, content: bytes) -> None:
+def keep(path: Path, content: bytes, *, sync: bool = True) -> None:
     """Write a file atomically. Other processes may write the same file at the same time."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        staged = path.with_name(f"{STAGED}{uuid.uuid4().hex}")
-        try:
-            staged.write_bytes(content)
-            staged.rename(path)
-        finally:
-            staged.unlink(missing_ok=True)
+        durable.write(path, content, sync=sync)
     except OSError as error:
         raise UsageError(
             f"{path.parent}: cannot write the loader's cache ({error}); name another folder with cache=... or "
@@ -69,20 +60,21 @@ class BlockCache:
             os.utime(path)
             return content
         content = fetch()
-        keep(path, content)
+        keep(path, content, sync=False)  # a block that is lost in a power cut is fetched again
         self._unseen += len(content)
         if self._unseen > self.limit // 16:
             self._make_room()
         return content
 
     def _make_room(self) -> None:
-        """Remove the least recently used blocks."""
+        """Remove the blocks that killed processes left unfinished, and the least recently used blocks."""
         blocks = []
         for path in self.folder.rglob("*"):
             with suppress(FileNotFoundError):
                 stat = path.stat()
-                being_written = path.name.startswith(STAGED) and stat.st_mtime > time.time() - ABANDONED
-                if path.is_file() and not being_written:
+                if path.is_dir():
+                    durable.sweep(path)
+                elif not durable.NAME.fullmatch(path.name):
                     blocks.append((stat.st_mtime, stat.st_size, path))
         total = sum(size for _, size, _ in blocks)
         for _, size, path in sorted(blocks):

@@ -10,6 +10,7 @@ from safetensors import SafetensorError, safe_open
 
 from finetune.data.preprocessing import Preprocessing
 from schemas.errors import CheckpointError
+from schemas.files import durable
 
 INDEX, SINGLE = "model.safetensors.index.json", "model.safetensors"
 STATISTICS, TINY_VISION = "dataset_statistics.json", "tiny_vision.json"
@@ -51,7 +52,7 @@ def read_json(path: Path) -> Any:
 
 def write_json(path: Path, value: Any) -> None:
     """Write a JSON file of a checkpoint. Equal values always give the same bytes."""
-    path.write_text(json.dumps(value, indent=2) + "\n")
+    durable.write(path, json.dumps(value, indent=2).encode() + b"\n")
 
 
 def statistics(folder: Path) -> dict[str, Any] | None:

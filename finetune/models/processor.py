@@ -11,6 +11,7 @@ from transformers import BatchFeature, PreTrainedTokenizerFast
 from finetune.models import checkpoint
 from finetune.models.images import ImageTransform
 from schemas.errors import CheckpointError, UsageError
+from schemas.files import durable
 
 PREPROCESSOR = "preprocessor_config.json"
 TOKENIZER = "tokenizer.json"
@@ -113,4 +114,4 @@ class PrismaticProcessor:
             self.tokenizer.save_pretrained(folder)
             checkpoint.write_json(folder / PREPROCESSOR, self.image_processor.to_json())
         for name, data in self.files.items():
-            (folder / name).write_bytes(data)
+            durable.write(folder / name, data)

@@ -1,7 +1,6 @@
 """Merges adapters into their base. Before the result is written, its outputs are compared with the unmerged model's."""
 
 import shutil
-import uuid
 from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import asdict, dataclass
@@ -21,6 +20,7 @@ from finetune.policy.policy import Dtype, load
 from finetune.training.folders import LOCK, RECIPE
 from finetune.training.licences import LICENCES
 from schemas.errors import CheckpointError, UsageError
+from schemas.files import durable
 
 EXACT = 1e-4  # allowed change of the logits by merging in float32, relative to the largest logit
 LOST = 0.5  # allowed change of the logits by merging and rounding, relative to their change by the adapters
@@ -125,12 +125,8 @@ def _rms(difference: Tensor) -> float:
 
 def _write(model: OpenVLAForActionPrediction, out: Path, *, adapter: Path) -> None:
     """Write the checkpoint to a temporary folder, and rename that to `out`."""
-    staged = out.with_name(f"tmp-{uuid.uuid4().hex}")
-    try:
+    with durable.replacing_folder(out) as staged:
         model.save_pretrained(staged)
         for name in CARRIED:
             if (adapter / name).exists():
                 shutil.copy(adapter / name, staged / name)
-        staged.rename(out)
-    finally:
-        shutil.rmtree(staged, ignore_errors=True)

@@ -15,14 +15,15 @@ from finetune.models.checkpoint import PREPROCESSING, STATISTICS, write_json
 from finetune.training import licences, snapshots
 from finetune.training.logs import LOG, TENSORBOARD
 from finetune.training.parallel import TrainingProcess, gathered, inside
-from finetune.training.snapshots import PREFIX, STATE, UNFINISHED, Position
+from finetune.training.snapshots import PREFIX, STATE, Position
 from finetune.training.task import Task
 from schemas.errors import UsageError
+from schemas.files import durable
 from schemas.files.folder import LocalFolder
-from schemas.mixture.lock import side_file
+from schemas.mixture import lock as locks
 
 RECIPE, LOCK, BASE = "recipe.toml", "mixture.lock", "base"
-OURS = (RECIPE, LOCK, f"{LOCK}.parquet", LOG, TENSORBOARD, BASE, f"{PREFIX}*", f"{UNFINISHED}*")
+OURS = (RECIPE, LOCK, f"{LOCK}.parquet", LOG, TENSORBOARD, BASE, f"{PREFIX}*", "tmp-*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,9 +92,8 @@ def _check_same(out: Path, task: Task) -> None:
 
 def describe(folder: Path, task: Task) -> None:
     """Write the recipe and the lock to the folder of a run or of a checkpoint."""
-    shutil.copyfile(task.lock_path, folder / LOCK)
-    shutil.copyfile(side_file(task.lock_path), folder / f"{LOCK}.parquet")
-    (folder / RECIPE).write_text(task.recipe.to_toml(lock=LOCK))
+    locks.copy(task.lock_path, folder / LOCK)
+    durable.write(folder / RECIPE, task.recipe.to_toml(lock=LOCK).encode())
 
 
 def write(run: RunFolder, task: Task, model: Any, *, optimizer: Any, here: TrainingProcess, position: Position) -> Path:

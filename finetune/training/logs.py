@@ -1,23 +1,25 @@
 """The log of a run: one JSON object in each line, and optionally TensorBoard."""
 
 import json
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from schemas.errors import MissingExtraError
+from schemas.files import durable
 
 LOG, TENSORBOARD = "log.jsonl", "tensorboard"
 
 
 class Log:
-    """Writes the log of a run. Every entry is flushed immediately."""
+    """Writes the log of a run. Every entry is synced to disk before the next step."""
 
     def __init__(self, out: Path, *, step: int, tensorboard: bool) -> None:
         """Open the log to continue after `step`. Later entries are removed, because these steps run again."""
         path = out / LOG
         entries = [line for line in lines(path) if line["step"] <= step]
-        path.write_text("".join(json.dumps(line) + "\n" for line in entries))
+        durable.write(path, "".join(json.dumps(line) + "\n" for line in entries).encode())
         self._file = path.open("a")
         self._board = _board(out / TENSORBOARD, step) if tensorboard else None
 
@@ -25,6 +27,7 @@ class Log:
         """Write one entry, which must have a `step` and a `kind`."""
         self._file.write(json.dumps(entry) + "\n")
         self._file.flush()
+        os.fsync(self._file.fileno())
         if self._board is not None:
             for name, value in _numbers(entry):
                 self._board.add_scalar(f"{entry['kind']}/{name}", value, entry["step"])

@@ -3,9 +3,7 @@
 Each checkpoint is a folder that is written atomically.
 """
 
-import os
 import shutil
-import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -22,11 +20,12 @@ from finetune.models.checkpoint import read_json, weight_files, write_json
 from finetune.models.weights import check_finite
 from finetune.training.parallel import TrainingProcess, gathered, like
 from schemas.errors import CheckpointError, TrainingError
+from schemas.files import durable
 
 STATE = "training"  # the folder in a checkpoint that contains the state of the training
 MOMENTS = ("exp_avg", "exp_avg_sq")  # the two moments of AdamW
 POSITION, WEIGHTS, RNG = "position.json", "weights.safetensors", "rng.safetensors"
-PREFIX, UNFINISHED = "step-", "tmp-"
+PREFIX = "step-"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,34 +51,18 @@ def writing(target: Path) -> Iterator[Path]:
 
     Raises TrainingError if the checkpoint cannot be written. In that case the temporary folder is removed.
     """
-    temporary = target.with_name(f"{UNFINISHED}{uuid.uuid4().hex[:8]}")
-    temporary.mkdir(parents=True)
     try:
-        yield temporary
-        for path in [*temporary.rglob("*"), temporary]:
-            _sync(path)
-        if target.exists():
-            shutil.rmtree(target)
-        temporary.rename(target)
-        _sync(target.parent)
+        with durable.replacing_folder(target) as temporary:
+            yield temporary
     except (OSError, SafetensorError) as error:
         raise TrainingError(f"{target}: cannot be written ({error}); earlier checkpoints are complete") from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def sweep(out: Path, *, keep: int | None = None) -> None:
     """Remove unfinished checkpoints. If `keep` is given, also remove all but the last `keep` finished ones."""
-    for path in [*out.glob(f"{UNFINISHED}*"), *(snapshots(out)[:-keep] if keep else [])]:
+    durable.sweep(out)
+    for path in snapshots(out)[:-keep] if keep else []:
         shutil.rmtree(path)
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 # Training state

@@ -16,7 +16,8 @@ from schemas.errors import UsageError
 if TYPE_CHECKING:
     from tqdm import tqdm
 
-FAILURES, USAGE, INTERRUPTED = 1, 2, 130  # exit codes: completed but found failures; usage or input error; Ctrl-C
+FAILURES, USAGE = 1, 2  # exit codes: completed but found failures; usage or input error
+INTERRUPTED, TERMINATED = 130, 143  # Ctrl-C, SIGTERM
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object to stdout.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an earlier output of this command.")]
@@ -147,6 +148,11 @@ class Bar(Progress):
         self.bar.reset(total=episodes)
         if workers > 1:
             self.bar.set_description_str(f"{workers} workers")
+
+    def warn(self, text: str) -> None:
+        """Print a note above the bar."""
+        self.bar.clear()
+        print_notes([text])
 
     def __call__(self, episodes: int, size: int) -> None:
         """Advance the bar by a number of episodes."""

@@ -107,14 +107,13 @@ def _write(scores: "Scores", out: Path, inputs: Mapping[str, Any]) -> dict[str, 
     Returns the content of eval.json and the path `out`.
     """
     from oxe_tools.plot import svg
+    from schemas.files import durable
 
     figures = {**inputs, **scores.to_json()}
     try:
-        out.mkdir(parents=True, exist_ok=True)
-        (out / FIGURES).write_text(json.dumps(figures, indent=1) + "\n")
-        (out / PLOT).write_text(
-            svg(scores, title=f"{inputs['model']}, part {inputs['part']}, {inputs['images']} images")
-        )
+        durable.write(out / FIGURES, json.dumps(figures, indent=1).encode() + b"\n")
+        plot = svg(scores, title=f"{inputs['model']}, part {inputs['part']}, {inputs['images']} images")
+        durable.write(out / PLOT, plot.encode())
     except OSError as error:
         raise UsageError(f"{out}: cannot be written ({error})") from error
     return {**figures, "out": str(out)}

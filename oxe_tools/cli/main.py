@@ -1,15 +1,19 @@
 """The command `oxe`: its subcommands, `--version`, and the handling of errors."""
 
 import platform
+import signal
 import sys
-from contextlib import suppress
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from importlib.metadata import PackageNotFoundError, version
+from types import FrameType
 from typing import Annotated
 
 import typer
 
 from oxe_tools.cli import datasets, export, mix
-from oxe_tools.cli.console import INTERRUPTED, USAGE, fail
+from oxe_tools.cli.console import INTERRUPTED, TERMINATED, USAGE, fail
 from oxe_tools.cli.convert import convert
 from oxe_tools.cli.demo import demo
 from oxe_tools.cli.eval import evaluate
@@ -76,13 +80,33 @@ def main(arguments: list[str] | None = None) -> None:
     """Run the command line; an OxeError is printed to stderr as one message, with exit code 2."""
     words = sys.argv[1:] if arguments is None else arguments
     debug = "--debug" in words
+    stopped: list[int] = []
     try:
-        app([word for word in words if word != "--debug"], standalone_mode=True)
+        with _cleaning_up_on_sigterm(stopped):
+            app([word for word in words if word != "--debug"], standalone_mode=True)
     except (OxeError, OSError) as error:
         if debug:
             raise
         fail(str(error), USAGE)
     except SystemExit as end:
         if end.code == INTERRUPTED:  # typer exits on Ctrl-C without a message
-            fail("interrupted", INTERRUPTED)
+            fail("terminated", TERMINATED) if stopped else fail("interrupted", INTERRUPTED)
         raise
+
+
+@contextmanager
+def _cleaning_up_on_sigterm(stopped: list[int]) -> Iterator[None]:
+    """End the command on SIGTERM as on Ctrl-C, so that it removes its temporary files; adds the signal to `stopped`."""
+
+    def stop(number: int, _: FrameType | None) -> None:
+        stopped.append(number)
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():  # only the main thread may handle signals
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

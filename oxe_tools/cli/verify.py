@@ -23,6 +23,12 @@ def verify(
     *,
     source: Annotated[str | None, typer.Option(help="The source; by default that of the last conversion.")] = None,
     follow_links: FollowLinks = False,
+    digests_only: Annotated[
+        bool, typer.Option("--digests-only", help="Check only digests and counts; decode nothing, read no source.")
+    ] = False,
+    sample: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Compare only N episodes, spread evenly over the dataset.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Compare a dataset with its source, value by value.
@@ -36,15 +42,28 @@ def verify(
     from pipelines.export.ledger import RECORD
     from pipelines.export.verify import verify_export
     from pipelines.verify import verify as run
+    from schemas.errors import UsageError
     from schemas.store.dataset import open_dataset
 
+    if digests_only and sample:
+        raise UsageError("--digests-only and --sample: pass only one of them")
     with progress() as bar:
         if (Path(directory) / RECORD).is_file():
+            if digests_only or sample:
+                option = "--sample" if sample else "--digests-only"
+                raise UsageError(f"{directory}: {option} is for converted datasets, and this is an export")
             result = verify_export(Path(directory), source=source, follow_links=follow_links, progress=bar)
         else:
             dataset = open_dataset(directory)
-            bar.expect(len(dataset))
-            result = run(dataset, source=source, follow_links=follow_links, progress=bar)
+            bar.expect(min(sample or len(dataset), len(dataset)))
+            result = run(
+                dataset,
+                source=source,
+                follow_links=follow_links,
+                digests_only=digests_only,
+                sample=sample,
+                progress=bar,
+            )
     if as_json:
         print_json(result.to_json())
     else:

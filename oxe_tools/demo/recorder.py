@@ -14,6 +14,7 @@ from PIL import Image, ImageDraw
 from scipy.spatial.transform import Rotation
 
 from pipelines.export.rlds.writer import RldsFeature, TfRecordWriter, features_json, info_json
+from schemas.files import durable
 from schemas.source import Array, Field
 
 EPISODES, STEPS = 4, 24
@@ -133,8 +134,8 @@ LABS: Mapping[str, Recorder] = {"demo_kitchen": kitchen, "demo_bench": bench, "d
 
 def record(lab: str, folder: Path) -> None:
     """Write one lab's episodes as an RLDS dataset at `folder`."""
-    folder.mkdir(parents=True)
-    shard = TfRecordWriter(folder / f"{lab}-train.tfrecord-00000-of-00001")
+    temporary = durable.staged(folder)
+    shard = TfRecordWriter(temporary)
     features: list[RldsFeature] = []
     for seed in range(EPISODES):
         step = np.arange(STEPS)
@@ -145,10 +146,11 @@ def record(lab: str, folder: Path) -> None:
         }
         features = [RldsFeature(_field(path, value)) for path, value in values.items()]
         shard.add({feature: values[feature.field.path] for feature in features})  # type: ignore[misc]
-    shard.file.close()
-    (folder / "features.json").write_text(features_json(features))
+    shard.close()
+    durable.adopt(temporary, folder / f"{lab}-train.tfrecord-00000-of-00001")
+    durable.write(folder / "features.json", features_json(features).encode())
     info = info_json(lab, {"train": [shard]}, version="1.0.0", description="Drawn by 'oxe demo'.")
-    (folder / "dataset_info.json").write_text(info)
+    durable.write(folder / "dataset_info.json", info.encode())
 
 
 def _field(path: str, value: object) -> Field:

@@ -13,6 +13,7 @@ from typing import Any
 from pipelines.beam.counts import FAILED, CountFunction, count_part
 from pipelines.beam.engine import Engine
 from schemas.errors import UsageError
+from schemas.files import durable
 from schemas.files.folder import Folder, absolute, open_folder
 from schemas.store import layout
 
@@ -47,7 +48,7 @@ def _scratch(shared: Folder | None) -> Iterator[Folder]:
     """Create a temporary folder in `shared`, or on this machine if `shared` is None; remove it at the end."""
     try:
         if shared is None:
-            with tempfile.TemporaryDirectory(prefix="oxe-tools-") as directory:
+            with durable.scratch_folder() as directory:
                 yield open_folder(directory)
             return
         scratch = open_folder(f"{absolute(shared.uri)}/{layout.META}", for_writing=True).child(

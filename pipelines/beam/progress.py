@@ -14,6 +14,9 @@ class Progress:
     def expect(self, episodes: int, *, workers: int = 1) -> None:
         """Set the number of episodes to come and the number of processes that work on them."""
 
+    def warn(self, text: str) -> None:
+        """Show a warning to the user before the work starts."""
+
     def __call__(self, episodes: int, size: int) -> None:
         """Add the episodes and source bytes that were done since the last call."""
 

@@ -123,7 +123,8 @@ class Write(beam.DoFn):
     def process(self, merged: tuple[str, Mergeable]) -> None:
         """Write the total of one key."""
         key, value = merged
-        open_folder(self.folder, for_writing=True).write(f"{key}.json", json.dumps(value.to_json()).encode())
+        folder = open_folder(self.folder, for_writing=True)
+        folder.write(f"{key}.json", json.dumps(value.to_json()).encode(), sync=False)
 
 
 def run_merging(count: CountFunction, parts: Sequence[Any], *, engine: Engine, into: str) -> None:

@@ -63,7 +63,7 @@ class StatusFolder:
 
     def fail(self, name: str, message: str) -> None:
         """Record that a shard failed, with the error message."""
-        self.out.write(self.place(name + FAILURE), message.encode())
+        self.out.write(self.place(name + FAILURE), message.encode(), sync=False)
 
     def failures(self) -> dict[str, str]:
         """Return the error message of each shard that failed."""
@@ -72,7 +72,7 @@ class StatusFolder:
 
     def stop(self, message: str) -> None:
         """Ask all workers not to start another shard; `message` is the reason."""
-        self.out.write(self.place(STOP), message.encode())
+        self.out.write(self.place(STOP), message.encode(), sync=False)
 
     def stop_reason(self) -> str | None:
         """Return why the run was stopped, or None if it was not."""

@@ -16,6 +16,7 @@ from multiprocessing import forkserver
 
 from pipelines.beam.engine import Engine
 from schemas.errors import MissingExtraError
+from schemas.files import durable
 
 METHOD = "forkserver" if sys.platform == "linux" else "spawn"
 RUN = "pipelines.beam.run"
@@ -48,7 +49,8 @@ def running_workers(engine: Engine) -> Iterator[Engine]:
     quiet |= {"dashboard_address": None, "scheduler_kwargs": {"dashboard_address": "127.0.0.1:0"}}
     with (
         _restored_environment(),
-        config.set({"distributed.worker.multiprocessing-method": METHOD}),
+        durable.scratch_folder() as scratch,  # Dask would leave its own folder in TMPDIR
+        config.set({"distributed.worker.multiprocessing-method": METHOD, "temporary-directory": str(scratch)}),
         LocalCluster(n_workers=engine.workers, threads_per_worker=1, **quiet) as cluster,
     ):
         yield replace(engine, cluster=cluster.scheduler_address)

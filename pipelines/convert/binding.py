@@ -221,9 +221,24 @@ def columns_one_longer(steps: Mapping[str, Column], action: Collection[str]) -> 
 
 
 def decode_columns(spec: DatasetSpec, steps: Mapping[str, Column]) -> Mapping[str, Column]:
-    """Decode the columns that the declaration lists under `decode`; columns that are missing are ignored."""
-    decoded = {path: DECODERS[word](steps[path]) for path, word in spec.decode.items() if path in steps}
-    return {**steps, **decoded} if decoded else steps
+    """Decode the columns that the declaration lists under `decode`; columns that are missing are ignored.
+
+    In columns of bool, each byte other than 0 becomes 1.
+    """
+    stored = {path: _as_stored(column) for path, column in steps.items()}
+    decoded = {path: DECODERS[word](stored[path]) for path, word in spec.decode.items() if path in stored}
+    return {**stored, **decoded}
+
+
+def _as_stored(column: Column) -> Column:
+    """Return a column as Arrow stores it: in an array of bool, a source may have other bytes than 0 and 1."""
+    if isinstance(column, Ragged):
+        values: Any = _as_stored(column.values)
+        return column if values is column.values else replace(column, values=values)
+    if isinstance(column, np.ndarray) and column.dtype == np.bool_ and column.size:
+        bits = np.ascontiguousarray(column).view(np.uint8)
+        return bits != 0 if bits.max() > 1 else column
+    return column
 
 
 def decoder_output(spec: DatasetSpec, field: Field) -> Field:

@@ -1,8 +1,9 @@
 """`convert`: turn a source and its declaration into a published dataset."""
 
 import json
+import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -178,6 +179,8 @@ def _run(plan: Conversion, ledger: Ledger, *, engine: Engine, max_quarantine: in
     check_allowance([problem for record in done.values() for problem in record.quarantined], max_quarantine)
     if not todo:
         return
+    if short := _space_note(ledger.out, todo):
+        progress.warn(short)
     from pipelines.beam.run import run  # noqa: PLC0415 - Beam takes seconds to import
 
     job = ConversionJob(
@@ -188,6 +191,17 @@ def _run(plan: Conversion, ledger: Ledger, *, engine: Engine, max_quarantine: in
         max_quarantine=max_quarantine,
     )
     run(job, todo, ledger, engine=engine, progress=progress)
+
+
+def _space_note(out: Folder, refs: Sequence[ShardRef]) -> str | None:
+    """Return a warning if the output of some shards may not fit on the disk, estimated from the size of the source."""
+    if out.local is None:
+        return None
+    needed, free = sum(part.work for ref in refs for part in ref.parts), shutil.disk_usage(out.local).free
+    if needed <= free:
+        return None
+    sizes = f"about {needed / 1e9:.3g} GB are needed, estimated from the source, and {free / 1e9:.3g} GB are free"
+    return f"{out.uri}: {sizes}; if the disk is full, the run ends, and the same command continues it"
 
 
 def _add_statistics(out: Folder, engine: Engine) -> None:

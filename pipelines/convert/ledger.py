@@ -68,7 +68,7 @@ class Ledger(StatusFolder):
         table = pa.Table.from_pylist(list(record.episodes), self.schema)
         sink = pa.BufferOutputStream()
         pq.write_table(table.replace_schema_metadata({META: json.dumps(summary)}), sink)
-        self.out.write(self.place(name + self.RECORD), bytes(sink.getvalue()))
+        self.out.write(self.place(name + self.RECORD), bytes(sink.getvalue()), sync=False)
         self.out.remove(self.place(name + FAILURE))
 
     def read(self, names: Iterable[str]) -> dict[str, ShardRecord]:
@@ -208,6 +208,7 @@ def _undo_append(out: Folder) -> None:
             if f"{below}/{name}" not in known:
                 out.remove(f"{below}/{name}")
     out.remove(layout.LEDGER)
+    out.sync((layout.DATA, layout.INDEX, layout.META))
 
 
 def _refuse_foreign_files(out: Folder) -> None:
@@ -237,12 +238,15 @@ def clear(out: Folder) -> None:
         )
     out.write(layout.IDENTITY, b"{}")
     out.remove(layout.MANIFEST)
+    out.sync((layout.META,))
     for name in (layout.DATA, layout.INDEX):
         out.remove(name)
-    places = [f"{layout.META}/{name}" for name in out.names(layout.META)]
-    for place in sorted(places, key=layout.LEDGER.__eq__):  # remove the ledger last
-        if place != layout.LOCK:
+    for place in [f"{layout.META}/{name}" for name in out.names(layout.META)]:
+        if place not in {layout.LOCK, layout.LEDGER}:
             out.remove(place)
+    out.sync(("", layout.META))
+    out.remove(layout.LEDGER)  # last: until then, the remaining files are known to be ours
+    out.sync((layout.META,))
     return None
 
 

@@ -120,7 +120,7 @@ class ParquetShard:
         lengths, digest = np.concatenate(self._lengths), xxhash.xxh3_128()
         offsets = index.build(self._tmp, columns=self.cameras, lengths=lengths, chunk=digest.update)
         encoded = index.encode(self.cameras, offsets, lengths)
-        self.out.write(layout.index_file(self.path), encoded)
+        self.out.write(layout.index_file(self.path), encoded, sync=False)
         record = FileRecord(
             path=self.path,
             split=split,
@@ -131,7 +131,7 @@ class ParquetShard:
             index_xxh3_128=xxhash.xxh3_128_hexdigest(encoded),
             turned=dict(sorted(self.turned.items())),
         )
-        self.out.adopt(self._tmp, self.path)
+        self.out.adopt(self._tmp, self.path, sync=False)
         return record
 
     def discard(self) -> None:

@@ -67,7 +67,8 @@ def publish(
         if file.of_content:  # it describes the previous content
             out.remove(file.place)
     for name, content in tables.items():
-        out.write(name, content)
+        out.write(name, content, sync=False)
+    out.sync((layout.DATA, layout.INDEX, layout.META))  # all that the manifest describes is durable before it
     out.write(layout.MANIFEST, encode_manifest(manifest))
     return manifest
 

@@ -12,13 +12,14 @@ from typing import Any
 from pipelines.beam.shards import FAILURE, StatusFolder, clear_failures
 from pipelines.convert.folders import check_no_foreign_files
 from schemas.errors import DatasetError, UsageError
+from schemas.files import durable
 from schemas.files.folder import Folder, LocalFolder
 from schemas.views.digests import outdated
 
 RECORD, RUNS = "oxe_export.json", "oxe_runs.jsonl"
 BELOW = "oxe_ledger"
 LOCK, IDENTITY = f"{BELOW}/lock", f"{BELOW}/identity.json"
-OURS = rf"oxe_spec\.toml|{RECORD}|{RUNS}|{BELOW}/[^/]+|([^/]+/)*tmp-[0-9a-f]+"
+OURS = rf"oxe_spec\.toml|{RECORD}|{RUNS}|{BELOW}/[^/]+|([^/]+/)*{durable.NAME.pattern}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +32,7 @@ class ExportLedger(StatusFolder):
     def write(self, name: str, files: Iterable[str], about: Mapping[str, Any]) -> None:
         """Record that a shard is finished, with the sizes of its files; `about` is the data for `Target.describe`."""
         record = {"files": self.out.sizes(files), "about": about}
-        self.out.write(self.place(name + self.RECORD), json.dumps(record).encode())
+        self.out.write(self.place(name + self.RECORD), json.dumps(record).encode(), sync=False)
         self.out.remove(self.place(name + FAILURE))
 
     def read(self, name: str) -> dict[str, Any] | None:
@@ -65,10 +66,12 @@ def begin(out: LocalFolder, identity: Mapping[str, Any], *, pattern: str, overwr
         differing = [key for key in {**old, **new} if key != "asked" and old.get(key) != new.get(key)]
         what = f"contains an export with a different {', '.join(differing)}"
         raise UsageError(f"{out.uri}: {what}; pass --overwrite or another --out")
-    if not finished:
+    if finished:
+        _remove_ledger(out)  # left by a process that was killed after it wrote the record
+    else:
         out.write(IDENTITY, json.dumps(identity).encode())
         clear_failures(out, BELOW)
-        _sweep(out)
+    out.sweep(_folders(out))
     return finished
 
 
@@ -84,30 +87,37 @@ def why_not_comparable(existing: Mapping[str, Any], identity: Mapping[str, Any])
 
 def _clear(out: LocalFolder, pattern: str) -> None:
     names = set(out.names()) - {BELOW}
-    if not names:
-        return
     if out.size(RECORD) is None and out.size(IDENTITY) is None:
+        if not names:
+            return
         raise UsageError(f"{out.uri}: was not written by this command; --overwrite will not remove it")
     check_no_foreign_files(out.root, pattern=pattern)
     out.write(IDENTITY, b"{}")  # so that a partly removed export is never mistaken for a complete one
-    for name in (RECORD, *sorted(names)):
+    out.remove(RECORD)
+    out.sync(("",))
+    for name in sorted(names):
         out.remove(name)
+    out.sync(("",))  # until here, the remaining files are known to be ours
+    _remove_ledger(out)
+    out.sync((BELOW,))
+
+
+def _remove_ledger(out: LocalFolder) -> None:
     for name in out.names(BELOW):
         if f"{BELOW}/{name}" != LOCK:
             out.remove(f"{BELOW}/{name}")
 
 
-def _sweep(out: LocalFolder) -> None:
-    """Remove the temporary files of killed workers."""
-    out.sweep(sorted({path.parent.relative_to(out.root).as_posix() for path in out.root.rglob("tmp-*")}))
+def _folders(out: LocalFolder) -> list[str]:
+    """List the folders of an export, with the folder itself."""
+    return ["", *sorted(path.relative_to(out.root).as_posix() for path in out.root.rglob("*") if path.is_dir())]
 
 
-def finish(out: Folder, record: Mapping[str, Any]) -> None:
-    """Write the record of a complete export and remove its ledger."""
+def finish(out: LocalFolder, record: Mapping[str, Any]) -> None:
+    """Write the record of a complete export, once all its files are durable, and remove its ledger."""
+    out.sync(_folders(out))
     out.write(RECORD, json.dumps(record, indent=1).encode() + b"\n")
-    for name in out.names(BELOW):
-        if f"{BELOW}/{name}" != LOCK:
-            out.remove(f"{BELOW}/{name}")
+    _remove_ledger(out)
 
 
 def read_record(out: Folder) -> dict[str, Any] | None:

@@ -1,16 +1,14 @@
 """`Folder`: files on this machine or behind an fsspec URI, with the operations that datasets need."""
 
-import fcntl
 import os
 import shutil
-import uuid
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, suppress
+from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Protocol
 
-TMP = "tmp-" + 32 * "[0-9a-f]"  # not `tmp-*`: a split may be named "tmp"
+from schemas.files import durable
 
 
 class Folder(Protocol):
@@ -71,20 +69,23 @@ class Folder(Protocol):
     def tails(self, names: Iterable[str], count: int) -> dict[str, bytes]:
         """Read the last `count` bytes of many files by name; missing ones are left out."""
 
-    def write(self, name: str, content: bytes) -> None:
-        """Write a small file atomically."""
+    def write(self, name: str, content: bytes, *, sync: bool = True) -> None:
+        """Write a small file atomically; with `sync=False`, a power cut may undo it until `sync` is called."""
 
     def staged(self, below: str) -> Path:
         """Return the path of a new local file; once it is complete, `adopt` moves it into the folder `below`."""
 
-    def adopt(self, staged: Path, name: str) -> None:
-        """Move a complete staged file to `name`, atomically."""
+    def adopt(self, staged: Path, name: str, *, sync: bool = True) -> None:
+        """Move a complete staged file to `name`, atomically; `sync` has the same meaning as in `write`."""
+
+    def sync(self, below: Iterable[str]) -> None:
+        """Make what was written with `sync=False`, adopted or removed in the folders `below` durable."""
 
     def drop(self, staged: Path) -> None:
         """Delete a staged file."""
 
     def remove(self, name: str) -> None:
-        """Remove a file, or a folder with its contents, if it exists."""
+        """Remove a file, or a folder with its contents, if it exists; durable only after `sync`."""
 
     def sweep(self, below: Iterable[str]) -> None:
         """Remove incomplete files from the folders `below`, which processes left when they were killed."""
@@ -200,33 +201,27 @@ class LocalFolder:
                 tails[name] = file.read()
         return tails
 
-    def write(self, name: str, content: bytes) -> None:
+    def write(self, name: str, content: bytes, *, sync: bool = True) -> None:
         """Write a temporary file in the same folder, then rename it to `name`."""
-        staged = self.staged(str(Path(name).parent))
-        try:
-            staged.write_bytes(content)
-            self.adopt(staged, name)
-        except BaseException as error:  # includes Ctrl-C, so that no incomplete file is left
-            self.drop(staged)
-            if isinstance(error, OSError):
-                raise OSError(error.errno, error.strerror, self.place(name)) from error
-            raise
+        durable.write(self.root / name, content, sync=sync)
 
     def staged(self, below: str) -> Path:
         """Return a path in the folder `below` itself, because a rename is atomic only within one file system."""
-        folder = self.root / below
-        folder.mkdir(parents=True, exist_ok=True)
-        return folder / f"tmp-{uuid.uuid4().hex}"
+        return durable.staged(self.root / below)
 
-    def adopt(self, staged: Path, name: str) -> None:
+    def adopt(self, staged: Path, name: str, *, sync: bool = True) -> None:
         """Flush a staged file to the disk, then rename it."""
-        with staged.open("rb") as file:
-            os.fsync(file.fileno())
-        staged.rename(self.root / name)
+        durable.adopt(staged, self.root / name, sync=sync)
+
+    def sync(self, below: Iterable[str]) -> None:
+        """Sync the names in the folders that exist."""
+        for name in below:
+            if (self.root / name).is_dir():
+                durable.sync_folder(self.root / name)
 
     def drop(self, staged: Path) -> None:
         """Delete a staged file."""
-        staged.unlink(missing_ok=True)
+        durable.drop(staged)
 
     def remove(self, name: str) -> None:
         """Remove a file or a folder, if it exists."""
@@ -239,23 +234,10 @@ class LocalFolder:
     def sweep(self, below: Iterable[str]) -> None:
         """Remove temporary files that were not renamed because their process was killed."""
         for name in below:
-            for path in (self.root / name).glob(TMP):
-                path.unlink(missing_ok=True)
+            durable.sweep(self.root / name)
 
-    @contextmanager
-    def exclusive(self, name: str) -> Iterator[None]:
+    def exclusive(self, name: str) -> AbstractContextManager[None]:
         """Lock a file with `flock`; the system releases the lock when the process ends."""
         path = self.root / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("w") as file:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            try:
-                is_current = os.path.samestat(os.fstat(file.fileno()), path.stat())
-            except FileNotFoundError:
-                is_current = False
-            if not is_current:  # its owner has just removed it; a third process may have locked a new file
-                raise BlockingIOError
-            try:
-                yield
-            finally:
-                path.unlink(missing_ok=True)
+        durable.make_folder(path.parent)
+        return durable.locked(path)

@@ -4,14 +4,13 @@ The memory in use does not depend on the size of the files.
 """
 
 import errno
-import fcntl
 import os
 import socket
 import tempfile
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Event, Lock
@@ -21,6 +20,7 @@ import fsspec
 from fsspec.core import url_to_fs
 
 from schemas.errors import MissingExtraError, UnreachableError, UsageError
+from schemas.files import durable
 from schemas.files.network import (
     BLOCK,
     BUGS,
@@ -42,7 +42,6 @@ EXTRAS = {"s3": "s3fs", "gs": "gcsfs"}
 ANONYMOUS: dict[str, dict[str, Any]] = {"s3": {"anon": True}, "gs": {"token": "anon"}, "hf": {"token": False}}
 CREDENTIALS = {"s3": '{"anon": false}', "gs": '{"token": "google_default"}', "hf": '{"token": true}'}
 CREDENTIAL_OPTIONS = {"anon", "key", "username", "profile", "session", "token"}
-STAGED = "oxe-tools-"
 
 
 @dataclass(frozen=True, slots=True)
@@ -270,29 +269,26 @@ class RemoteFolder:
 
         return _read_concurrently(tail, names)
 
-    def write(self, name: str, content: bytes) -> None:
+    def write(self, name: str, content: bytes, *, sync: bool = True) -> None:  # noqa: ARG002 - always durable
         """Write an object; object stores do this atomically."""
         self._with_retries(name, lambda: self.fs.pipe_file(self._path(name), content))
 
     def staged(self, below: str) -> Path:  # noqa: ARG002 - all staged files are in one folder
-        """Return a path in this machine's temporary folder; its lock shows other processes that this one is alive."""
+        """Return a path in this machine's temporary folder."""
         self.sweep(())
-        path = Path(tempfile.gettempdir()) / f"{STAGED}{uuid.uuid4().hex}"
-        new = path.with_suffix(".new")  # `sweep` must not see it before it is locked
-        _staging_locks[path] = new.open("wb")
-        fcntl.flock(_staging_locks[path], fcntl.LOCK_EX)
-        return new.rename(path)
+        return durable.staged(Path(tempfile.gettempdir()))
 
-    def adopt(self, staged: Path, name: str) -> None:
+    def adopt(self, staged: Path, name: str, *, sync: bool = True) -> None:  # noqa: ARG002 - always durable
         """Upload a staged file and delete it."""
         self._with_retries(name, lambda: self.fs.put_file(str(staged), self._path(name)))
         self.drop(staged)
 
+    def sync(self, below: Iterable[str]) -> None:
+        """Do nothing, because a store answers only when an object is durable."""
+
     def drop(self, staged: Path) -> None:
-        """Delete a staged file and release its lock."""
-        staged.unlink(missing_ok=True)
-        if staged in _staging_locks:
-            _staging_locks.pop(staged).close()
+        """Delete a staged file."""
+        durable.drop(staged)
 
     def remove(self, name: str) -> None:
         """Remove an object, or all objects below a name, if there are any."""
@@ -301,10 +297,7 @@ class RemoteFolder:
 
     def sweep(self, below: Iterable[str]) -> None:  # noqa: ARG002 - stores have no incomplete files
         """Remove files from the temporary folder that processes left when they were killed."""
-        for path in Path(tempfile.gettempdir()).glob(f"{STAGED}{32 * '[0-9a-f]'}"):
-            with suppress(OSError), path.open("rb") as file:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                path.unlink()
+        durable.sweep(Path(tempfile.gettempdir()))
 
     @contextmanager
     def exclusive(self, name: str) -> Iterator[None]:
@@ -405,16 +398,12 @@ def _options(protocol: str, kind: str, *, for_writing: bool) -> tuple[dict[str, 
     return {**defaults, **configured}, hint
 
 
-_staging_locks: dict[Path, IO[bytes]] = {}  # locks of the files that are not uploaded yet
 _own_locks: set[bytes] = set()  # contents of the locks that this process owns
 
 
-@contextmanager
-def _one_process_at_a_time() -> Iterator[None]:
+def _one_process_at_a_time() -> AbstractContextManager[None]:
     """Let only one process of this user check locks at a time, so that no two processes replace the same lock."""
-    with (Path(tempfile.gettempdir()) / f"{STAGED}{os.getuid()}.lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+    return durable.locked(Path(tempfile.gettempdir()) / f"oxe-tools-{os.getuid()}.lock", wait=True)
 
 
 def _holder(lock: bytes) -> str:

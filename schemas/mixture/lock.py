@@ -1,12 +1,15 @@
 """`Lock`: a mixture with the digests of its datasets, so that another machine draws the same steps.
 
 The file `NAME.lock` is canonical JSON. `NAME.lock.parquet`, in the same folder, lists the episodes with their hashes
-and the ranges of steps that are kept.
+and the ranges of steps that are kept. While a lock is replaced, the new table is in `NAME.lock.DIGEST.parquet`.
 """
 
+import glob
 import hashlib
 import json
+import re
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -19,12 +22,13 @@ from pydantic import ValidationError
 
 from schemas.declarations.tables import Model
 from schemas.errors import MixtureError
-from schemas.files.folder import LocalFolder
+from schemas.files import durable
 from schemas.mixture.sampling import Law
 from schemas.source import Array
 from schemas.spaces import Space
 
 VERSION = 1
+DIGEST = "[0-9a-f]{32}"
 TRAIN, VALIDATION = "train", "val"
 EPISODES = pa.schema(
     [
@@ -146,10 +150,33 @@ def side_file(lock: Path) -> Path:
 
 
 def write(path: Path, lock: Lock, table: pa.Table) -> None:
-    """Write a lock's table of episodes, then the lock."""
-    folder = LocalFolder(path.parent)
-    folder.write(side_file(path).name, encoded_table(table))
-    folder.write(path.name, lock.encoded())
+    """Write a lock and its table of episodes, in one commit.
+
+    The table is written under a name with its digest, then the lock, then the table gets its usual name. `read` takes a
+    table under either name, so a lock that is replaced is readable at any moment, as the old one or the new one.
+    """
+    _write(path, lock.encoded(), encoded_table(table), digest=lock.episodes)
+
+
+def copy(path: Path, target: Path) -> None:
+    """Copy a lock and its table of episodes. Raises MixtureError if they cannot be read."""
+    lock, content, table = _read(path)
+    _write(target, content, table, digest=lock.episodes)
+
+
+def _write(path: Path, content: bytes, table: bytes, *, digest: str) -> None:
+    pending = _pending(path, digest)
+    durable.write(pending, table)
+    durable.write(path, content)
+    pending.rename(side_file(path))
+    for left in path.parent.glob(f"{glob.escape(path.name)}.*.parquet"):
+        if re.fullmatch(rf".*\.{DIGEST}\.parquet", left.name):  # by a killed process
+            left.unlink(missing_ok=True)
+    durable.sync_folder(path.parent)
+
+
+def _pending(path: Path, digest: str) -> Path:
+    return path.with_name(f"{path.name}.{digest}.parquet")
 
 
 def encoded_table(table: pa.Table) -> bytes:
@@ -162,10 +189,17 @@ def encoded_table(table: pa.Table) -> bytes:
 
 def read(path: Path) -> tuple[Lock, pa.Table]:
     """Read a lock and its table of episodes. Raises MixtureError if a file is damaged or the two do not match."""
+    lock, _, table = _read(path)
+    # `read_table` would import pandas, which takes longer than all else that a loader does before its first sample.
+    return lock, pq.ParquetFile(pa.py_buffer(table)).read(use_threads=False)
+
+
+def _read(path: Path) -> tuple[Lock, bytes, bytes]:
+    """Return a lock, its bytes, and the bytes of its table."""
     try:
         content = path.read_bytes()
         lock = Lock.model_validate_json(content)
-        table = side_file(path).read_bytes()
+        table = _table(path, lock.episodes)
     except FileNotFoundError as error:
         raise MixtureError(f"{error.filename}: no such file; 'oxe mix lock' writes a lock") from error
     except (OSError, ValidationError) as error:
@@ -176,9 +210,17 @@ def read(path: Path) -> tuple[Lock, pa.Table]:
         raise MixtureError(f"{path}: was edited by hand; run 'oxe mix lock' again")
     content_digest = xxhash.xxh3_128_hexdigest(table)
     if content_digest != lock.episodes:
+        if path.read_bytes() != content:  # it was replaced between the two reads
+            return _read(path)
         raise MixtureError(f"{side_file(path)}: has digest {content_digest}, expected {lock.episodes} as in the lock")
-    # `read_table` would import pandas, which takes longer than all else that a loader does before its first sample.
-    return lock, pq.ParquetFile(pa.py_buffer(table)).read(use_threads=False)
+    return lock, content, table
+
+
+def _table(path: Path, digest: str) -> bytes:
+    if re.fullmatch(DIGEST, digest):
+        with suppress(FileNotFoundError):
+            return _pending(path, digest).read_bytes()
+    return side_file(path).read_bytes()
 
 
 def _first_line(error: Exception) -> str:

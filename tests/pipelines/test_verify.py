@@ -3,6 +3,7 @@
 import json
 import random
 import shutil
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import xxhash
 
 from oxe_tools import open_dataset
 from pipelines.convert.publish import encode_manifest
+from schemas.files import durable
 from tests.pipelines.toy import Run, Toy, columns, files, jpeg, make_toy, oxe, oxe_process, write_source
 
 DATA, VAL = "data/train-00000-of-00001.parquet", "data/val-00000-of-00001.parquet"
@@ -345,3 +347,80 @@ def test_without_a_log_nothing_is_compared(toy: Toy) -> None:
     done = toy.verify()
     assert done.code == 0
     assert "source not compared: meta/runs.jsonl names no source; pass --source" in done.out
+
+
+# --- a quick look ---
+
+
+def test_only_digests_are_checked_and_the_last_full_result_stays(toy: Toy) -> None:
+    assert toy.verify().code == 0
+    full = (toy.out / "meta/verification.json").read_bytes()
+    shutil.rmtree(toy.source)
+    done = toy.verify("--digests-only", "--json")
+    found = done.json()
+    assert (done.code, found["ok"], found["files"], found["episodes"], found["images"]) == (0, True, 6, 0, 0)
+    assert found["source"] == "not compared: only the digests were checked"
+    assert (toy.out / "meta/verification.json").read_bytes() == full
+
+
+@pytest.mark.parametrize(
+    "name", [DATA, INDEX, "meta/episodes.parquet", "meta/quarantine.parquet", "meta/manifest.json"]
+)
+def test_digests_alone_find_a_byte_of_any_file(toy: Toy, name: str) -> None:
+    flip(toy.out / name, (toy.out / name).stat().st_size // 2)
+    assert toy.verify("--digests-only").code in {1, 2}
+
+
+def test_a_sample_reads_and_compares_some_episodes(tmp_path: Path) -> None:
+    changed = [columns(seed, torque=np.zeros((3, 2))) if seed in {2, 6} else columns(seed) for seed in range(9)]
+    toy = make_toy(tmp_path, changed, splits={"train": 5, "val": 4})
+    assert toy.convert().code == 0
+    found = toy.verify("--sample", "3", "--json").json()
+    assert (found["ok"], found["source"], found["episodes"], found["steps"], found["images"]) == (
+        *(True, "compared"),
+        *(3, 9, 9),
+    )
+    write_source(toy.source, [columns(seed) for seed in range(9)], splits={"train": 5, "val": 4})
+    first = toy.verify("--sample", "3", "--json").json()["first"]
+    assert not [line for line in first if "in the source" in line]
+    assert toy.verify("--sample", "9", "--json").json()["differences"] == toy.verify("--json").json()["differences"]
+
+
+def test_a_sample_finds_a_damaged_episode_and_a_file_of_another_size(tmp_path: Path) -> None:
+    toy = make_toy(tmp_path, [columns(seed) for seed in range(3)])
+    assert toy.convert().code == 0
+    path = toy.out / DATA
+    flip(path, path.read_bytes().index(jpeg(101)) + 5)
+    assert_found(toy.verify("--sample", "1"), "episode 1 (toy-000001)")
+    path.write_bytes(path.read_bytes() + b"x")
+    assert_found(toy.verify("--sample", "1"), f"{DATA}: {path.stat().st_size} bytes, the manifest has")
+
+
+def test_the_two_options_exclude_each_other(toy: Toy) -> None:
+    done = toy.verify("--digests-only", "--sample", "2")
+    assert (done.code, done.err) == (2, "oxe: --digests-only and --sample: pass only one of them\n")
+
+
+def test_a_read_only_dataset_is_verified_and_a_note_says_that_the_result_is_not_stored(toy: Toy) -> None:
+    (toy.out / "meta/verification.json").unlink(missing_ok=True)
+    mount = ["mount", "--bind", str(toy.out), str(toy.out)]
+    if subprocess.run(mount, check=False, capture_output=True).returncode:
+        pytest.skip("mounting is not allowed here")
+    try:
+        subprocess.run(["mount", "-o", "remount,ro,bind", str(toy.out)], check=True)
+        done = toy.verify()
+    finally:
+        subprocess.run(["umount", str(toy.out)], check=True)
+    assert done.code == 0
+    assert "3 episodes, 9 steps" in done.out
+    assert done.err == "note: meta/verification.json was not written (Read-only file system)\n"
+    assert not (toy.out / "meta/verification.json").exists()
+
+
+def test_what_a_kill_leaves_between_writing_and_renaming_is_no_difference(toy: Toy) -> None:
+    for below in ("data", "index", "meta"):
+        (toy.out / below / durable.temporary_name()).write_bytes(b"half")
+    assert toy.verify().code == 0
+    assert not list((toy.out / "meta").glob("tmp-*"))  # `verify` wrote there, and removed it
+    assert toy.convert("--materialize", "late").code == 1  # it is finished, with one quarantined episode
+    assert not list(toy.out.rglob("tmp-*"))

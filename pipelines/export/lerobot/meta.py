@@ -94,7 +94,7 @@ def write_table(
             for ref, episodes in shards:
                 rows = [_row(ref, episode, videos=videos, fps=fps) for episode in episodes]
                 writer.write_table(pa.Table.from_pylist(rows, schema))
-        out.adopt(tmp, EPISODES["3.0"])
+        out.adopt(tmp, EPISODES["3.0"], sync=False)
     finally:
         out.drop(tmp)
 

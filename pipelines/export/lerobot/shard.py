@@ -135,7 +135,7 @@ def _write_data(shard: ShardState, group: FileGroup) -> str:
                 if sum(map(len, waiting)) >= rows or k == group.numbers[-1]:
                     writer.write_table(pa.concat_tables(waiting), row_group_size=rows)
                     waiting = []
-        out.adopt(tmp, name)
+        out.adopt(tmp, name, sync=False)
     finally:
         out.drop(tmp)
     return name
@@ -225,7 +225,7 @@ def _write_video(shard: ShardState, group: FileGroup, camera: ExportCamera) -> s
                 _sample(shard, k, camera, images=images)
             video.finish()
         shard.psnr[camera.key] = min(shard.psnr.get(camera.key, MAX_PSNR), video.psnr)
-        export.out.adopt(tmp, name)
+        export.out.adopt(tmp, name, sync=False)
     finally:
         export.out.drop(tmp)
     return name

@@ -77,7 +77,7 @@ class RldsExport:
                     if len(episode):
                         shard.add({feature: value(episode) for feature, value in self.columns.items()})
                     steps += len(episode)
-            self.out.adopt(tmp, name)
+            self.out.adopt(tmp, name, sync=False)
         finally:
             self.out.drop(tmp)
         return [name], {"episodes": shard.episodes, "bytes": shard.bytes, "steps": steps}

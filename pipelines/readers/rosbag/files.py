@@ -8,7 +8,6 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import IO
 from urllib.parse import quote
 
@@ -27,6 +26,7 @@ from rosbags.rosbag2.storage_sqlite3 import Sqlite3Reader
 from pipelines.readers.folder import LFS_MARK, SourceFolder, lfs_pointer_error
 from pipelines.readers.rosbag.storage import LIMIT, BoundedFile, Channel, Definition, Message, Storage, inflate, reading
 from schemas.errors import SourceError
+from schemas.files import durable
 
 MCAP, SQLITE, BAG1, ZSTD = b"\x89MCAP0\r\n", b"SQLite format 3\0", b"#ROSBAG V2.0", b"\x28\xb5\x2f\xfd"
 COPY_LIMIT = 16 << 30  # bytes of the copy of a remote or compressed file
@@ -79,7 +79,7 @@ def _first_bytes(path: Path) -> bytes:
 def _copy(folder: SourceFolder, name: str, stack: ExitStack, *, is_compressed: bool = False) -> Path:
     """Copy a file to a temporary file, which is removed when `stack` is closed."""
     size = folder.size(name) or 0
-    target = Path(stack.enter_context(TemporaryDirectory())) / "bag"
+    target = stack.enter_context(durable.scratch_folder()) / "bag"
     with folder.open(name) as file, target.open("wb") as out:
         source: IO[bytes] = zstandard.ZstdDecompressor().stream_reader(file) if is_compressed else file
         if size <= COPY_LIMIT:

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from schemas.errors import CheckpointError, TrainingError
+from schemas.files import durable
 
 torch = pytest.importorskip("torch", reason="training needs the extra finetune")
 
@@ -87,7 +88,7 @@ def test_what_breaks_while_it_is_written_leaves_nothing(tmp_path: Path) -> None:
 
 def test_a_folder_that_was_killed_while_it_was_written_is_no_checkpoint_and_is_swept(tmp_path: Path) -> None:
     kept = saved(tmp_path)
-    (tmp_path / "tmp-1" / STATE).mkdir(parents=True)
+    (tmp_path / durable.temporary_name() / STATE).mkdir(parents=True)
     assert snapshots(tmp_path) == [kept]
     sweep(tmp_path)
     assert list(tmp_path.iterdir()) == [kept]

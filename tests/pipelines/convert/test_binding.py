@@ -289,3 +289,20 @@ def test_a_missing_key_names_the_closest(tmp_path: Path) -> None:
         bind(spec, [replace(f, path=f.path.replace(".image", ".imag")) for f in FIELDS])
     words = "toy: cameras.primary: the source has no 'observation.image'; did you mean 'observation.imag'?"
     assert str(found.value).startswith(words)
+
+
+@pytest.mark.parametrize("size", [3, 0])
+def test_other_bytes_than_0_and_1_in_an_array_of_bool_are_stored_as_1(tmp_path: Path, size: int) -> None:
+    odd = np.array([0, 1, 2, 255, 128, 0], np.uint8).view(bool)
+    plain = np.array([0, 1, 1, 1, 1, 0], bool)
+    flags = Ragged(odd[: 2 * size], (np.full(3, 2 * size // 3),))
+    binding = bound(tmp_path, number("flag", "bool"), number("grid", "bool", shape=(2,)), number("flags", "bool"))
+    raw = raw_episode(is_first=odd[2:5])
+    raw.steps.update(flag=odd[:3], grid=odd.reshape(3, 2), flags=flags)
+    episode = binding.episode(raw)
+    assert episode.is_first.tobytes() == plain[2:5].tobytes()
+    assert np.asarray(episode.raw["flag"]).tobytes() == plain[:3].tobytes()
+    assert np.asarray(episode.raw["grid"]).tobytes() == plain.tobytes()
+    stored = episode.raw["flags"]
+    assert isinstance(stored, Ragged)
+    assert np.asarray(stored.values).tobytes() == plain[: 2 * size].tobytes()

@@ -346,9 +346,11 @@ def test_a_full_disk_ends_the_run_at_once(tmp_path: Path, tiny_disk: Path) -> No
     toy = make_toy(tmp_path, episodes, splits={"first": 1, "large": 1, "last": 1})
     words = ("convert", toy.spec, "--source", toy.source, "--out", tiny_disk / "out")
     failed = oxe_process(*words)
-    assert (failed.code, failed.err.count("\n")) == (2, 1), failed.err
-    assert failed.err.startswith("oxe: 1 of 3 shards failed, first large-00000-of-00001: ")
-    assert "No space left on device" in failed.err
+    note, error = failed.err.splitlines()
+    assert failed.code == 2
+    assert note.startswith("note: ")  # that the disk may be too small
+    assert error.startswith("oxe: 1 of 3 shards failed, first large-00000-of-00001: ")
+    assert "No space left on device" in error
     first = tiny_disk / "out/data/first-00000-of-00001.parquet"
     assert list((tiny_disk / "out/data").iterdir()) == [first]  # the last shard would have fitted, but was not started
     written = first.stat().st_mtime_ns
@@ -395,3 +397,45 @@ def test_workers_end_with_the_run_that_is_killed(tmp_path: Path) -> None:
         _, alive = psutil.wait_procs(workers, timeout=PATIENCE)
         assert not [worker for worker in alive if worker.status() != "zombie"]
     assert toy.convert().code == 0
+
+
+def test_a_disk_that_may_be_too_small_is_said_before_the_run_starts(tmp_path: Path, tiny_disk: Path) -> None:
+    episodes = [columns(seed, image=[jpeg(seed, size=700)] * 3) for seed in range(3)]
+    toy = make_toy(tmp_path, episodes, splits={"first": 1, "second": 1, "third": 1})
+    warned = oxe_process("convert", toy.spec, "--source", toy.source, "--out", tiny_disk / "out")
+    note, _, error = warned.err.partition("\n")
+    assert note.startswith(f"note: {tiny_disk / 'out'}: about 0.00")
+    assert note.endswith("if the disk is full, the run ends, and the same command continues it")
+    assert warned.code == 2
+    assert "No space left on device" in error
+    assert toy.convert().err == ""
+
+
+@pytest.mark.slow
+def test_sigterm_is_one_line_and_leaves_no_temporary_file(
+    forks: Forks, toy: Toy, tmp_path: Path, expected: dict[str, bytes]
+) -> None:
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    arguments = command("convert", toy.spec, "--source", toy.source, "--out", toy.out, "--workers", "2")
+    environment = {**os.environ, "TMPDIR": str(temporary)}
+    with subprocess.Popen(arguments, stderr=subprocess.PIPE, text=True, env=environment) as process:
+        wait_for(toy, "meta/ledger/s*", process)
+        assert list(temporary.iterdir())
+        process.terminate()
+        _, err = process.communicate(timeout=PATIENCE)
+    assert (process.returncode, err) == (143, "oxe: terminated\n")
+    assert list(temporary.iterdir()) == []
+    assert not [name for name in files(toy.out) if "tmp-" in name or "manifest" in name]
+    forks.finish(toy)
+    assert_same(toy, expected)
+
+
+@pytest.mark.parametrize("more", [(), pytest.param(("--workers", "2"), marks=pytest.mark.slow)])
+def test_a_finished_run_leaves_no_temporary_file(tmp_path: Path, more: tuple[str, ...]) -> None:
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    toy = make_toy(tmp_path)
+    words = ("convert", toy.spec, "--source", toy.source, "--out", toy.out, *more)
+    assert oxe_process(*words, env={**os.environ, "TMPDIR": str(temporary)}).code == 0
+    assert list(temporary.iterdir()) == []

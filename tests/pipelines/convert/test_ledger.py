@@ -12,13 +12,13 @@ from pipelines.convert.ledger import Ledger, begin, clear, locked, read_all_reco
 from pipelines.convert.parquet import FileRecord
 from pipelines.convert.records import ShardRecord
 from schemas.errors import UsageError
-from schemas.files import folder
+from schemas.files import durable
 from schemas.files.folder import LocalFolder
 from schemas.source import Unreadable
 from schemas.store import layout
 
 NAME = "train-00000-of-00002"
-TMP = f"tmp-{32 * '0'}"
+TMP = f"tmp-oxe-{32 * '0'}"
 IDENTITY: dict[str, Any] = {
     "schema_version": 1,
     "spec_digest": "d",
@@ -323,8 +323,8 @@ def test_a_lock_that_its_holder_has_just_removed_is_no_lock(tmp_path: Path, monk
         (tmp_path / layout.LOCK).touch()
         flock(file, operation)
 
-    flock = folder.fcntl.flock
-    monkeypatch.setattr(folder.fcntl, "flock", slow)
+    flock = durable.fcntl.flock
+    monkeypatch.setattr(durable.fcntl, "flock", slow)
     with pytest.raises(UsageError, match="another process is writing to this folder"), locked(LocalFolder(tmp_path)):
         pass
     assert (tmp_path / layout.LOCK).exists()

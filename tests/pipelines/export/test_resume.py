@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from pipelines.export import plan
+from schemas.files import durable
 from schemas.store.dataset import Dataset
 from tests.pipelines.export.makers import converted, episodes, export
 from tests.pipelines.toy import files, oxe, oxe_process
@@ -17,19 +18,19 @@ SPLITS = {"a": 2, "b": 1, "c": 2}  # three shards
 KILLED = """
 import os, sys
 from pathlib import Path
-from schemas.files.folder import LocalFolder
+from schemas.files import durable
 
-adopt, seen = LocalFolder.adopt, []
+adopt, seen = durable.adopt, []
 
-def dying(self, staged, name):
-    seen.append(name)
+def dying(staged, path, **options):
+    seen.append(path)
     if len(seen) == {number}:
         {before}
-        adopt(self, staged, name)
+        adopt(staged, path, **options)
         os.kill(os.getpid(), 9)
-    adopt(self, staged, name)
+    adopt(staged, path, **options)
 
-LocalFolder.adopt = dying
+durable.adopt = dying
 from oxe_tools.cli.main import main
 main(sys.argv[1:])
 """
@@ -159,3 +160,24 @@ def test_a_large_dataset_is_several_shards(toy: Dataset, monkeypatch: pytest.Mon
     monkeypatch.setattr(plan, "MIN_BYTES", 1)
     refs = plan.shards_of_size(toy, [3, 4, 5, 6, 7], longest=1e9)
     assert [ref.positions for ref in refs] == [(0,), (1,), (2,), (3,), (4,)]
+
+
+def test_an_export_of_which_only_the_ledger_is_left_can_be_overwritten(toy: Dataset, tmp_path: Path) -> None:
+    ledger = tmp_path / "out" / "oxe_ledger"
+    ledger.mkdir(parents=True)
+    (ledger / "identity.json").write_text('{"dataset": "another one"}')
+    refused = oxe(*words("rlds", toy, tmp_path / "out"))
+    assert (refused.code, "pass --overwrite" in refused.err) == (2, True)
+    assert oxe(*words("rlds", toy, tmp_path / "out"), "--overwrite").code == 0
+
+
+def test_what_a_kill_after_the_record_leaves_is_removed(
+    toy: Dataset, tmp_path: Path, whole: dict[str, dict[str, bytes]]
+) -> None:
+    out = tmp_path / "out"
+    assert oxe(*words("rlds", toy, out)).code == 0
+    (out / "oxe_ledger").mkdir(exist_ok=True)
+    (out / "oxe_ledger" / "a-00000-of-00001.json").write_text("{}")
+    (out / durable.temporary_name()).touch()
+    assert oxe(*words("rlds", toy, out)).code == 0
+    assert bytes_of(out) == whole["rlds"]

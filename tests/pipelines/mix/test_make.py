@@ -1,7 +1,9 @@
 """A lock has the right counts and shares, and is the same wherever and however often it is computed."""
 
 import json
+import pickle
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,7 @@ from schemas.mixture.lock import TRAIN, VALIDATION
 from schemas.store.dataset import open_dataset
 from stats.record import Statistics
 from tests.pipelines.mix.lab import LENGTHS, made, make_datasets, mix, total
+from tests.power import record, restore
 
 
 @pytest.fixture(scope="module")
@@ -158,3 +161,40 @@ def test_a_damaged_or_edited_lock_is_refused(lab: Path, tmp_path: Path) -> None:
     side.write_bytes(side.read_bytes()[:-1])
     with pytest.raises(MixtureError, match="as in the lock"):
         locks.read(path)
+
+
+def test_a_lock_that_is_replaced_is_the_old_one_or_the_new_one_at_any_moment(lab: Path, tmp_path: Path) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    path = disk / "toy.lock"
+    old = (old_lock, _) = made(lab)
+    new = made(lab, 'filter = "length > 3"')
+    locks.write(path, *old)
+    for which, pair in (("old", old), ("new", new)):
+        (tmp_path / which).write_bytes(pickle.dumps(pair))
+    code = "import pickle, sys; from pathlib import Path; from schemas.mixture import lock\n"
+    code += "lock.write(Path(sys.argv[1]), *pickle.loads(Path(sys.argv[2]).read_bytes()))"
+    recording = record([sys.executable, "-c", code, str(path), str(tmp_path / "new")], disk, tmp_path / "log")
+    found = set()
+    losses = [*recording.single_losses(), *recording.random_losses(500, seed=1)]
+    for kept in [*recording.prefixes(), *losses]:
+        restore(recording.state(kept), disk)
+        lock, table = locks.read(path)
+        assert (lock.encoded(), table) in [(one.encoded(), rows) for one, rows in (old, new)]
+        found.add(lock.episodes == old_lock.episodes)
+        if kept in losses[::50]:
+            locks.write(path, *new)
+            assert locks.read(path)[1] == new[1]
+            assert {file.name for file in disk.iterdir()} == {"toy.lock", "toy.lock.parquet"}
+    assert found == {True, False}
+
+
+def test_a_damaged_table_beside_a_lock_is_not_taken_for_another_one(lab: Path, tmp_path: Path) -> None:
+    lock, table = made(lab)
+    path = tmp_path / "toy.lock"
+    locks.write(path, lock, table)
+    (tmp_path / f"toy.lock.{lock.episodes}.parquet").write_bytes(b"half")
+    with pytest.raises(MixtureError, match="as in the lock"):
+        locks.read(path)
+    locks.write(path, lock, table)
+    assert {file.name for file in tmp_path.glob("toy.lock*")} == {"toy.lock", "toy.lock.parquet"}

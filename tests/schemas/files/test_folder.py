@@ -157,18 +157,26 @@ def test_what_a_killed_process_staged_is_swept_and_what_a_live_one_did_is_not_re
         held = Path(live.stdout.readline().strip())
         ours = folder.staged("data")
         folder.sweep(["data"])
-        assert sorted(tmp_path.glob("oxe-tools-*")) == sorted([held, ours])
+        assert sorted(tmp_path.glob("tmp-oxe-*")) == sorted([held, ours])
         live.communicate("")
     folder.drop(ours)
 
 
-def test_what_a_killed_process_staged_is_swept_locally(tmp_path: Path) -> None:
+def test_what_a_killed_process_staged_is_swept_and_what_a_live_one_did_is_not_locally(tmp_path: Path) -> None:
     folder = LocalFolder(tmp_path)
-    left = folder.staged("data")
-    left.write_bytes(b"half")
+    command = [sys.executable, "-c", LEAVE, folder.uri]
+    dead = subprocess.run([*command, "die"], capture_output=True, text=True, check=False)
+    left = Path(dead.stdout.strip())
+    assert left.read_bytes() == b"half"
     (tmp_path / "data" / "tmp-00000-of-00001.parquet").write_bytes(b"of a split called tmp")
-    folder.sweep(["data", "index"])
-    assert folder.names("data") == ("tmp-00000-of-00001.parquet",)
+    with subprocess.Popen([*command, "live"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as live:
+        assert live.stdout
+        held = Path(live.stdout.readline().strip())
+        folder.sweep(["data", "index"])
+        assert folder.names("data") == ("tmp-00000-of-00001.parquet", held.name)
+        live.communicate("")
+    folder.write("data/new", b"")  # the next write sweeps too
+    assert folder.names("data") == ("new", "tmp-00000-of-00001.parquet")
 
 
 # --- web servers only ---

@@ -1,0 +1,56 @@
+"""The counts of the long-running tests: a log of trials, from which a run continues, and a committed summary."""
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+SUMMARIES = ROOT / "benchmarks" / "results" / "torture"
+LOGS = ROOT / ".torture"  # not committed
+
+
+@dataclass(slots=True)
+class Trials:
+    """The trials of one kind, such as `faults`. Finished trials are in a log, so that a later run skips them."""
+
+    kind: str
+    done: dict[str, str] = field(default_factory=dict)  # name of a trial -> what was wrong, or ''
+
+    def __post_init__(self) -> None:
+        if self._log.exists():
+            self.done = dict(json.loads(line) for line in self._log.read_text().splitlines())
+
+    @property
+    def _log(self) -> Path:
+        return LOGS / f"{self.kind}.jsonl"
+
+    def add(self, name: str, wrong: str) -> None:
+        """Record a finished trial."""
+        LOGS.mkdir(exist_ok=True)
+        self.done[name] = wrong
+        with self._log.open("a") as file:
+            file.write(json.dumps([name, wrong]) + "\n")
+
+    def summarize(self, planned: int) -> None:
+        """Write the counts, and what was wrong, to the committed file; `planned` is the number of all trials."""
+        failures = {name: wrong for name, wrong in self.done.items() if wrong}
+        groups: dict[str, int] = {}
+        for name in self.done:
+            groups[name.rpartition("/")[0]] = groups.get(name.rpartition("/")[0], 0) + 1
+        summary = {
+            "date": datetime.now(UTC).date().isoformat(),
+            "trials": len(self.done),
+            "planned": planned,
+            "failures": len(failures),
+            "by_group": dict(sorted(groups.items())),
+            "first_failures": dict(list(failures.items())[:20]),
+        }
+        SUMMARIES.mkdir(parents=True, exist_ok=True)
+        (SUMMARIES / f"{self.kind}.json").write_text(json.dumps(summary, indent=1) + "\n")
+
+
+def todo(trials: Trials, names: Iterable[str]) -> list[str]:
+    """Return the trials that are not finished."""
+    return [name for name in names if name not in trials.done]
