@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from oxe_tools.cli.console import Dtype, Json, numbers, print_json
+from oxe_tools.cli.console import Dtype, Json, numbers, print_json, say
 from schemas.errors import MissingExtraError
 
 
@@ -60,5 +60,5 @@ def predict(
     if as_json:
         print_json(prediction.to_json())
     else:
-        typer.echo(f"action: {numbers(prediction.action)}")
-        typer.echo(f"token ids: {' '.join(map(str, prediction.token_ids))}")
+        say(f"action: {numbers(prediction.action)}")
+        say(f"token ids: {' '.join(map(str, prediction.token_ids))}")

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from oxe_tools.cli.console import FAILURES, DatasetDir, Json, fail, file_count, print_json, print_notes, progress
+from oxe_tools.cli.console import FAILURES, DatasetDir, Json, fail, file_count, print_json, print_notes, progress, say
 
 
 def verify(
@@ -38,9 +38,9 @@ def verify(
         print_json(result.to_json())
     else:
         what = f"{result.episodes} episodes, {result.steps} steps, {result.numbers} numbers, {result.images} images"
-        typer.echo(f"{directory}: {what} in {file_count(result.files)}; source {result.source}")
+        say(f"{directory}: {what} in {file_count(result.files)}; source {result.source}")
     print_notes(result.notes)
     for difference in result.first:
-        typer.echo(difference, err=True)
+        say(difference, err=True)
     if not result.ok:
         fail(f"{directory}: {result.differences} differences", FAILURES)

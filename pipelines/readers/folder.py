@@ -106,7 +106,13 @@ class SourceFolder:
     def names(self, below: str = "") -> tuple[str, ...]:
         """List the names directly in the folder, or in `below`, sorted; empty if they cannot be listed."""
         with self._reading("listed", below):
-            return self.files.names(below)
+            names = self.files.names(below)
+        for name in names:
+            if not name.isprintable() and any("\ud800" <= char <= "\udfff" for char in name):
+                raise SourceError(
+                    f"the name {name!r} is not UTF-8; rename it", reason="bad_utf8", file=self.path(below)
+                )
+        return names
 
     def is_folder(self, name: str) -> bool:
         """Whether a name in the folder is a folder; behind a URI, whether it has names in it, or no ending."""
