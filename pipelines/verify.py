@@ -23,6 +23,7 @@ from pipelines.statistics.cache import read_cache, why_outdated
 from schemas.episode import Episode, Frames
 from schemas.errors import OxeError, SourceError, UnreachableError
 from schemas.files.folder import Folder
+from schemas.parsing import parse_json
 from schemas.source import Column, Ragged, Unreadable
 from schemas.store import layout
 from schemas.store.dataset import Dataset
@@ -104,7 +105,7 @@ def catch_damage(path: str, result: Verification) -> Iterator[None]:
 def _last_source(dataset: Dataset, result: Verification) -> str | None:
     with catch_damage(layout.RUNS, result):
         log = dataset.folder.read_many([layout.RUNS]).get(layout.RUNS, b"")
-        runs = [json.loads(line) for line in log.decode().splitlines()]
+        runs = [parse_json(line) for line in log.decode().splitlines()]
         return next((str(run["source"]) for run in reversed(runs) if "source" in run), None)
     return None
 

@@ -23,7 +23,13 @@ def is_unforeseen(error: BaseException) -> bool:
 
 def is_mistake(error: BaseException) -> bool:
     """Whether our own code raised an exception that only a mistake in it can cause."""
-    return isinstance(error, MISTAKES) and (place := _last_place(error)) is not None and _is_ours(place[0])
+    return isinstance(error, MISTAKES) and is_raised_by_us(error)
+
+
+def is_raised_by_us(error: BaseException) -> bool:
+    """Whether our own code, and not that of a library, raised an exception."""
+    frames = extract_tb(error.__traceback__)
+    return bool(frames) and _is_ours(frames[-1].filename)
 
 
 def described(error: BaseException) -> str:
@@ -44,11 +50,6 @@ def fault(error: BaseException) -> str:
         f"a fault of oxe-tools, not of your input: {described(error)}{where}; please report this line together with "
         f"the output of 'oxe --version' and of the same command with --debug"
     )
-
-
-def _last_place(error: BaseException) -> tuple[str, int | None] | None:
-    frames = extract_tb(error.__traceback__)
-    return (frames[-1].filename, frames[-1].lineno) if frames else None
 
 
 def _is_ours(file: str) -> bool:

@@ -17,7 +17,8 @@ MAX_STEPS = 10_000_000  # of an episode
 MAX_FIELDS = 10_000  # of a source, and arrays in one file of arrays
 MAX_DEPTH = 100  # levels of nesting in JSON and TOML
 MAX_DIGITS = 1000  # of a number in JSON and TOML
-MAX_PIXELS = 1 << 26  # of one image or video frame (8,192 x 8,192)
+MAX_PIXELS = 1 << 26  # of an image or a frame of a video (8,192 x 8,192); a declaration can raise it for images
+DECODED_PIXELS = 1 << 27  # of an image, whatever is declared
 
 
 def check_limit(count: int, limit: int, unit: str, *, where: str = "", what: str = "", raised_by: str = "") -> None:

@@ -10,14 +10,14 @@ from collections.abc import Mapping
 from typing import Any
 
 HIDDEN = "***"
-SECRET = (
+NAMES = (
     r"[\w.~-]*(?:token|signature|secret|passw(?:or)?d|passwd|pwd|credential|api[_-]?key|access[_-]?key|accessid)[\w.~-]*"
     r"|sig|key|auth|jwt|code"
 )
 SECRETS = (
     (re.compile(r"(://[^\s/?#:@]*:)[^\s/?#]*(?=@)"), rf"\1{HIDDEN}"),  # user:password@host
     (re.compile(r"(\bhttps?://)[^\s/?#:@]+(?=@)", re.IGNORECASE), rf"\1{HIDDEN}"),  # token@host
-    (re.compile(rf"([?&;](?:{SECRET})=)[^\s&;#'\"<>()]+", re.IGNORECASE), rf"\1{HIDDEN}"),
+    (re.compile(rf"([?&;](?:{NAMES})=)[^\s&;#'\"<>()]+", re.IGNORECASE), rf"\1{HIDDEN}"),
     (re.compile(r"(\bBearer\s+)[\w.~+/=-]{8,}", re.IGNORECASE), rf"\1{HIDDEN}"),
     (re.compile(r"\b(?:(AKIA|ASIA)[0-9A-Z]{16}|(hf_|gh[pousr]_)[A-Za-z0-9]{16,})\b"), rf"\1\2{HIDDEN}"),
 )

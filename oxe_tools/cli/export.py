@@ -17,8 +17,8 @@ from oxe_tools.cli.console import (
     file_count,
     print_json,
     print_notes,
-    say,
     progress,
+    say,
 )
 
 if TYPE_CHECKING:

@@ -37,6 +37,7 @@ from pipelines.statistics.statistics import statistics
 from schemas.declarations.spec import DatasetSpec
 from schemas.errors import UsageError, did_you_mean
 from schemas.files.folder import Folder, absolute, open_folder
+from schemas.parsing import parse_json
 from schemas.source import Unreadable
 from schemas.spaces import Space
 from schemas.store import layout
@@ -116,7 +117,7 @@ def convert(
         if append and published_identity(folder) != plan.stored:
             raise UsageError(f"{folder.uri}: another process has just appended to it; run the command again")
         if (begin_append if append else begin)(folder, plan.identity):
-            manifest = json.loads(folder.read(layout.MANIFEST))
+            manifest = parse_json(folder.read(layout.MANIFEST))
             _add_statistics(folder, engine)
             return _report(folder, manifest, problems=(), added=0, seconds=time.monotonic() - began)
         ledger = Ledger(folder, episodes_schema(plan.binding.layout))

@@ -1,15 +1,16 @@
 """The boundary between foreign data and our code: whatever is raised inside becomes a SourceError.
 
 A reader turns the errors that it foresees into a SourceError with a reason of its own. All others become one here, with
-the type of the exception in the message and the reason `unforeseen`, so that they are counted and can be found. Only
-requests to stop pass, and our own mistakes (see `schemas.faults`), so that no test can miss them.
+the type of the exception in the message. The reason is `unreadable` if a library raised it, and `unforeseen` if our own
+code did, so that what may be a fault of ours is counted apart. Requests to stop pass, and so do exceptions that only a
+mistake in our code can cause (see `schemas.faults`), so that no test misses them.
 """
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from schemas.errors import OxeError, SourceError
-from schemas.faults import described, is_mistake, is_unforeseen
+from schemas.faults import described, is_mistake, is_raised_by_us, is_unforeseen
 
 
 def source_error(error: BaseException, file: str = "") -> SourceError:
@@ -30,7 +31,8 @@ def source_error(error: BaseException, file: str = "") -> SourceError:
         why = error.strerror or described(error)
         return SourceError(f"cannot be read ({why})", file=file)
     why = described(error).replace(file, "...") if file else described(error)
-    return SourceError(f"cannot be read ({why})", reason="unforeseen", file=file)
+    reason = "unforeseen" if is_raised_by_us(error) else "unreadable"
+    return SourceError(f"cannot be read ({why})", reason=reason, file=file)
 
 
 @contextmanager

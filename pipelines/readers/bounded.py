@@ -36,7 +36,7 @@ class BoundedReader(Reader):
         while True:
             try:
                 value = next(values, None)
-            except BaseException as error:
+            except BaseException as error:  # noqa: BLE001 - `source_error` raises those that are not about the data
                 for index, part in missing.items() or [(None, ref.parts[-1])]:
                     failure = source_error(error, self.place(part.name))
                     yield Unreadable.of(failure, index=index, split=ref.split)

@@ -247,7 +247,7 @@ class SourceReader(Reader):
             failure = SourceError(message, reason="missing_record", file=path)
         except SourceError as error:
             failure = error
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001 - `source_error` raises those that are not about the data
             failure = source_error(error, path)
         lost: list[int | None] = list(range(part.first + max(0, number - part.skip), part.first + part.count))
         for index in lost or [None]:  # None: the error occurred after the last planned episode
@@ -269,7 +269,7 @@ def _read_episode(
             file=path,
             offset=stored.offset,
         )
-    except BaseException as error:
+    except BaseException as error:  # noqa: BLE001 - `source_error` raises those that are not about the data
         failure = error if isinstance(error, SourceError) else source_error(error, path)
         failure = failure.at(path, prefix=stored.name) if stored.name else failure
         return Unreadable.of(failure, index=index, split=split, file=path)

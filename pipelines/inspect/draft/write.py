@@ -2,7 +2,6 @@
 
 import json
 import re
-import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
@@ -12,6 +11,7 @@ from pipelines.inspect.draft.claims import Claim
 from pipelines.inspect.draft.clock import Clock
 from pipelines.inspect.draft.parts import SpaceDraft
 from schemas.declarations.spec import TODO, todos
+from schemas.parsing import parse_toml
 
 HEAD = """\
 # Proposed by 'oxe inspect --draft' from {episodes} ({steps} steps) of {uri}.
@@ -56,7 +56,7 @@ class Proposal:
 
     def todo(self) -> list[str]:
         """List the keys that the user must fill in."""
-        return todos(tomllib.loads(self.text()))
+        return todos(parse_toml(self.text()))
 
     def to_json(self) -> dict[str, Any]:
         """Return every claim with its confidence and evidence, and the declaration as `text`."""

@@ -1,6 +1,5 @@
 """Read CSV, JSON Lines and JSON files as columns and values; a missing cell is an error, not a number."""
 
-import json
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -13,6 +12,7 @@ from pipelines.readers.files.csv_lines import NUMBER, csv_columns
 from pipelines.readers.files.lazy_field import LazyField
 from pipelines.readers.names import covers
 from schemas.errors import SourceError
+from schemas.parsing import parse_json
 from schemas.source import Array, Field
 
 TABLE_LIMIT = 64 << 20  # bytes of one file
@@ -132,15 +132,15 @@ def _flat_object(text: str, *, where: str) -> dict[str, Any]:
 
 def _json(text: str, *, where: str) -> Any:
     try:
-        return json.loads(text, object_pairs_hook=_unique)
-    except (ValueError, RecursionError) as error:
+        return parse_json(text, pairs=_unique)
+    except ValueError as error:
         raise SourceError(f"{where} is not JSON ({error})", reason="bad_table") from error
 
 
 def _flat(content: Mapping[str, Any], prefix: str, *, where: str) -> dict[str, Any]:
     try:
         return _unique(list(_named_values(content, prefix)))
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise SourceError(f"{where} is not JSON ({error})", reason="bad_table") from error
 
 

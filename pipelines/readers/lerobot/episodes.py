@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 from pipelines.readers.folder import SourceFolder
 from pipelines.readers.lerobot.info import DatasetInfo, read_description
 from schemas.errors import SourceError
+from schemas.parsing import parse_json
 from schemas.source import Field
 
 TABLE, TABLES = "meta/episodes.jsonl", "meta/episodes"
@@ -157,8 +158,8 @@ def _read_lines(folder: SourceFolder, name: str) -> list[dict[str, Any]]:
     rows = []
     for number, line in enumerate(read_description(folder, name).splitlines(), 1):
         try:
-            row = json.loads(line) if line.strip() else None
-        except (ValueError, RecursionError) as error:
+            row = parse_json(line) if line.strip() else None
+        except ValueError as error:
             raise SourceError(f"line {number} is not JSON", reason="bad_info", file=path) from error
         if row is not None and not isinstance(row, dict):
             raise SourceError(f"line {number} is not an object", reason="bad_info", file=path)

@@ -1,6 +1,5 @@
 """Read `meta/info.json` of a LeRobotDataset, which declares its paths and features; every value is checked."""
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,6 +8,7 @@ from typing import Any
 from pipelines.readers.find import FORMAT_PATTERNS, find_sources, several_sources_error
 from pipelines.readers.folder import SourceFolder, safe_path
 from schemas.errors import SourceError, UsageError
+from schemas.parsing import parse_json
 
 INFO = "meta/info.json"
 MAX_DESCRIPTION = 1 << 28  # bytes of one metadata file
@@ -83,7 +83,7 @@ def load(folder: SourceFolder) -> DatasetInfo:
     """Read info.json; raise SourceError if it does not describe a supported LeRobotDataset."""
     where, data = folder.path(INFO), read_description(folder, INFO)
     try:
-        content = json.loads(data)
+        content = parse_json(data)
         version = str(content["codebase_version"])
         if not re.match(r"v[23]\.", version):
             raise SourceError(
