@@ -12,7 +12,11 @@ FRAMES_BYTES = 1 << 35  # of one camera's raw frames in an episode; larger, beca
 VALUE_BYTES = 16 << 20  # of one per-episode value
 DOCUMENT_BYTES = 256 << 20  # of one file in JSON
 TOML_BYTES = 4 << 20  # of one file in TOML
+EPISODE_BYTES = 1 << 32  # of all numbers of an episode, and of all arrays in one file of arrays
+SPARSE_BYTES = 64 << 20  # a larger array must have stored data
+SPARSE_RATIO = 2000  # of declared to stored bytes of such an array; no codec packs more tightly
 # counts
+MAX_ROWS = 1_000_000  # of a table of episodes or tasks
 MAX_STEPS = 10_000_000  # of an episode
 MAX_FIELDS = 10_000  # of a source, and arrays in one file of arrays
 MAX_DEPTH = 100  # levels of nesting in JSON and TOML

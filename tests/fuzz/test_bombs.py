@@ -66,26 +66,25 @@ def npy_header(folder: Path) -> None:
 
 
 def npz_header(folder: Path) -> None:
-    folder.mkdir(parents=True)
     for i in range(2):
-        with zipfile.ZipFile(folder / f"episode_{i}.npz", "w") as archive:
+        (folder / f"episode_{i}").mkdir(parents=True)
+        with zipfile.ZipFile(folder / f"episode_{i}" / "data.npz", "w") as archive:
             archive.writestr("action.npy", npy_bytes((1 << 34,)))
 
 
 def npz_zeros(folder: Path) -> None:
-    """A member of 4 MB that inflates to 4 GB."""
-    folder.mkdir(parents=True)
+    """A member of 90 kB that inflates to 88 MB."""
     for i in range(2):
-        with zipfile.ZipFile(folder / f"episode_{i}.npz", "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
-            with archive.open("action.npy", "w", force_zip64=True) as file:
-                file.write(npy_bytes((150_000_000,)))
-                for _ in range(150):
-                    file.write(b"\0" * 8_000_000)
+        (folder / f"episode_{i}").mkdir(parents=True)
+        archive = zipfile.ZipFile(folder / f"episode_{i}" / "data.npz", "w", zipfile.ZIP_DEFLATED, compresslevel=1)
+        with archive, archive.open("action.npy", "w", force_zip64=True) as file:
+            file.write(npy_bytes((11_000_000,)))
+            for _ in range(11):
+                file.write(b"\0" * 8_000_000)
 
 
 def npz_overlap(folder: Path) -> None:
     """Two thousand members that share the bytes of one, 20 GB in total."""
-    folder.mkdir(parents=True)
     out = io.BytesIO()
     data = npy_bytes((1_250_000,)) + b"\0" * 10_000_000
     with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
@@ -97,7 +96,8 @@ def npz_overlap(folder: Path) -> None:
     entries = b"".join(entry[:46] + f"a{i:05d}.npy".encode() + entry[56:] for i in range(2000))
     tail = plain[end : end + 8] + struct.pack("<HHIIH", 2000, 2000, len(entries), directory, 0)
     for i in range(2):
-        (folder / f"episode_{i}.npz").write_bytes(plain[:directory] + entries + tail)
+        (folder / f"episode_{i}").mkdir(parents=True)
+        (folder / f"episode_{i}" / "data.npz").write_bytes(plain[:directory] + entries + tail)
 
 
 def zarr_shape(folder: Path) -> None:
@@ -121,7 +121,7 @@ def zarr_inflated(folder: Path) -> None:
     described = json.loads((below / ".zarray").read_text())
     (below / ".zarray").write_text(json.dumps(described | {"compressor": {"id": "zlib", "level": 1}}))
     for chunk in below.glob("[0-9]*"):
-        chunk.write_bytes(zlib.compress(b"\0" * 900_000_000, 1))
+        chunk.write_bytes(zlib.compress(b"\0" * 100_000_000, 1))
 
 
 def rlds_shape(folder: Path) -> None:
@@ -130,12 +130,6 @@ def rlds_shape(folder: Path) -> None:
     text = (folder / "features.json").read_text()
     assert '"4"' in text
     (folder / "features.json").write_text(text.replace('"4"', f'"{1 << 60}"'))
-
-
-def lerobot_shape(folder: Path) -> None:
-    WRITERS["lerobot v2.1"](folder)
-    info = json.loads((folder / "meta/info.json").read_text())
-    edit_info(folder, features=info["features"] | {"action": {"dtype": "float32", "shape": [1 << 40]}})
 
 
 def lerobot_features(folder: Path) -> None:
@@ -147,17 +141,17 @@ def lerobot_features(folder: Path) -> None:
 def lerobot_tasks(folder: Path) -> None:
     """A table of tasks of 3 MB that takes gigabytes of memory."""
     WRITERS["lerobot v3.0"](folder)
-    table = pa.table({"task_index": np.zeros(20_000_000, np.int64), "task": pa.array(["a" * 50] * 20_000_000)})
+    table = pa.table({"task_index": np.zeros(8_000_000, np.int64), "task": pa.repeat("a" * 50, 8_000_000)})
     pq.write_table(table, folder / "meta/tasks.parquet", compression="zstd", row_group_size=1 << 30)
 
 
 def parquet_rows(folder: Path) -> None:
-    """A table of 200 million rows in 100 kB."""
+    """A table of 40 million rows in 100 kB."""
     folder.mkdir(parents=True)
-    table = pa.table({"action": np.zeros(20_000_000)})
+    table = pa.table({"action": np.zeros(4_000_000)})
     with pq.ParquetWriter(folder / "episode_0.parquet", table.schema, compression="zstd") as out:
         for _ in range(10):
-            out.write_table(table, row_group_size=20_000_000)
+            out.write_table(table, row_group_size=4_000_000)
     (folder / "episode_1.parquet").write_bytes((folder / "episode_0.parquet").read_bytes())
 
 
@@ -166,15 +160,6 @@ def json_keys(folder: Path) -> None:
         place = folder / f"episode_{i}"
         place.mkdir(parents=True)
         (place / "meta.json").write_text(json.dumps({f"key_{k}": k for k in range(300_000)}))
-        (place / "steps.jsonl").write_text('{"action": 1.5}\n' * 3)
-
-
-def json_list(folder: Path) -> None:
-    """Sixty megabytes of JSON, which take gigabytes as Python objects."""
-    for i in range(2):
-        place = folder / f"episode_{i}"
-        place.mkdir(parents=True)
-        (place / "meta.json").write_text('{"a": [' + ",".join(["{}"] * 15_000_000) + "]}")
         (place / "steps.jsonl").write_text('{"action": 1.5}\n' * 3)
 
 
@@ -217,7 +202,7 @@ def gzipped(folder: Path) -> None:
     """A shard of zeros that gzip makes small."""
     WRITERS["rlds"](folder)
     for file in folder.glob("*.tfrecord*"):
-        file.write_bytes(gzip.compress(b"\0" * 500_000_000, 1))
+        file.write_bytes(gzip.compress(b"\0" * 200_000_000, 1))
 
 
 def write_npy(file: Path, shape: tuple[int, ...]) -> None:
@@ -235,13 +220,16 @@ BOMBS: dict[str, Callable[[Path], None]] = {
     write.__name__: write
     for write in (
         *(hdf5_shape, hdf5_value, hdf5_names, hdf5_attributes, npy_header, npz_header, npz_zeros, npz_overlap),
-        *(zarr_shape, zarr_chunk, zarr_inflated, rlds_shape, lerobot_shape, lerobot_features, lerobot_tasks),
-        *(parquet_rows, json_keys, json_list, csv_columns, image_pixels, ros_fields, mcap_chunk, gzipped),
+        *(zarr_shape, zarr_chunk, zarr_inflated, rlds_shape, lerobot_features, lerobot_tasks),
+        *(parquet_rows, json_keys, csv_columns, image_pixels, ros_fields, mcap_chunk, gzipped),
     )
 }
 
 
-@pytest.mark.parametrize("name", BOMBS)
+SLOW = {"hdf5_attributes"}  # to write
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] * (name in SLOW)) for name in BOMBS])
 def test_a_bomb_is_refused_with_little_memory(name: str, tmp_path: Path) -> None:
     source = tmp_path / "source"
     BOMBS[name](source)

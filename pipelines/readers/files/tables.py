@@ -7,11 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from pipelines.readers.fields import MAX_STEPS, Leaf
+from pipelines.readers.fields import Leaf
 from pipelines.readers.files.csv_lines import NUMBER, csv_columns
 from pipelines.readers.files.lazy_field import LazyField
 from pipelines.readers.names import covers
 from schemas.errors import SourceError
+from schemas.limits import MAX_FIELDS, MAX_STEPS, check_limit
 from schemas.parsing import parse_json
 from schemas.source import Array, Field
 
@@ -145,6 +146,7 @@ def _flat(content: Mapping[str, Any], prefix: str, *, where: str) -> dict[str, A
 
 
 def _unique(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    check_limit(len(pairs), MAX_FIELDS, "keys")
     content = dict(pairs)
     if len(content) < len(pairs):
         raise ValueError("a key occurs twice")

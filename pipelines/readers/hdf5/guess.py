@@ -9,7 +9,6 @@ from typing import Any
 import h5py
 
 from pipelines.readers.documents import EXACT
-from pipelines.readers.fields import VALUE_LIMIT
 from pipelines.readers.folder import SourceFolder
 from pipelines.readers.groups import EpisodeGroups, guess_groups, listed
 from pipelines.readers.hdf5 import tree
@@ -19,6 +18,7 @@ from pipelines.readers.lengths import per_episode_paths
 from pipelines.readers.names import covers
 from schemas.declarations.formats import Hdf5Source
 from schemas.errors import SourceError
+from schemas.limits import VALUE_BYTES
 from schemas.parsing import parse_json
 
 MAX_FILES, MAX_EPISODES = 10, 5  # files, and episodes of each of them, that a guess rests on
@@ -92,7 +92,7 @@ def _fits(path: str, dataset: h5py.Dataset) -> bool:
         value_field(path, dataset.dtype, dataset.shape)
     except SourceError:
         return False
-    return bool(dataset.dtype.itemsize * dataset.size <= VALUE_LIMIT)
+    return bool(dataset.dtype.itemsize * dataset.size <= VALUE_BYTES)
 
 
 def _in_json(sample: Collection[Hdf5Episode]) -> tuple[str, ...]:

@@ -8,6 +8,7 @@ from typing import Any
 from pipelines.readers.find import FORMAT_PATTERNS, find_sources, several_sources_error
 from pipelines.readers.folder import SourceFolder, safe_path
 from schemas.errors import SourceError, UsageError
+from schemas.limits import MAX_FIELDS, check_limit
 from schemas.parsing import parse_json
 
 INFO = "meta/info.json"
@@ -85,6 +86,7 @@ def load(folder: SourceFolder) -> DatasetInfo:
     try:
         content = parse_json(data)
         version = str(content["codebase_version"])
+        check_limit(len(content["features"]), MAX_FIELDS, "features", where=where)
         if not re.match(r"v[23]\.", version):
             raise SourceError(
                 f"codebase_version is {version}, expected v2.x or v3.x; LeRobot has converters for older datasets",
