@@ -10,6 +10,7 @@ from pipelines.readers.registry import open_source
 from schemas.declarations import catalog
 from schemas.declarations.spec import DatasetSpec
 from schemas.errors import SpecError, UsageError
+from schemas.text import masked
 
 
 def draft(source: str, target: str, *, limit: int | None, overwrite: bool) -> Proposal:
@@ -26,7 +27,7 @@ def draft(source: str, target: str, *, limit: int | None, overwrite: bool) -> Pr
     uri = reader.uri
     if file and "://" not in uri and not Path(uri).is_absolute():
         uri = relpath(uri, file.parent)
-    proposal = propose(reader, uri, limit=limit)
+    proposal = propose(reader, masked(uri), limit=limit)
     if file:
         file.write_text(proposal.text(), encoding="utf-8")
     return proposal

@@ -27,6 +27,7 @@ from schemas.parsing import parse_json
 from schemas.source import Column, Ragged, Unreadable
 from schemas.store import layout
 from schemas.store.dataset import Dataset
+from schemas.text import HIDDEN
 
 SHOWN = 20  # number of differences that are reported in full
 BLOCK = 1 << 20  # number of bytes that are hashed at a time
@@ -212,8 +213,9 @@ def _source_episodes(dataset: Dataset, source: str | None, result: Verification)
     Returns None if `source` is None and the source of the last conversion is unknown or cannot be read.
     """
     uri = source or _last_source(dataset, result)
-    if uri is None:
-        result.source = f"not compared: {layout.RUNS} names no source; pass --source"
+    if uri is None or HIDDEN in uri:
+        why = "does not keep the password of its source" if uri else "names no source"
+        result.source = f"not compared: {layout.RUNS} {why}; pass --source"
         return None
     try:
         return _read_source(dataset, uri, result)

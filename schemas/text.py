@@ -10,18 +10,17 @@ from collections.abc import Mapping
 from typing import Any
 
 HIDDEN = "***"
-NAMES = (
-    r"[\w.~-]*(?:token|signature|secret|passw(?:or)?d|passwd|pwd|credential|api[_-]?key|access[_-]?key|accessid)[\w.~-]*"
-    r"|sig|key|auth|jwt|code"
-)
+WORDS = r"token|signature|secret|passw(?:or)?d|passwd|pwd|credential|api[_-]?key|access[_-]?key|accessid"
+NAMES = rf"[\w.~-]{{0,60}}(?:{WORDS})[\w.~-]{{0,60}}|sig|key|auth|jwt|code"  # of parameters
 SECRETS = (
     (re.compile(r"(://[^\s/?#:@]*:)[^\s/?#]*(?=@)"), rf"\1{HIDDEN}"),  # user:password@host
+    (re.compile(r"(?<![\w/.])([\w.+-]+:)[^\s/@'\"]{1,200}(?=@[\w-])"), rf"\1{HIDDEN}"),  # without a scheme
     (re.compile(r"(\bhttps?://)[^\s/?#:@]+(?=@)", re.IGNORECASE), rf"\1{HIDDEN}"),  # token@host
     (re.compile(rf"([?&;](?:{NAMES})=)[^\s&;#'\"<>()]+", re.IGNORECASE), rf"\1{HIDDEN}"),
     (re.compile(r"(\bBearer\s+)[\w.~+/=-]{8,}", re.IGNORECASE), rf"\1{HIDDEN}"),
     (re.compile(r"\b(?:(AKIA|ASIA)[0-9A-Z]{16}|(hf_|gh[pousr]_)[A-Za-z0-9]{16,})\b"), rf"\1\2{HIDDEN}"),
 )
-MARKS = re.compile(r"://|[?&;][^=\s]*=|bearer|akia|asia|hf_|gh[pousr]_", re.IGNORECASE)  # one is in every secret
+MARKS = re.compile(r"://|:\S{1,200}@|[?&;][^=\s]{1,150}=|bearer|akia|asia|hf_|gh[pousr]_", re.IGNORECASE)
 
 
 def shown(text: str) -> str:

@@ -42,6 +42,7 @@ from schemas.source import Unreadable
 from schemas.spaces import Space
 from schemas.store import layout
 from schemas.store.dataset import Dataset
+from schemas.text import masked_json
 from schemas.views.views import view_names
 
 
@@ -277,4 +278,4 @@ def _log_run(out: Folder, uri: str, report: ConversionReport) -> None:
         **report.to_json(),
     }
     log = out.read_many([layout.RUNS]).get(layout.RUNS, b"")
-    out.write(layout.RUNS, log + json.dumps(run).encode() + b"\n")
+    out.write(layout.RUNS, log + json.dumps(masked_json(run)).encode() + b"\n")

@@ -12,6 +12,7 @@ from pipelines.inspect.draft.clock import Clock
 from pipelines.inspect.draft.parts import SpaceDraft
 from schemas.declarations.spec import TODO, todos
 from schemas.parsing import parse_toml
+from schemas.text import shown
 
 HEAD = """\
 # Proposed by 'oxe inspect --draft' from {episodes} ({steps} steps) of {uri}.
@@ -138,8 +139,8 @@ def _line(key: str, value: str, claim: Claim) -> str:
 
 
 def _plain(text: str) -> str:
-    """Convert a text from the source to one printable line."""
-    return " ".join("".join(char if char.isprintable() else " " for char in text).split())
+    """Convert a text from the source to one printable line, without the secrets of its URIs."""
+    return shown(" ".join(text.split()))
 
 
 def _key(word: str) -> str:
@@ -147,7 +148,10 @@ def _key(word: str) -> str:
 
 
 def _quoted(text: str) -> str:
-    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
+    """Write a TOML string; what cannot be printed is escaped."""
+    return "".join(
+        char if char.isprintable() else f"\\U{ord(char):08x}" for char in json.dumps(text, ensure_ascii=False)
+    )
 
 
 def _value(value: Any) -> str:
