@@ -30,7 +30,7 @@ def source_error(error: BaseException, file: str = "") -> SourceError:
     if isinstance(error, OSError):
         why = error.strerror or described(error)
         return SourceError(f"cannot be read ({why})", file=file)
-    why = described(error).replace(file, "...") if file else described(error)
+    why = described(error).replace(file, "...") if "/" in file else described(error)
     reason = "unforeseen" if is_raised_by_us(error) else "unreadable"
     return SourceError(f"cannot be read ({why})", reason=reason, file=file)
 

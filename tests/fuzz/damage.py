@@ -27,7 +27,7 @@ from typing import Any
 from pipelines.convert.job import ConversionJob, convert_shard
 from pipelines.convert.records import Options
 from pipelines.inspect.inspect import inspect
-from pipelines.readers.reader import plan
+from pipelines.readers.reader import ShardRef, plan
 from pipelines.readers.registry import open_source
 from schemas.declarations.formats import SourceSpec
 from schemas.declarations.spec import DatasetSpec, validated
@@ -209,7 +209,7 @@ def read(uri: str, source: SourceSpec, reasons: Counter[str]) -> Counter[str]:
     return reasons
 
 
-def check_balance(indices: list[int], ref: Any) -> None:
+def check_balance(indices: list[int], ref: ShardRef) -> None:
     planned = [part.first + number for part in ref.parts for number in range(part.count)]
     assert sorted(indices) == planned, f"planned {planned}, accounted for {sorted(indices)}"
 

@@ -21,7 +21,7 @@ from pipelines.readers.rosbag import jsonschema
 from pipelines.readers.rosbag.bag import read_metadata
 from pipelines.readers.rosbag.storage import inflate
 from schemas import codec, images, parsing
-from schemas.declarations import expr, robots, spec
+from schemas.declarations import catalog, expr, robots, spec
 from schemas.errors import OxeError
 from schemas.mixture import filters, lock
 from schemas.mixture import spec as mixture
@@ -125,7 +125,7 @@ TARGETS: dict[str, Target] = {
     "text": printed,
     "json": parsed_json,
     "toml": parsed_toml,
-    "declaration": lambda data: spec.load(text(data), where="x"),
+    "declaration": lambda data: spec.load(text(data), where="x", embodiment=catalog.embodiment),
     "embodiment": lambda data: robots.load(text(data), where="x"),
     "mixture": lambda data: mixture.load(text(data), where="x"),
     "recipe": lambda data: recipe.load(text(data), where="x"),

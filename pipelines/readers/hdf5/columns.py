@@ -52,6 +52,15 @@ def byte_size(dataset: h5py.Dataset) -> int:
     return int(dataset.dtype.itemsize * prod(dataset.shape or ()))
 
 
+def check_stored(path: str, dataset: h5py.Dataset) -> None:
+    """Raise SourceError if a dataset would take much more memory than it stores; HDF5 fills in what was not written."""
+    if (declared := byte_size(dataset)) > SPARSE_BYTES:
+        stored = dataset.id.get_storage_size()
+        check_limit(
+            declared, max(SPARSE_BYTES, SPARSE_RATIO * stored), f"bytes, of which {stored} are stored", what=path
+        )
+
+
 def _channels(path: str, dataset: h5py.Dataset, words: str | None) -> int | None:
     if words is None:
         return PixelLayout.of().channels(dataset.dtype, dataset.shape)
@@ -59,14 +68,9 @@ def _channels(path: str, dataset: h5py.Dataset, words: str | None) -> int | None
 
 
 def check_storage(path: str, dataset: h5py.Dataset) -> None:
-    """Raise SourceError if a dataset stores values in other files, or would take much more memory than it stores."""
+    """Raise SourceError if a dataset stores values in other files, or if a chunk is too large once it is inflated."""
     if dataset.is_virtual or dataset.external:
         raise SourceError(f"{path} stores its values in other files: refused", reason="unsafe_link")
-    if (declared := byte_size(dataset)) > SPARSE_BYTES:
-        stored = dataset.id.get_storage_size()
-        check_limit(
-            declared, max(SPARSE_BYTES, SPARSE_RATIO * stored), f"bytes, of which {stored} are stored", what=path
-        )
     check_chunks(path, dataset)
 
 
@@ -93,6 +97,8 @@ def column(
 ) -> Column:
     """Read `rows` rows from `start` on; raw frames are encoded as `images`, which is `png` or such as `jpeg 95`."""
     path = leaf.field.path
+    if leaf.form != "frames":  # frames are read in blocks
+        check_stored(path, dataset)
     check_size(leaf, rows=rows, size=dataset.dtype.itemsize * rows * prod(dataset.shape[1:]))
     if leaf.form == "numbers":
         return _native(dataset[start : start + rows], leaf.field.dtype)

@@ -182,7 +182,7 @@ SHOWN = r"pick \x1b[31mred\x07 \x1b]0;owned\x1b\\ [bold]up[/bold]\u202e\n\rand c
 def test_foreign_text_cannot_change_the_terminal(tmp_path: Path) -> None:
     toy = make_toy(tmp_path, [columns(i, language_instruction=[FOREIGN.encode()] * 3) for i in range(2)])
     damaged = toy.source / "toy-train.tfrecord-00000-of-00001"
-    for command in (
+    for words in (
         ("inspect", toy.source),
         ("inspect", toy.source, "--draft", "-"),
         ("convert", toy.spec, "--source", toy.source, "--out", toy.out),
@@ -190,8 +190,8 @@ def test_foreign_text_cannot_change_the_terminal(tmp_path: Path) -> None:
         ("inspect", tmp_path / "no\x1b[2J\u202e"),
         ("convert", "no\x1b[2J\ntoy", "--out", toy.out),
     ):
-        done = oxe(*command)
-        assert all(char.isprintable() or char == "\n" for char in done.out + done.err), (command, done)
+        done = oxe(*words)
+        assert all(char.isprintable() or char == "\n" for char in done.out + done.err), (words, done)
     assert "pick \\x1b[31mred\\x07 " in oxe("inspect", toy.source).out
     assert damaged.exists()
 
@@ -212,8 +212,8 @@ def test_a_name_is_no_markup(capsys: pytest.CaptureFixture[str]) -> None:
     ],
 )
 def test_a_password_is_not_printed(toy: Toy, uri: str) -> None:
-    for command in (["inspect", uri], ["convert", toy.spec, "--source", uri, "--out", toy.out, "--json"]):
-        done = oxe(*command)
+    for words in (["inspect", uri], ["convert", toy.spec, "--source", uri, "--out", toy.out, "--json"]):
+        done = oxe(*words)
         assert done.code == 2
         assert "SECRET" not in done.out + done.err
         assert "***" in done.err

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from schemas import limits
 from tests.makers import PEAK, write_hdf5
 from tests.pipelines.readers.demos import declare, details, edit, outcome, write_demos
 
