@@ -6,23 +6,26 @@ for it. Each is far above what recordings contain.
 
 from schemas.errors import SourceError
 
-# bytes
-COLUMN_BYTES = 1 << 30  # of one column of an episode, and of one chunk
-FRAMES_BYTES = 1 << 35  # of one camera's raw frames in an episode; larger, because they are read in blocks
-VALUE_BYTES = 16 << 20  # of one per-episode value
-DOCUMENT_BYTES = 256 << 20  # of one file in JSON
-TOML_BYTES = 4 << 20  # of one file in TOML
-EPISODE_BYTES = 1 << 32  # of all numbers of an episode, and of all arrays in one file of arrays
+# Bytes
+COLUMN_BYTES = 1 << 30  # one column of an episode, or one chunk
+FRAMES_BYTES = 1 << 35  # raw frames of one camera in an episode, which are read in blocks
+VALUE_BYTES = 16 << 20  # one per-episode value
+DOCUMENT_BYTES = 256 << 20  # one JSON file
+TOML_BYTES = 4 << 20  # one TOML file
+EPISODE_BYTES = 1 << 32  # all numbers of an episode, or all arrays in one npz file
 SPARSE_BYTES = 64 << 20  # a larger array must have stored data
-SPARSE_RATIO = 2000  # of declared to stored bytes of such an array; no codec packs more tightly
-# counts
-MAX_ROWS = 1_000_000  # of a table of episodes or tasks
-MAX_STEPS = 10_000_000  # of an episode
-MAX_FIELDS = 10_000  # of a source, and arrays in one file of arrays
+SPARSE_RATIO = 2000  # declared bytes for each stored byte of such an array; no codec packs more tightly
+
+# Counts
+MAX_ROWS = 1_000_000  # rows in a table of episodes or tasks
+MAX_STEPS = 10_000_000  # steps in an episode
+MAX_FIELDS = 10_000  # fields in a source
+MAX_LAYERS = 1000  # layers in a model
+MAX_WIDTH = 1 << 20  # width of a model's layer, or size of its vocabulary
 MAX_DEPTH = 100  # levels of nesting in JSON and TOML
-MAX_DIGITS = 1000  # of a number in JSON and TOML
-MAX_PIXELS = 1 << 26  # of an image or a frame of a video (8,192 x 8,192); a declaration can raise it for images
-DECODED_PIXELS = 1 << 27  # of an image, whatever is declared
+MAX_DIGITS = 1000  # digits in a number in JSON and TOML
+MAX_PIXELS = 1 << 26  # pixels in an image or video frame (8,192 x 8,192); a declaration raises it for images
+DECODED_PIXELS = 1 << 27  # pixels in an image, whatever is declared
 
 
 def check_limit(count: int, limit: int, unit: str, *, where: str = "", what: str = "", raised_by: str = "") -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 HIDDEN = "***"
 WORDS = r"token|signature|secret|passw(?:or)?d|passwd|pwd|credential|api[_-]?key|access[_-]?key|accessid"
-NAMES = rf"[\w.~-]{{0,60}}(?:{WORDS})[\w.~-]{{0,60}}|sig|key|auth|jwt|code"  # of parameters
+NAMES = rf"[\w.~-]{{0,60}}(?:{WORDS})[\w.~-]{{0,60}}|sig|key|auth|jwt|code"  # names of parameters
 SECRETS = (
     (re.compile(r"(://[^\s/?#:@]*:)[^\s/?#]*(?=@)"), rf"\1{HIDDEN}"),  # user:password@host
     (re.compile(r"(?<![\w/.])([\w.+-]+:)[^\s/@'\"]{1,200}(?=@[\w-])"), rf"\1{HIDDEN}"),  # without a scheme

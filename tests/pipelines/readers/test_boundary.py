@@ -35,7 +35,7 @@ def test_an_exception_becomes_an_error_with_a_reason(error: Exception, reason: s
 
 
 class PanicException(BaseException):
-    """As those of Rust libraries, which are no Exceptions."""
+    """As Rust libraries raise it; it is not an Exception."""
 
 
 def test_a_panic_is_an_error_of_the_source() -> None:
