@@ -1,4 +1,4 @@
-"""A reader behind the boundary; `open_source` returns every source in this form."""
+"""A reader inside the boundary; `open_source` returns every source in this form."""
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any

@@ -65,7 +65,7 @@ class DatasetSpec(Model):
     views: dict[str, ViewSpec] = EMPTY
     timestamp: str | None = None  # per-step path of times in seconds
     id: str | None = None  # per-episode path of the episode's name
-    max_pixels: Annotated[int, Field(gt=0, le=DECODED_PIXELS)] = MAX_PIXELS  # of an image; larger ones are quarantined
+    max_pixels: Annotated[int, Field(gt=0, le=DECODED_PIXELS)] = MAX_PIXELS  # larger images are quarantined
     raw: str | None = None  # fields with this prefix are kept as `raw.*`; None: all fields
     license: str | None = None
     citation: str | None = None
