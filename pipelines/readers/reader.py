@@ -269,6 +269,8 @@ def _read_episode(
             file=path,
             offset=stored.offset,
         )
+    except OSError:  # the file cannot be read any further
+        raise
     except BaseException as error:  # noqa: BLE001 - `source_error` raises those that are not about the data
         failure = error if isinstance(error, SourceError) else source_error(error, path)
         failure = failure.at(path, prefix=stored.name) if stored.name else failure
