@@ -4,7 +4,6 @@ docs/training.md explains the keys. Shipped recipes are in `finetune/recipes/`. 
 Where to read and write is given by options of `oxe train`.
 """
 
-import tomllib
 from collections.abc import Mapping, Sequence
 from math import inf
 from pathlib import Path
@@ -17,6 +16,7 @@ from schemas.declarations import toml
 from schemas.declarations.spec import validated
 from schemas.declarations.tables import Model
 from schemas.errors import SpecError, UsageError, did_you_mean
+from schemas.parsing import parse_toml
 
 HERE = Path(__file__).parent / "recipes"
 TARGETS = (  # the layers that OpenVLA adapts; peft 0.11 calls them "all-linear", later versions choose others
@@ -279,8 +279,8 @@ def load(text: str, *, where: str) -> Recipe:
 
 def _value(text: str) -> Any:
     try:
-        return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+        return parse_toml(f"value = {text}")["value"]
+    except ValueError:
         return text
 
 

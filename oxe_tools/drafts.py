@@ -12,6 +12,7 @@ from schemas.declarations import catalog
 from schemas.declarations.spec import DatasetSpec
 from schemas.errors import SourceError, SpecError, UsageError
 from schemas.files import durable
+from schemas.text import masked
 
 
 def draft(source: str, target: str, *, limit: int | None, overwrite: bool, follow_links: bool = False) -> Proposal:
@@ -28,7 +29,7 @@ def draft(source: str, target: str, *, limit: int | None, overwrite: bool, follo
     uri = reader.uri
     if file and "://" not in uri and not Path(uri).is_absolute():
         uri = relpath(uri, file.parent)
-    proposal = propose(reader, uri, limit=limit)
+    proposal = propose(reader, masked(uri), limit=limit)
     if file:
         durable.write(file, proposal.text().encode())
     return proposal

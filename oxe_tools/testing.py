@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from pipelines.readers.bounded import BoundedReader
 from pipelines.readers.history import History
 from pipelines.readers.reader import FilePart, Reader, ShardRef, plan
 from pipelines.readers.registry import open_with
@@ -31,6 +32,7 @@ def check_reader(reader: Reader, episodes: Sequence[Mapping[str, Any]]) -> None:
     The source must be local and undamaged. It is copied, and one file of the copy is removed to test how the reader
     reports a missing file.
     """
+    reader = reader.inner if isinstance(reader, BoundedReader) else reader  # its errors must not be hidden
     _check_description(reader)
     _check_files(reader, len(episodes))
     refs = plan(reader.files())

@@ -26,9 +26,11 @@ from schemas.episode import Episode, Frames
 from schemas.errors import OxeError, SourceError, UnreachableError
 from schemas.files import durable
 from schemas.files.folder import Folder
+from schemas.parsing import parse_json
 from schemas.source import Column, Ragged, Unreadable
 from schemas.store import layout
 from schemas.store.dataset import Dataset
+from schemas.text import HIDDEN
 
 SHOWN = 20  # number of differences that are reported in full
 BLOCK = 1 << 20  # number of bytes that are hashed at a time
@@ -146,7 +148,7 @@ def catch_damage(path: str, result: Verification) -> Iterator[None]:
 def _last_source(dataset: Dataset, result: Verification) -> str | None:
     with catch_damage(layout.RUNS, result):
         log = dataset.folder.read_many([layout.RUNS]).get(layout.RUNS, b"")
-        runs = [json.loads(line) for line in log.decode().splitlines()]
+        runs = [parse_json(line) for line in log.decode().splitlines()]
         return next((str(run["source"]) for run in reversed(runs) if "source" in run), None)
     return None
 
@@ -282,8 +284,9 @@ def _source_episodes(
     Returns None if `source` is None and the source of the last conversion is unknown or cannot be read.
     """
     uri = source or _last_source(dataset, result)
-    if uri is None:
-        result.source = f"not compared: {layout.RUNS} names no source; pass --source"
+    if uri is None or HIDDEN in uri:
+        why = "does not keep the password of its source" if uri else "names no source"
+        result.source = f"not compared: {layout.RUNS} {why}; pass --source"
         return None
     try:
         return _read_source(dataset, uri, result, follow_links=follow_links, positions=positions)

@@ -7,7 +7,7 @@ import simplejpeg
 from PIL import Image, UnidentifiedImageError
 
 from schemas.errors import SourceError
-from schemas.images import JPEG
+from schemas.images import JPEG, check_pixels
 from schemas.source import Array, Bytes
 
 DAMAGED = "premature end of data segment"  # libjpeg's message for image data that is cut off
@@ -22,6 +22,7 @@ def decode(data: Bytes, *, like_tensorflow: bool = False, out: Array | None = No
     bit; they differ from exactly decoded pixels by a few levels out of 255.
     Raises SourceError if the image is broken or has more than 8 bits per channel.
     """
+    check_pixels(data)
     if data[:2] == JPEG:
         try:
             return np.asarray(simplejpeg.decode_jpeg(data, fastdct=like_tensorflow, fastupsample=False, buffer=out))

@@ -18,11 +18,20 @@ OxeError
 from collections.abc import Iterable
 from difflib import get_close_matches
 
+from schemas.text import shown
+
 LISTED = 24  # maximum number of known words that a message lists
 
 
 class OxeError(Exception):
-    """Base class. The message has the place, the problem and the likely fix."""
+    """Base class. The message has the place, the problem and the likely fix.
+
+    Its text comes from foreign files in part, so it is safe to print: see `schemas.text.shown`.
+    """
+
+    def __init__(self, *lines: str) -> None:
+        """Join the lines of the message; nearly every message has one."""
+        super().__init__("\n".join(map(shown, lines)))
 
 
 class UsageError(OxeError):
@@ -42,9 +51,9 @@ class SourceError(OxeError):
     def __init__(self, message: str, *, reason: str = "unreadable", file: str = "", offset: int | None = None) -> None:
         """Store the place separately; `str()` puts it before the message."""
         super().__init__(message)
-        self.message = message
+        self.message = shown(message)
         self.reason = reason
-        self.file = file
+        self.file = shown(file)
         self.offset = offset
 
     def at(self, file: str | None = None, *, prefix: str = "", offset: int | None = None) -> "SourceError":

@@ -6,6 +6,7 @@ import zlib
 from dataclasses import dataclass
 
 from schemas.errors import SourceError
+from schemas.limits import DECODED_PIXELS, check_limit
 from schemas.source import Bytes
 
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -36,9 +37,12 @@ class ImageHeader:
         return "uint16" if self.bits > 8 else "uint8"
 
 
-def sniff(data: Bytes) -> ImageHeader:
-    """Read an image's header. Raises SourceError unless it is a JPEG or PNG with all its pixels."""
-    header, _ = _header(data)
+def sniff(data: Bytes, max_pixels: int = DECODED_PIXELS) -> ImageHeader:
+    """Read an image's header.
+
+    Raises SourceError unless it is a JPEG or PNG with all its pixels, and these are at most `max_pixels`.
+    """
+    header, _ = _header(data, max_pixels)
     if not complete(data, header.format):
         _decode(data)
     return header
@@ -66,30 +70,37 @@ def _png_chunks_valid(data: Bytes) -> bool:
 class Sniffer:
     """`sniff` for many images of one camera; a header is parsed only if it differs from that of the last image."""
 
-    def __init__(self) -> None:
-        """Start without a known header."""
+    def __init__(self, max_pixels: int = DECODED_PIXELS) -> None:
+        """Start without a known header; an image may have up to `max_pixels`."""
         self._prefix, self._header = b"", ImageHeader("", 0, 0, 0, 0)
+        self._max_pixels = max_pixels
 
     def __call__(self, data: Bytes) -> ImageHeader:
         """Read one image's header, as `sniff` does."""
         if not self._prefix or bytes(data[: len(self._prefix)]) != self._prefix:
-            self._header, size = _header(data)
+            self._header, size = _header(data, self._max_pixels)
             self._prefix = bytes(data[:size])
         if not complete(data, self._header.format):
             _decode(data)
         return self._header
 
 
-def _header(data: Bytes) -> tuple[ImageHeader, int]:
+def check_pixels(data: Bytes) -> None:
+    """Raise SourceError if an image that says what it contains would take too much memory once it is decoded."""
+    if data[:2] == JPEG or data[:8] == PNG:
+        _header(data, DECODED_PIXELS)
+
+
+def _header(data: Bytes, max_pixels: int) -> tuple[ImageHeader, int]:
     """Return the header and its size in bytes."""
     try:
         if data[:8] == PNG:
             width, height, bits, colour = struct.unpack(">IIBB", data[16:26])
             header = ImageHeader("png", height, width, CHANNELS_OF_PNG[colour], bits, is_palette=colour == PALETTE)
-            return _check_size(header), 26
+            return _check_size(header, max_pixels), 26
         if data[:2] == JPEG:
             header, size = _jpeg_header(data)
-            return _check_size(header), size
+            return _check_size(header, max_pixels), size
     except (struct.error, IndexError, KeyError) as error:
         raise SourceError(f"the image header is broken ({error})", reason="bad_image") from error
     start = bytes(data[:8]).hex(" ")
@@ -98,10 +109,12 @@ def _header(data: Bytes) -> tuple[ImageHeader, int]:
     )
 
 
-def _check_size(header: ImageHeader) -> ImageHeader:
+def _check_size(header: ImageHeader, max_pixels: int) -> ImageHeader:
     if not header.height * header.width * header.channels:
         size = f"{header.height} x {header.width} x {header.channels}"
         raise SourceError(f"the image has no pixels ({size})", reason="bad_image")
+    raised_by = "max_pixels in the declaration" if max_pixels < DECODED_PIXELS else ""
+    check_limit(header.height * header.width, max_pixels, "pixels", what="the image", raised_by=raised_by)
     return header
 
 

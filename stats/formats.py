@@ -10,6 +10,7 @@ import numpy as np
 
 from schemas.errors import StatsError
 from schemas.files.folder import Folder, open_folder
+from schemas.parsing import parse_json
 from schemas.source import Array
 from stats.norm import KNOWN, NormStats
 from stats.record import FORMAT, Statistics
@@ -124,7 +125,7 @@ def _candidates(folder: Folder) -> Iterator[str]:
 def _read(folder: Folder, name: str) -> Norms:
     where = folder.place(name)
     try:
-        data = json.loads(folder.read(name))
+        data = parse_json(folder.read(name))
     except (OSError, ValueError) as error:
         raise StatsError(f"{where}: cannot be read as statistics ({error})") from error
     return norms(data, where=where)

@@ -4,12 +4,12 @@ A record is the file `URI/<name>/<digest>.json`, in the native JSON form. There 
 digest in the name depends on the content, so publishing twice changes nothing, and concurrent writers cannot conflict.
 """
 
-import json
 import re
 from typing import Any
 
 from schemas.errors import StatsError, UsageError, did_you_mean
 from schemas.files.folder import open_folder
+from schemas.parsing import parse_json
 from stats.formats import encode, label
 from stats.record import Statistics
 
@@ -88,6 +88,6 @@ def _place(name: str, digest: str) -> str:
 
 def _parsed(content: bytes, where: str) -> Any:
     try:
-        return json.loads(content)
+        return parse_json(content)
     except ValueError as error:
         raise StatsError(f"{where}: cannot be read as statistics ({error})") from error

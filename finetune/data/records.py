@@ -15,6 +15,7 @@ import polars as pl
 
 from finetune.data.cache import LocalRanges, keep
 from schemas.errors import ViewError
+from schemas.parsing import parse_json
 from schemas.store import columns, layout
 from schemas.store.columns import STATE, Span
 from schemas.store.dataset import Dataset
@@ -123,4 +124,4 @@ class FileRecords:
         """The instructions to which the `text` of a record is an index."""
         end = self._size - SIZE.itemsize
         size = int(np.frombuffer(self._ranges.read(end, SIZE.itemsize), SIZE)[0])
-        return tuple(json.loads(self._ranges.read(end - size, size)))
+        return tuple(parse_json(self._ranges.read(end - size, size)))

@@ -11,6 +11,7 @@ from safetensors import SafetensorError, safe_open
 from finetune.data.preprocessing import Preprocessing
 from schemas.errors import CheckpointError
 from schemas.files import durable
+from schemas.parsing import parse_json
 
 INDEX, SINGLE = "model.safetensors.index.json", "model.safetensors"
 STATISTICS, TINY_VISION = "dataset_statistics.json", "tiny_vision.json"
@@ -43,7 +44,7 @@ def local_folder(place: Any, options: Mapping[str, Any], *, wanted: Sequence[str
 def read_json(path: Path) -> Any:
     """Read a JSON file of a checkpoint."""
     try:
-        return json.loads(path.read_bytes())
+        return parse_json(path.read_bytes())
     except FileNotFoundError as error:
         raise CheckpointError(f"{path}: no such file; is {path.parent} a checkpoint?") from error
     except (OSError, ValueError) as error:

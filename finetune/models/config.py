@@ -10,7 +10,8 @@ from finetune.actions import ActionTokenizer
 from finetune.models.checkpoint import read_json
 from finetune.models.vit import VISION, ViTShape
 from finetune.models.weights import QUANTIZED
-from schemas.errors import CheckpointError, did_you_mean
+from schemas.errors import CheckpointError, SourceError, did_you_mean
+from schemas.limits import MAX_LAYERS, MAX_WIDTH, check_limit
 
 DINO_SIGLIP = "dinosiglip-vit-so-224px"
 SPACE_ID = 29871  # Llama's token of a single space; the original code inserts it before the first action
@@ -82,9 +83,20 @@ class OpenVLAConfig(PreTrainedConfig):
         if content.get("quantization_config"):
             raise CheckpointError(f"{path}: quantization_config: {QUANTIZED}")
         try:
-            return cls(**{**content, "name_or_path": str(folder), "weights_digest": None, "merged": ()})
+            config = cls(**{**content, "name_or_path": str(folder), "weights_digest": None, "merged": ()})
+            config._check_sizes()
+        except SourceError as error:
+            raise CheckpointError(f"{path}: {error}") from error
         except (AttributeError, KeyError, TypeError, ValueError, StrictDataclassError) as error:
             raise CheckpointError(f"{path}: not a valid config ({error})") from error
+        return config
+
+    def _check_sizes(self) -> None:
+        """Raise SourceError if the model would have impossibly many layers, or layers that are impossibly wide."""
+        text = self.text_config
+        check_limit(int(text.num_hidden_layers), MAX_LAYERS, "layers", what="text_config")
+        for name in ("hidden_size", "intermediate_size", "vocab_size", "num_attention_heads"):
+            check_limit(int(getattr(text, name)), MAX_WIDTH, name, what="text_config")
 
     @property
     def action_vocab(self) -> int:

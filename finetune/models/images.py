@@ -13,7 +13,9 @@ from finetune.data.preprocessing import Preprocessing
 from finetune.data.resize import resize
 from finetune.models.vit import IMAGE
 from schemas.codec import decode
-from schemas.errors import CheckpointError, UsageError
+from schemas.errors import CheckpointError, SourceError, UsageError
+from schemas.images import check_pixels
+from schemas.limits import DECODED_PIXELS, check_limit
 from schemas.source import Array
 
 BICUBIC = 3
@@ -172,13 +174,22 @@ def rgb(image: Any) -> Image.Image:
 def decoded(data: bytes) -> Image.Image:
     """Decode an image with Pillow. Raises UsageError if it cannot be decoded."""
     try:
+        check_pixels(data)
         with Image.open(io.BytesIO(data)) as image:
+            _check_square(image)
             image.load()
             return image
+    except SourceError as error:
+        raise UsageError(str(error)) from error
     except UnidentifiedImageError as error:
         raise UsageError("not an image of a known format") from error
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise UsageError(f"the image cannot be decoded ({error})") from error
+
+
+def _check_square(image: Image.Image) -> None:
+    """Raise SourceError if an image would be too large once it is made square."""
+    check_limit(max(image.size) ** 2, DECODED_PIXELS, "pixels", what="the image as a square")
 
 
 def _view(scale: Mapping[str, Any], crop: Mapping[str, Any], norm: Mapping[str, Any]) -> TowerTransform:

@@ -1,7 +1,5 @@
 """Builds the tokenizer of `base = "tiny"`. Its tokens are bytes, the words of common instructions, and 256 actions."""
 
-import json
-
 from tokenizers import Tokenizer
 from tokenizers.decoders import ByteLevel as ByteLevelDecoder
 from tokenizers.models import BPE
@@ -9,6 +7,8 @@ from tokenizers.pre_tokenizers import ByteLevel
 from tokenizers.processors import TemplateProcessing
 from tokenizers.trainers import BpeTrainer
 from transformers import PreTrainedTokenizerFast
+
+from schemas.parsing import parse_json
 
 UNKNOWN, BOS, EOS, PAD = "<unk>", "<s>", "</s>", "<PAD>"
 SPACE = "Ġ"  # a single space in the byte alphabet
@@ -63,5 +63,5 @@ def _with_actions(words: Tokenizer) -> BPE:
     """Add the actions to the vocabulary, but not to the merges, so that no text is tokenized to them."""
     vocab = words.get_vocab()
     actions = {f"<action {i}>": len(vocab) + i for i in range(ACTIONS)}
-    merges = [tuple(pair) for pair in json.loads(words.to_str())["model"]["merges"]]
+    merges = [tuple(pair) for pair in parse_json(words.to_str())["model"]["merges"]]
     return BPE(vocab={**vocab, **actions}, merges=merges)

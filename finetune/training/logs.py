@@ -8,6 +8,7 @@ from typing import Any
 
 from schemas.errors import MissingExtraError
 from schemas.files import durable
+from schemas.parsing import parse_json
 
 LOG, TENSORBOARD = "log.jsonl", "tensorboard"
 
@@ -44,7 +45,7 @@ def lines(path: Path) -> list[dict[str, Any]]:
     out = []
     for line in path.read_text().splitlines() if path.exists() else []:
         try:
-            out.append(json.loads(line))
+            out.append(parse_json(line))
         except ValueError:
             break
     return out

@@ -6,18 +6,19 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from enum import StrEnum
+from io import TextIOWrapper
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
 from pipelines.beam.progress import Progress
 from schemas.errors import UsageError
+from schemas.text import masked_json, shown
 
 if TYPE_CHECKING:
     from tqdm import tqdm
 
-FAILURES, USAGE = 1, 2  # exit codes: completed but found failures; usage or input error
-INTERRUPTED, TERMINATED = 130, 143  # Ctrl-C, SIGTERM
+FAILURES, USAGE, FAULT, INTERRUPTED, TERMINATED = 1, 2, 3, 130, 143  # exit codes; see the help of `oxe`
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object to stdout.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an earlier output of this command.")]
@@ -53,15 +54,28 @@ def beam_words(options: str) -> tuple[str, ...]:
         raise UsageError(f"--beam-options: {error}: {options}") from error
 
 
+def say(line: str = "", *, err: bool = False) -> None:
+    """Print one line to stdout or stderr; foreign text in it cannot change the terminal."""
+    typer.echo(shown(line), err=err)
+
+
+def say_text(text: str) -> None:
+    """Print several lines to stdout, such as a declaration; foreign text in a line cannot change the terminal."""
+    for line in text.splitlines() or [""]:
+        say(line)
+
+
 def fail(message: str, code: int) -> NoReturn:
     """Print a message to stderr and exit."""
-    typer.echo(f"oxe: {message}", err=True)
+    first, *more = message.split("\n")
+    for line in (f"oxe: {first}", *more):
+        say(line, err=True)
     raise SystemExit(code)
 
 
 def print_json(value: Any) -> None:
-    """Print a value as one line of JSON."""
-    typer.echo(json.dumps(value))
+    """Print a value as one line of JSON in ASCII, without the secrets in its URIs."""
+    typer.echo(json.dumps(masked_json(value)))
 
 
 def print_notes(notes: Iterable[str]) -> None:
@@ -72,12 +86,19 @@ def print_notes(notes: Iterable[str]) -> None:
 
 def print_note(note: str) -> None:
     """Print a note to stderr."""
-    typer.echo(f"note: {note}", err=True)
+    say(f"note: {note}", err=True)
 
 
 def print_warning(warning: str) -> None:
     """Print a warning to stderr."""
-    typer.echo(f"warning: {warning}", err=True)
+    say(f"warning: {warning}", err=True)
+
+
+def make_printable() -> None:
+    """Let stdout and stderr escape what their encoding lacks, as that of an ASCII terminal does, instead of failing."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def print_table(
@@ -91,10 +112,11 @@ def print_table(
     """Print a table; `width` defaults to the terminal's width, or to 140 characters without a terminal."""
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     table = Table(*columns, title=title, title_justify="left", box=None, pad_edge=padded)
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*(Text(shown(cell)) for cell in row))  # a str would be read as markup
     width = width or (None if Console().is_terminal else 140)
     Console(width=width, highlight=False).print(table)
 

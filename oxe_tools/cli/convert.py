@@ -21,6 +21,7 @@ from oxe_tools.cli.console import (
     print_notes,
     progress,
     reason_counts,
+    say,
 )
 
 if TYPE_CHECKING:
@@ -104,9 +105,7 @@ def convert(
     _show_unknowns(spec)
     print_notes(report.notes)
     for problem in report.problems[:5]:
-        typer.echo(
-            f"quarantined: episode {problem.index}: {problem.reason}: {problem.detail} ({problem.file})", err=True
-        )
+        say(f"quarantined: episode {problem.index}: {problem.reason}: {problem.detail} ({problem.file})", err=True)
     quarantined = Counter(problem.reason for problem in report.problems) if append else report.quarantined
     if quarantined:
         fail(f"{out}: quarantined {reason_counts(quarantined)}; see meta/quarantine.parquet", FAILURES)
@@ -115,26 +114,26 @@ def convert(
 def _show_plan(planned: "DryRun") -> None:
     """Print what the conversion would read and write."""
     size = f"{planned.bytes / 1e6:.1f} MB in {file_count(planned.files)}"
-    typer.echo(f"{planned.dataset}: {planned.episodes} episodes, {size}")
-    typer.echo(f"action: {', '.join(planned.action)}")
-    typer.echo(f"state: {', '.join(planned.state) or 'none'}")
-    typer.echo(f"cameras: {', '.join(planned.cameras) or 'none'}")
-    typer.echo(f"views: {', '.join(planned.views) or 'none'}")
-    typer.echo("nothing was written")
+    say(f"{planned.dataset}: {planned.episodes} episodes, {size}")
+    say(f"action: {', '.join(planned.action)}")
+    say(f"state: {', '.join(planned.state) or 'none'}")
+    say(f"cameras: {', '.join(planned.cameras) or 'none'}")
+    say(f"views: {', '.join(planned.views) or 'none'}")
+    say("nothing was written")
 
 
 def _show_report(report: dict[str, Any]) -> None:
     """Print the counts of a conversion."""
     episodes = report["episodes"]
-    typer.echo(f"{report['out']}: {report['steps']} steps in {file_count(report['files'])}, {report['seconds']:.1f} s")
+    say(f"{report['out']}: {report['steps']} steps in {file_count(report['files'])}, {report['seconds']:.1f} s")
     left_out = (
         f"dropped ({reason_counts(episodes['dropped'])}) + quarantined ({reason_counts(episodes['quarantined'])})"
     )
-    typer.echo(f"episodes: {episodes['source']} in the source = {episodes['kept']} kept + {left_out}")
+    say(f"episodes: {episodes['source']} in the source = {episodes['kept']} kept + {left_out}")
 
 
 def _show_unknowns(spec: "DatasetSpec") -> None:
     """Print the conventions that are unknown in the declaration."""
     for space in filter(None, (spec.action_space, spec.state_space)):
         if words := space.unknowns():
-            typer.echo(f"{spec.name}: {space.name}: not known: {', '.join(words)}", err=True)
+            say(f"{spec.name}: {space.name}: not known: {', '.join(words)}", err=True)

@@ -14,6 +14,8 @@ from oxe_tools.cli.console import (
     fail,
     print_json,
     print_table,
+    say,
+    say_text,
 )
 
 Shown = Annotated[
@@ -69,13 +71,13 @@ def show(declaration: Shown, *, as_json: Json = False) -> None:
         if as_json:
             print_json(robots.details(robot))
         else:
-            typer.echo(robots.section(robot))
+            say_text(robots.section(robot))
         return
     spec = catalog.dataset(declaration)
     if as_json:
         print_json(datasets.details(spec))
     else:
-        typer.echo(datasets.section(spec))
+        say_text(datasets.section(spec))
 
 
 @app.command()
@@ -105,10 +107,10 @@ def check(
     if as_json:
         print_json(checked.to_json())
     else:
-        typer.echo(f"{spec.name}: {checked.read} episodes read, {checked.dropped} of them dropped by filters")
+        say(f"{spec.name}: {checked.read} episodes read, {checked.dropped} of them dropped by filters")
         for note in checked.notes:
-            typer.echo(f"note: {note}")
+            say(f"note: {note}")
     for problem in checked.problems:
-        typer.echo(problem, err=True)
+        say(problem, err=True)
     if not checked.ok:
         fail(f"{spec.name}: {len(checked.problems)} problems", FAILURES)

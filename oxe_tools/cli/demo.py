@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from oxe_tools.cli.console import Json, Overwrite, numbers, print_json, print_table
+from oxe_tools.cli.console import Json, Overwrite, numbers, print_json, print_table, say
 
 if TYPE_CHECKING:
     from oxe_tools.demo.demo import LabResult
@@ -28,7 +28,7 @@ def demo(
     from oxe_tools.demo.demo import SHOWN_STEP, VIEW
     from oxe_tools.demo.demo import demo as run
 
-    labs = run(out, overwrite=overwrite, say=lambda text: typer.echo(text, err=True))
+    labs = run(out, overwrite=overwrite, say=lambda text: say(text, err=True))
     if as_json:
         print_json(
             {
@@ -49,19 +49,18 @@ def _show_labs(labs: "Sequence[LabResult]", out: Path, *, step: int, view: str) 
             before.append((*head, path, numbers(values)))
     title = f"Before: step {step} of one motion, as each lab recorded it"
     print_table(["lab", "Hz", "recorded as", "values"], before, title=title, padded=True)
-    typer.echo()
+    say()
     columns = ("lab", *(dim.name for dim in labs[0].viewed.action_space.dims), "largest error of motion")
     after = [(lab.spec.name, *(f"{x:.4f}" for x in lab.after()), f"{lab.error:.1e}") for lab in labs]
     title = f"After: the same step in the view '{view}' (metres, radians, base frame, gripper 1 = open)"
     print_table(columns, after, title=title, padded=True)
     episodes = sum(lab.report.kept for lab in labs)
     values, images = (sum(getattr(lab.verification, name) for lab in labs) for name in ("numbers", "images"))
-    typer.echo(f"\nVerified against the recordings: {episodes} episodes, {values} numbers and {images} images equal.")
+    say()
+    say(f"Verified against the recordings: {episodes} episodes, {values} numbers and {images} images equal.")
     first = labs[0].spec.name
-    typer.echo("Try next:")
-    typer.echo(f"  oxe inspect {out}/recordings/{first}")
-    typer.echo(f"  oxe verify {out}/datasets/{first}")
-    typer.echo(f"  oxe export rlds {out}/datasets/{first} --view {view} --out {out}/rlds/{first}")
-    typer.echo(
-        f"  python -c \"import oxe_tools; print(oxe_tools.open_dataset('{out}/datasets/{first}').episode(0).action)\""
-    )
+    say("Try next:")
+    say(f"  oxe inspect {out}/recordings/{first}")
+    say(f"  oxe verify {out}/datasets/{first}")
+    say(f"  oxe export rlds {out}/datasets/{first} --view {view} --out {out}/rlds/{first}")
+    say(f"  python -c \"import oxe_tools; print(oxe_tools.open_dataset('{out}/datasets/{first}').episode(0).action)\"")

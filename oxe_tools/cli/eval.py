@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from oxe_tools.cli.console import Dtype, Json, Overwrite, print_json, print_note, print_table
+from oxe_tools.cli.console import Dtype, Json, Overwrite, print_json, print_note, print_table, say
 from schemas.errors import MissingExtraError, UsageError
 
 if TYPE_CHECKING:
@@ -122,7 +122,7 @@ def _write(scores: "Scores", out: Path, inputs: Mapping[str, Any]) -> dict[str, 
 def _show_scores(result: Mapping[str, Any]) -> None:
     """Print the errors of the predictions, and for comparison those of always predicting the mean action."""
     for name, source in result["sources"].items():
-        typer.echo(f"{name}: {source['steps']} steps, {_accuracy(source)}")
+        say(f"{name}: {source['steps']} steps, {_accuracy(source)}")
         columns = ("dimension", "token accuracy", "L1 normalized", "L1", "L1 of the mean action", "unit", "no action")
         rows = []
         for dim, one in source["dims"].items():
@@ -130,9 +130,9 @@ def _show_scores(result: Mapping[str, Any]) -> None:
             last = (f"{one['mean_action']['l1_metric']:.4g}", one["unit"], f"{one['not_actions']:.1%}")
             rows.append((dim, *figures, *last))
         print_table(columns, rows)
-        typer.echo(f"always predicting the mean action: {_accuracy(source['mean_action'])}")
-    typer.echo(f"all: {result['steps']} steps of {result['part']} with {result['images']} images, {_accuracy(result)}")
-    typer.echo(f"figures and plot: {result['out']}")
+        say(f"always predicting the mean action: {_accuracy(source['mean_action'])}")
+    say(f"all: {result['steps']} steps of {result['part']} with {result['images']} images, {_accuracy(result)}")
+    say(f"figures and plot: {result['out']}")
 
 
 def _accuracy(errors: Mapping[str, Any]) -> str:

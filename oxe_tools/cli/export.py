@@ -18,6 +18,7 @@ from oxe_tools.cli.console import (
     print_json,
     print_notes,
     progress,
+    say,
 )
 
 if TYPE_CHECKING:
@@ -114,17 +115,15 @@ def _export(
         report = export(dataset, out, options, engine=engine, overwrite=overwrite, progress=bar)
     (print_json if as_json else _show_report)(report.to_json())
     if report.without_steps:
-        typer.echo(f"left out: {report.without_steps} episodes, because the view masks all their steps", err=True)
+        say(f"left out: {report.without_steps} episodes, because the view masks all their steps", err=True)
     for column, why in report.left_out.items():
-        typer.echo(f"left out: {column}: {why}", err=True)
+        say(f"left out: {column}: {why}", err=True)
     print_notes(report.notes)
 
 
 def _show_report(report: Mapping[str, Any]) -> None:
     """Print what was exported, and how each camera is stored."""
-    typer.echo(
-        f"{report['out']}: {report['episodes']} episodes, {report['steps']} steps in {file_count(report['files'])}"
-    )
+    say(f"{report['out']}: {report['episodes']} episodes, {report['steps']} steps in {file_count(report['files'])}")
     for key, camera in report["cameras"].items():
         how = f"{camera['as']}, PSNR of each frame at least {camera['psnr']} dB" if camera["psnr"] else camera["as"]
-        typer.echo(f"{key}: {how}{': ' + camera['why'] if camera['why'] else ''}")
+        say(f"{key}: {how}{': ' + camera['why'] if camera['why'] else ''}")

@@ -5,7 +5,18 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from oxe_tools.cli.console import FAILURES, FollowLinks, Json, fail, print_json, print_table, progress, reason_counts
+from oxe_tools.cli.console import (
+    FAILURES,
+    FollowLinks,
+    Json,
+    fail,
+    print_json,
+    print_table,
+    progress,
+    reason_counts,
+    say,
+    say_text,
+)
 
 if TYPE_CHECKING:
     from pipelines.inspect.draft.write import Proposal
@@ -44,7 +55,7 @@ def inspect(
         _show_sources(listed, as_json=as_json)
         return
     if len(listed) == 1 and listed[0].uri.rstrip("/") != source.rstrip("/"):
-        typer.echo(f"{source}: reading its only source, {listed[0].uri}", err=True)
+        say(f"{source}: reading its only source, {listed[0].uri}", err=True)
     proposal = None
     if draft:
         from oxe_tools import drafts
@@ -52,7 +63,7 @@ def inspect(
 
         proposal = drafts.draft(source, draft, limit=limit, overwrite=overwrite, follow_links=follow_links)
         if draft == "-" and not as_json:
-            typer.echo(proposal.text(), nl=False)
+            say_text(proposal.text())
             return
         limit = limit or EPISODES
     with progress() as bar:
@@ -75,13 +86,13 @@ def _show_sources(listed: "Sequence[SourceLocation]", *, as_json: bool) -> None:
         print_json({"sources": [{"format": each.format, "uri": each.uri} for each in listed]})
         return
     print_table(["format", "source"], [(each.format, each.uri) for each in listed])
-    typer.echo(f"{len(listed)} sources; inspect one of them, for example: oxe inspect {listed[0].uri}")
+    say(f"{len(listed)} sources; inspect one of them, for example: oxe inspect {listed[0].uri}")
 
 
 def _show_inspection(inspection: "Inspection") -> None:
     """Print the fields of a source."""
     episodes, steps = _counts(inspection)
-    typer.echo(f"{inspection.format}: {episodes}, {steps}")
+    say(f"{inspection.format}: {episodes}, {steps}")
     rows = []
     for path, field in inspection.features.items():
         limits = "" if field.range is None else " .. ".join(f"{limit:.4g}" for limit in field.range)
@@ -91,11 +102,11 @@ def _show_inspection(inspection: "Inspection") -> None:
         rows.append((path, field.dtype, shape, limits, encoding, sample))
     print_table(["field", "type", "shape", "range", "encoding", "first value"], rows)
     if 0 < inspection.read < inspection.episodes:
-        typer.echo(f"The ranges and first values are those of {inspection.read} of {episodes.partition(' (')[0]}.")
+        say(f"The ranges and first values are those of {inspection.read} of {episodes.partition(' (')[0]}.")
     for note in (*inspection.coverage.sentences(), *inspection.notes):
-        typer.echo(f"Note: {note}")
+        say(f"Note: {note}")
     if inspection.declaration:
-        typer.echo("The source contains its own declaration, oxe_spec.toml, which 'oxe convert DIR --out ...' uses.")
+        say("The source contains its own declaration, oxe_spec.toml, which 'oxe convert DIR --out ...' uses.")
 
 
 def _counts(inspection: "Inspection") -> tuple[str, str]:
@@ -113,8 +124,9 @@ def _counts(inspection: "Inspection") -> tuple[str, str]:
 def _show_draft(file: str, proposal: "Proposal") -> None:
     """Print what the user has to complete in a draft."""
     todo = proposal.todo()
-    typer.echo(f"\n{file}: draft of the declaration of {proposal.name}, from {proposal.sample()}")
+    say()
+    say(f"{file}: draft of the declaration of {proposal.name}, from {proposal.sample()}")
     if proposal.shipped:
-        typer.echo(f"shipped declarations that fit these fields: {', '.join(proposal.shipped)}")
-    typer.echo(f"to do: {', '.join(todo)}" if todo else "nothing is left to do; review it before you use it")
-    typer.echo(f"next: oxe datasets check {file}")
+        say(f"shipped declarations that fit these fields: {', '.join(proposal.shipped)}")
+    say(f"to do: {', '.join(todo)}" if todo else "nothing is left to do; review it before you use it")
+    say(f"next: oxe datasets check {file}")

@@ -4,6 +4,7 @@ import platform
 import signal
 import sys
 import threading
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from importlib.metadata import PackageNotFoundError, version
@@ -13,7 +14,7 @@ from typing import Annotated
 import typer
 
 from oxe_tools.cli import datasets, export, mix
-from oxe_tools.cli.console import INTERRUPTED, TERMINATED, USAGE, fail
+from oxe_tools.cli.console import FAULT, INTERRUPTED, TERMINATED, USAGE, fail, make_printable, say
 from oxe_tools.cli.convert import convert
 from oxe_tools.cli.demo import demo
 from oxe_tools.cli.eval import evaluate
@@ -24,6 +25,7 @@ from oxe_tools.cli.stats import stats
 from oxe_tools.cli.train import train
 from oxe_tools.cli.verify import verify
 from schemas.errors import OxeError
+from schemas.faults import described, fault, is_unforeseen
 
 # Libraries whose versions may affect results; torch is not always installed.
 LIBRARIES = ("apache-beam", "pyarrow", "polars", "torch")
@@ -47,10 +49,11 @@ def _print_versions(*, requested: bool) -> None:
     """Print the versions of oxe-tools, Python and the libraries, and exit; the libraries are not imported."""
     if not requested:
         return
-    typer.echo(f"oxe-tools {version('oxe-tools')}\nPython {platform.python_version()}")
+    say(f"oxe-tools {version('oxe-tools')}")
+    say(f"Python {platform.python_version()}")
     for library in LIBRARIES:
         with suppress(PackageNotFoundError):
-            typer.echo(f"{library} {version(library)}")
+            say(f"{library} {version(library)}")
     raise typer.Exit
 
 
@@ -72,15 +75,19 @@ def oxe(
 ) -> None:
     """Convert robot demonstrations from many labs to one lossless, checked format, and train on them.
 
-    Exit codes: 0 success, 1 completed but found failures, 2 usage or input error.
+    Exit codes: 0 success, 1 completed but found failures, 2 usage or input error, 3 a fault of oxe-tools.
     """
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run the command line; an OxeError is printed to stderr as one message, with exit code 2."""
+    """Run the command line; an OxeError is printed to stderr as one message, with exit code 2.
+
+    Any other exception is a fault of ours: it is printed as one line that says how to report it, with exit code 3.
+    """
     words = sys.argv[1:] if arguments is None else arguments
     debug = "--debug" in words
     stopped: list[int] = []
+    make_printable()
     try:
         with _cleaning_up_on_sigterm(stopped):
             app([word for word in words if word != "--debug"], standalone_mode=True)
@@ -92,6 +99,16 @@ def main(arguments: list[str] | None = None) -> None:
         if end.code == INTERRUPTED:  # typer exits on Ctrl-C without a message
             fail("terminated", TERMINATED) if stopped else fail("interrupted", INTERRUPTED)
         raise
+    except MemoryError as error:
+        if debug:
+            raise
+        fail(f"not enough memory ({described(error)})", USAGE)
+    except BaseException as error:
+        if not is_unforeseen(error):
+            raise
+        if debug:
+            traceback.print_exception(error)
+        fail(fault(error), FAULT)
 
 
 @contextmanager

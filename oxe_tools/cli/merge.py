@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from oxe_tools.cli.console import Dtype, Json, print_json, print_note
+from oxe_tools.cli.console import Dtype, Json, print_json, print_note, say
 from schemas.errors import MissingExtraError
 
 
@@ -40,7 +40,7 @@ def merge(
     if as_json:
         print_json(report.to_json())
     else:
-        typer.echo(
+        say(
             f"{out}: {report.dtype}. Root mean square change of the self-test's logits: {report.effect:.3g} by the "
             f"adapters, {report.exact:.3g} by merging, {report.rounded:.3g} by merging and rounding to {report.dtype}"
         )

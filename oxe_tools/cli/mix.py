@@ -17,6 +17,7 @@ from oxe_tools.cli.console import (
     print_table,
     print_warning,
     progress,
+    say,
 )
 
 if TYPE_CHECKING:
@@ -99,11 +100,11 @@ def verify(
     if as_json:
         print_json({"ok": not drift, "drift": drift})
     for line in drift:
-        typer.echo(line, err=True)
+        say(line, err=True)
     if drift:
         fail(f"{locked}: {len(drift)} changes since the lock", FAILURES)
     if not as_json:
-        typer.echo(f"{locked}: unchanged since the lock")
+        say(f"{locked}: unchanged since the lock")
 
 
 @app.command()
@@ -126,7 +127,8 @@ def diff(
     if as_json:
         print_json({"same": not differences, "differences": differences})
     else:
-        typer.echo("\n".join(differences) or "no differences")
+        for line in differences or ["no differences"]:
+            say(line)
     if differences:
         raise typer.Exit(FAILURES)
 
@@ -165,8 +167,8 @@ def _show_mixture(summary: "MixtureSummary", *, as_json: bool) -> None:
         print_json(summary.to_json())
         return
     size = f"{summary.episodes} episodes, {summary.steps} steps, {summary.hours:.3g} hours"
-    typer.echo(f"{summary.name}{': ' + summary.lock if summary.lock else ''}")
-    typer.echo(f"view {summary.view or '(as stored)'}: {size}; an epoch has {summary.epoch} draws")
+    say(f"{summary.name}{': ' + summary.lock if summary.lock else ''}")
+    say(f"view {summary.view or '(as stored)'}: {size}; an epoch has {summary.epoch} draws")
     columns = ("source", "episodes", "steps", "hours", "nominal", "share", "repeats", "groups", "licence")
     rows = []
     for name, row in summary.sources.items():
@@ -175,16 +177,16 @@ def _show_mixture(summary: "MixtureSummary", *, as_json: bool) -> None:
         counts = str(row.episodes), str(row.steps), hours
         rows.append((name, *counts, *shares, str(row.strata), row.license or "not stated"))
     print_table(columns, rows, padded=True)
-    typer.echo(f"effective number of sources: {summary.effective_sources:.2f}")
+    say(f"effective number of sources: {summary.effective_sources:.2f}")
     for line in _source_lines(summary):
-        typer.echo(line)
+        say(line)
     for name, why in summary.left_out.items():
-        typer.echo(f"left out: {name}: {why}")
+        say(f"left out: {name}: {why}")
     for line in summary.differences:
-        typer.echo(f"the sources differ: {line}")
+        say(f"the sources differ: {line}")
     for what, count in asdict(summary.leakage).items():
         if count and what != "validation_episodes":
-            typer.echo(f"leakage: {what.replace('_', ' ')}: {count} episodes")
+            say(f"leakage: {what.replace('_', ' ')}: {count} episodes")
 
 
 def _source_lines(summary: "MixtureSummary") -> Iterator[str]:
@@ -202,4 +204,4 @@ def _show_draws(test: "DrawTest") -> None:
     """Print the draws of each source next to its share."""
     rows = [(name, f"{row.share:.3%}", f"{row.expected:.1f}", str(row.draws)) for name, row in test.sources.items()]
     print_table(["source", "share", "expected", "drawn"], rows)
-    typer.echo(f"{test.draws} draws with seed {test.seed}: p = {test.p:.3g} (chi-squared)")
+    say(f"{test.draws} draws with seed {test.seed}: p = {test.p:.3g} (chi-squared)")

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from oxe_tools.cli.console import Dtype, Json, numbers, print_json, print_note
+from oxe_tools.cli.console import Dtype, Json, numbers, print_json, print_note, say
 from schemas.errors import MissingExtraError
 
 
@@ -69,7 +69,7 @@ def predict(
     if as_json:
         print_json(prediction.to_json())
     else:
-        typer.echo(f"action: {numbers(prediction.action)}")
-        typer.echo(f"token ids: {' '.join(map(str, prediction.token_ids))}")
+        say(f"action: {numbers(prediction.action)}")
+        say(f"token ids: {' '.join(map(str, prediction.token_ids))}")
         if prediction.not_actions:
-            typer.echo(f"tokens that are not actions: {prediction.not_actions} of {len(prediction.token_ids)}")
+            say(f"tokens that are not actions: {prediction.not_actions} of {len(prediction.token_ids)}")

@@ -17,6 +17,7 @@ from oxe_tools.cli.console import (
     fail,
     print_json,
     print_table,
+    say,
 )
 from schemas.errors import UsageError
 
@@ -94,12 +95,12 @@ def stats(
     record = work.compute_or_fetch(target, merge or [], source=source, selection=selection, engine=engine)
     if publish:
         name = registry.publish(record, publish)
-        print_json({"published": name, "uri": publish}) if as_json else typer.echo(f"{publish}: {name}")
+        print_json({"published": name, "uri": publish}) if as_json else say(f"{publish}: {name}")
     elif form or out:
         work.write_statistics(record, form or "native", out=out, overwrite=overwrite)
         if out:
             written = {"out": str(out), "format": form or "native", "name": record.name}
-            print_json(written) if as_json else typer.echo(f"{out}: {written['format']} statistics of {record.name}")
+            print_json(written) if as_json else say(f"{out}: {written['format']} statistics of {record.name}")
     elif as_json:
         print_json(record.to_json())
     else:
@@ -120,16 +121,16 @@ def _show_statistics(record: "Statistics") -> None:
     chosen += [record.filters] if record.filters else []
     members = f" ({', '.join(member.dataset for member in record.members)})" if len(record.members) > 1 else ""
     size = f"{record.episodes} episodes, {record.steps} steps"
-    typer.echo(f"{record.name}{members}: {', '.join(chosen)}; {size}")
+    say(f"{record.name}{members}: {', '.join(chosen)}; {size}")
     for name, summary in record.vectors.items():
-        typer.echo()
+        say()
         if summary.mean.ndim == 1:
             columns = (name, "unit", "min", "q01", "q01 to q99", "q99", "max", "mean", "std", "flags")
             print_table(columns, _rows(summary))
         else:
             low, high = (f(axis=0) for f in (summary.q01.min, summary.q99.max))
             ranges = [f"{d.name} {a:.4g} .. {b:.4g}" for d, a, b in zip(summary.space.dims, low, high, strict=True)]
-            typer.echo(f"{name}: {summary.count} chunks of {len(summary.mean)} steps; q01 .. q99: {', '.join(ranges)}")
+            say(f"{name}: {summary.count} chunks of {len(summary.mean)} steps; q01 .. q99: {', '.join(ranges)}")
 
 
 def _rows(summary: "Summary") -> Iterator[tuple[str, ...]]:
@@ -154,12 +155,12 @@ def sparkline(counts: "Array") -> str:
 
 def _show_comparison(comparison: dict[str, Any]) -> None:
     """Print the differences between a dataset and other statistics."""
-    typer.echo(f"{comparison['ours']} compared with {comparison['theirs']}")
+    say(f"{comparison['ours']} compared with {comparison['theirs']}")
     for vector, shares in comparison["outside"].items():
         listed = ", ".join(f"{name} {share:.1%}" for name, share in shares.items())
-        typer.echo(f"{vector}: share outside the range of the other: {listed}")
+        say(f"{vector}: share outside the range of the other: {listed}")
     for finding in comparison["findings"]:
         place = ".".join(filter(None, (finding["vector"], finding["dimension"])))
-        typer.echo(f"{'MATTERS' if finding['matters'] else 'note'}: {place}: {finding['what']}: {finding['detail']}")
+        say(f"{'MATTERS' if finding['matters'] else 'note'}: {place}: {finding['what']}: {finding['detail']}")
     if not comparison["findings"]:
-        typer.echo("no significant differences")
+        say("no significant differences")

@@ -16,8 +16,10 @@ from oxe_tools.cli.console import (
     print_json,
     print_table,
     print_warning,
+    say,
 )
 from schemas.errors import MissingExtraError, UsageError
+from schemas.text import shown
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -75,7 +77,7 @@ def train(
     (print_json if as_json else _show_result)(result.to_json())
     if not result.finished:
         steps = f"{result.step} of {recipe.train.steps} steps are done"
-        typer.echo(f"{steps}; run the same command to continue", err=True)
+        say(f"{steps}; run the same command to continue", err=True)
         raise typer.Exit(INTERRUPTED)
 
 
@@ -103,7 +105,7 @@ def _plan(recipe: "Recipe", lock: Path | None, *, as_json: bool) -> None:
 def _show_plan(plan: "Plan") -> None:
     """Print a table of the estimated memory, with one row for each way to run."""
     model = plan.footprint
-    typer.echo(
+    say(
         f"{model.parameters:,} parameters, {model.trained:,} of them trained. GiB per process at most, without "
         "the 0.6 GiB or so of Python and its libraries:"
     )
@@ -115,7 +117,7 @@ def _show_plan(plan: "Plan") -> None:
         rows.append((*how, *(f"{size / GIB:.2f}" for size in sizes)))
     print_table((*columns, "activations", "gathered", "peak"), rows, width=200)
     for name, dims in plan.constant.items():
-        typer.echo(f"{name}: constant dimensions: {named_numbers(dims)}")
+        say(f"{name}: constant dimensions: {named_numbers(dims)}")
 
 
 def _show_result(result: Mapping[str, Any]) -> None:
@@ -123,15 +125,13 @@ def _show_result(result: Mapping[str, Any]) -> None:
     for kind in ("train", "eval"):
         if logged := result.get(kind):
             figures = f"loss {logged['loss']:.4g}, token accuracy {logged['token_accuracy']:.3f}, L1 {logged['l1']:.4f}"
-            typer.echo(f"{kind} at step {logged['step']}: {figures}")
+            say(f"{kind} at step {logged['step']}: {figures}")
     for name, row in (result.get("eval") or {}).get("sources", {}).items():
         dims = ", ".join(f"{dim} {errors['l1_metric']:.3g}" for dim, errors in row["dims"].items())
-        typer.echo(f"{name}: L1 in the units of the action: {dims}")
+        say(f"{name}: L1 in the units of the action: {dims}")
     for image, times in result.get("broken", {}).items():
-        typer.echo(f"could not be decoded, replaced by another step {times} times: {image}")
-    typer.echo(
-        f"{result['checkpoint']}: {result['step']} steps{'' if 'train' in result else ', none of them in this run'}"
-    )
+        say(f"could not be decoded, replaced by another step {times} times: {image}")
+    say(f"{result['checkpoint']}: {result['step']} steps{'' if 'train' in result else ', none of them in this run'}")
 
 
 def _find_lock(recipe: "Recipe", target: str, lock: str | None) -> Path:
@@ -149,7 +149,7 @@ def _find_lock(recipe: "Recipe", target: str, lock: str | None) -> Path:
 
 
 def _print_above(bar: "tqdm[Any]") -> Any:
-    return lambda line: bar.write(line, file=sys.stderr)
+    return lambda line: bar.write(shown(line), file=sys.stderr)
 
 
 def _advance(bar: "tqdm[Any]") -> Any:

@@ -15,6 +15,7 @@ from oxe_tools.cli.console import (
     print_json,
     print_notes,
     progress,
+    say,
 )
 
 
@@ -68,9 +69,9 @@ def verify(
         print_json(result.to_json())
     else:
         what = f"{result.episodes} episodes, {result.steps} steps, {result.numbers} numbers, {result.images} images"
-        typer.echo(f"{directory}: {what} in {file_count(result.files)}; source {result.source}")
+        say(f"{directory}: {what} in {file_count(result.files)}; source {result.source}")
     print_notes(result.notes)
     for difference in result.first:
-        typer.echo(difference, err=True)
+        say(difference, err=True)
     if not result.ok:
         fail(f"{directory}: {result.differences} differences", FAILURES)

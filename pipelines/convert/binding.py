@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from pipelines.convert.fit import check_fit, misfit
+from pipelines.readers.boundary import source_errors
 from schemas.declarations.derive import derived_action
 from schemas.declarations.expr import Expr
 from schemas.declarations.spec import DatasetSpec
@@ -41,18 +42,23 @@ class Binding:
         Raises SourceError if that fails; its `reason` is the reason for the quarantine.
         """
         try:
-            return self._episode(raw, self._n_steps(raw))
+            with source_errors():  # an op, a decoder or a hook may fail on any value
+                return self._episode(raw, self._n_steps(raw))
         except SourceError as error:
             if error.file:
                 raise
             raise SourceError(error.message, reason=error.reason, file=raw.file, offset=raw.offset) from error
 
     def drop_reason(self, raw: RawEpisode) -> str | None:
-        """Return why a readable episode is dropped, or None to keep it."""
-        for name, condition in self.spec.filters.items():
-            if not condition.keeps(raw.metadata[condition.key]):
-                return f"filter_{name}"
-        return None if self._n_steps(raw) else "zero_steps"
+        """Return why a readable episode is dropped, or None to keep it.
+
+        Raises SourceError if a value cannot be used.
+        """
+        with source_errors(raw.file):
+            for name, condition in self.spec.filters.items():
+                if not condition.keeps(raw.metadata[condition.key]):
+                    return f"filter_{name}"
+            return None if self._n_steps(raw) else "zero_steps"
 
     def _n_steps(self, raw: RawEpisode) -> int:
         """Return the number of steps.
@@ -102,8 +108,8 @@ class Binding:
             "instruction_index": instruction_index,
             "control_hz": spec.control_hz,
             "state_space": layout.state,
-            "images": {c.leaf: _frames(c, steps[c.path]) for c in layout.cameras if not c.is_depth},
-            "depth": {c.leaf: _frames(c, steps[c.path]) for c in layout.cameras if c.is_depth},
+            "images": {c.leaf: _frames(c, steps[c.path], spec.max_pixels) for c in layout.cameras if not c.is_depth},
+            "depth": {c.leaf: _frames(c, steps[c.path], spec.max_pixels) for c in layout.cameras if c.is_depth},
             "timestamp": self._timestamp(steps, step),
             "raw": {field.path: _raw_column(field, steps[prefix + field.path]) for field in layout.raw},
             "index": raw.index,
@@ -320,9 +326,9 @@ def _vector(parts: Sequence[Expr], steps: Mapping[str, Any]) -> Array:
     return np.concatenate([expr(steps) for expr in parts], axis=1)
 
 
-def _frames(camera: Camera, column: Column) -> Frames:
+def _frames(camera: Camera, column: Column, max_pixels: int) -> Frames:
     """Check the header of every image; an empty byte string becomes a missing frame."""
-    sniff = Sniffer()
+    sniff = Sniffer(max_pixels)
     frames: list[Bytes | None] = []
     for step, item in enumerate(column):  # type: ignore[arg-type]
         if not item:

@@ -39,10 +39,12 @@ from pipelines.statistics.statistics import statistics
 from schemas.declarations.spec import DatasetSpec
 from schemas.errors import UsageError, did_you_mean
 from schemas.files.folder import Folder, absolute, open_folder
+from schemas.parsing import parse_json
 from schemas.source import Unreadable
 from schemas.spaces import Space
 from schemas.store import layout
 from schemas.store.dataset import Dataset
+from schemas.text import masked_json
 from schemas.views.views import view_names
 
 
@@ -118,7 +120,7 @@ def convert(
         if append and published_identity(folder) != plan.stored:
             raise UsageError(f"{folder.uri}: another process has just appended to it; run the command again")
         if (begin_append if append else begin)(folder, plan.identity):
-            manifest = json.loads(folder.read(layout.MANIFEST))
+            manifest = parse_json(folder.read(layout.MANIFEST))
             _add_statistics(folder, engine)
             return _report(folder, manifest, problems=(), added=0, seconds=time.monotonic() - began)
         ledger = Ledger(folder, episodes_schema(plan.binding.layout))
@@ -296,4 +298,4 @@ def _log_run(out: Folder, uri: str, report: ConversionReport) -> None:
         **report.to_json(),
     }
     log = out.read_many([layout.RUNS]).get(layout.RUNS, b"")
-    out.write(layout.RUNS, log + json.dumps(run).encode() + b"\n")
+    out.write(layout.RUNS, log + json.dumps(masked_json(run)).encode() + b"\n")

@@ -20,6 +20,7 @@ from pipelines.convert.records import ShardRecord
 from pipelines.readers.history import Changes, History, check_only_added
 from schemas.errors import UsageError
 from schemas.files.folder import Folder
+from schemas.parsing import parse_json
 from schemas.source import Unreadable
 from schemas.store import layout
 
@@ -90,7 +91,7 @@ class Ledger(StatusFolder):
             table = pq.read_table(pa.py_buffer(content), use_threads=False)
         except pa.ArrowInvalid:  # a damaged record is ignored; its shard is converted again
             return None
-        summary = json.loads(table.schema.metadata[META])
+        summary = parse_json(table.schema.metadata[META])
         return {**summary, "file": FileRecord(**summary["file"]) if summary["file"] else None}, table
 
     def close(self) -> None:
@@ -191,7 +192,7 @@ def _read_identity(out: Folder, place: str) -> dict[str, Any] | None:
     """Read the identity of a conversion from the file `place` of `out`; None if there is no such file."""
     content = out.read_many([place])
     try:
-        stored = json.loads(content[place]) if content else None
+        stored = parse_json(content[place]) if content else None
         return None if stored is None else {key: stored[key] for key in IDENTITY_KEYS}
     except (ValueError, KeyError, TypeError) as error:
         raise UsageError(
@@ -201,7 +202,7 @@ def _read_identity(out: Folder, place: str) -> dict[str, Any] | None:
 
 def _undo_append(out: Folder) -> None:
     """Remove the files of an interrupted append."""
-    known = {file["path"] for file in json.loads(out.read(layout.MANIFEST))["files"]}
+    known = {file["path"] for file in parse_json(out.read(layout.MANIFEST))["files"]}
     known |= {layout.index_file(path) for path in known}
     for below in (layout.DATA, layout.INDEX):
         for name in out.names(below):

@@ -16,6 +16,7 @@ import xxhash
 
 from pipelines.convert.binding import Binding
 from pipelines.convert.turned import count_turned
+from pipelines.readers.boundary import source_errors
 from schemas.episode import Episode
 from schemas.errors import SourceError
 from schemas.files.folder import Folder
@@ -67,9 +68,10 @@ class ParquetShard:
 
     def add(self, episode: Episode) -> None:
         """Write one episode."""
-        _check_size(episode)
-        views = {view.name: view.of(episode) for view in self.binding.views}
-        row = self._row(episode)
+        with source_errors():
+            _check_size(episode)
+            views = {view.name: view.of(episode) for view in self.binding.views}
+            row = self._row(episode)
         frames = [episode.depth[c.leaf] if c.is_depth else episode.images[c.leaf] for c in self.binding.layout.cameras]
         sizes = [[-1 if frame is None else len(frame) for frame in camera] for camera in frames]
         # The episode has passed all checks.

@@ -17,6 +17,7 @@ from pipelines.readers.history import History
 from pipelines.readers.reader import Reader
 from schemas.errors import SpecError, UsageError
 from schemas.files.folder import Folder, absolute
+from schemas.parsing import parse_json
 from schemas.source import Unreadable
 from schemas.store import layout
 from schemas.store.arrow import SCHEMA_VERSION, Layout, metadata_schema
@@ -89,7 +90,7 @@ def _published(out: Folder, binding: Binding) -> Published:
     if layout.MANIFEST not in stored:
         empty = schema.empty_table()
         return Published(episodes=empty, quarantine=QUARANTINE_SCHEMA.empty_table(), dropped=Counter(), files=())
-    manifest = json.loads(stored[layout.MANIFEST])
+    manifest = parse_json(stored[layout.MANIFEST])
     for view in manifest["columns"]["views"]:
         what = f"the column of the view '{view['name']}'"
         if why := outdated(view["digest"], what, fix="run 'oxe convert' again with --overwrite, without --append"):

@@ -14,6 +14,7 @@ from pipelines.convert.folders import check_no_foreign_files
 from schemas.errors import DatasetError, UsageError
 from schemas.files import durable
 from schemas.files.folder import Folder, LocalFolder
+from schemas.parsing import parse_json
 from schemas.views.digests import outdated
 
 RECORD, RUNS = "oxe_export.json", "oxe_runs.jsonl"
@@ -41,7 +42,7 @@ class ExportLedger(StatusFolder):
         content = self.out.read_many([place]).get(place)
         if content is None:
             return None
-        record = json.loads(content)
+        record = parse_json(content)
         return record["about"] if self.out.sizes(record["files"]) == record["files"] else None
 
 
@@ -54,7 +55,7 @@ def begin(out: LocalFolder, identity: Mapping[str, Any], *, pattern: str, overwr
     if overwrite:
         _clear(out, pattern)
     finished, unfinished = read_record(out), out.read_many([IDENTITY]).get(IDENTITY)
-    existing = finished["identity"] if finished else json.loads(unfinished) if unfinished else None
+    existing = finished["identity"] if finished else parse_json(unfinished) if unfinished else None
     if existing is None and (others := set(out.names()) - {BELOW}):
         raise UsageError(
             f"{out.uri}: contains '{min(others)}', and no export that could be resumed; use an empty folder"
@@ -127,7 +128,7 @@ def read_record(out: Folder) -> dict[str, Any] | None:
     """
     content = out.read_many([RECORD]).get(RECORD)
     try:
-        record = None if content is None else json.loads(content)
+        record = None if content is None else parse_json(content)
         if record is not None:
             _ = record["identity"]["asked"], record["identity"]["manifest"], record["report"]
     except (ValueError, LookupError, TypeError) as error:

@@ -27,6 +27,7 @@ from schemas.episode import Episode
 from schemas.errors import DatasetError, MissingExtraError, UsageError
 from schemas.files.folder import LocalFolder, absolute
 from schemas.store.dataset import Dataset, open_dataset
+from schemas.text import masked_json
 
 TARGETS = {
     "rlds": "pipelines.export.rlds.target:RldsExport",
@@ -221,4 +222,4 @@ def _log_run(out: LocalFolder, dataset: Dataset) -> None:
         "oxe_tools": version("oxe-tools"),
     }
     log = out.read_many([RUNS]).get(RUNS, b"")
-    out.write(RUNS, log + json.dumps(run).encode() + b"\n")
+    out.write(RUNS, log + json.dumps(masked_json(run)).encode() + b"\n")

@@ -5,7 +5,6 @@ frame is out of place if its squared error to the source of the previous or next
 of the error to its own source.
 """
 
-import json
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import zip_longest
@@ -24,6 +23,7 @@ from schemas.declarations.spec import DatasetSpec
 from schemas.episode import Episode
 from schemas.errors import OxeError, SourceError, UsageError
 from schemas.files.folder import LocalFolder
+from schemas.parsing import parse_json
 from schemas.source import Unreadable
 from schemas.store.dataset import Dataset, open_dataset
 
@@ -59,7 +59,7 @@ def verify_export(
 def _dataset(folder: LocalFolder, source: str | None) -> Dataset:
     try:
         lines = folder.read_many([RUNS]).get(RUNS, b"").decode().splitlines()
-        uri = source or str(json.loads(lines[-1])["source"])
+        uri = source or str(parse_json(lines[-1])["source"])
         return open_dataset(uri)
     except (OxeError, ValueError, LookupError, TypeError) as error:
         raise UsageError(f"{folder.uri}: cannot read the dataset that was exported ({error}); pass --source") from error

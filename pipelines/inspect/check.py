@@ -139,7 +139,7 @@ def _compare_images(binding: Binding, episode: Episode, out: CheckReport) -> Non
         frame = next((frame for frame in episode.images.get(camera.leaf, ()) if frame is not None), None)
         if frame is None or camera.path not in cameras or not cameras[camera.path].shape:
             continue
-        header = sniff(frame)
+        header = sniff(frame, binding.spec.max_pixels)
         actual, declared = (header.height, header.width, header.channels), cameras[camera.path].shape
         note = f"'{camera.path}': declared with images of {list(declared)}, the source has {list(actual)}"
         if actual != declared and note not in out.notes:

@@ -8,11 +8,13 @@ from typing import Any
 import numpy as np
 
 from pipelines.beam.progress import Progress, silent
+from pipelines.readers.boundary import source_errors
 from pipelines.readers.coverage import Coverage
 from pipelines.readers.reader import plan
 from pipelines.readers.registry import open_source
 from schemas.errors import SourceError
 from schemas.images import sniff
+from schemas.limits import MAX_PIXELS
 from schemas.source import Column, Field, Ragged, Unreadable
 
 SAMPLES = 3
@@ -104,7 +106,7 @@ class FieldScan:
             self._sample(values[:SAMPLES].tolist())
         elif self.field.kind == "image":
             for item in filter(len, values[:1]):
-                header = sniff(item)
+                header = sniff(item, MAX_PIXELS)
                 self.sizes.add((header.height, header.width, header.channels))
                 self.formats.add(header.format)
                 self.dtypes.add(header.dtype)
@@ -161,11 +163,12 @@ def inspect(
             try:
                 if isinstance(raw, Unreadable):
                     raise raw.error()
-                count = raw.n_steps()
-                for path, column in raw.steps.items():
-                    scans[path].add(column)
-                for path, value in raw.metadata.items():
-                    scans[path].add(_metadata_column(value, scans[path].field))
+                with source_errors(raw.file):
+                    count = raw.n_steps()
+                    for path, column in raw.steps.items():
+                        scans[path].add(column)
+                    for path, value in raw.metadata.items():
+                        scans[path].add(_metadata_column(value, scans[path].field))
                 steps[raw.split] += count
                 read += 1
             except SourceError as error:

@@ -1,11 +1,11 @@
 """Read values inside JSON texts, such as the instruction that LIBERO stores in an HDF5 attribute."""
 
-import json
 from collections.abc import Sequence
 from typing import Any
 
 from pipelines.readers.fields import Leaf
 from schemas.errors import SourceError, did_you_mean
+from schemas.parsing import parse_json
 from schemas.source import Field
 
 EXACT = 1 << 53  # float64 represents every integer up to this one exactly
@@ -17,10 +17,9 @@ def value_at(text: str, keys: Sequence[str], *, path: str) -> Any:
     Raises SourceError, which names the text by `path`, if the text is not JSON.
     """
     try:
-        value = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        why = error if isinstance(error, json.JSONDecodeError) else "nested too deeply, or a number that is too long"
-        raise SourceError(f"{path} is not JSON ({why}); source.in_json says it is", reason="bad_json") from error
+        value = parse_json(text)
+    except ValueError as error:
+        raise SourceError(f"{path} is not JSON ({error}); source.in_json says it is", reason="bad_json") from error
     for key in keys:
         value = value.get(key) if isinstance(value, dict) else None
     return value

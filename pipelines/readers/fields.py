@@ -10,6 +10,7 @@ import numpy as np
 
 from schemas.errors import SourceError
 from schemas.images import PNG
+from schemas.limits import COLUMN_BYTES, FRAMES_BYTES, MAX_STEPS, VALUE_BYTES
 from schemas.source import Field
 
 NUMBERS = {
@@ -20,11 +21,7 @@ NUMBERS = {
     *(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)),
 }
 IMAGE_SIGNATURES = (b"\xff\xd8\xff", PNG)  # the first bytes of a JPEG and of a PNG
-LIMIT = 1 << 30  # bytes of one column of an episode, and of one chunk
-FRAMES_LIMIT = 1 << 35  # bytes of one camera's raw frames in an episode; larger than LIMIT, as they are read in blocks
-VALUE_LIMIT = 16 << 20  # bytes of one per-episode value
 BLOCK = 1 << 19  # bytes read at a time; they fit into a core's cache
-MAX_STEPS = 10_000_000
 SOURCE_WIDE_REASONS = {
     "no_definition",
     "several_episodes",
@@ -57,8 +54,8 @@ def array_leaf(path: str, kind: np.dtype, shape: tuple[int, ...], *, is_value: b
 
     Raises SourceError if it holds neither numbers, texts nor images, or if a value is too large.
     """
-    if is_value and kind.itemsize * int(np.prod(shape, dtype=object)) > VALUE_LIMIT:
-        raise SourceError(f"{path}: more than {VALUE_LIMIT} bytes for one value per episode", reason="too_large")
+    if is_value and kind.itemsize * int(np.prod(shape, dtype=object)) > VALUE_BYTES:
+        raise SourceError(f"{path}: more than {VALUE_BYTES} bytes for one value per episode", reason="too_large")
     name, value_shape = kind.name, shape if is_value else shape[1:]
     if (
         name == "uint8"
@@ -90,7 +87,7 @@ def digest(fields: Sequence[Field]) -> str:
 
 def check_size(leaf: Leaf, *, rows: int, size: int) -> None:
     """Raise SourceError for a column with too many steps or bytes, before memory is allocated for it."""
-    limit = FRAMES_LIMIT if leaf.form == "frames" else LIMIT
+    limit = FRAMES_BYTES if leaf.form == "frames" else COLUMN_BYTES
     if size > limit or rows > MAX_STEPS:
         total = f"{rows} steps with {size} bytes in total"
         message = f"{leaf.field.path}: {total}; the limit is {MAX_STEPS} steps and {limit} bytes"

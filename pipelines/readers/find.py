@@ -7,6 +7,7 @@ from fnmatch import fnmatchcase
 from typing import TypeAlias
 
 from pipelines.readers.alike import has_alike_folders
+from pipelines.readers.boundary import source_errors
 from pipelines.readers.endings import EPISODE_NAMES, PICKLES
 from pipelines.readers.folder import SourceFolder
 from schemas.errors import UsageError
@@ -45,8 +46,14 @@ class SourceLocation:
 def find_sources(uri: str, formats: FormatPatterns | None = None) -> tuple[SourceLocation, ...]:
     """Find the source at `uri`, or those up to three levels below it, sorted by URI.
 
-    `formats` limits the search to some formats. Raises UsageError if there are too many folders to search.
+    `formats` limits the search to some formats. Raises UsageError if there are too many folders to search, and
+    SourceError if a folder cannot be listed.
     """
+    with source_errors(uri):
+        return _find(uri, formats)
+
+
+def _find(uri: str, formats: FormatPatterns | None) -> tuple[SourceLocation, ...]:
     name = uri.rstrip("/").rpartition("/")[2]
     if formats is None and name.endswith(".zip"):  # inside a folder, a zip file need not be a Zarr store
         return (SourceLocation("zarr", uri),)

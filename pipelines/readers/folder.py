@@ -125,9 +125,15 @@ class SourceFolder:
 
     def names(self, below: str = "") -> tuple[str, ...]:
         """List the names directly in the folder, or in `below`, sorted; empty if they cannot be listed."""
-        with self._reading("listed"):
+        with self._reading("listed", below):
             is_listed = self.confines is None or self.confines.is_folder(self.below + below)
-            return self.files.names(below) if is_listed else ()
+            names = self.files.names(below) if is_listed else ()
+        for name in names:
+            if not name.isprintable() and any("\ud800" <= char <= "\udfff" for char in name):
+                raise SourceError(
+                    f"the name {name!r} is not UTF-8; rename it", reason="bad_utf8", file=self.path(below)
+                )
+        return names
 
     def is_folder(self, name: str) -> bool:
         """Whether a name in the folder is a folder; behind a URI, whether it has names in it, or no ending."""

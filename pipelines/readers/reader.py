@@ -11,6 +11,7 @@ from functools import cached_property
 from itertools import pairwise
 from typing import Any, Protocol, TypeAlias
 
+from pipelines.readers.boundary import source_error
 from pipelines.readers.fields import digest
 from pipelines.readers.folder import SourceFolder
 from schemas.declarations.formats import SourceSpec
@@ -252,10 +253,10 @@ class SourceReader(Reader):
                 return
             message = self.ended.format(count=part.count, done=max(0, number - part.skip))
             failure = SourceError(message, reason="missing_record", file=path)
-        except OSError as error:
-            failure = SourceError(f"cannot be read ({error.strerror or type(error).__name__})", file=path)
         except SourceError as error:
             failure = error
+        except BaseException as error:  # noqa: BLE001 - `source_error` raises those that are not about the data
+            failure = source_error(error, path)
         lost: list[int | None] = list(range(part.first + max(0, number - part.skip), part.first + part.count))
         for index in lost or [None]:  # None: the error occurred after the last planned episode
             yield Unreadable.of(failure, index=index, split=split, file=path)
@@ -276,8 +277,11 @@ def _read_episode(
             file=path,
             offset=stored.offset,
         )
-    except SourceError as error:
-        failure = error.at(path, prefix=stored.name) if stored.name else error
+    except OSError:  # the file cannot be read any further
+        raise
+    except BaseException as error:  # noqa: BLE001 - `source_error` raises those that are not about the data
+        failure = error if isinstance(error, SourceError) else source_error(error, path)
+        failure = failure.at(path, prefix=stored.name) if stored.name else failure
         return Unreadable.of(failure, index=index, split=split, file=path)
 
 

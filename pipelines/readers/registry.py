@@ -1,10 +1,12 @@
 """The table of formats and their readers; a reader's module is imported on first use."""
 
 from collections.abc import Callable
+from functools import partial
 from importlib import import_module
 from importlib.metadata import entry_points
 from pathlib import Path
 
+from pipelines.readers.bounded import BoundedReader
 from pipelines.readers.endings import PICKLES
 from pipelines.readers.find import find_sources, several_sources_error
 from pipelines.readers.folder import pickle_error
@@ -38,14 +40,16 @@ def open_source(uri: str, source: SourceSpec | None = None, *, follow_links: boo
 
     With `follow_links`, links that leave a local source are followed.
 
-    Raises UsageError, which lists the sources, if a folder contains more than one.
+    Raises UsageError, which lists the sources, if a folder contains more than one, and SourceError if it cannot be
+    read, whatever its reader raises.
     """
     with links_followed(follow=follow_links):
         if source is None:
             format_name, location = guess(uri)
-            return load_reader(format_name)(location)
+            return BoundedReader(location, partial(load_reader(format_name), location))
+        reader = load_reader(source.format)
         try:
-            return open_with(load_reader(source.format), uri, source)
+            return BoundedReader(uri, partial(open_with, reader, uri, source))
         except UsageError as error:
             raise _other_sources_error(uri, source.format, error) from error
 

@@ -8,11 +8,11 @@ from fnmatch import fnmatchcase
 from glob import escape, has_magic
 from typing import Any
 
-from pipelines.readers.fields import LIMIT, VALUE_LIMIT
 from pipelines.readers.folder import SourceFolder, safe_path
 from pipelines.readers.names import matching
 from pipelines.readers.pixels import collect_bytes
 from schemas.errors import MissingExtraError, SourceError
+from schemas.limits import COLUMN_BYTES, VALUE_BYTES
 
 # The path of a per-episode value, and the digits of a number, as in `MP4/{metadata.serial}.mp4` and `{episode:04}.mp4`.
 PLACEHOLDER = re.compile(r"\{([^{}:]+)(?::0([1-9]))?\}")
@@ -52,8 +52,8 @@ class Sidecars:
 
     def text(self, name: str) -> str:
         """Read a small text file."""
-        if (self.folder.size(name) or 0) > VALUE_LIMIT:
-            raise SourceError(f"{name} has more than {VALUE_LIMIT} bytes", reason="too_large")
+        if (self.folder.size(name) or 0) > VALUE_BYTES:
+            raise SourceError(f"{name} has more than {VALUE_BYTES} bytes", reason="too_large")
         try:
             return self.folder.read(name).decode()
         except UnicodeError as error:
@@ -66,7 +66,7 @@ class Sidecars:
                 if (count := video.count()) != frames:
                     message = f"{count} frames, but the episode's other columns have {frames} rows"
                     raise SourceError(message, reason="frame_count")
-                return collect_bytes(video.read(0, used, images=images), "the frames", limit=LIMIT)
+                return collect_bytes(video.read(0, used, images=images), "the frames", limit=COLUMN_BYTES)
         except SourceError as error:
             raise error.at(prefix=name) from error
 

@@ -16,10 +16,10 @@ from pipelines.readers.folder import LFS_MARK, SourceFolder, lfs_pointer_error
 from pipelines.readers.orientation import Orientation
 from pipelines.readers.pixels import encode
 from schemas.errors import SourceError
+from schemas.limits import MAX_PIXELS
 from schemas.source import Array
 
 MAX_SIDE = 1 << 14  # pixels
-MAX_PIXELS = 1 << 26
 MAX_SKIPPED = 256  # frames; decoding and dropping up to this many is faster than seeking
 EXACT_SEEK = {"mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm"}  # containers whose packets keep exact times after a seek
 BUFFER = 1 << 20  # bytes fetched at a time from a remote file

@@ -9,6 +9,7 @@ from contextlib import suppress
 
 from pipelines.statistics.numbers import Selection
 from schemas.errors import StatsError, UnreachableError
+from schemas.parsing import parse_json
 from schemas.store import layout
 from schemas.store.dataset import Dataset
 from schemas.views.digests import outdated
@@ -37,7 +38,7 @@ def read_cache(dataset: Dataset) -> list[Statistics]:
         return []
     where = dataset.folder.place(layout.STATS)
     try:
-        entries = json.loads(content)["statistics"]
+        entries = parse_json(content)["statistics"]
     except (ValueError, LookupError, TypeError) as error:
         raise StatsError(
             f"{where}: cannot be read ({error!r}); remove it, and 'oxe stats' computes it again"

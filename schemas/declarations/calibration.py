@@ -6,7 +6,6 @@ file of that arm tells the angle: `angle = share * (range_max - range_min) / 2 *
 by `scale` with these factors when the declaration is loaded, so that the manifest needs no further file.
 """
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
@@ -19,6 +18,7 @@ from pydantic import ValidationError
 from schemas.declarations import toml
 from schemas.declarations.tables import EmbodimentSpec, Model, Part
 from schemas.errors import SpecError, did_you_mean
+from schemas.parsing import parse_json
 
 TICKS = 4095  # a full turn, for motors with a resolution of 4096
 OP = re.compile(r"\btravel2rad\b(\s*\(\s*\))?")
@@ -111,7 +111,7 @@ def _motors(files: Any, *, where: str, folder: Path) -> dict[str, Motor]:
 def _motors_of_file(file: str, *, where: str, folder: Path) -> dict[str, Motor]:
     place = f"{where}: calibration: {file}"
     try:
-        content = json.loads(toml.read(folder / file, missing=f"{place}: no such file"))
+        content = parse_json(toml.read(folder / file, missing=f"{place}: no such file"))
     except ValueError as error:
         raise SpecError(f"{place}: is not JSON ({error})") from error
     if not isinstance(content, dict) or not content:

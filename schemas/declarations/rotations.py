@@ -44,7 +44,7 @@ def matrices(x: Array) -> "Rotation":
     try:
         return _scipy().from_matrix(np.asarray(x, np.float64))
     except ValueError as error:
-        raise SourceError(f"not a rotation matrix ({error})".replace("\n", ""), reason="bad_rotation") from error
+        raise SourceError(f"not a rotation matrix ({error})", reason="bad_rotation") from error
 
 
 def from_rotation(rotation: "Rotation", representation: str) -> Array:

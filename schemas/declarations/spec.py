@@ -33,6 +33,7 @@ from schemas.declarations.tables import (
 )
 from schemas.declarations.vocabulary import DECODERS
 from schemas.errors import SpecError, did_you_mean
+from schemas.limits import DECODED_PIXELS, MAX_PIXELS
 from schemas.spaces import Space
 
 EMPTY: Any = Field(default_factory=dict)
@@ -65,6 +66,7 @@ class DatasetSpec(Model):
     views: dict[str, ViewSpec] = EMPTY
     timestamp: str | None = None  # per-step path of times in seconds
     id: str | None = None  # per-episode path of the episode's name
+    max_pixels: Annotated[int, Field(gt=0, le=DECODED_PIXELS)] = MAX_PIXELS  # larger images are quarantined
     raw: str | None = None  # fields with this prefix are kept as `raw.*`; None: all fields
     license: str | None = None
     citation: str | None = None

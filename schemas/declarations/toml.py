@@ -1,12 +1,12 @@
 """Read and parse TOML files, with errors that name the file."""
 
 import re
-import tomllib
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 from schemas.errors import SpecError
+from schemas.parsing import parse_toml
 
 
 def read(path: Path, *, missing: str | None = None) -> str:
@@ -22,8 +22,8 @@ def read(path: Path, *, missing: str | None = None) -> str:
 def tables(text: str, where: str) -> dict[str, Any]:
     """Parse TOML; `where` is its name in errors."""
     try:
-        return tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+        return parse_toml(text)
+    except ValueError as error:
         raise SpecError(f"{where}: is not TOML ({error}){_duplicate_keys(text)}") from error
 
 

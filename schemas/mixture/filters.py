@@ -152,7 +152,7 @@ class _ConditionParser(Parser):
 
     def error(self, wanted: str) -> UsageError:
         word = f"'{self.next.word}'" if self.next.word else "the end"
-        return UsageError(f"filter: expected {wanted}, found {word}\n  {self.text}\n  {' ' * self.next.start}^")
+        return UsageError(f"filter: expected {wanted}, found {word}", f"  {self.text}", f"  {' ' * self.next.start}^")
 
     def condition(self) -> Condition:
         return self.joined("or", lambda: self.joined("and", self.one))

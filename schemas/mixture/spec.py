@@ -36,7 +36,7 @@ def _normalized(text: str) -> str:
     try:
         return str(filters.parse(text))
     except UsageError as error:
-        raise ValueError(str(error)) from None
+        raise ValueError(": ".join(line.strip() for line in str(error).splitlines()[:2])) from None
 
 
 Weight = Annotated[float, Field(strict=True), AfterValidator(_above_zero)]

@@ -1,6 +1,5 @@
 """`Dataset`: read a published dataset."""
 
-import json
 import mmap
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
@@ -17,6 +16,7 @@ from schemas.declarations.spec import DatasetSpec
 from schemas.episode import Episode, Frames
 from schemas.errors import DatasetError, UsageError, did_you_mean
 from schemas.files.folder import Folder, open_folder
+from schemas.parsing import parse_json
 from schemas.source import Array
 from schemas.spaces import Space
 from schemas.store import arrow, layout
@@ -122,7 +122,7 @@ class Dataset:
         self.folder = folder
         name = self.folder.place(layout.MANIFEST)
         try:
-            self.manifest: Mapping[str, Any] = json.loads(self.folder.read(layout.MANIFEST))
+            self.manifest: Mapping[str, Any] = parse_json(self.folder.read(layout.MANIFEST))
         except FileNotFoundError as error:
             raise DatasetError(
                 f"{self.uri}: no {layout.MANIFEST}: not a dataset, or its conversion did not finish"

@@ -19,6 +19,7 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from schemas.errors import DatasetError
+from schemas.parsing import parse_json
 from schemas.source import Array
 
 MAGIC = b"OXEIDX01"
@@ -156,7 +157,7 @@ class Index:
         if data[: len(MAGIC)] != MAGIC or start + size > len(data):
             raise DatasetError(f"{place}: is not an index file")
         try:
-            header = json.loads(data[start : start + size])
+            header = parse_json(data[start : start + size])
             self.columns: list[str] = list(header["columns"])
             shape = int(header["rows"]), len(self.columns)
         except (ValueError, KeyError, TypeError) as error:

@@ -1,6 +1,5 @@
 """Comparison of a LeRobotDataset's metadata files and videos with the dataset that was exported."""
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
@@ -19,6 +18,7 @@ from pipelines.export.plan import ExportRef, read_verified
 from pipelines.statistics.numbers import Selection
 from pipelines.statistics.statistics import statistics
 from pipelines.verify import Verification, catch_damage
+from schemas.parsing import parse_json
 from schemas.source import Array
 from stats.formats import lerobot as figures_of
 
@@ -28,7 +28,7 @@ TIMES_NEARER = 4.0  # a frame is out of place if a neighbour's source has a squa
 def check_descriptions(export: Export, out: Verification) -> None:
     """Compare the counts, the statistics, the table of episodes and the columns that only LeRobot reads."""
     refs = export.refs()
-    info = json.loads(export.out.read(INFO))
+    info = parse_json(export.out.read(INFO))
     counts = {
         "total_episodes": sum(ref.episodes for ref in refs),
         "total_frames": sum(sum(ref.lengths) for ref in refs),
@@ -36,7 +36,7 @@ def check_descriptions(export: Export, out: Verification) -> None:
     for key, count in counts.items():
         if info[key] != count:
             out.differs(f"{INFO}: {key} is {info[key]}, expected {count}")
-    stats = json.loads(export.out.read(STATS))
+    stats = parse_json(export.out.read(STATS))
     expected = figures_of(statistics(export.dataset, selection=Selection(view=export.options.view)))
     for name, figures in expected.items():
         if stats.get(name) != figures:
@@ -80,7 +80,7 @@ def _check_table(export: Export, refs: Sequence[ExportRef], out: Verification) -
         stored = pq.read_table(export.out.root / EPISODES[version], columns=list(expected[0])).to_pylist()
     else:
         expected = [row.json() for _, row in rows]
-        stored = [json.loads(line) for line in export.out.read(EPISODES[version]).splitlines()]
+        stored = [parse_json(line) for line in export.out.read(EPISODES[version]).splitlines()]
     missing: dict[str, Any] = {}
     for number, (actual, wanted) in enumerate(zip_longest(stored, expected, fillvalue=missing)):
         columns = [name for name in {**actual, **wanted} if repr(actual.get(name)) != repr(wanted.get(name))]

@@ -2,13 +2,13 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from json import JSONDecodeError, loads
 from typing import Any
 
 import numpy as np
 
 from pipelines.inspect.draft.claims import Claim, todo
 from pipelines.inspect.draft.sample import Sample
+from schemas.parsing import parse_json
 from schemas.source import Array
 
 RATE_KEYS = ("fps", "control_hz", "control_freq", "control_frequency", "frequency", "hz", "rate")
@@ -97,8 +97,8 @@ def described(sample: Sample, keys: Sequence[str]) -> Iterator[tuple[str, Any]]:
             yield path, value
         elif isinstance(value, str) and value.lstrip().startswith("{") and len(value) < MAX_JSON_LENGTH:
             try:
-                yield from _named(loads(value), keys, path)
-            except (JSONDecodeError, RecursionError):
+                yield from _named(parse_json(value), keys, path)
+            except ValueError:
                 continue
 
 

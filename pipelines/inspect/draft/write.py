@@ -2,7 +2,6 @@
 
 import json
 import re
-import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
@@ -12,6 +11,8 @@ from pipelines.inspect.draft.claims import Claim
 from pipelines.inspect.draft.clock import Clock
 from pipelines.inspect.draft.parts import SpaceDraft
 from schemas.declarations.spec import TODO, todos
+from schemas.parsing import parse_toml
+from schemas.text import shown
 
 HEAD = """\
 # Proposed by 'oxe inspect --draft' from {episodes} ({steps} steps) of {uri}.
@@ -60,7 +61,7 @@ class Proposal:
 
     def todo(self) -> list[str]:
         """List the keys that the user must fill in."""
-        return todos(tomllib.loads(self.text()))
+        return todos(parse_toml(self.text()))
 
     def to_json(self) -> dict[str, Any]:
         """Return every claim with its confidence and evidence, and the declaration as `text`."""
@@ -153,8 +154,8 @@ def _line(key: str, value: str, claim: Claim) -> str:
 
 
 def _plain(text: str) -> str:
-    """Convert a text from the source to one printable line."""
-    return " ".join("".join(char if char.isprintable() else " " for char in text).split())
+    """Convert a text from the source to one printable line, without the secrets of its URIs."""
+    return shown(" ".join(text.split()))
 
 
 def _key(word: str) -> str:
@@ -162,7 +163,10 @@ def _key(word: str) -> str:
 
 
 def _quoted(text: str) -> str:
-    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
+    """Write a TOML string; what cannot be printed is escaped."""
+    return "".join(
+        char if char.isprintable() else f"\\U{ord(char):08x}" for char in json.dumps(text, ensure_ascii=False)
+    )
 
 
 def _value(value: Any) -> str:

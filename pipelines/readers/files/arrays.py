@@ -10,12 +10,13 @@ from typing import IO, Any
 import numpy as np
 from numpy.lib import format as npy
 
-from pipelines.readers.fields import BLOCK, LIMIT, Leaf, array_leaf, check_size
+from pipelines.readers.fields import BLOCK, Leaf, array_leaf, check_size
 from pipelines.readers.files.lazy_field import LazyField
 from pipelines.readers.folder import SourceFolder
 from pipelines.readers.names import covers
 from pipelines.readers.pixels import collect_bytes, encode
 from schemas.errors import SourceError
+from schemas.limits import COLUMN_BYTES, EPISODE_BYTES, check_limit
 from schemas.source import Array
 
 MAX_MEMBERS = 10_000
@@ -94,6 +95,9 @@ def _npy(folder: SourceFolder, name: str, path: str) -> StoredArray:
 def _members(folder: SourceFolder, name: str, prefix: str, *, ignore: Collection[str]) -> dict[str, StoredArray]:
     with _zip(folder, name) as file:
         members = file.infolist()
+    stored = sum(member.compress_size for member in members)
+    check_limit(stored, folder.size(name) or 0, "bytes are said to be stored, more than the file has")
+    check_limit(sum(member.file_size for member in members), EPISODE_BYTES, "bytes in all arrays")
     if len(members) > MAX_MEMBERS or any(not member.filename.endswith(".npy") for member in members):
         raise SourceError(f"expected only arrays, at most {MAX_MEMBERS}", reason="unsupported_field")
     arrays: dict[str, StoredArray] = {}
@@ -157,14 +161,14 @@ def _read(stream: IO[bytes], header: NpyHeader, leaf: Leaf, *, start: int, end: 
     if leaf.form == "value":
         return _plain(_read_array(stream, header).tolist())
     if header.is_fortran and len(header.shape) > 1:
-        if header.size > LIMIT:
-            raise SourceError(f"{leaf.field.path}: more than {LIMIT} bytes in Fortran order", reason="too_large")
+        if header.size > COLUMN_BYTES:
+            raise SourceError(f"{leaf.field.path}: more than {COLUMN_BYTES} bytes in Fortran order", reason="too_large")
         blocks = iter([_read_array(stream, header)[start:end]])
     else:
         blocks = _blocks(stream, header, start=start, end=end)
     if leaf.form == "frames":
         encoded = (encode(np.ascontiguousarray(frame), images) for block in blocks for frame in block)
-        return collect_bytes(encoded, leaf.field.path, limit=LIMIT)
+        return collect_bytes(encoded, leaf.field.path, limit=COLUMN_BYTES)
     if leaf.form == "texts":
         return [item.encode() if isinstance(item, str) else item for block in blocks for item in block.tolist()]
     parts = [block.astype(leaf.field.dtype, copy=False) for block in blocks]

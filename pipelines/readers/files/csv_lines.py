@@ -4,8 +4,10 @@ import csv
 import io
 import re
 from collections.abc import Callable, Sequence
+from itertools import chain
 
 from schemas.errors import SourceError
+from schemas.limits import MAX_FIELDS, check_limit
 
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?|[+-]?(nan|inf|infinity)", re.IGNORECASE | re.ASCII)
 WHOLE = re.compile(r"\d+", re.ASCII)
@@ -47,7 +49,9 @@ def _rows(text: str) -> list[list[str]]:
         text = "\n".join(" ".join(line.split()) for line in text.split("\n"))
     rows = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     try:
-        return [row for row in rows if row]
+        first = next((row for row in rows if row), [])
+        check_limit(len(first), MAX_FIELDS, "columns")
+        return [row for row in chain([first], rows) if row]
     except csv.Error as error:
         raise SourceError(f"line {rows.line_num}: {error}", reason="bad_table") from error
 

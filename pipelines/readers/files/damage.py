@@ -1,10 +1,9 @@
 """Turn the errors that damaged files cause into errors that name the file."""
 
-import zipfile
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from pipelines.readers.boundary import source_error
 from schemas.errors import SourceError
 
 
@@ -15,6 +14,5 @@ def reading(path: str) -> Iterator[None]:
         yield
     except SourceError as error:
         raise error.at(error.file or path) from error
-    except (OSError, ValueError, LookupError, EOFError, RuntimeError, zlib.error, zipfile.BadZipFile) as error:
-        why = str(error).replace(path, "") or type(error).__name__
-        raise SourceError(f"cannot be read ({why})", file=path) from error
+    except BaseException as error:
+        raise source_error(error, path) from error

@@ -6,13 +6,14 @@ from contextlib import closing
 from fnmatch import fnmatchcase
 from itertools import pairwise
 
-from pipelines.readers.fields import LIMIT, MAX_STEPS, VALUE_LIMIT, Leaf
+from pipelines.readers.fields import Leaf
 from pipelines.readers.files.lazy_field import LazyField
 from pipelines.readers.folder import LFS_MARK, SourceFolder, lfs_pointer_error
 from pipelines.readers.names import natural_key
 from pipelines.readers.pixels import collect_bytes
 from pipelines.readers.sidecars import video_type
 from schemas.errors import SourceError
+from schemas.limits import COLUMN_BYTES, MAX_STEPS, VALUE_BYTES
 from schemas.source import Field
 
 
@@ -30,7 +31,7 @@ def read_file(folder: SourceFolder, name: str, limit: int) -> bytes:
 def text_field(folder: SourceFolder, name: str, path: str, *, ignore_lines: str | None) -> LazyField:
     """Describe the lines of a text file; empty lines and lines that match the pattern `ignore_lines` are left out."""
     try:
-        lines = [line.strip() for line in read_file(folder, name, VALUE_LIMIT).decode("utf-8-sig").splitlines()]
+        lines = [line.strip() for line in read_file(folder, name, VALUE_BYTES).decode("utf-8-sig").splitlines()]
     except UnicodeError as error:
         raise SourceError("not UTF-8", reason="bad_utf8") from error
     texts = [line for line in lines if line and not (ignore_lines and fnmatchcase(line, ignore_lines))]
@@ -54,7 +55,7 @@ def images_field(folder: SourceFolder, files: Sequence[str], path: str) -> LazyF
 
     def image(file: str) -> bytes:
         try:
-            data = read_file(folder, file, LIMIT)
+            data = read_file(folder, file, COLUMN_BYTES)
         except SourceError as error:
             raise error.at(prefix=path) from error
         if not data:
@@ -62,7 +63,7 @@ def images_field(folder: SourceFolder, files: Sequence[str], path: str) -> LazyF
         return data
 
     def span(start: int, end: int) -> list[bytes]:
-        return collect_bytes(map(image, files[start:end]), path, limit=LIMIT)
+        return collect_bytes(map(image, files[start:end]), path, limit=COLUMN_BYTES)
 
     encoding = "png" if files[0].lower().endswith("png") else "jpeg"
     field = Field(path=path, kind="image", dtype="uint8", shape=(None, None, 3), encoding=encoding)
@@ -87,7 +88,7 @@ def video_field(folder: SourceFolder, name: str, path: str, *, images: str) -> L
 
     def span(start: int, end: int) -> list[bytes]:
         with closing(video_class.at(folder, name)) as video:
-            return collect_bytes(video.read(start, end - start, images=images), path, limit=LIMIT)
+            return collect_bytes(video.read(start, end - start, images=images), path, limit=COLUMN_BYTES)
 
     with closing(video_class.at(folder, name)) as video:
         count = video.count()

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipelines.readers.fields import LIMIT, MAX_STEPS, Leaf, check_size, encoded_leaf
+from pipelines.readers.fields import Leaf, check_size, encoded_leaf
 from pipelines.readers.files.lazy_field import LazyField
 from pipelines.readers.folder import SourceFolder
 from pipelines.readers.lerobot.columns import (
@@ -27,6 +27,7 @@ from pipelines.readers.lerobot.columns import (
 from pipelines.readers.names import covers
 from pipelines.readers.pixels import collect_bytes
 from schemas.errors import SourceError
+from schemas.limits import COLUMN_BYTES, MAX_STEPS
 from schemas.source import Field
 
 LEROBOT = re.compile(r"(.*/)?chunk-\d+/(file[-_]\d+|episode[-_]\d+)\.parquet")
@@ -116,7 +117,7 @@ def _column(folder: SourceFolder, name: str, column: str, *, leaf: Leaf, count: 
             return numbers(values, leaf.field)
         if leaf.form == "texts":
             return _texts(values, leaf.field.path)
-        return collect_bytes(_images(values, leaf.field.path), leaf.field.path, limit=LIMIT)
+        return collect_bytes(_images(values, leaf.field.path), leaf.field.path, limit=COLUMN_BYTES)
 
     is_image_column = leaf.form == "blobs"
     return LazyField(leaf=leaf, count=count, read=partial(span, 0), span=span if is_image_column else None)

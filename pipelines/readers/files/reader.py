@@ -242,6 +242,7 @@ class EpisodeFilesReader(SourceReader):
     def episodes(self, part: FilePart, columns: Collection[str] | None) -> Episodes:
         """Yield the episode that a file belongs to, or each one in its table."""
         if part.size is None or self.folder.size(part.name) is None:
+            self._files_of(self._episode(part.name))  # raises why, if they cannot be listed
             raise SourceError("no such file", reason="missing_file", file=self.place(part.name))
         name = self._episode(part.name)
         if not self.source.has_tables:

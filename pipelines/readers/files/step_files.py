@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from pipelines.readers.alike import template
-from pipelines.readers.fields import LIMIT, MAX_STEPS, Leaf, array_leaf, check_same, check_size
+from pipelines.readers.fields import Leaf, array_leaf, check_same, check_size
 from pipelines.readers.files.arrays import StoredArray, stored_arrays
 from pipelines.readers.files.damage import reading
 from pipelines.readers.files.lazy_field import LazyField
@@ -22,6 +22,7 @@ from pipelines.readers.names import covers, matching, natural_key
 from pipelines.readers.pixels import collect_bytes, encode
 from schemas.declarations.formats import FolderSource
 from schemas.errors import SourceError, UsageError
+from schemas.limits import COLUMN_BYTES, MAX_STEPS
 from schemas.source import Array
 
 STEP_RANGES = "ep_start_end_ids.npy"  # CALVIN's name for the list of first and last steps
@@ -80,7 +81,7 @@ def _numbered(name: str, number: int) -> str:
 def _checked(array: StoredArray, where: str) -> list[tuple[int, int]]:
     """Read the ranges, in order."""
     header = array.header()
-    if header.dtype.kind not in "iu" or len(header.shape) != 2 or header.shape[1] != 2 or header.size > LIMIT:
+    if header.dtype.kind not in "iu" or len(header.shape) != 2 or header.shape[1] != 2 or header.size > COLUMN_BYTES:
         message = f"expected whole numbers [episodes, 2], got {header.dtype} {list(header.shape)}"
         raise SourceError(message, reason="bad_ends", file=where)
     array.check()
@@ -153,7 +154,7 @@ def _column(folder: SourceFolder, files: Sequence[str], source: FolderSource, *,
     def read(rows: int) -> Any:
         if leaf.form == "frames":
             images = (encode(np.ascontiguousarray(step(name)), source.images or "png") for name in files[:rows])
-            return collect_bytes(images, path, limit=LIMIT)
+            return collect_bytes(images, path, limit=COLUMN_BYTES)
         if leaf.form == "texts":
             cells = (step(name).item() for name in files[:rows])
             return [cell.encode() if isinstance(cell, str) else cell for cell in cells]

@@ -1,6 +1,5 @@
 """Read CSV, JSON Lines and JSON files as columns and values; a missing cell is an error, not a number."""
 
-import json
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -8,11 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from pipelines.readers.fields import MAX_STEPS, Leaf
+from pipelines.readers.fields import Leaf
 from pipelines.readers.files.csv_lines import NUMBER, csv_columns
 from pipelines.readers.files.lazy_field import LazyField
 from pipelines.readers.names import covers
 from schemas.errors import SourceError
+from schemas.limits import MAX_FIELDS, MAX_STEPS, check_limit
+from schemas.parsing import parse_json
 from schemas.source import Array, Field
 
 TABLE_LIMIT = 64 << 20  # bytes of one file
@@ -132,19 +133,20 @@ def _flat_object(text: str, *, where: str) -> dict[str, Any]:
 
 def _json(text: str, *, where: str) -> Any:
     try:
-        return json.loads(text, object_pairs_hook=_unique)
-    except (ValueError, RecursionError) as error:
+        return parse_json(text, pairs=_unique)
+    except ValueError as error:
         raise SourceError(f"{where} is not JSON ({error})", reason="bad_table") from error
 
 
 def _flat(content: Mapping[str, Any], prefix: str, *, where: str) -> dict[str, Any]:
     try:
         return _unique(list(_named_values(content, prefix)))
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise SourceError(f"{where} is not JSON ({error})", reason="bad_table") from error
 
 
 def _unique(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    check_limit(len(pairs), MAX_FIELDS, "keys")
     content = dict(pairs)
     if len(content) < len(pairs):
         raise ValueError("a key occurs twice")

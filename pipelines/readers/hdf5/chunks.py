@@ -5,8 +5,8 @@ from math import prod
 
 import h5py
 
-from pipelines.readers.fields import LIMIT
 from schemas.errors import SourceError
+from schemas.limits import COLUMN_BYTES
 
 GZIP, LZF = 1, 32000  # HDF5's filter numbers
 RATIOS = {GZIP: 1032, LZF: 88}  # the most bytes that one compressed byte can inflate to
@@ -18,18 +18,18 @@ def check_chunks(path: str, dataset: h5py.Dataset) -> None:
     if not dataset.chunks:
         return
     declared = prod(dataset.chunks) * dataset.dtype.itemsize
-    if declared > LIMIT:
-        raise SourceError(f"{path}: its chunks have more than {LIMIT} bytes", reason="too_large")
+    if declared > COLUMN_BYTES:
+        raise SourceError(f"{path}: its chunks have more than {COLUMN_BYTES} bytes", reason="too_large")
     creation = dataset.id.get_create_plist()
     compressors = [kind for i in range(creation.get_nfilters()) if (kind := creation.get_filter(i)[0]) in RATIOS]
     if len(compressors) > 1:
         raise SourceError(f"{path}: chunks are compressed twice: refused", reason="too_large")
-    if not compressors or dataset.id.get_storage_size() * RATIOS[compressors[0]] <= LIMIT:
+    if not compressors or dataset.id.get_storage_size() * RATIOS[compressors[0]] <= COLUMN_BYTES:
         return
     large: list[tuple[int, ...]] = []
 
     def collect(chunk: h5py.h5d.StoreInfo) -> None:
-        if chunk.size * RATIOS[compressors[0]] > LIMIT:
+        if chunk.size * RATIOS[compressors[0]] > COLUMN_BYTES:
             large.append(chunk.chunk_offset)
 
     dataset.id.chunk_iter(collect)

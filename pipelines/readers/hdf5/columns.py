@@ -7,13 +7,14 @@ from typing import Any
 import h5py
 import numpy as np
 
-from pipelines.readers.fields import BLOCK, LIMIT, NUMBERS, VALUE_LIMIT, Leaf, check_size, encoded_leaf
+from pipelines.readers.fields import BLOCK, NUMBERS, Leaf, check_size, encoded_leaf
 from pipelines.readers.hdf5.chunks import check_chunks
 from pipelines.readers.hdf5.tree import REFUSED
 from pipelines.readers.names import covers
 from pipelines.readers.pixels import PixelLayout, collect_bytes, encode, strip_padding
 from schemas.errors import SourceError
 from schemas.images import PNG
+from schemas.limits import COLUMN_BYTES, SPARSE_BYTES, SPARSE_RATIO, VALUE_BYTES, check_limit
 from schemas.source import Array, Column, Field
 
 
@@ -26,8 +27,8 @@ def leaf_of(path: str, dataset: h5py.Dataset, per_episode: Collection[str], *, f
     shape, kind = dataset.shape, dataset.dtype
     check_storage(path, dataset)
     if (not shape or covers(per_episode, path)) and path not in frames:
-        if kind.itemsize * prod(shape or ()) > VALUE_LIMIT:
-            raise SourceError(f"{path}: more than {VALUE_LIMIT} bytes for one value per episode", reason="too_large")
+        if kind.itemsize * prod(shape or ()) > VALUE_BYTES:
+            raise SourceError(f"{path}: more than {VALUE_BYTES} bytes for one value per episode", reason="too_large")
         return Leaf(value_field(path, kind, shape), "value")
     name, value_shape = kind.name, shape[1:]
     if channels := _channels(path, dataset, frames.get(path)):
@@ -45,6 +46,20 @@ def leaf_of(path: str, dataset: h5py.Dataset, per_episode: Collection[str], *, f
     if h5py.check_string_dtype(kind) and not value_shape:
         return Leaf(Field(path=path, kind="text"), "texts")
     raise _unsupported(path, kind)
+
+
+def byte_size(dataset: h5py.Dataset) -> int:
+    """Return the bytes that a dataset's values take in memory; a text of any length counts as a pointer."""
+    return int(dataset.dtype.itemsize * prod(dataset.shape or ()))
+
+
+def check_stored(path: str, dataset: h5py.Dataset) -> None:
+    """Raise SourceError if a dataset would take much more memory than it stores; HDF5 fills in what was not written."""
+    if (declared := byte_size(dataset)) > SPARSE_BYTES:
+        stored = dataset.id.get_storage_size()
+        check_limit(
+            declared, max(SPARSE_BYTES, SPARSE_RATIO * stored), f"bytes, of which {stored} are stored", what=path
+        )
 
 
 def _channels(path: str, dataset: h5py.Dataset, words: str | None) -> int | None:
@@ -83,6 +98,8 @@ def column(
 ) -> Column:
     """Read `rows` rows from `start` on; raw frames are encoded as `images`, which is `png` or such as `jpeg 95`."""
     path = leaf.field.path
+    if leaf.form != "frames":  # frames are read in blocks
+        check_stored(path, dataset)
     check_size(leaf, rows=rows, size=dataset.dtype.itemsize * rows * prod(dataset.shape[1:]))
     if leaf.form == "numbers":
         return _native(dataset[start : start + rows], leaf.field.dtype)
@@ -90,13 +107,13 @@ def column(
     if leaf.form == "frames":
         pixels = PixelLayout.of(frames.get(path, "hwc"))
         encoded = (encode(frame, images) for block in blocks for frame in pixels(block, path))
-        return collect_bytes(encoded, path, limit=LIMIT)
+        return collect_bytes(encoded, path, limit=COLUMN_BYTES)
     items: Iterator[bytes] = (_bytes(item) for block in blocks for item in block)
     if leaf.form == "padded":
         items = strip_padding(items, path)
     elif leaf.form == "blobs":
         items = (item.rstrip(b"\0") for item in items)
-    return collect_bytes(items, path, limit=LIMIT)
+    return collect_bytes(items, path, limit=COLUMN_BYTES)
 
 
 def row_blocks(dataset: h5py.Dataset, start: int, end: int) -> Iterator[Array]:

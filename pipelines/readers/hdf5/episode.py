@@ -1,6 +1,7 @@
 """Find, describe and read the fields of one episode in an open HDF5 file."""
 
 from collections.abc import Collection, Mapping
+from math import prod
 from typing import Any
 
 import h5py
@@ -9,11 +10,12 @@ from pipelines.readers.documents import json_leaf, json_value, value_at
 from pipelines.readers.fields import Leaf, check_same, or_ignore
 from pipelines.readers.folder import SourceFolder
 from pipelines.readers.hdf5 import tree
-from pipelines.readers.hdf5.columns import column, leaf_of, value, value_field
+from pipelines.readers.hdf5.columns import byte_size, column, leaf_of, value, value_field
 from pipelines.readers.names import covers
 from pipelines.readers.sidecars import Sidecars, placeholders
 from schemas.declarations.formats import Hdf5Source
 from schemas.errors import SourceError, SpecError, did_you_mean
+from schemas.limits import EPISODE_BYTES, MAX_FIELDS, VALUE_BYTES, check_limit
 from schemas.source import Column, Field
 
 EPISODE_PATH, OWN, PARENT = "episode_path", "attrs", "parent"  # a field of every source; prefixes of attributes
@@ -106,6 +108,8 @@ class Hdf5Episode:
             return None, None
         holder, name = self.attributes[path]
         attribute = holder.attrs.get_id(name)
+        size = attribute.dtype.itemsize * prod(attribute.shape or ())
+        check_limit(size, VALUE_BYTES, "bytes for one value per episode", what=path)
         field = value_field(path, attribute.dtype, attribute.shape)
         return Leaf(field, "value"), value(field, holder.attrs[name])
 
@@ -154,6 +158,8 @@ class Hdf5Episode:
                 if actual:
                     check_same(leaf, actual)
         stored = [leaf for leaf in leaves if leaf.field.per_step and leaf.form != "video"]
+        numbers = sum(byte_size(self.datasets[leaf.field.path]) for leaf in stored if leaf.form == "numbers")
+        check_limit(numbers, EPISODE_BYTES, "bytes of numbers in one episode")
         steps = {leaf.field.path: self._column(leaf) for leaf in stored}
         rows = len(next(iter(steps.values()))) if steps else self._rows(expected)
         steps |= {leaf.field.path: self._video(leaf.field.path, rows) for leaf in leaves if leaf.form == "video"}
@@ -220,5 +226,6 @@ def _text_leaf(path: str) -> Leaf:
 def _attributes(group: h5py.Group, ignore: Collection[str]) -> dict[str, tuple[h5py.Group, str]]:
     """Return where the attributes of a group and of its parent are: the group and the attribute's name, by path."""
     holders = {OWN: group} if group.name == "/" else {OWN: group, PARENT: group.parent}
+    check_limit(sum(len(owner.attrs) for owner in holders.values()), MAX_FIELDS, "attributes", what=group.name)
     by_path = {f"{prefix}.{name}": (owner, name) for prefix, owner in holders.items() for name in owner.attrs}
     return {path: attribute for path, attribute in by_path.items() if not covers(ignore, path)}

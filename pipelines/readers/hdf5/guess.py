@@ -1,6 +1,5 @@
 """Guess the layout of HDF5 files without a declaration: their episodes, per-episode datasets and JSON texts."""
 
-import json
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -10,7 +9,6 @@ from typing import Any
 import h5py
 
 from pipelines.readers.documents import EXACT
-from pipelines.readers.fields import VALUE_LIMIT
 from pipelines.readers.folder import SourceFolder
 from pipelines.readers.groups import EpisodeGroups, guess_groups, listed
 from pipelines.readers.hdf5 import tree
@@ -20,6 +18,8 @@ from pipelines.readers.lengths import per_episode_paths
 from pipelines.readers.names import covers
 from schemas.declarations.formats import Hdf5Source
 from schemas.errors import SourceError
+from schemas.limits import VALUE_BYTES
+from schemas.parsing import parse_json
 
 MAX_FILES, MAX_EPISODES = 10, 5  # files, and episodes of each of them, that a guess rests on
 MAX_VALUES = 20  # values in the JSON texts of an episode
@@ -92,7 +92,7 @@ def _fits(path: str, dataset: h5py.Dataset) -> bool:
         value_field(path, dataset.dtype, dataset.shape)
     except SourceError:
         return False
-    return bool(dataset.dtype.itemsize * dataset.size <= VALUE_LIMIT)
+    return bool(dataset.dtype.itemsize * dataset.size <= VALUE_BYTES)
 
 
 def _in_json(sample: Collection[Hdf5Episode]) -> tuple[str, ...]:
@@ -118,7 +118,7 @@ def _json_object(episode: Hdf5Episode, path: str) -> dict[str, Any] | None:
     """Return the JSON object that a text holds; None if it does not hold one."""
     try:
         leaf, text = episode.per_episode(path)
-        content = json.loads(text) if leaf and isinstance(text, str) and text.lstrip().startswith("{") else None
+        content = parse_json(text) if leaf and isinstance(text, str) and text.lstrip().startswith("{") else None
     except (SourceError, ValueError, RecursionError, *tree.DAMAGE):
         return None
     return content if isinstance(content, dict) else None

@@ -10,13 +10,14 @@ import h5py
 import numpy as np
 
 from pipelines.readers.episode_rows import RowColumn, Table, divide, find_path, row_count_error
-from pipelines.readers.fields import VALUE_LIMIT, Leaf
+from pipelines.readers.fields import Leaf
 from pipelines.readers.folder import SourceFolder
 from pipelines.readers.hdf5.columns import check_storage, row_blocks, value, value_field
 from pipelines.readers.hdf5.episode import EPISODE_PATH, Hdf5Episode
 from pipelines.readers.names import covers
 from schemas.declarations.formats import Hdf5Source
 from schemas.errors import SourceError
+from schemas.limits import VALUE_BYTES
 from schemas.source import Array
 
 CACHE = 16 << 20  # bytes of chunks per dataset; the next episode often starts in the last chunk of this one
@@ -56,8 +57,8 @@ class Hdf5Table(Hdf5Episode):
         if path not in self._leaves:
             if self._has_row_per_episode(path):
                 check_storage(path, dataset)
-                if dataset.dtype.itemsize * prod(dataset.shape[1:]) > VALUE_LIMIT:
-                    raise SourceError(f"{path}: more than {VALUE_LIMIT} bytes for one value", reason="too_large")
+                if dataset.dtype.itemsize * prod(dataset.shape[1:]) > VALUE_BYTES:
+                    raise SourceError(f"{path}: more than {VALUE_BYTES} bytes for one value", reason="too_large")
                 self._leaves[path] = Leaf(value_field(path, dataset.dtype, dataset.shape[1:]), "value")
             elif self._is_odd(path):
                 raise row_count_error(path, dataset.shape[0], self.rows)

@@ -5,12 +5,12 @@ from math import prod
 
 import h5py
 
-from pipelines.readers.fields import VALUE_LIMIT
 from pipelines.readers.hdf5 import tree
 from pipelines.readers.hdf5.columns import check_storage
 from pipelines.readers.names import natural_key
 from pipelines.readers.reader import SPLIT
 from schemas.errors import SourceError
+from schemas.limits import VALUE_BYTES
 
 REST = "rest"  # the split of episodes that are in no mask
 
@@ -51,7 +51,7 @@ def _names(file: h5py.File, mask: str) -> list[str]:
     """Read the names in a mask."""
     node = tree.node_at(file, mask)
     is_list = isinstance(node, h5py.Dataset) and len(node.shape or ()) == 1 and h5py.check_string_dtype(node.dtype)
-    if not is_list or node.dtype.itemsize * prod(node.shape) > VALUE_LIMIT:
+    if not is_list or node.dtype.itemsize * prod(node.shape) > VALUE_BYTES:
         raise SourceError(f"{mask} is not a list of names; source.splits says it is", reason="contradicts_fields")
     check_storage(mask, node)
     try:

@@ -13,12 +13,12 @@ import pyarrow.parquet as pq
 from pipelines.readers.folder import LFS_MARK, SourceFolder, lfs_pointer_error
 from pipelines.readers.lerobot.info import FeatureInfo
 from schemas.errors import SourceError
+from schemas.limits import COLUMN_BYTES
 from schemas.source import Array, Field, Ragged
 
 EPISODE = "episode_index"
 BATCH = 256  # rows decoded at a time
 BUFFER = 1 << 20  # bytes of a column read at a time
-LIMIT = 1 << 30  # bytes of one column of an episode
 
 
 @contextmanager
@@ -199,8 +199,8 @@ class ParquetRows:
             parts.append(table.slice(first - self._position, max(0, last - first)))
             self._remainder = table.slice(stop - self._position) if end > stop else None
             self._position = last
-            if sum(part.nbytes for part in parts) > LIMIT * len(self.columns):
-                raise SourceError(f"more than {LIMIT} bytes per column", reason="too_large", file=self.path)
+            if sum(part.nbytes for part in parts) > COLUMN_BYTES * len(self.columns):
+                raise SourceError(f"more than {COLUMN_BYTES} bytes per column", reason="too_large", file=self.path)
         return pa.concat_tables(parts) if parts else self.file.schema_arrow.empty_table()
 
     def _batch(self) -> pa.Table:
@@ -238,6 +238,6 @@ def check_size(rows: int, fields: Iterable[Field]) -> None:
     for field in fields:
         if field.kind == "number":
             size = rows * prod(size or 1 for size in field.shape) * np.dtype(field.dtype).itemsize
-            if size > LIMIT:
-                message = f"{field.path}: {rows} steps with {size} bytes in total; the limit is {LIMIT} bytes"
+            if size > COLUMN_BYTES:
+                message = f"{field.path}: {rows} steps with {size} bytes in total; the limit is {COLUMN_BYTES} bytes"
                 raise SourceError(message, reason="too_large")

@@ -12,6 +12,8 @@ import pyarrow.parquet as pq
 from pipelines.readers.folder import SourceFolder
 from pipelines.readers.lerobot.info import DatasetInfo, read_description
 from schemas.errors import SourceError
+from schemas.limits import MAX_ROWS, MAX_STEPS, check_limit
+from schemas.parsing import parse_json
 from schemas.source import Field
 
 TABLE, TABLES = "meta/episodes.jsonl", "meta/episodes"
@@ -25,7 +27,6 @@ LOCATION_COLUMNS = (
     "dataset_to_index",
 )  # columns that say where an episode is stored, not what it is
 COUNT_COLUMNS = {"episode_index", "length"}  # known from the rows of the episode
-MAX_STEPS = 10_000_000
 REST = "unassigned"  # the split of episodes that are in no declared split
 
 
@@ -104,6 +105,7 @@ def _read_table(folder: SourceFolder, name: str) -> pa.Table:
         file = pq.ParquetFile(pa.BufferReader(content))
         names = [column for column in file.schema_arrow.names if not column.startswith("stats/")]
         size = sum(file.metadata.row_group(i).total_byte_size for i in range(file.num_row_groups))
+        check_limit(file.metadata.num_rows, MAX_ROWS, "rows", where=path)
         if size > 16 * max(len(content), 1 << 24):
             raise SourceError(f"the table would take {size} bytes of memory", reason="too_large", file=path)
         table = file.read(columns=names, use_threads=False)
@@ -157,8 +159,8 @@ def _read_lines(folder: SourceFolder, name: str) -> list[dict[str, Any]]:
     rows = []
     for number, line in enumerate(read_description(folder, name).splitlines(), 1):
         try:
-            row = json.loads(line) if line.strip() else None
-        except (ValueError, RecursionError) as error:
+            row = parse_json(line) if line.strip() else None
+        except ValueError as error:
             raise SourceError(f"line {number} is not JSON", reason="bad_info", file=path) from error
         if row is not None and not isinstance(row, dict):
             raise SourceError(f"line {number} is not an object", reason="bad_info", file=path)

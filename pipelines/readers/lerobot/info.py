@@ -1,6 +1,5 @@
 """Read `meta/info.json` of a LeRobotDataset, which declares its paths and features; every value is checked."""
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -9,6 +8,8 @@ from typing import Any
 from pipelines.readers.find import FORMAT_PATTERNS, find_sources, several_sources_error
 from pipelines.readers.folder import SourceFolder, safe_path
 from schemas.errors import SourceError, UsageError
+from schemas.limits import MAX_FIELDS, check_limit
+from schemas.parsing import parse_json
 
 INFO = "meta/info.json"
 MODALITY = "meta/modality.json"  # names of groups of numbers, written by GR00T
@@ -86,8 +87,9 @@ def load(folder: SourceFolder) -> DatasetInfo:
     where, data = folder.path(INFO), read_description(folder, INFO)
     modality = read_description(folder, MODALITY) if folder.size(MODALITY) else b"{}"
     try:
-        content = json.loads(data)
+        content = parse_json(data)
         version = str(content["codebase_version"])
+        check_limit(len(content["features"]), MAX_FIELDS, "features", where=where)
         if not re.match(r"v[23]\.", version):
             raise SourceError(
                 f"codebase_version is {version}, expected v2.x or v3.x; LeRobot has converters for older datasets",
@@ -130,8 +132,8 @@ def _feature(content: Mapping[str, Any]) -> FeatureInfo:
 def _named_by_groups(features: dict[str, FeatureInfo], modality: bytes) -> dict[str, FeatureInfo]:
     """Replace names that mean nothing, such as `motor_3`, by those of the groups in `modality.json`: `left_arm_3`."""
     try:
-        content = json.loads(modality)
-    except (ValueError, RecursionError):
+        content = parse_json(modality)
+    except ValueError:
         return features
     for which, feature in (("state", "observation.state"), ("action", "action")):
         listed = content.get(which) if isinstance(content, Mapping) else None

@@ -7,7 +7,6 @@ bit-cast. A tensor with an encoding is one byte string per step; with several un
 another feature.
 """
 
-import json
 import math
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,6 +19,7 @@ import numpy as np
 
 from pipelines.readers.rlds import example
 from schemas.errors import SourceError
+from schemas.parsing import parse_json
 from schemas.source import Array, Bytes, Column, Field, Ragged
 
 STEPS = "steps"
@@ -212,7 +212,7 @@ def load(text: str | bytes, name: str) -> tuple[ExampleFeature, ...]:
     Raises SourceError, which names the file `name`, if it is not an RLDS tree of supported features.
     """
     try:
-        tree = json.loads(text)
+        tree = parse_json(text)
         _require_steps(tree)
         features = sorted(_features(tree, ()), key=lambda feature: (not feature.field.per_step, feature.field.path))
     except SourceError as error:

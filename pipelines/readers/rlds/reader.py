@@ -1,7 +1,6 @@
 """Read RLDS datasets, as `tensorflow-datasets` writes them, without TensorFlow."""
 
 import hashlib
-import json
 import re
 from collections.abc import Collection, Sequence
 from functools import cached_property, partial
@@ -14,6 +13,7 @@ from pipelines.readers.reader import Episodes, FilePart, Files, LeftOut, SourceR
 from pipelines.readers.rlds import example, features, tfrecord
 from schemas.declarations.formats import RldsSource
 from schemas.errors import SourceError, UsageError
+from schemas.parsing import parse_json
 from schemas.source import Field
 
 FEATURES, INFO, DECLARATION = "features.json", "dataset_info.json", "oxe_spec.toml"
@@ -48,8 +48,8 @@ class RldsReader(SourceReader):
         if self.folder.size(INFO) is None:
             return {}
         try:
-            info = json.loads(self.folder.read(INFO))
-        except (ValueError, RecursionError) as error:
+            info = parse_json(self.folder.read(INFO))
+        except ValueError as error:
             raise SourceError(f"not JSON ({error})", reason="bad_info", file=self.place(INFO)) from error
         if not isinstance(info, dict):
             raise SourceError("not a dataset_info.json: expected an object", reason="bad_info", file=self.place(INFO))

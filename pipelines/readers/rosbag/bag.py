@@ -24,7 +24,7 @@ METADATA = "metadata.yaml"
 STORED_NAMES = (*ROSBAG_NAMES, *(f"{name}.zstd" for name in ROSBAG_NAMES))
 MAX_DEPTH = 4  # levels of folders to search for bags
 MAX_VERSION = 9
-MAX_YAML = 16 << 20  # bytes
+MAX_YAML = 4 << 20  # bytes
 
 
 def find_bags(folder: SourceFolder, files: str | None) -> tuple[str, ...]:

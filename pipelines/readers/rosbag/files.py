@@ -24,9 +24,10 @@ from rosbags.rosbag1.reader import decompressors
 from rosbags.rosbag2.storage_sqlite3 import Sqlite3Reader
 
 from pipelines.readers.folder import LFS_MARK, SourceFolder, lfs_pointer_error
-from pipelines.readers.rosbag.storage import LIMIT, BoundedFile, Channel, Definition, Message, Storage, inflate, reading
+from pipelines.readers.rosbag.storage import BoundedFile, Channel, Definition, Message, Storage, inflate, reading
 from schemas.errors import SourceError
 from schemas.files import durable
+from schemas.limits import COLUMN_BYTES
 
 MCAP, SQLITE, BAG1, ZSTD = b"\x89MCAP0\r\n", b"SQLite format 3\0", b"#ROSBAG V2.0", b"\x28\xb5\x2f\xfd"
 COPY_LIMIT = 16 << 30  # bytes of the copy of a remote or compressed file
@@ -154,13 +155,13 @@ class McapFile:
     def _records(self) -> Iterator[McapRecord]:
         """Yield every record up to the end of the data, including those inside chunks."""
         self.file.seek(0)
-        limits = {"validate_crcs": True, "record_size_limit": LIMIT}
+        limits = {"validate_crcs": True, "record_size_limit": COLUMN_BYTES}
         for record in StreamReader(self.file, emit_chunks=True, **limits).records:  # type: ignore[arg-type]
             if isinstance(record, DataEnd):
                 return
             if isinstance(record, Chunk):
-                if record.uncompressed_size > LIMIT:
-                    message = f"a chunk of {record.uncompressed_size} bytes; the limit is {LIMIT}"
+                if record.uncompressed_size > COLUMN_BYTES:
+                    message = f"a chunk of {record.uncompressed_size} bytes; the limit is {COLUMN_BYTES}"
                     raise SourceError(message, reason="too_large")
                 plain = inflate(record.data, record.compression, limit=record.uncompressed_size)
                 yield from breakup_chunk(replace(record, compression="", data=plain), validate_crc=True)

@@ -1,11 +1,11 @@
 """Convert the JSON schemas of MCAP channels to rosbags' descriptions of message types."""
 
-import json
 from typing import Any
 
 from rosbags.interfaces import Nodetype
 
 from schemas.errors import SourceError
+from schemas.parsing import parse_json
 
 BASES = {"number": "float64", "integer": "int64", "boolean": "bool", "string": "string"}
 MAX_DEPTH = 32
@@ -19,7 +19,7 @@ def fields_of(name: str, text: str) -> FieldsByType:
     Raises SourceError if the schema contains anything other than objects, arrays and plain values.
     """
     try:
-        schema = json.loads(text)
+        schema = parse_json(text)
         types: FieldsByType = {}
         _add(types, name, schema)
     except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:

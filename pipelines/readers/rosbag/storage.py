@@ -16,8 +16,8 @@ from rosbags.rosbag1 import ReaderError as Bag1Error
 from rosbags.rosbag2 import ReaderError as Bag2Error
 
 from schemas.errors import SourceError
+from schemas.limits import COLUMN_BYTES
 
-LIMIT = 1 << 30  # bytes of one record, compressed or inflated
 DAMAGE = (
     AssertionError,
     Bag1Error,
@@ -94,7 +94,7 @@ def reading(path: str) -> Iterator[None]:
         raise SourceError(f"cannot be read ({why or type(error).__name__})", file=path) from error
 
 
-def inflate(data: bytes, compression: str, *, limit: int = LIMIT) -> bytes:
+def inflate(data: bytes, compression: str, *, limit: int = COLUMN_BYTES) -> bytes:
     """Decompress `data`; raise SourceError if it inflates to more than `limit` bytes."""
     if compression in {"", "none"}:
         plain = data
@@ -132,8 +132,8 @@ class BoundedFile:
 
     def read(self, size: int = -1) -> bytes:
         """Read `size` bytes; raise SourceError if `size` exceeds the limit, and EndOfFile if the file is too short."""
-        if not 0 <= size <= LIMIT:
-            raise SourceError(f"a record of {size} bytes; the limit is {LIMIT}", reason="too_large")
+        if not 0 <= size <= COLUMN_BYTES:
+            raise SourceError(f"a record of {size} bytes; the limit is {COLUMN_BYTES}", reason="too_large")
         data = self.file.read(size)
         if len(data) < size:
             raise EndOfFile

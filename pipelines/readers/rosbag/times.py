@@ -19,10 +19,10 @@ from pipelines.readers.rosbag.streams import Stream, decode_parts, has_header, h
 from pipelines.readers.rosbag.types import MessageTypes
 from schemas.declarations.formats import RosbagSource
 from schemas.errors import SourceError
+from schemas.limits import MAX_STEPS
 from schemas.source import Array, Field
 
 MAX_STAMP = 1 << 62  # nanoseconds (146 years); differences of smaller stamps do not overflow
-MAX_STEPS = 10_000_000
 TIMESTAMP = "timestamp"
 CLOCK_FIELDS = ("clock.start_ns", "clock.cut_start", "clock.cut_end")
 

@@ -4,7 +4,6 @@ The library compiles type definitions to Python code. Therefore, all names in a 
 and all numbers must be within limits, before they are passed to the library.
 """
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -22,6 +21,7 @@ from pipelines.readers.rosbag import protobuf
 from pipelines.readers.rosbag.jsonschema import fields_of
 from pipelines.readers.rosbag.storage import Channel, Definition
 from schemas.errors import SourceError, UsageError, did_you_mean
+from schemas.parsing import parse_json
 
 IDENTIFIER = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 TYPE_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*(/[A-Za-z][A-Za-z0-9_]*)+")
@@ -58,7 +58,7 @@ class MessageTypes:
         name = type_name(channel)
         try:
             if channel.encoding == "json":
-                return json.loads(data, object_hook=lambda content: SimpleNamespace(**content))
+                return parse_json(data, pairs=lambda items: SimpleNamespace(**dict(items)))
             if channel.encoding == "protobuf":
                 return protobuf.decode(self.proto[channel.topic], data)
             if channel.encoding == "ros1":

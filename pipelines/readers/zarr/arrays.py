@@ -7,11 +7,12 @@ from typing import Any
 import numpy as np
 import zarr
 
-from pipelines.readers.fields import BLOCK, LIMIT, Leaf, array_leaf, check_size, encoded_leaf
+from pipelines.readers.fields import BLOCK, Leaf, array_leaf, check_size, encoded_leaf
 from pipelines.readers.pixels import PixelLayout, collect_bytes, encode, strip_padding
 from pipelines.readers.zarr.codecs import register_image_codecs, with_bounded_codecs
 from pipelines.readers.zarr.store import DAMAGE, METADATA, SourceStore
 from schemas.errors import SourceError
+from schemas.limits import COLUMN_BYTES
 from schemas.source import Array, Column, Field
 
 MAX_NODES, MAX_DEPTH = 10_000, 8
@@ -88,8 +89,8 @@ class ZarrRows:
         padded = array.dtype.itemsize * prod(
             -(-s // c) * c for s, c in zip(self.shape[1:], array.chunks[1:], strict=True)
         )
-        if chunk * padded > LIMIT or prod(array.shards or ()) * array.dtype.itemsize > SHARD_LIMIT:
-            raise SourceError(f"{path}: its chunks have more than {LIMIT} bytes", reason="too_large")
+        if chunk * padded > COLUMN_BYTES or prod(array.shards or ()) * array.dtype.itemsize > SHARD_LIMIT:
+            raise SourceError(f"{path}: its chunks have more than {COLUMN_BYTES} bytes", reason="too_large")
         self.rows = chunk * max(1, BLOCK // max(chunk * row, 1 << 14))
         stored = array.async_array
         metadata = with_bounded_codecs(stored.metadata, path)
@@ -133,13 +134,13 @@ class ZarrRows:
         blocks = self.blocks(start, end)
         if leaf.form == "frames":
             encoded = (encode(frame, images) for block in blocks for frame in self.pixels(block, self.path))
-            return collect_bytes(encoded, self.path, limit=LIMIT)
+            return collect_bytes(encoded, self.path, limit=COLUMN_BYTES)
         if leaf.form == "padded":
             rows = (row.tobytes() for block in blocks for row in block)
-            return collect_bytes(strip_padding(rows, self.path), self.path, limit=LIMIT)
+            return collect_bytes(strip_padding(rows, self.path), self.path, limit=COLUMN_BYTES)
         if leaf.form == "texts":
             return collect_bytes(
-                (as_bytes(item) for block in blocks for item in block.tolist()), self.path, limit=LIMIT
+                (as_bytes(item) for block in blocks for item in block.tolist()), self.path, limit=COLUMN_BYTES
             )
         column = np.empty((end - start, *self.shape[1:]), leaf.field.dtype)
         filled = 0

@@ -8,12 +8,13 @@ from typing import Any
 import numpy as np
 
 from pipelines.readers.episode_rows import EpisodeRows, RowColumn, Table, checked_ends, divide, guess
-from pipelines.readers.fields import VALUE_LIMIT, Leaf
+from pipelines.readers.fields import Leaf
 from pipelines.readers.names import covers
 from pipelines.readers.zarr.arrays import ZarrRows, arrays_of, open_root
 from pipelines.readers.zarr.store import SourceStore, StoreFiles
 from schemas.declarations.formats import ZarrSource
 from schemas.errors import SourceError
+from schemas.limits import VALUE_BYTES
 from schemas.source import Array
 
 
@@ -129,7 +130,7 @@ def is_empty(shape: tuple[int, ...], *, has_rows: bool) -> bool:
 def _ends(rows: ZarrRows) -> Array:
     """Read the ends of the episodes [E] int64; raise SourceError if they are not integers or decrease."""
     path = rows.path
-    if len(rows.shape) != 1 or rows.dtype.kind not in "iu" or rows.count * rows.dtype.itemsize > VALUE_LIMIT:
+    if len(rows.shape) != 1 or rows.dtype.kind not in "iu" or rows.count * rows.dtype.itemsize > VALUE_BYTES:
         raise SourceError(
             f"{path} is {rows.dtype} {list(rows.shape)}; expected a list of ends, which are integers", reason="bad_ends"
         )

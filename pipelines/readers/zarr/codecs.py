@@ -15,8 +15,8 @@ from zarr.codecs import ShardingCodec
 from zarr.core.array_spec import ArraySpec
 from zarr.core.buffer import Buffer
 
-from pipelines.readers.fields import LIMIT
 from schemas.errors import SourceError
+from schemas.limits import COLUMN_BYTES
 
 BLOCK = 1 << 20  # bytes
 SLACK = 1 << 16  # extra bytes that an inflated chunk may have, for checksums and padding
@@ -64,7 +64,7 @@ def with_bounded_codecs(metadata: Any, path: str) -> Any:
 def _chunk_size(kind: Any, shape: tuple[int, ...]) -> int:
     """Return the size of a chunk in bytes; for texts, which have no fixed size, return the limit of all chunks."""
     native = kind.to_native_dtype()
-    return LIMIT if native.kind in "OT" else prod(shape) * int(native.itemsize)
+    return COLUMN_BYTES if native.kind in "OT" else prod(shape) * int(native.itemsize)
 
 
 def _bounded_v3(codec: Any, path: str) -> Any:

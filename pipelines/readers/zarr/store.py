@@ -10,10 +10,10 @@ from typing import IO, Any, NoReturn, Protocol
 from zarr.abc.store import ByteRequest, OffsetByteRequest, RangeByteRequest, Store, SuffixByteRequest
 from zarr.core.buffer import Buffer, BufferPrototype
 
-from pipelines.readers.fields import LIMIT
 from pipelines.readers.folder import LFS_MARK, SourceFolder, lfs_pointer_error
 from pipelines.readers.names import covers
 from schemas.errors import SourceError
+from schemas.limits import COLUMN_BYTES
 
 METADATA = {"zarr.json", ".zarray", ".zgroup", ".zattrs", ".zmetadata"}
 ZIP_NAMES = (".zarr.zip", ".zip")
@@ -147,8 +147,8 @@ class SourceStore(Store):
             raise _missing_chunk_error(key, path)
         with file:
             data = _read_range(file, byte_range)
-        if len(data) > LIMIT:
-            raise SourceError(f"{key}: a chunk of more than {LIMIT} bytes", reason="too_large")
+        if len(data) > COLUMN_BYTES:
+            raise SourceError(f"{key}: a chunk of more than {COLUMN_BYTES} bytes", reason="too_large")
         if data.startswith(LFS_MARK):
             raise lfs_pointer_error(key)
         return prototype.buffer.from_bytes(data)
@@ -189,7 +189,7 @@ class SourceStore(Store):
 
 
 def _read_range(file: IO[bytes], byte_range: ByteRequest | None) -> bytes:
-    count = LIMIT + 1
+    count = COLUMN_BYTES + 1
     if isinstance(byte_range, RangeByteRequest):
         file.seek(byte_range.start)
         count = min(count, byte_range.end - byte_range.start)

@@ -195,6 +195,17 @@ def test_a_config_that_is_no_openvla_is_refused(checkpoint: Path, text: str) -> 
         load(checkpoint)
 
 
+@pytest.mark.parametrize(
+    ("key", "size"), [("num_hidden_layers", 10**9), ("vocab_size", 10**12), ("intermediate_size", 1 << 40)]
+)
+def test_a_config_of_an_impossibly_large_model_is_refused(checkpoint: Path, key: str, size: int) -> None:
+    file = checkpoint / "config.json"
+    config = json.loads(file.read_text())
+    file.write_text(json.dumps(config | {"text_config": config["text_config"] | {key: size}}))
+    with pytest.raises(CheckpointError, match=rf"config\.json: text_config: {size} \w+; the limit is"):
+        load(checkpoint)
+
+
 def test_a_folder_that_is_none_is_refused(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="no such folder, and not the name of a model on the Hub"):
         load(tmp_path / "nowhere")

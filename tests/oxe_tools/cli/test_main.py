@@ -13,7 +13,11 @@ import pytest
 
 from oxe_tools import open_dataset
 from oxe_tools.cli import main
+from oxe_tools.cli.console import print_table
+from pipelines.convert.convert import _log_run, convert
+from schemas.declarations import catalog
 from schemas.errors import DatasetError
+from schemas.files.folder import LocalFolder
 from tests.pipelines.toy import Toy, columns, command, make_toy, oxe, oxe_process, write_spec
 
 
@@ -169,3 +173,93 @@ def test_datasets_list_and_show_print_what_is_declared() -> None:
     wrong = oxe("datasets", "show", "drod")
     assert wrong.code == 2
     assert "unknown dataset 'drod'; did you mean 'droid'?" in wrong.err
+
+
+FOREIGN = "pick \x1b[31mred\x07 \x1b]0;owned\x1b\\ [bold]up[/bold]\u202e\n\rand café"
+SHOWN = r"pick \x1b[31mred\x07 \x1b]0;owned\x1b\\ [bold]up[/bold]\u202e\n\rand café"
+
+
+def test_foreign_text_cannot_change_the_terminal(tmp_path: Path) -> None:
+    toy = make_toy(tmp_path, [columns(i, language_instruction=[FOREIGN.encode()] * 3) for i in range(2)])
+    damaged = toy.source / "toy-train.tfrecord-00000-of-00001"
+    for words in (
+        ("inspect", toy.source),
+        ("inspect", toy.source, "--draft", "-"),
+        ("convert", toy.spec, "--source", toy.source, "--out", toy.out),
+        ("datasets", "check", toy.spec, "--source", toy.source),
+        ("inspect", tmp_path / "no\x1b[2J\u202e"),
+        ("convert", "no\x1b[2J\ntoy", "--out", toy.out),
+    ):
+        done = oxe(*words)
+        assert all(char.isprintable() or char == "\n" for char in done.out + done.err), (words, done)
+    assert "pick \\x1b[31mred\\x07 " in oxe("inspect", toy.source).out
+    assert damaged.exists()
+
+
+def test_a_name_is_no_markup(capsys: pytest.CaptureFixture[str]) -> None:
+    print_table(["a"], [("[red]x[/red]",), ("[/]",), (SHOWN,)], width=200)
+    assert [line.rstrip() for line in capsys.readouterr().out.splitlines()[1:]] == ["[red]x[/red]", "[/]", SHOWN]
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "s3://me:SECRET@bucket/data",
+        "https://SECRETTOKEN@host.invalid/data",
+        "https://host.invalid/data?sig=SECRET&part=1",
+        "https://host.invalid/data?part=1&X-Amz-Signature=SECRET&X-Amz-Credential=SECRET",
+        "sftp://me:SECRET@host.invalid/data",
+    ],
+)
+def test_a_password_is_not_printed(toy: Toy, uri: str) -> None:
+    for words in (["inspect", uri], ["convert", toy.spec, "--source", uri, "--out", toy.out, "--json"]):
+        done = oxe(*words)
+        assert done.code == 2
+        assert "SECRET" not in done.out + done.err
+        assert "***" in done.err
+
+
+def test_a_password_is_not_logged(toy: Toy) -> None:
+    from fsspec.implementations.memory import MemoryFileSystem
+
+    store = MemoryFileSystem()
+    store.put(str(toy.source), "/box/source", recursive=True)
+    uri = "memory://me:SECRET@x/../box/source?token=SECRET"
+    report = convert(catalog.dataset(str(toy.spec)), str(toy.out), source=str(toy.source))
+    _log_run(LocalFolder(toy.out), uri, report)
+    assert "SECRET" not in "".join(file.read_text(errors="replace") for file in toy.out.rglob("*.json*"))
+    done = oxe("verify", toy.out)
+    assert "does not keep the password of its source" in done.out
+
+
+def test_a_fault_of_ours_is_exit_3_and_one_line(monkeypatch: pytest.MonkeyPatch, toy: Toy) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise TypeError("no \x1b[31msuch\nthing")
+
+    monkeypatch.setattr("pipelines.inspect.inspect.inspect", broken)
+    done = oxe("inspect", toy.source)
+    assert (done.code, done.out, done.err.count("\n")) == (3, "", 1)
+    assert done.err.startswith(
+        "oxe: a fault of oxe-tools, not of your input: TypeError: no \\x1b[31msuch at oxe_tools/"
+    )
+    assert "please report" in done.err
+    shown = oxe("inspect", toy.source, "--debug")
+    assert shown.code == 3
+    assert "Traceback (most recent call last)" in shown.err
+
+
+def test_an_ascii_terminal_shows_every_command(tmp_path: Path) -> None:
+    toy = make_toy(tmp_path, [columns(i, language_instruction=["café \u202e 木".encode()] * 3) for i in range(2)])
+    ascii_only = {**os.environ, "LC_ALL": "C", "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"}
+    for arguments in (
+        ("inspect", toy.source),
+        ("convert", toy.spec, "--source", toy.source, "--out", toy.out),
+        ("stats", toy.out),
+        ("convert", "café", "--out", toy.out),
+        ("datasets", "list"),
+        ("datasets", "show", "bridge_dataset"),
+        ("--help",),
+    ):
+        done = subprocess.run(command(*arguments), capture_output=True, env=ascii_only, check=False, cwd=tmp_path)
+        assert done.returncode in {0, 2}, done.stderr.decode()
+        assert (done.stdout + done.stderr).isascii()

@@ -67,7 +67,7 @@ WRONG = {
         (
             "toy.toml: unknown key 'control_hx'; did you mean 'control_hz'? (known: action, aliases, cameras, "
             "citation, control_hz, decode, depth, description, embodiment, errata, fields, filters, homepage, id, "
-            "language, last_action, license, name, raw, size, source, state, success, tfds_name, and 2 more)"
+            "language, last_action, license, max_pixels, name, raw, size, source, state, success, and 3 more)"
         ),
     ),
     "an unknown key of a view": (

@@ -394,7 +394,7 @@ def test_a_bomb_is_refused_by_its_size(tmp_path: Path, monkeypatch: pytest.Monke
     np.savez(tmp_path / "0.npz", action=np.zeros((3, 2)))
     np.savez_compressed(tmp_path / "1.npz", action=np.zeros((1 << 20, 2)))
     assert (tmp_path / "1.npz").stat().st_size < 1 << 15
-    monkeypatch.setattr(leaves, "LIMIT", 1 << 20)
+    monkeypatch.setattr(leaves, "COLUMN_BYTES", 1 << 20)
     assert outcome(tmp_path) == ["ok", "too_large"]
 
 

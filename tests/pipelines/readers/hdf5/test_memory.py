@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipelines.readers import fields as leaves
+from schemas import limits
 from tests.makers import PEAK, write_hdf5
 from tests.pipelines.readers.demos import declare, details, edit, outcome, write_demos
 
@@ -68,7 +68,7 @@ def test_a_camera_of_more_encoded_bytes_than_an_episode_may_have_is_counted(
     file = write_demos(tmp_path / "x.hdf5")
     large = np.random.default_rng(0).integers(0, 256, (4, 64, 64, 3), np.uint8)
     edit(file, lambda f: [f["data/demo_9/obs"].__delitem__("agentview_image"), f.__setitem__(IMAGE, large)])
-    monkeypatch.setattr(columns, "LIMIT", 30_000)
+    monkeypatch.setattr(columns, "COLUMN_BYTES", 30_000)
     assert outcome(file) == ["ok", "too_large", "ok"]
     assert "obs.agentview_image: more than 30000 bytes in one episode" in details(file)
 
@@ -78,7 +78,7 @@ IMAGE = "data/demo_9/obs/agentview_image"
 
 def test_a_column_of_more_numbers_than_an_episode_may_have_is_counted(tmp_path: Path) -> None:
     file = write_demos(tmp_path / "x.hdf5")
-    rows = leaves.LIMIT // 16 + 1
+    rows = limits.COLUMN_BYTES // 16 + 1
 
     def widen(opened: Any) -> None:
         del opened["data/demo_9/actions"]

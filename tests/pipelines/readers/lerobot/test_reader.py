@@ -21,6 +21,7 @@ from pipelines.readers import video
 from pipelines.readers.folder import LFS_MARK
 from pipelines.readers.lerobot import columns as parquet
 from pipelines.readers.lerobot.info import V2, V3
+from pipelines.readers.lerobot.reader import LerobotReader
 from pipelines.readers.reader import Reader, plan
 from pipelines.readers.registry import guess, open_source
 from pipelines.verify import verify
@@ -328,7 +329,7 @@ def test_a_camera_without_any_file_is_an_error_until_it_is_declared_so(tmp_path:
 
 def test_a_template_that_leads_nowhere_is_noted_with_one_that_works(tmp_path: Path) -> None:
     folder = write(tmp_path, version="v2.0")
-    usual = open_source(str(folder)).info.default_templates
+    usual = LerobotReader(str(folder)).info.default_templates
     wrong = {kind: path.replace("episode_chunk", "episode_index") for kind, path in usual.items()}
     edit_info(folder, **wrong)
     error = refused(folder)

@@ -756,7 +756,7 @@ def test_a_chunk_that_inflates_beyond_reason_is_refused(tmp_path: Path, monkeypa
     said = [Said("/task", bags.text("x" * 100_000), ms) for ms in range(3)]
     path = bags.write_mcap(tmp_path / "x.mcap", said)
     for module in (files, storage):
-        monkeypatch.setattr(module, "LIMIT", 50_000)
+        monkeypatch.setattr(module, "COLUMN_BYTES", 50_000)
     with pytest.raises(SourceError) as caught:
         opened(path, clock="/task")
     assert caught.value.reason == "too_large"
