@@ -25,13 +25,14 @@ def verify(
     from pipelines.export.ledger import RECORD
     from pipelines.export.verify import verify_export
     from pipelines.verify import verify as run
-    from schemas.store.dataset import open_dataset
+    from schemas.files.folder import open_folder
+    from schemas.store.dataset import Dataset
 
     with progress() as bar:
         if (Path(directory) / RECORD).is_file():
             result = verify_export(Path(directory), source=source, progress=bar)
         else:
-            dataset = open_dataset(directory)
+            dataset = Dataset(open_folder(directory), checked=False)
             bar.expect(len(dataset))
             result = run(dataset, source=source, progress=bar)
     if as_json:
