@@ -15,8 +15,8 @@ import pytest
 import xxhash
 from crc32c import crc32c
 
-from schemas.store.manifest import SCHEMA_VERSION
 from schemas.store.dataset import Dataset
+from schemas.store.manifest import SCHEMA_VERSION
 from tests.docs.toy import ROOT, blocks
 
 PAGE = "docs/format.md"
@@ -152,7 +152,11 @@ def test_the_digests_in_the_manifest_are_what_the_page_says(converted: Dataset) 
     stated = manifest.pop("xxh3_128")
     assert stated == xxhash.xxh3_128_hexdigest(json.dumps(manifest, indent=1).encode())
     assert content == json.dumps({**manifest, "xxh3_128": stated}, indent=1) + "\n"
-    for name, place in {"episodes": "episodes.parquet", "episodes_index": "episodes.idx", "quarantine": "quarantine.parquet"}.items():
+    for name, place in {
+        "episodes": "episodes.parquet",
+        "episodes_index": "episodes.idx",
+        "quarantine": "quarantine.parquet",
+    }.items():
         file = converted.path / "meta" / place
         assert manifest[f"{name}_xxh3_128"] == xxhash.xxh3_128_hexdigest(file.read_bytes())
 
