@@ -141,8 +141,8 @@ def main() -> None:
 
 
 NOTES = """\
-Set L: 8960 JPEGs of 256x256, 22 kB each, one camera. Batches of {batch}; in each process {rounds} batches with checks and
-{rounds} without, in turn. A ratio is that of the medians of a process.
+Set L: 8960 JPEGs of 256x256, 22 kB each, one camera. Batches of {batch}; in each process {rounds} batches with
+checks and {rounds} without, in turn. A ratio is that of the medians of a process.
 
 - With checks: the CRC-32C of each image, and that of each block of 4 KiB of the cached records that is read.
 - Without: the same code, but images and records are read without computing a CRC-32C, and of records only the bytes

@@ -38,7 +38,7 @@ class UpgradeReport:
     """The outcome of an upgrade, or what it would do."""
 
     out: str
-    schema_version: int  # of the dataset afterwards
+    schema_version: int  # the version afterwards
     upgraded_from: int | None  # None if it had this version already
     files: int
     read: int  # data files that this run reads; the others were read by an earlier run

@@ -61,7 +61,7 @@ class ParquetShard:
         self._lengths: list[Array] = []
         self._waiting: list[tuple[Episode, dict[str, Viewed]]] = []  # episodes that are not converted to Arrow yet
         self._rest: pa.Table = self.schema.empty_table()  # fewer rows than a row group
-        self._bytes = 0  # of the images that are not written yet
+        self._bytes = 0  # size of the images that are not written yet
         self._writer: pq.ParquetWriter | None = None
 
     def add(self, episode: Episode) -> None:

@@ -94,7 +94,7 @@ class Published:
     quarantine: pa.Table
     dropped: Counter[str]
     files: Sequence[Mapping[str, Any]]
-    content: Mapping[str, bytes]  # of the files in `meta/` that this run replaces
+    content: Mapping[str, bytes]  # files in `meta/` that this run replaces, by name
 
 
 def _published(out: Folder, binding: Binding) -> Published:
