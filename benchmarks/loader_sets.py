@@ -36,6 +36,14 @@ def frames(data: Path) -> Path:
     return root
 
 
+def single(data: Path) -> Path:
+    """Write set L as one dataset, and its lock `single`."""
+    root = folder(data)
+    _converted(ensure(SET_L, data), root / "single")
+    _locked(root, "single", {"single": "single"})
+    return root
+
+
 def tiny(data: Path, which: BenchSet, name: str) -> Path:
     """Write a set of tiny images and its lock `name`."""
     root = folder(data)

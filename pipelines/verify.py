@@ -14,7 +14,7 @@ import xxhash
 
 from pipelines.beam.progress import Progress, silent
 from pipelines.convert.binding import Binding, bind
-from pipelines.convert.publish import count_splits, encode_manifest
+from pipelines.convert.publish import count_splits
 from pipelines.convert.records import Options
 from pipelines.convert.turned import turned_notes
 from pipelines.readers.coverage import Coverage
@@ -29,7 +29,11 @@ from schemas.files.folder import Folder
 from schemas.parsing import parse_json
 from schemas.source import Column, Ragged, Unreadable
 from schemas.store import layout
+from schemas.store.checks import crc
+from schemas.store.data_file import DataFile
 from schemas.store.dataset import Dataset
+from schemas.store.episode_index import EpisodeIndex
+from schemas.store.manifest import digests, encode_manifest
 from schemas.text import HIDDEN
 
 SHOWN = 20  # number of differences that are reported in full
@@ -90,11 +94,14 @@ def verify(
     If `source` is passed and cannot be read, the OxeError of its reader is raised. Raises UnreachableError if the
     network fails.
     """
+    dataset = Dataset(dataset.folder, checked=False)
     result = Verification(source="compared")
     with catch_damage(layout.MANIFEST, result):
         _check_files(dataset, result, data=sample is None)
     with catch_damage(layout.META, result):
         _check_table(dataset, result)
+    with catch_damage(layout.EPISODE_INDEX, result):
+        _check_episode_index(dataset, result)
     with catch_damage(layout.STATS, result):
         _check_statistics(dataset, result)
     result.notes += [*Coverage.from_json(dataset.manifest).sentences(), *turned_notes(dataset.manifest)]
@@ -161,13 +168,9 @@ def _check_files(dataset: Dataset, result: Verification, *, data: bool) -> None:
     manifest = {key: value for key, value in dataset.manifest.items() if key != "xxh3_128"}
     if encode_manifest(manifest) != dataset.folder.read(layout.MANIFEST):
         result.differs(f"{layout.MANIFEST}: its digest does not match its content")
-    known = {layout.MANIFEST, *(file.place for file in layout.META_FILES)}
-    expected = {
-        layout.EPISODES: dataset.manifest["episodes_xxh3_128"],
-        layout.QUARANTINE: dataset.manifest["quarantine_xxh3_128"],
-    }
-    for file in dataset.manifest["files"]:
-        expected |= {file["path"]: file["xxh3_128"], layout.index_file(file["path"]): file["index_xxh3_128"]}
+    known = {layout.MANIFEST, layout.PENDING, layout.LOCK, *(file.place for file in layout.META_FILES)}
+    replaced = digests(dataset.manifest)  # files that may be in `meta/pending/` while a command replaces them
+    expected = replaced | {file["path"]: file["xxh3_128"] for file in dataset.manifest["files"]}
     large = {} if data else {file["path"]: file["bytes"] for file in dataset.manifest["files"]}
     for name, size in dataset.folder.sizes(large).items():
         if size != large[name]:
@@ -175,6 +178,8 @@ def _check_files(dataset: Dataset, result: Verification, *, data: bool) -> None:
     for name, digest in expected.items():
         actual = digest if name in large else _digest(dataset.folder, name)
         result.files += 1
+        if actual != digest and name in replaced and _digest(dataset.folder, layout.pending(name)) == digest:
+            continue
         if actual != digest:
             result.differs(f"{name}: digest {actual}, the manifest has {digest}")
     for below in (layout.DATA, layout.INDEX, layout.META):
@@ -228,7 +233,17 @@ def _check_table(dataset: Dataset, result: Verification) -> None:
 
 
 def _table(dataset: Dataset, name: str) -> pa.Table:
-    return pq.read_table(pa.py_buffer(dataset.folder.read(name)))
+    return pq.read_table(pa.py_buffer(dataset.read_listed(name)))
+
+
+def _check_episode_index(dataset: Dataset, result: Verification) -> None:
+    """Check that `meta/episodes.idx` has the same episodes as the episode table."""
+    if dataset.version < 3:
+        return
+    table = _table(dataset, layout.EPISODES).select(["file", "split", "row", "length"]).to_pydict()
+    expected = EpisodeIndex.of(table, dataset.manifest["files"], cameras=len(dataset.columns.cameras))
+    if expected.encode() != dataset.read_listed(layout.EPISODE_INDEX):
+        result.differs(f"{layout.EPISODE_INDEX}: does not have the episodes of {layout.EPISODES}")
 
 
 def _check_statistics(dataset: Dataset, result: Verification) -> None:
@@ -250,11 +265,16 @@ def _check_index(dataset: Dataset, result: Verification) -> None:
                         image = stored.as_py()
                         result.images += image is not None
                         result.image_bytes += len(image["bytes"]) if image else 0
-                        if (image and image["bytes"]) != file.image(row, number):
-                            result.differs(
-                                f"{entry['path']}: row {row}: {camera.column}: the index points to other bytes"
-                            )
+                        _check_image(file, image and image["bytes"], at=(row, number), result=result)
                         row += 1
+
+
+def _check_image(file: DataFile, image: bytes | None, *, at: tuple[int, int], result: Verification) -> None:
+    place = f"{file.path}: row {at[0]}: {file.index.columns[at[1]]}"
+    if image != file.image(*at):
+        result.differs(f"{place}: the index points to other bytes")
+    elif image and file.index.checks and crc(image) != file.index.images[at]["crc"]:
+        result.differs(f"{place}: the index has another CRC-32C")
 
 
 def _check_index_of(dataset: Dataset, positions: Sequence[int], result: Verification) -> None:
@@ -262,13 +282,14 @@ def _check_index_of(dataset: Dataset, positions: Sequence[int], result: Verifica
     for path, first, length in map(dataset.where, positions):
         with catch_damage(path, result):
             file = dataset.file(path)
+            groups = file.numbers.groups(first, first + length)
+            start = int(file.numbers.group_starts[groups[0]])
             for number, camera in enumerate(dataset.columns.cameras):
-                cells = file.rows(first, length, [camera.column])[camera.column].to_pylist()
-                for row, image in enumerate(cells, first):
+                table = file.parquet.read_row_groups([*range(*groups)], columns=[camera.column], use_threads=False)
+                for row, image in enumerate(table.column(0).slice(first - start, length).to_pylist(), first):
                     result.images += image is not None
                     result.image_bytes += len(image["bytes"]) if image else 0
-                    if (image and image["bytes"]) != file.image(row, number):
-                        result.differs(f"{path}: row {row}: {camera.column}: the index points to other bytes")
+                    _check_image(file, image and image["bytes"], at=(row, number), result=result)
 
 
 def _source_episodes(
@@ -415,7 +436,7 @@ def _check_views(dataset: Dataset, i: int, result: Verification, *, stored: Epis
     path, row, length = dataset.where(i)
     for column in dataset.columns.views:
         viewed = dataset.view(column.name).of(stored)
-        cells = dataset.file(path).rows(row, length, [column.column])[column.column].to_pylist()
+        cells = dataset.rows(path, row, length, names=[column.column])[column.column].to_pylist()
         kept = [cell for cell in cells if cell is not None]
         same = [cell is not None for cell in cells] == viewed.mask.tolist()
         if not same or not np.array_equal(np.array(kept, np.float32).reshape(viewed.action.shape), viewed.action):

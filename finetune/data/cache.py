@@ -1,22 +1,23 @@
-"""Reads byte ranges of a dataset's files, and caches fetched blocks on disk.
+"""Caches blocks of remote files on disk, and reads byte ranges of remote files through the cache.
 
-Threads and forked processes may share open files and the cache. Files are read with `pread`. They are not mapped into
-memory, because the process would crash when a mapped file shrinks, and mapped pages count as memory of the process.
+Threads and forked processes may share the cache.
 """
 
 import os
-import weakref
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Protocol
 
-from schemas.errors import DatasetError, UsageError
+import numpy as np
+
+from schemas.errors import UsageError
 from schemas.files import durable
 from schemas.files.folder import Folder
-from schemas.store.dataset import Fetched
+from schemas.store.checks import crc, unreadable
+from schemas.store.ranges import Fetched
 
 BLOCK = 1 << 20  # how many bytes of a remote file are fetched and cached together
+PIECE = 64 << 10  # bytes of a cached block that have one CRC-32C
 LEAST = 64 * BLOCK
 LIMIT = 32 << 30
 VARIABLE = "OXE_TOOLS_CACHE"
@@ -42,7 +43,8 @@ def keep(path: Path, content: bytes, *, sync: bool = True) -> None:
 class BlockCache:
     """A folder of blocks of remote files. If it is full, the least recently used blocks are removed.
 
-    Several processes may share the folder.
+    Several processes may share the folder. A block is stored with a CRC-32C of each 64 KiB, which also depends on the
+    block's name; what is read is compared with it, and a damaged block is fetched again.
     """
 
     def __init__(self, folder: Path, limit: int = LIMIT) -> None:
@@ -52,19 +54,25 @@ class BlockCache:
         self.folder, self.limit = folder, limit
         self._unseen = limit  # bytes written since the folder was last measured; the first write measures it
 
-    def get(self, name: str, fetch: Callable[[], bytes]) -> bytes:
-        """Return a block from the cache. If it is not cached, fetch it and cache it."""
+    def get(self, name: str, fetch: Callable[[], bytes], *, start: int = 0, stop: int | None = None) -> bytes:
+        """Return the bytes [start, stop) of a block from the cache. If it is not cached, fetch it and cache it."""
         path = self.folder / name
         with suppress(OSError):
-            content = path.read_bytes()
-            os.utime(path)
-            return content
+            content = _cached(path, seed=crc(name.encode()), start=start, stop=stop)
+            if content is not None:
+                os.utime(path)
+                return content
         content = fetch()
-        keep(path, content, sync=False)  # a block that is lost in a power cut is fetched again
+        sums = [crc(content[at : at + PIECE], crc(name.encode())) for at in range(0, len(content), PIECE)]
+        keep(path, content + np.array(sums, "<u4").tobytes(), sync=False)  # a block that is lost is fetched again
         self._unseen += len(content)
         if self._unseen > self.limit // 16:
             self._make_room()
-        return content
+        return content[start:stop]
+
+    def forget(self, name: str) -> None:
+        """Remove a block."""
+        (self.folder / name).unlink(missing_ok=True)
 
     def _make_room(self) -> None:
         """Remove the blocks that killed processes left unfinished, and the least recently used blocks."""
@@ -85,37 +93,21 @@ class BlockCache:
         self._unseen = 0
 
 
-# Byte ranges
-
-
-class Ranges(Protocol):
-    """A file that is read by byte ranges."""
-
-    def read(self, start: int, count: int) -> bytes:
-        """Return `count` bytes from `start` on. Raises DatasetError if the file cannot be read or is too short."""
-
-
-class LocalRanges:
-    """A file on this machine."""
-
-    def __init__(self, path: Path) -> None:
-        """Open the file."""
-        try:
-            self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        except OSError as error:
-            raise _unreadable(str(path), str(error)) from error
-        self._place = str(path)
-        weakref.finalize(self, os.close, self._descriptor)  # after the last thread has finished reading
-
-    def read(self, start: int, count: int) -> bytes:
-        """Return `count` bytes from `start` on, in one system call."""
-        try:
-            data = os.pread(self._descriptor, count, start)
-        except OSError as error:
-            raise _unreadable(self._place, str(error)) from error
-        if len(data) < count:
-            raise _unreadable(self._place, f"it ends before byte {start + count}: it was changed while in use")
-        return data
+def _cached(path: Path, *, seed: int, start: int, stop: int | None) -> bytes | None:
+    """Read the bytes [start, stop) of a cached block, and those around them to check them. None if they are damaged."""
+    with path.open("rb", buffering=0) as file:
+        whole = os.fstat(file.fileno()).st_size
+        if not whole:
+            return None
+        pieces = -(-whole // (PIECE + 4))
+        size = whole - 4 * pieces
+        stop = size if stop is None else min(stop, size)
+        first, last = start // PIECE, max(start // PIECE, -(-stop // PIECE))
+        data = memoryview(os.pread(file.fileno(), min(last * PIECE, size) - first * PIECE, first * PIECE))
+        sums = np.frombuffer(os.pread(file.fileno(), 4 * (last - first), size + 4 * first), "<u4").tolist()
+    if sums != [crc(data[at : at + PIECE], seed) for at in range(0, len(data), PIECE)]:
+        return None
+    return bytes(data[start - first * PIECE : stop - first * PIECE])
 
 
 class RemoteRanges:
@@ -132,23 +124,30 @@ class RemoteRanges:
 
     def read(self, start: int, count: int) -> bytes:
         """Return `count` bytes from `start` on; reads all blocks that contain some of them."""
-        first, last = start // BLOCK, (start + count - 1) // BLOCK
-        blocks = b"".join(self._block(number) for number in range(first, last + 1))
-        data = blocks[start - first * BLOCK : start - first * BLOCK + count]
+        end = start + count
+        data = b"".join(
+            self._block(number, start=max(0, start - number * BLOCK), stop=min(BLOCK, end - number * BLOCK))
+            for number in range(start // BLOCK, (end - 1) // BLOCK + 1)
+        )
         if len(data) < count:
-            raise _unreadable(self._folder.place(self._name), f"it ends before byte {start + count}")
+            raise unreadable(self._folder.place(self._name), f"it ends before byte {end}")
         return data
 
-    def _block(self, number: int) -> bytes:
-        return self._cache.get(f"{self._key}/{self._name}/{number}", lambda: self._fetch(number))
+    def again(self, start: int, count: int) -> bytes:
+        """Remove the blocks from the cache that contain these bytes, and fetch them again."""
+        for number in range(start // BLOCK, (start + count - 1) // BLOCK + 1):
+            self._cache.forget(self._key_of(number))
+        return self.read(start, count)
+
+    def _key_of(self, number: int) -> str:
+        return f"{self._key}/{self._name}/{number}"
+
+    def _block(self, number: int, *, start: int, stop: int) -> bytes:
+        return self._cache.get(self._key_of(number), lambda: self._fetch(number), start=start, stop=stop)
 
     def _fetch(self, number: int) -> bytes:
         if self._size is None:
-            raise _unreadable(self._folder.place(self._name), "it was not found")
+            raise unreadable(self._folder.place(self._name), "it was not found")
         if self._fetched is None:
             self._fetched = Fetched(self._folder.open_parts(self._name))
         return self._fetched[number * BLOCK : min((number + 1) * BLOCK, self._size)]
-
-
-def _unreadable(place: str, why: str) -> DatasetError:
-    return DatasetError(f"{place}: cannot be read ({why}); run 'oxe verify' to find all damaged files")

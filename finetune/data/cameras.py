@@ -14,7 +14,8 @@ from schemas.errors import DatasetError, SourceError, UsageError, did_you_mean
 from schemas.images import sniff
 from schemas.source import Array
 from schemas.store.arrow import IMAGES, Camera
-from schemas.store.dataset import DataFile, Dataset, open_dataset
+from schemas.store.data_file import DataFile
+from schemas.store.dataset import Dataset, open_dataset
 
 Kind: TypeAlias = Literal["float32", "uint8"]
 Missing: TypeAlias = Literal["error", "black"]
@@ -43,7 +44,7 @@ class Images:
                 raise UsageError(f"{name}: unknown value '{value}'{did_you_mean(value, known)}")
         self.chosen = _chosen(dataset, names, keys)
         self.kind, self.missing, self.transforms = kind, missing, transforms
-        self._uri, self._digest = dataset.folder.absolute().uri, dataset.manifest["xxh3_128"]
+        self._uri, self._digest = dataset.folder.absolute().uri, dataset.digest
         self._opened: Dataset | None = dataset
         self._process = os.getpid()
         self._sizes: dict[str, tuple[int, int]] = {}
@@ -104,7 +105,7 @@ class Images:
         """Return the dataset; opens it if this process has not opened it yet."""
         if self._opened is None or self._process != os.getpid():
             opened = open_dataset(self._uri)
-            if opened.manifest["xxh3_128"] != self._digest:
+            if opened.digest != self._digest:
                 raise DatasetError(f"{self._uri}: the dataset was replaced after it was opened")
             self._opened, self._process = opened, os.getpid()
         return self._opened

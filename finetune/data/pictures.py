@@ -81,7 +81,7 @@ class Decoder:
         if not span[1]:
             out[...] = 0
             return
-        data = windows.files[i].images.read(*span)
+        data = windows.files[i].image(*span)
         pixels = self.preprocessing.decoded(data, out if self.preprocessing.size is None else None)
         if windows.is_bgr[i, k]:
             pixels = pixels[..., ::-1].copy()
@@ -102,10 +102,10 @@ def _where(windows: Windows, camera: str, i: int, h: int) -> str:  # noqa: PLR09
 def _first_size(files: Sequence[File], ranges: Array) -> tuple[int, int]:
     """Return the size of the first image whose header can be read."""
     for file, spans in zip(files, ranges.tolist(), strict=True):
-        for start, length in spans:
-            if length:
+        for span in spans:
+            if span[1]:
                 with suppress(SourceError):  # `Decoder.decode` reports damaged images
-                    header = sniff(file.images.read(start, length))
+                    header = sniff(file.image(*span))
                     return header.height, header.width
     raise UsageError("no image of the batch can be read: set a size in the preprocessing")
 

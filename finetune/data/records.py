@@ -5,26 +5,31 @@ dataset and the view. As a result, a loader starts quickly, and its memory does 
 """
 
 import json
-import os
+from collections.abc import Callable
 from contextlib import suppress
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
 import polars as pl
+from crc32c import crc32c
 
-from finetune.data.cache import LocalRanges, keep
-from schemas.errors import ViewError
+from finetune.data.cache import VARIABLE, keep
+from schemas.errors import DatasetError, ViewError
 from schemas.parsing import parse_json
-from schemas.store import columns, layout
+from schemas.source import Array
+from schemas.store import columns
+from schemas.store.checks import crc
 from schemas.store.columns import STATE, Span
 from schemas.store.dataset import Dataset
-from schemas.store.index import Index
+from schemas.store.index import IMAGE
+from schemas.store.ranges import LocalRanges
 from schemas.views.views import View
 
-VERSION = 1
+VERSION = 2
 ROWS = 1 << 15  # how many records are computed at once
-SIZE = np.dtype("<u8")  # the last 8 bytes of a cache file: the length in bytes of the texts, which come before them
+BLOCK = 4 << 10  # bytes of records that have one CRC-32C, rounded to whole records
+SIZE = np.dtype("<u8")
 
 
 class Records:
@@ -34,31 +39,29 @@ class Records:
         """Define the dtype of a record. Records are computed later, when a file is opened.
 
         A record has `action` [A] and `state` [S] float32; `text` int32, an index into the file's texts, or -1 for none;
-        `masked` bool, whether the view leaves out the step; and `image` [K], the `offset` and `length` of the image of
-        each camera. The length is 0 if there is no image.
+        `masked` bool, whether the view leaves out the step; and `image` [K], the `offset`, `length` and `crc` of the
+        image of each camera. The length is 0 if there is no image.
         """
         self._dataset, self._view_name = dataset, view
         shown = self._view
+        self.has_crc = dataset.version > 2
         self.action = dataset.action_space(view)
-        image = np.dtype([("offset", "<u8"), ("length", "<u4")])
         self.dtype = np.dtype(
             [
                 ("action", "<f4", (len(self.action),)),
                 ("state", "<f4", (len(dataset.columns.state or ()),)),
                 ("text", "<i4"),
                 ("masked", "?"),
-                ("image", image, (len(dataset.columns.cameras),)),
+                ("image", IMAGE, (len(dataset.columns.cameras),)),
             ]
         )
         digest = shown.digest[:18] if shown else "stored"
-        self._folder = cache / "records" / f"{dataset.manifest['xxh3_128']}-{digest}-{VERSION}"
+        self._folder = cache / "records" / f"{dataset.digest}-{digest}-{VERSION}.{dataset.version}"
 
     def of(self, file: str) -> "FileRecords":
         """Open the records of one data file. If they are not cached, they are computed first."""
         path = self._folder / f"{Path(file).name}.records"
-        if not is_whole(path, rows=self._rows[file], dtype=self.dtype):
-            keep(path, self._computed(file))
-        return FileRecords(path, self.dtype)
+        return FileRecords(path, self.dtype, rows=self._rows[file], compute=partial(self._computed, file))
 
     @cached_property
     def _rows(self) -> dict[str, int]:
@@ -74,11 +77,11 @@ class Records:
         table = self._dataset.episodes.select("file", "row", "length").filter(pl.col("length") > 0)
         return {span.file: span for span in columns.spans(table.collect())}
 
-    def _computed(self, file: str) -> bytes:
-        folder, name = self._dataset.folder, layout.index_file(file)
-        index = Index(folder.read(name), folder.place(name))
-        table = np.zeros(len(index.offsets), self.dtype)
-        table["image"]["offset"], table["image"]["length"] = index.offsets, index.lengths
+    def _computed(self, file: str) -> tuple[Array, list[str]]:
+        """Return the records of one data file, and its texts."""
+        images = self._dataset.image_index(file).images
+        table = np.zeros(len(images), self.dtype)
+        table["image"] = images
         table["masked"] = True
         view = self._view
         texts: dict[str, int] = {}
@@ -93,35 +96,87 @@ class Records:
                     viewed = steps.viewed(view)
                     records["masked"] = ~viewed.mask
                     records["action"][viewed.mask] = viewed.action
-        encoded = json.dumps(list(texts)).encode()
-        return table.tobytes() + encoded + np.array(len(encoded), SIZE).tobytes()
-
-
-def is_whole(path: Path, *, rows: int, dtype: np.dtype) -> bool:
-    """Return whether a cache file has its full size. A full disk or a crash may have truncated it."""
-    try:
-        with path.open("rb") as file:
-            file.seek(-SIZE.itemsize, os.SEEK_END)
-            texts = int(np.frombuffer(file.read(), SIZE)[0])
-            return file.tell() == rows * dtype.itemsize + texts + SIZE.itemsize
-    except OSError:
-        return False
+        return table, list(texts)
 
 
 class FileRecords:
-    """The records of one data file."""
+    """The records of one data file, in a cache file. If that is missing or damaged, they are computed again.
 
-    def __init__(self, path: Path, dtype: np.dtype) -> None:
-        """Open the file."""
-        self._ranges, self._dtype, self._size = LocalRanges(path), dtype, path.stat().st_size
+    The file has the records, the texts as JSON, the CRC-32C of each block of records and of the texts (u32), and the
+    size of the texts (u64).
+    """
+
+    def __init__(
+        self, path: Path, dtype: np.dtype, *, rows: int, compute: Callable[[], tuple[Array, list[str]]]
+    ) -> None:
+        """Open the cache file; it is written first if necessary."""
+        self._path, self._dtype, self._rows, self._compute = path, dtype, rows, compute
+        self._block = max(1, BLOCK // dtype.itemsize) * dtype.itemsize  # bytes that have one CRC-32C
+        self._seed = crc(f"{path.parent.name}/{path.name}".encode())  # so that no other cache file passes for this one
+        if not self._open():
+            self._renew()
 
     def raw(self, row: int, count: int) -> bytes:
         """Return the bytes of `count` records from `row` on."""
-        return self._ranges.read(row * self._dtype.itemsize, count * self._dtype.itemsize)
+        start, stop = row * self._dtype.itemsize, (row + count) * self._dtype.itemsize
+        data = self._read(start, stop)
+        if data is None:
+            self._renew()
+            data = self._read(start, stop)
+        if data is None:
+            raise self._failing()
+        return data
 
-    @cached_property
-    def texts(self) -> tuple[str, ...]:
-        """The instructions to which the `text` of a record is an index."""
-        end = self._size - SIZE.itemsize
-        size = int(np.frombuffer(self._ranges.read(end, SIZE.itemsize), SIZE)[0])
-        return tuple(parse_json(self._ranges.read(end - size, size)))
+    def _read(self, start: int, stop: int) -> bytes | None:
+        """Read whole blocks and check them; None if one is damaged."""
+        first, last = start // self._block, -(-stop // self._block)
+        begin, end = first * self._block, min(last * self._block, self._rows * self._dtype.itemsize)
+        data = self._ranges.read(begin, end - begin)
+        if last - first == 1:  # nearly always
+            if crc32c(data, self._seed ^ first) != self._sums[first]:
+                return None
+        else:
+            view = memoryview(data)
+            for number in range(first, last):
+                at = number * self._block - begin
+                if crc32c(view[at : at + self._block], self._seed ^ number) != self._sums[number]:
+                    return None
+        return data[start - begin : stop - begin]
+
+    def _open(self) -> bool:
+        """Open the file and read its end; returns whether it is whole."""
+        records = self._rows * self._dtype.itemsize
+        blocks = -(-records // self._block)
+        try:
+            self._ranges = LocalRanges(self._path)
+            size = self._ranges.size()
+            end = self._ranges.read(records, size - records)
+            texts = int(np.frombuffer(end[-SIZE.itemsize :], SIZE)[0])
+            if len(end) != texts + 4 * (blocks + 1) + SIZE.itemsize:
+                return False
+            sums = np.frombuffer(end, "<u4", blocks + 1, texts)
+            self._sums: list[int] = sums[:-1].tolist()
+            if crc(end[:texts] + sums[:-1].tobytes(), self._seed) != sums[-1]:
+                return False
+            self.texts = tuple(parse_json(end[:texts]))
+        except (DatasetError, ValueError, IndexError, OverflowError):
+            return False
+        return True
+
+    def _renew(self) -> None:
+        """Compute the records again and write the file."""
+        table, texts = self._compute()
+        data, encoded = table.tobytes(), json.dumps(texts).encode()
+        starts = range(0, len(data), self._block)
+        sums = [crc(data[at : at + self._block], self._seed ^ number) for number, at in enumerate(starts)]
+        table_of_sums = np.array(sums, "<u4").tobytes()
+        last = np.array([crc(encoded + table_of_sums, self._seed)], "<u4").tobytes()
+        keep(self._path, data + encoded + table_of_sums + last + np.array(len(encoded), SIZE).tobytes())
+        if not self._open():
+            raise self._failing()
+
+    def _failing(self) -> DatasetError:
+        return DatasetError(
+            f"{self._path}: is damaged again right after it was written; check the disk, or name another folder with "
+            f"cache=... or {VARIABLE}"
+        )

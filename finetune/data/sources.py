@@ -6,16 +6,17 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import polars as pl
 
-from finetune.data.cache import BlockCache, LocalRanges, Ranges, RemoteRanges
+from finetune.data.cache import BlockCache, RemoteRanges
 from finetune.data.records import FileRecords, Records
-from schemas.errors import MixtureError, OxeError, UnreachableError, did_you_mean
+from schemas.errors import MixtureError, OxeError, SourceError, UnreachableError, did_you_mean
 from schemas.mixture.drift import cannot_compare, changes, place
 from schemas.mixture.lock import Lock
 from schemas.source import Array
 from schemas.store.arrow import Camera
+from schemas.store.checks import FIX, crc
 from schemas.store.dataset import Dataset, open_dataset
+from schemas.store.ranges import LocalRanges, Ranges
 from stats.locked import locked_norm, locked_statistics
 from stats.norm import NormStats
 
@@ -28,6 +29,19 @@ class File(NamedTuple):
     place: str
     images: Ranges
     records: FileRecords
+
+    def image(self, start: int, length: int, expected: int) -> bytes:
+        """Read an image and compare it with its CRC-32C; -1 if that is not known.
+
+        Raises SourceError if it is damaged, also when it is read again.
+        """
+        data = self.images.read(start, length)
+        if expected in {-1, crc(data)}:
+            return data
+        data = self.images.again(start, length)
+        if crc(data) != expected:
+            raise SourceError(f"damaged (the image does not have the CRC-32C of the index); {FIX}", reason="bad_image")
+        return data
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +66,7 @@ class LockedSource:
         if folder.local is not None:
             images: Ranges = LocalRanges(folder.local / name)
         else:
-            images = RemoteRanges(folder, name, key=self.dataset.manifest["xxh3_128"], cache=self.cache)
+            images = RemoteRanges(folder, name, key=self.dataset.digest, cache=self.cache)
         return File(folder.place(name), images, self.records.of(name))
 
     def action(self, action: Array) -> Array:
@@ -116,8 +130,7 @@ def open_sources(
 def _source(
     lock: Lock, name: str, dataset: Dataset, *, cameras: tuple[tuple[int, Camera] | None, ...], cache: BlockCache
 ) -> LockedSource:
-    table = dataset.episodes.select("file", "row").collect()
-    files = table["file"].unique(maintain_order=True)
+    rows = dataset.index.rows
     return LockedSource(
         name=name,
         dataset=dataset,
@@ -126,9 +139,9 @@ def _source(
         places=lock.places(name),
         norm=locked_norm(lock, name),
         state_norm=locked_statistics(lock, name).norm("state") if dataset.columns.state else None,
-        files=files.to_list(),
-        file=table["file"].replace_strict(files, range(len(files)), return_dtype=pl.Int64).to_numpy(),
-        row=table["row"].to_numpy(),
+        files=[file["path"] for file in dataset.manifest["files"]],
+        file=rows["file"].astype(np.int64),
+        row=rows["row"].astype(np.int64),
         cache=cache,
     )
 

@@ -31,7 +31,7 @@ class Windows:
     valid: Array  # [B, D] bool: False for dimensions that the source lacks
     state: Array | None  # [B, H, S]
     texts: tuple[str, ...]  # [B]
-    ranges: Array  # [B, H, K, 2] offset and length of each image in the file; length 0 if there is no image
+    ranges: Array  # [B, H, K, 3] offset, length and CRC-32C of each image; length 0 if there is none, CRC -1 if unknown
     is_bgr: Array  # [B, K] bool: whether the camera's images have the channel order BGR
 
 
@@ -59,7 +59,7 @@ class WindowReader:
             valid=self._valid[index.source],
             state=None if self._state is None else np.empty((count, index.history, self._states), np.float32),
             texts=(),
-            ranges=np.zeros((count, index.history, cameras, 2), np.int64),
+            ranges=np.zeros((count, index.history, cameras, 3), np.int64),
             is_bgr=np.zeros((count, cameras), bool),
         )
         for number in np.unique(index.source).tolist():
@@ -108,7 +108,9 @@ class WindowReader:
         for k, camera in enumerate(source.cameras):
             if camera is not None:
                 image = records["image"][:, :history, camera[0]]
-                windows.ranges[samples, :, k] = np.stack([image["offset"], image["length"]], axis=-1)
+                windows.ranges[samples, :, k, 0] = image["offset"]
+                windows.ranges[samples, :, k, 1] = image["length"]
+                windows.ranges[samples, :, k, 2] = image["crc"] if source.records.has_crc else -1
                 windows.is_bgr[samples, k] = camera[1].channels == "bgr"
 
 

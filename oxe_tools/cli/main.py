@@ -23,6 +23,7 @@ from oxe_tools.cli.merge import merge
 from oxe_tools.cli.predict import predict
 from oxe_tools.cli.stats import stats
 from oxe_tools.cli.train import train
+from oxe_tools.cli.upgrade import upgrade
 from oxe_tools.cli.verify import verify
 from schemas.errors import OxeError
 from schemas.faults import described, fault, is_unforeseen
@@ -34,6 +35,7 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=N
 app.command()(inspect)
 app.command()(convert)
 app.command()(verify)
+app.command()(upgrade)
 app.command()(stats)
 app.command()(demo)
 app.command()(train)

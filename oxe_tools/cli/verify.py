@@ -44,7 +44,8 @@ def verify(
     from pipelines.export.verify import verify_export
     from pipelines.verify import verify as run
     from schemas.errors import UsageError
-    from schemas.store.dataset import open_dataset
+    from schemas.files.folder import open_folder
+    from schemas.store.dataset import Dataset
 
     if digests_only and sample:
         raise UsageError("--digests-only and --sample: pass only one of them")
@@ -55,7 +56,7 @@ def verify(
                 raise UsageError(f"{directory}: {option} is for converted datasets, and this is an export")
             result = verify_export(Path(directory), source=source, follow_links=follow_links, progress=bar)
         else:
-            dataset = open_dataset(directory)
+            dataset = Dataset(open_folder(directory), checked=False)
             bar.expect(min(sample or len(dataset), len(dataset)))
             result = run(
                 dataset,

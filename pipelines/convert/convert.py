@@ -14,6 +14,7 @@ from pipelines.beam.engine import THIS_PROCESS, Engine
 from pipelines.beam.progress import Progress, silent
 from pipelines.beam.workers import running_workers
 from pipelines.convert.binding import Binding, bind
+from pipelines.convert.files import check_files, settle
 from pipelines.convert.folders import check_not_nested
 from pipelines.convert.job import ConversionJob, check_allowance
 from pipelines.convert.ledger import (
@@ -117,9 +118,11 @@ def convert(
     with locked(folder):
         if overwrite:
             clear(folder)
+        settle(folder)
         if append and published_identity(folder) != plan.stored:
             raise UsageError(f"{folder.uri}: another process has just appended to it; run the command again")
         if (begin_append if append else begin)(folder, plan.identity):
+            check_files(folder)
             manifest = parse_json(folder.read(layout.MANIFEST))
             _add_statistics(folder, engine)
             return _report(folder, manifest, problems=(), added=0, seconds=time.monotonic() - began)

@@ -23,6 +23,7 @@ from schemas.files.folder import Folder
 from schemas.parsing import parse_json
 from schemas.source import Unreadable
 from schemas.store import layout
+from schemas.store.manifest import READABLE, SCHEMA_VERSION
 
 META = b"oxe"
 FOLDERS = (layout.DATA, layout.INDEX, layout.META, layout.LEDGER)
@@ -62,7 +63,6 @@ class Ledger(StatusFolder):
         """Write the record of a finished shard."""
         summary = {
             "file": record.file.to_json() if record.file else None,
-            "index_bytes": self.out.size(layout.index_file(record.file.path)) if record.file else None,
             "dropped": record.dropped,
             "quarantined": [problem.to_json() for problem in record.quarantined],
         }
@@ -82,7 +82,7 @@ class Ledger(StatusFolder):
             name: _record(summary, table)
             for name, (summary, table) in ((n, r) for n, r in records.items() if r)
             if (file := summary["file"]) is None
-            or (sizes[file.path], sizes[layout.index_file(file.path)]) == (file.bytes, summary["index_bytes"])
+            or (sizes[file.path], sizes[layout.index_file(file.path)]) == (file.bytes, file.index_bytes)
         }
 
     @staticmethod
@@ -116,7 +116,7 @@ def begin(out: Folder, identity: Mapping[str, Any]) -> bool:
     stored = published_identity(out)
     unfinished = _read_identity(out, layout.IDENTITY)
     if stored is not None:
-        _check_same(out, stored, identity)
+        _check_same(out, _as_upgraded(stored), identity)
         if unfinished in (None, identity):  # otherwise it is the ledger of an unfinished append
             out.remove(layout.LEDGER)  # left by a process that was killed after it wrote the manifest
     elif unfinished is None:
@@ -151,12 +151,20 @@ def is_finished(out: Folder, identity: Mapping[str, Any]) -> bool:
     stored = published_identity(out)
     if stored is None:
         raise UsageError(f"{out.uri}: no finished dataset to append to; run the command without --append")
+    if _as_upgraded(stored) != stored:
+        raise UsageError(f"{out.uri}: has schema version {stored['schema_version']}; run 'oxe upgrade {out.uri}' first")
     if identity["options"]["limit"] is not None:
         raise UsageError(f"{out.uri}: --append and --limit: pass only one of them")
     files = {key: stored["source"][key] for key in ("files", "generations")}
     _check_same(out, stored, {**identity, "source": {**identity["source"], **files}})
     check_only_added(History.from_json(identity["source"]).since(History.from_json(stored["source"])), out.uri)
     return stored == identity
+
+
+def _as_upgraded(identity: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the identity that a finished dataset has after `oxe upgrade`, which changes nothing of its content."""
+    is_old = identity["schema_version"] in READABLE
+    return {**identity, "schema_version": SCHEMA_VERSION} if is_old else identity
 
 
 def published_identity(out: Folder) -> dict[str, Any] | None:
@@ -253,7 +261,8 @@ def clear(out: Folder) -> None:
 
 def _foreign_files(out: Folder) -> set[str]:
     """List the names in `out` and in its `meta/` that are not part of a dataset."""
-    known = {layout.MANIFEST, layout.EPISODES, layout.QUARANTINE, layout.LOCK, layout.LEDGER}
+    known = {layout.MANIFEST, layout.EPISODES, layout.EPISODE_INDEX, layout.QUARANTINE}
+    known |= {layout.LOCK, layout.LEDGER, layout.PENDING}
     known.update(file.place for file in layout.META_FILES)
     below = {f"{layout.META}/{name}" for name in out.names(layout.META) if not name.startswith(layout.UNFINISHED)}
     return set(out.names()) - {layout.DATA, layout.INDEX, layout.META} | below - known

@@ -25,7 +25,8 @@ from schemas.store import index, layout
 from schemas.store.arrow import IMAGE, to_batch
 from schemas.views.views import Viewed
 
-ROW_GROUP = 128
+ROW_GROUP = 512
+GROUP_BYTES = 256 << 20  # a row group ends earlier when its images have so many bytes, because they are in memory
 MAX_BYTES = 1 << 30  # maximum per column and episode, as an Arrow array has 32-bit offsets
 PAGE_BYTES = 64 << 20  # so large that each row group has one page per image column
 
@@ -40,6 +41,8 @@ class FileRecord:
     episodes: int
     bytes: int
     xxh3_128: str
+    index_bytes: int
+    index_start: int  # where the images begin in the index
     index_xxh3_128: str
     turned: Mapping[str, int] = field(default_factory=dict)  # by camera: images that their EXIF data turn
 
@@ -64,6 +67,7 @@ class ParquetShard:
         self._lengths: list[Array] = []
         self._waiting: list[tuple[Episode, dict[str, Viewed]]] = []  # episodes that are not converted to Arrow yet
         self._rest: pa.Table = self.schema.empty_table()  # fewer rows than a row group
+        self._bytes = 0  # size of the images that are not written yet
         self._writer: pq.ParquetWriter | None = None
 
     def add(self, episode: Episode) -> None:
@@ -80,7 +84,8 @@ class ParquetShard:
         self._waiting.append((episode, views))
         self.episodes.append(row)
         self.rows += len(episode)
-        self._flush()
+        self._bytes += int(self._lengths[-1].clip(0).sum())
+        self._flush(everything=self._bytes >= GROUP_BYTES)
 
     def _row(self, episode: Episode) -> dict[str, Any]:
         return {
@@ -102,6 +107,7 @@ class ParquetShard:
         full = rows if everything else rows - rows % ROW_GROUP
         if not full:
             return
+        self._bytes = 0
         if self._waiting:
             views = {view.name: [viewed[view.name] for _, viewed in self._waiting] for view in self.binding.views}
             episodes = [episode for episode, _ in self._waiting]
@@ -120,8 +126,8 @@ class ParquetShard:
             return None
         self._writer.close()
         lengths, digest = np.concatenate(self._lengths), xxhash.xxh3_128()
-        offsets = index.build(self._tmp, columns=self.cameras, lengths=lengths, chunk=digest.update)
-        encoded = index.encode(self.cameras, offsets, lengths)
+        built = index.build(self._tmp, columns=self.cameras, lengths=lengths, chunk=digest.update)
+        encoded, start = built.encode()
         self.out.write(layout.index_file(self.path), encoded, sync=False)
         record = FileRecord(
             path=self.path,
@@ -130,6 +136,8 @@ class ParquetShard:
             episodes=len(self.episodes),
             bytes=self._tmp.stat().st_size,
             xxh3_128=digest.hexdigest(),
+            index_bytes=len(encoded),
+            index_start=start,
             index_xxh3_128=xxhash.xxh3_128_hexdigest(encoded),
             turned=dict(sorted(self.turned.items())),
         )

@@ -17,10 +17,12 @@ from pipelines.readers.history import History
 from pipelines.readers.reader import Reader
 from schemas.errors import SpecError, UsageError
 from schemas.files.folder import Folder, absolute
-from schemas.parsing import parse_json
 from schemas.source import Unreadable
 from schemas.store import layout
-from schemas.store.arrow import SCHEMA_VERSION, Layout, metadata_schema
+from schemas.store.arrow import Layout, metadata_schema
+from schemas.store.dataset import Dataset
+from schemas.store.episode_index import EpisodeIndex
+from schemas.store.manifest import SCHEMA_VERSION, encode_manifest
 from schemas.views.digests import outdated
 
 
@@ -48,8 +50,15 @@ def publish(
         "dropped": dict(sorted(dropped.items())),
         "quarantined": dict(sorted(quarantined.items())),
     }
-    tables = {layout.EPISODES: _parquet(episodes), layout.QUARANTINE: _parquet(quarantine)}
-    kept = episodes.select(["split", "length"]).to_pylist()
+    files = [*old.files, *(record.file.to_json() for record in records if record.file)]
+    kept = episodes.select(["file", "split", "row", "length"])
+    index = EpisodeIndex.of(kept.to_pydict(), files, cameras=len(binding.layout.cameras))
+    tables = {
+        layout.EPISODES: _parquet(episodes),
+        layout.EPISODE_INDEX: index.encode(),
+        layout.QUARANTINE: _parquet(quarantine),
+    }
+    splits = count_splits(kept.to_pylist())
     manifest = {
         "format": "oxe-tools",
         "dataset": binding.spec.name,
@@ -57,20 +66,24 @@ def publish(
         **identity,
         **Coverage.of(reader).to_json(),
         "balance": balance,
-        "steps": sum(row["length"] for row in kept),
-        "splits": count_splits(kept),
+        "steps": sum(split["steps"] for split in splits.values()),
+        "splits": splits,
         "columns": binding.layout.to_json(),
-        "files": [*old.files, *(record.file.to_json() for record in records if record.file)],
+        "files": files,
         "episodes_xxh3_128": xxhash.xxh3_128_hexdigest(tables[layout.EPISODES]),
+        "episodes_index_xxh3_128": xxhash.xxh3_128_hexdigest(tables[layout.EPISODE_INDEX]),
         "quarantine_xxh3_128": xxhash.xxh3_128_hexdigest(tables[layout.QUARANTINE]),
     }
     for file in layout.META_FILES:
         if file.of_content:  # it describes the previous content
             out.remove(file.place)
+    for name, content in old.content.items():  # until the manifest is replaced, the dataset has the old tables
+        out.write(layout.pending(name), content)
     for name, content in tables.items():
         out.write(name, content, sync=False)
     out.sync((layout.DATA, layout.INDEX, layout.META))  # all that the manifest describes is durable before it
     out.write(layout.MANIFEST, encode_manifest(manifest))
+    out.remove(layout.PENDING)
     return manifest
 
 
@@ -82,29 +95,31 @@ class Published:
     quarantine: pa.Table
     dropped: Counter[str]
     files: Sequence[Mapping[str, Any]]
+    content: Mapping[str, bytes]  # files in `meta/` that this run replaces, by name
 
 
 def _published(out: Folder, binding: Binding) -> Published:
-    stored = out.read_many([layout.MANIFEST, layout.EPISODES, layout.QUARANTINE])
     schema = episodes_schema(binding.layout)
-    if layout.MANIFEST not in stored:
+    if out.size(layout.MANIFEST) is None:
         empty = schema.empty_table()
-        return Published(episodes=empty, quarantine=QUARANTINE_SCHEMA.empty_table(), dropped=Counter(), files=())
-    manifest = parse_json(stored[layout.MANIFEST])
+        return Published(
+            episodes=empty, quarantine=QUARANTINE_SCHEMA.empty_table(), dropped=Counter(), files=(), content={}
+        )
+    dataset = Dataset(out)
+    manifest = dataset.manifest
     for view in manifest["columns"]["views"]:
         what = f"the column of the view '{view['name']}'"
         if why := outdated(view["digest"], what, fix="run 'oxe convert' again with --overwrite, without --append"):
             raise UsageError(f"{out.uri}: {why}")
     if manifest["columns"] != json.loads(json.dumps(binding.layout.to_json())):
         raise UsageError(f"{out.uri}: the fields of the source have changed since the conversion; pass another --out")
-    balance = manifest["balance"]
-    tables = {name: pq.read_table(pa.py_buffer(stored[name])) for name in (layout.EPISODES, layout.QUARANTINE)}
-    # A killed run may have added rows to the tables; they are cut off here and written again.
+    content = {name: dataset.read_listed(name) for name in (layout.EPISODES, layout.EPISODE_INDEX, layout.QUARANTINE)}
     return Published(
-        episodes=tables[layout.EPISODES].slice(0, balance["kept"]).cast(schema),
-        quarantine=tables[layout.QUARANTINE].slice(0, sum(balance["quarantined"].values())),
-        dropped=Counter(balance["dropped"]),
+        episodes=pq.read_table(pa.py_buffer(content[layout.EPISODES])).cast(schema),
+        quarantine=pq.read_table(pa.py_buffer(content[layout.QUARANTINE])),
+        dropped=Counter(manifest["balance"]["dropped"]),
         files=manifest["files"],
+        content=content,
     )
 
 
@@ -134,12 +149,6 @@ def count_splits(rows: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, int]]
         split["episodes"] += 1
         split["steps"] += row["length"]
     return splits
-
-
-def encode_manifest(manifest: Mapping[str, Any]) -> bytes:
-    """Encode a manifest as JSON; the digest of its content is added as the last entry."""
-    digest = xxhash.xxh3_128_hexdigest(json.dumps(manifest, indent=1).encode())
-    return json.dumps({**manifest, "xxh3_128": digest}, indent=1).encode() + b"\n"
 
 
 QUARANTINE_SCHEMA = pa.schema(

@@ -12,7 +12,8 @@ from schemas.errors import UsageError
 from schemas.images import ImageHeader, sniff
 from schemas.source import Array
 from schemas.store.arrow import DEPTH, IMAGES, Camera
-from schemas.store.dataset import DataFile, Dataset
+from schemas.store.data_file import DataFile
+from schemas.store.dataset import Dataset
 
 MIN_SIDE = {"h264": 2, "av1": 64}  # smallest height and width in pixels that each encoder accepts
 
@@ -56,7 +57,7 @@ def export_cameras(
     missing = np.zeros(len(cameras), np.int64)
     first: list[ImageHeader | None] = [None] * len(cameras)
     for entry in dataset.manifest["files"] if cameras else ():
-        file = DataFile(dataset.folder, entry["path"])  # not kept open, since there may be many files
+        file = dataset.open_file(entry["path"])  # not kept open, since there may be many files
         lengths = file.index.lengths
         missing += (lengths == 0).sum(axis=0)
         for number in range(len(cameras)):

@@ -133,7 +133,7 @@ def export_identity(dataset: Dataset, options: ExportOptions) -> dict[str, Any]:
     digest = dataset.view(options.view).digest if options.view else None
     return {
         "dataset": dataset.manifest["dataset"],
-        "manifest": dataset.manifest["xxh3_128"],
+        "manifest": dataset.digest,
         "asked": options.to_json(),
         "view_digest": digest,
     }
@@ -154,7 +154,7 @@ class ExportJob:
         Raises DatasetError if the dataset was replaced since the export started.
         """
         dataset, out = open_dataset(self.dataset), LocalFolder(Path(self.out))
-        if dataset.manifest["xxh3_128"] != self.manifest:
+        if dataset.digest != self.manifest:
             raise DatasetError(f"{self.dataset}: was replaced during the export")
         return ExportWork(target=open_target(dataset, out, self.options), ledger=ExportLedger(out))
 
@@ -198,7 +198,7 @@ def _run(
 
     job = ExportJob(
         dataset=absolute(dataset.uri),
-        manifest=dataset.manifest["xxh3_128"],
+        manifest=dataset.digest,
         out=absolute(ledger.out.uri),
         options=options,
     )

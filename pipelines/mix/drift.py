@@ -52,7 +52,7 @@ def _source_drift(lock: Lock, source: LockedSource, *, beside: Path, deep: bool)
     dataset = open_dataset(place(source.uri, beside))
     differences = list(changes(lock, source, dataset))
     yield from differences
-    if dataset.manifest["xxh3_128"] != source.manifest:
+    if dataset.digest != source.manifest:
         return
     locked = lock.statistics[source.statistics]
     for cached in read_cache(dataset):

@@ -101,7 +101,7 @@ def _locked(source: OpenedSource, share: Share, *, spec: MixtureSpec, epoch: int
     return LockedSource(
         uri=source.uri,
         dataset=manifest["dataset"],
-        manifest=manifest["xxh3_128"],
+        manifest=source.dataset.digest,
         embodiment=declared.embodiment.name,
         robot=declared.embodiment.robot,
         controller=declared.embodiment.controller,

@@ -25,7 +25,7 @@ def cached(dataset: Dataset, selection: Selection) -> Statistics | None:
     key = (selection.view or "", selection.split or "", selection.filters or "", selection.chunk)
     for record in _readable(dataset):
         member = record.members[0]
-        is_current = (member.manifest, member.view_digest) == (dataset.manifest["xxh3_128"], digest)
+        is_current = (member.manifest, member.view_digest) == (dataset.digest, digest)
         if is_current and record.key == key:
             return record
     return None
@@ -57,7 +57,7 @@ def _readable(dataset: Dataset) -> list[Statistics]:
 def why_outdated(dataset: Dataset, record: Statistics) -> str | None:
     """Return why cached statistics are outdated, or None if they are not."""
     member = record.members[0]
-    if member.manifest != dataset.manifest["xxh3_128"]:
+    if member.manifest != dataset.digest:
         return f"{record.key} was computed from another content; 'oxe stats' computes it again"
     what, fix = f"a record of the view '{record.view}'", f"run 'oxe stats {dataset.uri} --view {record.view}'"
     return outdated(member.view_digest, what, fix=fix)
@@ -68,7 +68,7 @@ def store(dataset: Dataset, computed: Statistics) -> None:
     local = dataset.folder.local
     if local and not os.access(local / layout.META, os.W_OK):
         return
-    if Dataset(dataset.folder).manifest["xxh3_128"] != dataset.manifest["xxh3_128"]:
+    if Dataset(dataset.folder).digest != dataset.digest:
         return  # episodes were appended while the statistics were computed
     records = {record.key: record for record in _readable(dataset) if not why_outdated(dataset, record)}
     records[computed.key] = computed

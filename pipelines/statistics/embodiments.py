@@ -20,7 +20,7 @@ def check_mergeable(datasets: Sequence[Dataset], selection: Selection) -> None:
             if value != facts[what]:
                 raise _not_mergeable(first, other, f"{what} is {facts[what]} and {value}")
         _check_spaces(first, other, selection)
-    digests = [dataset.manifest["xxh3_128"] for dataset in datasets]
+    digests = [dataset.digest for dataset in datasets]
     if len(set(digests)) < len(digests):
         raise UsageError("a dataset is named twice; its steps would be counted twice")
 

@@ -68,7 +68,7 @@ def parts_of(dataset: Dataset, selection: Selection, *, member: int = 0) -> list
         which = f"of split '{selection.split}' " if selection.split else ""
         raise UsageError(f"{dataset.uri}: no episode {which}meets '{selection.filters or 'length > 0'}'")
     groups = _grouped(columns.spans(table.filter(kept)))
-    folder, manifest = dataset.folder.absolute(), dataset.manifest["xxh3_128"]
+    folder, manifest = dataset.folder.absolute(), dataset.digest
     return [DatasetPart(member=member, folder=folder, manifest=manifest, spans=group) for group in groups]
 
 
@@ -148,7 +148,7 @@ def _concatenated(batches: Sequence[Vectors]) -> Vectors:
 def _open_once(folder: Folder, manifest: str) -> Dataset:
     """Open a dataset once per worker; raises DatasetError if the digest of its manifest is not `manifest`."""
     dataset = Dataset(folder)
-    if dataset.manifest["xxh3_128"] != manifest:
+    if dataset.digest != manifest:
         raise DatasetError(f"{folder.uri}: was replaced while it was read; run the command again")
     return dataset
 

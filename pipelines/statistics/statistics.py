@@ -140,7 +140,7 @@ def _record(
     members = tuple(
         Member(
             dataset=dataset.manifest["dataset"],
-            manifest=dataset.manifest["xxh3_128"],
+            manifest=dataset.digest,
             view_digest=dataset.view(selection.view).digest if selection.view else None,
             episodes=episodes,
             steps=steps,

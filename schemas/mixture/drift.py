@@ -25,7 +25,7 @@ def cannot_compare(lock: Lock) -> str | None:
 
 def changes(lock: Lock, source: LockedSource, dataset: Dataset) -> Iterator[str]:
     """Yield a description of each change in a source since it was locked. Its data files are not read."""
-    if dataset.manifest["xxh3_128"] != source.manifest:
+    if dataset.digest != source.manifest:
         yield f"the dataset has changed: it now has {len(dataset)} episodes and {dataset.manifest['steps']} steps"
         return
     view = dataset.view(lock.view).digest if lock.view else None

@@ -16,9 +16,9 @@ from schemas.episode import Episode, Frames
 from schemas.errors import SourceError, SpecError
 from schemas.source import Array, Bytes, Column, Field, Ragged
 from schemas.spaces import Space
+from schemas.store.manifest import SCHEMA_VERSION
 from schemas.views.views import Viewed
 
-SCHEMA_VERSION = 2
 IMAGE = pa.struct([pa.field("bytes", pa.binary()), pa.field("path", pa.string())])
 META = b"oxe"  # metadata key, on the schema and on every field
 IMAGES, DEPTH, RAW = "observation.images.", "observation.depth.", "raw."

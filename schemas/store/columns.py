@@ -6,9 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from schemas.errors import DatasetError
 from schemas.source import Array
 from schemas.store import arrow
 from schemas.store.arrow import RAW
@@ -98,26 +96,19 @@ def runs(
     """
     names = {"action", *([STATE] if dataset.columns.state else []), *(view.columns if view else []), *more}
     number = (span.starts + span.lengths - span.starts[0]) // rows
-    with _parquet(dataset, span.file) as file:
-        metadata = file.metadata
-        bounds = np.cumsum([0, *(metadata.row_group(i).num_rows for i in range(metadata.num_row_groups))])
-        for episodes in np.split(np.arange(len(number)), np.flatnonzero(np.diff(number)) + 1):
-            starts, lengths = span.starts[episodes], span.lengths[episodes]
-            first = int(np.searchsorted(bounds, starts[0], "right")) - 1
-            last = int(np.searchsorted(bounds, starts[-1] + lengths[-1], "left"))
-            try:
-                table = file.read_row_groups(list(range(first, last)), columns=sorted(names), use_threads=False)
-            except (OSError, ValueError) as error:
-                raise DatasetError(f"{dataset.folder.place(span.file)}: cannot be read ({error})") from error
-            table = table.combine_chunks()
-            yield EpisodeRun(
-                file=span.file,
-                table=table,
-                columns=arrays(dataset, table),
-                rows=starts,
-                starts=starts - bounds[first],
-                lengths=lengths,
-            )
+    file = dataset.open_file(span.file).numbers
+    for episodes in np.split(np.arange(len(number)), np.flatnonzero(np.diff(number)) + 1):
+        starts, lengths = span.starts[episodes], span.lengths[episodes]
+        first, last = file.groups(int(starts[0]), int(starts[-1] + lengths[-1]))
+        table = file.read(first, last, sorted(names)).combine_chunks()
+        yield EpisodeRun(
+            file=span.file,
+            table=table,
+            columns=arrays(dataset, table),
+            rows=starts,
+            starts=starts - file.group_starts[first],
+            lengths=lengths,
+        )
 
 
 def episodes(
@@ -125,17 +116,6 @@ def episodes(
 ) -> Iterator[StoredSteps]:
     """Read the episodes of spans one by one, with the same columns as `runs`."""
     return (steps for span in spans for run in runs(dataset, span, view=view, more=more) for steps in run.episodes())
-
-
-def _parquet(dataset: Dataset, file: str) -> pq.ParquetFile:
-    """Open a file to read a few columns. It is not memory-mapped, because the kernel would also read other columns."""
-    try:
-        path = dataset.folder.local
-        if path is None:
-            return pq.ParquetFile(dataset.folder.open_parts(file), pre_buffer=True)
-        return pq.ParquetFile(path / file, memory_map=False, pre_buffer=False)
-    except (OSError, ValueError) as error:
-        raise DatasetError(f"{dataset.folder.place(file)}: cannot be read ({error})") from error
 
 
 def arrays(dataset: Dataset, table: pa.Table) -> dict[str, Array]:

@@ -1,28 +1,29 @@
 """`Dataset`: read a published dataset."""
 
-import mmap
 from collections.abc import Iterator, Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
-from threading import Lock
-from typing import IO, TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import xxhash
 
 from schemas.declarations import spec
 from schemas.declarations.spec import DatasetSpec
 from schemas.episode import Episode, Frames
 from schemas.errors import DatasetError, UsageError, did_you_mean
 from schemas.files.folder import Folder, open_folder
-from schemas.parsing import parse_json
-from schemas.source import Array
 from schemas.spaces import Space
 from schemas.store import arrow, layout
 from schemas.store.arrow import RAW, Layout
+from schemas.store.checks import damaged, unreadable
+from schemas.store.data_file import DataFile
+from schemas.store.episode_index import EpisodeIndex
 from schemas.store.huggingface import Steps
 from schemas.store.index import Index
+from schemas.store.manifest import content_digest, decode_manifest, digests, is_intact
 from schemas.views.views import View, view, view_names
 
 if TYPE_CHECKING:
@@ -30,84 +31,7 @@ if TYPE_CHECKING:
     import polars as pl
 
 
-MAX_OPEN = 256  # maximum number of open data files; each needs a file descriptor
-
-
-class DataFile:
-    """One Parquet file and its index. A local file is memory-mapped; a remote file is fetched in parts."""
-
-    def __init__(self, folder: Folder, path: str) -> None:
-        """Open the file. Raises DatasetError if it is missing or unreadable."""
-        self.folder, self.path = folder, path
-        self.place = folder.place(path)
-        self.bytes: mmap.mmap | Fetched
-        try:
-            file = folder.open_parts(path)
-            if folder.local:
-                with file:
-                    self.bytes = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-            else:
-                self.bytes = Fetched(file)
-        except (OSError, ValueError) as error:
-            raise _damaged(self.place, error) from error
-
-    @cached_property
-    def index(self) -> Index:
-        """The index of its images."""
-        name = layout.index_file(self.path)
-        try:
-            return Index(self.folder.read(name), self.folder.place(name))
-        except OSError as error:
-            raise _damaged(self.folder.place(name), error) from error
-
-    @cached_property
-    def parquet(self) -> pq.ParquetFile:
-        """The file, opened with pyarrow."""
-        try:
-            if isinstance(self.bytes, Fetched):
-                return pq.ParquetFile(self.folder.open_parts(self.path), pre_buffer=True)
-            return pq.ParquetFile(pa.py_buffer(self.bytes))
-        except (OSError, ValueError) as error:
-            raise DatasetError(f"{self.place}: cannot be read ({error})") from error
-
-    @cached_property
-    def group_starts(self) -> Array:
-        """The first row of each row group, followed by the number of rows in the file."""
-        metadata = self.parquet.metadata
-        return np.cumsum([0, *(metadata.row_group(i).num_rows for i in range(metadata.num_row_groups))])
-
-    def image(self, row: int, column: int) -> bytes | None:
-        """Read one encoded image, or None if the frame is missing."""
-        length = self.index.lengths.item(row, column)
-        if not length:
-            return None
-        start = self.index.offsets.item(row, column)
-        return self.bytes[start : start + length]
-
-    def rows(self, start: int, count: int, columns: Sequence[str]) -> Any:
-        """Read a range of rows of some columns as an Arrow table."""
-        first = int(np.searchsorted(self.group_starts, start, "right")) - 1
-        last = int(np.searchsorted(self.group_starts, start + count, "left"))
-        table = self.parquet.read_row_groups(list(range(first, last)), columns=list(columns), use_threads=False)
-        return table.slice(start - int(self.group_starts[first]), count).combine_chunks()
-
-
-def _damaged(place: str, error: Exception) -> DatasetError:
-    return DatasetError(f"{place}: cannot be read ({error}); run 'oxe verify' to check the other files")
-
-
-class Fetched:
-    """The bytes of a remote file; each slice is one request. Safe to share between threads."""
-
-    def __init__(self, file: IO[bytes]) -> None:
-        """Wrap an open file, which must not be used elsewhere afterwards."""
-        self.file, self.lock = file, Lock()
-
-    def __getitem__(self, part: slice) -> bytes:
-        """Fetch a range of bytes."""
-        with self.lock:
-            self.file.seek(part.start)
-            return self.file.read(part.stop - part.start)
+MAX_OPEN = 256  # maximum number of open data files; each needs two file descriptors
 
 
 class Dataset:
@@ -117,38 +41,42 @@ class Dataset:
     `Episode.index`, which is the position in the source.
     """
 
-    def __init__(self, folder: Folder) -> None:
-        """Read the manifest. Raises DatasetError if the folder is not a dataset or is damaged."""
-        self.folder = folder
+    def __init__(self, folder: Folder, *, checked: bool = True) -> None:
+        """Read the manifest. Raises DatasetError if the folder is not a dataset or is damaged.
+
+        Everything that is read is compared with its digest or CRC-32C, unless `checked` is False. `oxe verify` reads
+        unchecked, to report all differences and not only the first.
+        """
+        self.folder, self.checked = folder, checked
         name = self.folder.place(layout.MANIFEST)
         try:
-            self.manifest: Mapping[str, Any] = parse_json(self.folder.read(layout.MANIFEST))
+            content = self.folder.read(layout.MANIFEST)
         except FileNotFoundError as error:
             raise DatasetError(
                 f"{self.uri}: no {layout.MANIFEST}: not a dataset, or its conversion did not finish"
             ) from error
-        except (OSError, ValueError) as error:
+        except OSError as error:
             raise DatasetError(f"{name}: cannot be read ({error})") from error
-        version = self.manifest.get("schema_version") if isinstance(self.manifest, dict) else None
-        if version != arrow.SCHEMA_VERSION:
-            raise DatasetError(
-                f"{name}: has schema version {version}, expected {arrow.SCHEMA_VERSION}; convert the dataset again"
-            )
+        self.manifest: Mapping[str, Any] = decode_manifest(content, name, checked=checked)
         try:
             self.columns = Layout.from_json(self.manifest["columns"])
             self._kept = int(self.manifest["balance"]["kept"])
             _ = self.manifest["spec"], self.manifest["dataset"], self.manifest["steps"]
-            for file in self.manifest["files"]:
-                if not layout.DATA_FILE.fullmatch(file["path"]):
-                    raise DatasetError(f"{name}: files: '{file['path']}' is not the path of a data file")
+            self.digest = content_digest(self.manifest)
+            self._digests = digests(self.manifest)
+            self._entries: Mapping[str, Mapping[str, Any]] = {file["path"]: file for file in self.manifest["files"]}
+            for path in self._entries:
+                if not layout.DATA_FILE.fullmatch(path):
+                    raise DatasetError(f"{name}: files: '{path}' is not the path of a data file")
         except (LookupError, TypeError, ValueError, AttributeError) as error:
             raise DatasetError(f"{name}: damaged ({error!r})") from error
         self._files: dict[str, DataFile] = {}
         self._views: dict[str, View] = {}
+        self._decoded: tuple[Any, pa.Table] = None, None  # the row groups that were decoded last
 
     def __getstate__(self) -> dict[str, Any]:
         """Return the state without open files and views; another process opens them again when it needs them."""
-        return {**self.__dict__, "_files": {}, "_views": {}}
+        return {**self.__dict__, "_files": {}, "_views": {}, "_decoded": (None, None)}
 
     @property
     def uri(self) -> str:
@@ -195,29 +123,81 @@ class Dataset:
         """The episode table, to filter episodes: `ds.episodes.filter(pl.col("length") > 20)`."""
         import polars as pl  # noqa: PLC0415 - not needed to read frames
 
-        return (
-            pl.read_parquet(self._read(layout.EPISODES)).head(self._kept).lazy()
-        )  # rows after the kept ones belong to an unfinished append
+        table = pl.read_parquet(self.read_listed(layout.EPISODES))
+        return table.head(self._kept).lazy()  # rows after the kept ones belong to an unfinished append of version 2
 
     @cached_property
     def _table(self) -> dict[str, Any]:
+        content = self.read_listed(layout.EPISODES)
         try:
             # `read_table` uses threads, which may release the bytes while Python exits; that would abort the process.
-            table = pq.ParquetFile(pa.py_buffer(self._read(layout.EPISODES))).read(use_threads=False)
-        except ValueError as error:
-            raise DatasetError(f"{self.folder.place(layout.EPISODES)}: cannot be read ({error})") from error
+            table = pq.ParquetFile(pa.py_buffer(content)).read(use_threads=False)
+        except (OSError, ValueError) as error:
+            raise unreadable(self.folder.place(layout.EPISODES), error) from error
         return {name: table[name].slice(0, self._kept) for name in table.column_names}
 
-    def _read(self, name: str) -> bytes:
+    def read_listed(self, name: str) -> bytes:
+        """Read a file in `meta/` or `index/` that the manifest lists, and compare it with its digest.
+
+        While a command replaces files, the one that belongs to the manifest may be in `meta/pending/`. Raises
+        DatasetError if the file is missing, or if it is damaged and the dataset was opened with checks.
+        """
+        place, waiting = self.folder.place(name), layout.pending(name)
         try:
-            return self.folder.read(name)
+            content: bytes | OSError = self.folder.read(name)
         except OSError as error:
-            raise DatasetError(f"{self.folder.place(name)}: cannot be read ({error})") from error
+            content = error
+        if isinstance(content, bytes) and xxhash.xxh3_128_hexdigest(content) == self._digests[name]:
+            return content
+        candidates = [content] if isinstance(content, bytes) else []
+        candidates += self.folder.read_many([waiting]).values()
+        wanted = {self._digests[name], self._digest_now(name)}
+        for candidate in candidates:
+            if xxhash.xxh3_128_hexdigest(candidate) in wanted:
+                return candidate
+        if isinstance(content, OSError):
+            raise unreadable(place, content) from content
+        if self.checked and not (name == layout.EPISODES and self.version == 2 and self.is_growing):
+            raise damaged(place, "its digest is not that of the manifest")
+        return content
+
+    @property
+    def version(self) -> int:
+        """The schema version."""
+        return int(self.manifest["schema_version"])
+
+    @property
+    def is_growing(self) -> bool:
+        """Whether an append goes on or was interrupted. In version 2 the episode table then has rows of it already."""
+        return self.folder.size(layout.IDENTITY) is not None
+
+    def _digest_now(self, name: str) -> str | None:
+        """Return the digest of a file, if the dataset was upgraded after it was opened; None if it was not.
+
+        Raises DatasetError if it was replaced by another dataset.
+        """
+        content = self.folder.read_many([layout.MANIFEST]).get(layout.MANIFEST, b"")
+        if not is_intact(content):
+            return None
+        now = decode_manifest(content, self.folder.place(layout.MANIFEST))
+        if content_digest(now) != self.digest:
+            raise DatasetError(f"{self.uri}: was replaced after it was opened; open it again")
+        return digests(now).get(name)
+
+    @cached_property
+    def index(self) -> EpisodeIndex:
+        """Where each episode is."""
+        if self.version > 2:
+            return EpisodeIndex.decode(self.read_listed(layout.EPISODE_INDEX), self.folder.place(layout.EPISODE_INDEX))
+        names = ("file", "split", "row", "length")
+        table = {name: self._table[name].to_pylist() for name in names}
+        return EpisodeIndex.of(table, self.manifest["files"], cameras=len(self.columns.cameras))
 
     @cached_property
     def _places(self) -> list[tuple[str, int, int]]:
-        columns = (self._table[name].to_pylist() for name in ("file", "row", "length"))
-        return list(zip(*columns, strict=True))
+        files, rows = list(self._entries), self.index.rows
+        columns = (rows[name].tolist() for name in ("file", "row", "length"))
+        return [(files[file], row, length) for file, row, length in zip(*columns, strict=True)]
 
     def where(self, i: int) -> tuple[str, int, int]:
         """Return an episode's file, its first row in the file, and its number of steps."""
@@ -229,14 +209,38 @@ class Dataset:
         """Return the content hash of an episode, which was computed when it was stored."""
         return str(self._table["content_hash"][i].as_py())
 
+    def image_index(self, path: str) -> Index:
+        """Read the index of a data file."""
+        name = layout.index_file(path)
+        return Index.decode(self.read_listed(name), self.folder.place(name))
+
+    def open_file(self, path: str) -> DataFile:
+        """Open a data file, which is not kept open."""
+        size, index = self._entries[path]["bytes"], partial(self.image_index, path)
+        return DataFile(self.folder, path, size=size, index=index, checked=self.checked)
+
     def file(self, path: str) -> DataFile:
         """Return a data file, and open it if it is not open yet."""
         opened = self._files.get(path)
         if opened is None:
             if len(self._files) >= MAX_OPEN:
                 del self._files[next(iter(self._files))]
-            opened = self._files[path] = DataFile(self.folder, path)
+            opened = self._files[path] = self.open_file(path)
         return opened
+
+    def rows(self, path: str, start: int, count: int, *, names: Sequence[str]) -> pa.Table:
+        """Read a range of rows of some columns that are not images.
+
+        The row groups that were decoded last are kept, because neighbouring episodes share them.
+        """
+        numbers = self.file(path).numbers
+        first, last = numbers.groups(start, start + count)
+        key = path, first, last, tuple(names)
+        known, table = self._decoded
+        if known != key:
+            table = numbers.read(first, last, names)
+            self._decoded = key, table
+        return table.slice(start - int(numbers.group_starts[first]), count).combine_chunks()
 
     def frame(self, i: int, step: int, cameras: Sequence[str] | None = None) -> dict[str, bytes | None]:
         """Read the encoded images of one step through the index, without parsing Parquet.
@@ -305,8 +309,8 @@ class Dataset:
         path, start, length = self.where(i)
         file, columns, about = self.file(path), self.columns, self._table
         images = {camera.column for camera in columns.cameras}
-        names = [name for name in file.parquet.schema_arrow.names if name not in images]
-        table = file.rows(start, length, names)
+        names = [name for name in file.numbers.names if name not in images]
+        table = self.rows(path, start, length, names=names)
 
         def array(name: str) -> Any:
             column = table[name]

@@ -6,11 +6,13 @@ from dataclasses import dataclass
 DATA, INDEX, META = "data", "index", "meta"
 MANIFEST = "meta/manifest.json"
 EPISODES = "meta/episodes.parquet"
+EPISODE_INDEX = "meta/episodes.idx"
 QUARANTINE = "meta/quarantine.parquet"
 STATS = "meta/stats.json"
 RUNS = "meta/runs.jsonl"
 LOCK = "meta/lock"  # locked while a conversion writes
 LEDGER = "meta/ledger"  # folder with the records of an unfinished conversion
+PENDING = "meta/pending"  # folder with files of the dataset that are not at their place while a command replaces them
 IDENTITY = "meta/ledger/identity.json"
 VERIFICATION = "meta/verification.json"
 SCRATCH = "scratch-"  # prefix of folders in `meta`, in which machines exchange partial statistics
@@ -45,3 +47,12 @@ def index_file(data: str) -> str:
     'index/train-00000-of-00001.idx'
     """
     return data.replace(DATA, INDEX, 1).removesuffix(".parquet") + ".idx"
+
+
+def pending(name: str) -> str:
+    """Return where a file is while it is not at its place.
+
+    >>> pending("meta/episodes.parquet")
+    'meta/pending/meta/episodes.parquet'
+    """
+    return f"{PENDING}/{name}"

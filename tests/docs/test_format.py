@@ -4,6 +4,7 @@ import ast
 import hashlib
 import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,9 +13,10 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import xxhash
+from crc32c import crc32c
 
-from schemas.store.arrow import SCHEMA_VERSION
 from schemas.store.dataset import Dataset
+from schemas.store.manifest import SCHEMA_VERSION
 from tests.docs.toy import ROOT, blocks
 
 PAGE = "docs/format.md"
@@ -48,7 +50,7 @@ def only_block(page: str) -> str:
 def test_the_independent_reader_reads_what_open_dataset_reads(
     converted: Dataset, tmp_path: Path, episode: int, step: int
 ) -> None:
-    reader = only_block(INDEX)
+    reader = blocks(INDEX, "python")[1]
     printed, imported = run(reader, tmp_path, str(converted.path), str(episode), str(step), "front")
     found = json.loads(printed)
     ours = converted.episode(episode)
@@ -62,7 +64,7 @@ def test_the_independent_reader_reads_what_open_dataset_reads(
 
 
 def test_the_independent_reader_has_60_lines_and_imports_only_numpy_and_pyarrow() -> None:
-    reader = only_block(INDEX)
+    reader = blocks(INDEX, "python")[1]
     assert len(reader.splitlines()) <= 60
     imported = {match[1] for match in re.finditer(r"^(?:import|from) (\w+)", reader, re.MULTILINE)}
     assert imported - set(sys.stdlib_module_names) == {"numpy", "pyarrow"}
@@ -72,6 +74,45 @@ def test_the_content_hash_can_be_recomputed_from_its_description(converted: Data
     printed, imported = run(only_block(HASH), tmp_path, str(converted.path))
     assert printed.splitlines() == [f"{converted.episode(i).id} True" for i in range(len(converted))]
     assert not imported & OURS
+
+
+@pytest.mark.parametrize("number", [0, 1, 2])
+def test_one_episode_is_found_by_reading_only_its_range(converted: Dataset, tmp_path: Path, number: int) -> None:
+    printed, imported = run(blocks(INDEX, "python")[0], tmp_path, str(converted.path), str(number))
+    path, row, length = converted.where(number)
+    split = converted.episode(number).split
+    assert printed == f"{Path(path).name} {split} {row} {length}\nTrue\n"
+    assert not imported & (OURS | {"pyarrow"})
+
+
+def test_a_damaged_episode_index_is_noticed_by_that_reader(converted: Dataset, tmp_path: Path) -> None:
+    shutil.copytree(converted.path, tmp_path / "copy")
+    path = tmp_path / "copy/meta/episodes.idx"
+    data = bytearray(path.read_bytes())
+    data[-9] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(AssertionError, match="is damaged"):
+        run(blocks(INDEX, "python")[0], tmp_path, str(tmp_path / "copy"), "0")
+
+
+def test_the_checksums_of_the_index_are_of_the_bytes_that_the_page_says(converted: Dataset) -> None:
+    data = (converted.path / "data/train-00000-of-00001.parquet").read_bytes()
+    content = (converted.path / "index/train-00000-of-00001.idx").read_bytes()
+    start = 12 + int.from_bytes(content[8:12], "little")
+    header = json.loads(content[12:start])
+    entries = np.frombuffer(content, "<u8,<u4,<u4", header["rows"] * len(header["columns"]), start).tolist()
+    assert all(crc32c(data[at : at + size]) == crc for at, size, crc in entries)
+    metadata = pq.read_metadata(converted.path / "data/train-00000-of-00001.parquet")
+    sums = np.frombuffer(content, "<u4", header["groups"] * len(header["chunks"]), start + 16 * len(entries)).tolist()
+    for group in range(metadata.num_row_groups):
+        for chunk in map(metadata.row_group(group).column, range(metadata.num_columns)):
+            if not chunk.path_in_schema.startswith(tuple(f"{name}." for name in header["columns"])):
+                at = chunk.dictionary_page_offset if chunk.has_dictionary_page else chunk.data_page_offset
+                assert header["chunks"][-len(sums) % len(header["chunks"])] == chunk.path_in_schema
+                assert sums.pop(0) == crc32c(data[at : at + chunk.total_compressed_size])
+    assert not sums
+    footer = int.from_bytes(data[-8:-4], "little") + 8
+    assert int.from_bytes(content[-4:], "little") == crc32c(data[-footer:])
 
 
 def reasons() -> set[str]:
@@ -111,15 +152,19 @@ def test_the_digests_in_the_manifest_are_what_the_page_says(converted: Dataset) 
     stated = manifest.pop("xxh3_128")
     assert stated == xxhash.xxh3_128_hexdigest(json.dumps(manifest, indent=1).encode())
     assert content == json.dumps({**manifest, "xxh3_128": stated}, indent=1) + "\n"
-    for name in ("episodes", "quarantine"):
-        file = converted.path / f"meta/{name}.parquet"
+    for name, place in {
+        "episodes": "episodes.parquet",
+        "episodes_index": "episodes.idx",
+        "quarantine": "quarantine.parquet",
+    }.items():
+        file = converted.path / "meta" / place
         assert manifest[f"{name}_xxh3_128"] == xxhash.xxh3_128_hexdigest(file.read_bytes())
 
 
 def test_the_files_are_encoded_as_the_page_says(converted: Dataset) -> None:
     metadata = pq.read_metadata(converted.path / "data/train-00000-of-00001.parquet")
     groups = [metadata.row_group(i) for i in range(metadata.num_row_groups)]
-    assert [group.num_rows for group in groups] == [128, 22]
+    assert [group.num_rows for group in groups] == [512, 38]
     for chunk in (group.column(i) for group in groups for i in range(metadata.num_columns)):
         if chunk.path_in_schema.startswith(("observation.images.", "observation.depth.")):
             assert (chunk.compression, chunk.is_stats_set) == ("UNCOMPRESSED", False)

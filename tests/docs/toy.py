@@ -11,7 +11,7 @@ from pipelines.export.rlds.writer import RldsFeature, TfRecordWriter, features_j
 from schemas.source import Array, Bytes, Column, Field, Ragged
 
 ROOT = Path(__file__).resolve().parents[2]
-STEPS = {"train": (90, 0, 60), "val": (7,)}  # per episode; train needs two row groups
+STEPS = {"train": (90, 0, 460), "val": (7,)}  # per episode; train needs two row groups
 BLOCK = re.compile(r"^```(?P<language>\w+)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
 
 

@@ -14,8 +14,8 @@ import pytest
 import xxhash
 
 from oxe_tools import open_dataset
-from pipelines.convert.publish import encode_manifest
 from schemas.files import durable
+from schemas.store.manifest import encode_manifest
 from tests.pipelines.toy import Run, Toy, columns, files, jpeg, make_toy, oxe, oxe_process, write_source
 
 DATA, VAL = "data/train-00000-of-00001.parquet", "data/val-00000-of-00001.parquet"
@@ -100,7 +100,7 @@ def test_a_sound_dataset_is_compared_in_full(pristine: Toy) -> None:
     sizes = sum(len(jpeg(100 * seed + step)) for seed in range(3) for step in range(3))
     expected = {"ok": True, "source": "compared", "episodes": 3, "steps": 9, "images": 9, "image_bytes": sizes}
     assert {key: found[key] for key in expected} == expected
-    assert (found["files"], found["differences"], found["first"]) == (6, 0, [])
+    assert (found["files"], found["differences"], found["first"]) == (7, 0, [])
     assert json.loads((pristine.out / "meta/verification.json").read_text()) == found
 
 
@@ -148,8 +148,28 @@ def test_a_byte_of_a_materialized_view_is_found(toy: Toy) -> None:
     assert_found(toy.verify(), f"{DATA}: digest")
 
 
+def test_a_wrong_checksum_in_the_index_is_found(toy: Toy) -> None:
+    (file, _) = json.loads((toy.out / "meta/manifest.json").read_text())["files"]
+    flip(toy.out / INDEX, file["index_start"] + 16 * 5 + 12)
+    assert_found(
+        toy.verify(), f"{INDEX}: digest", f"{DATA}: row 5: observation.images.image: the index has another CRC"
+    )
+
+
+def test_an_episode_index_that_differs_from_the_episode_table_is_found(toy: Toy) -> None:
+    path = toy.out / "meta/episodes.idx"
+    flip(path, len(path.read_bytes()) - 4 - 24)
+
+    def forged(manifest: Any) -> None:
+        manifest["episodes_index_xxh3_128"] = xxhash.xxh3_128_hexdigest(path.read_bytes())
+
+    edit_manifest(toy, forged)
+    assert_found(toy.verify(), "meta/episodes.idx: does not have the episodes of meta/episodes.parquet")
+
+
 def test_a_byte_of_the_index_is_found(toy: Toy) -> None:
-    flip(toy.out / INDEX, len((toy.out / INDEX).read_bytes()) - 4)
+    (file, _) = json.loads((toy.out / "meta/manifest.json").read_text())["files"]
+    flip(toy.out / INDEX, file["index_start"] + 16 * 5)
     assert_found(
         toy.verify(), f"{INDEX}: digest", f"{DATA}: row 5: observation.images.image: the index points to other bytes"
     )

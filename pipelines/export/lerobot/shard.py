@@ -14,7 +14,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
-from pipelines.convert.parquet import ROW_GROUP
 from pipelines.export.cameras import ExportCamera
 from pipelines.export.lerobot.features import INDEX, ExportFeature, NumberedEpisode
 from pipelines.export.lerobot.meta import EpisodeRow
@@ -38,7 +37,7 @@ from schemas.store.dataset import Dataset
 from stats.formats import LEROBOT
 from stats.levels import Levels
 
-ROW_GROUP_WITHOUT_IMAGES = 4096  # rows
+ROW_GROUP, ROW_GROUP_WITHOUT_IMAGES = 128, 4096  # rows
 
 
 class Export(Protocol):

@@ -1,18 +1,22 @@
 """What is kept on this machine: whole or not there, bounded, and shared."""
 
 import os
+import random
 import threading
 from pathlib import Path
 
 import pytest
 
+from finetune.data import records
 from finetune.data.cache import BLOCK, LEAST, BlockCache, RemoteRanges, default_folder, keep
-from schemas.errors import UsageError
+from schemas.errors import DatasetError, UsageError
 from schemas.files.folder import open_folder
 from schemas.mixture import lock as locks
-from tests.finetune.lab import first, make_lab, make_loader
-from tests.pipelines.mix.lab import made
+from tests.finetune.lab import first, locked, make_lab, make_loader
+from tests.pipelines.mix.lab import made, make_datasets
+from tests.pipelines.toy import oxe
 from tests.servers import Server
+from tests.version2 import downgrade
 
 
 def size_of(folder: Path) -> int:
@@ -100,3 +104,116 @@ def test_a_remote_mixture_gives_the_same_samples_and_is_fetched_once(web: Server
     again = [r for r in web.requests if r.method == "GET" and "/data/" in r.path]
     assert fetched
     assert not again
+
+
+# --- damage ---
+
+
+def damage(path: Path, how: str, *, at: int = 1000) -> None:
+    data = bytearray(path.read_bytes())
+    if how == "flip":
+        data[at] ^= 1
+    elif how == "zeros":
+        data[:] = bytes(len(data))
+    elif how == "cut":
+        del data[-7:]
+    elif how == "empty":
+        data.clear()
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize("how", ["flip", "zeros", "cut", "empty"])
+def test_a_damaged_block_is_fetched_again(tmp_path: Path, how: str) -> None:
+    content = os.urandom(BLOCK)
+    cache, fetched = BlockCache(tmp_path), list[int]()
+
+    def fetch() -> bytes:
+        fetched.append(1)
+        return content
+
+    for _ in range(2):
+        assert cache.get("a/0", fetch, start=900, stop=1100) == content[900:1100]
+    assert len(fetched) == 1
+    damage(tmp_path / "a/0", how)
+    for start, stop in ((900, 1100), (0, BLOCK), (BLOCK - 10, BLOCK)):
+        assert cache.get("a/0", fetch, start=start, stop=stop) == content[start:stop]
+    assert len(fetched) == 2
+
+
+def test_every_bit_of_a_small_block_counts(tmp_path: Path) -> None:
+    cache, path = BlockCache(tmp_path), tmp_path / "a"
+    assert cache.get("a", lambda: b"content") == b"content"
+    whole = path.read_bytes()
+    for bit in range(8 * len(whole)):
+        data = bytearray(whole)
+        data[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(data)
+        assert cache.get("a", lambda: b"fetched") == b"fetched"
+
+
+def test_a_block_in_the_place_of_another_is_noticed(tmp_path: Path) -> None:
+    cache = BlockCache(tmp_path)
+    for name in ("k/file/0", "k/file/1"):
+        cache.get(name, lambda name=name: name.encode() * 20)  # type: ignore[misc]
+    (tmp_path / "k/file/0").rename(tmp_path / "k/file/1")
+    assert cache.get("k/file/1", lambda: b"fetched") == b"fetched"
+
+
+@pytest.mark.parametrize("sources", ["version 2", "version 3"])
+def test_a_flipped_bit_in_any_cached_file_changes_no_batch(web: Server, tmp_path: Path, sources: str) -> None:
+    make_datasets(tmp_path)
+    if sources == "version 2":
+        for name in ("one", "two"):
+            downgrade(tmp_path / name)
+            assert oxe("stats", tmp_path / name).code == 0
+    tables = f'[sources]\none = {{ uri = "{web.url}/one" }}\ntwo = {{ uri = "{web.url}/two" }}\n'
+    remote = tmp_path / "remote" / "remote.lock"
+    remote.parent.mkdir()
+    locks.write(remote, *made(tmp_path, tables=tables))
+    cache = tmp_path / "cache"
+    expected = list(first(make_loader(remote, batch_size=4, state=True, cache=cache), 60))
+    cached = [path for path in cache.rglob("*") if path.is_file()]
+    assert {path.suffix for path in cached} == {".records", ""}
+    rng = random.Random(0)  # noqa: S311 - not a secret
+    for path in cached:
+        for how in ("flip", "flip", "flip", "zeros", "cut"):
+            damage(path, how, at=rng.randrange(path.stat().st_size))
+            assert list(first(make_loader(remote, batch_size=4, state=True, cache=cache), 60)) == expected
+
+
+def test_records_of_one_file_in_the_place_of_another_are_noticed(tmp_path: Path) -> None:
+    make_datasets(tmp_path, {"one": (4, 4), "two": (4, 4)})
+    path, cache = locked(tmp_path), tmp_path / "cache"
+    expected = list(first(make_loader(path, batch_size=4, cache=cache), 60))
+    one, other = cache.rglob("*.records")
+    assert one.stat().st_size == other.stat().st_size
+    one.write_bytes(other.read_bytes())
+    assert list(first(make_loader(path, batch_size=4, cache=cache), 60)) == expected
+
+
+def test_an_image_that_was_fetched_damaged_is_fetched_again(web: Server, tmp_path: Path) -> None:
+    """The block has a checksum of its own, so only that of the image can tell."""
+    make_datasets(tmp_path)
+    tables = f'[sources]\none = {{ uri = "{web.url}/one" }}\ntwo = {{ uri = "{web.url}/two" }}\n'
+    remote = tmp_path / "remote" / "remote.lock"
+    remote.parent.mkdir()
+    locks.write(remote, *made(tmp_path, tables=tables))
+    expected = list(first(make_loader(remote, batch_size=4, cache=tmp_path / "cache"), 60))
+    for block in [path for path in (tmp_path / "cache").rglob("*") if path.name == "0"]:
+        name = str(block.relative_to(tmp_path / "cache/blocks"))
+        content = bytearray(BlockCache(tmp_path / "cache/blocks").get(name, bytes))
+        content[len(content) // 3 :: 400] = bytes(len(content[len(content) // 3 :: 400]))
+        block.unlink()
+        BlockCache(tmp_path / "cache/blocks").get(name, lambda content=content: bytes(content))  # type: ignore[misc]
+    assert list(first(make_loader(remote, batch_size=4, cache=tmp_path / "cache"), 60)) == expected
+
+
+def test_a_disk_that_damages_what_was_just_written_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = make_lab(tmp_path)
+
+    def broken(place: Path, content: bytes) -> None:
+        keep(place, bytes([content[0] ^ 1]) + content[1:])
+
+    monkeypatch.setattr(records, "keep", broken)
+    with pytest.raises(DatasetError, match=r"\.records: is damaged again right after it was written; check the disk"):
+        list(first(make_loader(path, batch_size=4, cache=tmp_path / "cache"), 60))

@@ -322,7 +322,9 @@ def broken_image(folder: Path, *, episode: int = 0, step: int = 1) -> None:
 
 def test_a_broken_image_is_an_error_that_names_it(mine: Path) -> None:
     broken_image(mine.parent / "one")
-    with pytest.raises(DatasetError, match=r"one/data/train.*: camera 'primary', row 1: the image is neither"):
+    with pytest.raises(
+        DatasetError, match=r"one/data/train.*: camera 'primary', row 1: damaged .the image does not have the CRC-32C"
+    ):
         list(itertools.islice(make_loader(mine, batch_size=8), 20))
 
 

@@ -50,7 +50,8 @@ def make_record(out: Path, name: str = NAME, *, episodes: int = 1) -> ShardRecor
         (out / below).mkdir(exist_ok=True)
     (out / path).write_bytes(b"data")
     (out / layout.index_file(path)).write_bytes(b"index")
-    file = FileRecord(path=path, split="train", rows=3, episodes=episodes, bytes=4, xxh3_128="x", index_xxh3_128="y")
+    sizes = {"bytes": 4, "index_bytes": 5, "index_start": 0}
+    file = FileRecord(path=path, split="train", rows=3, episodes=episodes, **sizes, xxh3_128="x", index_xxh3_128="y")
     rows = tuple(make_episode(f"{name}-{number}") for number in range(episodes))
     return ShardRecord(file=file, episodes=rows, dropped=(), quarantined=())
 

@@ -242,7 +242,7 @@ def test_without_a_manifest_it_is_no_dataset(copy: Path) -> None:
 def test_another_schema_version_is_refused_with_what_to_do(copy: Path, version: int | None) -> None:
     change_manifest(copy, schema_version=version)
     name = copy / "meta/manifest.json"
-    assert refused(copy) == f"{name}: has schema version {version}, expected 2; convert the dataset again"
+    assert refused(copy) == f"{name}: has schema version {version}, expected 2 or 3; convert the dataset again"
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe"])
@@ -261,7 +261,9 @@ def test_a_missing_data_file_is_named(copy: Path) -> None:
     path = only(copy / "data")
     path.unlink()
     assert refused(copy).startswith(f"{path}: cannot be read (")
-    assert refused(copy).endswith("; run 'oxe verify' to check the other files")
+    assert refused(copy).endswith(
+        "; run 'oxe verify' to find all damaged files; restore them from a copy, or convert again with --overwrite"
+    )
 
 
 def test_an_empty_data_file_is_named(copy: Path) -> None:
@@ -286,7 +288,8 @@ def test_a_missing_index_is_named(copy: Path) -> None:
 def test_a_broken_episode_table_is_named(copy: Path, content: bytes | None) -> None:
     path = copy / "meta/episodes.parquet"
     path.unlink() if content is None else path.write_bytes(content)
-    assert refused(copy).startswith(f"{path}: cannot be read (")
+    why = "cannot be read (" if content is None else "damaged (its digest is not that of the manifest)"
+    assert refused(copy).startswith(f"{path}: {why}")
 
 
 # Other libraries open the same files

@@ -1,5 +1,6 @@
 import json
 import mmap
+import struct
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -10,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from crc32c import crc32c
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -17,7 +19,8 @@ from schemas.errors import DatasetError
 from schemas.source import Array
 from schemas.store import index
 from schemas.store.arrow import frames_to_arrow
-from schemas.store.index import Index
+from schemas.store.index import Checks, Index
+from tests.version2 import encode_version_2
 
 Frames = Sequence[bytes | None]
 
@@ -48,10 +51,32 @@ def write(path: Path, columns: dict[str, Frames], **options: Any) -> memoryview:
         return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
 
 
+def assert_other_bytes_have_their_checksum(path: Path, data: bytes, built: Index, images: list[str]) -> None:
+    assert built.checks
+    metadata = pq.read_metadata(path)
+    for group in range(metadata.num_row_groups):
+        chunks = [metadata.row_group(group).column(i) for i in range(metadata.num_columns)]
+        others = [chunk for chunk in chunks if not chunk.path_in_schema.startswith(tuple(f"{n}." for n in images))]
+        assert built.checks.leaves == tuple(chunk.path_in_schema for chunk in others)
+        for k, chunk in enumerate(others):
+            start = chunk.dictionary_page_offset or chunk.data_page_offset
+            assert built.checks.chunks[group, k] == crc32c(data[start : start + chunk.total_compressed_size])
+    footer = int.from_bytes(data[-8:-4], "little") + 8
+    assert built.checks.footer == crc32c(data[-footer:])
+
+
 def slices(path: Path, data: memoryview, columns: dict[str, Frames]) -> dict[str, list[bytes | None]]:
     """Slice every image out of the file with the index built from it."""
     lengths = lengths_of(columns)
-    offsets = index.build(path, columns=list(columns), lengths=lengths)
+    built = index.build(path, columns=list(columns), lengths=lengths)
+    offsets = built.offsets
+    assert np.array_equal(built.lengths, lengths.clip(0))
+    present = list(zip(*np.nonzero(lengths > 0), strict=True))
+    assert [built.images[at]["crc"] for at in present] == [
+        crc32c(bytes(data[int(offsets[at]) : int(offsets[at] + lengths[at])])) for at in present
+    ]
+    assert not built.images["crc"][lengths <= 0].any()
+    assert_other_bytes_have_their_checksum(path, bytes(data), built, list(columns))
     return {
         name: [
             None if n < 0 else bytes(data[start : start + n])
@@ -133,7 +158,7 @@ def test_a_column_may_hold_no_image(tmp_path: Path, frames: Frames) -> None:
 def test_a_file_may_have_no_cameras(tmp_path: Path) -> None:
     path = tmp_path / "a.parquet"
     pq.write_table(pa.table({"before": [1, 2]}), path)
-    assert index.build(path, columns=[], lengths=np.zeros((2, 0), np.int64)).shape == (2, 0)
+    assert index.build(path, columns=[], lengths=np.zeros((2, 0), np.int64)).images.shape == (2, 0)
 
 
 @pytest.mark.parametrize("wrong", [-1, 0, 9, 11, 10_000, 1 << 40])
@@ -177,8 +202,10 @@ def test_the_chunks_are_the_file_and_a_length_may_lie_across_two(
     path, chunks = tmp_path / "a.parquet", list[bytes]()
     data = write(path, columns)
     lengths = lengths_of(columns)
-    offsets = index.build(path, columns=["a", "b"], lengths=lengths, chunk=lambda chunk: chunks.append(bytes(chunk)))
+    built = index.build(path, columns=["a", "b"], lengths=lengths, chunk=lambda chunk: chunks.append(bytes(chunk)))
+    offsets = built.offsets
     assert b"".join(chunks) == data
+    assert built.images["crc"][:, 0].tolist() == [crc32c(b"x" * size)] * 40  # also of those that lie across two
     for row, (offset, length) in enumerate(zip(offsets[:, 0].tolist(), lengths[:, 0].tolist(), strict=True)):
         broken = bytearray(data)
         broken[offset - 1 - row % 4] ^= 1  # one of the four bytes before the image
@@ -214,43 +241,74 @@ def test_the_memory_that_it_takes_is_not_the_file(tmp_path: Path) -> None:
 # The file
 
 
+IMAGES = np.array([[(10, 3, 7), (2**40, 5, 2**32 - 1)], [(0, 0, 0), (30, 2, 9)]], index.IMAGE)
+
+
+def make(images: Array = IMAGES, *, columns: Sequence[str] = ("a", "b"), groups: int = 2, leaves: int = 3) -> Index:
+    chunks = np.arange(groups * leaves, dtype=np.uint32).reshape(groups, leaves)
+    checks = Checks(leaves=tuple(f"leaf {i}" for i in range(leaves)), chunks=chunks, footer=2**32 - 2)
+    return Index(columns=tuple(columns), images=images, checks=checks)
+
+
 def make_index(folder: Path) -> Path:
     path = folder / "a.idx"
-    path.write_bytes(index.encode(["a", "b"], np.uint64([[10, 2**40], [0, 30]]), np.int64([[3, 5], [-1, 0]])))
+    path.write_bytes(make().encode()[0])
     return path
 
 
 def opened(path: Path) -> Index:
-    return Index(path.read_bytes(), str(path))
+    return Index.decode(path.read_bytes(), str(path))
 
 
 def test_an_index_is_read_as_it_was_written(tmp_path: Path) -> None:
     read = opened(make_index(tmp_path))
-    assert read.columns == ["a", "b"]
+    assert read.columns == ("a", "b")
     assert read.offsets.tolist() == [[10, 2**40], [0, 30]]
-    assert read.lengths.tolist() == [[3, 5], [0, 0]]
+    assert read.lengths.tolist() == [[3, 5], [0, 2]]
+    assert read.images["crc"].tolist() == [[7, 2**32 - 1], [0, 9]]
+    assert read.checks
+    assert (read.checks.leaves, read.checks.footer) == (("leaf 0", "leaf 1", "leaf 2"), 2**32 - 2)
+    assert read.checks.chunks.tolist() == [[0, 1, 2], [3, 4, 5]]
 
 
-def test_an_index_is_laid_out_as_its_docstring_says(tmp_path: Path) -> None:
+def test_an_index_of_version_2_has_no_checksums(tmp_path: Path) -> None:
+    path = tmp_path / "a.idx"
+    path.write_bytes(encode_version_2(["a", "b"], IMAGES["offset"], IMAGES["length"]))
+    read = opened(path)
+    assert (read.columns, read.checks) == (("a", "b"), None)
+    assert read.offsets.tolist() == [[10, 2**40], [0, 30]]
+    assert read.lengths.tolist() == [[3, 5], [0, 2]]
+    for content in (path.read_bytes()[:-1], path.read_bytes() + b"\0"):
+        path.write_bytes(content)
+        with pytest.raises(DatasetError, match="bytes, expected"):
+            opened(path)
+
+
+def test_an_index_is_laid_out_as_the_docs_say(tmp_path: Path) -> None:
     data = make_index(tmp_path).read_bytes()
-    assert data[:8] == b"OXEIDX01"
+    assert data[:8] == b"OXEIDX02"
     size = int.from_bytes(data[8:12], "little")
     assert (12 + size) % 8 == 0
-    assert json.loads(data[12 : 12 + size]) == {"rows": 2, "columns": ["a", "b"]}
+    assert make().encode()[1] == 12 + size
+    leaves = ["leaf 0", "leaf 1", "leaf 2"]
+    assert json.loads(data[12 : 12 + size]) == {"rows": 2, "columns": ["a", "b"], "groups": 2, "chunks": leaves}
     numbers = data[12 + size :]
-    assert np.frombuffer(numbers, "<u8", 4).tolist() == [10, 2**40, 0, 30]
-    assert np.frombuffer(numbers, "<u4", 4, 32).tolist() == [3, 5, 0, 0]
-    assert len(numbers) == 4 * 12
+    assert [struct.unpack_from("<QII", numbers, 16 * i) for i in range(4)] == [
+        image for row in IMAGES.tolist() for image in row
+    ]
+    assert struct.unpack_from("<7I", numbers, 64) == (0, 1, 2, 3, 4, 5, 2**32 - 2)
+    assert len(numbers) == 64 + 28
 
 
 @pytest.mark.parametrize("columns", [[], ["a"], ["camera " + "x" * n for n in range(9)]])
 @pytest.mark.parametrize("rows", [0, 1, 3])
 def test_an_index_may_have_any_shape(tmp_path: Path, columns: list[str], rows: int) -> None:
-    numbers = np.arange(rows * len(columns)).reshape(rows, len(columns))
-    (tmp_path / "a.idx").write_bytes(index.encode(columns, numbers, numbers))
+    images = np.zeros((rows, len(columns)), index.IMAGE)
+    images["length"] = np.arange(rows * len(columns)).reshape(rows, len(columns))
+    (tmp_path / "a.idx").write_bytes(make(images, columns=columns, groups=rows, leaves=len(columns)).encode()[0])
     read = opened(tmp_path / "a.idx")
-    assert read.columns == columns
-    assert read.offsets.tolist() == read.lengths.tolist() == numbers.tolist()
+    assert read.columns == tuple(columns)
+    assert np.array_equal(read.images, images)
 
 
 def test_no_cut_of_an_index_is_taken_for_one(tmp_path: Path) -> None:
@@ -274,14 +332,16 @@ def headed(header: bytes) -> bytes:
     [
         (b"", r"not an index file"),
         (b"PAR1" * 10, "not an index file"),
-        (b"OXEIDX02" + b"\0" * 20, "not an index file"),
+        (b"OXEIDX03" + b"\0" * 20, "not an index file"),
         (headed(b"{broken"), "the index has a broken header"),
         (headed(b"\xff\xfe\xff"), "the index has a broken header"),
         (headed(b"[]"), "the index has a broken header"),
         (headed(b'{"rows": 1}'), "the index has a broken header"),
         (headed(b'{"rows": "many", "columns": []}'), "the index has a broken header"),
-        (headed(b'{"rows": -1, "columns": []}'), "bytes, expected"),
-        (headed(b'{"rows": 99999999999, "columns": ["a"]}'), "bytes, expected"),
+        (headed(b'{"rows": -1, "columns": [], "groups": 0, "chunks": []}'), "bytes, expected"),
+        (headed(b'{"rows": 99999999999, "columns": ["a"], "groups": 1, "chunks": []}'), "bytes, expected"),
+        (headed(b'{"rows": 1, "columns": ["a"], "groups": 99999999999, "chunks": ["a"]}'), "bytes, expected"),
+        (headed(b'{"rows": 1, "columns": []}'), "the index has a broken header"),
     ],
 )
 def test_a_file_that_is_no_index_is_refused(tmp_path: Path, content: bytes, message: str) -> None:
