@@ -122,7 +122,7 @@ def _numbered(episodes: pl.DataFrame, keys: list[tuple[str, str]], *, whole: boo
 
 def _indices(words: pl.Series, known: list[str]) -> pl.Series:
     """Return the index of each word in `known`, or null for a word that is not in it."""
-    return words.replace_strict(known, range(len(known)), default=None, return_dtype=pl.Int64)
+    return words.replace_strict(known, [*range(len(known))], default=None, return_dtype=pl.Int64)
 
 
 def _shown(episodes: pl.DataFrame, sources: list[str]) -> ShownSteps:

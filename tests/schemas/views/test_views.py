@@ -204,7 +204,10 @@ def test_a_view_that_cannot_be_derived_is_refused_with_the_reason() -> None:
 def test_an_unknown_view_gets_the_closest() -> None:
     with pytest.raises(ViewError) as error:
         view(load(), "octo")
-    assert str(error.value) == "toy has no view 'octo': its declaration does not say how Octo reads it"
+    assert str(error.value) == (
+        "toy has no view 'octo': its declaration does not say how Octo reads it; only datasets that the project trained "
+        "on have it: use the view 'eef_delta' to train it on this one"
+    )
     with pytest.raises(ViewError) as error:
         view(load(), "x")
     assert str(error.value) == "toy has no view 'x'. (known: eef_delta, openvla)"
