@@ -33,16 +33,19 @@ class Trials:
         with self._log.open("a") as file:
             file.write(json.dumps([name, wrong]) + "\n")
 
-    def summarize(self, planned: int) -> None:
-        """Write the counts, and what was wrong, to the committed file; `planned` is the number of all trials."""
+    def summarize(self, planned: int, *, each: int = 1) -> None:
+        """Write the counts, and what was wrong, to the committed file.
+
+        `planned` is the number of all trials; each counts as `each`.
+        """
         failures = {name: wrong for name, wrong in self.done.items() if wrong}
         groups: dict[str, int] = {}
         for name in self.done:
             groups[name.rpartition("/")[0]] = groups.get(name.rpartition("/")[0], 0) + 1
         summary = {
             "date": datetime.now(UTC).date().isoformat(),
-            "trials": len(self.done),
-            "planned": planned,
+            "trials": each * len(self.done),
+            "planned": each * planned,
             "failures": len(failures),
             "by_group": dict(sorted(groups.items())),
             "first_failures": dict(list(failures.items())[:20]),
