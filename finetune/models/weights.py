@@ -14,6 +14,7 @@ import numpy as np
 import xxhash
 
 from schemas.errors import CheckpointError
+from schemas.parsing import parse_json
 from schemas.source import Array
 
 CHUNK = 1 << 17  # numbers that are checked at once; they fit in the cache of a core
@@ -137,6 +138,6 @@ def _header(path: Path) -> tuple[Mapping[str, Any], int]:
             start = LENGTH.itemsize + int(np.frombuffer(file.read(LENGTH.itemsize), LENGTH)[0])
             if start > path.stat().st_size:
                 raise ValueError("shorter than its header says")
-            return dict(json.loads(file.read(start - LENGTH.itemsize))), start
+            return dict(parse_json(file.read(start - LENGTH.itemsize))), start
     except (OSError, ValueError, IndexError, TypeError) as error:
         raise CheckpointError(f"{path}: cannot be read ({error})") from error

@@ -1,11 +1,10 @@
 """The files of a published dataset: whether all that the manifest lists are there, and at their places."""
 
-import json
-
 import xxhash
 
 from schemas.errors import DatasetError
 from schemas.files.folder import Folder
+from schemas.parsing import parse_json
 from schemas.store import layout
 from schemas.store.checks import FIX
 from schemas.store.dataset import Dataset
@@ -39,7 +38,7 @@ def settle(out: Folder) -> None:
     content = out.read_many([layout.MANIFEST]).get(layout.MANIFEST) if out.names(layout.PENDING) else None
     if content is None:
         return
-    manifest = json.loads(content)
+    manifest = parse_json(content)
     if manifest["schema_version"] < 3:
         return
     for name, digest in digests(manifest).items():

@@ -31,8 +31,9 @@ def source_error(error: BaseException, file: str = "") -> SourceError:
         why = error.strerror or described(error)
         return SourceError(f"cannot be read ({why})", file=file)
     why = described(error).replace(file, "...") if "/" in file else described(error)
-    reason = "unforeseen" if is_raised_by_us(error) else "unreadable"
-    return SourceError(f"cannot be read ({why})", reason=reason, file=file)
+    if is_raised_by_us(error):
+        return SourceError(f"cannot be read ({why})", reason="unforeseen", file=file)
+    return SourceError(f"cannot be read ({why})", file=file)
 
 
 @contextmanager

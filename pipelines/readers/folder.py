@@ -125,9 +125,12 @@ class SourceFolder:
 
     def names(self, below: str = "") -> tuple[str, ...]:
         """List the names directly in the folder, or in `below`, sorted; empty if they cannot be listed."""
-        with self._reading("listed", below):
+        with self._reading("listed"):
             is_listed = self.confines is None or self.confines.is_folder(self.below + below)
-            names = self.files.names(below) if is_listed else ()
+        if not is_listed:
+            return ()
+        with self._reading("listed", below):
+            names = self.files.names(below)
         for name in names:
             if not name.isprintable() and any("\ud800" <= char <= "\udfff" for char in name):
                 raise SourceError(

@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from schemas.errors import DatasetError
+from schemas.parsing import parse_json
 from schemas.source import Array
 from schemas.store.checks import RangeChecksums
 from schemas.store.pages import misplaced, offsets_of
@@ -101,7 +102,7 @@ def read_start(data: bytes, magics: Sequence[bytes], place: str) -> tuple[dict[s
     if data[: start - 4] not in magics or start + size > len(data):
         raise DatasetError(f"{place}: is not an index file")
     try:
-        header = json.loads(data[start : start + size])
+        header = parse_json(data[start : start + size])
     except ValueError as error:
         raise DatasetError(f"{place}: the index has a broken header ({error!r})") from error
     if not isinstance(header, dict):

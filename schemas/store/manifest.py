@@ -7,6 +7,7 @@ from typing import Any
 import xxhash
 
 from schemas.errors import DatasetError
+from schemas.parsing import parse_json
 from schemas.store import layout
 from schemas.store.checks import damaged
 
@@ -34,7 +35,7 @@ def decode_manifest(content: bytes, place: str, *, checked: bool = True) -> dict
     If `checked` is False, its digest is not checked.
     """
     try:
-        manifest: Any = json.loads(content)
+        manifest: Any = parse_json(content)
     except ValueError as error:
         raise DatasetError(f"{place}: cannot be read ({error})") from error
     version = manifest.get("schema_version") if isinstance(manifest, dict) else None

@@ -12,6 +12,7 @@ from pipelines.statistics.cache import cached
 from pipelines.statistics.numbers import Selection
 from pipelines.upgrade import upgrade
 from schemas.errors import DatasetError
+from schemas.files import durable
 from schemas.mixture import lock as locks
 from schemas.store.dataset import open_dataset
 from tests.finetune.lab import PLAIN, first, reading
@@ -235,14 +236,14 @@ def test_killed_at_any_step_the_dataset_can_be_read_and_the_upgrade_goes_on(
 def test_an_upgrade_goes_on_without_reading_a_file_twice(out: Path) -> None:
     with pytest.MonkeyPatch.context() as patch:
         name = str(out / "meta/pending/index/val-00000-of-00001.idx")
-        original = Path.rename
+        original = durable.adopt
 
-        def rename(path: Path, target: Any) -> Path:
-            if str(target) == name:
+        def adopt(temporary: Path, path: Path, **options: Any) -> None:
+            if str(path) == name:
                 raise KeyboardInterrupt
-            return original(path, target)
+            original(temporary, path, **options)
 
-        patch.setattr(Path, "rename", rename)
+        patch.setattr(durable, "adopt", adopt)
         with pytest.raises(KeyboardInterrupt):
             upgrade(out)
     assert open_dataset(out).version == 2

@@ -14,7 +14,7 @@ def main() -> None:
         result = damage.main(BLOCK, int(name.rpartition("/")[2]))
         wrong = [*result["findings"], *result["unforeseen"]]
         done.add(name, str(wrong) if wrong else "")
-        print(name, result["trials"], wrong[:1], flush=True)
+        print(f"damage: {name}: {len(wrong)} findings", flush=True)  # noqa: T201
         done.summarize(BLOCKS, each=BLOCK)
 
 

@@ -60,9 +60,11 @@ def test_a_processor_made_in_memory_is_written_and_read(processor: PrismaticProc
     assert again(PROMPTS[0], image(0))["input_ids"].tolist() == reference()["input_ids_0"].tolist()
 
 
-@pytest.mark.parametrize("instruction", ["", " \n", None, 3])
-def test_an_empty_instruction_is_refused(instruction: Any) -> None:
-    with pytest.raises(UsageError, match="the instruction is empty"):
+@pytest.mark.parametrize(
+    ("instruction", "message"), [("", "is empty"), (" \n", "is empty"), (None, "must be a text"), (3, "must be a text")]
+)
+def test_an_empty_instruction_is_refused(instruction: Any, message: str) -> None:
+    with pytest.raises(UsageError, match=f"the instruction {message}"):
         prompt(instruction)
 
 

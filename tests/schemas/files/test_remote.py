@@ -20,7 +20,7 @@ from schemas.errors import MissingExtraError, UnreachableError
 from schemas.files import network, remote
 from schemas.files.folder import open_folder
 from schemas.files.remote import RemoteFolder
-from schemas.store.dataset import Fetched
+from schemas.store.ranges import Fetched
 from tests.servers import Bucket, Fault, Server
 from tests.waiting import PATIENCE, wait_until
 

@@ -205,8 +205,8 @@ def test_an_unknown_view_gets_the_closest() -> None:
     with pytest.raises(ViewError) as error:
         view(load(), "octo")
     assert str(error.value) == (
-        "toy has no view 'octo': its declaration does not say how Octo reads it; only datasets that the project trained "
-        "on have it: use the view 'eef_delta' to train it on this one"
+        "toy has no view 'octo': its declaration does not say how Octo reads it; only datasets that the project "
+        "trained on have it: use the view 'eef_delta' to train it on this one"
     )
     with pytest.raises(ViewError) as error:
         view(load(), "x")
