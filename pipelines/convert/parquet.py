@@ -7,6 +7,7 @@ bytes of each image. Other columns are compressed with zstd.
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -55,7 +56,7 @@ class ParquetShard:
     """Writes the episodes of one shard to a temporary file, which `finish` moves to its final name."""
 
     def __init__(self, out: Folder, name: str, binding: Binding) -> None:
-        """Open a temporary file for the shard `name` of `out`."""
+        """Prepare the shard `name` of `out`. The temporary file is created with the first row group."""
         self.out, self.binding = out, binding
         self.path = layout.data_file(name)
         self.schema = binding.layout.schema()
@@ -63,7 +64,7 @@ class ParquetShard:
         self.episodes: list[dict[str, Any]] = []
         self.rows = 0
         self.turned: Counter[str] = Counter()
-        self._tmp = out.staged(layout.DATA)
+        self._tmp: Path | None = None
         self._lengths: list[Array] = []
         self._waiting: list[tuple[Episode, dict[str, Viewed]]] = []  # episodes that are not converted to Arrow yet
         self._rest: pa.Table = self.schema.empty_table()  # fewer rows than a row group
@@ -115,6 +116,7 @@ class ParquetShard:
             self._rest = pa.concat_tables([self._rest, pa.Table.from_batches([batch])])
             self._waiting = []
         if self._writer is None:
+            self._tmp = self.out.staged(layout.DATA)
             self._writer = pq.ParquetWriter(self._tmp, self.schema, **_options(self.schema))
         self._writer.write_table(self._rest.slice(0, full), row_group_size=ROW_GROUP)
         self._rest = self._rest.slice(full)
@@ -122,7 +124,7 @@ class ParquetShard:
     def finish(self, split: str) -> FileRecord | None:
         """Close, index and hash the file and move it to its final name; returns None if no episode was written."""
         self._flush(everything=True)
-        if self._writer is None:
+        if self._writer is None or self._tmp is None:
             return None
         self._writer.close()
         lengths, digest = np.concatenate(self._lengths), xxhash.xxh3_128()
@@ -151,7 +153,8 @@ class ParquetShard:
                 self._writer.close()
             except OSError:
                 self._writer.is_open = False  # closing writes the footer, which also fails if the disk is full
-        self.out.drop(self._tmp)
+        if self._tmp is not None:
+            self.out.drop(self._tmp)
 
 
 def _check_size(episode: Episode) -> None:
