@@ -21,6 +21,7 @@ from schemas.source import Field, Ragged
 from tests.makers import nested, write_rlds
 from tests.pipelines.readers.rlds.test_features import METADATA, STEPS, Node, plain, tree, written
 from tests.pipelines.toy import FIELDS, Toy, columns, files, jpeg, make_toy, oxe, oxe_process, write_source, write_spec
+from tests.version2 import downgrade
 
 BARE = """
 name = "bare"
@@ -471,12 +472,18 @@ def test_a_full_disk_leaves_no_half_export(toy: Toy, tmp_path: Path, limits: Ite
     assert oxe("export", "rlds", toy.out, "--out", out).code == 0
 
 
-def test_a_damaged_dataset_is_not_exported(toy: Toy, tmp_path: Path) -> None:
+@pytest.mark.parametrize("version", [2, 3])
+def test_a_damaged_dataset_is_not_exported(toy: Toy, tmp_path: Path, version: int) -> None:
     assert toy.convert().code == 0
-    index = toy.out / "index/train-00000-of-00001.idx"
-    index.write_bytes(index.read_bytes()[:-4] + bytes(4))
+    (entry,) = (downgrade(toy.out) if version == 2 else open_dataset(toy.out)).manifest["files"]
+    path = toy.out / entry["path"]
+    start, length, _ = open_dataset(toy.out).image_index(entry["path"]).images[-1, 0].tolist()
+    data = bytearray(path.read_bytes())
+    data[start + length // 2] ^= 1
+    path.write_bytes(data)
     done = oxe("export", "rlds", toy.out, "--out", tmp_path / "rlds")
-    assert (done.code, "episode 2 is damaged" in done.err) == (2, True)
+    why = "episode 2 is damaged" if version == 2 else f"{path}: damaged (the image in row {entry['rows'] - 1} of"
+    assert (done.code, why in done.err) == (2, True)
     assert {name for name in files(tmp_path / "rlds") if not name.startswith("oxe_ledger/")} == set()
 
 
