@@ -9,7 +9,6 @@ import pytest
 from pipelines.readers.reader import FilePart, ShardRef
 from tests.fuzz import damage
 
-
 HANGS = {(21, 379)}  # seed and number of trials in which libhdf5 loops without end in a damaged heap of texts
 
 
