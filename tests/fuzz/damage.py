@@ -141,7 +141,8 @@ def damage(folder: Path, rng: random.Random) -> str:
             file.rename(file.with_name(f"\udce9{file.name}"))
             done.append(f"{file.name}: renamed")
         elif kind < 0.1:
-            shutil.copy(rng.choice(files) if len(files) > 1 else file, file.with_name(f"copy_{file.name}"))
+            other = rng.choice(files)
+            shutil.copy(other if other.exists() else file, file.with_name(f"copy_{file.name}"))
             done.append(f"{file.name}: another file beside it")
         else:
             data = bytearray(file.read_bytes() or b"\0")
