@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from schemas.errors import CheckpointError, MixtureError, TrainingError, UsageError
+from schemas.files import durable
 from schemas.mixture import lock as locks
 from tests.finetune.lab import make_lab
 from tests.finetune.runs import (
@@ -259,7 +260,7 @@ def test_killed_it_goes_on_as_if_nothing_had_been(whole: Path, lock: Path, tmp_p
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert not (out / "step-00000006").exists()
-    (out / "tmp-1234").mkdir()  # as if it had been writing
+    (out / durable.temporary_name()).mkdir()  # as if it had been writing
     run(lock, out)
     assert logged(out) == logged(whole)
     assert unequal(out / "step-00000006", whole / "step-00000006") == []

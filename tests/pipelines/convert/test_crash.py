@@ -12,6 +12,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -411,12 +412,17 @@ def test_a_disk_that_may_be_too_small_is_said_before_the_run_starts(tmp_path: Pa
     assert toy.convert().err == ""
 
 
+@pytest.fixture
+def temporary() -> Iterator[Path]:
+    """Make a folder for temporary files with a short path, since the path of a socket has at most 107 characters."""
+    with tempfile.TemporaryDirectory(prefix="oxe", dir="/tmp") as folder:
+        yield Path(folder)
+
+
 @pytest.mark.slow
 def test_sigterm_is_one_line_and_leaves_no_temporary_file(
-    forks: Forks, toy: Toy, tmp_path: Path, expected: dict[str, bytes]
+    forks: Forks, toy: Toy, temporary: Path, expected: dict[str, bytes]
 ) -> None:
-    temporary = tmp_path / "temporary"
-    temporary.mkdir()
     arguments = command("convert", toy.spec, "--source", toy.source, "--out", toy.out, "--workers", "2")
     environment = {**os.environ, "TMPDIR": str(temporary)}
     with subprocess.Popen(arguments, stderr=subprocess.PIPE, text=True, env=environment) as process:
@@ -432,9 +438,7 @@ def test_sigterm_is_one_line_and_leaves_no_temporary_file(
 
 
 @pytest.mark.parametrize("more", [(), pytest.param(("--workers", "2"), marks=pytest.mark.slow)])
-def test_a_finished_run_leaves_no_temporary_file(tmp_path: Path, more: tuple[str, ...]) -> None:
-    temporary = tmp_path / "temporary"
-    temporary.mkdir()
+def test_a_finished_run_leaves_no_temporary_file(tmp_path: Path, temporary: Path, more: tuple[str, ...]) -> None:
     toy = make_toy(tmp_path)
     words = ("convert", toy.spec, "--source", toy.source, "--out", toy.out, *more)
     assert oxe_process(*words, env={**os.environ, "TMPDIR": str(temporary)}).code == 0
