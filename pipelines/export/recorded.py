@@ -11,7 +11,6 @@ from typing import Literal
 import numpy as np
 
 from schemas.declarations import expr
-from schemas.declarations.tables import SpaceSpec
 from schemas.episode import Episode
 from schemas.source import Array
 from schemas.store.dataset import Dataset
@@ -88,17 +87,9 @@ def recorded_vector(
     is_stored = which == "state" or not (view or spec.derived)
     parts = {
         name: _part(expression, columns=span, is_raw=is_stored and expression.source.path.removeprefix(prefix) in kept)
-        for (name, span), expression in zip(_columns(space).items(), expressions, strict=True)
+        for (name, span), expression in zip(space.columns().items(), expressions, strict=True)
     }
     return RecordedVector(which=which, parts=parts, prefix=prefix)
-
-
-def _columns(space: SpaceSpec) -> dict[str, slice]:
-    spans, start = {}, 0
-    for name, part in space.parts.items():
-        spans[name] = slice(start, start + len(part.dims))
-        start += len(part.dims)
-    return spans
 
 
 def _part(expression: expr.Expr, *, columns: slice, is_raw: bool) -> RecordedPart:

@@ -83,15 +83,12 @@ class Robot:
         >>> catalog.robot("so101_degrees").expressions("action", "action")
         {'joints': 'action[0:5] | deg2rad', 'gripper': 'action[5:6] | scale(1/100)'}
         """
-        space, ops, texts = self.space(which), self.vector(which).ops, dict[str, str]()
-        is_plain, start = not re.search(r"[|\[]", path), 0
-        for name, part in space.parts.items() if space else ():
-            columns = range(start, start + len(part.dims))
-            start = columns.stop
-            order = ", ".join(map(str, columns))
-            text = f"{path}[{columns.start}:{columns.stop}]" if is_plain else f"{path} | permute({order})"
-            texts[name] = f"{text} | {ops[name]}" if name in ops else text
-        return texts
+        space, ops = self.space(which), self.vector(which).ops
+        texts = space.slices(path) if space else {}
+        if space and re.search(r"[|\[]", path):
+            orders = {name: ", ".join(map(str, range(s.start, s.stop))) for name, s in space.columns().items()}
+            texts = {name: f"{path} | permute({order})" for name, order in orders.items()}
+        return {part: f"{text} | {ops[part]}" if part in ops else text for part, text in texts.items()}
 
 
 def load(text: str, *, where: str) -> Robot:

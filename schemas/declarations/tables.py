@@ -101,13 +101,17 @@ class SpaceSpec(Model):
                 parts[name] = Part(kind=dim.kind, dims=(dim.name,), unit=dim.unit, mode=dim.mode)
         return cls(origin=space.origin, frame=space.frame, rotation=space.rotation, gripper=space.gripper, parts=parts)
 
+    def columns(self) -> dict[str, slice]:
+        """Return the columns of each part in the whole vector."""
+        spans, start = {}, 0
+        for name, part in self.parts.items():
+            spans[name] = slice(start, start + len(part.dims))
+            start = spans[name].stop
+        return spans
+
     def slices(self, path: str) -> dict[str, str]:
         """Return an expression for each part, which slices the part out of the whole vector at `path`."""
-        out, start = {}, 0
-        for name, part in self.parts.items():
-            out[name] = f"{path}[{start}:{start + len(part.dims)}]"
-            start += len(part.dims)
-        return out
+        return {name: f"{path}[{span.start}:{span.stop}]" for name, span in self.columns().items()}
 
 
 class EmbodimentSpec(Model):

@@ -12,6 +12,8 @@ from schemas.declarations.robots import Robot, Which
 from schemas.declarations.tables import Part
 from schemas.source import Array
 
+ALL = slice(None)
+
 
 @dataclass(frozen=True, slots=True)
 class Columns:
@@ -26,9 +28,9 @@ class Columns:
         """The fields that are read."""
         return list(dict.fromkeys(path for path, _ in self.places))
 
-    def expression(self, start: int = 0, stop: int | None = None) -> str | None:
+    def expression(self, span: slice = ALL) -> str | None:
         """Return the expression that reads some dimensions; None if they are in several fields."""
-        places = self.places[start:stop]
+        places = self.places[span]
         path, columns = places[0][0], [column for _, column in places]
         if any(other != path for other, _ in places):
             return None
@@ -44,13 +46,11 @@ class Vector:
     def __init__(self, robot: Robot, which: Which, numbers: Array) -> None:
         """Divide the recorded numbers [T, k], which are in the order of the robot's dimensions."""
         self.robot, self.which, self.raw, space = robot, which, numbers, robot.space(which)
+        spans = space.columns() if space else {}
         parts = space.parts if space else {}
-        self.parts: dict[str, tuple[Part, Array]] = {}
-        start = 0
-        for name, part in parts.items():
-            stop = start + len(part.dims)
-            self.parts[name] = part, self.raw[:, start:stop]
-            start = stop
+        self.parts: dict[str, tuple[Part, Array]] = {
+            name: (part, numbers[:, spans[name]]) for name, part in parts.items()
+        }
 
     def op(self, name: str) -> str:
         """Return the ops that convert a part to its stored unit; empty if it is stored as recorded."""

@@ -46,11 +46,8 @@ class Reading:
 
     def fields(self, which: Which) -> dict[str, str]:
         """Return the expression that reads each part, without ops."""
-        space, start, texts = self.robot.space(which), 0, {}
-        for name, part in space.parts.items() if space else ():
-            texts[name] = str(self.vectors[which].expression(start, start + len(part.dims)))
-            start += len(part.dims)
-        return texts
+        space, columns = self.robot.space(which), self.vectors[which]
+        return {name: str(columns.expression(span)) for name, span in space.columns().items()} if space else {}
 
     def expressions(self, which: Which) -> dict[str, str]:
         """Return the expression of each part, with the ops of the robot's recordings."""
@@ -241,12 +238,9 @@ def _bare(name: str) -> str:
 
 def _whole(columns: Columns, robot: Robot, which: Which) -> Columns | None:
     """Return the columns, if each part is in one field."""
-    space, start = robot.space(which), 0
-    for part in space.parts.values() if space else ():
-        if columns.expression(start, start + len(part.dims)) is None:
-            return None
-        start += len(part.dims)
-    return columns
+    space = robot.space(which)
+    spans = space.columns().values() if space else ()
+    return columns if all(columns.expression(span) for span in spans) else None
 
 
 def _names(sample: Sample, path: str) -> tuple[str, ...]:

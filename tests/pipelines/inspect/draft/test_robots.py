@@ -123,11 +123,11 @@ SURE: dict[str, tuple[str, Record]] = {
 def test_a_known_robot_needs_no_answers_and_converts(name: str, tmp_path: Path) -> None:
     embodiment, record = SURE[name]
     source = record(tmp_path / "source")
-    told, text = draft(source)
+    declared, text = draft(source)
     known = catalog.embodiment(embodiment)
-    assert todos(told) == []
-    assert told["embodiment"]["name"] == embodiment
-    assert (told["embodiment"]["robot"], told["embodiment"]["controller"]) == (known.robot, known.controller)
+    assert todos(declared) == []
+    assert declared["embodiment"]["name"] == embodiment
+    assert (declared["embodiment"]["robot"], declared["embodiment"]["controller"]) == (known.robot, known.controller)
     assert "recognized by" in text
     dataset = converted(source, text, tmp_path)
     assert dataset.spec.embodiment == known
@@ -163,8 +163,8 @@ QUESTIONS: dict[str, tuple[tuple[str, ...], Record]] = {
 def test_where_several_fit_one_question_names_them_and_each_answer_converts(name: str, tmp_path: Path) -> None:
     names, record = QUESTIONS[name]
     source = record(tmp_path / "source")
-    told, text = draft(source)
-    assert todos(told) == ["embodiment"]
+    declared, text = draft(source)
+    assert todos(declared) == ["embodiment"]
     question = next(line for line in text.splitlines() if line.startswith("embodiment"))
     assert all(re.search(rf"\b{embodiment} \(", question) for embodiment in names)
     for embodiment in names:
@@ -183,8 +183,8 @@ def test_names_and_not_positions_say_which_arm_is_left(tmp_path: Path) -> None:
     right = lerobot(tmp_path / "right", "bi_openarm_follower", turned, [*OPENARM[8:], *OPENARM[:8]])
     episodes = []
     for source in (left, right):
-        told, text = draft(source)
-        assert todos(told) == []
+        declared, text = draft(source)
+        assert todos(declared) == []
         (source.parent / f"{source.name}_out").mkdir()
         episodes.append(converted(source, text, source.parent / f"{source.name}_out").episode(0))
     assert np.array_equal(episodes[0].action, episodes[1].action)
@@ -202,16 +202,16 @@ def test_a_gripper_is_never_converted_with_joints_in_degrees(tmp_path: Path) -> 
 
 
 def test_the_grippers_of_a_cobot_magic_have_a_scale_each(tmp_path: Path) -> None:
-    told, _ = draft(aloha_hdf5(tmp_path / "source", COBOT, has_base=True))
-    assert told["embodiment"]["name"] == "cobot_magic"
-    assert told["action"]["left_gripper"] != told["action"]["right_gripper"].replace("13:14", "6:7")
-    assert todos(told) == ["control_hz"]  # 30 or 25; the files do not tell
+    declared, _ = draft(aloha_hdf5(tmp_path / "source", COBOT, has_base=True))
+    assert declared["embodiment"]["name"] == "cobot_magic"
+    assert declared["action"]["left_gripper"] != declared["action"]["right_gripper"].replace("13:14", "6:7")
+    assert todos(declared) == ["control_hz"]  # 30 or 25; the files do not tell
 
 
 def test_numbers_that_contradict_the_robot_leave_both_readings_open(tmp_path: Path) -> None:
     radians = Motion.of([1.2, 1.3, 1.5, 1, 2, 0.5], [0, 0, 0, 0, 0, 0.5])
-    told, text = draft(lerobot(tmp_path / "source", "so101_follower", radians, SO))
-    assert {"state.joints", "state.gripper", "action.joints", "action.gripper"} <= {*todos(told)}
+    declared, text = draft(lerobot(tmp_path / "source", "so101_follower", radians, SO))
+    assert {"state.joints", "state.gripper", "action.joints", "action.gripper"} <= {*todos(declared)}
     line = next(line for line in text.splitlines() if line.startswith("joints = "))
     assert "deg2rad" in line
     assert "looks like radians" in line
@@ -229,16 +229,16 @@ def test_commands_that_are_changes_of_the_state_are_not_positions(tmp_path: Path
     ahead = np.concatenate([np.r_[part[1:], part[-1:]] for part in np.split(steps, EPISODES)])
     ahead[:, 5] = state[:, 5]
     motion = Motion(state.astype(np.float32), ahead.astype(np.float32))
-    told, text = draft(lerobot(tmp_path / "source", "koch_follower", motion, SO))
-    assert "action.joints" in todos(told)
+    declared, text = draft(lerobot(tmp_path / "source", "koch_follower", motion, SO))
+    assert "action.joints" in todos(declared)
     assert "changes of the state, and no positions" in text
 
 
 def test_a_gripper_that_is_commanded_the_other_way_is_a_question(tmp_path: Path) -> None:
     motion = so(*FULL)
     turned = Motion(motion.state, np.c_[motion.action[:, :5], 100 - motion.action[:, 5]].astype(np.float32))
-    told, text = draft(lerobot(tmp_path / "source", "so101_follower", turned, SO))
-    assert todos(told) == ["action.gripper"]
+    declared, text = draft(lerobot(tmp_path / "source", "so101_follower", turned, SO))
+    assert todos(declared) == ["action.gripper"]
     assert "it closes where the state opens" in text
 
 
@@ -246,8 +246,8 @@ def test_a_gripper_that_is_commanded_the_other_way_is_a_question(tmp_path: Path)
 def test_a_robot_type_that_contradicts_the_number_of_joints_is_a_question(count: int, tmp_path: Path) -> None:
     names = [f"motor_{i}" for i in range(count)]
     motion = Motion.of([50] * count, [0] * count)
-    told, text = draft(lerobot(tmp_path / "source", "so101_follower", motion, names))
-    assert "embodiment.robot" in todos(told)
+    declared, text = draft(lerobot(tmp_path / "source", "so101_follower", motion, names))
+    assert "embodiment.robot" in todos(declared)
     assert "'so101_follower', whose recordings have 6 numbers in the state" in text
     assert f"but this one has {count} in the state" in text
 
@@ -257,26 +257,26 @@ def test_the_state_is_known_even_if_the_action_is_another(tmp_path: Path) -> Non
     motion = Motion(known.state, Motion.of([0.5, 0.5, 0.5, 1], [0, 0, 0, 1]).action)
     names = ("delta_x", "delta_y", "delta_z", "gripper")
     source = lerobot(tmp_path / "source", "so100_follower_end_effector", motion, SO, action_names=names)
-    told, _ = draft(source)
-    assert told["embodiment"]["state"]["parts"]["joints"].endswith("wrist_flex, travel, absolute")
-    assert "embodiment.action.parts.xyz" in todos(told)
+    declared, _ = draft(source)
+    assert declared["embodiment"]["state"]["parts"]["joints"].endswith("wrist_flex, travel, absolute")
+    assert "embodiment.action.parts.xyz" in todos(declared)
 
 
 def test_a_pose_is_not_taken_for_joints(tmp_path: Path) -> None:
     names = ("x", "y", "z", "qx", "qy", "qz", "qw", "gripper")
     motion = Motion.of([0.2] * 3 + [0] * 4 + [0.5], [0.4, 0, 0.3, 0, 0, 0, 1, 0.5])
-    told, _ = draft(lerobot(tmp_path / "source", "franka", motion, names, fps=15))
-    assert "joint" not in str(told["embodiment"])
+    declared, _ = draft(lerobot(tmp_path / "source", "franka", motion, names, fps=15))
+    assert "joint" not in str(declared["embodiment"])
 
 
 def test_numbered_names_alone_tell_no_robot(tmp_path: Path) -> None:
-    told, _ = draft(lerobot(tmp_path / "source", "my_arm", Motion.of(*PANDA_SIZES), PANDA))
-    assert told["embodiment"]["robot"] == "my_arm"
+    declared, _ = draft(lerobot(tmp_path / "source", "my_arm", Motion.of(*PANDA_SIZES), PANDA))
+    assert declared["embodiment"]["robot"] == "my_arm"
 
 
 def test_the_question_is_in_the_json(tmp_path: Path) -> None:
     source = lerobot(tmp_path / "source", "so_follower", so(*SMALL), SO)
-    found = oxe("inspect", source, "--draft", tmp_path / "d.toml", "--json").json()["draft"]
-    assert found["todo"] == ["embodiment"]
-    assert found["claims"]["embodiment"]["value"] == "TODO"
-    assert found["vectors"] == {"state": "observation.state", "action": "action"}
+    shown = oxe("inspect", source, "--draft", tmp_path / "d.toml", "--json").json()["draft"]
+    assert shown["todo"] == ["embodiment"]
+    assert shown["claims"]["embodiment"]["value"] == "TODO"
+    assert shown["vectors"] == {"state": "observation.state", "action": "action"}
