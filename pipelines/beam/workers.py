@@ -8,6 +8,7 @@ import logging
 import multiprocessing
 import os
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -15,7 +16,7 @@ from importlib import import_module
 from multiprocessing import forkserver
 
 from pipelines.beam.engine import Engine
-from schemas.errors import MissingExtraError
+from schemas.errors import MissingExtraError, UsageError
 from schemas.files import durable
 
 METHOD = "forkserver" if sys.platform == "linux" else "spawn"
@@ -30,12 +31,17 @@ def running_workers(engine: Engine) -> Iterator[Engine]:
 
     If the engine needs no workers or they already run, it is yielded unchanged. A command can therefore enter this
     context several times but starts the workers only once. A worker that is killed is started again and repeats its
-    part.
+    part. Raises UsageError if the folder for temporary files has no place for sockets.
     """
     if engine.is_this_process or engine.runner or engine.cluster:
         yield engine
         return
-    start_server()  # first, so that it imports while this process does
+    try:
+        start_server()  # first, so that it imports while this process does
+    except OSError as error:
+        place = tempfile.gettempdir()
+        fix = "set TMPDIR to a folder that can be written and whose path is short"
+        raise UsageError(f"{place}: --workers cannot create a socket there ({error}); {fix}") from error
     import_module(RUN)  # imports Beam before Dask, and without Beam's warnings
     try:
         from dask import config  # noqa: PLC0415 - an extra
