@@ -41,9 +41,10 @@ def s3_store() -> Iterator[Server]:
 def bucket(s3_store: Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bucket]:
     """Create an empty bucket that this process and its children may write to."""
     s3fs = pytest.importorskip("s3fs")
-    told = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_DEFAULT_REGION": "us-east-1"}
-    for name, value in {**told, "AWS_ENDPOINT_URL": s3_store.url}.items():
+    login = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_DEFAULT_REGION": "us-east-1"}
+    for name, value in {**login, "AWS_ENDPOINT_URL": s3_store.url}.items():
         monkeypatch.setenv(name, value)
+    s3fs.S3FileSystem.clear_instance_cache()  # an instance of an earlier test has that test's endpoint
     fs = s3fs.S3FileSystem(anon=False, endpoint_url=s3_store.url, use_listings_cache=False)
     name = f"bucket-{uuid.uuid4().hex}"
     fs.mkdir(name)

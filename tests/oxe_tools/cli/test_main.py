@@ -17,6 +17,7 @@ from oxe_tools.cli.console import print_table
 from pipelines.convert.convert import _log_run, convert
 from schemas.declarations import catalog
 from schemas.errors import DatasetError
+from schemas.files import network
 from schemas.files.folder import LocalFolder
 from tests.pipelines.toy import Toy, columns, command, make_toy, oxe, oxe_process, write_spec
 
@@ -211,7 +212,8 @@ def test_a_name_is_no_markup(capsys: pytest.CaptureFixture[str]) -> None:
         "sftp://me:SECRET@host.invalid/data",
     ],
 )
-def test_a_password_is_not_printed(toy: Toy, uri: str) -> None:
+def test_a_password_is_not_printed(toy: Toy, uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(network, "TRIES", 1)
     for words in (["inspect", uri], ["convert", toy.spec, "--source", uri, "--out", toy.out, "--json"]):
         done = oxe(*words)
         assert done.code == 2
