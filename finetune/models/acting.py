@@ -1,87 +1,93 @@
 """Predicts actions from images and instructions, for `predict_action`, `oxe predict` and `oxe eval`.
 
 The processor converts images and instructions to the model's inputs. The model predicts tokens, which are decoded to
-normalized actions. The dataset's statistics convert these to its units. What a robot should not do is an error: tokens
-that are not actions, and actions beyond any physical size.
+normalized actions, or with a head of OpenVLA-OFT, normalized actions. The dataset's statistics convert these to its
+units. What a robot should not do is an error: tokens that are not actions, and actions beyond any physical size.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
-from finetune.actions import check_physical, unnormalized
+from finetune.actions import NO_EPS, check_physical, unnormalized
+from finetune.models.action_statistics import METHOD, ActionStatistics
 from finetune.models.decoding import decode
+from finetune.models.heads import TRAIN_STEPS
 from finetune.models.images import as_evaluated, as_trained
-from schemas.errors import CheckpointError, StatsError, UsageError, did_you_mean
+from finetune.models.layouts import check_count
+from finetune.models.oft import OFTSettings
+from finetune.models.parallel_decoding import decode_chunk
+from schemas.errors import CheckpointError, UsageError
 from schemas.source import Array
-from stats.formats import norms
-from stats.norm import NEEDS, Method, NormStats
-
-METHOD: Method = "bounds_q99"  # the normalization that OpenVLA policies invert
+from stats.norm import EPS, NormStats
 
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """An action [A] float64 in the units of the dataset, and the tokens from which it was decoded, [A] int64.
+    """An action [A], or a chunk of actions [K, A], float64 in the units of the dataset.
 
+    `token_ids` are the tokens from which it was decoded, int64 of the same shape; None for continuous heads.
     `not_actions` counts the tokens that are not actions. Their numbers are in the middle of their dimensions' bounds.
+    `names` are those of an action's numbers, if the checkpoint records them.
     """
 
     action: Array
-    token_ids: Array
+    token_ids: Array | None = None
     not_actions: int = 0
+    names: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
-        """Return the action and the tokens as lists, and the count of tokens that are not actions if there are any."""
-        counted = {"not_actions": self.not_actions} if self.not_actions else {}
-        return {"action": self.action.tolist(), "token_ids": self.token_ids.tolist(), **counted}
+        """Return the action and, if there are any, tokens, count of tokens that are not actions, and names."""
+        return {
+            "action": self.action.tolist(),
+            **({"token_ids": self.token_ids.tolist()} if self.token_ids is not None else {}),
+            **({"not_actions": self.not_actions} if self.not_actions else {}),
+            **({"names": list(self.names)} if self.names else {}),
+        }
 
 
-@dataclass(frozen=True, slots=True)
-class ActionStatistics:
-    """The statistics of a checkpoint's actions, by dataset."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sampling:
+    """How the diffusion head samples: from `noise`, or from noise that is drawn with `seed`, in a number of `steps`.
 
-    known: Mapping[str, NormStats]
-    where: str
+    `noise` is [K, A] or [B, K, A]. If seed and noise are None, the noise differs from call to call.
+    """
 
-    @classmethod
-    def of(cls, norm_stats: Any, *, where: str) -> Self:
-        """Parse a checkpoint's statistics. Raises CheckpointError if there are none or they are not valid."""
-        if not norm_stats:
-            files = "dataset_statistics.json or norm_stats in config.json"
-            raise CheckpointError(f"{where}: no statistics to un-normalize actions; add {files}")
-        try:
-            statistics = norms(norm_stats, where=where)
-        except StatsError as error:
-            raise CheckpointError(str(error)) from error
-        known = {name: vectors["action"] for name, vectors in statistics.items() if "action" in vectors}
-        for name, entry in norm_stats.items():
-            if isinstance(entry, dict) and "action" in entry and name not in known:
-                raise CheckpointError(f"{where}: {name}: action: {' and '.join(NEEDS[METHOD])} are missing")
-        for name, norm in known.items():
-            for key in NEEDS[METHOD]:
-                figures = getattr(norm, key)
-                if figures is None or figures.ndim != 1:
-                    what = "is missing" if figures is None else f"must be {len(norm.names)} numbers, not lists of them"
-                    raise CheckpointError(f"{where}: {name}: action: {key} {what}")
-        return cls(known, where)
+    noise: Any = None
+    seed: int | None = None
+    steps: int | None = None  # None: as many as in training
 
-    def named(self, key: str | None) -> NormStats:
-        """Return the statistics of dataset `key`, which may be None if there is only one.
+    @property
+    def is_set(self) -> bool:
+        """Whether anything is set."""
+        return self.noise is not None or self.seed is not None or self.steps is not None
 
-        Raises UsageError if the dataset is unknown, or if `key` is None and there are several.
-        """
-        if key is None and len(self.known) == 1:
-            return next(iter(self.known.values()))
-        if key is None:
-            known = ", ".join(sorted(self.known))
-            raise UsageError(f"{self.where}: unnorm_key is required: there are {len(self.known)} datasets ({known})")
-        if key not in self.known:
-            raise UsageError(f"{self.where}: no statistics for '{key}'{did_you_mean(key, self.known)}")
-        return self.known[key]
+    @property
+    def count(self) -> int:
+        """The number of steps. Raises UsageError if the diffusion cannot take as many."""
+        count = TRAIN_STEPS if self.steps is None else self.steps
+        if not 1 <= count <= TRAIN_STEPS:
+            raise UsageError(f"diffusion steps: {count}: expected 1 to {TRAIN_STEPS}, the number of steps in training")
+        return count
+
+    def drawn(self, shape: tuple[int, ...]) -> Tensor:
+        """Return the noise, [B, K, A] float32."""
+        if self.noise is None:
+            generator = torch.Generator()
+            if self.seed is None:
+                generator.seed()
+            else:
+                generator.manual_seed(self.seed)
+            return torch.randn(shape, generator=generator)
+        noise = torch.as_tensor(np.asarray(self.noise, np.float32))
+        noise = noise[None] if noise.ndim == 2 else noise
+        if tuple(noise.shape) != shape or not noise.isfinite().all():
+            raise UsageError(f"noise: expected {list(shape)} finite numbers, got {list(noise.shape)}")
+        return noise
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,22 +95,33 @@ class Policy:
     """A model that predicts actions, and the statistics that convert them to a dataset's units.
 
     `center_crop` decides whether images are cropped to their middle. If None, the setting from training is used. If
-    `lenient`, predicted tokens that are not actions are counted, otherwise they are an error.
+    `lenient`, predicted tokens that are not actions are counted, otherwise they are an error. `say` gets notes.
     """
 
     model: Any  # an OpenVLAForActionPrediction
     statistics: ActionStatistics
     center_crop: bool | None = None
     lenient: bool = False
+    say: Any = None
 
     def act(
-        self, images: Sequence[Any], instructions: Sequence[str], *, unnorm_key: str | None = None
+        self,
+        images: Sequence[Any],
+        instructions: Sequence[str],
+        *,
+        unnorm_key: str | None = None,
+        proprio: Any = None,
+        sampling: Sampling | None = None,
     ) -> list[Prediction]:
-        """Predict an action for each pair of an image and an instruction.
+        """Predict an action, or a chunk, for each observation and its instruction.
 
-        An image is the bytes of an image file, a PIL image, or an array [H, W, 3] uint8.
+        An observation is an image, or a list of images: the oldest step first, within a step in the order of the
+        checkpoint's cameras. An image is the bytes of an image file, a PIL image, or an array [H, W, 3] uint8.
+        `proprio` [P] or [B, P] is in the units of dataset `unnorm_key`.
         """
-        return self.predict(self.inputs([self.seen(image) for image in images], instructions), unnorm_key=unnorm_key)
+        seen = [[self.seen(image) for image in _listed(images)] for images in images]
+        inputs = self.inputs(seen, instructions)
+        return self.predict(inputs, unnorm_key=unnorm_key, proprio=proprio, sampling=sampling)
 
     def seen(self, image: Any) -> Any:
         """Preprocess an image in the same way as in training.
@@ -117,26 +134,123 @@ class Policy:
         return as_evaluated(image) if self.center_crop else image
 
     def inputs(self, seen: Sequence[Any], instructions: Sequence[str]) -> dict[str, Tensor]:
-        """Return the model's inputs for preprocessed images and their instructions."""
+        """Return the model's inputs for preprocessed observations and their instructions."""
         return dict(self.model.own_processor().inputs(seen, instructions).to(self.model.device))
 
-    def predict(self, inputs: Mapping[str, Tensor], *, unnorm_key: str | None = None) -> list[Prediction]:
-        """Predict one token for each number of an action, and convert them to the units of dataset `unnorm_key`.
+    def predict(
+        self,
+        inputs: Mapping[str, Tensor],
+        *,
+        unnorm_key: str | None = None,
+        proprio: Any = None,
+        sampling: Sampling | None = None,
+    ) -> list[Prediction]:
+        """Predict actions or chunks for inputs of the processor, in the units of dataset `unnorm_key`.
 
         Raises CheckpointError if a token is not an action, unless the policy is lenient, or if a number is not finite
-        or beyond any physical size.
+        or beyond any physical size. Raises UsageError if images or proprio are not those that the model requires.
         """
         if inputs.get("input_ids") is None or inputs.get("pixel_values") is None:
             raise UsageError("input_ids and pixel_values are required: call predict_action(**processor(prompt, image))")
-        norm = self.statistics.named(unnorm_key)
-        ids = self.tokens(inputs, numbers=len(norm.names))
-        is_action = self.model.config.action_tokenizer.is_action(ids)
-        if not (self.lenient or is_action.all()):
-            self._refuse(ids[~is_action][0], dimension=int(np.argwhere(~is_action)[0][1]))
-        actions = unnormalized(self.model.config.action_tokenizer, ids, norm)
+        norm, sampling = self.statistics.named(unnorm_key), sampling or Sampling()
+        oft: OFTSettings | None = self.model.oft
+        check_count(oft, inputs["pixel_values"].shape[1] // 6, where=self.statistics.where)
+        if oft is None:
+            if proprio is not None or sampling.is_set:
+                raise UsageError("proprio, noise, seed and diffusion steps: only for checkpoints of OpenVLA-OFT")
+            return self._of_tokens(self.tokens(inputs, numbers=len(norm.names)), norm)
+        if len(oft.actions) != len(norm.names):
+            raise CheckpointError(
+                f"{self.statistics.where}: the head predicts {len(oft.actions)} numbers, an action of this dataset has "
+                f"{len(norm.names)}: the head and the statistics are from different trainings"
+            )
+        if sampling.is_set and oft.head != "diffusion":
+            raise UsageError(
+                f"noise, seed and diffusion steps: only for diffusion heads, this is a head of kind {oft.head}"
+            )
+        numbers = self.normalized_proprio(proprio, unnorm_key, count=len(inputs["input_ids"]))
+        out = self.chunks(inputs, proprio=numbers, sampling=sampling)
+        if oft.head == "discrete":
+            return self._of_tokens(out.astype(np.int64), norm)
+        actions = norm.unnormalize(out.astype(np.float64), oft.method, eps=EPS)
         check_physical(actions, norm, where=self.statistics.where)
-        counts = (~is_action).sum(axis=1)
-        return [Prediction(*row) for row in zip(actions, ids, counts.tolist(), strict=True)]
+        return [Prediction(action, names=self._names) for action in actions]
+
+    def tokens(self, inputs: Mapping[str, Tensor], *, numbers: int) -> Array:
+        """Predict `numbers` tokens for each sample, [B, numbers] int64. Each is predicted from those before it."""
+        return decode(self.model, **inputs, steps=numbers).ids.cpu().numpy()
+
+    def chunks(
+        self, inputs: Mapping[str, Tensor], *, proprio: Array | None = None, sampling: Sampling | None = None
+    ) -> Array:
+        """Predict the chunks of an OFT model, [B, K, A]: normalized actions, float32, or the tokens of a discrete head.
+
+        `proprio` [B, P] is normalized.
+        """
+        oft, size, noise = self.model.oft, len(inputs["input_ids"]), None
+        device, sampling = self.model.device, sampling or Sampling()
+        if oft.head == "diffusion":
+            noise = sampling.drawn((size, oft.chunk, len(oft.actions))).to(device)
+        state = None if proprio is None else torch.from_numpy(proprio).to(device)
+        out = decode_chunk(self.model, **inputs, proprio=state, noise=noise, steps=sampling.count)
+        return out.cpu().numpy().reshape(size, oft.chunk, -1)
+
+    def normalized_proprio(self, proprio: Any, key: str | None, *, count: int) -> Array | None:
+        """Normalize proprios [P] or [B, P] as in training, and return [B, P] float32; None if the model takes none.
+
+        Raises UsageError if they have another shape, are not finite, or are missing; the original layout does not
+        record whether a proprio is required, so there it is a note.
+        """
+        oft = self.model.oft
+        if proprio is None:
+            if oft.proprio:
+                self._lacking(
+                    "proprio", f"the model was trained with a proprio of {len(oft.proprio)} numbers (--proprio)"
+                )
+            return None
+        if not oft.proprio:
+            raise UsageError(f"{self.statistics.where}: proprio: this model was trained without one; leave it out")
+        try:
+            values = np.atleast_2d(np.asarray(proprio, np.float64))
+        except (TypeError, ValueError) as error:
+            raise UsageError(f"proprio: expected {len(oft.proprio)} numbers ({error})") from error
+        if values.shape != (count, len(oft.proprio)) or not np.isfinite(values).all():
+            got = f"{list(values.shape)}{'' if np.isfinite(values).all() else ', not all finite'}"
+            raise UsageError(
+                f"proprio: expected {len(oft.proprio)} finite numbers for each of {count} observations, got {got}"
+            )
+        norm = self.statistics.proprio(key, oft.method)
+        if len(norm.names) != len(oft.proprio):
+            raise CheckpointError(
+                f"{self.statistics.where}: the statistics of the proprio have {len(norm.names)} numbers, the model "
+                f"takes {len(oft.proprio)}"
+            )
+        return np.clip(norm.normalize(values, oft.method), -1, 1).astype(np.float32)
+
+    @property
+    def _names(self) -> tuple[str, ...]:
+        """The names of an action's numbers; empty for the original layout, which does not record them."""
+        return self.model.oft.actions if self.model.oft.cameras else ()
+
+    def _lacking(self, what: str, why: str) -> None:
+        """Raise UsageError; for the original layout, give a note."""
+        if self.model.oft.cameras:
+            raise UsageError(f"{self.statistics.where}: {what} is required: {why}")
+        if self.say is not None:
+            self.say(f"{self.statistics.where}: no {what}: {why}")
+
+    def _of_tokens(self, ids: Array, norm: NormStats) -> list[Prediction]:
+        """Convert tokens [B, A] or [B, K, A] to predictions."""
+        tokenizer, oft = self.model.config.action_tokenizer, self.model.oft
+        is_action = tokenizer.is_action(ids)
+        if not (self.lenient or is_action.all()):
+            self._refuse(ids[~is_action][0], dimension=int(np.argwhere(~is_action)[0][-1]))
+        method, eps = (METHOD, NO_EPS) if oft is None else (oft.method, EPS)
+        actions = unnormalized(tokenizer, ids, norm, method=method, eps=eps)
+        check_physical(actions, norm, where=self.statistics.where)
+        counts = (~is_action).reshape(len(ids), -1).sum(axis=1)
+        names = self._names if oft else ()
+        return [Prediction(*row, names) for row in zip(actions, ids, counts.tolist(), strict=True)]
 
     def _refuse(self, token: int, *, dimension: int) -> None:
         """Raise CheckpointError for a token that is not an action."""
@@ -148,6 +262,6 @@ class Policy:
             "counts such tokens and puts the dimension in the middle of its range"
         )
 
-    def tokens(self, inputs: Mapping[str, Tensor], *, numbers: int) -> Array:
-        """Predict `numbers` tokens for each sample, [B, numbers] int64. Each is predicted from those before it."""
-        return decode(self.model, **inputs, steps=numbers).ids.cpu().numpy()
+
+def _listed(images: Any) -> Sequence[Any]:
+    return images if isinstance(images, list | tuple) else [images]

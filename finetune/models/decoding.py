@@ -106,7 +106,7 @@ def check_image_matters(model: Any, *, where: str | None = None) -> None:
     images = torch.tensor(np.stack([noise, noise[:, ::-1]]), dtype=model.dtype, device=model.device)
     bos = model.config.text_config.bos_token_id
     prompt = torch.tensor([[bos, model.config.action_prefix_id or bos]] * 2, device=model.device)
-    logits = model(prompt, pixel_values=images, logits_to_keep=1).logits.float()
+    logits = model.probe(prompt, images)
     if not logits.isfinite().all():
         raise CheckpointError(f"{where}: the self-test returned values that are not finite")
     if (logits[0] - logits[1]).abs().max() <= ROUNDING * logits.abs().max():

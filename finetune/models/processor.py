@@ -44,6 +44,10 @@ def prompt(instruction: str) -> str:
     return f"In: What action should the robot take to {instruction.lower()}?\nOut:"
 
 
+def _listed(images: Any) -> list[Any]:
+    return list(images) if isinstance(images, list | tuple) else [images]
+
+
 class PrismaticProcessor:
     """A tokenizer and an image transform, under the original class name.
 
@@ -59,20 +63,27 @@ class PrismaticProcessor:
         self.files = dict(files or {})
 
     def __call__(self, text: str | Sequence[str], images: Any, *, return_tensors: str = "pt", **_: Any) -> BatchFeature:
-        """Return input_ids and attention_mask [B, L], padded on the right, and pixel_values [B, 6, 224, 224]."""
+        """Return input_ids and attention_mask [B, L], padded on the right, and pixel_values [B, 6n, 224, 224].
+
+        A list of images with one text is one observation of n images. With a list of texts, `images` has one
+        observation for each: an image, or a list of n images.
+        """
         if return_tensors != "pt":
             raise UsageError(f"return_tensors: expected 'pt', got '{return_tensors}'")
         texts = [text] if isinstance(text, str) else list(text)
-        pictures = list(images) if isinstance(images, list | tuple) else [images]
-        if len(texts) != len(pictures):
-            raise UsageError(f"{len(texts)} prompts, {len(pictures)} images: expected one image for each prompt")
+        observations = [images] if isinstance(text, str) else _listed(images)
+        if len(texts) != len(observations):
+            raise UsageError(f"{len(texts)} prompts, {len(observations)} images: expected one image for each prompt")
+        pixels = [np.concatenate([self.image_processor(one) for one in _listed(seen)]) for seen in observations]
+        if len({len(each) for each in pixels}) > 1:
+            counts = ", ".join(str(len(_listed(seen))) for seen in observations)
+            raise UsageError(f"the observations of a batch need the same number of images, got {counts}")
         tokens = self.tokenizer(texts, padding=True, padding_side="right", return_tensors="pt", verbose=False)
-        pixels = torch.from_numpy(np.stack([self.image_processor(image) for image in pictures]))
-        named = {"input_ids": tokens["input_ids"], "attention_mask": tokens["attention_mask"], "pixel_values": pixels}
-        return BatchFeature(named)
+        named = {"input_ids": tokens["input_ids"], "attention_mask": tokens["attention_mask"]}
+        return BatchFeature({**named, "pixel_values": torch.from_numpy(np.stack(pixels))})
 
     def inputs(self, images: Sequence[Any], instructions: Sequence[str]) -> BatchFeature:
-        """Return the model's inputs for images and instructions."""
+        """Return the model's inputs for observations, each an image or a list of images, and their instructions."""
         return self([prompt(instruction) for instruction in instructions], list(images))
 
     def check_fits(self, config: Any) -> None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import torch
 from torch import Tensor, nn
@@ -106,7 +106,10 @@ class LayerScale(nn.Module):
 
 
 class Block(GradientCheckpointingLayer):
-    """Attention and MLP, each with a residual connection."""
+    """Attention and MLP, each with a residual connection.
+
+    With FiLM, the features between the two are scaled and shifted by functions of the instruction's embedding.
+    """
 
     def __init__(self, shape: ViTShape, config: Any) -> None:
         super().__init__()
@@ -117,10 +120,22 @@ class Block(GradientCheckpointingLayer):
         self.norm2 = nn.LayerNorm(shape.dim, eps=EPS)
         self.mlp = Mlp(shape)
         self.ls2 = scale()
+        self.scale: nn.Linear | None = None
+        self.shift: nn.Linear | None = None
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Map [B, N, D] to [B, N, D]."""
+    def add_film(self, text: int) -> None:
+        """Add FiLM layers that change nothing until they are trained. `text` is the width of the embedding."""
+        weight = self.norm1.weight
+        self.scale, self.shift = (nn.Linear(text, len(weight), device=weight.device) for _ in range(2))
+        for parameter in (*self.scale.parameters(), *self.shift.parameters()):
+            nn.init.zeros_(parameter)
+
+    def forward(self, x: Tensor, language: Tensor | None = None) -> Tensor:
+        """Map [B, N, D] to [B, N, D]. `language` [B, H] is the embedding for FiLM."""
         x = x + self.ls1(self.attn(self.norm1(x)))
+        if self.scale is not None and self.shift is not None and language is not None:
+            language = language.to(self.scale.weight.dtype)
+            x = (x * (1 + self.scale(language)[:, None]) + self.shift(language)[:, None]).to(x.dtype)
         return x + self.ls2(self.mlp(self.norm2(x)))
 
 
@@ -168,15 +183,20 @@ class ViT(nn.Module):
         if shape.attention_pool:
             self.attn_pool = AttentionPool(shape)
 
-    def forward(self, pixels: Tensor) -> Tensor:
-        """Map [B, 3, 224, 224] to [B, 256, D]."""
+    def forward(self, pixels: Tensor, language: Tensor | None = None) -> Tensor:
+        """Map [B, 3, 224, 224] to [B, 256, D]. `language` [B, H] is the embedding for FiLM."""
         x = self.patch_embed(pixels) + self.pos_embed
         if self.prefix:
             tokens = torch.cat([self.cls_token, self.reg_token], dim=1)
             x = torch.cat([tokens.expand(len(x), -1, -1), x], dim=1)
         for block in self.blocks[:-1]:
-            x = block(x)
+            x = block(x, language)
         return x[:, self.prefix :]
+
+    def add_film(self, text: int) -> None:
+        """Add FiLM layers to all blocks. `text` is the width of the language model's embeddings."""
+        for block in self.blocks:
+            cast("Block", block).add_film(text)
 
     def unused(self) -> list[nn.Module]:
         """Return the layers whose output is not used."""

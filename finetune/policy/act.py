@@ -1,4 +1,4 @@
-"""Predicts one action from a checkpoint, an image file and an instruction (`oxe predict`)."""
+"""Predicts an action from a checkpoint, image files and an instruction (`oxe predict`)."""
 
 import io
 from collections.abc import Sequence
@@ -8,12 +8,13 @@ import torch
 from PIL import ExifTags, Image
 
 from finetune.memory import enough_memory
-from finetune.models import checkpoint
-from finetune.models.acting import Prediction
+from finetune.models import checkpoint, layouts
+from finetune.models.acting import Prediction, Sampling
 from finetune.models.images import decoded, rgb
+from finetune.models.layouts import Stated
 from finetune.models.lora import Say, silent
 from finetune.models.processor import PrismaticProcessor, prompt
-from finetune.policy.policy import Dtype, base_of, is_adapter, load
+from finetune.policy.policy import Dtype, is_adapter, load, processor_of
 from schemas.errors import CheckpointError, UsageError
 from schemas.exif import TURNED, UPRIGHT
 
@@ -23,7 +24,11 @@ def act(
     images: Sequence[Path],
     instruction: str,
     *,
+    base: str | None = None,
+    stated: Stated | None = None,
     processor: str | None = None,
+    proprio: Sequence[float] | None = None,
+    sampling: Sampling | None = None,
     unnorm_key: str | None = None,
     center_crop: bool | None = None,
     lenient: bool = False,
@@ -32,26 +37,31 @@ def act(
     device: str = "cpu",
     say: Say = silent,
 ) -> Prediction:
-    """Load a checkpoint and predict an action. The inputs are checked before any weights are read.
+    """Load a checkpoint and predict an action, or a chunk. The inputs are checked before any weights are read.
+
+    `images` are those of one observation: the oldest step first, within a step in the order of the checkpoint's
+    cameras. `base` has the weights that the checkpoint lacks, and `stated` is what an original checkpoint of
+    OpenVLA-OFT does not record; see `load`. `proprio` [P] is in the units of the dataset.
 
     If the checkpoint contains the preprocessing that was used in training, the image is preprocessed in the same way.
     Otherwise only the checkpoint's image transform is applied. If `center_crop` is not None, it decides whether the
     image is cropped.
 
     Images are used as they are stored. An image whose EXIF data turn it is an error, unless `ignore_exif`. `lenient`
-    counts predicted tokens that are not actions, which are an error otherwise. `say` gets a note if adapters do not
-    record their base.
+    counts predicted tokens that are not actions, which are an error otherwise. `say` gets notes.
     """
-    if len(images) != 1:
-        raise UsageError(f"--image: expected 1 image, got {len(images)}")
     prompt(instruction)
     _check_device(device)
-    image = _read(images[0], ignore_exif=ignore_exif)
-    folder = checkpoint.local_folder(model, {})
-    own = PrismaticProcessor.from_pretrained(processor or (base_of(folder) if is_adapter(folder) else folder))
+    observation = [_read(image, ignore_exif=ignore_exif) for image in images]
+    folder = checkpoint.local_folder(model, {}, wanted=layouts.WANTED)
+    layouts.check_parts(folder, None if is_adapter(folder) else base)
+    layouts.check_images(folder, len(images), stated or Stated())
+    own = PrismaticProcessor.from_pretrained(processor or processor_of(folder, base))
     with enough_memory(CheckpointError, _fix(dtype)):
         policy = load(
             folder,
+            base=base,
+            stated=stated,
             processor=own,
             unnorm_key=unnorm_key,
             center_crop=center_crop,
@@ -60,7 +70,7 @@ def act(
             device=device,
             say=say,
         )
-        return policy.act([image], [instruction], unnorm_key=unnorm_key)[0]
+        return policy.act([observation], [instruction], unnorm_key=unnorm_key, proprio=proprio, sampling=sampling)[0]
 
 
 def _read(path: Path, *, ignore_exif: bool) -> bytes:

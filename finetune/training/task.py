@@ -11,7 +11,7 @@ from finetune.data import augment
 from finetune.data.loader import Loader, LoaderOptions, Part
 from finetune.data.preprocessing import Preprocessing
 from finetune.models import checkpoint
-from finetune.models.acting import METHOD, ActionStatistics
+from finetune.models.action_statistics import METHOD, ActionStatistics
 from finetune.models.config import OpenVLAConfig
 from finetune.recipe import Recipe
 from finetune.training.parallel import TrainingProcess

@@ -10,7 +10,7 @@ from tests.finetune.vla import BASE, INSTRUCTIONS, KEYS, PROMPTS, close, image, 
 
 torch = pytest.importorskip("torch", reason="the models need the extra finetune")
 
-from finetune.models.acting import ActionStatistics  # noqa: E402
+from finetune.models.action_statistics import ActionStatistics  # noqa: E402
 from finetune.models.decoding import check_image_matters, decode, with_prefix  # noqa: E402
 from finetune.models.openvla import OpenVLAForActionPrediction  # noqa: E402 - only where torch is
 
