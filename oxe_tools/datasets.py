@@ -96,9 +96,7 @@ def _facts(spec: DatasetSpec) -> dict[str, str]:
     )
     cameras = {**spec.cameras, **{f"{role} depth": depth for role, depth in spec.depth.items()}}
     rates = "control rate unknown" if spec.control_hz is None else f"{spec.control_hz:g} Hz"
-    own = {
-        name: spec.view_state_space(name) for name in view_names(spec) if name in spec.views and spec.views[name].state
-    }
+    own = {name: spec.view_state_space(name) for name, shown in spec.views.items() if shown.state}
     missing = {name: shown["unavailable"] for name in EXPLAINED if "unavailable" in (shown := _view(spec, name))}
     return {
         "also named": ", ".join(sorted({*spec.aliases, spec.tfds_name or spec.name} - {spec.name})),

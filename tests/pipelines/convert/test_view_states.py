@@ -112,7 +112,8 @@ def test_verify_compares_materialized_states_with_the_view(dataset: Dataset, tmp
     manifest = {key: value for key, value in dataset.manifest.items() if key != "xxh3_128"}
     (tmp_path / "copy" / MANIFEST).write_bytes(encode_manifest({**manifest, "spec": spec.to_json()}))
     found = verify(open_dataset(tmp_path / "copy"), source=source).first
-    assert found == [f"episode {i} (toy-00000{i}): observation.state.openvla does not match the view" for i in range(3)]
+    wrong = "observation.state.openvla does not match the view"
+    assert found[-3:] == [f"episode {i} (toy-00000{i}): {wrong}" for i in range(3)]
 
 
 def test_the_layout_of_a_dataset_of_an_earlier_version_is_unchanged() -> None:
@@ -306,7 +307,7 @@ def test_numbers_that_are_not_finite_are_found(tmp_path: Path) -> None:
         dataset.episode(0, view="openvla")
     with pytest.raises(UsageError, match="state contains values that are not finite"):
         statistics(dataset, selection=Selection(view="openvla"))
-    with pytest.raises(ViewError, match="observation.state has values that are not finite"):
+    with pytest.raises(ViewError, match=r"observation\.state has values that are not finite"):
         torch_dataset(dataset.path, view="openvla", cameras=())
 
 
@@ -315,7 +316,7 @@ def test_datasets_whose_views_have_states_of_other_units_are_not_counted_as_one(
     other = TEXT.replace("torque_2, unknown", "torque_2, rad/s")
     assert other != TEXT
     two = open_dataset(publish(tmp_path / "two", lengths=(9,), text=other))
-    with pytest.raises(UsageError, match="cannot be counted as one: state: .*torque_2"):
+    with pytest.raises(UsageError, match=r"cannot be counted as one: state: .*torque_2"):
         statistics(one, two, selection=Selection(view="openvla"))
 
 
