@@ -126,6 +126,7 @@ def torch_dataset(
         dataset,
         read(dataset, view=view, split=split, episodes=episodes),
         action_space=dataset.action_space(view),
+        state_space=dataset.state_space(view),
         control_hz=(dataset.view(view).control_hz if view else None) or dataset.spec.control_hz,
         images=Images(
             dataset,

@@ -18,7 +18,7 @@ from finetune.data.cache import LIMIT, BlockCache, default_folder
 from finetune.data.order import InTurn, Order
 from finetune.data.pictures import Decoder
 from finetune.data.preprocessing import Preprocessing
-from finetune.data.sources import open_sources
+from finetune.data.sources import LockedSource, open_sources
 from finetune.data.windows import WindowReader
 from schemas.errors import MixtureError, UsageError, did_you_mean
 from schemas.mixture import lock as locks
@@ -150,9 +150,19 @@ class Loader:
 
     def norm(self, source: str) -> NormStats:
         """Return the NormStats of a source's actions, in the mixture's dimensions."""
-        if source not in self.sources:
-            raise UsageError(f"no source '{source}'{did_you_mean(source, self.sources)}")
-        return self._sources[self.sources.index(source)].norm
+        return self._source(source).norm
+
+    def state_norm(self, source: str) -> NormStats:
+        """Return the NormStats of a source's states; `names` are their dimensions. Raises UsageError if it has none."""
+        norm = self._source(source).state_norm
+        if norm is None:
+            raise UsageError(f"{source}: has no state")
+        return norm
+
+    def _source(self, name: str) -> LockedSource:
+        if name not in self.sources:
+            raise UsageError(f"no source '{name}'{did_you_mean(name, self.sources)}")
+        return self._sources[self.sources.index(name)]
 
     def sharded(self, rank: int, world: int) -> Self:
         """Return a copy of the loader for process `rank` of `world` processes."""

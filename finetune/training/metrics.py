@@ -9,7 +9,7 @@ import numpy as np
 from finetune.actions import ActionTokenizer, unnormalized
 from finetune.data.assemble import Batch
 from schemas.source import Array
-from stats.norm import EPS, NormStats
+from stats.norm import EPS, NEEDS, NormStats
 
 CLOSE = 1e-6  # relative tolerance to consider the statistics of a checkpoint and a lock the same
 
@@ -172,7 +172,7 @@ def _mean(total: float, count: float) -> float:
 
 
 def _are_same(own: NormStats, theirs: NormStats) -> bool:
-    pairs = ((own.q01, theirs.q01), (own.q99, theirs.q99), (own.mask, theirs.mask))
-    return own is theirs or all(
-        a is not None and b is not None and np.allclose(a, b, rtol=CLOSE, atol=0) for a, b in pairs
-    )
+    if own is theirs or own.method != theirs.method:
+        return own is theirs
+    pairs = [(getattr(own, name), getattr(theirs, name)) for name in (*NEEDS[own.method], "mask")]
+    return all(a is not None and b is not None and np.allclose(a, b, rtol=CLOSE, atol=0) for a, b in pairs)

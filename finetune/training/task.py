@@ -11,7 +11,7 @@ from finetune.data import augment
 from finetune.data.loader import Loader, LoaderOptions, Part
 from finetune.data.preprocessing import Preprocessing
 from finetune.models import checkpoint
-from finetune.models.action_statistics import METHOD, ActionStatistics
+from finetune.models.action_statistics import ActionStatistics
 from finetune.models.config import OpenVLAConfig
 from finetune.recipe import Recipe
 from finetune.training.parallel import TrainingProcess
@@ -20,7 +20,9 @@ from schemas.mixture import lock as locks
 from schemas.mixture.lock import Lock
 from stats.formats import openvla_entry
 from stats.locked import locked_statistics
-from stats.norm import NormStats
+from stats.norm import Method, NormStats
+
+METHODS: tuple[Method, ...] = ("bounds_q99", "bounds")  # normalizations that a policy can undo
 
 
 @dataclass(frozen=True)
@@ -35,10 +37,10 @@ class Task:
     def of(cls, recipe: Recipe, lock_path: Path) -> Self:
         """Read the lock. Raises MixtureError if OpenVLA cannot be trained on it."""
         lock, table = locks.read(lock_path)
-        if lock.method != METHOD:
+        if lock.method not in METHODS:
             raise MixtureError(
-                f"{lock_path}: actions are normalized by '{lock.method}', OpenVLA requires '{METHOD}': lock the "
-                f'mixture with [normalize] method = "{METHOD}"'
+                f"{lock_path}: actions are normalized by '{lock.method}', OpenVLA requires {' or '.join(METHODS)}: "
+                f'lock the mixture with [normalize] method = "{METHODS[0]}"'
             )
         shown = table.filter(pc.greater(table["steps"], 0))
         silent = shown.filter(pc.equal(pc.utf8_trim_whitespace(shown["instruction"]), ""))

@@ -60,6 +60,7 @@ def make_lock(
         dims=dims,
         method=spec.normalize.method,
         constant=located_by.constant if located_by else spec.normalize.constant,
+        grippers=located_by.grippers if located_by else spec.normalize.grippers,
         epoch=plan.epoch,
         sources={
             source.name: _locked(source, plan.sources[source.name], spec=spec, epoch=plan.epoch, key=key)

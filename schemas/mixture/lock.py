@@ -97,6 +97,7 @@ class Lock(Model):
     dims: tuple[str, ...]  # dimensions of a drawn action
     method: Literal["bounds_q99", "bounds", "normal"]  # normalization method
     constant: Literal["keep", "zero"] = "zero"  # as in `Normalize`; locks of earlier versions do not have it
+    grippers: Literal["keep", "normalize"] = "keep"  # as in `Normalize`; locks of earlier versions do not have it
     epoch: int  # number of draws
     sources: dict[str, LockedSource]
     differences: tuple[str, ...]  # differences between the Spaces of the sources

@@ -75,6 +75,9 @@ class Normalize(Model):
     method: Literal["bounds_q99", "bounds", "normal"] = "bounds_q99"
     per: Literal["dataset", "embodiment"] = "dataset"
     constant: Literal["keep", "zero"] = "keep"  # label of a constant dimension that is not normalized; zero: OpenVLA's
+    grippers: Literal["keep", "normalize"] = (
+        "keep"  # whether the grippers of actions are normalized; OFT does for ALOHA
+    )
 
 
 class MixtureSpec(Model):
