@@ -164,6 +164,7 @@ class OptimizerRecipe(Model):
     betas: tuple[Fraction, Fraction] = (0.9, 0.999)
     schedule: Literal["constant", "linear", "cosine", "multistep"] = "constant"
     warmup: Whole = 0  # steps
+    warmup_like_original: bool = False  # with a warm-up, milestones never act: a bug of OpenVLA-OFT
     milestones: tuple[Count, ...] = ()
     gamma: Above = 0.1  # factor by which the learning rate changes at each milestone
 
@@ -173,6 +174,8 @@ class OptimizerRecipe(Model):
             raise ValueError('milestones: require schedule = "multistep", and it requires them')
         if list(self.milestones) != sorted(set(self.milestones)):
             raise ValueError("milestones: must be in increasing order")
+        if self.warmup_like_original and not (self.warmup and self.milestones):
+            raise ValueError('warmup_like_original: requires warmup and schedule = "multistep", and only changes these')
         return self
 
 
