@@ -93,7 +93,7 @@ class Task:
         return self.recipe.train.micro or max(1, self.recipe.train.batch // here.world)
 
     def loader(self, here: TrainingProcess, *, part: Part, augmented: bool) -> Loader:
-        """Open the loader of process `here`. If not `augmented`, images are preprocessed as in prediction."""
+        """Open the loader of process `here`. If not `augmented`, images and instructions are those of prediction."""
         data = self.recipe.data
         preprocessing = self.preprocessing if augmented else self.preprocessing.acting()
         options = LoaderOptions(
@@ -102,6 +102,7 @@ class Task:
             ends=data.ends,
             missing=data.missing,
             corrupt=data.corrupt,
+            paraphrases=augmented,
             preprocessing=preprocessing,
         )
         return Loader(
