@@ -45,7 +45,8 @@ class LoaderOptions:
     `ends` applies to chunks that pass the end of an episode. With "mask", the last action is repeated and marked as
     padding. With "drop", such steps are not drawn. If `missing` is "black", a black image is returned when a source
     lacks a camera or a frame. If `corrupt` is "substitute", a step with a damaged image is replaced by another step of
-    the same stratum. With "error", a missing or damaged image raises an error.
+    the same stratum. With "error", a missing or damaged image raises an error. If `paraphrases` is False, the part
+    `train` returns the recorded instructions, as other parts do, whatever paraphrases the mixture has.
     """
 
     cameras: tuple[str, ...] = ("primary",)
@@ -55,6 +56,7 @@ class LoaderOptions:
     state: bool = False
     missing: Missing = "error"
     corrupt: Corrupt = "error"
+    paraphrases: bool = True
     preprocessing: Preprocessing = field(default_factory=Preprocessing)
 
     def __post_init__(self) -> None:
@@ -134,6 +136,7 @@ class Loader:
             ),
             history=self.options.history,
             chunk=self.options.chunk,
+            paraphrases=self.lock.paraphrases if part == TRAIN and self.options.paraphrases else {},
         )
         self.broken: Counter[str] = Counter()  # how often each damaged image was drawn, by message
         self.draws = 0

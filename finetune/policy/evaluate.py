@@ -87,7 +87,13 @@ def _loader(folder: Path, lock: Path, options: EvaluationOptions, *, seed: int |
     path = folder / RECIPE
     data = recipe.load(path.read_text(), where=str(path)).data if path.exists() else DataRecipe()
     trained = checkpoint.preprocessing(folder) or Preprocessing()
-    reads = LoaderOptions(cameras=data.cameras, chunk=data.chunk, missing=data.missing, preprocessing=trained.acting())
+    reads = LoaderOptions(
+        cameras=data.cameras,
+        chunk=data.chunk,
+        missing=data.missing,
+        paraphrases=False,
+        preprocessing=trained.acting(),
+    )
     return Loader(lock, reads, batch_size=options.batch, part=options.part, seed=seed, threads=data.threads)
 
 

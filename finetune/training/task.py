@@ -13,6 +13,7 @@ from finetune.data.preprocessing import Preprocessing
 from finetune.models import checkpoint
 from finetune.models.action_statistics import ActionStatistics
 from finetune.models.config import OpenVLAConfig
+from finetune.models.oft import OFTSettings
 from finetune.recipe import Recipe
 from finetune.training.parallel import TrainingProcess
 from schemas.errors import MixtureError, UsageError
@@ -95,15 +96,18 @@ class Task:
         return self.recipe.train.micro or max(1, self.recipe.train.batch // here.world)
 
     def loader(self, here: TrainingProcess, *, part: Part, augmented: bool) -> Loader:
-        """Open the loader of process `here`. If not `augmented`, images are preprocessed as in prediction."""
+        """Open the loader of process `here`. If not `augmented`, images and instructions are those of prediction."""
         data = self.recipe.data
         preprocessing = self.preprocessing if augmented else self.preprocessing.acting()
         options = LoaderOptions(
             cameras=data.cameras,
+            history=data.history,
             chunk=data.chunk,
+            state=self.recipe.oft is not None and self.recipe.oft.proprio,
             ends=data.ends,
             missing=data.missing,
             corrupt=data.corrupt,
+            paraphrases=augmented,
             preprocessing=preprocessing,
         )
         return Loader(
@@ -116,9 +120,35 @@ class Task:
             threads=data.threads,
         )
 
+    def oft(self, loader: Loader) -> OFTSettings | None:
+        """Return how the model of the recipe predicts chunks; None if it predicts tokens one after the other."""
+        wants_state = self.recipe.oft is not None and self.recipe.oft.proprio
+        proprio = loader.state_norm(loader.sources[0]).names if wants_state else ()
+        return oft_settings(self.recipe, method=self.lock.method, actions=self.lock.dims, proprio=proprio)
+
     def norm_stats(self, loader: Loader) -> dict[str, Any]:
         """Return the content of `dataset_statistics.json`: each source's statistics in the mixture's dimensions."""
         return {name: self._statistics(name, loader.norm(name)) for name in loader.sources}
 
     def _statistics(self, source: str, norm: NormStats) -> dict[str, Any]:
         return openvla_entry(locked_statistics(self.lock, source), action=norm)
+
+
+def oft_settings(
+    recipe: Recipe, *, method: Method, actions: tuple[str, ...], proprio: tuple[str, ...]
+) -> OFTSettings | None:
+    """Return how the model of a recipe predicts chunks of these actions; None if it is not OpenVLA-OFT."""
+    oft = recipe.oft
+    if oft is None:
+        return None
+    return OFTSettings(
+        head=oft.head,
+        chunk=recipe.data.chunk,
+        method=method,
+        actions=actions,
+        proprio=proprio,
+        film=oft.film,
+        film_pads=oft.film_pads,
+        cameras=recipe.data.cameras,
+        history=recipe.data.history,
+    )
