@@ -40,16 +40,16 @@ class Inputs:
     tail: Tensor  # [B, T] positions in L
     known: Tensor  # [B, K, A] bool: which numbers count in the loss
     labels: Tensor | None = None  # [B, L]: the token at recorded actions and at the stop token; IGNORED elsewhere
-    actions: Tensor | None = None  # [B, K, A] normalized
+    actions: Tensor | None = None  # [B, K, A] normalized, for continuous heads
     proprio: Tensor | None = None  # [B, P] normalized
-    noise: Tensor | None = None  # [B, K, A]
-    timesteps: Tensor | None = None  # [B] of the diffusion
+    noise: Tensor | None = None  # [B, K, A] for diffusion heads
+    timesteps: Tensor | None = None  # [B] for diffusion heads
 
     @property
     def targets(self) -> Tensor:
         """The labels of the tail, [B, T]."""
-        assert self.labels is not None
-        return self.labels.gather(1, self.tail)
+        labels = torch.full_like(self.input_ids, IGNORED) if self.labels is None else self.labels
+        return labels.gather(1, self.tail)
 
     @property
     def terms(self) -> int:
@@ -58,8 +58,8 @@ class Inputs:
 
     def to(self, device: torch.device) -> Self:
         """Move all tensors to a device."""
-        moved = {name: getattr(self, name) for name in self.__slots__}
-        return type(self)(**{k: None if v is None else v.to(device, non_blocking=True) for k, v in moved.items()})
+        tensors: dict[str, Any] = {name: getattr(self, name) for name in self.__slots__}
+        return replace(self, **{k: v.to(device, non_blocking=True) for k, v in tensors.items() if v is not None})
 
     def uncounted(self) -> Self:
         """Return the batch with nothing that counts in the loss."""

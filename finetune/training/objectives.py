@@ -38,27 +38,25 @@ def tokens_at_once(model: Any, inputs: Inputs) -> tuple[Tensor, Tensor]:
     return _cross_entropy(model(inputs.input_ids, **_observed(inputs)), inputs)
 
 
-def l1(model: Any, inputs: Inputs) -> tuple[Tensor, Tensor]:
+def l1(model: Any, inputs: Any) -> tuple[Tensor, Tensor]:
     """Return the absolute error of normalized actions, and the predicted ones [B, K, A]."""
-    assert inputs.actions is not None
     predicted = model(inputs.input_ids, **_observed(inputs)).float()
     return ((predicted - inputs.actions).abs() * inputs.known).sum(), predicted
 
 
-def diffusion(model: Any, inputs: Inputs) -> tuple[Tensor, Tensor]:
+def diffusion(model: Any, inputs: Any) -> tuple[Tensor, Tensor]:
     """Return the squared error of the predicted noise, and actions [B, K, A].
 
-    In training, these are estimated from the noise that was predicted. In evaluations, they are sampled in as many steps
-    as the diffusion has.
+    In training, these are estimated from the noise that was predicted. In evaluations, they are sampled in as many
+    steps as the diffusion has.
     """
-    assert inputs.actions is not None and inputs.noise is not None and inputs.timesteps is not None
-    sampler, observed = DDIM(), _observed(inputs)
-    noisy = sampler.noisy(inputs.actions, inputs.noise, inputs.timesteps)
-    noise = model(inputs.input_ids, **observed, noisy=noisy, timesteps=inputs.timesteps).float()
-    loss = ((noise - inputs.noise).square() * inputs.known).sum()
+    sampler, observed, start, times = DDIM(), _observed(inputs), inputs.noise, inputs.timesteps
+    noisy = sampler.noisy(inputs.actions, start, times)
+    noise = model(inputs.input_ids, **observed, noisy=noisy, timesteps=times).float()
+    loss = ((noise - start).square() * inputs.known).sum()
     if torch.is_grad_enabled():
-        return loss, sampler.clean(noisy, noise.detach(), inputs.timesteps)
-    return loss, model(inputs.input_ids, **observed, noisy=inputs.noise, steps=TRAIN_STEPS).float()
+        return loss, sampler.clean(noisy, noise.detach(), times)
+    return loss, model(inputs.input_ids, **observed, noisy=start, steps=TRAIN_STEPS).float()
 
 
 OBJECTIVES: Mapping[str, Objective] = {"l1": l1, "diffusion": diffusion, "discrete": tokens_at_once}  # by head
