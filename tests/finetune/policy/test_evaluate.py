@@ -59,7 +59,7 @@ def inside(lock: Path, folder: Path, vla: Any) -> tuple[Loader, Collator]:
     """Open what the training itself evaluates with."""
     task = Task.of(load((folder / "recipe.toml").read_text(), where="recipe.toml"), lock)
     loader = task.loader(TrainingProcess(0, 1, torch.device("cpu")), part="val", augmented=False)
-    return loader, Collator(vla.processor, vla.config, "primary")
+    return loader, Collator(processor=vla.processor, config=vla.config, cameras=("primary",))
 
 
 def stored(lock: Path, name: str, *, episode: int, step: int) -> bytes:
