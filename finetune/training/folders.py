@@ -13,6 +13,7 @@ from finetune import recipe
 from finetune.models import lora
 from finetune.models.checkpoint import PREPROCESSING, STATISTICS, write_json
 from finetune.training import licences, snapshots
+from finetune.training.ema import WeightAverage
 from finetune.training.logs import LOG, TENSORBOARD
 from finetune.training.parallel import TrainingProcess, gathered, inside
 from finetune.training.snapshots import PREFIX, STATE, Position
@@ -96,14 +97,31 @@ def describe(folder: Path, task: Task) -> None:
     durable.write(folder / RECIPE, task.recipe.to_toml(lock=LOCK).encode())
 
 
-def write(run: RunFolder, task: Task, model: Any, *, optimizer: Any, here: TrainingProcess, position: Position) -> Path:
+def write(
+    run: RunFolder,
+    task: Task,
+    model: Any,
+    *,
+    optimizer: Any,
+    average: WeightAverage,
+    here: TrainingProcess,
+    position: Position,
+) -> Path:
     """Write a checkpoint, and remove the oldest ones. All processes must call this."""
     own, is_lora = inside(model), task.recipe.train.mode == "lora"
-    state = gathered(_adapters(own) if is_lora else own.state_dict(), here=here)
     target = run.out / f"{PREFIX}{position.step:08d}"
     with snapshots.writing(target) if here.is_first else nullcontext() as folder:
         if folder is not None:
             (folder / STATE).mkdir()
+        if is_lora or average.is_on:
+            trained = gathered(_adapters(own) if is_lora else average.weights, here=here)
+            if folder is not None:
+                snapshots.save_weights(folder, trained)
+            del trained
+        average.save(folder, here=here)
+        with average.in_place():
+            state = gathered(_adapters(own) if is_lora else own.state_dict(), here=here)
+        if folder is not None:
             _write_model(folder, own, state, is_lora=is_lora)
             describe(folder, task)
             write_json(folder / PREPROCESSING, task.preprocessing.to_json())
@@ -123,6 +141,5 @@ def _write_model(folder: Path, model: Any, state: dict[str, Any], *, is_lora: bo
     if not is_lora:
         model.save_pretrained(folder, state_dict=state)
         return
-    snapshots.save_weights(folder, state)
     lora.save(model, folder, state=state)
     write_json(folder / STATISTICS, model.get_base_model().norm_stats)

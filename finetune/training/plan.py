@@ -16,6 +16,7 @@ from torch import nn
 from finetune.models import lora
 from finetune.models.base import build_empty, config_of
 from finetune.recipe import Recipe
+from finetune.training import ema
 from finetune.training.saved import blocks, saved
 from schemas.mixture import lock as locks
 from schemas.source import Array
@@ -38,6 +39,7 @@ class Need:
     weights: int
     gradients: int
     moments: int
+    average: int  # the moving average of the trained weights, if the recipe sets `train.ema`
     activations: int
     gathered: int  # blocks that FSDP gathers, or DDP's second copy of the gradients
     accumulates: bool  # whether a step sums the gradients of several parts
@@ -52,7 +54,7 @@ class Need:
         """
         backward = [self.activations, self.gradients]
         work = sum(backward) if self.accumulates else max(backward)
-        return self.weights + self.moments + self.gathered + max(work, 2 * self.gradients)
+        return self.weights + self.moments + self.average + self.gathered + max(work, 2 * self.gradients)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,6 +70,7 @@ class Footprint:
     trained: int
     weights: int
     gradients: int
+    average: int  # of the trained weights; 0 if the recipe does not average
     largest: int  # weights of the largest block, in compute precision
     rest: int  # weights outside the blocks, in compute precision
     outside: Array
@@ -99,6 +102,7 @@ class Footprint:
             weights=self.weights // share,
             gradients=self.gradients // share,
             moments=MOMENTS * self.gradients // share,
+            average=self.average // share,
             activations=self.activations(samples, checkpointed=checkpointed, casts=way != "fsdp"),
             gathered=extra,
             accumulates=batch > samples * world,
@@ -127,14 +131,15 @@ def footprint(recipe: Recipe) -> Footprint:
     half = recipe.train.precision == "bf16"
     width = 2 if half else getattr(torch, recipe.model.dtype).itemsize
     counts = [_count(block) for block in blocks(model)]
-    total = _count(model)
+    total, count = _count(model), sum(value.numel() for value in trained)
     last = recipe.data.chunk * DIMS + 1
     one, two = (saved(model, samples, tokens=PROMPT + last, last=last, half=half) for samples in (1, 2))
     return Footprint(
         parameters=total,
-        trained=sum(value.numel() for value in trained),
+        trained=count,
         weights=sum(value.nbytes for value in model.parameters()),
         gradients=sum(value.nbytes for value in trained),
+        average=ema.BYTES * count if recipe.train.ema else 0,
         largest=max(counts) * width,
         rest=(total - sum(counts)) * width,
         outside=_line(one.outside, two.outside),
