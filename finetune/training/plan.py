@@ -39,7 +39,7 @@ class Need:
     weights: int
     gradients: int
     moments: int
-    average: int  # the moving average of the trained weights, if the recipe sets `train.ema`
+    average: int  # the moving average of the weights (`train.ema`)
     activations: int
     gathered: int  # blocks that FSDP gathers, or DDP's second copy of the gradients
     accumulates: bool  # whether a step sums the gradients of several parts
@@ -70,7 +70,7 @@ class Footprint:
     trained: int
     weights: int
     gradients: int
-    average: int  # of the trained weights; 0 if the recipe does not average
+    average: int  # bytes of the moving average; 0 if the recipe has none
     largest: int  # weights of the largest block, in compute precision
     rest: int  # weights outside the blocks, in compute precision
     outside: Array
