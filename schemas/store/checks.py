@@ -6,7 +6,7 @@ from crc32c import crc32c
 from schemas.errors import DatasetError
 from schemas.source import Array, Bytes
 
-FIX = "run 'oxe verify' to find all damaged files; restore them from a copy, or convert again with --overwrite"
+FIX = "run 'oxe verify' to find all damaged files; restore them from a copy, or repair them with the same 'oxe convert'"
 
 
 def crc(data: Bytes, start: int = 0) -> int:
