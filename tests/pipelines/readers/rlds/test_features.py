@@ -388,7 +388,7 @@ FULL = {"a": ANY_SHAPE}
         ),
         ({"a": ZIPPED}, {"steps/a": [b"not zlib"]}, "does not fit"),
         ({"a": ZIPPED}, {"steps/a": [zlib.compress(bytes(8))[:-5]]}, "ends early"),
-        ({"a": ZIPPED}, {"steps/a": [zlib.compress(bytes(1 << 24))]}, "the inflated zlib tensor: more than 8 bytes, the limit"),
+        ({"a": ZIPPED}, {"steps/a": [zlib.compress(bytes(1 << 24))]}, "zlib tensor: more than 8 bytes"),
         ({"a": ZIPPED}, {"steps/a": [zlib.compress(bytes(4))]}, "does not fit"),
         (FULL, {"steps/a/value": [bytes(4)], "steps/a/shape": np.array([1, 2])}, "do not belong to the stored values"),
         (FULL, {"steps/a/value": [bytes(6)], "steps/a/shape": np.array([1, 3, 2])}, r"stored shape \(1, 3, 2\)"),
