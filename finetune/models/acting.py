@@ -30,8 +30,8 @@ SEEDS = 1 << 32  # the generator of torch ignores the higher bits of a seed
 
 
 def warn(note: str) -> None:
-    """Issue a note as a Python warning, at the line that calls `predict_action`."""
-    warnings.warn(note, stacklevel=6)
+    """Issue a note as a Python warning."""
+    warnings.warn(note, stacklevel=2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,8 +62,8 @@ class Prediction:
 class Sampling:
     """How the diffusion head samples: from `noise`, or from noise that is drawn with `seed`, in a number of `steps`.
 
-    `noise` is [K, A] or [B, K, A]. A seed gives every observation of a batch the same noise, so that its prediction does
-    not depend on the others. If seed and noise are None, the noise differs from call to call.
+    `noise` is [K, A] or [B, K, A]. A seed gives every observation of a batch the same noise, so that its prediction
+    does not depend on the others. If seed and noise are None, the noise differs from call to call.
     """
 
     noise: Any = None
