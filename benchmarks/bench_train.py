@@ -75,7 +75,7 @@ def built() -> tuple[Any, Any, Any]:
     torch.set_num_threads(1)
     model, batch = build(recipe().model, seed=SEED), samples()
     trainable(model, "full")
-    return model, batch, Collator(model.processor, model.config, "primary")(batch)
+    return model, batch, Collator(processor=model.processor, config=model.config, cameras=("primary",))(batch)
 
 
 def ours(_data: Path, _letter: str) -> Trial:

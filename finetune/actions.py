@@ -10,7 +10,7 @@ import numpy as np
 
 from schemas.errors import CheckpointError, UsageError
 from schemas.source import Array
-from stats.norm import Method, NormStats
+from stats.norm import NormStats
 
 NO_EPS = 0.0  # OpenVLA adds a small epsilon when it normalizes, but not when it un-normalizes
 LARGEST = 1e7  # no action has this size in any unit: it is above the steps of a servo and the pascals of a gripper
@@ -58,16 +58,14 @@ class ActionTokenizer:
         return np.linspace(-1, 1, self.bins)
 
 
-def unnormalized(
-    tokenizer: ActionTokenizer, ids: Any, norm: NormStats, *, method: Method = "bounds_q99", eps: float = NO_EPS
-) -> Array:
+def unnormalized(tokenizer: ActionTokenizer, ids: Any, norm: NormStats, *, eps: float = NO_EPS) -> Array:
     """Convert tokens [..., A] to actions in the units of a dataset, float64.
 
     OpenVLA-OFT un-normalizes with an `eps`, OpenVLA without one. A token that is not an action gives the middle of its
     dimension's bounds, and never the largest action.
     """
-    actions = norm.unnormalize(tokenizer.decode(ids), method, eps=eps)
-    return np.where(tokenizer.is_action(ids), actions, norm.middle(method))
+    actions = norm.unnormalize(tokenizer.decode(ids), eps=eps)
+    return np.where(tokenizer.is_action(ids), actions, norm.middle())
 
 
 def check_physical(actions: Array, norm: NormStats, *, where: str) -> None:

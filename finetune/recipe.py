@@ -119,7 +119,8 @@ class DataRecipe(Model):
     """The data that is read from a locked mixture."""
 
     lock: str | None = None  # relative to the folder of the recipe; --lock has precedence
-    cameras: Annotated[tuple[str, ...], Field(min_length=1, max_length=1)] = ("primary",)
+    cameras: Annotated[tuple[str, ...], Field(min_length=1)] = ("primary",)  # several require [oft]
+    history: Count = 1  # steps whose images the model gets; more than 1 requires [oft]
     chunk: Count = 1  # actions predicted at once
     ends: Literal["mask", "drop"] = "mask"  # what to do with chunks that pass the end of an episode
     augment: bool = True
@@ -128,6 +129,15 @@ class DataRecipe(Model):
     corrupt: Literal["error", "substitute"] = "error"
     workers: Whole = 0  # processes that read data
     threads: Whole = 1  # per process
+
+
+class OFTRecipe(Model):
+    """OpenVLA-OFT: a chunk of actions is predicted in one pass. Without this table, tokens one after the other."""
+
+    head: Literal["l1", "diffusion", "discrete"] = "l1"
+    proprio: bool = False  # whether the model gets the state of the view
+    film: bool = False  # whether the instruction modulates the vision towers
+    film_pads: bool = False  # whether FiLM's mean of the prompt includes padding, as in the original
 
 
 class TrainRecipe(Model):
@@ -164,6 +174,7 @@ class OptimizerRecipe(Model):
     betas: tuple[Fraction, Fraction] = (0.9, 0.999)
     schedule: Literal["constant", "linear", "cosine", "multistep"] = "constant"
     warmup: Whole = 0  # steps
+    warmup_like_original: bool = False  # with a warm-up, milestones never act: a bug of OpenVLA-OFT
     milestones: tuple[Count, ...] = ()
     gamma: Above = 0.1  # factor by which the learning rate changes at each milestone
 
@@ -173,6 +184,8 @@ class OptimizerRecipe(Model):
             raise ValueError('milestones: require schedule = "multistep", and it requires them')
         if list(self.milestones) != sorted(set(self.milestones)):
             raise ValueError("milestones: must be in increasing order")
+        if self.warmup_like_original and not (self.warmup and self.milestones):
+            raise ValueError('warmup_like_original: requires warmup and schedule = "multistep", and only changes these')
         return self
 
 
@@ -192,6 +205,7 @@ class Recipe(Model):
     seed: Annotated[int, Field(strict=True, ge=0, lt=2**63)] = 0
     model: ModelRecipe
     data: DataRecipe = DataRecipe()
+    oft: OFTRecipe | None = None
     train: TrainRecipe = TrainRecipe()
     lora: LoraRecipe = LoraRecipe()
     optimizer: OptimizerRecipe = OptimizerRecipe()
@@ -201,6 +215,8 @@ class Recipe(Model):
     def _tables_fit(self) -> Self:
         if self.train.mode != "lora" and "lora" in self.model_fields_set:
             raise ValueError(f'lora: requires train.mode = "lora", got "{self.train.mode}"')
+        if self.oft is None and (len(self.data.cameras), self.data.history) != (1, 1):
+            raise ValueError("data.cameras, data.history: OpenVLA takes one image; add [oft] to train on several")
         if self.optimizer.warmup >= self.train.steps:
             raise ValueError(
                 f"optimizer.warmup: must be below train.steps = {self.train.steps}, got {self.optimizer.warmup}"

@@ -36,6 +36,7 @@ def mixture_loader(
     augment: bool | Augmentation = False,
     missing: Literal["error", "black"] = "error",
     corrupt: Literal["error", "substitute"] = "error",
+    paraphrases: bool = True,
     seed: int | None = None,
     rank: int = 0,
     world: int = 1,
@@ -60,6 +61,7 @@ def mixture_loader(
         state=state,
         missing=missing,
         corrupt=corrupt,
+        paraphrases=paraphrases,
         preprocessing=Preprocessing(size=size, method=resize, augment=recipe),
     )
     return Loader(
@@ -126,6 +128,7 @@ def torch_dataset(
         dataset,
         read(dataset, view=view, split=split, episodes=episodes),
         action_space=dataset.action_space(view),
+        state_space=dataset.state_space(view),
         control_hz=(dataset.view(view).control_hz if view else None) or dataset.spec.control_hz,
         images=Images(
             dataset,

@@ -40,7 +40,7 @@ def row(spec: DatasetSpec) -> dict[str, Any]:
 def details(spec: DatasetSpec) -> dict[str, Any]:
     """Return the declaration of one dataset and its views.
 
-    Each view has its Space or, if it is unavailable, the reason.
+    Each view has its Space and that of its states or, if it is unavailable, the reason.
     """
     names = sorted({*view_names(spec), *spec.views, *EXPLAINED})
     return {"name": spec.name, "spec": spec.to_json(), "views": {name: _view(spec, name) for name in names}}
@@ -48,7 +48,9 @@ def details(spec: DatasetSpec) -> dict[str, Any]:
 
 def _view(spec: DatasetSpec, name: str) -> dict[str, Any]:
     try:
-        return {"space": view(spec, name).space.to_json()}
+        viewed = view(spec, name)
+        state = {"state_space": viewed.state_space.to_json()} if viewed.state_space else {}
+        return {"space": viewed.space.to_json(), **state}
     except ViewError as error:
         return {"unavailable": str(error).partition("': ")[2]}
 
@@ -94,6 +96,7 @@ def _facts(spec: DatasetSpec) -> dict[str, str]:
     )
     cameras = {**spec.cameras, **{f"{role} depth": depth for role, depth in spec.depth.items()}}
     rates = "control rate unknown" if spec.control_hz is None else f"{spec.control_hz:g} Hz"
+    own = {name: spec.view_state_space(name) for name, shown in spec.views.items() if shown.state}
     missing = {name: shown["unavailable"] for name in EXPLAINED if "unavailable" in (shown := _view(spec, name))}
     return {
         "also named": ", ".join(sorted({*spec.aliases, spec.tfds_name or spec.name} - {spec.name})),
@@ -110,6 +113,7 @@ def _facts(spec: DatasetSpec) -> dict[str, str]:
         "outcome": f"`{spec.success.key}`" if spec.success else "",
         "filters": ", ".join(f"{name} (`{condition.key}`)" for name, condition in spec.filters.items()),
         "views": ", ".join(view_names(spec)),
+        "states of views": "; ".join(f"{name}: {describe_space(space)}" for name, space in own.items() if space),
         "unavailable views": "; ".join(f"{name}: {why}" for name, why in missing.items()),
         "licence": spec.license or "",
         "homepage": spec.homepage or "",

@@ -434,13 +434,14 @@ def _check_stored(dataset: Dataset, i: int, result: Verification, *, digest: str
 
 def _check_views(dataset: Dataset, i: int, result: Verification, *, stored: Episode) -> None:
     path, row, length = dataset.where(i)
-    for column in dataset.columns.views:
-        viewed = dataset.view(column.name).of(stored)
-        cells = dataset.rows(path, row, length, names=[column.column])[column.column].to_pylist()
-        kept = [cell for cell in cells if cell is not None]
-        same = [cell is not None for cell in cells] == viewed.mask.tolist()
-        if not same or not np.array_equal(np.array(kept, np.float32).reshape(viewed.action.shape), viewed.action):
-            result.differs(f"episode {i} ({stored.id}): {column.column} does not match the view")
+    for view in dataset.columns.views:
+        viewed = dataset.view(view.name).of(stored)
+        for column, vectors in view.columns(viewed).items():
+            cells = dataset.rows(path, row, length, names=[column])[column].to_pylist()
+            kept = [cell for cell in cells if cell is not None]
+            same = [cell is not None for cell in cells] == viewed.mask.tolist()
+            if not same or not np.array_equal(np.array(kept, np.float32).reshape(vectors.shape), vectors):
+                result.differs(f"episode {i} ({stored.id}): {column} does not match the view")
 
 
 def compare(stored: Episode, wanted: Episode, result: Verification) -> None:

@@ -4,15 +4,15 @@ import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, cast
 
 import numpy as np
 
-from schemas.errors import StatsError
+from schemas.errors import StatsError, did_you_mean
 from schemas.files.folder import Folder, open_folder
 from schemas.parsing import parse_json
 from schemas.source import Array
-from stats.norm import KNOWN, NormStats
+from stats.norm import KNOWN, METHOD, NEEDS, Method, NormStats
 from stats.record import FORMAT, Statistics
 from stats.summary import Summary
 
@@ -44,12 +44,14 @@ def openvla(statistics: Statistics) -> dict[str, Any]:
 def openvla_entry(statistics: Statistics, *, action: NormStats) -> dict[str, Any]:
     """Return the entry of one dataset: the action with a mask, the proprio without one, and the counts.
 
-    `action` has the statistics to normalize with: those of the dataset, or those of a mixture's dimensions.
+    `action` has the statistics to normalize with: those of the dataset, or those of a mixture's dimensions. If its
+    method is not OpenVLA's `bounds_q99`, both vectors have a `method`, a key that OpenVLA's own code does not read.
     """
     figures = ("mean", "std", "max", "min", "q01", "q99")
-    vectors = {"action": {**_lists(action, figures), "mask": action.mask.tolist()}}
+    method = {} if action.method == METHOD else {"method": action.method}
+    vectors = {"action": {**_lists(action, figures), "mask": action.mask.tolist(), **method}}
     if "state" in statistics.vectors:
-        vectors[OPENVLA["state"]] = _lists(statistics.vectors["state"], figures)
+        vectors[OPENVLA["state"]] = {**_lists(statistics.vectors["state"], figures), **method}
     return {**vectors, "num_transitions": statistics.steps, "num_trajectories": statistics.episodes}
 
 
@@ -184,9 +186,16 @@ def _norm(entry: Mapping[str, Any], where: str) -> NormStats:
     try:
         figures: dict[str, Any] = {name: _array(entry, name) for name in KNOWN}
         size = max(values.shape[-1] for values in figures.values() if values is not None)
-        return NormStats(names=tuple(str(i) for i in range(size)), mask=_mask(entry.get("mask"), size), **figures)
+        names, mask = tuple(str(i) for i in range(size)), _mask(entry.get("mask"), size)
+        return NormStats(names=names, mask=mask, method=_method(entry.get("method", METHOD)), **figures)
     except StatsError as error:
         raise StatsError(f"{where}: {error}") from error
+
+
+def _method(word: Any) -> Method:
+    if not isinstance(word, str) or word not in NEEDS:
+        raise StatsError(f"method: unknown method '{word}'{did_you_mean(str(word), NEEDS)}")
+    return cast("Method", word)
 
 
 def _array(entry: Mapping[str, Any], name: str) -> Array | None:

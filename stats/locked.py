@@ -1,6 +1,7 @@
 """The statistics with which a locked mixture normalizes its sources, in the dimensions of the mixture."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -23,9 +24,19 @@ def locked_norm(lock: Lock, source: str) -> NormStats:
     """Return the normalization of a source's actions. Dimensions that the source lacks are not normalized."""
     norm, places = locked_statistics(lock, source).norm(), lock.places(source)
     valid = places >= 0
+    mask = valid if lock.grippers == "normalize" else valid & norm.mask[places]
     figures: dict[str, Array] = {name: values for name in KNOWN if (values := getattr(norm, name)) is not None}
     placed: dict[str, Any] = {name: np.where(valid, values[..., places], 0.0) for name, values in figures.items()}
-    return NormStats(names=lock.dims, mask=valid & norm.mask[places], constant=lock.constant, **placed)
+    return NormStats(names=lock.dims, mask=mask, constant=lock.constant, method=lock.method, **placed)
+
+
+def locked_state_norm(lock: Lock, source: str) -> NormStats | None:
+    """Return the normalization of the states of a source's view, or None if it has no states.
+
+    Its `names` and its `space` say what the numbers of a state are.
+    """
+    statistics = locked_statistics(lock, source)
+    return replace(statistics.norm("state"), method=lock.method) if "state" in statistics.vectors else None
 
 
 def constants(lock: Lock, source: str) -> dict[str, float]:

@@ -13,6 +13,7 @@ from stats.summary import Summary, is_narrow
 
 Method: TypeAlias = Literal["bounds_q99", "bounds", "normal"]
 Constant: TypeAlias = Literal["keep", "zero"]
+METHOD: Method = "bounds_q99"  # OpenVLA's, and the default
 EPS = 1e-8
 NEEDS = {"bounds_q99": ("q01", "q99"), "bounds": ("min", "max"), "normal": ("mean", "std")}
 KNOWN = ("mean", "std", "min", "max", "q01", "q99")
@@ -43,6 +44,7 @@ class NormStats:
 
     Statistics that a file does not have are None. `constant` is what becomes of a dimension outside the mask whose
     values are all equal: it keeps them, or becomes 0, as in OpenVLA. `pinned` dimensions are always 0; see `safe`.
+    `method` is used where a function is called without one.
 
     >>> norm = NormStats(names=("x",), mask=np.array([True]), q01=np.array([-2.0]), q99=np.array([2.0]))
     >>> norm.normalize(np.float32([[1.0], [5.0]])).ravel().tolist()
@@ -60,6 +62,7 @@ class NormStats:
     space: Space | None = None
     pinned: frozenset[str] = frozenset()
     constant: Constant = "zero"
+    method: Method = METHOD
 
     def __post_init__(self) -> None:
         """Raise StatsError for arrays of the wrong length, numbers that are not finite, and a minimum above a maximum.
@@ -94,39 +97,47 @@ class NormStats:
         figures = {name: getattr(summary, name) for name in KNOWN}
         return cls(names=names, mask=summary.mask, space=summary.space, **figures)
 
-    def normalize(self, x: Array, method: Method = "bounds_q99") -> Array:
+    def normalize(self, x: Array, method: Method | None = None) -> Array:
         """Normalize [..., D] as OpenVLA does in training, in float32.
 
         The bounds are mapped to [-1, 1], and values outside are clipped. If a dimension's min equals its max, it
         becomes 0, even if its mask is false, unless `constant` is "keep".
         """
-        return normalized(np.asarray(x, np.float32), self.figures(method), method)
+        return normalized(np.asarray(x, np.float32), self.figures(method), method or self.method)
 
-    def figures(self, method: Method = "bounds_q99") -> Figures:
+    def normalize_proprio(self, x: Array, method: Method | None = None) -> Array:
+        """Normalize states [..., D] at inference, as OpenVLA-OFT does: all dimensions are clipped to [-1, 1]."""
+        return np.clip(self.normalize(x, method), -1, 1)
+
+    def figures(self, method: Method | None = None) -> Figures:
         """Return the statistics that `normalized` needs, so that they are computed only once."""
+        method = method or self.method
         first, second = (figures.astype(np.float32) for figures in self._pair(method))
         constant = self._constant() & (self.mask | (self.constant == "zero"))
         fixed = self._pinned_dims() if method == "normal" else self._pinned_dims() | constant
         return Figures(first, second, self.mask, fixed)
 
-    def unnormalize(self, x: Array, method: Method = "bounds_q99", *, eps: float = EPS) -> Array:
+    def unnormalize(self, x: Array, method: Method | None = None, *, eps: float = EPS) -> Array:
         """Invert `normalize` as OpenVLA-OFT does at inference, in float64. Set `eps` to 0 to do it as OpenVLA does.
 
         Clipped values stay clipped. A constant dimension becomes the middle of its bounds, but is unchanged if its mask
         is false. A pinned dimension always becomes the middle of its bounds.
         """
+        method = method or self.method
         first, second = self._pair(method)
         x = np.asarray(x)
         scaled = x * (second + eps) + first if method == "normal" else 0.5 * (x + 1) * (second - first + eps) + first
         return np.where(self._pinned_dims(), self.middle(method), np.where(self.mask, scaled, x))
 
-    def middle(self, method: Method = "bounds_q99") -> Array:
+    def middle(self, method: Method | None = None) -> Array:
         """Return the middle of each dimension's bounds, or its mean, float64 [D]."""
+        method = method or self.method
         first, second = self._pair(method)
         return first if method == "normal" else (first + second) / 2
 
-    def degenerate(self, method: Method = "bounds_q99") -> dict[str, str]:
+    def degenerate(self, method: Method | None = None) -> dict[str, str]:
         """Return a description, by name, of each dimension that the method would divide by almost 0."""
+        method = method or self.method
         first, second = self._pair(method)
         low, high = (first, first + second) if method == "normal" else (first, second)
         narrow = is_narrow(low, high, scale=0.0 if self.std is None else self.std) & self.mask
@@ -138,7 +149,7 @@ class NormStats:
             if flag
         }
 
-    def safe(self, method: Method = "bounds_q99", *, pin: Collection[str] = ()) -> Self:
+    def safe(self, method: Method | None = None, *, pin: Collection[str] = ()) -> Self:
         """Return statistics in which constant dimensions and those in `pin` are pinned.
 
         A pinned dimension is 0 when normalized, and the middle of its bounds when unnormalized. Raises StatsError if

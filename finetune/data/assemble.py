@@ -1,6 +1,7 @@
 """Assembles the batches that a loader returns from drawn steps."""
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any, Self
 
@@ -10,6 +11,7 @@ from finetune.data.order import Order
 from finetune.data.pictures import Decoder
 from finetune.data.windows import WindowIndex, WindowReader
 from schemas.errors import DatasetError
+from schemas.mixture.paraphrases import paraphrased
 from schemas.source import Array
 
 ATTEMPTS = 8  # how many other steps to try in place of a step with a damaged image
@@ -35,7 +37,7 @@ class Batch:
     images: dict[str, Any]  # by camera: [B, H, h, w, 3] uint8 RGB
     image_is_missing: dict[str, Any]  # by camera: [B, H] bool; missing images are black
     history_is_pad: Any  # [B, H] bool: True before the start of the episode, where the first step is repeated
-    instruction: tuple[str, ...]  # [B] "" for a step without instruction
+    instruction: tuple[str, ...]  # [B] recorded, or a paraphrase that was drawn; "" for a step without instruction
     broken: tuple[str, ...]  # messages about damaged images; their steps were replaced by others of the same stratum
     substituted: Any  # [B] bool: True for a step that replaces one with a damaged image
 
@@ -89,6 +91,7 @@ class Assembly:
     decoder: Decoder
     history: int
     chunk: int
+    paraphrases: Mapping[str, tuple[str, ...]]  # by instruction; empty if recorded instructions are returned
 
     def batch(self, drawn: Drawn, attempt: int = 0) -> Batch:
         """Read the batch of the draws `drawn`. `attempt` is 0, or the number of the attempt to replace a step."""
@@ -110,11 +113,16 @@ class Assembly:
             images=pictures.images,
             image_is_missing=pictures.missing,
             history_is_pad=is_pad[:, : self.history],
-            instruction=windows.texts,
+            instruction=self._instructions(windows.texts, drawn.draw),
             broken=tuple(filter(None, pictures.broken)),
             substituted=np.full(len(drawn.draw), attempt > 0),
         )
         return self._replace_broken(batch, drawn, pictures.broken, attempt=attempt) if batch.broken else batch
+
+    def _instructions(self, texts: tuple[str, ...], draws: Array) -> tuple[str, ...]:
+        if not self.paraphrases:
+            return texts
+        return paraphrased(texts, self.paraphrases, seed=self.decoder.seed, draws=draws)
 
     def _around(self, episode: Array, number: Array) -> tuple[Array, Array]:
         """Return the numbers of the steps in each window, [B, H + C], and which of them were clipped to the episode."""

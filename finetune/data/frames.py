@@ -37,6 +37,7 @@ class FrameDataset(data.Dataset[Item]):
         table: StepTable,
         *,
         action_space: Space,
+        state_space: Space | None,
         control_hz: float | None,
         images: Images,
         statistics: Callable[[], Statistics],
@@ -54,7 +55,7 @@ class FrameDataset(data.Dataset[Item]):
         # Columns are tensors, because a DataLoader shares the memory of tensors with spawned workers.
         self._columns = {key: torch.from_numpy(column) for key, column in table.columns.items()}
         self._table, self._images, self._statistics = replace(table, columns={}), images, statistics
-        spaces = {"action": action_space, STATE: dataset.columns.state}
+        spaces = {"action": action_space, STATE: state_space}
         self._names = {key: [dim.name for dim in space.dims] for key, space in spaces.items() if space}
 
     def __len__(self) -> int:

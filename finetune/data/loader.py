@@ -18,7 +18,7 @@ from finetune.data.cache import LIMIT, BlockCache, default_folder
 from finetune.data.order import InTurn, Order
 from finetune.data.pictures import Decoder
 from finetune.data.preprocessing import Preprocessing
-from finetune.data.sources import open_sources
+from finetune.data.sources import LockedSource, open_sources
 from finetune.data.windows import WindowReader
 from schemas.errors import MixtureError, UsageError, did_you_mean
 from schemas.mixture import lock as locks
@@ -45,7 +45,8 @@ class LoaderOptions:
     `ends` applies to chunks that pass the end of an episode. With "mask", the last action is repeated and marked as
     padding. With "drop", such steps are not drawn. If `missing` is "black", a black image is returned when a source
     lacks a camera or a frame. If `corrupt` is "substitute", a step with a damaged image is replaced by another step of
-    the same stratum. With "error", a missing or damaged image raises an error.
+    the same stratum. With "error", a missing or damaged image raises an error. If `paraphrases` is False, the part
+    `train` returns the recorded instructions, as other parts do, whatever paraphrases the mixture has.
     """
 
     cameras: tuple[str, ...] = ("primary",)
@@ -55,6 +56,7 @@ class LoaderOptions:
     state: bool = False
     missing: Missing = "error"
     corrupt: Corrupt = "error"
+    paraphrases: bool = True
     preprocessing: Preprocessing = field(default_factory=Preprocessing)
 
     def __post_init__(self) -> None:
@@ -134,6 +136,7 @@ class Loader:
             ),
             history=self.options.history,
             chunk=self.options.chunk,
+            paraphrases=self.lock.paraphrases if part == TRAIN and self.options.paraphrases else {},
         )
         self.broken: Counter[str] = Counter()  # how often each damaged image was drawn, by message
         self.draws = 0
@@ -150,9 +153,19 @@ class Loader:
 
     def norm(self, source: str) -> NormStats:
         """Return the NormStats of a source's actions, in the mixture's dimensions."""
-        if source not in self.sources:
-            raise UsageError(f"no source '{source}'{did_you_mean(source, self.sources)}")
-        return self._sources[self.sources.index(source)].norm
+        return self._source(source).norm
+
+    def state_norm(self, source: str) -> NormStats:
+        """Return the NormStats of a source's states; `names` are their dimensions. Raises UsageError if it has none."""
+        norm = self._source(source).state_norm
+        if norm is None:
+            raise UsageError(f"{source}: has no state")
+        return norm
+
+    def _source(self, name: str) -> LockedSource:
+        if name not in self.sources:
+            raise UsageError(f"no source '{name}'{did_you_mean(name, self.sources)}")
+        return self._sources[self.sources.index(name)]
 
     def sharded(self, rank: int, world: int) -> Self:
         """Return a copy of the loader for process `rank` of `world` processes."""

@@ -20,7 +20,7 @@ from schemas.parsing import parse_json
 from schemas.source import Array
 from schemas.store import columns
 from schemas.store.checks import crc
-from schemas.store.columns import STATE, Span
+from schemas.store.columns import Span
 from schemas.store.dataset import Dataset
 from schemas.store.index import IMAGE
 from schemas.store.ranges import LocalRanges
@@ -49,7 +49,7 @@ class Records:
         self.dtype = np.dtype(
             [
                 ("action", "<f4", (len(self.action),)),
-                ("state", "<f4", (len(dataset.columns.state or ()),)),
+                ("state", "<f4", (len(dataset.state_space(view) or ()),)),
                 ("text", "<i4"),
                 ("masked", "?"),
                 ("image", IMAGE, (len(dataset.columns.cameras),)),
@@ -90,12 +90,12 @@ class Records:
             for steps in run.episodes():
                 records = table[steps.row : steps.row + len(steps)]
                 records["text"] = instructions[steps.at]
-                if STATE in steps.columns:
-                    records["state"] = steps.columns[STATE]
                 with suppress(ViewError):  # the lock leaves out episodes that the view cannot show
                     viewed = steps.viewed(view)
                     records["masked"] = ~viewed.mask
                     records["action"][viewed.mask] = viewed.action
+                    if viewed.state is not None:
+                        records["state"][viewed.mask] = viewed.state
         return table, list(texts)
 
 

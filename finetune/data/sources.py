@@ -17,7 +17,7 @@ from schemas.store.arrow import Camera
 from schemas.store.checks import FIX, crc
 from schemas.store.dataset import Dataset, open_dataset
 from schemas.store.ranges import LocalRanges, Ranges
-from stats.locked import locked_norm, locked_statistics
+from stats.locked import locked_norm, locked_state_norm
 from stats.norm import NormStats
 
 OPEN = 128  # most data files open at once; each uses two descriptors, and a process usually may have 1024
@@ -54,7 +54,7 @@ class LockedSource:
     cameras: tuple[tuple[int, Camera] | None, ...]  # requested cameras, with their numbers in the index; or None
     places: Array  # [D] int64: index of each mixture dimension in this source's actions; -1 if it is missing
     norm: NormStats  # statistics of the actions, in the mixture's dimensions
-    state_norm: NormStats | None  # None if the source has no state
+    state_norm: NormStats | None  # statistics of the view's states; None if there are none
     files: list[str]
     file: Array  # [E] int64: index of each episode's file
     row: Array  # [E] int64: the episode's first row in its file
@@ -138,7 +138,7 @@ def _source(
         cameras=cameras,
         places=lock.places(name),
         norm=locked_norm(lock, name),
-        state_norm=locked_statistics(lock, name).norm("state") if dataset.columns.state else None,
+        state_norm=locked_state_norm(lock, name),
         files=[file["path"] for file in dataset.manifest["files"]],
         file=rows["file"].astype(np.int64),
         row=rows["row"].astype(np.int64),

@@ -91,11 +91,13 @@ def _read(
     """Yield the columns of each episode of one file."""
     for run in columns.runs(dataset, span, view=view, more=[TIMES, "instruction"]):
         others = {"task_index": run.instructions(tasks.__getitem__)}
-        others |= {name: run.columns[name] for name in (TIMES, STATE) if name in run.columns}
+        others |= {TIMES: run.columns[TIMES]} if TIMES in run.columns else {}
         for steps in run.episodes():
             viewed = steps.viewed(view)
-            if not np.isfinite(viewed.action).all():
-                raise ViewError(f"{dataset.folder.place(span.file)}: action has values that are not finite")
+            vectors = {"action": viewed.action, **({} if viewed.state is None else {STATE: viewed.state})}
+            for name, vector in vectors.items():
+                if not np.isfinite(vector).all():
+                    raise ViewError(f"{dataset.folder.place(span.file)}: {name} has values that are not finite")
             kept = np.flatnonzero(viewed.mask)
             shown = {name: column[steps.at][kept] for name, column in others.items()}
-            yield {"action": viewed.action, "frame_index": kept, **shown}
+            yield {**vectors, "frame_index": kept, **shown}

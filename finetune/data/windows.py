@@ -42,8 +42,9 @@ class WindowReader:
         """Raise MixtureError if `state` is set and the sources' states differ in dimensions or units."""
         self._sources, self._method, self._files = list(sources), method, OpenFiles(sources)
         self._action = _stacked([source.norm for source in sources], method)
-        self._state = _stacked(_norms_of_state(sources), method) if state else None
-        self._states = len(sources[0].dataset.columns.state or ())
+        norms = _norms_of_state(sources) if state else []
+        self._state = _stacked(norms, method) if norms else None
+        self._states = len(norms[0].names) if norms else 0
         self._valid = np.stack([source.places >= 0 for source in sources])
 
     def read(self, index: WindowIndex) -> Windows:
@@ -68,14 +69,10 @@ class WindowReader:
             self._fill(windows, samples, records, source=self._sources[number])
             for i, text in zip(samples.tolist(), records["text"][:, index.history].tolist(), strict=True):
                 texts[i] = files[i].records.texts[text] if text >= 0 else ""
-        if not np.isfinite(windows.action).all():
-            i, step = np.argwhere(~np.isfinite(windows.action).all(axis=2))[0].tolist()
-            raise DatasetError(
-                f"{files[i].place}: the action in row {windows.rows[i, index.history + step]} is not finite; exclude "
-                "its episode with a filter in the mixture"
-            )
+        _check_finite(windows.action, "action", rows=windows.rows[:, index.history :], files=files)
         state = windows.state
         if state is not None and self._state is not None:
+            _check_finite(state, "state", rows=windows.rows, files=files)
             state = normalized(state, _rows(self._state, index.source), self._method)
         action = normalized(windows.action, _rows(self._action, index.source), self._method)
         return replace(windows, texts=tuple(texts), action=action, state=state)
@@ -114,9 +111,19 @@ class WindowReader:
                 windows.is_bgr[samples, k] = camera[1].channels == "bgr"
 
 
+def _check_finite(vectors: Array, name: str, *, rows: Array, files: Sequence[File]) -> None:
+    """Raise DatasetError if a vector [B, T, D] is not finite; `rows` [B, T] are their rows in `files` [B]."""
+    if not np.isfinite(vectors).all():
+        i, step = np.argwhere(~np.isfinite(vectors).all(axis=2))[0].tolist()
+        raise DatasetError(
+            f"{files[i].place}: the {name} in row {rows[i, step]} is not finite; exclude its episode with a filter in "
+            "the mixture"
+        )
+
+
 def _norms_of_state(sources: Sequence[LockedSource]) -> list[NormStats]:
     """Return the NormStats of each source's state. Raises MixtureError if their dimensions or units differ."""
-    spaces = {source.name: source.dataset.columns.state for source in sources}
+    spaces = {source.name: source.state_norm.space if source.state_norm else None for source in sources}
     states = {name: space.dims if space else () for name, space in spaces.items()}
     if len(set(states.values())) > 1 or () in states.values():
         listed = "; ".join(f"{name}: {', '.join(dim.name for dim in dims) or 'none'}" for name, dims in states.items())

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from finetune.actions import LARGEST, NO_EPS, check_physical, unnormalized
-from finetune.models.action_statistics import METHOD, ActionStatistics
+from finetune.models.action_statistics import ActionStatistics
 from finetune.models.decoding import decode
 from finetune.models.heads import TRAIN_STEPS
 from finetune.models.images import as_evaluated, as_trained
@@ -195,7 +195,7 @@ class Policy:
         out = self.chunks(inputs, proprio=numbers, sampling=sampling)
         if oft.head == "discrete":
             return self._of_tokens(out.astype(np.int64), norm)
-        actions = norm.unnormalize(out.astype(np.float64), oft.method, eps=EPS)
+        actions = norm.unnormalize(out.astype(np.float64))
         check_physical(actions, norm, where=self.statistics.where)
         return [Prediction(action, names=self._names) for action in actions]
 
@@ -243,13 +243,13 @@ class Policy:
             raise UsageError(
                 f"proprio: expected {len(oft.proprio)} finite numbers for each of {count} observations, got {got}"
             )
-        norm = self.statistics.proprio(key, oft.method)
+        norm = self.statistics.proprio(key)
         if len(norm.names) != len(oft.proprio):
             raise CheckpointError(
                 f"{self.statistics.where}: the statistics of the proprio have {len(norm.names)} numbers, the model "
                 f"takes {len(oft.proprio)}"
             )
-        return np.clip(norm.normalize(values, oft.method), -1, 1).astype(np.float32)
+        return norm.normalize_proprio(values)
 
     @property
     def _names(self) -> tuple[str, ...]:
@@ -272,8 +272,7 @@ class Policy:
         is_action = tokenizer.is_action(ids)
         if not (self.lenient or is_action.all()):
             self._refuse(ids[~is_action][0], dimension=int(np.argwhere(~is_action)[0][-1]))
-        method, eps = (METHOD, NO_EPS) if oft is None else (oft.method, EPS)
-        actions = unnormalized(tokenizer, ids, norm, method=method, eps=eps)
+        actions = unnormalized(tokenizer, ids, norm, eps=EPS if oft else NO_EPS)
         check_physical(actions, norm, where=self.statistics.where)
         counts = (~is_action).reshape(len(ids), -1).sum(axis=1)
         names = self._names if oft else ()

@@ -1,14 +1,12 @@
 """The statistics of a checkpoint: those of the actions and proprios of each dataset."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Self
 
 from schemas.errors import CheckpointError, StatsError, UsageError, did_you_mean
 from stats.formats import norms
-from stats.norm import NEEDS, Method, NormStats
-
-METHOD: Method = "bounds_q99"  # the normalization that OpenVLA policies invert
+from stats.norm import METHOD, NEEDS, Method, NormStats
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,10 +18,10 @@ class ActionStatistics:
     where: str
 
     @classmethod
-    def of(cls, norm_stats: Any, *, where: str, method: Method = METHOD) -> Self:
+    def of(cls, norm_stats: Any, *, where: str, method: Method | None = None) -> Self:
         """Parse a checkpoint's statistics. Raises CheckpointError if there are none or they are not valid.
 
-        They must have what `method` needs.
+        `method` replaces the method that they name, which is `bounds_q99` if they name none.
         """
         if not norm_stats:
             files = "dataset_statistics.json or norm_stats in config.json"
@@ -36,9 +34,14 @@ class ActionStatistics:
         proprios = {name: vectors["state"] for name, vectors in statistics.items() if "state" in vectors}
         for name, entry in norm_stats.items():
             if isinstance(entry, dict) and "action" in entry and name not in known:
-                raise CheckpointError(f"{where}: {name}: action: {' and '.join(NEEDS[method])} are missing")
+                needs = " and ".join(NEEDS[method or METHOD])
+                raise CheckpointError(f"{where}: {name}: action: {needs} are missing")
+        if method is not None:
+            known, proprios = (
+                {name: replace(norm, method=method) for name, norm in vectors.items()} for vectors in (known, proprios)
+            )
         for name, norm in known.items():
-            _check(norm, method, where=f"{where}: {name}: action")
+            _check(norm, where=f"{where}: {name}: action")
         return cls(known, proprios, where)
 
     def named(self, key: str | None) -> NormStats:
@@ -48,15 +51,15 @@ class ActionStatistics:
         """
         return self.known[self._key(key)]
 
-    def proprio(self, key: str | None, method: Method) -> NormStats:
+    def proprio(self, key: str | None) -> NormStats:
         """Return the statistics of the proprios of dataset `key`. Raises CheckpointError if there are none."""
         name = self._key(key)
         if name not in self.proprios:
             raise CheckpointError(
                 f"{self.where}: {name}: no statistics of the proprio, which the model was trained with: add "
-                f'"proprio" with {" and ".join(NEEDS[method])}'
+                f'"proprio" with {" and ".join(NEEDS[self.known[name].method])}'
             )
-        _check(self.proprios[name], method, where=f"{self.where}: {name}: proprio")
+        _check(self.proprios[name], where=f"{self.where}: {name}: proprio")
         return self.proprios[name]
 
     def _key(self, key: str | None) -> str:
@@ -70,9 +73,9 @@ class ActionStatistics:
         return key
 
 
-def _check(norm: NormStats, method: Method, *, where: str) -> None:
-    """Raise CheckpointError if statistics lack what a method needs."""
-    for key in NEEDS[method]:
+def _check(norm: NormStats, *, where: str) -> None:
+    """Raise CheckpointError if statistics lack what their method needs."""
+    for key in NEEDS[norm.method]:
         figures = getattr(norm, key)
         if figures is None or figures.ndim != 1:
             what = "is missing" if figures is None else f"must be {len(norm.names)} numbers, not lists of them"

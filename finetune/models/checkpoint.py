@@ -113,6 +113,11 @@ def check_shapes(shapes: Mapping[str, Shape], expected: Mapping[str, Shape], *, 
         raise CheckpointError(f"{where}: {'; '.join(problems)}")
 
 
+def has_weights(folder: Path) -> bool:
+    """Whether a folder has the weights of a model."""
+    return (folder / SINGLE).exists() or (folder / INDEX).exists()
+
+
 def weight_files(folder: Path) -> list[Path]:
     """List the safetensors files of a checkpoint."""
     if (folder / INDEX).exists():

@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from peft import LoraConfig, inject_adapter_in_model
+from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 
 from finetune.models.checkpoint import check_shapes
@@ -177,6 +178,21 @@ def without(state: Mapping[str, Tensor], settings: OFTSettings) -> dict[str, Ten
         for key, value in state.items()
         if not key.startswith(prefixes) and not FILM_LAYER.search(key) and ".lora_" not in key
     }
+
+
+def merge_vision(model: Any) -> None:
+    """Merge the adapters of a vision backbone that was stored with them, so that it can be trained."""
+    for name, module in list(model.vision_backbone.named_modules()):
+        if isinstance(module, BaseTunerLayer):
+            module.merge()
+            owner, _, leaf = name.rpartition(".")
+            setattr(model.vision_backbone.get_submodule(owner), leaf, module.get_base_layer())
+
+
+def is_component(name: str) -> bool:
+    """Whether a parameter of a model belongs to a head, a projector or a FiLM layer."""
+    own = name.removeprefix("base_model.model.")
+    return own.startswith((f"{ACTION}.", f"{PROPRIO}.", f"{NOISY}.")) or FILM_LAYER.search(own) is not None
 
 
 def _below(state: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:

@@ -48,7 +48,7 @@ def check_parts(folder: Path, base: Any, *, say: Callable[[str], object] = silen
 
     OFT stores its adapters beside the weights into which they are merged; `say` gets a note that they are not used.
     """
-    has_weights = (folder / checkpoint.SINGLE).exists() or (folder / checkpoint.INDEX).exists()
+    has_weights = checkpoint.has_weights(folder)
     if base is not None and has_weights:
         raise UsageError(f"{folder}: has its own weights, so no base can be named: leave out --base (base=)")
     if base is None and not has_weights and components.find(folder, ACTION) is not None:
@@ -126,6 +126,26 @@ def check_count(settings: OFTSettings | None, count: int, *, where: str) -> None
 def usual_images(settings: OFTSettings) -> int | None:
     """Return how many images an observation usually has in an original layout; None if it is not known."""
     return CAMERAS.get((len(settings.actions), len(settings.proprio))) if not settings.cameras else None
+
+
+def check_same(own: OFTSettings, wanted: OFTSettings | None, *, where: str) -> None:
+    """Raise UsageError if a model that is OFT predicts otherwise than a recipe wants. Cameras may differ."""
+    if wanted is None:
+        raise UsageError(f'{where}: the base is OpenVLA-OFT: add [oft] with head = "{own.head}" to the recipe')
+    ours, theirs = (
+        {
+            "head": s.head,
+            "chunk": s.chunk,
+            "normalization": s.method,
+            "numbers of an action": len(s.actions),
+            "numbers of a proprio": len(s.proprio),
+            "film": s.film,
+        }
+        for s in (own, wanted)
+    )
+    for name, value in ours.items():
+        if theirs[name] != value:
+            raise UsageError(f"{where}: {name} is {theirs[name]}, that of the base is {value}")
 
 
 def write(model: Any, folder: Path, state: Mapping[str, Tensor], *, is_adapter: bool = False) -> None:

@@ -4,7 +4,7 @@ Adapters are stored in the layout of peft.
 """
 
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from finetune.models import checkpoint, weights
+from finetune.models.components import is_component
 from finetune.models.decoding import check_image_matters
 from finetune.models.openvla import OpenVLAForActionPrediction
 from finetune.recipe import LoraRecipe
@@ -23,6 +24,7 @@ from schemas.errors import CheckpointError, UsageError, did_you_mean
 Say: TypeAlias = Callable[[str], object]  # gets notes
 Mode: TypeAlias = Literal["lora", "full", "frozen-vision", "last-layer"]
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+COMPONENTS = r"(action_head|proprio_projector|noisy_action_projector)\..*"  # they are trained themselves
 PREFIX, BASE_LAYER = "base_model.model.", ".base_layer.weight"
 TRAINED_ON = "oxe_base_xxh3_128"  # key of the metadata with the digest of the base
 
@@ -44,6 +46,7 @@ def apply(model: OpenVLAForActionPrediction, settings: LoraRecipe) -> PeftModel:
         lora_dropout=settings.dropout,
         target_modules=list(settings.targets),
         init_lora_weights="gaussian",
+        exclude_modules=None if model.oft is None else COMPONENTS,
         base_model_name_or_path=model.config.name_or_path or None,
     )
     return _adapted(model, config)
@@ -52,7 +55,9 @@ def apply(model: OpenVLAForActionPrediction, settings: LoraRecipe) -> PeftModel:
 def trainable(model: nn.Module, mode: Mode) -> dict[str, nn.Parameter]:
     """Make only the parameters that a mode trains trainable, and return them by name.
 
-    Layers whose output is not used are never trained: the last block of each vision tower, its norm and the pooling.
+    The head, projectors and FiLM layers of OpenVLA-OFT are trained in every mode. Layers whose output is not used are
+    never trained: the last block of each vision tower, its norm and the pooling, and with a continuous head, the layer
+    that computes logits.
     """
     base: Any = model.get_base_model() if isinstance(model, PeftModel) else model
     if (mode == "lora") != isinstance(model, PeftModel):
@@ -63,9 +68,23 @@ def trainable(model: nn.Module, mode: Mode) -> dict[str, nn.Parameter]:
             parameter.requires_grad = ".lora_" in name
     for module in _trained(base, mode):
         module.requires_grad_(requires_grad=True)
-    for module in base.vision_backbone.unused():
-        module.requires_grad_(requires_grad=False)
+    for name, parameter in model.named_parameters():
+        if is_component(name):
+            parameter.requires_grad = True
+    for parameter in _unused(base):
+        parameter.requires_grad = False
     return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+
+
+def _unused(base: Any) -> Iterator[nn.Parameter]:
+    """Yield the parameters of layers whose output is not used."""
+    for module in base.vision_backbone.unused():
+        yield from module.parameters()
+    if base.oft is not None and base.oft.head != "discrete":
+        is_shared = base.config.text_config.tie_word_embeddings  # with the embedding, whose output is used
+        for name, parameter in base.get_output_embeddings().named_parameters():
+            if "lora_" in name or not is_shared:
+                yield parameter
 
 
 def _trained(base: Any, mode: Mode) -> Sequence[nn.Module]:

@@ -15,7 +15,7 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 from finetune.data.preprocessing import Preprocessing
 from finetune.models import checkpoint, components, layouts, parallel_decoding, weights
 from finetune.models.acting import Policy, Sampling, warn
-from finetune.models.action_statistics import METHOD, ActionStatistics
+from finetune.models.action_statistics import ActionStatistics
 from finetune.models.config import OpenVLAConfig
 from finetune.models.decoding import check_image_matters
 from finetune.models.heads import HEADS, NumbersProjector
@@ -262,7 +262,7 @@ class OpenVLAForActionPrediction(PreTrainedModel):
     @property
     def policy(self) -> Policy:
         """A policy that predicts actions with this model and its statistics."""
-        where, method = self.config.name_or_path or "config.json", self.oft.method if self.oft else METHOD
+        where, method = self.config.name_or_path or "config.json", self.oft.method if self.oft else None
         statistics = ActionStatistics.of(self.config.norm_stats, where=where, method=method)
         return Policy(model=self, statistics=statistics, say=warn)
 
@@ -340,7 +340,7 @@ class OpenVLAForActionPrediction(PreTrainedModel):
         layouts.check_merged(own, folder, config.merged)
         config.norm_stats = kwargs.pop("norm_stats", None) or checkpoint.statistics(own) or config.norm_stats
         oft = layouts.recognized(own, config.norm_stats, stated)
-        method = oft.settings.method if oft else METHOD
+        method = oft.settings.method if oft else None
         known = ActionStatistics.of(config.norm_stats, where=str(own), method=method)
         if unnorm_key is not None:
             known.named(unnorm_key)

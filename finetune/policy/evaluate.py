@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import chain, islice
 from pathlib import Path
 
@@ -13,8 +14,9 @@ from finetune.data.assemble import Batch
 from finetune.data.loader import Loader, LoaderOptions, Part
 from finetune.data.preprocessing import Preprocessing
 from finetune.models import checkpoint
-from finetune.models.acting import Policy
+from finetune.models.acting import Policy, Sampling
 from finetune.models.lora import Say, silent
+from finetune.models.oft import OFTSettings
 from finetune.policy.policy import Dtype, load
 from finetune.policy.scores import ScoredSource, Scores
 from finetune.recipe import DataRecipe
@@ -53,20 +55,26 @@ def evaluate(
     are counted. `say` gets a note if adapters do not record their base.
     """
     folder = checkpoint.local_folder(model, {})
-    loader = _loader(folder, lock, options)
-    limit = loader.steps if options.limit is None else min(options.limit, loader.steps)
     policy = load(folder, dtype=options.dtype, device=options.device, say=say)
-    judge = _judge(policy, loader)
-    others = _other_images(folder, lock, options, steps=loader.steps) if options.shuffle else None
+    open_loader = partial(_loader, folder, lock, options, oft=policy.model.oft)
+    loader = open_loader()
+    limit = loader.steps if options.limit is None else min(options.limit, loader.steps)
+    judge, oft = _judge(policy, loader), policy.model.oft
+    others = _other_images(open_loader, options.part, steps=loader.steps) if options.shuffle else None
     judged: list[JudgedSteps] = []
     for batch in islice(loader, -(-limit // options.batch)):
         images = _images(batch) if others is None else islice(others, len(batch))
-        inputs = policy.inputs(list(images), batch.instruction)
-        steps = judge(batch, policy.tokens(inputs, numbers=batch.action[0].size))
+        inputs = policy.inputs([list(observation) for observation in images], batch.instruction)
+        if oft is None:
+            predicted = policy.tokens(inputs, numbers=batch.action[0].size)
+        else:
+            predicted = policy.chunks(inputs, proprio=_proprio(policy, batch, loader), sampling=Sampling(seed=0))
+        steps = judge(batch, predicted)
         check_physical(steps.predicted, judge.norms[0], where=policy.statistics.where)
         judged.append(steps)
         watch(len(batch))
-    sources = [_source(i, loader.lock, judge) for i in range(len(judge.names))]
+    is_continuous = oft is not None and oft.head != "discrete"
+    sources = [_source(i, loader.lock, judge, is_continuous=is_continuous) for i in range(len(judge.names))]
     steps = JudgedSteps.joined(judged, limit)
     return Scores(steps=steps, sources=sources, dims=loader.lock.dims, tokenizer=judge.tokenizer)
 
@@ -82,36 +90,59 @@ def _judge(policy: Policy, loader: Loader) -> Judge:
     return Judge(loader.sources, norms, policy.model.config.action_tokenizer, own=own)
 
 
-def _loader(folder: Path, lock: Path, options: EvaluationOptions, *, seed: int | None = None) -> Loader:
+def _loader(
+    folder: Path, lock: Path, options: EvaluationOptions, *, oft: OFTSettings | None, seed: int | None = None
+) -> Loader:
     """Open the data with the same options as in training, but without random augmentation."""
     path = folder / RECIPE
     data = recipe.load(path.read_text(), where=str(path)).data if path.exists() else DataRecipe()
     trained = checkpoint.preprocessing(folder) or Preprocessing()
-    reads = LoaderOptions(cameras=data.cameras, chunk=data.chunk, missing=data.missing, preprocessing=trained.acting())
+    reads = LoaderOptions(
+        cameras=(oft.cameras if oft else ()) or data.cameras,
+        history=oft.history if oft else 1,
+        chunk=oft.chunk if oft else data.chunk,
+        state=oft is not None and bool(oft.proprio),
+        missing=data.missing,
+        paraphrases=False,
+        preprocessing=trained.acting(),
+    )
     return Loader(lock, reads, batch_size=options.batch, part=options.part, seed=seed, threads=data.threads)
 
 
-def _other_images(folder: Path, lock: Path, options: EvaluationOptions, *, steps: int) -> Iterator[Array]:
+def _other_images(open_loader: Callable[..., Loader], part: Part, *, steps: int) -> Iterator[Array]:
     """Yield images of other steps.
 
     For `val`, these are the steps half the length of the part later. For `train`, they are drawn with another seed.
     """
-    loader = _loader(folder, lock, options)
-    if options.part == TRAIN:
-        loader = _loader(folder, lock, options, seed=loader.seed + 1)
+    loader = open_loader()
+    if part == TRAIN:
+        loader = open_loader(seed=loader.seed + 1)
     else:
         loader.draws = steps // 2
-    for batch in chain(loader, _loader(folder, lock, options)):
+    for batch in chain(loader, open_loader()):
         yield from _images(batch).copy()
 
 
 def _images(batch: Batch) -> Array:
-    """Return the image of each step, [B, h, w, 3]."""
-    (images,) = batch.images.values()
-    return np.asarray(images)[:, -1]
+    """Return the images of each step, [B, n, h, w, 3]: the oldest first, within a step in the order of the cameras."""
+    images = np.stack([np.asarray(images) for images in batch.images.values()], axis=2)
+    return images.reshape(len(images), -1, *images.shape[3:])
 
 
-def _source(i: int, lock: Lock, judge: Judge) -> ScoredSource:
+def _proprio(policy: Policy, batch: Batch, loader: Loader) -> Array | None:
+    """Return the proprios [B, P] of a batch, normalized with the statistics of the policy; None without them."""
+    if batch.state is None:
+        return None
+    state, source = np.asarray(batch.state)[:, -1], np.asarray(batch.source)
+    out = np.empty(state.shape, np.float32)
+    for i in np.unique(source):
+        name, at = loader.sources[i], source == i
+        recorded = loader.state_norm(name).unnormalize(state[at].astype(np.float64))
+        out[at] = policy.statistics.proprio(name).normalize_proprio(recorded)
+    return out
+
+
+def _source(i: int, lock: Lock, judge: Judge, *, is_continuous: bool) -> ScoredSource:
     name, mean = judge.names[i], judge.norms[i].mean
     dims = Space.from_json(lock.sources[name].space).dims
     places = zip(lock.dims, lock.places(name), strict=True)
@@ -119,4 +150,8 @@ def _source(i: int, lock: Lock, judge: Judge) -> ScoredSource:
     if mean is None:
         raise CheckpointError(f"statistics of {name} have no mean")
     own = (judge.own or judge.norms)[i]
-    return ScoredSource(name=name, units=units, mean_tokens=judge.tokenizer.encode(own.normalize(mean)), mean=mean)
+    normalized, tokenizer = own.normalize(mean), judge.tokenizer
+    tokens = tokenizer.encode(normalized)
+    if not is_continuous:
+        normalized = tokenizer.decode(tokens)
+    return ScoredSource(name=name, units=units, mean_tokens=tokens, mean_normalized=normalized, mean=mean)

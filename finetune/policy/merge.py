@@ -1,7 +1,7 @@
 """Merges adapters into their base. Before the result is written, its outputs are compared with the unmerged model's."""
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -11,9 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from finetune.models import checkpoint, lora
+from finetune.models import checkpoint, components, layouts, lora
 from finetune.models.acting import Policy
 from finetune.models.config import OpenVLAConfig
+from finetune.models.layouts import Stated
 from finetune.models.openvla import OpenVLAForActionPrediction
 from finetune.models.vit import IMAGE
 from finetune.policy.policy import Dtype, load
@@ -30,7 +31,7 @@ PROBES = ("close the pot", "put the spoon to the right of the towel")
 
 @dataclass(frozen=True, slots=True)
 class Merged:
-    """A merged checkpoint, and how much the logits changed in its self-test (root mean square)."""
+    """A merged checkpoint, and how much the logits, or chunks, changed in its self-test (root mean square)."""
 
     out: str
     dtype: str
@@ -55,20 +56,24 @@ def merge(base: str, adapter: Path, out: Path, *, dtype: Dtype | None = None, sa
     folder = checkpoint.local_folder(base, {})
     kind = dtype or str(OpenVLAConfig.of(folder).dtype or "float32").removeprefix("torch.")
     policy = load(folder, norm_stats=checkpoint.statistics(adapter))
-    model, inputs = policy.model, _probes(policy)
-    without = _logits(model, inputs)
+    model, prompts = policy.model, _probes(policy)
     adapted = lora.load(model, adapter, say=say)
-    unmerged = _logits(adapted, inputs)
+    oft = layouts.recognized(adapter, model.norm_stats, Stated())
+    if oft is not None:
+        components.attach(model, oft, where=str(adapter))
+    unmerged = _outputs(model, prompts)
+    with adapted.disable_adapter():
+        without = _outputs(model, prompts)
     _untie(model)
     model = adapted.merge_and_unload()
-    exact = _logits(model, inputs)
+    exact = _outputs(model, prompts)
     _round(model, getattr(torch, kind))
     merged = Merged(
         str(out),
         kind,
         effect=_rms(unmerged - without),
         exact=_rms(exact - unmerged),
-        rounded=_rms(_logits(model, inputs) - unmerged),
+        rounded=_rms(_outputs(model, prompts) - unmerged),
     )
     _check(merged, scale=float(unmerged.abs().max()), adapter=adapter)
     model.config.merged = (*model.config.merged, lora.digest(adapter))
@@ -93,14 +98,17 @@ def _check(merged: Merged, *, scale: float, adapter: Path) -> None:
 
 
 @torch.inference_mode()
-def _logits(model: Any, inputs: Mapping[str, Tensor]) -> Tensor:
-    return model(**inputs).logits
+def _outputs(model: OpenVLAForActionPrediction, prompts: Sequence[Mapping[str, Tensor]]) -> Tensor:
+    """Return what a model predicts for each prompt: logits of all its tokens, or with OFT, a chunk."""
+    if model.oft is None:
+        return torch.cat([model(**inputs).logits.flatten() for inputs in prompts])
+    return torch.cat([model.probe(inputs["input_ids"], inputs["pixel_values"]).flatten() for inputs in prompts])
 
 
-def _probes(policy: Policy) -> dict[str, Tensor]:
+def _probes(policy: Policy) -> list[dict[str, Tensor]]:
     """Return the model's inputs for two random images with one prompt each."""
     noise = np.random.default_rng(0).integers(0, 256, (len(PROBES), IMAGE, IMAGE, 3), np.uint8)
-    return policy.inputs(list(noise), PROBES)
+    return [policy.inputs([image], [prompt]) for image, prompt in zip(noise, PROBES, strict=True)]
 
 
 def _untie(model: OpenVLAForActionPrediction) -> None:

@@ -11,11 +11,15 @@ from schemas.source import Array
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScoredSource:
-    """One dataset: its name, the unit of each dimension, and its mean action [D] as tokens and in these units."""
+    """One dataset: its name, the unit of each dimension, and its mean action [D].
+
+    The mean is given as tokens, as normalized numbers, and in the units.
+    """
 
     name: str
     units: Mapping[str, str]
     mean_tokens: Array
+    mean_normalized: Array
     mean: Array
 
 
@@ -41,7 +45,7 @@ class Scores:
         return {"steps": len(self.steps.step), **self._figures(self.steps), "sources": by_source}
 
     def _one(self, source: ScoredSource, steps: JudgedSteps) -> dict[str, Any]:
-        mean = steps.always(source.mean_tokens, source.mean)
+        mean = steps.always(source.mean_tokens, source.mean_normalized, source.mean)
         dims = {
             dim: {"unit": source.units[dim], **self._dim(steps, d), "mean_action": self._dim(mean, d)}
             for d, dim in enumerate(self.dims)

@@ -10,11 +10,10 @@ from torch import Tensor, nn
 from torch.optim import AdamW
 
 from finetune.data.assemble import Batch
-from finetune.models.openvla import IGNORED
-from finetune.models.vit import PATCHES
 from finetune.recipe import Recipe
 from finetune.training.batches import Inputs, MicroBatch
 from finetune.training.metrics import Judge, Metrics
+from finetune.training.objectives import OBJECTIVES, tokens_in_turn
 from finetune.training.parallel import TrainingProcess, quiet, whole
 from finetune.training.schedule import rate
 from schemas.errors import TrainingError
@@ -41,21 +40,21 @@ class TrainingEngine:
     here: TrainingProcess
 
     def step(self, parts: Sequence[MicroBatch], *, number: int, stop: bool) -> StepResult:
-        """Run step `number`, counted from 0. The loss is the mean over the labelled tokens of all processes.
+        """Run step `number`, counted from 0. The loss is the mean over what counts in all processes.
 
         `stop` requests a stop. If any process requests one, `must_stop` of the result is True in all processes. Raises
         TrainingError if the loss or the gradients are not finite.
         """
         train = self.recipe.train
-        tokens = sum(inputs.tokens for _, inputs in parts)
-        totals = self.here.total(torch.tensor([tokens, int(stop)])).tolist()
+        terms = sum(inputs.terms for _, inputs in parts)
+        totals = self.here.total(torch.tensor([terms, int(stop)])).tolist()
         self.model.train()
         metrics = self.judge.nothing()
         for i, (batch, inputs) in enumerate(parts):
             with quiet(self.model, last=i == len(parts) - 1):
                 loss, predicted = self._graded(inputs)
                 (loss * (self.here.world / max(totals[0], 1))).backward()
-            metrics = metrics.merge(self._judged(batch, loss, predicted, tokens=inputs.tokens))
+            metrics = metrics.merge(self._judged(batch, loss, predicted, terms=inputs.terms))
         lr = rate(self.recipe.optimizer, number, steps=train.steps)
         norm = self._clipped()
         if not isfinite(norm):
@@ -74,7 +73,7 @@ class TrainingEngine:
         for batch, inputs in parts:
             loss, predicted = self._graded(inputs)
             if len(batch):
-                metrics = metrics.merge(self._judged(batch, loss, predicted, tokens=inputs.tokens))
+                metrics = metrics.merge(self._judged(batch, loss, predicted, terms=inputs.terms))
         return self.summed(metrics)
 
     def summed(self, metrics: Metrics) -> Metrics:
@@ -83,30 +82,15 @@ class TrainingEngine:
         return metrics.unflat(row.cpu().numpy())
 
     def _graded(self, inputs: Inputs) -> tuple[Tensor, Tensor]:
-        """Return the sum of the loss over all labelled tokens, and the most likely action tokens, [B, T - 1].
-
-        Logits are computed only for the tail, because the logits of image and prompt would take most of the memory.
-        """
-        own = inputs.to(self.here.device)
-        columns, which = (own.tail - 1).unique(return_inverse=True)
+        """Return the summed loss, and the predicted actions or tokens."""
         half = self.recipe.train.precision == "bf16"
+        objective = OBJECTIVES[self.recipe.oft.head] if self.recipe.oft else tokens_in_turn
         with torch.autocast(self.here.device.type, dtype=torch.bfloat16, enabled=half):
-            logits = self.model(
-                own.input_ids,
-                pixel_values=own.pixel_values,
-                attention_mask=own.attention_mask,
-                logits_to_keep=columns + PATCHES,
-                use_cache=False,
-            ).logits
-        tail = logits[torch.arange(len(which), device=which.device)[:, None], which].float()
-        loss = nn.functional.cross_entropy(
-            tail.flatten(0, 1), own.targets.flatten(), ignore_index=IGNORED, reduction="sum"
-        )
-        return loss, tail[:, :-1].argmax(-1)
+            return objective(self.model, inputs.to(self.here.device))
 
-    def _judged(self, batch: Batch, loss: Tensor, predicted: Tensor, *, tokens: int) -> Metrics:
-        steps = self.judge(batch, predicted.cpu().numpy())
-        return self.judge.summed(steps, loss=float(loss.detach()), tokens=tokens)
+    def _judged(self, batch: Batch, loss: Tensor, predicted: Tensor, *, terms: int) -> Metrics:
+        steps = self.judge(batch, predicted.detach().cpu().numpy())
+        return self.judge.summed(steps, loss=float(loss.detach()), terms=terms)
 
     def _clipped(self) -> float:
         """Return the norm of all gradients. If the recipe sets `train.clip`, the gradients are clipped to it."""

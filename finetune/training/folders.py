@@ -10,8 +10,9 @@ from typing import Any
 from torch import Tensor, nn
 
 from finetune import recipe
-from finetune.models import lora
+from finetune.models import layouts, lora
 from finetune.models.checkpoint import PREPROCESSING, STATISTICS, write_json
+from finetune.models.components import is_component
 from finetune.training import licences, snapshots
 from finetune.training.logs import LOG, TENSORBOARD
 from finetune.training.parallel import TrainingProcess, gathered, inside
@@ -115,14 +116,24 @@ def write(run: RunFolder, task: Task, model: Any, *, optimizer: Any, here: Train
 
 
 def _adapters(model: nn.Module) -> dict[str, Tensor]:
-    """Return the adapters by name. Those of unused layers are included, because peft's files contain them."""
-    return {name: value for name, value in model.named_parameters() if ".lora_" in name}
+    """Return the adapters, and the head, projectors and FiLM layers of OFT, by name.
+
+    Adapters of unused layers are included, because peft's files contain them.
+    """
+    return {name: value for name, value in model.named_parameters() if ".lora_" in name or is_component(name)}
 
 
 def _write_model(folder: Path, model: Any, state: dict[str, Any], *, is_lora: bool) -> None:
+    own = {name: value for name, value in state.items() if is_component(name)}
     if not is_lora:
+        if own:
+            snapshots.save_weights(folder, own)
         model.save_pretrained(folder, state_dict=state)
         return
     snapshots.save_weights(folder, state)
-    lora.save(model, folder, state=state)
-    write_json(folder / STATISTICS, model.get_base_model().norm_stats)
+    lora.save(model, folder, state={name: value for name, value in state.items() if name not in own})
+    base = model.get_base_model()
+    if base.oft is not None:
+        parts = {name.removeprefix(lora.PREFIX): value for name, value in own.items()}
+        layouts.write(base, folder, parts, is_adapter=True)
+    write_json(folder / STATISTICS, base.norm_stats)

@@ -9,7 +9,7 @@ import numpy as np
 from finetune.actions import ActionTokenizer, unnormalized
 from finetune.data.assemble import Batch
 from schemas.source import Array
-from stats.norm import EPS, NormStats
+from stats.norm import EPS, NEEDS, NormStats
 
 CLOSE = 1e-6  # relative tolerance to consider the statistics of a checkpoint and a lock the same
 
@@ -34,8 +34,10 @@ class JudgedSteps:
     source: Array
     episode: Array
     step: Array
-    tokens: Array  # the predicted tokens
+    tokens: Array  # the predicted tokens; those of the nearest bins if the head is continuous
     truth: Array  # the tokens of the recorded actions
+    normalized: Array  # as predicted: the centers of the bins, 0 for tokens that are not actions
+    wanted: Array  # the recorded actions, normalized: the centers of the bins, or exact if the head is continuous
     predicted: Array  # in the units of the dataset
     recorded: Array  # in the units of the dataset
     known: Array
@@ -50,26 +52,29 @@ class JudgedSteps:
         """Return only the steps that `chosen` selects, an index or a mask."""
         return type(self)(**{field.name: getattr(self, field.name)[chosen] for field in fields(self)})
 
-    def always(self, tokens: Array, action: Array) -> Self:
-        """Return the same steps, but with the predictions of a policy that always predicts one action [D]."""
-        shape = self.tokens.shape
-        return replace(self, tokens=np.broadcast_to(tokens, shape), predicted=np.broadcast_to(action, shape))
+    def always(self, tokens: Array, normalized: Array, action: Array) -> Self:
+        """Return the same steps, but with the predictions of a policy that always predicts one action [D].
+
+        It is given as tokens, as normalized numbers, and in the units of the dataset.
+        """
+        same = {"tokens": tokens, "normalized": normalized, "predicted": action}
+        return replace(self, **{name: np.broadcast_to(row, self.tokens.shape) for name, row in same.items()})
 
     def errors(self, tokenizer: ActionTokenizer) -> Errors:
         """Compare predicted with recorded actions.
 
-        As in OpenVLA, the normalized error is the distance between the centers of the two bins. The metric error is
-        the distance between the predicted and the recorded action, in the units of the dataset. A predicted token that
-        is not an action counts as 0, and not as the largest action as in OpenVLA.
+        As in OpenVLA, the normalized error of tokens is the distance between the centers of the two bins. The metric
+        error is the distance between the predicted and the recorded action, in the units of the dataset. A predicted
+        token that is not an action counts as 0, and not as the largest action as in OpenVLA.
         """
         is_action = tokenizer.is_action(self.tokens)
-        normalized = np.abs(np.where(is_action, tokenizer.decode(self.tokens), 0) - tokenizer.decode(self.truth))
+        normalized = np.abs(self.normalized - self.wanted)
         return Errors(self.tokens == self.truth, normalized, np.abs(self.predicted - self.recorded), ~is_action)
 
 
 @dataclass(frozen=True, slots=True)
 class Judge:
-    """Compares predicted tokens with recorded actions.
+    """Compares predicted tokens, or normalized actions, with recorded actions.
 
     `names` and `norms` are the names and statistics of the sources, in the order of the loader. `own` are the
     statistics of the policy. If None, they are the same as `norms`.
@@ -81,21 +86,33 @@ class Judge:
     own: Sequence[NormStats] | None = None
 
     def __call__(self, batch: Batch, predicted: Array) -> JudgedSteps:
-        """Combine the predicted tokens of a batch, [B, C * D], with its recorded actions."""
+        """Combine the predictions for a batch with its recorded actions.
+
+        `predicted` are tokens, int [B, C * D], or normalized actions, float [B, C, D].
+        """
         action, source = np.asarray(batch.action, np.float64), np.asarray(batch.source)
-        tokens = predicted.reshape(action.shape)
+        predicted = predicted.reshape(action.shape)
+        is_continuous = np.issubdtype(predicted.dtype, np.floating)
+        tokens = self.tokenizer.encode(np.nan_to_num(predicted)) if is_continuous else predicted
         acted, recorded, normalized = (np.empty_like(action) for _ in range(3))
         for i in np.unique(source):
             at, norm, own = source == i, self.norms[i], (self.own or self.norms)[i]
-            acted[at] = unnormalized(self.tokenizer, tokens[at], own)
+            if is_continuous:
+                acted[at] = own.unnormalize(predicted[at].astype(np.float64), eps=EPS)
+            else:
+                acted[at] = unnormalized(self.tokenizer, tokens[at], own)
             recorded[at] = norm.unnormalize(action[at], eps=EPS)
             normalized[at] = action[at] if _are_same(own, norm) else own.normalize(recorded[at])
+        truth, decode = self.tokenizer.encode(normalized), self.tokenizer.decode
+        centers = np.where(self.tokenizer.is_action(tokens), decode(tokens), 0)
         return JudgedSteps(
             source=source,
             episode=np.asarray(batch.episode),
             step=np.asarray(batch.step),
             tokens=tokens,
-            truth=self.tokenizer.encode(normalized),
+            truth=truth,
+            normalized=predicted.astype(np.float64) if is_continuous else centers,
+            wanted=normalized if is_continuous else decode(truth),
             predicted=acted,
             recorded=recorded,
             known=batch.known,
@@ -106,11 +123,11 @@ class Judge:
         dims = (len(self.norms), len(self.norms[0].names))
         return Metrics(np.zeros(2), *(np.zeros(dims) for _ in range(4)))
 
-    def summed(self, steps: JudgedSteps, *, loss: float, tokens: int) -> "Metrics":
-        """Return the metrics of judged steps. `loss` is the sum of the loss over `tokens` tokens."""
+    def summed(self, steps: JudgedSteps, *, loss: float, terms: int) -> "Metrics":
+        """Return the metrics of judged steps. `loss` is the sum of the loss over `terms` tokens or numbers."""
         known, errors = steps.known, steps.errors(self.tokenizer)
         columns = [known, *(np.where(known, column, 0) for column in errors[:3])]
-        return Metrics(np.array([loss, tokens]), *(self._by_source(steps.source, column) for column in columns))
+        return Metrics(np.array([loss, terms]), *(self._by_source(steps.source, column) for column in columns))
 
     def _by_source(self, source: Array, column: Array) -> Array:
         out = np.zeros((len(self.norms), column.shape[-1]))
@@ -122,7 +139,7 @@ class Judge:
 class Metrics:
     """Sums over judged steps, which can be merged in any order.
 
-    `loss` [2] is the sum of the loss and the number of its tokens. The other arrays have the shape [sources, D].
+    `loss` [2] is the sum of the loss and the number of its terms. The other arrays have the shape [sources, D].
     """
 
     loss: Array
@@ -172,7 +189,7 @@ def _mean(total: float, count: float) -> float:
 
 
 def _are_same(own: NormStats, theirs: NormStats) -> bool:
-    pairs = ((own.q01, theirs.q01), (own.q99, theirs.q99), (own.mask, theirs.mask))
-    return own is theirs or all(
-        a is not None and b is not None and np.allclose(a, b, rtol=CLOSE, atol=0) for a, b in pairs
-    )
+    if own is theirs or own.method != theirs.method:
+        return own is theirs
+    pairs = [(getattr(own, name), getattr(theirs, name)) for name in (*NEEDS[own.method], "mask")]
+    return all(a is not None and b is not None and np.allclose(a, b, rtol=CLOSE, atol=0) for a, b in pairs)

@@ -15,14 +15,17 @@ from torch import nn
 
 from finetune.models import lora
 from finetune.models.base import build_empty, config_of
+from finetune.models.oft import OFTSettings
 from finetune.recipe import Recipe
 from finetune.training.saved import blocks, saved
+from finetune.training.task import oft_settings
 from schemas.mixture import lock as locks
+from schemas.mixture.lock import Lock
 from schemas.source import Array
 from stats.locked import constant_warnings, constants
 
 PROMPT = 32  # tokens of a typical instruction
-DIMS = 7  # numbers of a typical action
+DIMS, PROPRIO = 7, 8  # numbers of a typical action and of a typical proprio
 MOMENTS = 2  # AdamW keeps two moments, each as large as the trained weights
 GATHERED = 2  # FSDP gathers two blocks at a time: the current one and the next
 
@@ -121,15 +124,21 @@ class Plan:
         return {**counts, "ways": ways, "constant": dict(self.constant), "warnings": list(self.warnings)}
 
 
-def footprint(recipe: Recipe) -> Footprint:
-    """Compute the footprint of a recipe's model by tracing a step."""
-    model, trained = _empty_model(recipe)
+def footprint(recipe: Recipe, *, lock: Lock | None = None) -> Footprint:
+    """Compute the footprint of a recipe's model by tracing a step.
+
+    Without the `lock` of the data, typical numbers of an action and of a proprio are assumed.
+    """
+    actions = lock.dims if lock else _numbered(DIMS)
+    proprio = _numbered(PROPRIO) if recipe.oft and recipe.oft.proprio else ()
+    oft = oft_settings(recipe, method="bounds_q99", actions=actions, proprio=proprio)
+    model, trained = _empty_model(recipe, oft)
     half = recipe.train.precision == "bf16"
     width = 2 if half else getattr(torch, recipe.model.dtype).itemsize
     counts = [_count(block) for block in blocks(model)]
     total = _count(model)
-    last = recipe.data.chunk * DIMS + 1
-    one, two = (saved(model, samples, tokens=PROMPT + last, last=last, half=half) for samples in (1, 2))
+    last = recipe.data.chunk * len(actions) + 1
+    one, two = (saved(model, samples, tokens=PROMPT + last, last=last, half=half, oft=oft) for samples in (1, 2))
     return Footprint(
         parameters=total,
         trained=sum(value.numel() for value in trained),
@@ -149,7 +158,8 @@ def plan(recipe: Recipe, worlds: Sequence[int] = (1, 2, 4, 8), *, lock: Path | N
     `worlds` are numbers of processes. Those that cannot share the recipe's batch evenly are left out. If there is a
     `lock`, the constant dimensions of its sources are listed.
     """
-    memory, train = footprint(recipe), recipe.train
+    locked = locks.read(lock)[0] if lock else None
+    memory, train = footprint(recipe, lock=locked), recipe.train
     fitting = [world for world in worlds if train.batch % (world * (train.micro or 1)) == 0]
     ways = [(way, world) for world in fitting for way in (("none",) if world == 1 else ("ddp", "fsdp"))]
     needs = [
@@ -157,19 +167,25 @@ def plan(recipe: Recipe, worlds: Sequence[int] = (1, 2, 4, 8), *, lock: Path | N
         for way, world in ways
         for checkpointed in (False, True)
     ]
-    if lock is None:
+    if locked is None:
         return Plan(memory, needs)
-    locked, _ = locks.read(lock)
     never = {name: dims for name in locked.sources if (dims := constants(locked, name))}
     warnings = [warning for name in locked.sources for warning in constant_warnings(locked, name)]
     return Plan(memory, needs, constant=never, warnings=warnings)
 
 
-def _empty_model(recipe: Recipe) -> tuple[nn.Module, list[nn.Parameter]]:
+def _numbered(count: int) -> tuple[str, ...]:
+    return tuple(map(str, range(count)))
+
+
+def _empty_model(recipe: Recipe, oft: OFTSettings | None) -> tuple[nn.Module, list[nn.Parameter]]:
     """Build the model on the meta device, and return it with its trainable parameters."""
     model: Any = build_empty(recipe.model, config_of(recipe.model))
     if recipe.train.mode == "lora":
         model = lora.apply(model, recipe.lora)
+    if oft is not None:
+        inside: Any = model.get_base_model() if recipe.train.mode == "lora" else model
+        inside.extend(oft)
     return model.train(), list(lora.trainable(model, recipe.train.mode).values())
 
 

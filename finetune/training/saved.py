@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from transformers.modeling_layers import GradientCheckpointingLayer
 
+from finetune.models.oft import OFTSettings
 from finetune.models.vit import IMAGE, PATCHES
 
 
@@ -46,10 +47,13 @@ class SavedBytes:
         self.is_in_block = False
 
 
-def saved(model: nn.Module, samples: int, *, tokens: int, last: int, half: bool) -> SavedBytes:
+def saved(
+    model: nn.Module, samples: int, *, tokens: int, last: int, half: bool, oft: OFTSettings | None = None
+) -> SavedBytes:
     """Trace a step and return the bytes that it saves. Each of the `samples` samples has `tokens` tokens of text.
 
-    Only the last `last` tokens count in the loss. `half` enables autocast to bf16.
+    Only the last `last` tokens count in the loss. `half` enables autocast to bf16. `oft` are the settings of a model of
+    OpenVLA-OFT.
     """
     trace = SavedBytes()
     with ExitStack() as stack:
@@ -59,12 +63,34 @@ def saved(model: nn.Module, samples: int, *, tokens: int, last: int, half: bool)
         trace.seen |= {_address(value): value for value in state.values()}
         stack.enter_context(torch.autograd.graph.saved_tensors_hooks(trace.pack, lambda tensor: tensor))
         stack.enter_context(torch.autocast("cpu", dtype=torch.bfloat16, enabled=half))
-        ids, pixels = torch.zeros(samples, tokens, dtype=torch.long), torch.zeros(samples, 6, IMAGE, IMAGE)
-        columns = PATCHES + torch.arange(-last, 0) + tokens
-        kwargs = {"pixel_values": pixels, "use_cache": False, "logits_to_keep": columns}
-        logits = torch.func.functional_call(model, state, (ids,), kwargs).logits.float()
-        nn.functional.cross_entropy(logits.flatten(0, 1), torch.zeros(samples * last, dtype=torch.long))
+        ids = torch.zeros(samples, tokens, dtype=torch.long)
+        if oft is None:
+            kwargs = {"use_cache": False, "logits_to_keep": PATCHES + torch.arange(-last, 0) + tokens}
+        else:
+            kwargs = _of_chunk(oft, ids, last)
+        kwargs["pixel_values"] = torch.zeros(samples, 6 * ((oft and oft.images) or 1), IMAGE, IMAGE)
+        out = torch.func.functional_call(model, state, (ids,), kwargs)
+        if oft is None or oft.head == "discrete":
+            logits = (out.logits if oft is None else out).float()
+            nn.functional.cross_entropy(logits.flatten(0, 1), torch.zeros(samples * last, dtype=torch.long))
+        else:
+            (out.float() - torch.zeros(out.shape)).abs().sum()
     return trace
+
+
+def _of_chunk(oft: OFTSettings, ids: Tensor, last: int) -> dict[str, Any]:
+    """Return the inputs of a model of OpenVLA-OFT, besides ids and images."""
+    size, tokens = ids.shape
+    kwargs: dict[str, Any] = {
+        "tail": torch.arange(tokens - last, tokens).expand(size, -1),
+        "attention_mask": torch.ones(size, tokens, dtype=torch.long),
+    }
+    if oft.proprio:
+        kwargs["proprio"] = torch.zeros(size, len(oft.proprio))
+    if oft.head == "diffusion":
+        kwargs["noisy"] = torch.zeros(size, oft.chunk, len(oft.actions))
+        kwargs["timesteps"] = torch.zeros(size, dtype=torch.long)
+    return kwargs
 
 
 def _empty(model: nn.Module) -> dict[str, Tensor]:

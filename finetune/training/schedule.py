@@ -11,7 +11,8 @@ def rate(optimizer: OptimizerRecipe, step: int, *, steps: int) -> float:
     """Return the learning rate of step `step` of `steps`, counted from 0.
 
     A warm-up starts at a tenth of the rate. After it, `linear` and `cosine` schedules fall towards 0, which they would
-    reach one step after the last. Milestones are also counted from 0.
+    reach one step after the last. Milestones are also counted from 0. With `warmup_like_original` they never act, as in
+    OpenVLA-OFT: with a warm-up, its loop sets the rate in every step, which undoes what its scheduler has changed.
 
     >>> stairs = OptimizerRecipe(lr=1.0, schedule="multistep", milestones=(2,))
     >>> [rate(stairs, step, steps=4) for step in range(4)]
@@ -35,5 +36,7 @@ def _left(optimizer: OptimizerRecipe, step: int, steps: int) -> float:
             return 1 - done
         case "cosine":
             return (1 + cos(pi * done)) / 2
+        case "multistep" if optimizer.warmup_like_original:
+            return 1.0
         case "multistep":
             return optimizer.gamma ** sum(step >= milestone for milestone in optimizer.milestones)

@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from finetune.models.checkpoint import read_json, weight_files, write_json
+from finetune.models.checkpoint import has_weights, read_json, weight_files, write_json
 from finetune.models.weights import check_finite
 from finetune.training.parallel import TrainingProcess, gathered, like
 from schemas.errors import CheckpointError, TrainingError
@@ -125,7 +125,7 @@ def load_weights(folder: Path, model: nn.Module) -> None:
     """
     own, parameters = folder / STATE / WEIGHTS, dict(model.named_parameters())
     loaded = set()
-    files = [own] if own.exists() else weight_files(folder)
+    files = [*([own] if own.exists() else []), *(weight_files(folder) if has_weights(folder) else [])]
     check_finite(files)
     for path in files:
         for name, value in read(path, parameters):
@@ -138,7 +138,7 @@ def load_weights(folder: Path, model: nn.Module) -> None:
 
 
 def save_weights(folder: Path, weights: Mapping[str, Tensor]) -> None:
-    """Write the trained weights under their names in the model, for checkpoints that use other names."""
+    """Write trained weights under their names in the model, if the files of the checkpoint use other names."""
     save_file(dict(weights), folder / STATE / WEIGHTS)
 
 

@@ -11,8 +11,9 @@ from finetune.data import augment
 from finetune.data.loader import Loader, LoaderOptions, Part
 from finetune.data.preprocessing import Preprocessing
 from finetune.models import checkpoint
-from finetune.models.action_statistics import METHOD, ActionStatistics
+from finetune.models.action_statistics import ActionStatistics
 from finetune.models.config import OpenVLAConfig
+from finetune.models.oft import OFTSettings
 from finetune.recipe import Recipe
 from finetune.training.parallel import TrainingProcess
 from schemas.errors import MixtureError, UsageError
@@ -20,7 +21,9 @@ from schemas.mixture import lock as locks
 from schemas.mixture.lock import Lock
 from stats.formats import openvla_entry
 from stats.locked import locked_statistics
-from stats.norm import NormStats
+from stats.norm import Method, NormStats
+
+METHODS: tuple[Method, ...] = ("bounds_q99", "bounds")  # normalizations that a policy can undo
 
 
 @dataclass(frozen=True)
@@ -35,10 +38,10 @@ class Task:
     def of(cls, recipe: Recipe, lock_path: Path) -> Self:
         """Read the lock. Raises MixtureError if OpenVLA cannot be trained on it."""
         lock, table = locks.read(lock_path)
-        if lock.method != METHOD:
+        if lock.method not in METHODS:
             raise MixtureError(
-                f"{lock_path}: actions are normalized by '{lock.method}', OpenVLA requires '{METHOD}': lock the "
-                f'mixture with [normalize] method = "{METHOD}"'
+                f"{lock_path}: actions are normalized by '{lock.method}', OpenVLA requires {' or '.join(METHODS)}: "
+                f'lock the mixture with [normalize] method = "{METHODS[0]}"'
             )
         shown = table.filter(pc.greater(table["steps"], 0))
         silent = shown.filter(pc.equal(pc.utf8_trim_whitespace(shown["instruction"]), ""))
@@ -93,15 +96,18 @@ class Task:
         return self.recipe.train.micro or max(1, self.recipe.train.batch // here.world)
 
     def loader(self, here: TrainingProcess, *, part: Part, augmented: bool) -> Loader:
-        """Open the loader of process `here`. If not `augmented`, images are preprocessed as in prediction."""
+        """Open the loader of process `here`. If not `augmented`, images and instructions are those of prediction."""
         data = self.recipe.data
         preprocessing = self.preprocessing if augmented else self.preprocessing.acting()
         options = LoaderOptions(
             cameras=data.cameras,
+            history=data.history,
             chunk=data.chunk,
+            state=self.recipe.oft is not None and self.recipe.oft.proprio,
             ends=data.ends,
             missing=data.missing,
             corrupt=data.corrupt,
+            paraphrases=augmented,
             preprocessing=preprocessing,
         )
         return Loader(
@@ -114,9 +120,35 @@ class Task:
             threads=data.threads,
         )
 
+    def oft(self, loader: Loader) -> OFTSettings | None:
+        """Return how the model of the recipe predicts chunks; None if it predicts tokens one after the other."""
+        wants_state = self.recipe.oft is not None and self.recipe.oft.proprio
+        proprio = loader.state_norm(loader.sources[0]).names if wants_state else ()
+        return oft_settings(self.recipe, method=self.lock.method, actions=self.lock.dims, proprio=proprio)
+
     def norm_stats(self, loader: Loader) -> dict[str, Any]:
         """Return the content of `dataset_statistics.json`: each source's statistics in the mixture's dimensions."""
         return {name: self._statistics(name, loader.norm(name)) for name in loader.sources}
 
     def _statistics(self, source: str, norm: NormStats) -> dict[str, Any]:
         return openvla_entry(locked_statistics(self.lock, source), action=norm)
+
+
+def oft_settings(
+    recipe: Recipe, *, method: Method, actions: tuple[str, ...], proprio: tuple[str, ...]
+) -> OFTSettings | None:
+    """Return how the model of a recipe predicts chunks of these actions; None if it is not OpenVLA-OFT."""
+    oft = recipe.oft
+    if oft is None:
+        return None
+    return OFTSettings(
+        head=oft.head,
+        chunk=recipe.data.chunk,
+        method=method,
+        actions=actions,
+        proprio=proprio,
+        film=oft.film,
+        film_pads=oft.film_pads,
+        cameras=recipe.data.cameras,
+        history=recipe.data.history,
+    )

@@ -12,10 +12,12 @@ import torch
 from torch import nn
 from transformers.utils.logging import disable_progress_bar
 
+from finetune.data.loader import Loader
 from finetune.data.torch_loader import TorchLoader
 from finetune.memory import enough_memory
-from finetune.models import base, lora, weights
+from finetune.models import base, components, layouts, lora, weights
 from finetune.models.checkpoint import weight_files
+from finetune.models.oft import OFTSettings
 from finetune.models.openvla import OpenVLAForActionPrediction
 from finetune.recipe import Recipe
 from finetune.training import folders, licences, parallel, snapshots
@@ -122,7 +124,7 @@ class Session:
         held_out = task.loader(here, part=recipe.eval.part, augmented=False) if recipe.eval.every else None
         if run.last is not None:
             drawn.load_state_dict(run.position.loader)
-        spread, collate = _model(task, run, here=here, norm_stats=task.norm_stats(drawn))
+        spread, collate = _model(task, run, here=here, loader=drawn)
         optimizer = adamw(spread, recipe)
         torch.manual_seed(recipe.seed + here.rank)  # only dropout uses it
         if run.last is not None:
@@ -253,32 +255,31 @@ class Training:
             self.log(entry)
 
 
-def _model(
-    task: Task, run: RunFolder, *, here: TrainingProcess, norm_stats: dict[str, Any]
-) -> tuple[nn.Module, Collator]:
+def _model(task: Task, run: RunFolder, *, here: TrainingProcess, loader: Loader) -> tuple[nn.Module, Collator]:
     """Return the model and its collator. With FSDP, only the first process reads the weights."""
-    recipe, base_folder = task.recipe, run.out / BASE
+    recipe, base_folder, oft = task.recipe, run.out / BASE, task.oft(loader)
     settings = recipe.model.of_checkpoint(base_folder) if base_folder.exists() else recipe.model
     here.wait()  # before the first process creates the folder
     way = parallel.way(recipe.train.parallel, mode=recipe.train.mode, world=here.world)
     read: list[nn.Module] = []
 
     def build() -> Collator:
-        model = base.build(settings, norm_stats=norm_stats, seed=recipe.seed)
+        model = base.build(settings, norm_stats=task.norm_stats(loader), seed=recipe.seed)
         if recipe.train.mode == "lora" and recipe.model.is_made_here:
             _save_base(model, base_folder, here=here)
-        read.append(_trained(model, recipe))
+        read.append(_trained(model, recipe, oft))
         if run.last is not None:
             if recipe.train.mode == "lora":
                 lora.check_base(run.last, model.config)
             snapshots.load_weights(run.last, read[0])
-        return Collator(model.own_processor(), model.config, recipe.data.cameras[0])
+        processor, cameras = model.own_processor(), recipe.data.cameras
+        return Collator(processor=processor, config=model.config, cameras=cameras, oft=oft, seed=recipe.seed)
 
     if way != "fsdp":
         collate = build()
         return parallel.spread(read[0], way, here=here), collate
     collate = here.on_first(build)
-    outline = _trained(base.build_empty(settings, collate.config), recipe)
+    outline = _trained(base.build_empty(settings, collate.config), recipe, oft)
     weights = read[0] if read else None
     return parallel.share(outline, weights, here=here, precision=recipe.train.precision), collate
 
@@ -292,11 +293,20 @@ def _save_base(model: OpenVLAForActionPrediction, folder: Path, *, here: Trainin
     model.name_or_path = model.config.name_or_path = str(folder)
 
 
-def _trained(model: OpenVLAForActionPrediction, recipe: Recipe) -> nn.Module:
-    """Add adapters in mode "lora", and set which parameters are trainable. Gives the same model in all processes."""
+def _trained(model: OpenVLAForActionPrediction, recipe: Recipe, oft: OFTSettings | None) -> nn.Module:
+    """Add adapters in mode "lora" and the modules of OFT, and set which parameters are trainable.
+
+    Gives the same model in all processes. Raises UsageError if the base is OFT and predicts otherwise than the recipe.
+    """
     if recipe.train.checkpoint_activations:
         model.checkpoint_activations()
     torch.manual_seed(recipe.seed)
+    components.merge_vision(model)
     trained = lora.apply(model, recipe.lora) if recipe.train.mode == "lora" else model
+    if model.oft is not None:
+        layouts.check_same(model.oft, oft, where=f"[oft] of {recipe.name}")
+        model.oft = oft
+    elif oft is not None:
+        model.extend(oft)
     lora.trainable(trained, recipe.train.mode)
     return trained

@@ -178,6 +178,9 @@ def _show_mixture(summary: "MixtureSummary", *, as_json: bool) -> None:
         rows.append((name, *counts, *shares, str(row.strata), row.license or "not stated"))
     print_table(columns, rows, padded=True)
     say(f"effective number of sources: {summary.effective_sources:.2f}")
+    if summary.paraphrases:
+        count = sum(map(len, summary.paraphrases.values()))
+        say(f"paraphrases: {count}, of {len(summary.paraphrases)} instructions")
     for line in _source_lines(summary):
         say(line)
     for name, why in summary.left_out.items():

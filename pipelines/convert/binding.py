@@ -193,7 +193,10 @@ def bind(
         cameras=cameras,
         raw=tuple(replace(field, path=field.path.removeprefix(prefix)) for field in kept),
         metadata=tuple(field for path, field in episodes.items() if path not in named),
-        views=tuple(MaterializedView(name=v.name, space=v.space, digest=v.digest) for v in views),
+        views=tuple(
+            MaterializedView(name=v.name, space=v.space, digest=v.digest, state=v.state_space if v.has_state else None)
+            for v in views
+        ),
         origins=origins,
     )
     used = _paths(spec.action_parts) | _paths(spec.state_parts) | {field.path for field in kept}

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipelines.export.recorded import RecordedVector, recorded_vector
-from schemas.declarations.spec import DatasetSpec
+from schemas.declarations.spec import VECTORS, DatasetSpec
 from schemas.declarations.tables import SpaceSpec
 from schemas.spaces import Space
 from schemas.store.arrow import Camera
@@ -35,11 +35,15 @@ def declaration(dataset: Dataset, paths: FieldPaths, *, view: str | None, space:
     embodiment = spec.embodiment
     if view:
         embodiment = embodiment.model_copy(update={"name": f"{embodiment.name}.{view}", "action": SpaceSpec.of(space)})
-    if not columns.state:
+        if dataset.view(view).has_state and (own := dataset.state_space(view)):
+            embodiment = embodiment.model_copy(update={"state": SpaceSpec.of(own)})
+    if not dataset.state_space(view):
         embodiment = embodiment.model_copy(update={"state": None})
-    state, action = recorded_vector(dataset, "state"), recorded_vector(dataset, "action", view=view)
-    if action and embodiment.action != spec.embodiment.action:  # a view of the same Space keeps the parts
+    state, action = (recorded_vector(dataset, which, view=view) for which in VECTORS)
+    if action:  # a view of the same Space keeps the parts
         embodiment = embodiment.model_copy(update={"action": spec.embodiment.action})
+    if state:
+        embodiment = embodiment.model_copy(update={"state": spec.embodiment.state})
     cameras = [camera for camera in columns.cameras if camera.role and camera.column in paths.cameras]
     declared = {
         **spec.to_json(),

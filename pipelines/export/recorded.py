@@ -71,20 +71,21 @@ def recorded_vector(
 ) -> RecordedVector | None:
     """Return how to write a vector as it was recorded; None if it is written as it is stored.
 
-    That is so unless it has the unit `travel`, and if a view has other parts than the stored action.
+    That is so unless it has the unit `travel`, and if a view has other parts than the stored vector.
     """
     spec, columns = dataset.spec, dataset.columns
     space = spec.embodiment.action if which == "action" else spec.embodiment.state
     if space is None or not any(part.unit == "travel" for part in space.parts.values()):
         return None
-    if which == "action" and view and dataset.action_space(view).digest() != space.space(which).digest():
+    shown = dataset.action_space(view) if which == "action" else dataset.state_space(view)
+    if shown is None or shown.digest() != space.space(which).digest():
         return None
     expressions = spec.state_parts if which == "state" or spec.derived == "next_state" else spec.action_parts
     if not expressions:
         return None
     prefix = f"{spec.raw}." if spec.raw else ""
     kept = {field.path for field in columns.raw}
-    is_stored = which == "state" or not (view or spec.derived)
+    is_stored = not (view or spec.derived) if which == "action" else not (view and dataset.view(view).has_state)
     parts = {
         name: _part(expression, columns=span, is_raw=is_stored and expression.source.path.removeprefix(prefix) in kept)
         for (name, span), expression in zip(space.columns().items(), expressions, strict=True)

@@ -77,7 +77,7 @@ def lock_differences(ours: Lock, theirs: Lock, *, tables: tuple[pa.Table, pa.Tab
     """List the differences between two locks; if `tables` has their episodes, these are compared too."""
     differences = [
         f"{key} is {getattr(ours, key)!r} and {getattr(theirs, key)!r}"
-        for key in ("name", "seed", "view", "dims", "method", "constant", "epoch", "left_out")
+        for key in ("name", "seed", "view", "dims", "method", "constant", "grippers", "epoch", "left_out")
         if getattr(ours, key) != getattr(theirs, key)
     ]
     keys = sorted(key for key in {*ours.spec, *theirs.spec} if ours.spec.get(key) != theirs.spec.get(key))

@@ -15,6 +15,7 @@ from pipelines.statistics.statistics import statistics
 from schemas.errors import DatasetError, UnreachableError, UsageError, ViewError
 from schemas.mixture import lock
 from schemas.mixture.lock import EPISODES, TRAIN, Lock, LockedSource, Stratum
+from schemas.mixture.paraphrases import check_known
 from schemas.mixture.shares import Share, shares, water_filled
 from schemas.mixture.spec import MixtureSpec
 from schemas.mixture.unify import unified
@@ -34,7 +35,8 @@ def make_lock(
     Returns the lock and the table of its episodes. Relative URIs are resolved against `beside`, the folder of the lock.
     A source without a URI is looked up in the folder `data`. If `located_by`, an older lock, is passed, the URIs of its
     sources and its treatment of constant dimensions are used instead. Raises SpecError if the actions of the sources
-    have different meanings, or if a source is missing and the spec does not allow that.
+    have different meanings, if a source is missing and the spec does not allow that, or if an instruction that has
+    paraphrases is in no step.
     """
     sources: dict[str, OpenedSource] = {}
     absent: dict[str, str] = {}
@@ -48,7 +50,10 @@ def make_lock(
     plan = shares(spec, {name: source.stage(TRAIN).steps for name, source in sources.items()}, absent=absent)
     taken = [source for source in sources.values() if source.name in plan.sources]
     dims, differences = unified(spec, {source.name: source.space for source in taken})
+    check_known(spec.paraphrases, set().union(*(source.instructions for source in taken)), where=spec.name)
     keys, records = _statistics(spec, taken, engine)
+    texts_digest = lock.paraphrases_digest(spec.to_json())
+    optional: dict[str, Any] = {"paraphrases_digest": texts_digest} if texts_digest else {}
     table = pa.Table.from_pylist([row for source in taken for row in source.rows], EPISODES)
     locked = Lock(
         version=lock.VERSION,
@@ -60,6 +65,7 @@ def make_lock(
         dims=dims,
         method=spec.normalize.method,
         constant=located_by.constant if located_by else spec.normalize.constant,
+        grippers=located_by.grippers if located_by else spec.normalize.grippers,
         epoch=plan.epoch,
         sources={
             source.name: _locked(source, plan.sources[source.name], spec=spec, epoch=plan.epoch, key=key)
@@ -69,6 +75,7 @@ def make_lock(
         left_out=dict(plan.left_out),
         statistics=records,
         episodes=xxhash.xxh3_128_hexdigest(lock.encoded_table(table)),
+        **optional,
     )
     return locked, table
 

@@ -68,7 +68,8 @@ class SourceSummary:
 class Leakage:
     """How many episodes have a motion or an instruction that also occurs in another part, split or source.
 
-    The motion of an episode is its action and state.
+    The motion of an episode is its action and state. In the part `train`, an episode also has the paraphrases of its
+    instruction.
     """
 
     motions_in_both_parts: int
@@ -100,6 +101,7 @@ class MixtureSummary:
     constant: str  # what becomes of constant dimensions that are not normalized: "keep" or "zero"
     warnings: tuple[str, ...]  # constant dimensions that a policy will not reproduce
     holdout: Mapping[str, HeldOut]  # by source; empty if nothing is held out
+    paraphrases: Mapping[str, tuple[str, ...]]  # by instruction
 
     def to_json(self) -> dict[str, Any]:
         """Return the object that `oxe mix lock --json` and `oxe mix stats --json` print."""
@@ -130,22 +132,28 @@ def summary(lock: Lock, table: pa.Table, *, path: Path | None = None) -> Mixture
         sources=sources,
         differences=lock.differences,
         left_out=lock.left_out,
-        leakage=leakage(table),
+        leakage=leakage(table, paraphrases=lock.paraphrases),
         constant=lock.constant,
         warnings=tuple(warning for name in sources for warning in constant_warnings(lock, name)),
         holdout=held_out(lock, table),
+        paraphrases=lock.paraphrases,
     )
 
 
-def leakage(table: pa.Table) -> Leakage:
+def leakage(table: pa.Table, *, paraphrases: Mapping[str, tuple[str, ...]] = {}) -> Leakage:
     """Count the episodes whose motion or instruction also occurs in another part, split or source."""
     frame = pl.DataFrame(table.drop_columns(["ranges"]).to_pydict(), schema=table.drop_columns(["ranges"]).schema.names)
-    kept = frame.filter(pl.col("steps") > 0)
+    kept = frame.filter(pl.col("steps") > 0).with_row_index("row")
+    texts = [
+        [text, *(paraphrases.get(text, ()) if part == TRAIN else ())]
+        for text, part in kept.select("instruction", "part").iter_rows()
+    ]
+    taught = kept.with_columns(instruction=pl.Series(texts, dtype=pl.List(pl.String))).explode("instruction")
 
-    def shared(key: str, by: str) -> int:
+    def shared(key: str, by: str, episodes: pl.DataFrame = kept) -> int:
         """Count the episodes whose `key` occurs under more than one value of `by`."""
-        several = kept.group_by(key).agg(pl.col(by).n_unique().alias("sides")).filter(pl.col("sides") > 1)
-        return kept.join(several, on=key, how="semi").height
+        several = episodes.group_by(key).agg(pl.col(by).n_unique().alias("sides")).filter(pl.col("sides") > 1)
+        return episodes.join(several, on=key, how="semi")["row"].n_unique()
 
     parts = kept["part"].n_unique()
     return Leakage(
@@ -153,7 +161,7 @@ def leakage(table: pa.Table) -> Leakage:
         motions_in_several_splits=shared("motion_hash", "split"),
         motions_in_several_sources=shared("motion_hash", "source"),
         motions_twice=kept.height - kept["motion_hash"].n_unique(),
-        instructions_in_both_parts=shared("instruction", "part") if parts > 1 else 0,
+        instructions_in_both_parts=shared("instruction", "part", taught) if parts > 1 else 0,
         validation_episodes=kept.filter(pl.col("part") == VALIDATION).height,
     )
 

@@ -3,11 +3,13 @@
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import chain
 from os.path import relpath
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from pipelines.beam.progress import Progress
 from pipelines.mix.holdout import is_held_out
@@ -21,7 +23,7 @@ from schemas.mixture.lock import TRAIN, VALIDATION, Stage
 from schemas.mixture.spec import Holdout, MixtureSpec
 from schemas.source import Array
 from schemas.spaces import Space
-from schemas.store.columns import STATE, episodes
+from schemas.store.columns import STATE, runs
 from schemas.store.dataset import Dataset, open_dataset
 
 ROUNDED = 1e6  # values of a motion are rounded to 1e-6 before they are hashed
@@ -37,6 +39,7 @@ class OpenedSource:
     space: Space
     selection: Selection
     rows: list[dict[str, Any]] = field(repr=False)
+    instructions: frozenset[str]  # of the steps that the view keeps; read only if the mixture has paraphrases
 
     def stage(self, part: str | None = None) -> Stage:
         """Count the episodes and steps that the view keeps, in one part, or in both if `part` is None."""
@@ -72,11 +75,16 @@ def open_mixture_source(spec: MixtureSpec, name: str, *, uri: str, beside: Path,
     selection = Selection(view=spec.view, filters=spec.filter_of(name))
     rows = {(row["file"], row["row"]): row for row in _rows(spec, name, dataset)}
     kept: dict[int, dict[str, Any]] = {}
-    for part in parts_of(dataset, selection):
-        for steps in episodes(dataset, part.spans, view=view):
+    instructions: set[str] = set()
+    more = ["instruction"] if spec.paraphrases else []
+    spans = (span for part in parts_of(dataset, selection) for span in part.spans)
+    for run in chain.from_iterable(runs(dataset, span, view=view, more=more) for span in spans):
+        for steps in run.episodes():
             episode, mask = rows[steps.file, steps.row], steps.viewed(view).mask
             numbers = {"ranges": _ranges(mask), "steps": int(mask.sum()), "motion_hash": _motion_hash(steps.columns)}
             kept[episode["position"]] = {**episode, **numbers}
+            if spec.paraphrases:
+                instructions |= _texts(run.table["instruction"].chunk(0)[steps.at], mask)
             progress(1, 0)
     return OpenedSource(
         name=name,
@@ -85,6 +93,7 @@ def open_mixture_source(spec: MixtureSpec, name: str, *, uri: str, beside: Path,
         space=dataset.action_space(spec.view),
         selection=selection,
         rows=[kept[position] for position in sorted(kept)],
+        instructions=frozenset(instructions),
     )
 
 
@@ -148,6 +157,11 @@ def _ranges(mask: Array) -> list[int]:
     """
     edges = np.flatnonzero(np.diff(np.concatenate([[0], mask.astype(np.int8), [0]])))
     return [int(edge) for edge in edges]
+
+
+def _texts(instructions: pa.Array, mask: Array) -> set[str]:
+    """Return the instructions of the steps in a mask."""
+    return {text for text in instructions.filter(pa.array(mask)).unique().to_pylist() if text is not None}
 
 
 def _motion_hash(steps: Steps) -> str:

@@ -81,7 +81,7 @@ def _grouped(spans: Sequence[Span]) -> list[tuple[Span, ...]]:
 
 def spaces(dataset: Dataset, selection: Selection) -> dict[str, Space]:
     """Return the Space of each vector: `action` and `state`, and for chunks `action_chunk` and `action_relative`."""
-    action, state = dataset.action_space(selection.view), dataset.columns.state
+    action, state = dataset.action_space(selection.view), dataset.state_space(selection.view)
     named = {"action": action, **({"state": state} if state else {})}
     if selection.chunk:
         named["action_chunk"] = replace(action, name="action_chunk")
@@ -110,7 +110,7 @@ def vectors(part: DatasetPart, selection: Selection) -> Iterator[Vectors]:
     """
     dataset = _open_once(part.folder, part.manifest)
     view = dataset.view(selection.view) if selection.view else None
-    pairs = _state_dims(dataset.action_space(selection.view), dataset.columns.state)
+    pairs = _state_dims(dataset.action_space(selection.view), dataset.state_space(selection.view))
     rows = max(1, ROWS // (selection.chunk or 1))
     batches: list[Vectors] = []
     for span in part.spans:
@@ -168,9 +168,7 @@ def _rows(starts: Array, lengths: Array) -> Array:
 def _of_episode(steps: StoredSteps, view: View | None, *, chunk: int, pairs: Mapping[int, int]) -> Vectors:
     """Return the vectors of one episode at the steps that the view keeps."""
     viewed = steps.viewed(view)
-    episode = {"action": viewed.action}
-    if STATE in steps.columns:
-        episode["state"] = steps.columns[STATE][viewed.mask]
+    episode = {"action": viewed.action, **({} if viewed.state is None else {"state": viewed.state})}
     return {**episode, **_chunks(episode, chunk, pairs=pairs)} if chunk else episode
 
 

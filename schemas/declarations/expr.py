@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from schemas.declarations.ops import ROW, Steps
+from schemas.declarations.ops import ROW, VIEW_STATE, Steps
 from schemas.declarations.parser import Parser
 from schemas.declarations.vocabulary import ARRAY_OPS, STEP_OPS
 from schemas.errors import SpecError, did_you_mean
@@ -44,7 +44,7 @@ class Path:
         """Return the column as [T, k] float32, its inner axes flattened. Raises SpecError if it does not exist."""
         column = steps.get(self.path)
         if column is None:
-            known = [path for path in steps if path != ROW]
+            known = [path for path in steps if path not in {ROW, VIEW_STATE}]
             raise SpecError(f"unknown key '{self.path}'{did_you_mean(self.path, known)}")
         if not isinstance(column, np.ndarray) or column.dtype.kind not in "fiub":
             raise SpecError(f"'{self.path}' is not a vector of numbers per step")

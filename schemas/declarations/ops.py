@@ -13,6 +13,7 @@ from schemas.source import Array
 
 Steps = Mapping[str, Array]  # path -> T values; ROW -> the index of the stored step of each value
 ROW = "#row"
+VIEW_STATE = "#state"  # the state that a view computes; `observation.state` is always the stored one
 GIMBAL = 1e-6  # if the sine of the pitch is this close to 1, the pitch counts as 90 degrees
 
 # Numbers

@@ -111,6 +111,7 @@ class DatasetSpec(Model):
             raise ValueError("control_hz: must be a number above 0; leave it out if it is unknown")
         for name, view in self.views.items():
             self.view_space(name)
+            self.view_state_space(name)
             if view.control_hz:
                 _check_rate(f"views.{name}.control_hz", view.control_hz, self)
         return self
@@ -160,9 +161,7 @@ class DatasetSpec(Model):
         prefix = f"{self.raw}." if self.raw else ""
         read = set[str]().union(*(expr.paths() for expr in (*self.expressions.values(), *self.state.values())))
         for view in self.views.values():
-            paths = [expr.paths() for expr in view.action]
-            paths += [call.paths() for call in (*view.before, *view.after)]
-            read |= {prefix + path.removeprefix("raw.") for group in paths for path in group if path.startswith("raw.")}
+            read |= {prefix + path.removeprefix("raw.") for path in view.paths() if path.startswith("raw.")}
         read |= {camera.key for camera in (*self.cameras.values(), *self.depth.values())}
         read |= {condition.key for condition in self.filters.values()}
         return frozenset(
@@ -175,11 +174,15 @@ class DatasetSpec(Model):
 
     def view_space(self, name: str) -> Space:
         """Return the Space of a declared view's action."""
-        changed = {**self.embodiment.action.model_dump(), **self.views[name].space}
-        try:
-            return SpaceSpec.model_validate(changed).space(name)
-        except ValidationError as error:
-            raise ValueError(f"views.{name}.space: {_explain(error)}") from None
+        changed = self.views[name].space
+        return _changed(self.embodiment.action, changed, where=f"views.{name}.space").space(name)
+
+    def view_state_space(self, name: str) -> Space | None:
+        """Return the Space of a declared view's state: its own, or that of the stored state."""
+        view = self.views[name]
+        if not view.state:
+            return self.state_space
+        return _changed(self.embodiment.state, view.state_space, where=f"views.{name}.state_space").space("state")
 
     def to_json(self) -> dict[str, Any]:
         """Return the self-contained JSON form used in the manifest and in exports."""
@@ -201,6 +204,14 @@ def _resolved_view(view: Any, name: str, views: Mapping[str, Any]) -> Any:
     if view not in views:
         raise ValueError(f"views.{name}: '{view}' is neither 'action' nor another view")
     return views[view]
+
+
+def _changed(stored: SpaceSpec | None, changed: Mapping[str, Any], *, where: str) -> SpaceSpec:
+    """Replace keys of a stored Space. Raises ValueError if the result is not a Space."""
+    try:
+        return SpaceSpec.model_validate({**(stored.model_dump() if stored else {}), **changed})
+    except ValidationError as error:
+        raise ValueError(f"{where}: {_explain(error)}") from None
 
 
 def _check_rate(place: str, hz: float, spec: DatasetSpec) -> None:

@@ -198,14 +198,33 @@ class FieldSpec(Model):
 class ViewSpec(Model):
     """A view of the stored columns.
 
-    The step ops in `before` are applied first. Then the expressions of the action are computed, the step ops in `after`
-    are applied, and the steps are resampled to `control_hz`. `space` replaces keys or `parts` of the stored action's
-    Space. If the dataset does not have the view, `unavailable` is the reason.
+    The step ops in `before` are applied first. Then the expressions of the action and the state are computed, the step
+    ops in `after` are applied, and the steps are resampled to `control_hz`. `space` replaces keys or `parts` of the
+    stored action's Space, and `state_space` does so for the state. If the dataset does not have the view, `unavailable`
+    is the reason.
     """
 
     before: tuple[StepOp, ...] = ()
     action: tuple[Expression, ...] = ()
+    state: tuple[Expression, ...] = ()  # empty: the stored state
     after: tuple[StepOp, ...] = ()
     space: dict[str, Any] = {}
+    state_space: dict[str, Any] = {}
     control_hz: Annotated[float, Field(gt=0, lt=inf)] | None = None  # steps per second, at most the stored rate
     unavailable: str = ""
+
+    @model_validator(mode="after")
+    def _state_is_described(self) -> Self:
+        if self.state_space and not self.state:
+            raise ValueError("state_space: describes the view's own state; add its expressions, state = [...]")
+        return self
+
+    def calls(self) -> list[expr.Call]:
+        """Return all ops: step ops, and the ops of its expressions."""
+        of_expressions = [call for expression in (*self.action, *self.state) for call in expression.ops]
+        return [*self.before, *of_expressions, *self.after]
+
+    def paths(self) -> frozenset[str]:
+        """Return the columns that its expressions and step ops read."""
+        of_expressions = [expression.paths() for expression in (*self.action, *self.state)]
+        return frozenset().union(*of_expressions, *(call.paths() for call in (*self.before, *self.after)))

@@ -97,12 +97,14 @@ class Lock(Model):
     dims: tuple[str, ...]  # dimensions of a drawn action
     method: Literal["bounds_q99", "bounds", "normal"]  # normalization method
     constant: Literal["keep", "zero"] = "zero"  # as in `Normalize`; locks of earlier versions do not have it
+    grippers: Literal["keep", "normalize"] = "keep"  # as in `Normalize`; locks of earlier versions do not have it
     epoch: int  # number of draws
     sources: dict[str, LockedSource]
     differences: tuple[str, ...]  # differences between the Spaces of the sources
     left_out: dict[str, str]  # source -> reason
     statistics: dict[str, Any]  # key -> JSON form of a `stats.record.Statistics`
     episodes: str  # xxh3-128 of the table of episodes
+    paraphrases_digest: str | None = None  # SHA-256 of `paraphrases`; locks without them do not have the key
 
     def law(self, seed: int | None = None) -> Law:
         """Return the order of draws; its sources are the strata. If `seed` is None, the mixture's seed is used."""
@@ -118,6 +120,11 @@ class Lock(Model):
     def strata(self) -> dict[tuple[str, str], Stratum]:
         """The strata by source name and stratum name, in order."""
         return {(name, key): part for name, source in self.sources.items() for key, part in source.strata.items()}
+
+    @property
+    def paraphrases(self) -> dict[str, tuple[str, ...]]:
+        """The paraphrases of each instruction that has some."""
+        return {instruction: tuple(texts) for instruction, texts in self.spec.get("paraphrases", {}).items()}
 
     def places(self, source: str) -> Array:
         """Return where each dimension of a drawn action is in a source's action, [D] int64; -1 if it is not there.
@@ -142,6 +149,11 @@ class Lock(Model):
 def digest(content: Mapping[str, Any]) -> str:
     """Hash JSON content."""
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def paraphrases_digest(spec: Mapping[str, Any]) -> str | None:
+    """Hash the paraphrases of a mixture's declaration; None if it has none."""
+    return digest(spec["paraphrases"]) if "paraphrases" in spec else None
 
 
 def side_file(lock: Path) -> Path:
@@ -206,7 +218,7 @@ def _read(path: Path) -> tuple[Lock, bytes, bytes]:
         raise MixtureError(f"{path}: cannot be read as a lock ({_first_line(error)})") from error
     if lock.version != VERSION:
         raise MixtureError(f"{path}: has version {lock.version}, expected {VERSION}; run 'oxe mix lock' again")
-    if lock.encoded() != content:
+    if lock.encoded() != content or lock.paraphrases_digest != paraphrases_digest(lock.spec):
         raise MixtureError(f"{path}: was edited by hand; run 'oxe mix lock' again")
     content_digest = xxhash.xxh3_128_hexdigest(table)
     if content_digest != lock.episodes:

@@ -126,6 +126,15 @@ class Law:
             k += block
 
 
+def chosen(seed: int, draws: Array, counts: Array, *, use: str) -> Array:
+    """Choose one of `counts` [N] things for each of `draws` [N], with equal probability, [N] int64.
+
+    The choice depends only on the seed, the draw, the count and the text `use`. Each use gets other numbers.
+    """
+    hashed = _mixed(draws.astype(np.uint64) * GOLDEN + _key(seed, use))
+    return (hashed % counts.astype(np.uint64)).astype(np.int64)
+
+
 def permuted(places: Array, size: Array | int, keys: Array) -> Array:
     """Permute places [N] uint64 in [0, size) by a Feistel network.
 

@@ -15,7 +15,7 @@ from schemas.declarations import toml
 from schemas.declarations.spec import validated
 from schemas.declarations.tables import Model
 from schemas.errors import SpecError, UsageError, did_you_mean
-from schemas.mixture import filters
+from schemas.mixture import filters, paraphrases
 
 HERE = Path(__file__).parents[1] / "mixtures"
 
@@ -43,6 +43,7 @@ Weight = Annotated[float, Field(strict=True), AfterValidator(_above_zero)]
 Positive = Annotated[float, Field(strict=True), AfterValidator(_positive)]
 Proportion = Annotated[float, Field(strict=True, gt=0, lt=1)]
 Condition = Annotated[str, AfterValidator(_normalized)]
+Paraphrases = Annotated[dict[str, tuple[str, ...]], AfterValidator(paraphrases.checked)]
 Convention: TypeAlias = Literal["frame", "rotation", "gripper", "origin"]
 
 
@@ -75,6 +76,9 @@ class Normalize(Model):
     method: Literal["bounds_q99", "bounds", "normal"] = "bounds_q99"
     per: Literal["dataset", "embodiment"] = "dataset"
     constant: Literal["keep", "zero"] = "keep"  # label of a constant dimension that is not normalized; zero: OpenVLA's
+    grippers: Literal["keep", "normalize"] = (
+        "keep"  # whether the grippers of actions are normalized; OFT does for ALOHA
+    )
 
 
 class MixtureSpec(Model):
@@ -97,6 +101,7 @@ class MixtureSpec(Model):
     excluded: dict[str, str] = Field(default_factory=dict)  # source -> reason
     caps: Caps = Caps()
     holdout: Holdout | None = None
+    paraphrases: Paraphrases = Field(default_factory=dict)  # other texts for an instruction, drawn in training
     normalize: Normalize = Normalize()
 
     @model_validator(mode="after")

@@ -44,16 +44,45 @@ class Camera:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MaterializedView:
-    """A view that is stored as the column `action.<name>`; steps that the view drops are null."""
+    """A view that is stored as the column `action.<name>`; steps that the view drops are null.
+
+    The state of a view that computes its own is the column `observation.state.<name>`.
+    """
 
     name: str
     space: Space
     digest: str
+    state: Space | None = None  # Space of its own state; None if it has the stored one
 
     @property
     def column(self) -> str:
-        """The name of the column."""
+        """The name of the column with the actions."""
         return f"action.{self.name}"
+
+    @property
+    def state_column(self) -> str:
+        """The name of the column with the states, if the view computes its own."""
+        return f"observation.state.{self.name}"
+
+    @property
+    def spaces(self) -> dict[str, Space]:
+        """The Space of each of its columns."""
+        return {self.column: self.space, **({self.state_column: self.state} if self.state else {})}
+
+    def columns(self, viewed: Viewed) -> dict[str, Array]:
+        """Return the vectors of each of its columns, at the steps that the view keeps."""
+        own = {} if self.state is None or viewed.state is None else {self.state_column: viewed.state}
+        return {self.column: viewed.action, **own}
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the JSON form. It has no `state` if that is None, as in datasets of earlier versions."""
+        return {name: value for name, value in asdict(self).items() if name != "state" or value}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Self:
+        """Read the result of `to_json`."""
+        state = Space.from_json(data["state"]) if "state" in data else None
+        return cls(**{**data, "space": Space.from_json(data["space"]), "state": state})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,7 +100,7 @@ class Layout:
 
     def to_json(self) -> dict[str, Any]:
         """Return the JSON form used in the manifest."""
-        return asdict(self)
+        return {**asdict(self), "views": [view.to_json() for view in self.views]}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:
@@ -83,9 +112,7 @@ class Layout:
             cameras=tuple(Camera(**camera) for camera in data["cameras"]),
             raw=tuple(Field(**{**field, "shape": tuple(field["shape"])}) for field in data["raw"]),
             metadata=tuple(Field(**{**field, "shape": tuple(field["shape"])}) for field in data["metadata"]),
-            views=tuple(
-                MaterializedView(**{**view, "space": Space.from_json(view["space"])}) for view in data["views"]
-            ),
+            views=tuple(MaterializedView.from_json(view) for view in data["views"]),
             origins=data["origins"],
         )
 
@@ -116,8 +143,9 @@ class Layout:
             ),
             _field("action", vector, space=self.action.to_json(), source=self.origins.get("action")),
             *(
-                _field(view.column, pa.list_(pa.float32()), space=view.space.to_json(), digest=view.digest)
+                _field(column, pa.list_(pa.float32()), space=space.to_json(), digest=view.digest)
                 for view in self.views
+                for column, space in view.spaces.items()
             ),
             *(
                 _field(RAW + field.path, arrow_type(field), doc=field.doc or None, source=field.path)
@@ -265,7 +293,10 @@ def to_batch(
     for name, parts in columns.items():
         arrays[name] = to_arrow(joined([part for part in parts if part is not None]), schema.field(name).type)
     for view in layout.views:
-        arrays[view.column] = _view_column(views[view.name])
+        mask = np.concatenate([viewed.mask for viewed in views[view.name]])
+        for column in view.spaces:
+            kept = np.concatenate([view.columns(viewed)[column] for viewed in views[view.name]])
+            arrays[column] = _view_column(kept, mask)
     return pa.record_batch([arrays[name] for name in schema.names], schema=schema)
 
 
@@ -293,14 +324,13 @@ def _instructions(episodes: Sequence[Episode]) -> pa.Array:
     return pa.array(texts, pa.string()).take(pa.array(rows, mask=rows < 0))
 
 
-def _view_column(views: Sequence[Viewed]) -> pa.Array:
-    """Return one value per stored step: the view's vector, or null if the view drops the step.
+def _view_column(kept: Array, mask: Array) -> pa.Array:
+    """Return one value per stored step: the view's vector, or null where `mask` [T] is false.
 
     The lists have no fixed size, because Parquet's fixed-size lists cannot be null.
     """
-    action, mask = (np.concatenate([getattr(viewed, name) for viewed in views]) for name in ("action", "mask"))
-    offsets = np.concatenate(([0], np.cumsum(mask))).astype(np.int32) * np.int32(action.shape[1])
-    return pa.ListArray.from_arrays(pa.array(offsets), pa.array(action.reshape(-1)), mask=pa.array(~mask))
+    offsets = np.concatenate(([0], np.cumsum(mask))).astype(np.int32) * np.int32(kept.shape[1])
+    return pa.ListArray.from_arrays(pa.array(offsets), pa.array(kept.reshape(-1)), mask=pa.array(~mask))
 
 
 def as_numpy(array: pa.Array) -> Array:

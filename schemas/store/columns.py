@@ -44,10 +44,10 @@ class StoredSteps:
         return int(self.at.stop - self.at.start)
 
     def viewed(self, view: View | None) -> Viewed:
-        """Compute a view of the steps. If `view` is None, return the stored actions."""
+        """Compute a view of the steps. If `view` is None, return the stored actions and states."""
         if view:
             return view.of_columns(self.columns, length=len(self))
-        return Viewed(self.columns["action"], np.ones(len(self), bool))
+        return Viewed(self.columns["action"], np.ones(len(self), bool), self.columns.get(STATE))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -265,7 +265,7 @@ class Dataset:
         return {**roles, **{camera.leaf: number for number, camera in numbered}}
 
     def episode(self, i: int, view: str | None = None) -> Episode:
-        """Read one episode. With a view, it has the view's actions and only the steps that the view keeps."""
+        """Read one episode. With a view, it has the view's actions and states, and only the steps that it keeps."""
         stored = self._stored(i)
         return self.view(view).apply(stored) if view else stored
 
@@ -278,6 +278,10 @@ class Dataset:
     def action_space(self, view: str | None) -> Space:
         """Return the Space of a view's actions. If `view` is None, return that of the stored actions."""
         return self.view(view).space if view else self.columns.action
+
+    def state_space(self, view: str | None) -> Space | None:
+        """Return the Space of a view's states, or of the stored states if `view` is None. None: there are no states."""
+        return self.view(view).state_space if view else self.columns.state
 
     def check_split(self, split: str | None) -> None:
         """Raise UsageError if there is no such split; None means all splits."""

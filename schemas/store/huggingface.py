@@ -68,7 +68,8 @@ class Steps:
         """Return what the features of `datasets` cannot hold, such as the dimensions' names and the cameras' roles."""
         columns = self.columns
         spaces = {"action": columns.action, "observation.state": columns.state}
-        spaces |= {view.column: view.space for view in columns.views}
+        for view in columns.views:
+            spaces |= view.spaces
         return {
             "dataset": columns.dataset,
             "control_hz": self.spec.control_hz,

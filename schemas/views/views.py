@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from schemas.declarations.expr import Call, Path
-from schemas.declarations.ops import ROW, Steps, drop_last
+from schemas.declarations.ops import ROW, VIEW_STATE, Steps, drop_last
 from schemas.declarations.spec import DatasetSpec
 from schemas.declarations.tables import ViewSpec
 from schemas.declarations.vocabulary import STEP_OPS
@@ -37,10 +37,14 @@ NEEDS = {  # view that only some datasets declare -> why the others do not have 
 
 @dataclass(frozen=True, slots=True)
 class Viewed:
-    """The result of a view of T stored steps: `mask` [T] is true for the N kept steps, with actions [N, A]."""
+    """The result of a view of T stored steps: `mask` [T] is true for the N kept steps.
+
+    They have actions [N, A] and states [N, S]. The states are None if the dataset stores none and the view has no own.
+    """
 
     action: Array
     mask: Array
+    state: Array | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,6 +56,8 @@ class View:
     digest: str  # hash of its declaration and the versions of the code that computes it
     columns: frozenset[str]  # stored columns that it reads
     compute: Callable[[Steps], Viewed]
+    state_space: Space | None
+    has_state: bool = False  # whether it computes its own state; otherwise it has the stored one
     control_hz: float | None = None  # control rate; None: the rate of the stored steps
     reads_action: bool = True  # False if it is computed without the stored action
 
@@ -78,13 +84,17 @@ class View:
             viewed = self.compute({**steps, ROW: np.arange(length)})
         except SpecError as error:
             raise ViewError(f"view '{self.name}': {error}") from error
-        if viewed.action.shape[1] != len(self.space):
-            columns = f"{viewed.action.shape[1]} columns, its space has {len(self.space)} dimensions"
-            raise ViewError(f"view '{self.name}': its action has {columns}")
+        spaces = {"space": self.space, "state_space": self.state_space}
+        for (key, space), vector in zip(spaces.items(), (viewed.action, viewed.state), strict=True):
+            if space is not None and vector is not None and vector.shape[1] != len(space):
+                which, columns = ("action" if key == "space" else "state"), vector.shape[1]
+                raise ViewError(
+                    f"view '{self.name}': its {which} has {columns} columns, its {key} has {len(space)} dimensions"
+                )
         return viewed
 
     def apply(self, episode: Episode) -> Episode:
-        """Return the episode with the view's actions and only the steps that it keeps.
+        """Return the episode with the view's actions and states, and only the steps that it keeps.
 
         `is_first` and `is_last` are true for the first and the last kept step.
         """
@@ -95,6 +105,7 @@ class View:
         """Return the new values of the fields that the view replaces. All other fields only lose the dropped steps."""
         step = np.arange(len(viewed.action))
         changed = {"action": viewed.action, "action_space": self.space}
+        changed |= {"state": viewed.state, "state_space": self.state_space}
         changed |= {"is_first": step == 0, "is_last": step == len(step) - 1}
         if self.control_hz is not None:
             changed |= {"control_hz": self.control_hz, **over_intervals(viewed.mask, reward, is_terminal)}
@@ -130,10 +141,13 @@ def view(spec: DatasetSpec, name: str) -> View:
             raise ViewError(f"{spec.name} has no view '{name}' at {view_spec.control_hz:g} Hz: {why}")
         of_action = _reads_action(view_spec)
         cut = not spec.has_last_action and of_action
+        state_space = spec.view_state_space(name)
         return View(
             name=name,
             space=space,
-            digest=view_digest(_view_json(view_spec, space, cut=cut), _versions_of(view_spec)),
+            state_space=state_space,
+            has_state=bool(view_spec.state),
+            digest=view_digest(_view_json(view_spec, space, state_space, cut=cut), _versions_of(view_spec)),
             columns=_columns_of(view_spec),
             compute=partial(_viewed, make=partial(_declared_view, view_spec=view_spec, space=space), cut=cut),
             control_hz=view_spec.control_hz,
@@ -151,6 +165,7 @@ def view(spec: DatasetSpec, name: str) -> View:
     return View(
         name=name,
         space=derived,
+        state_space=state,
         digest=view_digest(meaning, {"eef_delta": VERSIONS["eef_delta"]}),
         columns=frozenset({"action", "observation.state"} if state else {"action"}),
         compute=partial(_viewed, make=partial(_eef_view, action=action, state=state), cut=cut),
@@ -169,7 +184,7 @@ def _viewed(steps: Steps, make: Callable[[Steps], Steps], *, cut: bool) -> Viewe
     mask = np.zeros(len(steps[ROW]), bool)
     kept = make(drop_last(steps, 1) if cut else steps)
     mask[kept[ROW]] = True
-    return Viewed(Path("action").read(kept), mask)
+    return Viewed(Path("action").read(kept), mask, kept.get(VIEW_STATE, kept.get("observation.state")))
 
 
 def _eef_view(steps: Steps, *, action: Space, state: Space | None) -> Steps:
@@ -179,15 +194,18 @@ def _eef_view(steps: Steps, *, action: Space, state: Space | None) -> Steps:
 def _declared_view(steps: Steps, view_spec: ViewSpec, space: Space) -> Steps:
     for call in view_spec.before:
         steps = _step(steps, call)
-    if view_spec.action:
-        steps = {**steps, "action": np.concatenate([expr(steps) for expr in view_spec.action], axis=1)}
+    vectors = {"action": view_spec.action, VIEW_STATE: view_spec.state}
+    steps = {
+        **steps,
+        **{name: np.concatenate([expr(steps) for expr in exprs], axis=1) for name, exprs in vectors.items() if exprs},
+    }
     for call in view_spec.after:
         steps = _step(steps, call)
     return resampled(steps, view_spec.control_hz, space) if view_spec.control_hz else steps
 
 
 def _reads_action(view_spec: ViewSpec) -> bool:
-    return not view_spec.action or any("action" in expr.paths() for expr in view_spec.action)
+    return not view_spec.action or any("action" in expr.paths() for expr in (*view_spec.action, *view_spec.state))
 
 
 def _why_no_rate(view_spec: ViewSpec, space: Space) -> str | None:
@@ -198,21 +216,22 @@ def _why_no_rate(view_spec: ViewSpec, space: Space) -> str | None:
 
 
 def _columns_of(view_spec: ViewSpec) -> frozenset[str]:
-    calls = (*view_spec.before, *view_spec.after)
     read = {"action", TIMES} if view_spec.control_hz else {"action"}
-    return frozenset(read).union(*(call.paths() for call in calls), *(expr.paths() for expr in view_spec.action))
+    return view_spec.paths() | read
 
 
 def _step(steps: Steps, call: Call) -> Steps:
     return STEP_OPS[call.op](steps, *call.values(steps))
 
 
-def _view_json(view_spec: ViewSpec, space: Space, *, cut: bool) -> dict[str, Any]:
+def _view_json(view_spec: ViewSpec, space: Space, state_space: Space | None, *, cut: bool) -> dict[str, Any]:
     # Without defaults, so that a new key in declarations does not change the digests of views that do not use it.
-    return {**view_spec.model_dump(mode="json", exclude_defaults=True), "space": space.to_json(), "cut": cut}
+    meaning: dict[str, Any] = {"space": space.to_json(), "cut": cut}
+    if view_spec.state and state_space:
+        meaning["state_space"] = state_space.to_json()
+    return {**view_spec.model_dump(mode="json", exclude_defaults=True), **meaning}
 
 
 def _versions_of(view_spec: ViewSpec) -> dict[str, int | str]:
-    calls = [*view_spec.before, *(call for expr in view_spec.action for call in expr.ops), *view_spec.after]
     ours = ("declared", "resampled") if view_spec.control_hz else ("declared",)
-    return {call.op: op_version(call.op) for call in calls} | {name: VERSIONS[name] for name in ours}
+    return {call.op: op_version(call.op) for call in view_spec.calls()} | {name: VERSIONS[name] for name in ours}

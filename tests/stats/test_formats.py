@@ -1,6 +1,7 @@
 """Every format can be read back, and gives the right result in its project's formulas, both ways."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 
 from schemas.errors import StatsError
 from schemas.source import Array
-from stats.formats import FORMS, Form, encode, load, norms
+from stats.formats import FORMS, Form, encode, load, norms, openvla_entry
 from stats.norm import NormStats
 from stats.record import Statistics
 from tests.stats.makers import make_numbers, make_statistics
@@ -54,6 +55,32 @@ def test_openvla_trains_with_its_file_and_oft_undoes_it(tmp_path: Path) -> None:
     np.testing.assert_allclose(back, np.where(mask, np.clip(x, low, high), x), atol=1e-12)
     assert 0.95 < np.mean(np.abs(scaled[:, 0]) < 1) < 0.99  # 98% are inside
     np.testing.assert_allclose(make_statistics(x).norm().normalize(x), scaled, atol=1e-6)
+
+
+def test_a_file_of_openvla_names_a_method_that_is_not_openvlas() -> None:
+    found = make_statistics()
+    plain = openvla_entry(found, action=found.norm())
+    entry = openvla_entry(found, action=replace(found.norm(), method="bounds"))
+    assert "method" not in plain["action"].keys() | plain["proprio"].keys()
+    for vector in ("action", "proprio"):
+        assert entry[vector].pop("method") == "bounds"
+    assert entry == plain
+    read = norms({"toy": openvla_entry(found, action=replace(found.norm(), method="bounds"))}, where="file")["toy"]
+    assert {name: norm.method for name, norm in read.items()} == {"action": "bounds", "state": "bounds"}
+    x = np.array([[-1.0, 0.3], [1.0, 0.3]])
+    low, high = found.norm().min, found.norm().max
+    assert low is not None
+    assert high is not None
+    np.testing.assert_allclose(read["action"].unnormalize(x)[:, 0], [low[0], high[0]], atol=1e-7)
+    assert norms({"toy": plain}, where="file")["toy"]["action"].method == "bounds_q99"
+
+
+@pytest.mark.parametrize("word", ["bound", 3, None, ["bounds"]])
+def test_a_method_that_does_not_exist_is_refused(word: Any) -> None:
+    entry = openvla_entry(make_statistics(), action=make_statistics().norm())
+    entry["action"]["method"] = word
+    with pytest.raises(StatsError, match="file: toy: action: method: unknown method"):
+        norms({"toy": entry}, where="file")
 
 
 def lerobot_quantiles(x: Array, stats: dict[str, Any]) -> Array:

@@ -155,6 +155,54 @@ def test_exact_statistics_give_norm_stats_with_their_space() -> None:
     assert norm.mask.tolist() == [True, False]
 
 
+# OpenVLA-OFT
+
+
+def oft_proprio(x: Array, norm: NormStats, method: Method) -> Array:
+    """Compute OpenVLA-OFT's `normalize_proprio` for dimensions that vary, in float64."""
+    low, high = (getattr(norm, name) for name in NEEDS[method])
+    return np.asarray(np.clip(np.where(norm.mask, 2 * (x - low) / (high - low + 1e-8) - 1, x), -1.0, 1.0))
+
+
+def oft_unnormalized(x: Array, norm: NormStats, method: Method) -> Array:
+    """Compute OpenVLA-OFT's `_unnormalize_actions`, in float64."""
+    low, high = (getattr(norm, name) for name in NEEDS[method])
+    return np.asarray(np.where(norm.mask, 0.5 * (x + 1) * (high - low + 1e-8) + low, x))
+
+
+@pytest.mark.parametrize("method", ["bounds_q99", "bounds"])
+@given(x=arrays(np.float32, (9, 3), elements=floats), mask=arrays(bool, 3), scale=st.sampled_from([1.0, 3.0]))
+def test_a_proprio_is_clipped_in_every_dimension_at_inference(
+    method: Method, x: Array, mask: Array, scale: float
+) -> None:
+    base = make_numbers(dims=3, rows=50)
+    norm = make_norm(base, mask=mask, method=method)
+    found = norm.normalize_proprio(scale * x)
+    assert np.abs(found).max() <= 1
+    np.testing.assert_allclose(found, oft_proprio(scale * x.astype(np.float64), norm, method), atol=2e-5)
+    np.testing.assert_array_equal(found, np.clip(norm.normalize(scale * x), -1, 1))
+
+
+@given(x=arrays(np.float64, (9, 3), elements=st.floats(-1, 1)), mask=arrays(bool, 3))
+def test_actions_are_undone_by_the_method_that_the_statistics_name(x: Array, mask: Array) -> None:
+    for method in ("bounds_q99", "bounds"):
+        norm = make_norm(make_numbers(dims=3, rows=50), mask=mask, method=method)
+        assert np.array_equal(norm.unnormalize(x), oft_unnormalized(x, norm, method))  # type: ignore[arg-type]
+
+
+def test_the_method_of_statistics_is_used_where_none_is_named() -> None:
+    x = make_numbers(dims=3)
+    for method in METHODS:
+        norm, plain = make_norm(x, method=method), make_norm(x)
+        assert plain.method == "bounds_q99"
+        for function in ("normalize", "unnormalize", "normalize_proprio"):
+            own, named = getattr(norm, function)(x), getattr(plain, function)(x, method)
+            assert own.tobytes() == named.tobytes(), function
+        assert norm.middle().tobytes() == plain.middle(method).tobytes()
+        assert norm.safe().normalize(x).tobytes() == plain.safe(method).normalize(x, method).tobytes()
+        assert norm.degenerate() == plain.degenerate(method)
+
+
 # Constant dimensions
 
 

@@ -101,11 +101,10 @@ def features(
     The first maps each raw feature to its field in the source. The second maps each column that is left out to the
     reason.
     """
-    columns = dataset.columns
-    action, state = recorded_vector(dataset, "action", view=view), recorded_vector(dataset, "state")
+    action, state = recorded_vector(dataset, "action", view=view), recorded_vector(dataset, "state", view=view)
     listed = [_vector(ACTION, space, action.values if action else attrgetter("action"))]
-    if columns.state:
-        listed.append(_vector(STATE, columns.state, state.values if state else attrgetter("state")))
+    if state_space := dataset.state_space(view):
+        listed.append(_vector(STATE, state_space, state.values if state else attrgetter("state")))
     listed += [_images(camera) for camera in cameras if not camera.is_video]
     raw, left_out = ([], {}) if view else _raw(dataset)
     listed += [*_recorded(dataset, view), *(feature for feature, _ in raw), *_index()]

@@ -178,13 +178,13 @@ def _nullable_fields(dataset: Dataset) -> set[Field]:
 
 
 def _vectors(dataset: Dataset, space: Space, *, view: str | None) -> dict[Field, Getter]:
-    state, recorded = dataset.columns.state, recorded_vector(dataset, "action", view=view)
+    state, recorded = dataset.state_space(view), recorded_vector(dataset, "action", view=view)
     action = Field(path="action", kind="number", dtype="float32", shape=(len(space),))
     getters: dict[Field, Getter] = {action: recorded.values if recorded else attrgetter("action")}
     if state:
         observed, recorded = (
             replace(action, path="observation.state", shape=(len(state),)),
-            recorded_vector(dataset, "state"),
+            recorded_vector(dataset, "state", view=view),
         )
         getters[observed] = recorded.values if recorded else attrgetter("state")
     return getters

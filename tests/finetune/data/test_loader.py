@@ -194,6 +194,56 @@ def test_augmentation_is_a_function_of_the_draw_and_the_camera(lock: Path) -> No
             assert np.array_equal(np.uint8(ours), augment(np.uint8(image), change))
 
 
+PARAPHRASES = """[paraphrases]
+"task 0 ☂" = ["do 0"]
+"task 4 ☂" = ["do 4", "four", "the fourth"]
+"""
+
+
+def test_a_paraphrase_is_a_function_of_the_seed_and_the_draw(lab: Path) -> None:
+    path = locked(lab, tables=PARAPHRASES)
+    table = read(path).paraphrases
+    plain = dict(first(make_loader(path, batch_size=7, cameras=(), paraphrases=False), 420))
+    expected = dict(first(make_loader(path, batch_size=10, cameras=()), 420))
+    texts: dict[str, set[str]] = {}
+    for k, sample in plain.items():
+        texts.setdefault(sample["instruction"], set()).add(expected[k]["instruction"])
+        assert {**expected[k], "instruction": sample["instruction"]} == sample
+    assert texts == {text: {text, *table.get(text, ())} for text in (f"task {i} ☂" for i in range(6))}
+    found: dict[int, Any] = {}
+    for rank in range(3):
+        found |= dict(first(make_loader(path, batch_size=4, rank=rank, world=3, threads=rank, cameras=()), 140))
+    assert {k: found[k] for k in range(400)} == {k: expected[k] for k in range(400)}
+    loader = make_loader(path, batch_size=3, cameras=())
+    loader.load_state_dict({**loader.state_dict(), "draws": 200})
+    assert dict(first(loader, 60)) == {k: expected[k] for k in range(200, 260)}
+    other = dict(first(make_loader(path, batch_size=10, seed=1, cameras=()), 420))
+    picks = [(a["instruction"], b["instruction"]) for k, a in expected.items() if (b := other[k])]
+    assert any(one != two and two in table["task 4 ☂"] for one, two in picks)
+
+
+def test_what_is_held_out_keeps_its_recorded_instructions(lab: Path) -> None:
+    held_out = '[holdout]\nby = "id"\nshare = 0.6\n'
+    path = locked(lab, tables=held_out)
+    texts = {text for batch in make_loader(path, part="val", batch_size=4, cameras=()) for text in batch.instruction}
+    table = "".join(f'"{text}" = ["x"]\n' for text in texts)
+    again = locked(lab, tables=f"{held_out}[paraphrases]\n{table}")
+    loader = make_loader(again, part="val", batch_size=4, cameras=())
+    assert {text for batch in loader for text in batch.instruction} == texts != set()
+
+
+def test_a_step_in_place_of_a_broken_one_has_a_paraphrase_of_its_own_instruction(tmp_path: Path) -> None:
+    make_datasets(tmp_path)
+    path = locked(tmp_path, tables=PARAPHRASES)
+    broken_image(tmp_path / "two")
+    told = {"corrupt": "substitute", "preprocessing": Preprocessing(size=(8, 8), like_tensorflow=False)}
+    plain = dict(first(make_loader(path, batch_size=8, paraphrases=False, **told), 200))
+    found = dict(first(make_loader(path, batch_size=5, **told), 200))
+    table = read(path).paraphrases
+    for k, sample in plain.items():
+        assert found[k]["instruction"] in {sample["instruction"], *table.get(sample["instruction"], ())}
+
+
 def test_dimensions_that_a_source_lacks_are_masked_zero_and_in_no_statistics(tmp_path: Path) -> None:
     make_datasets(tmp_path, {"one": (4, 5)})
     two = make_toy(tmp_path / "work", [columns(9, steps=6)])

@@ -60,6 +60,13 @@ def test_workers_read_views_too(tmp_path: Path) -> None:
     assert list(first(torch_data.TorchLoader(make_loader(late, batch_size=4), workers=1), 16)) == expected
 
 
+def test_workers_draw_the_same_paraphrases(tmp_path: Path) -> None:
+    path = make_lab(tmp_path, tables='[paraphrases]\n"task 4 ☂" = ["do 4"]\n"task 5 ☂" = ["do 5", "five"]')
+    expected = list(first(make_loader(path, batch_size=4), 24))
+    assert {"do 4", "five"} < {sample["instruction"] for _, sample in expected}
+    assert list(first(torch_data.TorchLoader(make_loader(path, batch_size=4), workers=2), 24)) == expected
+
+
 def test_a_plain_data_loader_works_too(lock: Path) -> None:
     expected = list(first(make_loader(lock, batch_size=4), 24))
     dataset = torch_data.BatchDataset(make_loader(lock, batch_size=4))

@@ -115,7 +115,7 @@ def test_the_number_of_steps_is_by_default_that_of_the_training(steps: int | Non
 
 
 def test_a_proprio_is_normalized_as_in_training_and_clipped() -> None:
-    norm = model("libero").policy.statistics.proprio(None, "bounds_q99")
+    norm = model("libero").policy.statistics.proprio(None)
     assert norm.q01 is not None
     assert norm.q99 is not None
     ours = model("libero").policy.normalized_proprio([norm.q01, norm.q99, norm.q99 * 0 + 1e6], None, count=3)

@@ -14,9 +14,10 @@ from PIL import Image
 from finetune.data.augment import center_crop
 from schemas.codec import decode
 from schemas.errors import MixtureError
+from schemas.mixture import lock as locks
 from schemas.store.dataset import open_dataset
-from tests.finetune.lab import make_lab
-from tests.finetune.runs import ADAPTERS, make_lock, run
+from tests.finetune.lab import locked, make_lab
+from tests.finetune.runs import ADAPTERS, make_lock, run, toy
 from tests.finetune.vla import BASE, image
 from tests.pipelines.toy import jpeg, oxe
 
@@ -24,7 +25,7 @@ torch = pytest.importorskip("torch", reason="the models need the extra finetune"
 
 from finetune.data.loader import Loader, LoaderOptions  # noqa: E402
 from finetune.data.preprocessing import Preprocessing  # noqa: E402
-from finetune.policy.evaluate import EvaluationOptions, _other_images, evaluate  # noqa: E402
+from finetune.policy.evaluate import EvaluationOptions, _loader, _other_images, evaluate  # noqa: E402
 from finetune.policy.policy import load as load_policy  # noqa: E402
 from finetune.recipe import load  # noqa: E402
 from finetune.training.batches import Collator  # noqa: E402 - only where torch is
@@ -58,7 +59,7 @@ def inside(lock: Path, folder: Path, vla: Any) -> tuple[Loader, Collator]:
     """Open what the training itself evaluates with."""
     task = Task.of(load((folder / "recipe.toml").read_text(), where="recipe.toml"), lock)
     loader = task.loader(TrainingProcess(0, 1, torch.device("cpu")), part="val", augmented=False)
-    return loader, Collator(vla.processor, vla.config, "primary")
+    return loader, Collator(processor=vla.processor, config=vla.config, cameras=("primary",))
 
 
 def stored(lock: Path, name: str, *, episode: int, step: int) -> bytes:
@@ -85,6 +86,25 @@ def evaluated(trained: Trained, out: Path, *more: str) -> Any:
 
 
 # What is seen
+
+
+def test_only_training_draws_paraphrases(plain: Trained, tmp_path: Path) -> None:
+    shutil.copytree(plain[0].parent, tmp_path / "lab")
+    recorded = set(locks.read(plain[0])[1]["instruction"].to_pylist())
+    table = "".join(f'"{text}" = ["other words"]\n' for text in recorded)
+    holdout = '[holdout]\nby = "id"\nshare = 0.4\n'
+    lock = locked(tmp_path / "lab", 'view = "late"', tables=f"{holdout}[paraphrases]\n{table}")
+    task, here = Task.of(toy(), lock), TrainingProcess(0, 1, torch.device("cpu"))
+    loaders = {
+        (part, augmented): task.loader(here, part=part, augmented=augmented)
+        for part in ("train", "val")
+        for augmented in (True, False)
+    }
+    loaders |= {(part, "oxe eval"): _loader(plain[1], lock, EvaluationOptions(part=part)) for part in ("train", "val")}
+    for (part, use), loader in loaders.items():
+        texts = {text for batch in islice(loader, 9) for text in batch.instruction}
+        assert ("other words" in texts) == ((part, use) == ("train", True))
+        assert texts - {"other words"} <= recorded
 
 
 @pytest.mark.parametrize("name", ["cropped", "plain"])

@@ -51,7 +51,7 @@ def batch(**changes: Any) -> Batch:
 def collated(**changes: Any) -> Inputs:
     vla = model()
     assert vla.processor is not None
-    return Collator(vla.processor, vla.config, "primary")(batch(**changes))
+    return Collator(processor=vla.processor, config=vla.config, cameras=("primary",))(batch(**changes))
 
 
 def judge() -> Judge:
@@ -94,8 +94,8 @@ def test_the_tail_is_the_action_and_the_stop() -> None:
     inputs = collated()
     assert inputs.targets.shape == (3, 8)
     assert (inputs.input_ids.gather(1, inputs.tail)[:, -1] == 2).all()
-    assert inputs.tokens == 24
-    assert inputs.unlabelled().tokens == 0
+    assert inputs.terms == 24
+    assert inputs.uncounted().terms == 0
 
 
 def test_a_chunk_has_a_token_for_each_number_of_each_action() -> None:
@@ -118,7 +118,7 @@ def test_what_was_not_recorded_is_not_learnt() -> None:
 def test_what_is_padded_counts_for_nothing() -> None:
     inputs = collated()
     longer = {name: torch.nn.functional.pad(getattr(inputs, name), (0, 5), value=value) for name, value in PADDED}
-    padded = Inputs(**longer, pixel_values=inputs.pixel_values, tail=inputs.tail)
+    padded = Inputs(**longer, pixel_values=inputs.pixel_values, tail=inputs.tail, known=inputs.known)
     assert judged(batch(), padded).summary() == pytest.approx(judged(batch(), inputs).summary(), abs=1e-5)
 
 
@@ -139,7 +139,7 @@ def test_metric_errors_are_in_the_units_of_each_source() -> None:
     tokenizer = ActionTokenizer()
     given = batch(action=np.full((3, 1, 7), 0.25, np.float32))
     predicted = tokenizer.encode(np.full((3, 7), 0.75))
-    found = judge().summed(judge()(given, predicted), loss=6.0, tokens=3).by_source(judge())
+    found = judge().summed(judge()(given, predicted), loss=6.0, terms=3).by_source(judge())
     bin_width = 2 / 255
     for name, unit in (("half", 0.5), ("double", 2.0)):
         assert found[name]["l1"] == pytest.approx(0.5, abs=bin_width)
@@ -152,7 +152,7 @@ def test_what_was_not_recorded_is_not_judged() -> None:
     valid = np.ones((3, 7), bool)
     valid[:, 2] = False
     predicted = ActionTokenizer().encode(batch().action[:, 0])
-    metrics = judge().summed(judge()(batch(action_valid=valid), predicted), loss=1.0, tokens=1)
+    metrics = judge().summed(judge()(batch(action_valid=valid), predicted), loss=1.0, terms=1)
     assert metrics.count.tolist() == [[2, 2, 0, 2, 2, 2, 2], [1, 1, 0, 1, 1, 1, 1]]
     assert metrics.summary()["token_accuracy"] == 1.0
     assert "c" not in metrics.by_source(judge())["half"]["dims"]

@@ -96,3 +96,16 @@ def test_what_is_no_lock_is_an_input_error(lab: Path) -> None:
     for word in ("stats", "verify", "sample"):
         run = oxe("mix", word, lab / "bad.lock")
         assert (run.code, "bad.lock" in run.err) == (2, True)
+
+
+def test_paraphrases_are_counted_and_an_unknown_instruction_is_an_input_error(lab: Path) -> None:
+    table = '[paraphrases]\n"task 0 ☂" = ["do 0"]\n"task 4 ☂" = ["do 4", "four"]\n'
+    (lab / "toy.toml").write_text(MIX + table)
+    locked(lab)
+    assert "paraphrases: 3, of 2 instructions" in oxe("mix", "stats", lab / "toy.lock").out
+    assert oxe("mix", "stats", lab / "toy.lock", "--json").json()["paraphrases"]["task 0 ☂"] == ["do 0"]
+    (lab / "toy.toml").write_text(MIX + table.replace("task 4 ", "task 4"))
+    run = oxe("mix", "lock", lab / "toy.toml", "--overwrite")
+    assert (run.code, "no step of the mixture has the instruction 'task 4☂'" in run.err) == (2, True)
+    assert "did you mean 'task 4 ☂'?" in run.err
+    assert oxe("mix", "verify", lab / "toy.lock").code == 1

@@ -88,7 +88,7 @@ def test_what_is_wrong_is_one_message(
 
 def test_a_second_image_or_one_of_another_mode_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for more, message in [
-        (["--image", str(DATA / "io_base/image0.png")], "expected 1 image, got 2"),
+        (["--image", str(DATA / "io_base/image0.png")], "an observation has 2 images, the model was trained with 1"),
     ]:
         with pytest.raises(SystemExit):
             predict(*more)

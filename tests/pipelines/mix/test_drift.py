@@ -53,6 +53,16 @@ def test_an_edited_mixture_is_named_with_its_keys(lab: Path, lock: Lock) -> None
     assert found == ["the mixture file has changed: filter, weights"]
 
 
+@pytest.mark.parametrize("deep", [False, True])
+def test_paraphrases_are_part_of_what_is_compared(lab: Path, *, deep: bool) -> None:
+    table = '[paraphrases]\n"task 0 ☂" = ["do 0"]'
+    lock, _ = made(lab, tables=table)
+    assert drift(lock, beside=lab, spec=mix(tables=table), deep=deep) == []
+    found = drift(lock, beside=lab, spec=mix(tables=table.replace("do 0", "0")))
+    assert found == ["the mixture file has changed: paraphrases"]
+    assert lock_differences(lock, made(lab)[0]) == ["the mixture file differs in paraphrases"]
+
+
 def test_another_code_of_the_view_is_named(lab: Path, lock: Lock) -> None:
     sources = {"one": lock.sources["one"].model_copy(update={"view_digest": "2-" + "0" * 64})}
     found = drift(lock.model_copy(update={"sources": sources}), beside=lab)

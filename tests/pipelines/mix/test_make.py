@@ -15,6 +15,7 @@ from schemas.mixture.lock import TRAIN, VALIDATION
 from schemas.store.dataset import open_dataset
 from stats.record import Statistics
 from tests.pipelines.mix.lab import LENGTHS, made, make_datasets, mix, total
+from tests.pipelines.toy import columns, make_toy
 from tests.power import record, restore
 
 
@@ -101,6 +102,63 @@ def test_a_lock_holds_no_place_of_this_machine_and_works_where_it_is_moved(lab: 
     locks.write(moved / "toy.lock", lock, table)
     again, _ = locks.read(moved / "toy.lock")
     assert make_lock(mix(), beside=moved)[0].encoded() == again.encoded()
+
+
+def test_paraphrases_and_their_digest_are_in_the_lock(lab: Path, tmp_path: Path) -> None:
+    table = {"task 0 ☂": ["do 0", "nought"], "task 4 ☂": ["four"]}
+    lock, episodes = made(lab, tables=paraphrases(table))
+    assert lock.spec["paraphrases"] == table
+    assert lock.paraphrases_digest == locks.digest(table)
+    locks.write(tmp_path / "toy.lock", lock, episodes)
+    read, _ = locks.read(tmp_path / "toy.lock")
+    assert read.paraphrases == {key: tuple(texts) for key, texts in table.items()}
+    assert read.encoded() == lock.encoded()
+    turned, _ = made(lab, tables=paraphrases(dict(reversed(table.items()))))
+    assert turned.encoded() == lock.encoded()
+    other, _ = made(lab, tables=paraphrases({**table, "task 4 ☂": ["4"]}))
+    assert other.paraphrases_digest != lock.paraphrases_digest
+    copy = lock.model_copy(update={"spec": other.spec})
+    (tmp_path / "toy.lock").write_bytes(copy.encoded())
+    with pytest.raises(MixtureError, match="edited by hand"):
+        locks.read(tmp_path / "toy.lock")
+
+
+@pytest.mark.parametrize("tables", ["", "[paraphrases]"])
+def test_a_lock_without_paraphrases_has_no_trace_of_them(lab: Path, tables: str) -> None:
+    lock, _ = made(lab, tables=tables)
+    assert b"paraphrases" not in lock.encoded()
+    assert lock.paraphrases == {}
+
+
+def test_a_step_that_is_not_in_the_mixture_has_no_instruction_to_paraphrase(tmp_path: Path) -> None:
+    first, rest, unused = "stand by", "go", "walk"
+    episode = columns(0, steps=4)
+    episode["language_instruction"] = [first.encode(), *[rest.encode()] * 3]
+    toy = make_toy(tmp_path / "work", [episode, columns(1, steps=2)])
+    assert toy.convert().code == 0
+    toy.out.rename(tmp_path / "one")
+    said = {"weights": "one = 1.0", "tables": '[sources]\none = { uri = "one" }\n'}
+    for view, known in (("", {first, rest, "task 1 ☂"}), ('view = "late"', {rest, "task 1 ☂"})):
+        for text in (first, rest, unused, "task 1 ☂"):
+            told = {**said, "tables": said["tables"] + paraphrases({text: ["x"]})}
+            if text in known:
+                assert made(tmp_path, view, **told)[0].paraphrases == {text: ("x",)}
+                continue
+            with pytest.raises(SpecError, match=f"paraphrases: no step of the mixture has the instruction '{text}'"):
+                made(tmp_path, view, **told)
+    told = {**said, "tables": said["tables"] + paraphrases({"task 1 ☂": ["x"]})}
+    with pytest.raises(SpecError, match=r"'task 1 ☂'\. \(known: go, stand by\)"):
+        made(tmp_path, 'filter = "length > 2"', **told)
+
+
+def test_a_misspelled_instruction_is_answered_with_the_nearest(lab: Path) -> None:
+    with pytest.raises(SpecError, match=r"toy: paraphrases: .* 'tusk 4 ☂'; did you mean 'task 4 ☂'\?"):
+        made(lab, tables=paraphrases({"tusk 4 ☂": ["four"]}))
+
+
+def paraphrases(table: dict[str, list[str]]) -> str:
+    """Write the table of a mixture's file."""
+    return "[paraphrases]\n" + "".join(f"{json.dumps(key)} = {json.dumps(texts)}\n" for key, texts in table.items())
 
 
 def test_presets_find_their_datasets_below_a_folder_by_name_or_by_what_they_are(lab: Path) -> None:

@@ -33,6 +33,19 @@ def test_a_motion_that_two_sources_hold_is_leakage(lab: Path) -> None:
     assert summary(*made(lab)).leakage.motions_twice == 0
 
 
+def test_a_paraphrase_that_is_a_held_out_instruction_is_leakage(lab: Path) -> None:
+    holdout = '[holdout]\nby = "instruction"\nshare = 0.16\n'
+    _, table = made(lab, tables=holdout)
+    parts = {row["instruction"]: row["part"] for row in table.to_pylist()}
+    (trained, other, *_), (held, *_) = ([text for text in parts if parts[text] == part] for part in ("train", "val"))
+    counts = {}
+    for text, paraphrase in ((trained, held), (trained, other), (held, trained), (trained, "new")):
+        found = summary(*made(lab, tables=f'{holdout}[paraphrases]\n"{text}" = ["{paraphrase}"]'))
+        counts[text, paraphrase] = found.leakage.instructions_in_both_parts
+        assert found.to_json()["paraphrases"] == {text: (paraphrase,)}
+    assert counts == {(trained, held): 2, (trained, other): 0, (held, trained): 0, (trained, "new"): 0}
+
+
 def test_the_sample_is_what_the_shares_say(lab: Path) -> None:
     lock, _ = made(lab, 'balance = "instruction"', weights="one = 3.0\ntwo = 1.0")
     found = sample(lock, 20_000)

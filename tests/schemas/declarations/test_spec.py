@@ -61,6 +61,21 @@ def changed(old: str, new: str) -> str:
     return TOY.replace(old, new)
 
 
+STATELESS = """
+name       = "toy"
+control_hz = 5
+
+[embodiment]
+name       = "toy"
+robot      = "toy"
+controller = "eef_delta"
+action     = { origin = "commanded", frame = "base", parts = { xyz = "position x y z, m, delta" } }
+
+[action]
+xyz = "action"
+
+[views.openvla]
+"""
 WRONG = {
     "an unknown key": (
         changed("control_hz", "control_hx"),
@@ -74,7 +89,7 @@ WRONG = {
         changed("before =", "befor ="),
         (
             "toy.toml: views.openvla: unknown key 'befor'; did you mean 'before'? (known: action, after, before, "
-            "control_hz, space, unavailable)"
+            "control_hz, space, state, state_space, unavailable)"
         ),
     ),
     "an unknown key of a source": (
@@ -128,6 +143,29 @@ WRONG = {
             "toy.toml: views.openvla.space: unknown key 'orgin'; did you mean 'origin'? (known: frame, gripper, "
             "origin, parts, rotation)"
         ),
+    ),
+    "a view's state that is not an expression": (
+        changed("before =", 'state = ["observation.state[:3"]\nbefore ='),
+        "toy.toml: views.openvla.state.0: 'observation.state[:3': expected ']', found 'the end'",
+    ),
+    "a view's state in one text": (
+        changed("before =", 'state = "observation.state"\nbefore ='),
+        "toy.toml: views.openvla.state: Input should be a valid tuple",
+    ),
+    "a word that the space of a view's state does not know": (
+        changed("before =", 'state = ["raw.width"]\nstate_space.parts.width = "gripper width, cm, absolute"\nbefore ='),
+        (
+            "toy.toml: views.openvla.state_space: parts.width.unit: Input should be 'm', 'rad', 'm/s', 'rad/s', 's', "
+            "'1', 'travel', 'controller' or 'unknown'"
+        ),
+    ),
+    "a Space without the view's state that it describes": (
+        changed("before =", 'state_space.frame = "world"\nbefore ='),
+        ("toy.toml: views.openvla: state_space: describes the view's own state; add its expressions, state = [...]"),
+    ),
+    "a view's state whose embodiment has none, without its Space": (
+        STATELESS.replace("[views.openvla]", '[views.openvla]\nstate = ["raw.width"]'),
+        "toy.toml: views.openvla.state_space: origin: Field required; parts: Field required",
     ),
     "a format nobody reads": (
         'source = { format = "rldz" }\n' + TOY,

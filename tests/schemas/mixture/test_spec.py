@@ -301,8 +301,9 @@ def test_the_page_names_every_key_and_word() -> None:
 
 def test_the_examples_on_the_page_run(capsys: pytest.CaptureFixture[str]) -> None:
     text = PAGE.read_text()
-    (example,) = re.findall(r"^```toml\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    example, paraphrases = re.findall(r"^```toml\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
     assert set(shares(load(example, where="page"), STEPS).left_out) == {"taco_play"}
+    assert load(example + paraphrases, where="page").paraphrases.keys() == {"close the pot"}
     (code,) = re.findall(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
     exec(code, {})  # noqa: S102 - the example in the docs
     assert capsys.readouterr().out.split() == re.findall(r"# (.*)$", code, re.MULTILINE)
