@@ -5,6 +5,7 @@ normalized actions, or with a head of OpenVLA-OFT, normalized actions. The datas
 units. What a robot should not do is an error: tokens that are not actions, and actions beyond any physical size.
 """
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,17 +14,24 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from finetune.actions import NO_EPS, check_physical, unnormalized
+from finetune.actions import LARGEST, NO_EPS, check_physical, unnormalized
 from finetune.models.action_statistics import ActionStatistics
 from finetune.models.decoding import decode
 from finetune.models.heads import TRAIN_STEPS
 from finetune.models.images import as_evaluated, as_trained
-from finetune.models.layouts import check_count
+from finetune.models.layouts import check_count, usual_images
 from finetune.models.oft import OFTSettings
 from finetune.models.parallel_decoding import decode_chunk
 from schemas.errors import CheckpointError, UsageError
 from schemas.source import Array
 from stats.norm import EPS, NormStats
+
+SEEDS = 1 << 32  # the generator of torch ignores the higher bits of a seed
+
+
+def warn(note: str) -> None:
+    """Issue a note as a Python warning."""
+    warnings.warn(note, stacklevel=2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,12 +62,18 @@ class Prediction:
 class Sampling:
     """How the diffusion head samples: from `noise`, or from noise that is drawn with `seed`, in a number of `steps`.
 
-    `noise` is [K, A] or [B, K, A]. If seed and noise are None, the noise differs from call to call.
+    `noise` is [K, A] or [B, K, A]. A seed gives every observation of a batch the same noise, so that its prediction
+    does not depend on the others. If seed and noise are None, the noise differs from call to call.
     """
 
     noise: Any = None
     seed: int | None = None
     steps: int | None = None  # None: as many as in training
+
+    def __post_init__(self) -> None:
+        """Raise UsageError if the seed is not valid."""
+        if self.seed is not None and not 0 <= self.seed < SEEDS:
+            raise UsageError(f"seed {self.seed}: expected 0 to {SEEDS - 1}")
 
     @property
     def is_set(self) -> bool:
@@ -77,13 +91,15 @@ class Sampling:
     def drawn(self, shape: tuple[int, ...]) -> Tensor:
         """Return the noise, [B, K, A] float32."""
         if self.noise is None:
-            generator = torch.Generator()
             if self.seed is None:
+                generator = torch.Generator()
                 generator.seed()
-            else:
-                generator.manual_seed(self.seed)
-            return torch.randn(shape, generator=generator)
-        noise = torch.as_tensor(np.asarray(self.noise, np.float32))
+                return torch.randn(shape, generator=generator)
+            return torch.randn(shape[1:], generator=torch.Generator().manual_seed(self.seed)).expand(shape)
+        try:
+            noise = torch.as_tensor(np.asarray(self.noise, np.float32))
+        except (TypeError, ValueError) as error:
+            raise UsageError(f"noise: expected {list(shape)} finite numbers ({error})") from error
         noise = noise[None] if noise.ndim == 2 else noise
         if tuple(noise.shape) != shape or not noise.isfinite().all():
             raise UsageError(f"noise: expected {list(shape)} finite numbers, got {list(noise.shape)}")
@@ -154,7 +170,8 @@ class Policy:
             raise UsageError("input_ids and pixel_values are required: call predict_action(**processor(prompt, image))")
         norm, sampling = self.statistics.named(unnorm_key), sampling or Sampling()
         oft: OFTSettings | None = self.model.oft
-        check_count(oft, inputs["pixel_values"].shape[1] // 6, where=self.statistics.where)
+        images = inputs["pixel_values"].shape[1] // 6
+        check_count(oft, images, where=self.statistics.where)
         if oft is None:
             if proprio is not None or sampling.is_set:
                 raise UsageError("proprio, noise, seed and diffusion steps: only for checkpoints of OpenVLA-OFT")
@@ -167,6 +184,12 @@ class Policy:
         if sampling.is_set and oft.head != "diffusion":
             raise UsageError(
                 f"noise, seed and diffusion steps: only for diffusion heads, this is a head of kind {oft.head}"
+            )
+        usual = usual_images(oft)
+        if usual not in {None, images}:
+            self._note(
+                f"images: {images} for each observation: the checkpoint does not record how many it was trained with, "
+                f"but others with these dimensions have {usual} (--image)"
             )
         numbers = self.normalized_proprio(proprio, unnorm_key, count=len(inputs["input_ids"]))
         out = self.chunks(inputs, proprio=numbers, sampling=sampling)
@@ -212,10 +235,11 @@ class Policy:
             raise UsageError(f"{self.statistics.where}: proprio: this model was trained without one; leave it out")
         try:
             values = np.atleast_2d(np.asarray(proprio, np.float64))
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, OverflowError) as error:
             raise UsageError(f"proprio: expected {len(oft.proprio)} numbers ({error})") from error
-        if values.shape != (count, len(oft.proprio)) or not np.isfinite(values).all():
-            got = f"{list(values.shape)}{'' if np.isfinite(values).all() else ', not all finite'}"
+        is_physical = (np.abs(values) <= LARGEST).all()
+        if values.shape != (count, len(oft.proprio)) or not is_physical:
+            got = f"{list(values.shape)}{'' if is_physical else f', not all finite and below {LARGEST:g}'}"
             raise UsageError(
                 f"proprio: expected {len(oft.proprio)} finite numbers for each of {count} observations, got {got}"
             )
@@ -236,8 +260,11 @@ class Policy:
         """Raise UsageError; for the original layout, give a note."""
         if self.model.oft.cameras:
             raise UsageError(f"{self.statistics.where}: {what} is required: {why}")
+        self._note(f"no {what}: {why}")
+
+    def _note(self, text: str) -> None:
         if self.say is not None:
-            self.say(f"{self.statistics.where}: no {what}: {why}")
+            self.say(f"{self.statistics.where}: {text}")
 
     def _of_tokens(self, ids: Array, norm: NormStats) -> list[Prediction]:
         """Convert tokens [B, A] or [B, K, A] to predictions."""

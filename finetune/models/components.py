@@ -102,7 +102,8 @@ def read(path: Path) -> Component:
             f"{path}: not a file of tensors, or one with more than tensors, which could run code; it is not read"
         ) from error
     except (OSError, RuntimeError, EOFError, LookupError, ValueError, AttributeError, TypeError) as error:
-        raise CheckpointError(f"{path}: cannot be read ({str(error).splitlines()[:1]}); download it again") from error
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise CheckpointError(f"{path}: cannot be read ({reason}); download it again") from error
     if not isinstance(content, Mapping) or not all(isinstance(value, Tensor) for value in content.values()):
         raise CheckpointError(f"{path}: expected tensors by name")
     tensors = {_own_name(str(key)): value for key, value in content.items()}

@@ -4,7 +4,7 @@ The original layout records neither the chunk nor the normalization. Both follow
 proprio, or the user states them.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from finetune.models import checkpoint, components
 from finetune.models.action_statistics import ActionStatistics
 from finetune.models.components import ACTION, NOISY, PROPRIO, Component, OFTCheckpoint
 from finetune.models.oft import Head, OFTSettings
+from finetune.models.weights import checked_digest
 from schemas.errors import CheckpointError, UsageError
 from stats.norm import Method
 
@@ -24,8 +25,7 @@ LAYOUTS: Mapping[tuple[int, int], tuple[int, Method]] = {  # numbers of an actio
     (14, 14): (25, "bounds"),  # ALOHA
     (7, 7): (5, "bounds_q99"),  # Bridge
 }
-
-
+CAMERAS = {(7, 8): 2, (14, 14): 3, (7, 7): 1}  # images of the original's observations
 WANTED = (*checkpoint.WANTED, "*.pt")
 ADAPTER = "lora_adapter"  # the folder with the adapters of OFT, beside or without merged weights
 
@@ -57,6 +57,20 @@ def check_parts(folder: Path, base: Any, *, say: Callable[[str], object] = silen
         )
     if base is None and (folder / ADAPTER).is_dir():
         say(f"{folder / ADAPTER}: not used: these adapters are already merged into the weights of {folder}")
+
+
+def check_merged(folder: Path, base: Path, merged: Sequence[str]) -> None:
+    """Raise CheckpointError if a folder without weights has adapters that are not merged into those of `base`.
+
+    `merged` are the digests of the adapters that are.
+    """
+    path = folder / ADAPTER / "adapter_model.safetensors"
+    if folder != base and path.exists() and checked_digest([path]) not in merged:
+        raise CheckpointError(
+            f"{path.parent}: {base} does not record that these adapters are merged into its weights: merge them with "
+            f"oxe merge --base {base} --adapter {path.parent}, and name the result with --base (base=); if they are "
+            "already merged, remove their folder"
+        )
 
 
 def recognized(folder: Path, norm_stats: Any, stated: Stated) -> OFTCheckpoint | None:
@@ -107,6 +121,11 @@ def check_count(settings: OFTSettings | None, count: int, *, where: str) -> None
     steps = "" if settings is None or settings.history == 1 else f" for each of {settings.history} steps"
     cameras = f" ({', '.join(settings.cameras)}{steps})" if settings else ""
     raise UsageError(f"{where}: an observation has {count} images, the model was trained with {expected}{cameras}")
+
+
+def usual_images(settings: OFTSettings) -> int | None:
+    """Return how many images an observation usually has in an original layout; None if it is not known."""
+    return CAMERAS.get((len(settings.actions), len(settings.proprio))) if not settings.cameras else None
 
 
 def check_same(own: OFTSettings, wanted: OFTSettings | None, *, where: str) -> None:

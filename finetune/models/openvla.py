@@ -14,7 +14,7 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from finetune.data.preprocessing import Preprocessing
 from finetune.models import checkpoint, components, layouts, parallel_decoding, weights
-from finetune.models.acting import Policy, Sampling
+from finetune.models.acting import Policy, Sampling, warn
 from finetune.models.action_statistics import ActionStatistics
 from finetune.models.config import OpenVLAConfig
 from finetune.models.decoding import check_image_matters
@@ -206,6 +206,7 @@ class OpenVLAForActionPrediction(PreTrainedModel):
         tail: Tensor,
         attention_mask: Tensor | None = None,
         proprio: Tensor | None = None,
+        film_pads: bool | None = None,
         noisy: Tensor | None = None,
         timesteps: Tensor | None = None,
         steps: int | None = None,
@@ -213,14 +214,21 @@ class OpenVLAForActionPrediction(PreTrainedModel):
         """Predict chunks of actions in one pass. `forward` calls this if `tail` is given.
 
         `input_ids`, `attention_mask` and `tail` are those of `with_placeholders`. `pixel_values` [B, 6n, 224, 224] has
-        n images for each observation. `proprio` [B, P] is normalized. Diffusion needs `noisy` [B, K, A] with their
-        `timesteps` [B], or the number of `steps` in which noise becomes actions.
+        n images for each observation. `proprio` [B, P] is normalized. `film_pads` replaces that of the settings.
+        Diffusion needs `noisy` [B, K, A] with their `timesteps` [B], or the number of `steps` in which noise becomes
+        actions.
 
         Returns normalized actions [B, K, A]; the noise in `noisy` if there are timesteps; the logits of the chunk's
         tokens and of the stop token, [B, K * A + 1, vocabulary], for tokens.
         """
         inputs = parallel_decoding.sequence(
-            self, input_ids, pixel_values=pixel_values, tail=tail, attention_mask=attention_mask, proprio=proprio
+            self,
+            input_ids,
+            pixel_values=pixel_values,
+            tail=tail,
+            attention_mask=attention_mask,
+            proprio=proprio,
+            film_pads=film_pads,
         )
         if steps is not None and noisy is not None:
             return parallel_decoding.denoised(self, inputs, noisy, steps=steps)
@@ -255,7 +263,8 @@ class OpenVLAForActionPrediction(PreTrainedModel):
     def policy(self) -> Policy:
         """A policy that predicts actions with this model and its statistics."""
         where, method = self.config.name_or_path or "config.json", self.oft.method if self.oft else None
-        return Policy(model=self, statistics=ActionStatistics.of(self.config.norm_stats, where=where, method=method))
+        statistics = ActionStatistics.of(self.config.norm_stats, where=where, method=method)
+        return Policy(model=self, statistics=statistics, say=warn)
 
     def own_processor(self) -> PrismaticProcessor:
         """Return the processor. Raises CheckpointError if there is none."""
@@ -328,6 +337,7 @@ class OpenVLAForActionPrediction(PreTrainedModel):
         config = kwargs.pop("config", None) or OpenVLAConfig.of(folder)
         config.tiny_vision = checkpoint.tiny_vision(folder) or config.tiny_vision
         config.merged = checkpoint.merged(folder)
+        layouts.check_merged(own, folder, config.merged)
         config.norm_stats = kwargs.pop("norm_stats", None) or checkpoint.statistics(own) or config.norm_stats
         oft = layouts.recognized(own, config.norm_stats, stated)
         method = oft.settings.method if oft else None
@@ -354,7 +364,7 @@ class OpenVLAForActionPrediction(PreTrainedModel):
         }
         if oft is not None:
             components.attach(model, oft, where=str(own))
-            model.name_or_path = config.name_or_path = str(own)
+            model.name_or_path = model.config.name_or_path = str(own)
         model.eval()
         model.preprocessing = checkpoint.preprocessing(own)
         model.processor = processor

@@ -67,11 +67,16 @@ def sequence(
     tail: Tensor,
     attention_mask: Tensor | None = None,
     proprio: Tensor | None = None,
+    film_pads: bool | None = None,
 ) -> ChunkSequence:
-    """Embed the prompts of `with_placeholders`, their images, and their normalized proprios [B, P]."""
+    """Embed the prompts of `with_placeholders`, their images, and their normalized proprios [B, P].
+
+    `film_pads` decides whether FiLM includes the padding; None: as the model's settings say.
+    """
     embeddings = model.get_input_embeddings()(input_ids)
+    pads = model.oft.film_pads if film_pads is None else film_pads
     is_action = torch.zeros_like(input_ids, dtype=torch.bool).scatter(1, tail[:, :-1], value=True)
-    language = _language(embeddings, ~is_action, attention_mask, pads=model.oft.film_pads) if model.oft.film else None
+    language = _language(embeddings, ~is_action, attention_mask, pads=pads) if model.oft.film else None
     images = model.image_tokens(pixel_values, language).to(embeddings.dtype)
     if len(images) != len(embeddings):
         raise UsageError(f"{len(embeddings)} prompts, images of {len(images)} observations: expected one of each")
@@ -146,6 +151,8 @@ def decode_chunk(
 ) -> Tensor:
     """Predict the chunks of prompts that the processor returned: normalized actions [B, K, A], or tokens [B, K * A].
 
+    The padding of a batch changes nothing: a prediction is the same as for the observation alone.
+
     Raises UsageError if a prompt is longer than the model accepts, and CheckpointError if the output is not finite.
     """
     config = model.config
@@ -159,6 +166,7 @@ def decode_chunk(
         attention_mask=None if mask.all() else mask,
         tail=tail,
         proprio=proprio,
+        film_pads=False,
         **({} if noise is None else {"noisy": noise, "steps": steps}),
     )
     if not out.isfinite().all():

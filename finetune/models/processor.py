@@ -74,6 +74,8 @@ class PrismaticProcessor:
         observations = [images] if isinstance(text, str) else _listed(images)
         if len(texts) != len(observations):
             raise UsageError(f"{len(texts)} prompts, {len(observations)} images: expected one image for each prompt")
+        if not all(len(_listed(seen)) for seen in observations):
+            raise UsageError("an observation needs at least one image")
         pixels = [np.concatenate([self.image_processor(one) for one in _listed(seen)]) for seen in observations]
         if len({len(each) for each in pixels}) > 1:
             counts = ", ".join(str(len(_listed(seen))) for seen in observations)

@@ -136,4 +136,7 @@ def _vector(text: str) -> list[float]:
         raise UsageError(f"--proprio: not valid JSON ({error}); write a list of numbers, such as '[0.1, 0]'") from error
     if not isinstance(values, list) or not all(type(value) in {int, float} for value in values):
         raise UsageError("--proprio: expected a JSON list of numbers, such as '[0.1, 0]'")
-    return [float(value) for value in values]
+    try:
+        return [float(value) for value in values]
+    except OverflowError as error:
+        raise UsageError(f"--proprio: {error}") from error

@@ -83,3 +83,42 @@ def test_a_missing_or_broken_tokenizer_is_named(tmp_path: Path) -> None:
     (tmp_path / "checkpoint/tokenizer.json").unlink()
     with pytest.raises(CheckpointError, match=r"no tokenizer: tokenizer\.json was not found"):
         PrismaticProcessor.from_pretrained(tmp_path / "checkpoint")
+
+
+# Several images
+
+
+def test_a_list_of_images_with_one_text_is_one_observation(processor: PrismaticProcessor) -> None:
+    together = processor(PROMPTS[0], [image(0), image(1), image(2)])
+    assert together["input_ids"].shape[0] == 1
+    alone = [processor(PROMPTS[0], image(i))["pixel_values"] for i in range(3)]
+    assert torch.equal(together["pixel_values"], torch.cat(alone, dim=1))
+    assert torch.equal(processor(PROMPTS[0], (image(0),))["pixel_values"], alone[0])
+
+
+def test_lists_of_texts_and_lists_of_lists_are_a_batch(processor: PrismaticProcessor) -> None:
+    together = processor(PROMPTS[:2], [[image(0), image(1)], [image(2), image(3)]])
+    assert together["pixel_values"].shape == (2, 12, 224, 224)
+    for i in range(2):
+        alone = processor(PROMPTS[i], [image(2 * i), image(2 * i + 1)])
+        assert torch.equal(together["pixel_values"][i : i + 1], alone["pixel_values"])
+        length = alone["input_ids"].shape[1]
+        assert torch.equal(together["input_ids"][i, :length], alone["input_ids"][0])
+        assert int(together["attention_mask"][i].sum()) == length
+    single = processor(PROMPTS[:2], [image(0), [image(1)]])
+    assert single["pixel_values"].shape == (2, 6, 224, 224)
+    assert torch.equal(
+        processor(PROMPTS[:1], [[image(0)]])["pixel_values"], processor(PROMPTS[0], image(0))["pixel_values"]
+    )
+
+
+def test_observations_must_match_their_texts_and_one_another(processor: PrismaticProcessor) -> None:
+    with pytest.raises(UsageError, match="2 prompts, 1 images: expected one image for each prompt"):
+        processor(PROMPTS[:2], [[image(0), image(1)]])
+    with pytest.raises(UsageError, match="1 prompts, 2 images: expected one image for each prompt"):
+        processor(PROMPTS[:1], [image(0), image(1)])
+    with pytest.raises(UsageError, match="the observations of a batch need the same number of images, got 2, 1"):
+        processor(PROMPTS[:2], [[image(0), image(1)], [image(2)]])
+    for nothing in ([], [[]]):
+        with pytest.raises(UsageError, match="an observation needs at least one image"):
+            processor(PROMPTS[0] if nothing == [] else PROMPTS[:1], nothing)
