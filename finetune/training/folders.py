@@ -1,6 +1,5 @@
 """Creates the folder of a run and writes its checkpoints."""
 
-import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -71,8 +70,8 @@ def _prepared(out: Path, task: Task, *, overwrite: bool) -> Path | None:
         _check_same(out, task)
     else:
         for path in ours:
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
-    out.mkdir(parents=True, exist_ok=True)
+            durable.remove_folder(path) if path.is_dir() else path.unlink()
+    durable.make_folder(out)
     snapshots.sweep(out)
     return next(reversed(snapshots.snapshots(out)), None)
 

@@ -13,10 +13,17 @@ from tempfile import TemporaryDirectory
 import pytest
 
 from tests.pipelines.toy import Columns, Run, columns, command, files, make_toy, oxe, write_source
-from tests.power import record, restore
+from tests.power import State, record, restore
 
 RANDOM = 1000
-OTHERS = ("convert overwrite", "convert append", "export", "export overwrite")
+OTHERS = (
+    "convert overwrite",
+    "convert append",
+    "export rlds",
+    "export rlds overwrite",
+    "export lerobot",
+    "export lerobot overwrite",
+)
 Words = list[str | Path]
 
 
@@ -32,9 +39,10 @@ class Scenario:
         toy = make_toy(folder, episodes(0, 1), splits={"s0": 1, "s1": 1})
         self.disk = folder / "disk"
         self.disk.mkdir()
-        command_word, _, how = kind.partition(" ")
-        self.more = {"": [], "overwrite": ["--overwrite"], "append": ["--append"]}[how]
-        if command_word == "convert":
+        words = kind.split(" ")
+        how = words[-1] if words[-1] in {"overwrite", "append"} else ""
+        self.more = [f"--{how}"] if how else []
+        if words[0] == "convert":
             self.words: Words = ["convert", toy.spec, "--source", toy.source, "--out", self.disk / "out"]
             if how == "append":
                 assert oxe(*self.words).code == 0
@@ -44,7 +52,7 @@ class Scenario:
                 assert oxe(*self.words).code == 0
                 write_source(toy.source, episodes(0, 1), splits={"s0": 1, "s1": 1})
         else:
-            self.words = ["export", "rlds", toy.out, "--out", self.disk / "out"]
+            self.words = ["export", words[1], toy.out, "--out", self.disk / "out"]
             if how == "overwrite":
                 write_source(toy.source, episodes(5, 6), splits={"s0": 1, "s1": 1})
                 assert toy.convert().code == 0
@@ -57,7 +65,7 @@ class Scenario:
     def published(self) -> dict[str, bytes]:
         return {name: data for name, data in files(self.disk).items() if not name.endswith("runs.jsonl")}
 
-    def resume(self, state: dict[str, bytes | None]) -> str:
+    def resume(self, state: State) -> str:
         """Run the command on a state; returns what was wrong, or ''."""
         restore(state, self.disk)
         run: Run = oxe(*self.words, *(self.more if "--append" in self.more else []))
@@ -69,16 +77,7 @@ class Scenario:
         return ", ".join(name for name in self.expected.keys() | found if self.expected.get(name) != found.get(name))
 
     def wrong(self, states: Iterable[set[int]]) -> dict[str, str]:
-        """Resume each different state; returns those that ended wrong, with why."""
-        seen, failures = set[int](), dict[str, str]()
-        for kept in states:
-            state = self.recording.state(kept)
-            key = hash(tuple(sorted((path, content or b"") for path, content in state.items())))
-            if key not in seen and (why := self.resume(state)):
-                lost = sorted(set(range(max(kept, default=0))) - kept)
-                failures[f"until {max(kept, default=0)}, without {lost}"] = why
-            seen.add(key)
-        return failures
+        return self.recording.wrong(states, self.resume)
 
 
 @pytest.fixture(scope="module")
@@ -96,7 +95,7 @@ def test_the_recording_is_complete(make_scenario: Callable[[str], Scenario]) -> 
     assert {path: content for path, content in state.items() if content is not None and "runs" not in path} == (
         scenario.expected
     )
-    assert [op for op in recording.ops if op.kind == "sync_names"]
+    assert [op for op in recording.ops if op.kind == "sync" and op.file in recording.folders]
 
 
 def test_at_the_end_all_is_synced(make_scenario: Callable[[str], Scenario]) -> None:
