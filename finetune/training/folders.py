@@ -70,7 +70,7 @@ def _prepared(out: Path, task: Task, *, overwrite: bool) -> Path | None:
         _check_same(out, task)
     else:
         for path in ours:
-            durable.remove_folder(path) if path.is_dir() else path.unlink()
+            durable.remove_folder(path) if path.is_dir() else path.unlink(missing_ok=True)
     durable.make_folder(out)
     snapshots.sweep(out)
     return next(reversed(snapshots.snapshots(out)), None)

@@ -180,7 +180,7 @@ def test_a_lock_without_a_digest_is_read_as_before(lab: Path, tmp_path: Path) ->
     locks.write(path, *made(lab))
     lock, _ = locks.read(path)
     path.write_bytes(lock.encoded(has_digest=False))
-    assert b"digest" not in path.read_bytes().replace(b"spec_digest", b"").replace(b"view_digest", b"")
+    assert "digest" not in json.loads(path.read_bytes())
     old, _ = locks.read(path)
     assert old == lock.model_copy(update={"digest": None})
     path.write_bytes(path.read_bytes().replace(b'"epoch": ', b'"epoch":  '))
