@@ -29,7 +29,7 @@ PATH_CALLS = {
 LINE = re.compile(r"(?:\d+ +)?(\w+)\((.*)\) += (-?\d+)(?:<.*>)?(?: .*)?")
 STRING = re.compile(r'"((?:\\x[0-9a-f]{2})*)"')
 ROOT = 0  # the number of the folder below which everything is
-TEMPORARY = "tmp-oxe-"
+TEMPORARY = re.compile(r".*tmp-oxe-[0-9a-f]{32}")
 Place = tuple[int, str]  # folder, name in it
 State = dict[str, bytes | None]  # path relative to the root -> content; None for a folder
 OF_FILE = re.compile(r"^(\d+)<((?:\\x[0-9a-f]{2})*)>")
@@ -41,8 +41,8 @@ class Op:
 
     kind: str  # create, mkdir, rename, remove, write, truncate, sync (of a file's data, or of the names in a folder)
     file: int
-    places: tuple[Place, ...] = ()  # of a name that is made or removed; of a rename, the old and the new one
-    offset: int = 0  # of a truncation, the new size
+    places: tuple[Place, ...] = ()  # the name that is made or removed; for a rename, the old and the new one
+    offset: int = 0  # for a truncation, the new size
     data: bytes = b""
 
     @property
@@ -76,7 +76,7 @@ class Recording:
         self.contents: dict[int, bytes] = {}  # before the command
         self.entries: dict[Place, int] = {}  # before the command
         self.folders = {ROOT}
-        self.numbers = {".": ROOT}  # path -> file or folder, as far as the log was parsed
+        self.numbers = {".": ROOT}  # path -> file or folder, after the part of the log that was parsed
         self._new = count(ROOT + 1)
         for path, content in sorted(initial.items()):
             number = self._add(path, is_folder=content is None)
@@ -195,15 +195,15 @@ class Recording:
     def wrong(self, states: Iterable[set[int]], resume: Callable[[State], str]) -> dict[str, str]:
         """Resume each different state; returns those that ended wrong, with why.
 
-        `resume` returns what was wrong, or ''. States are alike if only the contents of temporary files differ, which
-        the next run removes by their names.
+        `resume` returns what was wrong, or ''. States are alike if they only differ in the contents of temporary files
+        and folders, which the next run removes by their names.
         """
         seen, failures = set[int](), dict[str, str]()
         for kept in states:
             state = self.state(kept)
-            key = hash(
-                tuple(sorted((path, b"" if TEMPORARY in path else content or b"") for path, content in state.items()))
-            )
+            read = ((path, content) for path, content in state.items() if not TEMPORARY.search(path))
+            left = ((match[0], None) for path in state if (match := TEMPORARY.search(path)))
+            key = hash(frozenset((*read, *left)))
             if key not in seen and (why := resume(state)):
                 lost = sorted(set(range(max(kept, default=0))) - kept)
                 failures[f"until {max(kept, default=0)}, without {lost}"] = why

@@ -72,7 +72,7 @@ def _prepared(out: Path, task: Task, *, overwrite: bool) -> Path | None:
         for path in ours:
             durable.remove_folder(path) if path.is_dir() else path.unlink(missing_ok=True)
     durable.make_folder(out)
-    snapshots.sweep(out)
+    snapshots.sweep(out, keep=task.recipe.train.keep)
     return next(reversed(snapshots.snapshots(out)), None)
 
 

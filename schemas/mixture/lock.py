@@ -104,7 +104,9 @@ class Lock(Model):
     left_out: dict[str, str]  # source -> reason
     statistics: dict[str, Any]  # key -> JSON form of a `stats.record.Statistics`
     episodes: str  # xxh3-128 of the table of episodes
-    digest: str | None = None  # of all other keys, as `encoded` writes it; locks of earlier versions do not have it
+    digest: str | None = (
+        None  # the hash of all other keys, which `encoded` computes; locks of earlier versions have none
+    )
 
     def law(self, seed: int | None = None) -> Law:
         """Return the order of draws; its sources are the strata. If `seed` is None, the mixture's seed is used."""

@@ -12,7 +12,7 @@ from tests.pipelines.convert.test_power_cut import STATES, RecordedRun
 from tests.torture.results import Trials, todo
 
 BLOCK = 50
-BLOCKS = {**dict.fromkeys(STATES, 20), **dict.fromkeys(TRAININGS, 4)}  # of each kind of run
+BLOCKS = {**dict.fromkeys(STATES, 20), **dict.fromkeys(TRAININGS, 4)}  # blocks for each kind of run
 
 
 def main() -> None:

@@ -6,6 +6,7 @@ an error or a kill at one call on the output folder. Run with `make torture`, or
 """
 
 import argparse
+import gc
 import multiprocessing.synchronize
 import os
 import random
@@ -205,6 +206,7 @@ def run() -> None:
         conversion = Conversion(toy.folder)
         assert conversion.finish() == 0, (conversion.folder / "log").read_text()
         expected = conversion.published()
+        gc.freeze()  # a fork that collects garbage would copy all memory
         if options.only != "kills":
             faults(conversion, expected, until=time.monotonic() + options.seconds)
         if options.only != "faults":

@@ -1,5 +1,6 @@
 """The counts of the long-running tests: a log of trials, from which a run continues, and a committed summary."""
 
+import ast
 import hashlib
 import json
 from collections.abc import Iterable
@@ -14,10 +15,12 @@ PACKAGES = ("schemas", "stats", "pipelines", "oxe_tools")  # what a conversion i
 
 
 def code_digest() -> str:
-    """Hash the code and declarations under trial. Trials count for one state of the code."""
+    """Hash the syntax trees of the code under trial, and its declarations. Trials count for one state of the code."""
     files = sorted(path for name in PACKAGES for path in (ROOT / name).rglob("*") if path.suffix in {".py", ".toml"})
-    content = b"".join(path.relative_to(ROOT).as_posix().encode() + b"\0" + path.read_bytes() for path in files)
-    return hashlib.sha256(content).hexdigest()[:16]
+    texts = [(path, path.read_text()) for path in files]
+    parts = [(path, ast.dump(ast.parse(text)) if path.suffix == ".py" else text) for path, text in texts]
+    content = json.dumps([(path.relative_to(ROOT).as_posix(), part) for path, part in parts])
+    return hashlib.sha256(content.encode()).hexdigest()[:16]
 
 
 @dataclass(slots=True)

@@ -20,7 +20,7 @@ from tests.power import State, record, restore
 pytest.importorskip("torch", reason="training needs the extra finetune")
 
 TRAININGS = ("train", "train overwrite")
-SETTINGS = (*ADAPTERS, "train.steps=3", "train.save_every=1", "train.keep=1", "eval.every=0")
+SETTINGS = (*ADAPTERS, "train.steps=2", "train.save_every=1", "train.keep=1", "eval.every=0")
 
 
 class RecordedTraining:
