@@ -1,6 +1,5 @@
 """Creates the folder of a run and writes its checkpoints."""
 
-import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -73,9 +72,9 @@ def _prepared(out: Path, task: Task, *, overwrite: bool) -> Path | None:
         _check_same(out, task)
     else:
         for path in ours:
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
-    out.mkdir(parents=True, exist_ok=True)
-    snapshots.sweep(out)
+            durable.remove_folder(path) if path.is_dir() else path.unlink(missing_ok=True)
+    durable.make_folder(out)
+    snapshots.sweep(out, keep=task.recipe.train.keep)
     return next(reversed(snapshots.snapshots(out)), None)
 
 

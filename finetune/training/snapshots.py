@@ -3,7 +3,6 @@
 Each checkpoint is a folder that is written atomically.
 """
 
-import shutil
 from collections.abc import Container, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -63,7 +62,7 @@ def sweep(out: Path, *, keep: int | None = None) -> None:
     """Remove unfinished checkpoints. If `keep` is given, also remove all but the last `keep` finished ones."""
     durable.sweep(out)
     for path in snapshots(out)[:-keep] if keep else []:
-        shutil.rmtree(path)
+        durable.remove_folder(path)
 
 
 # Training state
