@@ -397,7 +397,7 @@ def edit_json(file: Path, **changes: Any) -> None:
         ({"filters": [{"id": "pickle"}]}, "pickle"),
         ({"compressor": {"id": "imagecodecs_nothing"}}, "imagecodecs"),
         ({"compressor": {"id": "nothing"}}, "nothing"),
-        ({"chunks": [1 << 40, 2]}, "chunks have more than"),
+        ({"chunks": [1 << 40, 2]}, "bytes in a chunk; the limit is"),
         ({"shape": "many"}, "cannot be read"),
     ],
 )
