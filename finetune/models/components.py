@@ -36,7 +36,7 @@ LARGEST_ALPHA = 16  # the original adapts with alpha = min(rank, 16)
 
 
 @dataclass(frozen=True, slots=True)
-class Stored:
+class StoredForm:
     """The step in the name of a component's file, and the dtypes of its tensors."""
 
     step: str = LATEST
@@ -51,10 +51,10 @@ class Component:
     tensors: Mapping[str, Tensor]
 
     @property
-    def stored(self) -> Stored:
+    def stored(self) -> StoredForm:
         """How the file stores the component."""
         step = self.path.name.partition("--")[2].partition("_checkpoint")[0]
-        return Stored(step, dtypes(self.tensors))
+        return StoredForm(step, dtypes(self.tensors))
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,23 +135,23 @@ def _stored_name(key: str, name: str) -> str:
 # Models
 
 
-def attach(model: Any, found: OFTCheckpoint, *, where: str) -> None:
+def attach(model: Any, oft: OFTCheckpoint, *, where: str) -> None:
     """Make a model OFT, with the weights of a checkpoint's components.
 
     A component keeps the dtype of its file if that is wider than the model's. Raises CheckpointError if a component
     does not fit the model.
     """
-    model.extend(found.settings)
-    for name in needed(found.settings):
-        if name not in found.components:
+    model.extend(oft.settings)
+    for name in needed(oft.settings):
+        if name not in oft.components:
             raise CheckpointError(f"{where}: no {file_name(name, 'STEP')}: copy it to this folder")
-        _load(getattr(model, name), found.components[name], dtype=model.dtype)
-    if found.settings.film:
-        film = found.components.get(VISION) or found.components.get(FILM)
+        _load(getattr(model, name), oft.components[name], dtype=model.dtype)
+    if oft.settings.film:
+        film = oft.components.get(VISION) or oft.components.get(FILM)
         if film is None:
             raise CheckpointError(f"{where}: no {file_name(VISION, 'STEP')}: copy it to this folder")
         _load_film(model.vision_backbone, film, dtype=model.dtype)
-    model.stored = {**model.stored, **{name: component.stored for name, component in found.components.items()}}
+    model.stored = {**model.stored, **{name: component.stored for name, component in oft.components.items()}}
 
 
 def save(model: Any, folder: Path, state: Mapping[str, Tensor], *, is_adapter: bool) -> None:
@@ -166,7 +166,7 @@ def save(model: Any, folder: Path, state: Mapping[str, Tensor], *, is_adapter: b
         film = {key: value for key, value in vision.items() if FILM_LAYER.search(key)}
         parts |= {FILM: film} if is_adapter else {VISION: vision}
     for name, tensors in parts.items():
-        stored = model.stored.get(name, Stored())
+        stored = model.stored.get(name, StoredForm())
         write(folder / file_name(name, stored.step), name, in_dtypes(tensors, stored.dtypes))
 
 

@@ -13,7 +13,7 @@ BLOCKS = 2  # residual blocks of a head
 TRAIN_STEPS = 50  # diffusion steps in training, as in the original
 LARGEST_BETA = 0.999
 CLIP = 1.0  # the largest normalized action
-PERIOD = 10000.0  # of the slowest sine of a timestep's embedding
+PERIOD = 10000.0  # period of the slowest sine of a timestep
 
 
 class NumbersProjector(nn.Module):

@@ -96,7 +96,7 @@ class OpenVLAForActionPrediction(PreTrainedModel):
     processor: PrismaticProcessor | None = None
     preprocessing: Preprocessing | None = None  # as in training; None for published checkpoints
     oft: OFTSettings | None = None  # None: the model predicts one token after the other, as OpenVLA
-    stored: dict[str, components.Stored] = {}  # noqa: RUF012 - replaced, never changed: how files store the weights
+    stored: dict[str, components.StoredForm] = {}  # noqa: RUF012 - replaced, never changed: how files store the weights
     inserted = PATCHES  # how many image tokens are inserted after the first token of a prompt
 
     def __init__(self, config: OpenVLAConfig) -> None:
@@ -360,7 +360,7 @@ class OpenVLAForActionPrediction(PreTrainedModel):
         with loadable(str(folder)):
             model = super().from_pretrained(folder, *model_args, config=config, use_safetensors=True, **kwargs)
         model.stored = {
-            components.BASE: components.Stored(dtypes=components.dtypes_of_files(checkpoint.weight_files(folder)))
+            components.BASE: components.StoredForm(dtypes=components.dtypes_of_files(checkpoint.weight_files(folder)))
         }
         if oft is not None:
             components.attach(model, oft, where=str(own))
