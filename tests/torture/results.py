@@ -72,5 +72,7 @@ class Trials:
 
 
 def todo(trials: Trials, names: Iterable[str]) -> list[str]:
-    """Return the trials that are not finished."""
-    return [name for name in names if name not in trials.done]
+    """Return the trials that are not finished; finished ones that are not planned do not count."""
+    planned = list(names)
+    trials.done = {name: trials.done[name] for name in planned if name in trials.done}
+    return [name for name in planned if name not in trials.done]
