@@ -160,7 +160,9 @@ def test_a_png_has_the_colours_of_the_frame(tmp_path: Path, kind: str) -> None:
     with av.open(str(file)) as container:
         frames = list(container.decode(video=0))
     for frame, image in zip(frames, video.Video(str(file), where="x").read(0, 4, images="png"), strict=True):
-        assert np.abs((decoded(image) - converted(frame)).mean((0, 1))).max() < 2  # FFmpeg's RGB is 1.5 too dark
+        assert (
+            np.abs((decoded(image) - converted(frame)).mean((0, 1))).max() < 2.5
+        )  # FFmpeg's RGB is up to 2.1 too dark
 
 
 @pytest.mark.parametrize("kind", ["limited, no matrix named", "full BT.601", "4:4:4", "odd sizes"])
