@@ -11,6 +11,7 @@ from typing import IO, Any
 import av
 import numpy as np
 import simplejpeg
+from av.video.reformatter import ColorRange, Colorspace
 
 from pipelines.readers.folder import LFS_MARK, SourceFolder, lfs_pointer_error
 from pipelines.readers.orientation import Orientation
@@ -276,14 +277,28 @@ def pixels(frame: Any, images: str) -> bytes:
     name = frame.format.name
     is_even = not orientation.is_transposed or "422" not in name  # libjpeg cannot encode a transposed 4:2:2
     if form == "jpeg" and name in PLANAR and frame.colorspace in BT601 and is_even:
-        is_full = PLANAR[name] or frame.color_range == FULL_RANGE
-        tables = (None, None, None) if is_full else (LUMA, CHROMA, CHROMA)
+        tables = (None, None, None) if _is_full_range(frame) else (LUMA, CHROMA, CHROMA)
         planes = (_plane(plane, table) for plane, table in zip(frame.planes, tables, strict=True))
         y, u, v = map(orientation.turned, planes)
         encoded: bytes = simplejpeg.encode_jpeg_yuv_planes(y, u, v, quality=int(quality))
         return encoded
-    rgb = orientation.turned(frame.to_ndarray(format="rgb24"))
-    return encode(rgb, images, subsampling="420" if "420" in name else "444")
+    return encode(orientation.turned(_rgb(frame)), images, subsampling="420" if "420" in name else "444")
+
+
+def _is_full_range(frame: Any) -> bool:
+    return PLANAR.get(frame.format.name, False) or frame.color_range == FULL_RANGE
+
+
+def _rgb(frame: Any) -> Array:
+    """Convert a frame to RGB, [H, W, 3] uint8, by its own colour space and range.
+
+    PyAV 15 takes both into account only if they differ from what is asked for, and the range only if it is passed. The
+    colour space that is asked for has no other effect, because RGB has none.
+    """
+    levels = ColorRange.JPEG if _is_full_range(frame) else None
+    converted = frame.reformat(format="rgb24", src_color_range=levels, dst_colorspace=Colorspace.ITU601)
+    array: Array = converted.to_ndarray()
+    return array
 
 
 def _plane(plane: Any, table: bytes | None) -> Array:

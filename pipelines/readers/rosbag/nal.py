@@ -1,9 +1,11 @@
 """Read the headers of H.264 and H.265 packets: which frames they contain, and whether a frame was lost before them."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
+from pipelines.readers.rosbag.bits import Bits
+from pipelines.readers.rosbag.hevc import HevcReferences
 from schemas.errors import SourceError
 
 START = b"\0\0\1"  # before each unit of a packet (Annex B)
@@ -43,6 +45,7 @@ class PacketScan:
     frame_bits: int = 0  # H.264: bits of a frame number; 0 if unknown or if numbers may have gaps
     has_planes: bool = False  # H.264: a slice has the number of a colour plane
     last_reference: int = 0  # H.264: number of the last frame that others may refer to
+    references: HevcReferences = field(default_factory=HevcReferences)
 
     def add(self, data: bytes) -> Content:
         """Return what a packet contains.
@@ -51,11 +54,10 @@ class PacketScan:
         """
         if data and START not in data:
             raise self._error("the data of a message have no start code (Annex B)")
-        slices = [unit for unit in units(data) if self._is_slice(unit)]
-        if self.codec == "h264":
-            for unit in units(data):
-                if unit_type(unit, self.codec) == SPS:
-                    self._read_sps(unit)
+        all_units = list(units(data))
+        slices = [unit for unit in all_units if self._is_slice(unit)]
+        for unit in all_units:
+            self._read_parameters(unit)
         if not slices:
             return "parameters"
         starts = [unit for unit in slices if self._begins_frame(unit)]
@@ -63,8 +65,8 @@ class PacketScan:
             raise self._error(f"a message contains the beginnings of {len(starts)} frames, expected one whole frame")
         try:
             is_decodable = self._follow(slices[0])
-        except IndexError as error:
-            raise self._error("the header of a frame is damaged") from error
+        except LookupError as error:
+            raise self._error("the header of a frame is damaged, or its parameters are missing") from error
         if not is_decodable:
             self.before_key += 1
         return "frame" if is_decodable else "undecodable"
@@ -84,28 +86,45 @@ class PacketScan:
         if not self.has_key and not is_key:
             return False
         if self.codec == "hevc":
-            self.skips_leading = kind == HEVC_CRA if not self.has_key else self.skips_leading and kind in HEVC_SKIPPED
-            self.has_key = True
-            return not (self.skips_leading and kind in HEVC_SKIPPED)
+            is_first, self.has_key = not self.has_key, True
+            self.skips_leading = kind == HEVC_CRA if is_first else self.skips_leading and kind in HEVC_SKIPPED
+            if self.skips_leading and kind in HEVC_SKIPPED:
+                return False
+            if not self.references.follow(unit, is_first=is_first):
+                raise self._lost_error()
+            return True
         self.has_key = True
         number = 0 if is_key else self._frame_number(unit)
         size = 1 << self.frame_bits
         if self.frame_bits and not is_key and number not in {self.last_reference, (self.last_reference + 1) % size}:
-            raise self._error("frames that later ones depend on are missing: their messages were lost")
+            raise self._lost_error()
         if unit[0] & 0x60:
             self.last_reference = number
         return True
 
     def _frame_number(self, unit: bytes) -> int:
-        bits = _Bits(unit[1:HEADER])
+        bits = Bits(unit[1:HEADER])
         for _ in range(3):  # first_mb_in_slice, slice_type, pic_parameter_set_id
             bits.golomb()
         bits.read(2 if self.has_planes else 0)
         return bits.read(self.frame_bits)
 
+    def _read_parameters(self, unit: bytes) -> None:
+        """Read a unit if it has parameters of the frames that follow."""
+        try:
+            if self.codec == "hevc":
+                self.references.read_parameters(unit)
+            elif unit_type(unit, self.codec) == SPS:
+                self._read_sps(unit)
+        except IndexError as error:
+            raise self._error("the parameters of the video are damaged") from error
+
+    def _lost_error(self) -> SourceError:
+        return self._error("frames that later ones depend on are missing: their messages were lost")
+
     def _read_sps(self, unit: bytes) -> None:
         try:
-            bits = _Bits(unit[1:HEADER])
+            bits = Bits(unit[1:HEADER])
             profile = bits.read(8)
             bits.read(16)
             bits.golomb()
@@ -117,7 +136,7 @@ class PacketScan:
                 if bits.read(1):
                     for number in range(12 if chroma == 3 else 8):
                         if bits.read(1):
-                            bits.skip_scaling_list(16 if number < 6 else 64)
+                            _skip_scaling_list(bits, 16 if number < 6 else 64)
             frame_bits = bits.golomb() + 4
             order = bits.golomb()
             if order == 0:
@@ -135,30 +154,11 @@ class PacketScan:
         return SourceError(f"{self.path}: {message}", reason="bad_video")
 
 
-class _Bits:
-    """The bits of a unit, without the bytes that prevent start codes; raises IndexError after the last one."""
-
-    def __init__(self, data: bytes) -> None:
-        self.data, self.at = data.replace(b"\0\0\3", b"\0\0"), 0
-
-    def read(self, count: int) -> int:
-        value = 0
-        for _ in range(count):
-            value = value << 1 | self.data[self.at >> 3] >> (7 - (self.at & 7)) & 1
-            self.at += 1
-        return value
-
-    def golomb(self) -> int:
-        zeros = 0
-        while not self.read(1):
-            zeros += 1
-        return (1 << zeros) - 1 + self.read(zeros)
-
-    def skip_scaling_list(self, size: int) -> None:
-        last = following = 8
-        for _ in range(size):
-            if following:
-                code = self.golomb()
-                delta = (code + 1) // 2 if code % 2 else -(code // 2)
-                following = (last + delta) % 256
-            last = following or last
+def _skip_scaling_list(bits: Bits, size: int) -> None:
+    last = following = 8
+    for _ in range(size):
+        if following:
+            code = bits.golomb()
+            delta = (code + 1) // 2 if code % 2 else -(code // 2)
+            following = (last + delta) % 256
+        last = following or last

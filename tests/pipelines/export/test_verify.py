@@ -48,11 +48,11 @@ def rewritten(path: Path, change: Callable[[list[dict[str, Any]]], None]) -> Non
 
 
 def reordered(path: Path, order: Callable[[list[Any]], list[Any]]) -> None:
-    """Re-encode a video's frames in a different order, at the same quality."""
+    """Re-encode a video's frames in a different order, without loss."""
     with av.open(str(path)) as container:
         frames = [frame.to_ndarray(format="yuv420p") for frame in container.decode(video=0)]
     with av.open(str(path), "w", format="mp4") as container:
-        stream = container.add_stream("libx264", 10, options={"crf": "1"})
+        stream = container.add_stream("libx264", 10, options={"qp": "0"})
         stream.height, stream.width, stream.pix_fmt = 64, 64, "yuv420p"
         for pixels in order(frames):
             container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="yuv420p")))
