@@ -39,6 +39,7 @@ test: $(VENV)/.dev ## run the tests (SLOW=1: the slow ones too)
 torture: $(VENV)/.dev ## run faults, kills and damaged inputs for hours; continues where it was stopped
 	$(BIN)/python -m tests.torture.faults
 	$(BIN)/python -m tests.torture.damage
+	$(BIN)/python -m tests.torture.cuts
 	$(BIN)/python -m tests.torture.report
 
 lint: $(VENV)/.dev ## check style, formatting and wording

@@ -151,6 +151,7 @@ class TrainRecipe(Model):
     precision: Literal["float32", "bf16"] = "float32"
     checkpoint_activations: bool = False
     clip: Number = 0  # maximum norm of the gradients; 0: no limit
+    ema: Fraction = 0  # decay of the moving average of the weights, which checkpoints contain; 0: none
     save_every: Count = 1000
     keep: Count = 2
     log_every: Count = 10

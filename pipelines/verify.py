@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-import xxhash
 
 from pipelines.beam.progress import Progress, silent
 from pipelines.convert.binding import Binding, bind
+from pipelines.convert.files import digest_of
 from pipelines.convert.publish import count_splits
 from pipelines.convert.records import Options
 from pipelines.convert.turned import turned_notes
@@ -25,7 +25,6 @@ from pipelines.statistics.cache import read_cache, why_outdated
 from schemas.episode import Episode, Frames
 from schemas.errors import OxeError, SourceError, UnreachableError
 from schemas.files import durable
-from schemas.files.folder import Folder
 from schemas.parsing import parse_json
 from schemas.source import Column, Ragged, Unreadable
 from schemas.store import layout
@@ -37,7 +36,6 @@ from schemas.store.manifest import digests, encode_manifest
 from schemas.text import HIDDEN
 
 SHOWN = 20  # number of differences that are reported in full
-BLOCK = 1 << 20  # number of bytes that are hashed at a time
 DAMAGE = (OxeError, OSError, ValueError, TypeError, LookupError, ArithmeticError, MemoryError, pa.ArrowException)
 
 
@@ -176,29 +174,18 @@ def _check_files(dataset: Dataset, result: Verification, *, data: bool) -> None:
         if size != large[name]:
             result.differs(f"{name}: {'no file' if size is None else f'{size} bytes'}, the manifest has {large[name]}")
     for name, digest in expected.items():
-        actual = digest if name in large else _digest(dataset.folder, name)
+        actual = digest if name in large else digest_of(dataset.folder, name)
         result.files += 1
-        if actual != digest and name in replaced and _digest(dataset.folder, layout.pending(name)) == digest:
+        if actual != digest and name in replaced and digest_of(dataset.folder, layout.pending(name)) == digest:
             continue
         if actual != digest:
-            result.differs(f"{name}: digest {actual}, the manifest has {digest}")
+            result.differs(f"{name}: digest {actual or 'no file'}, the manifest has {digest}")
     for below in (layout.DATA, layout.INDEX, layout.META):
         for leaf in dataset.folder.names(below):
             name = f"{below}/{leaf}"
             is_unfinished = leaf.startswith(layout.SCRATCH) or durable.NAME.fullmatch(leaf)
             if name not in expected and name not in known and not is_unfinished:
                 result.differs(f"{name}: the manifest does not list this file")
-
-
-def _digest(folder: Folder, name: str) -> str:
-    digest = xxhash.xxh3_128()
-    try:
-        with folder.open(name) as file:
-            while block := file.read(BLOCK):
-                digest.update(block)
-    except FileNotFoundError:
-        return "no file"
-    return digest.hexdigest()
 
 
 def _check_table(dataset: Dataset, result: Verification) -> None:

@@ -41,3 +41,14 @@ def check_limit(count: int, limit: int, unit: str, *, where: str = "", what: str
         hint = f"; if the file is sound, raise it with {raised_by}" if raised_by else ""
         place = f"{what}: " if what else ""
         raise SourceError(f"{place}{count} {unit}; the limit is {limit}{hint}", reason="too_large", file=where)
+
+
+def above_limit(limit: int, unit: str, *, where: str = "", what: str = "", fix: str = "") -> SourceError:
+    """Return the error for a count that is above its limit and was not counted to its end.
+
+    >>> str(above_limit(2, "bytes", what="demo_0"))
+    'demo_0: more than 2 bytes, the limit'
+    """
+    place = f"{what}: " if what else ""
+    hint = f"; {fix}" if fix else ""
+    return SourceError(f"{place}more than {limit} {unit}, the limit{hint}", reason="too_large", file=where)

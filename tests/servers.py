@@ -154,7 +154,7 @@ def web_server(folder: Path) -> Iterator[Server]:
 
 @contextmanager
 def s3_server() -> Iterator[Server]:
-    """Serve the S3 protocol with moto; a fault is a status, or a delay in seconds ("2 s")."""
+    """Serve the S3 protocol with moto; a fault is a status, a delay ("2 s"), or "drip": 20 bytes a second."""
     from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
     from werkzeug.serving import WSGIRequestHandler, make_server
 
@@ -180,9 +180,16 @@ def s3_server() -> Iterator[Server]:
             moto(environ, lambda *_: None)
             start_response("500 Told To", [("Content-Length", "0")])
             return []
+        if fault == "drip":
+            return dripping(b"".join(moto(environ, start_response)))
         if fault:
             server.halt.wait(float(fault.removesuffix(" s")))
         return moto(environ, start_response)  # type: ignore[no-any-return]
+
+    def dripping(body: bytes) -> Iterator[bytes]:
+        for byte in body:
+            server.halt.wait(0.05)
+            yield bytes([byte])
 
     http = make_server("127.0.0.1", 0, app, threaded=True, request_handler=Silent)
     server.url = f"http://127.0.0.1:{http.server_port}"

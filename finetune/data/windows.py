@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from finetune.data.records import FileRecords, Records
 from finetune.data.sources import File, LockedSource, OpenFiles
 from schemas.errors import DatasetError, MixtureError
 from schemas.source import Array
@@ -83,15 +84,16 @@ class WindowReader:
         position = index.position[samples]
         rows = index.stored[samples] + source.row[position][:, None]
         into.rows[samples] = rows
-        parts, starts, start = [], [], 0
-        spans = zip(rows.min(axis=1).tolist(), rows.max(axis=1).tolist(), strict=True)
-        for i, file_number, (first, last) in zip(samples.tolist(), source.file[position].tolist(), spans, strict=True):
-            file = into.files[i] = self._files.get(number, file_number)
-            parts.append(file.records.raw(first, last - first + 1))
-            starts.append(start - first)
-            start += last - first + 1
-        table = np.frombuffer(b"".join(parts), source.records.dtype)
-        records: Array = table[rows + np.array(starts)[:, None]]
+        for i, file_number in zip(samples.tolist(), source.file[position].tolist(), strict=True):
+            into.files[i] = self._files.get(number, file_number)
+        files = [into.files[i].records for i in samples.tolist()]
+        records, damaged = _gather(source.records, files, rows)
+        if damaged is not None:
+            for file in {files[i] for i in np.flatnonzero(damaged).tolist()}:
+                file.renew()
+            records, damaged = _gather(source.records, files, rows)
+        if damaged is not None:
+            raise files[damaged.argmax()].failing()
         if records["masked"].any():
             raise MixtureError(f"{source.name}: the view masks a step that the lock contains: lock the mixture again")
         return records
@@ -119,6 +121,19 @@ def _check_finite(vectors: Array, name: str, *, rows: Array, files: Sequence[Fil
             f"{files[i].place}: the {name} in row {rows[i, step]} is not finite; exclude its episode with a filter in "
             "the mixture"
         )
+
+
+def _gather(records: Records, files: Sequence[FileRecords], rows: Array) -> tuple[Array, Array | None]:
+    """Read the records in the `rows` [B, N] of files [B]; also returns which windows have a damaged one, if any."""
+    parts, starts, start = [], [], 0
+    spans = zip(rows.min(axis=1).tolist(), rows.max(axis=1).tolist(), strict=True)
+    for file, (first, last) in zip(files, spans, strict=True):
+        parts.append(file.raw(first, last - first + 1))
+        starts.append(start - first)
+        start += last - first + 1
+    table = np.frombuffer(b"".join(parts), records.dtype)
+    gathered: Array = table[rows + np.array(starts)[:, None]]
+    return gathered, records.sums.damaged(gathered, rows)
 
 
 def _norms_of_state(sources: Sequence[LockedSource]) -> list[NormStats]:

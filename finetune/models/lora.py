@@ -112,7 +112,9 @@ def save(model: PeftModel, folder: Path, *, state: Mapping[str, Tensor] | None =
         folder / WEIGHTS,
         metadata={TRAINED_ON: digest} if digest else None,  # the order of several keys would be random
     )
-    replace(model.peft_config["default"], inference_mode=True).save_pretrained(str(folder))
+    config: Any = replace(model.peft_config["default"], inference_mode=True)
+    config.target_modules = sorted(config.target_modules)  # peft has a set, which has another order in each process
+    config.save_pretrained(str(folder))
 
 
 def load(model: OpenVLAForActionPrediction, folder: Path, *, say: Say = silent) -> PeftModel:

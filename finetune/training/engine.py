@@ -12,9 +12,10 @@ from torch.optim import AdamW
 from finetune.data.assemble import Batch
 from finetune.recipe import Recipe
 from finetune.training.batches import Inputs, MicroBatch
+from finetune.training.ema import OFF, WeightAverage
 from finetune.training.metrics import Judge, Metrics
 from finetune.training.objectives import OBJECTIVES, tokens_in_turn
-from finetune.training.parallel import TrainingProcess, quiet, whole
+from finetune.training.parallel import TrainingProcess, quiet, reshard, whole
 from finetune.training.schedule import rate
 from schemas.errors import TrainingError
 
@@ -38,6 +39,7 @@ class TrainingEngine:
     recipe: Recipe
     judge: Judge
     here: TrainingProcess
+    average: WeightAverage = OFF
 
     def step(self, parts: Sequence[MicroBatch], *, number: int, stop: bool) -> StepResult:
         """Run step `number`, counted from 0. The loss is the mean over what counts in all processes.
@@ -63,17 +65,23 @@ class TrainingEngine:
             group["lr"] = lr
         self.optimizer.step()
         self.optimizer.zero_grad()
+        self.average.update()
         return StepResult(metrics, lr, norm, bool(totals[1]))
 
     @torch.no_grad()
     def evaluate(self, parts: Iterable[MicroBatch]) -> Metrics:
-        """Return the metrics of all processes' parts. Each process needs as many; a part may have no samples."""
+        """Return the metrics of all processes' parts. Each process needs as many; a part may have no samples.
+
+        If the recipe sets `train.ema`, the average of the weights is evaluated.
+        """
         self.model.eval()
         metrics = self.judge.nothing()
-        for batch, inputs in parts:
-            loss, predicted = self._graded(inputs)
-            if len(batch):
-                metrics = metrics.merge(self._judged(batch, loss, predicted, terms=inputs.terms))
+        with self.average.in_place():
+            for batch, inputs in parts:
+                loss, predicted = self._graded(inputs)
+                if len(batch):
+                    metrics = metrics.merge(self._judged(batch, loss, predicted, terms=inputs.terms))
+            reshard(self.model)
         return self.summed(metrics)
 
     def summed(self, metrics: Metrics) -> Metrics:

@@ -1,6 +1,5 @@
 """Creates the folder of a run and writes its checkpoints."""
 
-import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from finetune.models import layouts, lora
 from finetune.models.checkpoint import PREPROCESSING, STATISTICS, write_json
 from finetune.models.components import is_component
 from finetune.training import licences, snapshots
+from finetune.training.ema import WeightAverage
 from finetune.training.logs import LOG, TENSORBOARD
 from finetune.training.parallel import TrainingProcess, gathered, inside
 from finetune.training.snapshots import PREFIX, STATE, Position
@@ -72,9 +72,9 @@ def _prepared(out: Path, task: Task, *, overwrite: bool) -> Path | None:
         _check_same(out, task)
     else:
         for path in ours:
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
-    out.mkdir(parents=True, exist_ok=True)
-    snapshots.sweep(out)
+            durable.remove_folder(path) if path.is_dir() else path.unlink(missing_ok=True)
+    durable.make_folder(out)
+    snapshots.sweep(out, keep=task.recipe.train.keep)
     return next(reversed(snapshots.snapshots(out)), None)
 
 
@@ -97,14 +97,32 @@ def describe(folder: Path, task: Task) -> None:
     durable.write(folder / RECIPE, task.recipe.to_toml(lock=LOCK).encode())
 
 
-def write(run: RunFolder, task: Task, model: Any, *, optimizer: Any, here: TrainingProcess, position: Position) -> Path:
+def write(
+    run: RunFolder,
+    task: Task,
+    model: Any,
+    *,
+    optimizer: Any,
+    average: WeightAverage,
+    here: TrainingProcess,
+    position: Position,
+) -> Path:
     """Write a checkpoint, and remove the oldest ones. All processes must call this."""
     own, is_lora = inside(model), task.recipe.train.mode == "lora"
-    state = gathered(_adapters(own) if is_lora else own.state_dict(), here=here)
     target = run.out / f"{PREFIX}{position.step:08d}"
     with snapshots.writing(target) if here.is_first else nullcontext() as folder:
         if folder is not None:
             (folder / STATE).mkdir()
+        apart = _adapters(own) if is_lora else average.weights if average.is_on else _components(own)
+        if apart:
+            trained = gathered(apart, here=here)
+            if folder is not None:
+                snapshots.save_weights(folder, trained)
+            del trained
+        average.save(folder, here=here)
+        with average.in_place():
+            state = gathered(_adapters(own) if is_lora else own.state_dict(), here=here)
+        if folder is not None:
             _write_model(folder, own, state, is_lora=is_lora)
             describe(folder, task)
             write_json(folder / PREPROCESSING, task.preprocessing.to_json())
@@ -115,25 +133,26 @@ def write(run: RunFolder, task: Task, model: Any, *, optimizer: Any, here: Train
     return target
 
 
+def _components(model: nn.Module) -> dict[str, Tensor]:
+    """Return the head, projectors and FiLM layers of OFT by name."""
+    return {name: value for name, value in model.named_parameters() if is_component(name)}
+
+
 def _adapters(model: nn.Module) -> dict[str, Tensor]:
     """Return the adapters, and the head, projectors and FiLM layers of OFT, by name.
 
     Adapters of unused layers are included, because peft's files contain them.
     """
-    return {name: value for name, value in model.named_parameters() if ".lora_" in name or is_component(name)}
+    return {name: value for name, value in model.named_parameters() if ".lora_" in name} | _components(model)
 
 
 def _write_model(folder: Path, model: Any, state: dict[str, Any], *, is_lora: bool) -> None:
-    own = {name: value for name, value in state.items() if is_component(name)}
     if not is_lora:
-        if own:
-            snapshots.save_weights(folder, own)
         model.save_pretrained(folder, state_dict=state)
         return
-    snapshots.save_weights(folder, state)
-    lora.save(model, folder, state={name: value for name, value in state.items() if name not in own})
+    lora.save(model, folder, state={name: value for name, value in state.items() if not is_component(name)})
     base = model.get_base_model()
     if base.oft is not None:
-        parts = {name.removeprefix(lora.PREFIX): value for name, value in own.items()}
-        layouts.write(base, folder, parts, is_adapter=True)
+        own = {name.removeprefix(lora.PREFIX): value for name, value in state.items() if is_component(name)}
+        layouts.write(base, folder, own, is_adapter=True)
     write_json(folder / STATISTICS, base.norm_stats)

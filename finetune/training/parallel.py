@@ -11,7 +11,7 @@ from typing import Any, Literal, TypeAlias, TypeVar, cast
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn.parallel import DistributedDataParallel
 from transformers.modeling_layers import GradientCheckpointingLayer
@@ -166,6 +166,16 @@ def quiet(model: nn.Module, *, last: bool) -> AbstractContextManager[None]:
         silent: AbstractContextManager[None] = model.no_sync()
         return silent
     return nullcontext()
+
+
+def reshard(model: nn.Module) -> None:
+    """Free the weights that FSDP still has unsharded after a forward pass without a backward pass.
+
+    Otherwise the model would keep using them when its shards change, and its parameters would not be its shards.
+    """
+    for module in model.modules():
+        if isinstance(module, FSDPModule):
+            module.reshard()
 
 
 def whole(tensor: Tensor) -> Tensor:

@@ -17,6 +17,7 @@ from finetune.models import lora
 from finetune.models.base import build_empty, config_of
 from finetune.models.oft import OFTSettings
 from finetune.recipe import Recipe
+from finetune.training import ema
 from finetune.training.saved import blocks, saved
 from finetune.training.task import oft_settings
 from schemas.mixture import lock as locks
@@ -41,6 +42,7 @@ class Need:
     weights: int
     gradients: int
     moments: int
+    average: int  # the moving average of the weights (`train.ema`)
     activations: int
     gathered: int  # blocks that FSDP gathers, or DDP's second copy of the gradients
     accumulates: bool  # whether a step sums the gradients of several parts
@@ -55,7 +57,7 @@ class Need:
         """
         backward = [self.activations, self.gradients]
         work = sum(backward) if self.accumulates else max(backward)
-        return self.weights + self.moments + self.gathered + max(work, 2 * self.gradients)
+        return self.weights + self.moments + self.average + self.gathered + max(work, 2 * self.gradients)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,6 +73,7 @@ class Footprint:
     trained: int
     weights: int
     gradients: int
+    average: int  # bytes of the moving average; 0 if the recipe has none
     largest: int  # weights of the largest block, in compute precision
     rest: int  # weights outside the blocks, in compute precision
     outside: Array
@@ -102,6 +105,7 @@ class Footprint:
             weights=self.weights // share,
             gradients=self.gradients // share,
             moments=MOMENTS * self.gradients // share,
+            average=self.average // share,
             activations=self.activations(samples, checkpointed=checkpointed, casts=way != "fsdp"),
             gathered=extra,
             accumulates=batch > samples * world,
@@ -136,14 +140,15 @@ def footprint(recipe: Recipe, *, lock: Lock | None = None) -> Footprint:
     half = recipe.train.precision == "bf16"
     width = 2 if half else getattr(torch, recipe.model.dtype).itemsize
     counts = [_count(block) for block in blocks(model)]
-    total = _count(model)
+    total, count = _count(model), sum(value.numel() for value in trained)
     last = recipe.data.chunk * len(actions) + 1
     one, two = (saved(model, samples, tokens=PROMPT + last, last=last, half=half, oft=oft) for samples in (1, 2))
     return Footprint(
         parameters=total,
-        trained=sum(value.numel() for value in trained),
+        trained=count,
         weights=sum(value.nbytes for value in model.parameters()),
         gradients=sum(value.nbytes for value in trained),
+        average=ema.BYTES * count if recipe.train.ema else 0,
         largest=max(counts) * width,
         rest=(total - sum(counts)) * width,
         outside=_line(one.outside, two.outside),

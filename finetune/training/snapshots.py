@@ -3,8 +3,7 @@
 Each checkpoint is a folder that is written atomically.
 """
 
-import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,7 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from finetune.models.checkpoint import has_weights, read_json, weight_files, write_json
+from finetune.models.checkpoint import read_json, weight_files, write_json
 from finetune.models.weights import check_finite
 from finetune.training.parallel import TrainingProcess, gathered, like
 from schemas.errors import CheckpointError, TrainingError
@@ -26,6 +25,7 @@ STATE = "training"  # the folder in a checkpoint that contains the state of the 
 MOMENTS = ("exp_avg", "exp_avg_sq")  # the two moments of AdamW
 POSITION, WEIGHTS, RNG = "position.json", "weights.safetensors", "rng.safetensors"
 PREFIX = "step-"
+WHOLE_MODEL = "config.json"  # file of a checkpoint that contains more than adapters
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,7 +62,7 @@ def sweep(out: Path, *, keep: int | None = None) -> None:
     """Remove unfinished checkpoints. If `keep` is given, also remove all but the last `keep` finished ones."""
     durable.sweep(out)
     for path in snapshots(out)[:-keep] if keep else []:
-        shutil.rmtree(path)
+        durable.remove_folder(path)
 
 
 # Training state
@@ -121,14 +121,18 @@ def restore(folder: Path, model: nn.Module, optimizer: Optimizer, *, here: Train
 def load_weights(folder: Path, model: nn.Module) -> None:
     """Restore the weights, bit for bit. Weights that the checkpoint does not contain keep their values.
 
+    Weights in `training/` are used rather than those of the checkpoint's model, which may be an average.
+
     Raises CheckpointError if the checkpoint lacks a weight that is trained, or has values that are not finite.
     """
     own, parameters = folder / STATE / WEIGHTS, dict(model.named_parameters())
-    loaded = set()
-    files = [*([own] if own.exists() else []), *(weight_files(folder) if has_weights(folder) else [])]
+    loaded: set[str] = set()
+    files = [own] if own.exists() else []
+    if (folder / WHOLE_MODEL).exists() or not files:
+        files += weight_files(folder)
     check_finite(files)
     for path in files:
-        for name, value in read(path, parameters):
+        for name, value in read(path, parameters.keys() - loaded):
             loaded.add(name)
             with torch.no_grad():
                 parameters[name].copy_(value)
@@ -138,11 +142,11 @@ def load_weights(folder: Path, model: nn.Module) -> None:
 
 
 def save_weights(folder: Path, weights: Mapping[str, Tensor]) -> None:
-    """Write trained weights under their names in the model, if the files of the checkpoint use other names."""
+    """Write trained weights by their names in the model, for checkpoints whose model has other names or an average."""
     save_file(dict(weights), folder / STATE / WEIGHTS)
 
 
-def read(path: Path, wanted: Mapping[str, Any]) -> Iterator[tuple[str, Tensor]]:
+def read(path: Path, wanted: Container[str]) -> Iterator[tuple[str, Tensor]]:
     """Yield the tensors of a file whose names are in `wanted`."""
     with _opened(path) as file:
         for name in file.keys():  # noqa: SIM118 - not a mapping

@@ -22,6 +22,7 @@ from finetune.models.openvla import OpenVLAForActionPrediction
 from finetune.recipe import Recipe
 from finetune.training import folders, licences, parallel, snapshots
 from finetune.training.batches import Collator, MicroBatch, evaluation_batches, feed
+from finetune.training.ema import WeightAverage
 from finetune.training.engine import StepResult, TrainingEngine, adamw
 from finetune.training.folders import BASE, RunFolder
 from finetune.training.logs import Log
@@ -126,15 +127,17 @@ class Session:
             drawn.load_state_dict(run.position.loader)
         spread, collate = _model(task, run, here=here, loader=drawn)
         optimizer = adamw(spread, recipe)
+        average = WeightAverage.of(spread, recipe.train.ema)
         torch.manual_seed(recipe.seed + here.rank)  # only dropout uses it
         if run.last is not None:
             snapshots.restore(run.last, parallel.inside(spread), optimizer, here=here)
+            average.restore(run.last)
         judge = Judge(drawn.sources, [drawn.norm(name) for name in drawn.sources], collate.config.action_tokenizer)
         return cls(
             task=task,
             run=run,
             here=here,
-            engine=TrainingEngine(spread, optimizer, recipe, judge, here),
+            engine=TrainingEngine(spread, optimizer, recipe, judge, here, average),
             collate=collate,
             loader=TorchLoader(drawn, workers=workers),
             held_out=TorchLoader(held_out, workers=workers) if held_out else None,
@@ -163,8 +166,16 @@ class Session:
     def save(self, step: int, *, draws: int, sums: list[float]) -> Path:
         """Write a checkpoint after a step. All processes must call this."""
         position = Position(step=step, loader={**self.loader.state_dict(), "draws": draws}, sums=sums)
-        model, optimizer = self.engine.model, self.engine.optimizer
-        return folders.write(self.run, self.task, model, optimizer=optimizer, here=self.here, position=position)
+        engine = self.engine
+        return folders.write(
+            self.run,
+            self.task,
+            engine.model,
+            optimizer=engine.optimizer,
+            average=engine.average,
+            here=self.here,
+            position=position,
+        )
 
 
 class Training:

@@ -109,10 +109,11 @@ def _show_plan(plan: "Plan") -> None:
         f"{model.parameters:,} parameters, {model.trained:,} of them trained. GiB per process at most, without "
         "the 0.6 GiB or so of Python and its libraries:"
     )
-    columns = ("processes", "way", "samples at once", "checkpointed", "weights", "gradients", "AdamW")
+    columns = ("processes", "way", "samples at once", "checkpointed", "weights", "gradients", "AdamW", "average")
     rows = []
     for need in plan.ways:
-        sizes = (need.weights, need.gradients, need.moments, need.activations, need.gathered, need.peak)
+        own = (need.weights, need.gradients, need.moments, need.average)
+        sizes = (*own, need.activations, need.gathered, need.peak)
         how = (str(need.world), WAYS[need.way], str(need.micro), "yes" if need.checkpointed else "no")
         rows.append((*how, *(f"{size / GIB:.2f}" for size in sizes)))
     print_table((*columns, "activations", "gathered", "peak"), rows, width=200)

@@ -1,9 +1,8 @@
 """`convert`: turn a source and its declaration into a published dataset."""
 
 import json
-import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -13,10 +12,9 @@ from typing import Any
 from pipelines.beam.engine import THIS_PROCESS, Engine
 from pipelines.beam.progress import Progress, silent
 from pipelines.beam.workers import running_workers
-from pipelines.convert.binding import Binding, bind
-from pipelines.convert.files import check_files, settle
+from pipelines.convert.files import settle
 from pipelines.convert.folders import check_not_nested
-from pipelines.convert.job import ConversionJob, check_allowance
+from pipelines.convert.job import check_allowance
 from pipelines.convert.ledger import (
     Ledger,
     begin,
@@ -28,17 +26,16 @@ from pipelines.convert.ledger import (
     read_all_records,
     sweep,
 )
-from pipelines.convert.publish import episodes_schema, identity_of, publish
+from pipelines.convert.plan import Conversion
+from pipelines.convert.publish import episodes_schema, publish
 from pipelines.convert.rate import rate_note
 from pipelines.convert.records import Options
+from pipelines.convert.repair import repair
 from pipelines.convert.turned import turned_notes
 from pipelines.readers.coverage import Coverage
-from pipelines.readers.history import History
-from pipelines.readers.reader import Reader, ShardRef
-from pipelines.readers.registry import open_source
 from pipelines.statistics.statistics import statistics
 from schemas.declarations.spec import DatasetSpec
-from schemas.errors import UsageError, did_you_mean
+from schemas.errors import UsageError
 from schemas.files.folder import Folder, absolute, open_folder
 from schemas.parsing import parse_json
 from schemas.source import Unreadable
@@ -65,6 +62,7 @@ class ConversionReport:
     steps: int
     files: int
     seconds: float
+    repaired: tuple[str, ...]  # files that were missing or damaged, and were written again
     notes: tuple[str, ...]  # warnings to read before using the dataset
     problems: tuple[Unreadable, ...] = field(repr=False)
 
@@ -82,6 +80,7 @@ class ConversionReport:
             "steps": self.steps,
             "files": self.files,
             "seconds": round(self.seconds, 3),
+            "repaired": list(self.repaired),
             "notes": list(self.notes),
         }
 
@@ -101,13 +100,14 @@ def convert(
     """Convert a source to a dataset at `out`, a folder or an fsspec URI.
 
     If `source` is None, the source named in the declaration is used. Calling this again with the same declaration,
-    source and options continues an interrupted conversion, and leaves a finished one unchanged. With `append`, files
-    that were added to the source since the last conversion are added to the dataset. Episodes that cannot be read are
-    quarantined and counted.
+    source and options continues an interrupted conversion, and leaves a finished one unchanged, except for files that
+    are missing or damaged, which are repaired. With `append`, files that were added to the source since the last
+    conversion are added to the dataset. Episodes that cannot be read are quarantined and counted.
 
     Raises SpecError if the declaration does not fit, SourceError if the source as a whole cannot be read, UsageError if
-    `out` cannot be written or contains other files, UnreachableError if a remote folder cannot be accessed, and
-    TooManyQuarantinedError if more than `max_quarantine` episodes are quarantined.
+    `out` cannot be written or contains other files, DatasetError if damage cannot be repaired, UnreachableError if a
+    remote folder cannot be accessed, and TooManyQuarantinedError if more than `max_quarantine` episodes are
+    quarantined.
     """
     began = time.monotonic()
     if append and overwrite:
@@ -121,11 +121,16 @@ def convert(
         settle(folder)
         if append and published_identity(folder) != plan.stored:
             raise UsageError(f"{folder.uri}: another process has just appended to it; run the command again")
+        repaired: tuple[str, ...] = ()
+        if (is_finished if append else begin)(folder, plan.identity) or append:
+            repaired = repair(folder, plan, engine=engine, progress=progress)
         if (begin_append if append else begin)(folder, plan.identity):
-            check_files(folder)
             manifest = parse_json(folder.read(layout.MANIFEST))
             _add_statistics(folder, engine)
-            return _report(folder, manifest, problems=(), added=0, seconds=time.monotonic() - began)
+            report = _report(folder, manifest, began=began, repaired=repaired)
+            if repaired:
+                _log_run(folder, plan.reader.uri, report)
+            return report
         ledger = Ledger(folder, episodes_schema(plan.binding.layout))
         with running_workers(engine) as running:
             _run(plan, ledger, engine=running, max_quarantine=max_quarantine, progress=progress)
@@ -138,43 +143,9 @@ def convert(
             _add_statistics(folder, running)
         ledger.close()
         added = sum(len(record.episodes) for record in records)
-        report = _report(folder, manifest, problems=problems, added=added, seconds=time.monotonic() - began)
+        report = _report(folder, manifest, began=began, repaired=repaired, added=added, problems=problems)
         _log_run(folder, plan.reader.uri, report)
     return report
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Conversion:
-    """A planned conversion: its source, its identity, and the shards to convert in this run."""
-
-    reader: Reader
-    binding: Binding
-    identity: dict[str, Any]
-    stored: dict[str, Any] | None  # identity of the dataset that already existed when this was planned
-    refs: tuple[ShardRef, ...]
-
-    @classmethod
-    def of(
-        cls, spec: DatasetSpec, out: Folder | None, *, source: str | None, options: Options, overwrite: bool = False
-    ) -> "Conversion":
-        """Open the source and plan the shards that the dataset at `out` does not contain yet."""
-        uri = source or spec.source.uri
-        if uri is None:
-            raise UsageError(f"{spec.name}: the declaration names no source; pass --source")
-        if len(set(options.materialize)) < len(options.materialize):
-            raise UsageError(f"--materialize: a view is named twice: {', '.join(options.materialize)}")
-        reader = open_source(uri, spec.source, follow_links=options.follow_links)
-        if options.split is not None and options.split not in reader.files():
-            raise UsageError(f"{uri}: no split '{options.split}'{did_you_mean(options.split, reader.files())}")
-        binding = bind(spec, reader.fields, keep_raw=options.keep_raw, materialize=options.materialize)
-        history = History.of(reader)
-        stored = None if out is None or overwrite else published_identity(out)
-        past = History.from_json(stored["source"]) if stored else None
-        if past and not history.since(past).vanished:  # if files are missing, it is treated as another source
-            history = history.after(past)
-        *_, refs = history.plan(reader.files(), split=options.split, limit=options.limit)
-        identity = identity_of(binding, reader, options=options, history=history)
-        return cls(reader=reader, binding=binding, identity=identity, stored=stored, refs=refs)
 
 
 def _run(plan: Conversion, ledger: Ledger, *, engine: Engine, max_quarantine: int | None, progress: Progress) -> None:
@@ -184,29 +155,7 @@ def _run(plan: Conversion, ledger: Ledger, *, engine: Engine, max_quarantine: in
     check_allowance([problem for record in done.values() for problem in record.quarantined], max_quarantine)
     if not todo:
         return
-    if short := _space_note(ledger.out, todo):
-        progress.warn(short)
-    from pipelines.beam.run import run  # noqa: PLC0415 - Beam takes seconds to import
-
-    job = ConversionJob(
-        declaration=plan.binding.spec.to_json(),
-        source=absolute(plan.reader.uri),
-        out=absolute(ledger.out.uri),
-        options=Options.from_json(plan.identity["options"]),
-        max_quarantine=max_quarantine,
-    )
-    run(job, todo, ledger, engine=engine, progress=progress)
-
-
-def _space_note(out: Folder, refs: Sequence[ShardRef]) -> str | None:
-    """Return a warning if the output of some shards may not fit on the disk, estimated from the size of the source."""
-    if out.local is None:
-        return None
-    needed, free = sum(part.work for ref in refs for part in ref.parts), shutil.disk_usage(out.local).free
-    if needed <= free:
-        return None
-    sizes = f"about {needed / 1e9:.3g} GB are needed, estimated from the source, and {free / 1e9:.3g} GB are free"
-    return f"{out.uri}: {sizes}; if the disk is full, the run ends, and the same command continues it"
+    plan.run(todo, ledger, engine=engine, progress=progress, max_quarantine=max_quarantine)
 
 
 def _add_statistics(out: Folder, engine: Engine) -> None:
@@ -217,7 +166,13 @@ def _add_statistics(out: Folder, engine: Engine) -> None:
 
 
 def _report(
-    out: Folder, manifest: Mapping[str, Any], *, problems: tuple[Unreadable, ...], added: int, seconds: float
+    out: Folder,
+    manifest: Mapping[str, Any],
+    *,
+    began: float,
+    repaired: tuple[str, ...],
+    added: int = 0,
+    problems: tuple[Unreadable, ...] = (),
 ) -> ConversionReport:
     return ConversionReport(
         out=out.uri,
@@ -225,7 +180,8 @@ def _report(
         added=added,
         steps=manifest["steps"],
         files=len(manifest["files"]),
-        seconds=seconds,
+        seconds=time.monotonic() - began,
+        repaired=repaired,
         notes=(
             *Coverage.from_json(manifest).sentences(),
             *turned_notes(manifest),

@@ -1,11 +1,11 @@
 """Create output folders, or replace those that the same command wrote."""
 
 import re
-import shutil
 from collections.abc import Collection
 from pathlib import Path
 
 from schemas.errors import UsageError
+from schemas.files import durable
 from schemas.files.folder import absolute
 
 
@@ -27,8 +27,8 @@ def make_output(out: Path, *, source: str | None, marks: Collection[str], patter
             if not set(marks) <= {path.name for path in out.iterdir()}:
                 raise UsageError(f"{out}: was not written by this command; --overwrite will not remove it")
             check_no_foreign_files(out, pattern=pattern)
-            shutil.rmtree(out)
-        out.mkdir(parents=True, exist_ok=True)
+            durable.remove_folder(out)
+        durable.make_folder(out)
     except OSError as error:
         raise UsageError(f"{out}: cannot be written ({error})") from error
 

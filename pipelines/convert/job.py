@@ -1,6 +1,6 @@
 """A conversion as plain data that any worker can open, and the conversion of one shard."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -27,6 +27,7 @@ class ConversionJob:
     out: str  # a URI or an absolute path
     options: Options
     max_quarantine: int | None = None
+    published: Mapping[str, Mapping[str, Any]] | None = None  # for a repair: the manifest's entries by shard
 
     def open(self) -> "ConversionWorker":
         """Open the source and the output on this worker."""
@@ -75,8 +76,11 @@ class ConversionWorker:
 
 
 def convert_shard(worker: ConversionWorker, ref: ShardRef) -> ShardRecord:
-    """Read, standardize and write one shard; each episode is kept, dropped or quarantined."""
-    out = worker.ledger.out
+    """Read, standardize and write one shard; each episode is kept, dropped or quarantined.
+
+    In a repair, files that differ from those that were published are not written.
+    """
+    out, entries = worker.ledger.out, worker.job.published
     shard = ParquetShard(out, ref.name, worker.binding)
     dropped: list[tuple[int, str]] = []
     quarantined: list[Unreadable] = []
@@ -92,7 +96,7 @@ def convert_shard(worker: ConversionWorker, ref: ShardRef) -> ShardRecord:
             except SourceError as error:
                 quarantined.append(Unreadable.of(error, index=raw.index, split=raw.split, file=raw.file))
             check_allowance([*worker.quarantined, *quarantined], worker.job.max_quarantine)
-        record = shard.finish(ref.split)
+        record = shard.finish(ref.split, published=None if entries is None else entries.get(ref.name, {}))
     except OSError as error:
         raise UsageError(f"{out.uri}: cannot be written ({error})") from error
     finally:

@@ -136,7 +136,7 @@ def begin_append(out: Folder, identity: Mapping[str, Any]) -> bool:
     """
     finished = is_finished(out, identity)
     if finished or _read_identity(out, layout.IDENTITY) != identity:
-        _undo_append(out)
+        undo_append(out)
     sweep(out)
     if not finished:
         _write_identity(out, identity)
@@ -208,7 +208,7 @@ def _read_identity(out: Folder, place: str) -> dict[str, Any] | None:
         ) from error
 
 
-def _undo_append(out: Folder) -> None:
+def undo_append(out: Folder) -> None:
     """Remove the files of an interrupted append."""
     known = {file["path"] for file in parse_json(out.read(layout.MANIFEST))["files"]}
     known |= {layout.index_file(path) for path in known}

@@ -121,8 +121,11 @@ class ParquetShard:
         self._writer.write_table(self._rest.slice(0, full), row_group_size=ROW_GROUP)
         self._rest = self._rest.slice(full)
 
-    def finish(self, split: str) -> FileRecord | None:
-        """Close, index and hash the file and move it to its final name; returns None if no episode was written."""
+    def finish(self, split: str, *, published: Mapping[str, Any] | None = None) -> FileRecord | None:
+        """Close, index and hash the file and move it to its final name; returns None if no episode was written.
+
+        With `published`, the manifest's entry of this file, it is moved only if it is the same file again.
+        """
         self._flush(everything=True)
         if self._writer is None or self._tmp is None:
             return None
@@ -130,7 +133,6 @@ class ParquetShard:
         lengths, digest = np.concatenate(self._lengths), xxhash.xxh3_128()
         built = index.build(self._tmp, columns=self.cameras, lengths=lengths, chunk=digest.update)
         encoded, start = built.encode()
-        self.out.write(layout.index_file(self.path), encoded, sync=False)
         record = FileRecord(
             path=self.path,
             split=split,
@@ -143,7 +145,9 @@ class ParquetShard:
             index_xxh3_128=xxhash.xxh3_128_hexdigest(encoded),
             turned=dict(sorted(self.turned.items())),
         )
-        self.out.adopt(self._tmp, self.path, sync=False)
+        if published is None or record.to_json() == published:
+            self.out.write(layout.index_file(self.path), encoded, sync=False)
+            self.out.adopt(self._tmp, self.path, sync=False)
         return record
 
     def discard(self) -> None:

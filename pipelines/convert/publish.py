@@ -17,7 +17,6 @@ from pipelines.readers.history import History
 from pipelines.readers.reader import Reader
 from schemas.errors import SpecError, UsageError
 from schemas.files.folder import Folder, absolute
-from schemas.source import Unreadable
 from schemas.store import layout
 from schemas.store.arrow import Layout, metadata_schema
 from schemas.store.dataset import Dataset
@@ -35,12 +34,8 @@ def publish(
     function writes. Raises SpecError if two episodes have the same id.
     """
     old = _published(out, binding)
-    rows = [row for record in records for row in record.episodes]
-    problems = [problem for record in records for problem in record.quarantined]
-    episodes = pa.concat_tables([old.episodes, pa.Table.from_pylist(rows, episodes_schema(binding.layout))])
-    quarantine = pa.concat_tables(
-        [old.quarantine, pa.Table.from_pylist(_quarantine_rows(problems, reader), QUARANTINE_SCHEMA)]
-    )
+    episodes = pa.concat_tables([old.episodes, episode_table(records, binding)])
+    quarantine = pa.concat_tables([old.quarantine, quarantine_table(records, reader)])
     _check_ids(episodes["id"], binding.spec.name)
     dropped = old.dropped + Counter(reason for record in records for _, reason in record.dropped)
     quarantined = Counter(quarantine["reason"].to_pylist())
@@ -51,14 +46,12 @@ def publish(
         "quarantined": dict(sorted(quarantined.items())),
     }
     files = [*old.files, *(record.file.to_json() for record in records if record.file)]
-    kept = episodes.select(["file", "split", "row", "length"])
-    index = EpisodeIndex.of(kept.to_pydict(), files, cameras=len(binding.layout.cameras))
     tables = {
-        layout.EPISODES: _parquet(episodes),
-        layout.EPISODE_INDEX: index.encode(),
-        layout.QUARANTINE: _parquet(quarantine),
+        layout.EPISODES: encode_table(episodes),
+        layout.EPISODE_INDEX: encode_index(episodes, files, cameras=len(binding.layout.cameras)),
+        layout.QUARANTINE: encode_table(quarantine),
     }
-    splits = count_splits(kept.to_pylist())
+    splits = count_splits(episodes.select(["split", "length"]).to_pylist())
     manifest = {
         "format": "oxe-tools",
         "dataset": binding.spec.name,
@@ -179,15 +172,27 @@ def episodes_schema(columns: Layout) -> pa.Schema:
     return pa.schema([pa.field(name, kind) for name, kind in fixed.items()] + metadata_schema(columns))
 
 
-def _quarantine_rows(problems: Iterable[Unreadable], reader: Reader) -> list[dict[str, Any]]:
-    """Return the rows of the quarantine table.
+def episode_table(records: Sequence[ShardRecord], binding: Binding) -> pa.Table:
+    """Return the rows of `meta/episodes.parquet` that some shards have."""
+    rows = [row for record in records for row in record.episodes]
+    return pa.Table.from_pylist(rows, episodes_schema(binding.layout))
+
+
+def encode_index(episodes: pa.Table, files: Sequence[Mapping[str, Any]], *, cameras: int) -> bytes:
+    """Return the content of `meta/episodes.idx`, which follows from the episode table and the manifest's files."""
+    table = episodes.select(["file", "split", "row", "length"]).to_pydict()
+    return EpisodeIndex.of(table, files, cameras=cameras).encode()
+
+
+def quarantine_table(records: Sequence[ShardRecord], reader: Reader) -> pa.Table:
+    """Return the rows of `meta/quarantine.parquet` that some shards have.
 
     Paths of files are relative to the source, so neither the host nor the folder of the source is published.
     """
     name = next((part.name for parts in reader.files().values() for part in parts), "")
     root = reader.place(name).removesuffix(name)
     roots = (root, f"{absolute(root)}/")  # workers open the source by its absolute path
-    return [
+    rows = [
         {
             "episode_index": problem.index,
             "split": problem.split,
@@ -196,11 +201,14 @@ def _quarantine_rows(problems: Iterable[Unreadable], reader: Reader) -> list[dic
             "reason": problem.reason,
             "detail": problem.detail,
         }
-        for problem in problems
+        for record in records
+        for problem in record.quarantined
     ]
+    return pa.Table.from_pylist(rows, QUARANTINE_SCHEMA)
 
 
-def _parquet(table: pa.Table) -> bytes:
+def encode_table(table: pa.Table) -> bytes:
+    """Return a table as a Parquet file."""
     sink = pa.BufferOutputStream()
     pq.write_table(table.combine_chunks(), sink, compression="zstd")
     return bytes(sink.getvalue())

@@ -39,7 +39,7 @@ class OpenedSource:
     space: Space
     selection: Selection
     rows: list[dict[str, Any]] = field(repr=False)
-    instructions: frozenset[str]  # of the steps that the view keeps; read only if the mixture has paraphrases
+    instructions: frozenset[str]  # texts of the steps that the view keeps; empty if the mixture has no paraphrases
 
     def stage(self, part: str | None = None) -> Stage:
         """Count the episodes and steps that the view keeps, in one part, or in both if `part` is None."""

@@ -10,7 +10,7 @@ import numpy as np
 
 from schemas.errors import SourceError
 from schemas.images import PNG
-from schemas.limits import COLUMN_BYTES, FRAMES_BYTES, MAX_STEPS, VALUE_BYTES
+from schemas.limits import COLUMN_BYTES, FRAMES_BYTES, MAX_STEPS, VALUE_BYTES, check_limit
 from schemas.source import Field
 
 NUMBERS = {
@@ -54,8 +54,8 @@ def array_leaf(path: str, kind: np.dtype, shape: tuple[int, ...], *, is_value: b
 
     Raises SourceError if it holds neither numbers, texts nor images, or if a value is too large.
     """
-    if is_value and kind.itemsize * int(np.prod(shape, dtype=object)) > VALUE_BYTES:
-        raise SourceError(f"{path}: more than {VALUE_BYTES} bytes for one value per episode", reason="too_large")
+    if is_value:
+        check_limit(kind.itemsize * int(np.prod(shape, dtype=object)), VALUE_BYTES, "bytes for one value", what=path)
     name, value_shape = kind.name, shape if is_value else shape[1:]
     if (
         name == "uint8"

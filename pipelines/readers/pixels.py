@@ -10,6 +10,7 @@ import simplejpeg
 from PIL import Image
 
 from schemas.errors import SourceError, SpecError
+from schemas.limits import above_limit
 from schemas.source import Array
 
 TOLERANCE = {2: 0.25, 4: 0.01, 8: 0.01}  # tolerance of float pixels in 1/255, keyed by item size in bytes
@@ -52,7 +53,7 @@ def collect_bytes(items: Iterable[bytes], path: str, *, limit: int) -> list[byte
         collected.append(item)
         size += len(item)
         if size > limit:
-            raise SourceError(f"{path}: more than {limit} bytes in one episode", reason="too_large")
+            raise above_limit(limit, "bytes in one episode", what=path)
     return collected
 
 

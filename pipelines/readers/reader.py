@@ -253,8 +253,6 @@ class SourceReader(Reader):
                 return
             message = self.ended.format(count=part.count, done=max(0, number - part.skip))
             failure = SourceError(message, reason="missing_record", file=path)
-        except SourceError as error:
-            failure = error
         except BaseException as error:  # noqa: BLE001 - `source_error` raises those that are not about the data
             failure = source_error(error, path)
         lost: list[int | None] = list(range(part.first + max(0, number - part.skip), part.first + part.count))
@@ -280,7 +278,7 @@ def _read_episode(
     except OSError:  # the file cannot be read any further
         raise
     except BaseException as error:  # noqa: BLE001 - `source_error` raises those that are not about the data
-        failure = error if isinstance(error, SourceError) else source_error(error, path)
+        failure = source_error(error, path)
         failure = failure.at(path, prefix=stored.name) if stored.name else failure
         return Unreadable.of(failure, index=index, split=split, file=path)
 

@@ -12,7 +12,7 @@ from pipelines.readers.folder import SourceFolder, safe_path
 from pipelines.readers.names import matching
 from pipelines.readers.pixels import collect_bytes
 from schemas.errors import MissingExtraError, SourceError
-from schemas.limits import COLUMN_BYTES, VALUE_BYTES
+from schemas.limits import COLUMN_BYTES, VALUE_BYTES, check_limit
 
 # The path of a per-episode value, and the digits of a number, as in `MP4/{metadata.serial}.mp4` and `{episode:04}.mp4`.
 PLACEHOLDER = re.compile(r"\{([^{}:]+)(?::0([1-9]))?\}")
@@ -52,8 +52,7 @@ class Sidecars:
 
     def text(self, name: str) -> str:
         """Read a small text file."""
-        if (self.folder.size(name) or 0) > VALUE_BYTES:
-            raise SourceError(f"{name} has more than {VALUE_BYTES} bytes", reason="too_large")
+        check_limit(self.folder.size(name) or 0, VALUE_BYTES, "bytes", what=name)
         try:
             return self.folder.read(name).decode()
         except UnicodeError as error:

@@ -88,9 +88,19 @@ def replacing_folder(path: Path) -> Iterator[Path]:
         for file in [*temporary.rglob("*"), temporary]:
             _sync(file)
         if path.exists():
-            shutil.rmtree(path)
+            remove_folder(path)
         temporary.rename(path)
         sync_folder(path.parent)
+
+
+def remove_folder(path: Path) -> None:
+    """Remove a folder. After a kill or a power cut, all of it is there under its name, or nothing.
+
+    It gets a temporary name, which is synced to disk, before its first file is removed.
+    """
+    path.rename(path.with_name(temporary_name()))
+    sync_folder(path.parent)
+    sweep(path.parent)
 
 
 @contextmanager

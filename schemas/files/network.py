@@ -1,10 +1,10 @@
-"""Network access: retries of transient errors, and remote files read in blocks."""
+"""Network access: retries of transient errors, deadlines, and remote files read in blocks."""
 
 import errno
 import io
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from threading import Event
+from threading import Event, Thread
 from typing import Any, TypeAlias, TypeVar
 
 from tenacity import (
@@ -20,6 +20,9 @@ from tenacity import (
 T = TypeVar("T")
 TRIES, FIRST_PAUSE, LONGEST_PAUSE = 8, 0.5, 20.0  # pauses are random, in seconds, up to a limit that doubles
 BLOCK = 8 << 20  # bytes per request when a file is read from start to end
+PATIENCE = 60.0  # seconds for any request, besides the time for its bytes
+CALL_PATIENCE = 300.0  # the same for a call of a storage library, which may send several requests and repeat them
+SLOWEST = 64 << 10  # bytes per second
 
 
 class AnswerError(Exception):
@@ -54,6 +57,34 @@ def with_retries(work: Callable[[], T], *, closed: Event | None = None) -> T:
         reraise=True,
     )
     return tries(work)
+
+
+def within(seconds: float, work: Callable[[], T]) -> T:
+    """Call `work`, however steadily bytes drip; raises AnswerError if it takes longer than `seconds`.
+
+    It runs in a thread, because libraries have no deadline for a whole request. After the deadline, the thread is
+    left to itself and does not keep the process from ending.
+    """
+    done: Future[T] = Future()
+
+    def run() -> None:
+        try:
+            done.set_result(work())
+        except BaseException as error:  # noqa: BLE001 - raised below
+            done.set_exception(error)
+
+    Thread(target=run, daemon=True).start()
+    try:
+        return done.result(seconds)
+    except TimeoutError as error:
+        if done.done():  # the error of `work` itself; another try may succeed
+            raise
+        raise too_slow(seconds) from error
+
+
+def too_slow(seconds: float) -> AnswerError:
+    """Return the error for an answer that is not complete in time."""
+    return AnswerError(f"no complete answer within {seconds:.0f} s: the server is too slow")
 
 
 def is_transient(error: BaseException) -> bool:

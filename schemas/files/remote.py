@@ -20,7 +20,7 @@ import fsspec
 from fsspec.core import url_to_fs
 
 from schemas.errors import MissingExtraError, UnreachableError, UsageError
-from schemas.files import durable
+from schemas.files import durable, network
 from schemas.files.network import (
     BLOCK,
     BUGS,
@@ -32,6 +32,7 @@ from schemas.files.network import (
     is_transient,
     status,
     with_retries,
+    within,
 )
 
 T = TypeVar("T")
@@ -245,7 +246,7 @@ class RemoteFolder:
             data = b""
             with lock:
                 while (at := start + len(data)) < end:
-                    data += self._with_retries(name, lambda: once(at, end), closed=closed)
+                    data += self._with_retries(name, lambda: once(at, end), size=end - at, closed=closed)
             return data
 
         return fetch
@@ -271,7 +272,7 @@ class RemoteFolder:
 
     def write(self, name: str, content: bytes, *, sync: bool = True) -> None:  # noqa: ARG002 - always durable
         """Write an object; object stores do this atomically."""
-        self._with_retries(name, lambda: self.fs.pipe_file(self._path(name), content))
+        self._with_retries(name, lambda: self.fs.pipe_file(self._path(name), content), size=len(content))
 
     def staged(self, below: str) -> Path:  # noqa: ARG002 - all staged files are in one folder
         """Return a path in this machine's temporary folder."""
@@ -280,7 +281,8 @@ class RemoteFolder:
 
     def adopt(self, staged: Path, name: str, *, sync: bool = True) -> None:  # noqa: ARG002 - always durable
         """Upload a staged file and delete it."""
-        self._with_retries(name, lambda: self.fs.put_file(str(staged), self._path(name)))
+        size = staged.stat().st_size
+        self._with_retries(name, lambda: self.fs.put_file(str(staged), self._path(name)), size=size)
         self.drop(staged)
 
     def sync(self, below: Iterable[str]) -> None:
@@ -341,10 +343,16 @@ class RemoteFolder:
                 raise FileExistsError(self.place(name)) from error
             raise
 
-    def _with_retries(self, name: str, work: Callable[[], T], *, closed: Event | None = None) -> T:
-        """Call `work` with retries. Raises UnreachableError with the last error."""
+    def _with_retries(self, name: str, work: Callable[[], T], *, size: int = 0, closed: Event | None = None) -> T:
+        """Call `work`, which moves `size` bytes, with retries and a deadline for each try.
+
+        Raises UnreachableError with the last error, or if a try takes too long.
+        """
+        seconds = network.CALL_PATIENCE + size / network.SLOWEST
         try:
-            return with_retries(work, closed=closed)
+            if self._is_web:  # its requests have deadlines
+                return with_retries(work, closed=closed)
+            return with_retries(lambda: within(seconds, work), closed=closed)
         except (*MISSING, *BUGS):
             raise
         except AnswerError as error:

@@ -22,11 +22,10 @@ from fsspec.asyn import sync
 from fsspec.implementations.http import HTTPFileSystem
 from yarl import URL
 
-from schemas.files.network import AnswerError
+from schemas.files import network
+from schemas.files.network import AnswerError, too_slow
 
 Address: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
-PATIENCE = 60.0  # seconds for any request, besides the time for its bytes
-SLOWEST = 64 << 10  # bytes per second
 USUAL_PAGE, MAX_PAGE = 2 << 20, 32 << 20  # bytes of a page that lists files
 MAX_DOWNLOAD = 16 << 30  # bytes of a file that is downloaded whole because the server ignores ranges
 MAX_REDIRECTS = 10
@@ -176,7 +175,7 @@ class WebFiles(HTTPFileSystem):  # type: ignore[misc] # fsspec has no types
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         """Yield the answer to a request for `size` bytes, which must arrive within a time that depends on `size`."""
         loop = asyncio.get_running_loop()
-        seconds = PATIENCE + size / SLOWEST
+        seconds = network.PATIENCE + size / network.SLOWEST
         end = loop.time() + seconds
         try:
             answer = await self._follow(method, self.encode_url(url), end=end, part=part)
@@ -187,7 +186,7 @@ class WebFiles(HTTPFileSystem):  # type: ignore[misc] # fsspec has no types
         except TimeoutError as error:
             if loop.time() < end:  # a pause without data; another try may succeed
                 raise
-            raise AnswerError(f"no complete answer within {seconds:.0f} s: the server is too slow") from error
+            raise too_slow(seconds) from error
 
     async def _follow(self, method: str, url: URL, *, end: float, part: str | None) -> aiohttp.ClientResponse:
         """Send a request, and again where the server redirects it."""

@@ -1,7 +1,8 @@
 """`Lock`: a mixture with the digests of its datasets, so that another machine draws the same steps.
 
-The file `NAME.lock` is canonical JSON. `NAME.lock.parquet`, in the same folder, lists the episodes with their hashes
-and the ranges of steps that are kept. While a lock is replaced, the new table is in `NAME.lock.DIGEST.parquet`.
+The file `NAME.lock` is canonical JSON with a digest of its other keys. `NAME.lock.parquet`, in the same folder, lists
+the episodes with their hashes and the ranges of steps that are kept. While a lock is replaced, the new table is in
+`NAME.lock.DIGEST.parquet`.
 """
 
 import glob
@@ -105,6 +106,7 @@ class Lock(Model):
     statistics: dict[str, Any]  # key -> JSON form of a `stats.record.Statistics`
     episodes: str  # xxh3-128 of the table of episodes
     paraphrases_digest: str | None = None  # SHA-256 of `paraphrases`; locks without them do not have the key
+    digest: str | None = None  # hash of all other keys, which `encoded` computes; locks of earlier versions have none
 
     def law(self, seed: int | None = None) -> Law:
         """Return the order of draws; its sources are the strata. If `seed` is None, the mixture's seed is used."""
@@ -136,14 +138,12 @@ class Lock(Model):
             return np.arange(len(self.dims))
         return np.array([known.index(name) if name in known else -1 for name in self.dims])
 
-    def encoded(self) -> bytes:
+    def encoded(self, *, has_digest: bool = True) -> bytes:
         """Return the bytes of the lock file, which depend only on the lock's content."""
-        return (
-            json.dumps(
-                self.model_dump(mode="json", exclude_unset=True), indent=1, sort_keys=True, ensure_ascii=False
-            ).encode()
-            + b"\n"
-        )
+        content = self.model_dump(mode="json", exclude_unset=True, exclude={"digest"})
+        if has_digest:
+            content["digest"] = digest(content)
+        return json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False).encode() + b"\n"
 
 
 def digest(content: Mapping[str, Any]) -> str:
@@ -218,8 +218,9 @@ def _read(path: Path) -> tuple[Lock, bytes, bytes]:
         raise MixtureError(f"{path}: cannot be read as a lock ({_first_line(error)})") from error
     if lock.version != VERSION:
         raise MixtureError(f"{path}: has version {lock.version}, expected {VERSION}; run 'oxe mix lock' again")
-    if lock.encoded() != content or lock.paraphrases_digest != paraphrases_digest(lock.spec):
-        raise MixtureError(f"{path}: was edited by hand; run 'oxe mix lock' again")
+    is_whole = lock.encoded(has_digest=lock.digest is not None) == content
+    if not is_whole or lock.paraphrases_digest != paraphrases_digest(lock.spec):
+        raise MixtureError(f"{path}: is damaged or was edited by hand; run 'oxe mix lock' again")
     content_digest = xxhash.xxh3_128_hexdigest(table)
     if content_digest != lock.episodes:
         if path.read_bytes() != content:  # it was replaced between the two reads

@@ -4,18 +4,10 @@ import numpy as np
 from crc32c import crc32c
 
 from schemas.errors import DatasetError
-from schemas.source import Array, Bytes
+from schemas.source import Array
 
-FIX = "run 'oxe verify' to find all damaged files; restore them from a copy, or convert again with --overwrite"
-
-
-def crc(data: Bytes, start: int = 0) -> int:
-    """Return the CRC-32C of bytes. `start` is the CRC-32C of the bytes before them.
-
-    >>> hex(crc(b"123456789"))
-    '0xe3069283'
-    """
-    return int(crc32c(data, start))
+FIX = "run 'oxe verify' to find all damaged files; restore them from a copy, or repair them with the same 'oxe convert'"
+crc = crc32c  # the CRC-32C of bytes; the second argument is the CRC-32C of the bytes before them
 
 
 def damaged(place: str, why: str) -> DatasetError:

@@ -49,6 +49,21 @@ def index_file(data: str) -> str:
     return data.replace(DATA, INDEX, 1).removesuffix(".parquet") + ".idx"
 
 
+def shard_of(data: str) -> str:
+    """Return the name of the shard of a data file.
+
+    >>> shard_of("data/train-00000-of-00001.parquet")
+    'train-00000-of-00001'
+    """
+    return data.removeprefix(f"{DATA}/").removesuffix(".parquet")
+
+
+def files_of(name: str) -> tuple[str, str]:
+    """Return the paths of the data file of a shard and of its index."""
+    data = data_file(name)
+    return data, index_file(data)
+
+
 def pending(name: str) -> str:
     """Return where a file is while it is not at its place.
 

@@ -9,7 +9,6 @@ import xxhash
 from schemas.errors import DatasetError
 from schemas.parsing import parse_json
 from schemas.store import layout
-from schemas.store.checks import damaged
 
 SCHEMA_VERSION = 3
 READABLE = (2, 3)  # the schema versions that can be read
@@ -45,7 +44,10 @@ def decode_manifest(content: bytes, place: str, *, checked: bool = True) -> dict
             "again"
         )
     if checked and not is_intact(content):
-        raise damaged(place, "its digest does not match its content")
+        raise DatasetError(
+            f"{place}: damaged (its digest does not match its content); restore it from a copy, or convert again with "
+            "--overwrite"
+        )
     return dict(manifest)
 
 

@@ -161,8 +161,7 @@ def _read(stream: IO[bytes], header: NpyHeader, leaf: Leaf, *, start: int, end: 
     if leaf.form == "value":
         return _plain(_read_array(stream, header).tolist())
     if header.is_fortran and len(header.shape) > 1:
-        if header.size > COLUMN_BYTES:
-            raise SourceError(f"{leaf.field.path}: more than {COLUMN_BYTES} bytes in Fortran order", reason="too_large")
+        check_limit(header.size, COLUMN_BYTES, "bytes in Fortran order", what=leaf.field.path)
         blocks = iter([_read_array(stream, header)[start:end]])
     else:
         blocks = _blocks(stream, header, start=start, end=end)

@@ -13,7 +13,7 @@ from pipelines.readers.names import natural_key
 from pipelines.readers.pixels import collect_bytes
 from pipelines.readers.sidecars import video_type
 from schemas.errors import SourceError
-from schemas.limits import COLUMN_BYTES, MAX_STEPS, VALUE_BYTES
+from schemas.limits import COLUMN_BYTES, MAX_STEPS, VALUE_BYTES, above_limit
 from schemas.source import Field
 
 
@@ -22,7 +22,7 @@ def read_file(folder: SourceFolder, name: str, limit: int) -> bytes:
     with folder.open(name) as file:
         data = file.read(limit + 1)
     if len(data) > limit:
-        raise SourceError(f"the file has more than {limit} bytes", reason="too_large", file=folder.path(name))
+        raise above_limit(limit, "bytes", where=folder.path(name))
     if data.startswith(LFS_MARK):
         raise lfs_pointer_error(folder.path(name))
     return data

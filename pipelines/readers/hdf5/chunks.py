@@ -6,7 +6,7 @@ from math import prod
 import h5py
 
 from schemas.errors import SourceError
-from schemas.limits import COLUMN_BYTES
+from schemas.limits import COLUMN_BYTES, check_limit
 
 GZIP, LZF = 1, 32000  # HDF5's filter numbers
 RATIOS = {GZIP: 1032, LZF: 88}  # the most bytes that one compressed byte can inflate to
@@ -18,8 +18,7 @@ def check_chunks(path: str, dataset: h5py.Dataset) -> None:
     if not dataset.chunks:
         return
     declared = prod(dataset.chunks) * dataset.dtype.itemsize
-    if declared > COLUMN_BYTES:
-        raise SourceError(f"{path}: its chunks have more than {COLUMN_BYTES} bytes", reason="too_large")
+    check_limit(declared, COLUMN_BYTES, "bytes in a chunk", what=path)
     creation = dataset.id.get_create_plist()
     compressors = [kind for i in range(creation.get_nfilters()) if (kind := creation.get_filter(i)[0]) in RATIOS]
     if len(compressors) > 1:

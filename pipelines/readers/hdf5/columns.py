@@ -27,8 +27,7 @@ def leaf_of(path: str, dataset: h5py.Dataset, per_episode: Collection[str], *, f
     shape, kind = dataset.shape, dataset.dtype
     check_storage(path, dataset)
     if (not shape or covers(per_episode, path)) and path not in frames:
-        if kind.itemsize * prod(shape or ()) > VALUE_BYTES:
-            raise SourceError(f"{path}: more than {VALUE_BYTES} bytes for one value per episode", reason="too_large")
+        check_limit(kind.itemsize * prod(shape or ()), VALUE_BYTES, "bytes for one value", what=path)
         return Leaf(value_field(path, kind, shape), "value")
     name, value_shape = kind.name, shape[1:]
     if channels := _channels(path, dataset, frames.get(path)):

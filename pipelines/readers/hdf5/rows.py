@@ -16,8 +16,7 @@ from pipelines.readers.hdf5.columns import check_storage, row_blocks, value, val
 from pipelines.readers.hdf5.episode import EPISODE_PATH, Hdf5Episode
 from pipelines.readers.names import covers
 from schemas.declarations.formats import Hdf5Source
-from schemas.errors import SourceError
-from schemas.limits import VALUE_BYTES
+from schemas.limits import VALUE_BYTES, check_limit
 from schemas.source import Array
 
 CACHE = 16 << 20  # bytes of chunks per dataset; the next episode often starts in the last chunk of this one
@@ -57,8 +56,8 @@ class Hdf5Table(Hdf5Episode):
         if path not in self._leaves:
             if self._has_row_per_episode(path):
                 check_storage(path, dataset)
-                if dataset.dtype.itemsize * prod(dataset.shape[1:]) > VALUE_BYTES:
-                    raise SourceError(f"{path}: more than {VALUE_BYTES} bytes for one value", reason="too_large")
+                size = dataset.dtype.itemsize * prod(dataset.shape[1:])
+                check_limit(size, VALUE_BYTES, "bytes for one value", what=path)
                 self._leaves[path] = Leaf(value_field(path, dataset.dtype, dataset.shape[1:]), "value")
             elif self._is_odd(path):
                 raise row_count_error(path, dataset.shape[0], self.rows)

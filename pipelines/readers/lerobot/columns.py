@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from pipelines.readers.folder import LFS_MARK, SourceFolder, lfs_pointer_error
 from pipelines.readers.lerobot.info import FeatureInfo
 from schemas.errors import SourceError
-from schemas.limits import COLUMN_BYTES
+from schemas.limits import COLUMN_BYTES, above_limit
 from schemas.source import Array, Field, Ragged
 
 EPISODE = "episode_index"
@@ -200,7 +200,7 @@ class ParquetRows:
             self._remainder = table.slice(stop - self._position) if end > stop else None
             self._position = last
             if sum(part.nbytes for part in parts) > COLUMN_BYTES * len(self.columns):
-                raise SourceError(f"more than {COLUMN_BYTES} bytes per column", reason="too_large", file=self.path)
+                raise above_limit(COLUMN_BYTES, "bytes per column", where=self.path)
         return pa.concat_tables(parts) if parts else self.file.schema_arrow.empty_table()
 
     def _batch(self) -> pa.Table:

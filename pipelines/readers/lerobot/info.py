@@ -75,10 +75,7 @@ def open_dataset(uri: str) -> SourceFolder:
 
 def read_description(folder: SourceFolder, name: str) -> bytes:
     """Read a metadata file; raise SourceError if it is too large to be one."""
-    if (folder.size(name) or 0) > MAX_DESCRIPTION:
-        raise SourceError(
-            f"a metadata file of more than {MAX_DESCRIPTION} bytes", reason="bad_info", file=folder.path(name)
-        )
+    check_limit(folder.size(name) or 0, MAX_DESCRIPTION, "bytes", where=folder.path(name))
     return folder.read(name)
 
 

@@ -19,6 +19,7 @@ import numpy as np
 
 from pipelines.readers.rlds import example
 from schemas.errors import SourceError
+from schemas.limits import above_limit
 from schemas.parsing import parse_json
 from schemas.source import Array, Bytes, Column, Field, Ragged
 
@@ -144,7 +145,7 @@ class ExampleFeature:
             # A tensor without values still takes memory for its row lengths.
             remaining -= arrays[-1].nbytes or 8 * math.prod(max(1, d) for d in shape)
             if remaining < 0:
-                raise SourceError(f"the tensors take more than {MAX_INFLATED} bytes", reason="too_large")
+                raise above_limit(MAX_INFLATED, "bytes", what="the tensors")
         if None in self.field.shape:
             return ragged_of(arrays, rank=len(self.field.shape), dtype=self.field.dtype)
         value_shape = tuple(d or 0 for d in self.field.shape)
@@ -200,7 +201,7 @@ def _inflate(item: Bytes, limit: int) -> bytes:
     inflater = zlib.decompressobj()
     data = inflater.decompress(item, limit + 1)
     if len(data) > limit:
-        raise SourceError(f"the zlib tensor inflates to more than {limit} bytes", reason="too_large")
+        raise above_limit(limit, "bytes", what="the inflated zlib tensor")
     if not inflater.eof:
         raise SourceError("the zlib tensor ends early", reason="contradicts_features")
     return data

@@ -19,6 +19,7 @@ from pipelines.readers.names import natural_key
 from pipelines.readers.rosbag.files import open_storage
 from pipelines.readers.rosbag.storage import Channel, Message, Storage, inflate, reading
 from schemas.errors import SourceError
+from schemas.limits import check_limit
 
 METADATA = "metadata.yaml"
 STORED_NAMES = (*ROSBAG_NAMES, *(f"{name}.zstd" for name in ROSBAG_NAMES))
@@ -108,8 +109,7 @@ class BagMetadata:
 def read_metadata(folder: SourceFolder, name: str) -> BagMetadata:
     """Read `metadata.yaml`; raise SourceError if it is invalid, or if it does not list exactly the files of the bag."""
     path, below = folder.path(name), name.rpartition("/")[0]
-    if (folder.size(name) or 0) > MAX_YAML:
-        raise SourceError(f"the file has more than {MAX_YAML} bytes", reason="bad_metadata", file=path)
+    check_limit(folder.size(name) or 0, MAX_YAML, "bytes", where=path)
     try:
         content = YAML(typ="safe").load(folder.read(name).decode())["rosbag2_bagfile_information"]
         counts = Counter[str]()

@@ -16,7 +16,7 @@ from rosbags.rosbag1 import ReaderError as Bag1Error
 from rosbags.rosbag2 import ReaderError as Bag2Error
 
 from schemas.errors import SourceError
-from schemas.limits import COLUMN_BYTES
+from schemas.limits import COLUMN_BYTES, above_limit
 
 DAMAGE = (
     AssertionError,
@@ -107,7 +107,7 @@ def inflate(data: bytes, compression: str, *, limit: int = COLUMN_BYTES) -> byte
     else:
         raise SourceError(f"unknown compression '{compression}'", reason="unreadable")
     if len(plain) > limit:
-        raise SourceError(f"{len(data)} bytes inflate to more than {limit}", reason="too_large")
+        raise above_limit(limit, "bytes", what=f"{len(data)} compressed bytes")
     return plain
 
 

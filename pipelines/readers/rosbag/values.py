@@ -17,6 +17,7 @@ from pipelines.readers.rosbag.times import StreamPlan, plan_steps, read_times
 from pipelines.readers.rosbag.types import types_of
 from schemas.declarations.formats import RosbagSource
 from schemas.errors import SourceError
+from schemas.limits import above_limit
 from schemas.source import Column
 
 LIMIT = 4 << 30  # bytes of one column of an episode
@@ -114,8 +115,8 @@ class StreamValues:
         self.sizes[leaf.path] += size
         if self.sizes[leaf.path] > LIMIT:
             fix = "encode them as 'jpeg 90' (source.images), or leave" if leaf.form in {"image", "video"} else "leave"
-            message = f"{leaf.path}: more than {LIMIT} bytes in one episode; {fix} it out with source.ignore"
-            raise SourceError(message, reason="too_large")
+            fix += " it out with source.ignore"
+            raise above_limit(LIMIT, "bytes in one episode", what=leaf.path, fix=fix)
 
     def store(self, steps: dict[str, Column], metadata: dict[str, Any]) -> None:
         """Add the columns to `steps` and the per-episode values to `metadata`."""

@@ -12,7 +12,7 @@ from pipelines.readers.pixels import PixelLayout, collect_bytes, encode, strip_p
 from pipelines.readers.zarr.codecs import register_image_codecs, with_bounded_codecs
 from pipelines.readers.zarr.store import DAMAGE, METADATA, SourceStore
 from schemas.errors import SourceError
-from schemas.limits import COLUMN_BYTES
+from schemas.limits import COLUMN_BYTES, check_limit
 from schemas.source import Array, Column, Field
 
 MAX_NODES, MAX_DEPTH = 10_000, 8
@@ -89,8 +89,8 @@ class ZarrRows:
         padded = array.dtype.itemsize * prod(
             -(-s // c) * c for s, c in zip(self.shape[1:], array.chunks[1:], strict=True)
         )
-        if chunk * padded > COLUMN_BYTES or prod(array.shards or ()) * array.dtype.itemsize > SHARD_LIMIT:
-            raise SourceError(f"{path}: its chunks have more than {COLUMN_BYTES} bytes", reason="too_large")
+        check_limit(chunk * padded, COLUMN_BYTES, "bytes in a chunk", what=path)
+        check_limit(prod(array.shards or ()) * array.dtype.itemsize, SHARD_LIMIT, "bytes in a shard", what=path)
         self.rows = chunk * max(1, BLOCK // max(chunk * row, 1 << 14))
         stored = array.async_array
         metadata = with_bounded_codecs(stored.metadata, path)

@@ -13,7 +13,7 @@ from zarr.core.buffer import Buffer, BufferPrototype
 from pipelines.readers.folder import LFS_MARK, SourceFolder, lfs_pointer_error
 from pipelines.readers.names import covers
 from schemas.errors import SourceError
-from schemas.limits import COLUMN_BYTES
+from schemas.limits import COLUMN_BYTES, check_limit
 
 METADATA = {"zarr.json", ".zarray", ".zgroup", ".zattrs", ".zmetadata"}
 ZIP_NAMES = (".zarr.zip", ".zip")
@@ -147,8 +147,7 @@ class SourceStore(Store):
             raise _missing_chunk_error(key, path)
         with file:
             data = _read_range(file, byte_range)
-        if len(data) > COLUMN_BYTES:
-            raise SourceError(f"{key}: a chunk of more than {COLUMN_BYTES} bytes", reason="too_large")
+        check_limit(len(data), COLUMN_BYTES, "bytes in a chunk", what=key)
         if data.startswith(LFS_MARK):
             raise lfs_pointer_error(key)
         return prototype.buffer.from_bytes(data)

@@ -5,6 +5,7 @@ import zlib
 import numpy as np
 
 from schemas.errors import SourceError
+from schemas.limits import above_limit
 from schemas.source import Bytes, Column, Ragged
 
 LIMIT = 1 << 16  # maximum size of a decompressed vector in bytes; the largest in use has 28 bytes
@@ -30,5 +31,5 @@ def zlib_float32(column: Column) -> Column:
 def _decompressed(item: Bytes) -> bytes:
     data = zlib.decompressobj().decompress(item, LIMIT + 1)
     if len(data) > LIMIT:
-        raise SourceError(f"a zlib-compressed vector has more than {LIMIT} bytes when decompressed", reason="too_large")
+        raise above_limit(LIMIT, "bytes", what="a zlib-compressed vector")
     return data

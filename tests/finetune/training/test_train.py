@@ -180,6 +180,14 @@ def test_a_run_goes_on_in_another_number_of_processes(
     assert losses(tmp_path / "run") == pytest.approx(losses(whole), rel=TOLERANCE)
 
 
+@pytest.mark.slow
+def test_an_evaluation_changes_nothing_in_the_checkpoint_of_a_shared_model(lock: Path, tmp_path: Path) -> None:
+    told = (*ADAPTERS, "train.precision=bf16", "train.parallel=fsdp", "train.steps=2")
+    for name, every in (("evaluated", 2), ("not", 0)):
+        torchrun(lock, tmp_path / name, *told, f"eval.every={every}")
+    assert unequal(*(tmp_path / name / "step-00000002" for name in ("evaluated", "not"))) == []
+
+
 MEASURED = f"""
 import sys
 from pathlib import Path

@@ -1,16 +1,17 @@
 """A finished dataset is one whose files are there, and a killed command's files get to their places."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
 
 from oxe_tools import open_dataset
-from pipelines.convert.files import settle
+from pipelines.convert.files import check_files, find_damage, settle
+from schemas.errors import DatasetError
 from schemas.files.folder import LocalFolder
 from schemas.store.checks import FIX
 from tests.pipelines.toy import Toy, columns, files, make_toy
-from tests.version2 import downgrade
 
 DATA, INDEX = "data/train-00000-of-00001.parquet", "index/train-00000-of-00001.idx"
 
@@ -22,40 +23,45 @@ def toy(tmp_path: Path) -> Toy:
     return toy
 
 
-@pytest.mark.parametrize("version", [2, 3])
-@pytest.mark.parametrize("name", [DATA, INDEX])
-@pytest.mark.parametrize("again", ["convert", "append"])
-def test_a_dataset_without_one_of_its_files_is_not_called_finished(
-    toy: Toy, name: str, version: int, again: str
-) -> None:
-    if version == 2:
-        downgrade(toy.out)
-    if (version, again) == (2, "append"):
-        return
-    assert toy.convert().code == 0
-    (toy.out / name).unlink()
-    done = toy.convert(*(["--append"] if again == "append" else []))
-    assert (done.code, done.out, done.err) == (2, "", f"oxe: {toy.out / name}: is missing; {FIX}\n")
-    assert toy.convert("--overwrite").code == 0
-    assert toy.verify().code == 0
+def damaged(out: Path, name: str, kind: str) -> None:
+    path = out / name
+    if kind == "missing":
+        path.unlink()
+    elif kind == "longer":
+        with path.open("ab") as file:
+            file.write(b"x")
+    else:
+        data = bytearray(path.read_bytes())
+        data[len(data) // 2] ^= 1
+        path.write_bytes(data)
 
 
 @pytest.mark.parametrize("name", [DATA, INDEX])
-def test_a_file_of_another_size_is_named(toy: Toy, name: str) -> None:
-    size = (toy.out / name).stat().st_size
-    with (toy.out / name).open("ab") as file:
-        file.write(b"x")
-    assert toy.convert().err == f"oxe: {toy.out / name}: has {size + 1} bytes, expected {size}; {FIX}\n"
+@pytest.mark.parametrize("kind", ["missing", "longer"])
+def test_the_sizes_of_all_files_are_checked(toy: Toy, name: str, kind: str) -> None:
+    damaged(toy.out, name, kind)
+    with pytest.raises(DatasetError) as error:
+        check_files(LocalFolder(toy.out))
+    size = (toy.out / name).stat().st_size if kind == "longer" else 0
+    why = f"has {size} bytes, expected {size - 1}" if size else "is missing"
+    assert str(error.value) == f"{toy.out / name}: {why}; {FIX}"
 
 
 @pytest.mark.parametrize("name", ["meta/episodes.parquet", "meta/episodes.idx", "meta/quarantine.parquet"])
 def test_a_damaged_or_missing_table_is_named(toy: Toy, name: str) -> None:
-    data = bytearray((toy.out / name).read_bytes())
-    data[len(data) // 2] ^= 1
-    (toy.out / name).write_bytes(data)
-    assert f"{name}: damaged (its digest is not that of the manifest)" in toy.convert().err
+    damaged(toy.out, name, "flipped")
+    with pytest.raises(DatasetError, match=re.escape(f"{name}: damaged (its digest is not that of the manifest)")):
+        check_files(LocalFolder(toy.out))
     (toy.out / name).unlink()
-    assert f"{name}: cannot be read (" in toy.convert().err
+    with pytest.raises(DatasetError, match=re.escape(f"{name}: cannot be read (")):
+        check_files(LocalFolder(toy.out))
+
+
+@pytest.mark.parametrize("name", [DATA, INDEX])
+def test_contents_are_compared_only_on_demand(toy: Toy, name: str) -> None:
+    damaged(toy.out, name, "flipped")
+    check_files(LocalFolder(toy.out))
+    assert list(find_damage(LocalFolder(toy.out), contents=True)) == [name]
 
 
 def test_what_belongs_to_the_manifest_is_moved_to_its_place_and_the_rest_is_removed(toy: Toy) -> None:

@@ -5,7 +5,7 @@ restored, and the command is run again.
 """
 
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -13,10 +13,17 @@ from tempfile import TemporaryDirectory
 import pytest
 
 from tests.pipelines.toy import Columns, Run, columns, command, files, make_toy, oxe, write_source
-from tests.power import record, restore
+from tests.power import State, record, restore
 
-RANDOM = 1000
-OTHERS = ("convert overwrite", "convert append", "export", "export overwrite")
+STATES = {  # how many random states of each kind of run are resumed; `make torture` resumes 1,000 others of each
+    "convert": 1000,
+    "convert overwrite": 250,
+    "convert append": 250,
+    "export rlds": 250,
+    "export rlds overwrite": 250,
+    "export lerobot": 100,
+    "export lerobot overwrite": 20,
+}
 Words = list[str | Path]
 
 
@@ -24,17 +31,18 @@ def episodes(*seeds: int) -> list[Columns]:
     return [columns(seed, steps=10) for seed in seeds]
 
 
-class Scenario:
+class RecordedRun:
     """A command that writes to `disk/out`, what it is recorded as, and what must be there at its end."""
 
     def __init__(self, folder: Path, kind: str) -> None:
-        """Record a new run, one with `--overwrite` over other episodes, or an append; of a conversion or an export."""
+        """Record a conversion or an export: a new one, one with `--overwrite` over other episodes, or an append."""
         toy = make_toy(folder, episodes(0, 1), splits={"s0": 1, "s1": 1})
         self.disk = folder / "disk"
         self.disk.mkdir()
-        command_word, _, how = kind.partition(" ")
-        self.more = {"": [], "overwrite": ["--overwrite"], "append": ["--append"]}[how]
-        if command_word == "convert":
+        words = kind.split(" ")
+        how = words[-1] if words[-1] in {"overwrite", "append"} else ""
+        self.more = [f"--{how}"] if how else []
+        if words[0] == "convert":
             self.words: Words = ["convert", toy.spec, "--source", toy.source, "--out", self.disk / "out"]
             if how == "append":
                 assert oxe(*self.words).code == 0
@@ -44,7 +52,7 @@ class Scenario:
                 assert oxe(*self.words).code == 0
                 write_source(toy.source, episodes(0, 1), splits={"s0": 1, "s1": 1})
         else:
-            self.words = ["export", "rlds", toy.out, "--out", self.disk / "out"]
+            self.words = ["export", words[1], toy.out, "--out", self.disk / "out"]
             if how == "overwrite":
                 write_source(toy.source, episodes(5, 6), splits={"s0": 1, "s1": 1})
                 assert toy.convert().code == 0
@@ -57,7 +65,7 @@ class Scenario:
     def published(self) -> dict[str, bytes]:
         return {name: data for name, data in files(self.disk).items() if not name.endswith("runs.jsonl")}
 
-    def resume(self, state: dict[str, bytes | None]) -> str:
+    def resume(self, state: State) -> str:
         """Run the command on a state; returns what was wrong, or ''."""
         restore(state, self.disk)
         run: Run = oxe(*self.words, *(self.more if "--append" in self.more else []))
@@ -68,63 +76,52 @@ class Scenario:
         found = self.published()
         return ", ".join(name for name in self.expected.keys() | found if self.expected.get(name) != found.get(name))
 
-    def wrong(self, states: Iterable[set[int]]) -> dict[str, str]:
-        """Resume each different state; returns those that ended wrong, with why."""
-        seen, failures = set[int](), dict[str, str]()
-        for kept in states:
-            state = self.recording.state(kept)
-            key = hash(tuple(sorted((path, content or b"") for path, content in state.items())))
-            if key not in seen and (why := self.resume(state)):
-                lost = sorted(set(range(max(kept, default=0))) - kept)
-                failures[f"until {max(kept, default=0)}, without {lost}"] = why
-            seen.add(key)
-        return failures
-
 
 @pytest.fixture(scope="module")
-def make_scenario() -> Iterator[Callable[[str], Scenario]]:
-    """Make each scenario once, in memory where that is possible."""
+def recorded() -> Iterator[Callable[[str], RecordedRun]]:
+    """Record each kind of run once, in memory where that is possible."""
     memory = "/dev/shm"  # noqa: S108 - a new folder is created in it
     with TemporaryDirectory(dir=memory if os.access(memory, os.W_OK) else None) as folder:
-        yield cache(lambda kind: Scenario(Path(folder) / kind.replace(" ", "-"), kind))
+        yield cache(lambda kind: RecordedRun(Path(folder) / kind.replace(" ", "-"), kind))
 
 
-def test_the_recording_is_complete(make_scenario: Callable[[str], Scenario]) -> None:
-    scenario = make_scenario("convert")
-    recording = scenario.recording
-    state = recording.state(set(range(len(recording.ops))))
+@pytest.mark.parametrize("kind", ["convert", pytest.param("export lerobot", marks=pytest.mark.slow)])
+def test_the_recording_is_complete(recorded: Callable[[str], RecordedRun], kind: str) -> None:
+    run = recorded(kind)
+    state = run.recording.state({*range(len(run.recording.ops))})
     assert {path: content for path, content in state.items() if content is not None and "runs" not in path} == (
-        scenario.expected
+        run.expected
     )
-    assert [op for op in recording.ops if op.kind == "sync_names"]
+    assert [op for op in run.recording.ops if op.kind == "sync" and op.file in run.recording.folders]
 
 
-def test_at_the_end_all_is_synced(make_scenario: Callable[[str], Scenario]) -> None:
-    scenario = make_scenario("convert")
-    end = len(scenario.recording.ops)
-    least = scenario.recording.state(set(range(end)) - set(scenario.recording.optional(end)))
-    assert {path: least[path] for path in scenario.expected} == scenario.expected
+@pytest.mark.parametrize("kind", ["convert", pytest.param("export lerobot", marks=pytest.mark.slow)])
+def test_at_the_end_all_is_synced(recorded: Callable[[str], RecordedRun], kind: str) -> None:
+    run = recorded(kind)
+    end = len(run.recording.ops)
+    least = run.recording.state({*range(end)} - {*run.recording.optional(end)})
+    assert {path: least[path] for path in run.expected} == run.expected
 
 
-@pytest.mark.parametrize("kind", ["convert", *(pytest.param(kind, marks=pytest.mark.slow) for kind in OTHERS)])
-def test_a_run_that_lost_one_rename_or_removal_ends_the_same(
-    make_scenario: Callable[[str], Scenario], kind: str
-) -> None:
-    scenario = make_scenario(kind)
-    assert scenario.wrong(scenario.recording.single_losses()) == {}
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("kind", ["convert", *OTHERS])
-def test_a_run_that_was_cut_at_any_call_ends_the_same(make_scenario: Callable[[str], Scenario], kind: str) -> None:
-    scenario = make_scenario(kind)
-    assert scenario.wrong(scenario.recording.prefixes()) == {}
+@pytest.mark.parametrize(
+    "kind", [pytest.param(kind, marks=[pytest.mark.slow] * (kind != "convert")) for kind in STATES]
+)
+def test_a_run_that_lost_one_rename_or_removal_ends_the_same(recorded: Callable[[str], RecordedRun], kind: str) -> None:
+    run = recorded(kind)
+    assert run.recording.wrong(run.recording.single_losses(), run.resume) == {}
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("kind", "count"), [("convert", RANDOM), *((kind, RANDOM // 4) for kind in OTHERS)])
+@pytest.mark.parametrize("kind", STATES)
+def test_a_run_that_was_cut_at_any_call_ends_the_same(recorded: Callable[[str], RecordedRun], kind: str) -> None:
+    run = recorded(kind)
+    assert run.recording.wrong(run.recording.prefixes(), run.resume) == {}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", STATES)
 def test_a_run_that_lost_any_part_that_was_not_synced_ends_the_same(
-    make_scenario: Callable[[str], Scenario], kind: str, count: int
+    recorded: Callable[[str], RecordedRun], kind: str
 ) -> None:
-    scenario = make_scenario(kind)
-    assert scenario.wrong(scenario.recording.random_losses(count, seed=len(kind))) == {}
+    run = recorded(kind)
+    assert run.recording.wrong(run.recording.random_losses(STATES[kind], seed=len(kind)), run.resume) == {}

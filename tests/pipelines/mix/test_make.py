@@ -221,6 +221,31 @@ def test_a_damaged_or_edited_lock_is_refused(lab: Path, tmp_path: Path) -> None:
         locks.read(path)
 
 
+def test_every_flipped_bit_of_a_lock_is_noticed(lab: Path, tmp_path: Path) -> None:
+    path = tmp_path / "toy.lock"
+    locks.write(path, *made(lab, weights="one = 1.0", tables='[sources]\none = { uri = "one" }'))
+    content = path.read_bytes()
+    for place in range(len(content)):
+        damaged = bytearray(content)
+        damaged[place] ^= 1 << place % 8
+        path.write_bytes(damaged)
+        with pytest.raises(MixtureError):
+            locks.read(path)
+
+
+def test_a_lock_without_a_digest_is_read_as_before(lab: Path, tmp_path: Path) -> None:
+    path = tmp_path / "toy.lock"
+    locks.write(path, *made(lab))
+    lock, _ = locks.read(path)
+    path.write_bytes(lock.encoded(has_digest=False))
+    assert "digest" not in json.loads(path.read_bytes())
+    old, _ = locks.read(path)
+    assert old == lock.model_copy(update={"digest": None})
+    path.write_bytes(path.read_bytes().replace(b'"epoch": ', b'"epoch":  '))
+    with pytest.raises(MixtureError, match="edited by hand"):
+        locks.read(path)
+
+
 def test_a_lock_that_is_replaced_is_the_old_one_or_the_new_one_at_any_moment(lab: Path, tmp_path: Path) -> None:
     disk = tmp_path / "disk"
     disk.mkdir()

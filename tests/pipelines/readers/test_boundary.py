@@ -1,5 +1,6 @@
 """Whatever a reader raises becomes an error of the source, except requests to stop and our own mistakes."""
 
+import resource
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from pipelines.readers.boundary import source_error, source_errors
 from pipelines.readers.bounded import BoundedReader
 from pipelines.readers.reader import Reader, plan
 from pipelines.readers.registry import open_source
-from schemas.errors import SourceError, UsageError
+from schemas.errors import SourceError, UnreachableError, UsageError
 from schemas.source import RawEpisode, Unreadable
 from tests.pipelines.readers.writers import WRITERS
 
@@ -41,6 +42,20 @@ class PanicException(BaseException):
 def test_a_panic_is_an_error_of_the_source() -> None:
     with pytest.raises(SourceError, match="PanicException: index out of bounds"), source_errors("x"):
         raise PanicException("index out of bounds")
+
+
+@pytest.mark.parametrize("form", WRITERS)
+def test_a_limit_on_open_files_ends_the_run_and_quarantines_nothing(form: str, tmp_path: Path) -> None:
+    reader = open_source(str(tmp_path / "source"), WRITERS[form](tmp_path / "source"))
+    (ref, *_) = plan(reader.files())
+    list(reader.read(ref))  # imports what it needs
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, limits[1]))
+    try:
+        with pytest.raises(UnreachableError, match=r"Too many open files.*ulimit"):
+            list(reader.read(ref))
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
 
 
 @pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit, GeneratorExit])

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from schemas.files import durable
+from tests.power import State, record
 
 ROOT = Path(__file__).parents[3]
 PACKAGES = ("schemas", "stats", "pipelines", "finetune", "oxe_tools")
@@ -80,6 +81,28 @@ def test_a_folder_of_a_killed_process_is_swept_and_one_in_use_is_not(tmp_path: P
         assert list(tmp_path.iterdir()) == [held]
         live.communicate("")
     assert [path.name for path in tmp_path.iterdir()] == (["out"] if "out" in what else [])
+
+
+@pytest.mark.parametrize(
+    "how", ["with durable.replacing_folder(out) as new: (new / 'c').write_text('new')", "durable.remove_folder(out)"]
+)
+def test_a_folder_that_is_replaced_or_removed_is_whole_or_gone_at_any_moment(tmp_path: Path, how: str) -> None:
+    (tmp_path / "disk/out/below").mkdir(parents=True)
+    for name in ("a", "b", "below/c"):
+        (tmp_path / "disk/out" / name).write_text("old")
+    code = f"import sys; from pathlib import Path; from schemas.files import durable; out = Path(sys.argv[1])\n{how}"
+    recording = record([sys.executable, "-c", code, str(tmp_path / "disk/out")], tmp_path / "disk", tmp_path / "log")
+    found = {of_out(recording.state(kept)) for kept in [*recording.prefixes(), *recording.random_losses(300, seed=0)]}
+    new = {"out": None, "out/c": b"new"}
+    old = {"out": None, "out/below": None, "out/a": b"old", "out/b": b"old", "out/below/c": b"old"}
+    end = new if "new" in how else {}
+    assert found == {of_out(state) for state in (old, {}, end)}
+    durable_ops = {*range(len(recording.ops))} - {*recording.optional(len(recording.ops))}
+    assert of_out(recording.state(durable_ops)) == of_out(end)
+
+
+def of_out(state: State) -> tuple[tuple[str, bytes | None], ...]:
+    return tuple((path, content) for path, content in sorted(state.items()) if path.startswith("out"))
 
 
 def test_what_only_looks_like_a_temporary_file_is_left(tmp_path: Path) -> None:

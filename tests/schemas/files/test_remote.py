@@ -6,8 +6,9 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any, cast
 
@@ -299,6 +300,94 @@ def test_google_storage_is_told_the_same() -> None:
     assert isinstance(folder.fs, gcsfs.GCSFileSystem)
     assert folder.fs.credentials.token == "anon"  # noqa: S105 - means no credentials
     assert folder.fs.requests_timeout == aiohttp.ClientTimeout(sock_connect=0.3, sock_read=0.3)
+
+
+# --- a deadline for a whole request ---
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(network, "CALL_PATIENCE", 0.5)
+
+
+@pytest.mark.parametrize("call", ["read", "names", "sizes"])
+def test_a_store_whose_bytes_drip_is_an_error_after_a_deadline(bucket: Bucket, impatient: None, call: str) -> None:
+    bucket.put("d/file", DATA[:1000], public=True)
+    folder = open_folder(bucket.uri("d"), for_writing=True)
+    calls = {"read": lambda: folder.read("file"), "names": folder.names, "sizes": lambda: folder.sizes(["file"])}
+    bucket.server.faults.append(Fault("drip", path=f"/{bucket.name}*"))
+    began = time.monotonic()
+    with pytest.raises(UnreachableError, match=r"no complete answer within \d+ s: the server is too slow"):
+        calls[call]()
+    assert time.monotonic() - began < PATIENCE
+
+
+def test_large_answers_and_uploads_have_more_time(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
+    allowed: list[float] = []
+
+    def spy(seconds: float, work: Callable[[], Any]) -> Any:
+        allowed.append(seconds)
+        return network.within(seconds, work)
+
+    monkeypatch.setattr(remote, "within", spy)
+    folder = open_folder(bucket.uri("d"), for_writing=True)
+    folder.write("file", DATA)
+    staged = folder.staged("data")
+    staged.write_bytes(DATA)
+    folder.adopt(staged, "data/x")
+    assert folder.read("file") == DATA
+    megabyte = network.CALL_PATIENCE + len(DATA) / network.SLOWEST
+    assert allowed == [megabyte, megabyte, network.CALL_PATIENCE, megabyte]  # the third asks for the size
+
+
+@pytest.fixture
+def dripping() -> Iterator[str]:
+    """Answer every request with an endless header, 20 bytes a second."""
+    ended = threading.Event()
+
+    def answer(connection: socket.socket) -> None:
+        with connection, suppress(OSError):
+            connection.recv(65536)
+            connection.sendall(b"HTTP/1.1 200 OK\r\nX-Endless: ")
+            while not ended.wait(0.05):
+                connection.sendall(b"a")
+
+    def accept() -> None:
+        with suppress(OSError):
+            while True:
+                threading.Thread(target=answer, args=(server.accept()[0],), daemon=True).start()
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        threading.Thread(target=accept, daemon=True).start()
+        yield f"http://127.0.0.1:{server.getsockname()[1]}"
+        ended.set()
+        server.shutdown(socket.SHUT_RDWR)
+
+
+@pytest.mark.parametrize(
+    ("protocol", "option", "rest"),
+    [("s3", "endpoint_url", "bucket/d"), ("gs", "endpoint_url", "bucket/d"), ("hf", "endpoint", "datasets/lab/name")],
+)
+@pytest.mark.parametrize("call", ["read", "names"])
+def test_each_kind_of_store_has_the_same_deadline(
+    dripping: str, impatient: None, monkeypatch: pytest.MonkeyPatch, protocol: str, option: str, rest: str, call: str
+) -> None:
+    pytest.importorskip({"s3": "s3fs", "gs": "gcsfs", "hf": "huggingface_hub"}[protocol])
+    monkeypatch.setitem(fsspec.config.conf, protocol, {option: dripping, "skip_instance_cache": True})
+    folder = open_folder(f"{protocol}://{rest}")
+    began = time.monotonic()
+    with pytest.raises(UnreachableError, match="no complete answer within 0 s: the server is too slow"):
+        folder.names() if call == "names" else folder.read("file")
+    assert time.monotonic() - began < PATIENCE
+
+
+def test_an_error_of_the_work_itself_comes_out_of_a_deadline() -> None:
+    def slow() -> None:
+        raise TimeoutError("a pause")
+
+    with pytest.raises(TimeoutError, match="a pause"):
+        network.within(60, slow)
+    assert network.within(60, lambda: 7) == 7
 
 
 # --- the lock ---

@@ -357,7 +357,7 @@ def dripping(right: Answer) -> Answer:
 def test_a_request_has_a_deadline_though_bytes_drip(
     start: Callable[..., Site], monkeypatch: pytest.MonkeyPatch, *, ranges: bool
 ) -> None:
-    monkeypatch.setattr(web, "PATIENCE", 0.3)
+    monkeypatch.setattr(network, "PATIENCE", 0.3)
     own = start(
         lambda request: (
             served(request)
@@ -371,7 +371,7 @@ def test_a_request_has_a_deadline_though_bytes_drip(
 
 
 def test_a_page_has_a_deadline(start: Callable[..., Site], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(web, "PATIENCE", 0.3)
+    monkeypatch.setattr(network, "PATIENCE", 0.3)
     monkeypatch.setattr(web, "USUAL_PAGE", 0)
     own = start(lambda _: dripping(Answer(200, {"Content-Type": "text/html"}, LOGIN)))
     with pytest.raises(UnreachableError, match="no complete answer within"):
@@ -379,8 +379,8 @@ def test_a_page_has_a_deadline(start: Callable[..., Site], monkeypatch: pytest.M
 
 
 def test_a_long_answer_has_more_time(monkeypatch: pytest.MonkeyPatch, start: Callable[..., Site]) -> None:
-    monkeypatch.setattr(web, "PATIENCE", 0.1)
-    monkeypatch.setattr(web, "SLOWEST", 20)
+    monkeypatch.setattr(network, "PATIENCE", 0.1)
+    monkeypatch.setattr(network, "SLOWEST", 20)
     own = start(
         lambda request: (
             Answer(200, KIND, DATA[:200], pause=0.002) if request.method == "GET" else Answer(200, KIND, DATA[:200])

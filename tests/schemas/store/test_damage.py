@@ -166,7 +166,10 @@ def test_two_files_that_changed_places_are_noticed(toy: Toy, below: str) -> None
 def test_a_manifest_that_was_edited_is_refused(toy: Toy) -> None:
     path = toy.out / "meta/manifest.json"
     path.write_text(path.read_text().replace('"robot": "toy"', '"robot": "tou"'))
-    assert reads(toy.out) == f"{path}: damaged (its digest does not match its content); {FIX}"
+    assert reads(toy.out) == (
+        f"{path}: damaged (its digest does not match its content); restore it from a copy, or "
+        "convert again with --overwrite"
+    )
 
 
 def test_a_dataset_that_was_replaced_while_it_is_open_is_not_called_damaged(toy: Toy, pristine: Toy) -> None:

@@ -262,7 +262,8 @@ def test_a_missing_data_file_is_named(copy: Path) -> None:
     path.unlink()
     assert refused(copy).startswith(f"{path}: cannot be read (")
     assert refused(copy).endswith(
-        "; run 'oxe verify' to find all damaged files; restore them from a copy, or convert again with --overwrite"
+        "; run 'oxe verify' to find all damaged files; restore them from a copy, or repair them with the same "
+        "'oxe convert'"
     )
 
 
