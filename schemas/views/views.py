@@ -44,7 +44,7 @@ class Viewed:
 
     action: Array
     mask: Array
-    state: Array | None
+    state: Array | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
