@@ -44,7 +44,7 @@ class Viewed:
 
     action: Array
     mask: Array
-    state: Array | None
+    state: Array | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,14 +84,15 @@ class View:
             viewed = self.compute({**steps, ROW: np.arange(length)})
         except SpecError as error:
             raise ViewError(f"view '{self.name}': {error}") from error
-        spaces = {"space": self.space, "state_space": self.state_space}
-        for (key, space), vector in zip(spaces.items(), (viewed.action, viewed.state), strict=True):
-            if space is not None and vector is not None and vector.shape[1] != len(space):
-                which, columns = ("action" if key == "space" else "state"), vector.shape[1]
-                raise ViewError(
-                    f"view '{self.name}': its {which} has {columns} columns, its {key} has {len(space)} dimensions"
-                )
+        if viewed.action.shape[1] != len(self.space):
+            raise self._misfit("action", viewed.action, "space", dims=len(self.space))
+        if self.has_state and viewed.state is not None and viewed.state.shape[1] != len(self.state_space or ()):
+            raise self._misfit("state", viewed.state, "state_space", dims=len(self.state_space or ()))
         return viewed
+
+    def _misfit(self, which: str, vectors: Array, key: str, *, dims: int) -> ViewError:
+        columns = f"{vectors.shape[1]} columns, its {key} has {dims} dimensions"
+        return ViewError(f"view '{self.name}': its {which} has {columns}")
 
     def apply(self, episode: Episode) -> Episode:
         """Return the episode with the view's actions and states, and only the steps that it keeps.
@@ -194,11 +195,10 @@ def _eef_view(steps: Steps, *, action: Space, state: Space | None) -> Steps:
 def _declared_view(steps: Steps, view_spec: ViewSpec, space: Space) -> Steps:
     for call in view_spec.before:
         steps = _step(steps, call)
-    vectors = {"action": view_spec.action, VIEW_STATE: view_spec.state}
-    steps = {
-        **steps,
-        **{name: np.concatenate([expr(steps) for expr in exprs], axis=1) for name, exprs in vectors.items() if exprs},
-    }
+    own = {name: exprs for name, exprs in (("action", view_spec.action), (VIEW_STATE, view_spec.state)) if exprs}
+    if own:  # all are computed from the same steps
+        vectors = {name: np.concatenate([expr(steps) for expr in exprs], axis=1) for name, exprs in own.items()}
+        steps = {**steps, **vectors}
     for call in view_spec.after:
         steps = _step(steps, call)
     return resampled(steps, view_spec.control_hz, space) if view_spec.control_hz else steps

@@ -14,6 +14,8 @@ from schemas.declarations import catalog
 from schemas.errors import SourceError, ViewError
 from schemas.views.views import view, view_names
 from tests.oxe_tools.recordings import episode, nested, write
+from tests.pipelines.toy import oxe
+from tests.schemas.makers import TOY
 
 OXE = [name for name in catalog.dataset_names() if not name.startswith("demo_")]
 VIEWS = [(name, view) for name in OXE for view in view_names(catalog.dataset(name))]
@@ -130,3 +132,15 @@ def test_an_export_comes_back_with_its_views_filters_applied_and_fields_decoded(
         before, after = first.episode(0, view=view_name), again.episode(0, view=view_name)
         np.testing.assert_array_equal(before.action, after.action)
         assert before.instructions == after.instructions
+
+
+def test_show_tells_the_states_of_views(tmp_path: Path) -> None:
+    space = 'rotation = "none"\ngripper = "none"\nparts.xyz = "position x y z, m, absolute"\n'
+    text = f'{TOY}state = ["observation.state[:3]"]\n[views.openvla.state_space]\n{space}'
+    (tmp_path / "toy.toml").write_text(text)
+    shown = oxe("datasets", "show", tmp_path / "toy.toml")
+    assert "- states of views: openvla: x y z (m, absolute); frame base\n" in shown.out
+    views = oxe("datasets", "show", tmp_path / "toy.toml", "--json").json()["views"]
+    assert [dim["name"] for dim in views["openvla"]["state_space"]["dims"]] == ["x", "y", "z"]
+    assert len(views["eef_delta"]["state_space"]["dims"]) == 7
+    assert "states of views" not in oxe("datasets", "show", "bridge_dataset").out

@@ -121,3 +121,22 @@ def test_the_inverse_of_ops_converts_to_the_same_bits(ops: str, recorded: Array)
     convert_back = expr.parse(f"v | {ops}")
     stored = convert_back({"v": recorded})
     assert np.array_equal(convert_back({"v": inverse(stored, ops)}), stored)
+
+
+@pytest.mark.parametrize("form", ["rlds", "lerobot"])
+def test_a_views_own_state_in_shares_of_travel_is_exported_for_the_arm_and_reads_back(
+    form: str, tmp_path: Path
+) -> None:
+    more = '[views.half]\nstate = ["observation.state | scale(1/2)"]\n'
+    source = lerobot(tmp_path / "so", "so101_follower", MOTION, SO)
+    out = converted(source, "so101_travel", tmp_path, more=more)
+    own = open_dataset(out).episode(0, view="half").state
+    export = tmp_path / "export/1.0.0"
+    assert oxe("export", form, out, "--view", "half", "--out", export).code == 0
+    assert oxe("verify", export).code == 0
+    if form == "lerobot":
+        state, action = lerobot_vectors(export)
+        np.testing.assert_allclose(state[:STEPS, 0], MOTION.state[:STEPS, 0] / 2, rtol=1e-6)
+        np.testing.assert_allclose(action[:STEPS], MOTION.action[:STEPS], rtol=1e-6)
+    assert oxe("convert", export, "--out", tmp_path / "back").code == 0
+    np.testing.assert_array_equal(open_dataset(tmp_path / "back").episode(0).state, own)
