@@ -32,7 +32,8 @@ def one(batch: dict[str, Any], i: int) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    ("platform", "attention"), [*((platform, "sdpa") for platform in PLATFORMS), ("aloha", "eager")]
+    ("platform", "attention"),
+    [*((platform, "sdpa") for platform in PLATFORMS), pytest.param("aloha", "eager", marks=pytest.mark.slow)],
 )
 def test_a_batch_predicts_what_each_observation_predicts_alone(platform: str, attention: str) -> None:
     vla, batch = model(platform, attention), observations(platform, 3)
@@ -44,7 +45,7 @@ def test_a_batch_predicts_what_each_observation_predicts_alone(platform: str, at
     assert np.abs(alone[0] - alone[1]).max() > 1e-3
 
 
-@pytest.mark.parametrize("platform", ["libero", "aloha"])
+@pytest.mark.parametrize("platform", ["libero", pytest.param("aloha", marks=pytest.mark.slow)])
 def test_a_batch_of_tokens_predicts_what_each_observation_predicts_alone(platform: str) -> None:
     vla, batch = variant(model(platform), head="discrete", proprio=()), observations(platform, 2)
     del batch["proprio"]

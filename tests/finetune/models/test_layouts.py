@@ -194,6 +194,7 @@ def test_adapters_beside_merged_weights_are_not_used_with_a_note() -> None:
     assert len(notes) == 1
 
 
+@pytest.mark.slow
 def test_adapters_without_merged_weights_are_merged_first(tmp_path: Path) -> None:
     folder = copied(LIBERO, tmp_path)
     (folder / "model.safetensors").unlink()

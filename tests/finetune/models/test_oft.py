@@ -50,7 +50,7 @@ def test_eager_attention_computes_the_same(platform: str) -> None:
     assert [name for name in ours if is_off(name, ours[name], theirs[name])] == []
 
 
-@pytest.mark.parametrize("platform", PLATFORMS)
+@pytest.mark.parametrize("platform", ["libero", pytest.param("aloha", marks=pytest.mark.slow), "bridge"])
 def test_the_gradients_of_a_step_of_training_are_those_of_the_original(platform: str) -> None:
     vla, given = load(platform).train(), reference(platform)
     for parameter in vla.parameters():
@@ -98,7 +98,7 @@ LIBERO, ALOHA = Case("libero", "l1_proprio_multi"), Case("aloha", "l1_proprio_mu
 BRIDGE, DISCRETE = Case("bridge", "diffusion_T10"), Case("libero", "discrete_multi")
 
 
-@pytest.mark.parametrize("case", [LIBERO, ALOHA, BRIDGE, DISCRETE], ids=lambda case: case.platform + case.name)
+@pytest.mark.parametrize("case", [LIBERO, ALOHA, DISCRETE], ids=lambda case: case.platform + case.name)
 def test_a_causal_mask_is_seen(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
     def causal(_config: Any, _mask: Any, text: Any, *, inserted: int) -> Any:
         length = text.shape[1] + inserted
@@ -154,7 +154,7 @@ def test_another_scaling_of_the_adapters_beside_film_is_seen(monkeypatch: pytest
     assert misses(ALOHA, load("aloha"))
 
 
-@pytest.mark.parametrize("case", [LIBERO, ALOHA, BRIDGE], ids=lambda case: case.platform)
+@pytest.mark.parametrize("case", [LIBERO, ALOHA], ids=lambda case: case.platform)
 def test_a_proprio_that_is_not_normalized_is_seen(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
     def raw(_: Policy, proprio: Any, _key: str | None, *, count: int) -> Any:
         return np.float32(proprio).reshape(count, -1)
