@@ -59,18 +59,15 @@ def check_parts(folder: Path, base: Any, *, say: Callable[[str], object] = silen
         say(f"{folder / ADAPTER}: not used: these adapters are already merged into the weights of {folder}")
 
 
-def check_merged(folder: Path, base: Path, merged: Sequence[str]) -> None:
-    """Raise CheckpointError if a folder without weights has adapters that are not merged into those of `base`.
+def unmerged_adapter(folder: Path, base: Path, merged: Sequence[str]) -> Path | None:
+    """Return the folder of adapters that are beside heads and not merged into the weights of `base`; None without any.
 
-    `merged` are the digests of the adapters that are.
+    `merged` are the digests of the adapters that are merged.
     """
     path = folder / ADAPTER / "adapter_model.safetensors"
-    if folder != base and path.exists() and checked_digest([path]) not in merged:
-        raise CheckpointError(
-            f"{path.parent}: {base} does not record that these adapters are merged into its weights: merge them with "
-            f"oxe merge --base {base} --adapter {path.parent}, and name the result with --base (base=); if they are "
-            "already merged, remove their folder"
-        )
+    if folder == base or not path.exists() or checked_digest([path]) in merged:
+        return None
+    return path.parent
 
 
 def recognized(folder: Path, norm_stats: Any, stated: Stated) -> OFTCheckpoint | None:

@@ -26,6 +26,7 @@ Mode: TypeAlias = Literal["lora", "full", "frozen-vision", "last-layer"]
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 COMPONENTS = r"(action_head|proprio_projector|noisy_action_projector)\..*"  # they are trained themselves
 PREFIX, BASE_LAYER = "base_model.model.", ".base_layer.weight"
+IN_VISION = f"{PREFIX}vision_backbone."
 TRAINED_ON = "oxe_base_xxh3_128"  # key of the metadata with the digest of the base
 
 
@@ -117,8 +118,10 @@ def save(model: PeftModel, folder: Path, *, state: Mapping[str, Tensor] | None =
     config.save_pretrained(str(folder))
 
 
-def load(model: OpenVLAForActionPrediction, folder: Path, *, say: Say = silent) -> PeftModel:
+def load(model: OpenVLAForActionPrediction, folder: Path, *, say: Say = silent, vision: bool = True) -> PeftModel:
     """Load the adapters of a folder into a model, and test the result.
+
+    If not `vision`, those of the vision backbone are left out: with FiLM, OpenVLA-OFT stores them in another file.
 
     Raises CheckpointError if they do not fit the model exactly, have values that are not finite, were trained on
     another base or are already merged into the model, or if the image does not change the output of the adapted model.
@@ -130,8 +133,12 @@ def load(model: OpenVLAForActionPrediction, folder: Path, *, say: Say = silent) 
     _check_targets(model, sorted(config.target_modules or ()))
     own = {f"{PREFIX}{name}": value for name, value in model.state_dict().items()}
     adapted = _adapted(model, config)
-    stored = {key: value for key, value in tensors.items() if not key.endswith(BASE_LAYER)}
     expected = get_peft_model_state_dict(adapted, save_embedding_layers=False)
+    if not vision:
+        tensors, expected = (
+            {key: value for key, value in part.items() if not key.startswith(IN_VISION)} for part in (tensors, expected)
+        )
+    stored = {key: value for key, value in tensors.items() if not key.endswith(BASE_LAYER)}
     shapes = ({key: tuple(value.shape) for key, value in tensors.items()} for tensors in (stored, expected))
     checkpoint.check_shapes(*shapes, where=f"{folder}: not an adapter of this model")
     for key in tensors.keys() - stored.keys():

@@ -320,7 +320,8 @@ class OpenVLAForActionPrediction(PreTrainedModel):
     def from_pretrained(cls, pretrained_model_name_or_path: Any, *model_args: Any, **kwargs: Any) -> Self:
         """Load a checkpoint in the original layout, as float32 unless `dtype` is given.
 
-        `base` is the folder of the language model and vision towers if this folder has only heads. `head`, `chunk` and
+        `base` is the folder of the language model and vision towers if this folder has only heads, and perhaps adapters
+        in `lora_adapter/`, which are merged into the weights in memory. `head`, `chunk` and
         `normalize` state what the original layout of OpenVLA-OFT does not record. `norm_stats` and `processor` replace
         those of the checkpoint. `say` gets notes. Raises CheckpointError if tensors are missing,
         unexpected, have another shape, are quantized or are not finite, or if there are no statistics. Also raises it
@@ -337,7 +338,6 @@ class OpenVLAForActionPrediction(PreTrainedModel):
         config = kwargs.pop("config", None) or OpenVLAConfig.of(folder)
         config.tiny_vision = checkpoint.tiny_vision(folder) or config.tiny_vision
         config.merged = checkpoint.merged(folder)
-        layouts.check_merged(own, folder, config.merged)
         config.norm_stats = kwargs.pop("norm_stats", None) or checkpoint.statistics(own) or config.norm_stats
         oft = layouts.recognized(own, config.norm_stats, stated)
         method = oft.settings.method if oft else None
@@ -363,6 +363,11 @@ class OpenVLAForActionPrediction(PreTrainedModel):
             components.BASE: components.StoredForm(dtypes=components.dtypes_of_files(checkpoint.weight_files(folder)))
         }
         if oft is not None:
+            adapter = layouts.unmerged_adapter(own, folder, config.merged)
+            if adapter is not None:
+                from finetune.models import lora  # noqa: PLC0415 - imports this module
+
+                model = lora.load(model, adapter, say=say, vision=not oft.settings.film).merge_and_unload()
             components.attach(model, oft, where=str(own))
             model.name_or_path = model.config.name_or_path = str(own)
         model.eval()
