@@ -26,7 +26,7 @@ HEADS = {
     "discrete": ("oft.head=discrete", "data.history=2"),
 }
 LORA = ("train.mode=lora", "lora.rank=4")
-SHORT = ("train.batch=4", "train.steps=4", "train.save_every=2", "eval.every=4", "eval.batches=1")
+SHORT = ("train.batch=4", "train.steps=4", "train.save_every=2", "eval.every=2", "eval.batches=1")
 LAST = "step-00000004"
 
 

@@ -99,6 +99,7 @@ def test_the_real_set_converts_and_counts(bridge: Path, tmp_path: Path) -> None:
         "added": 50,
         "steps": 500,
         "files": 2,
+        "repaired": [],
         "notes": [],
     }
 
