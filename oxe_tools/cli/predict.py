@@ -4,7 +4,6 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
-import numpy as np
 import typer
 
 from oxe_tools.cli.console import Dtype, Json, numbers, print_json, print_note, say
@@ -120,8 +119,9 @@ def predict(
     if as_json:
         print_json(prediction.to_json())
         return
-    for i, action in enumerate(np.atleast_2d(prediction.action)):
-        say(f"action{f' {i + 1}' if prediction.action.ndim > 1 else ''}: {numbers(action)}")
+    is_chunk = prediction.action.ndim > 1
+    for i, action in enumerate(prediction.action if is_chunk else [prediction.action], start=1):
+        say(f"action{f' {i}' if is_chunk else ''}: {numbers(action)}")
     if prediction.token_ids is not None:
         say(f"token ids: {' '.join(map(str, prediction.token_ids.ravel()))}")
     if prediction.not_actions:

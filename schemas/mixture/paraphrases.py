@@ -49,7 +49,7 @@ def paraphrased(
     """Return a text for each draw: its instruction, or one of the paraphrases of it. `draws` are their numbers, [N].
 
     >>> paraphrased(["go"] * 6, {"go": ("move", "walk")}, seed=0, draws=np.arange(6))
-    ('go', 'go', 'go', 'go', 'go', 'go')
+    ('move', 'walk', 'go', 'walk', 'walk', 'walk')
     """
     options = [(text, *paraphrases.get(text, ())) for text in texts]
     picks = chosen(seed, draws, np.array([*map(len, options)], np.uint64), use="paraphrase")

@@ -35,7 +35,7 @@ def test_the_defaults_are_those_of_openvla() -> None:
         ("[optimizer]\nschedule = 'multistep'\nmilestones = [3, 2]", "milestones: must be in increasing order"),
         ("[optimizer]\nwarmup = 1000", "optimizer.warmup: must be below train.steps = 1000, got 1000"),
         ("[train]\nmode = 'full'\n[lora]\nrank = 2", 'lora: requires train.mode = "lora", got "full"'),
-        ("[data]\ncameras = ['primary', 'wrist']", "data.cameras: Tuple should have at most 1 item"),
+        ("[data]\ncameras = ['primary', 'wrist']", "data.cameras, data.history: OpenVLA takes one image"),
         ("[data]\nresize = 'nearest'", "data.resize: Input should be"),
         ("= 3", "x.toml: is not TOML"),
     ],

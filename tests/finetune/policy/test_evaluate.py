@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -100,7 +101,9 @@ def test_only_training_draws_paraphrases(plain: Trained, tmp_path: Path) -> None
         for part in ("train", "val")
         for augmented in (True, False)
     }
-    loaders |= {(part, "oxe eval"): _loader(plain[1], lock, EvaluationOptions(part=part)) for part in ("train", "val")}
+    loaders |= {
+        (part, "oxe eval"): _loader(plain[1], lock, EvaluationOptions(part=part), oft=None) for part in ("train", "val")
+    }
     for (part, use), loader in loaders.items():
         texts = {text for batch in islice(loader, 9) for text in batch.instruction}
         assert ("other words" in texts) == ((part, use) == ("train", True))
@@ -232,7 +235,8 @@ def test_shuffled_images_are_those_of_other_steps_of_the_same_part(part: Any, pl
     asked = EvaluationOptions(part=part, shuffle=True)
     loader = Loader(lock, LoaderOptions(preprocessing=Preprocessing()), part=part)
     own = [np.array(batch.images["primary"][0, 0]) for batch in islice(loader, loader.steps)]
-    others = list(islice(_other_images(folder, lock, asked, steps=loader.steps), loader.steps))
+    open_loader = partial(_loader, folder, lock, asked, oft=None)
+    others = [images[0] for images in islice(_other_images(open_loader, part, steps=loader.steps), loader.steps)]
     same = [np.array_equal(one, other) for one, other in zip(own, others, strict=True)]
     assert not any(same) if part == "val" else np.mean(same) < 0.2
     if part == "val":
