@@ -13,11 +13,11 @@ from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dic
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 from finetune.models import checkpoint, weights
 from finetune.models.components import is_component
 from finetune.models.decoding import check_image_matters
-from finetune.models.openvla import OpenVLAForActionPrediction
 from finetune.recipe import LoraRecipe
 from schemas.errors import CheckpointError, UsageError, did_you_mean
 
@@ -34,7 +34,7 @@ def silent(_: str) -> None:
     """Ignore a note."""
 
 
-def apply(model: OpenVLAForActionPrediction, settings: LoraRecipe) -> PeftModel:
+def apply(model: PreTrainedModel, settings: LoraRecipe) -> PeftModel:
     """Add float32 adapters to the layers whose names end with one of the targets.
 
     The values of `lora_A` are drawn from a normal distribution with standard deviation 1/rank. `lora_B` is 0, so the
@@ -118,7 +118,7 @@ def save(model: PeftModel, folder: Path, *, state: Mapping[str, Tensor] | None =
     config.save_pretrained(str(folder))
 
 
-def load(model: OpenVLAForActionPrediction, folder: Path, *, say: Say = silent, vision: bool = True) -> PeftModel:
+def load(model: PreTrainedModel, folder: Path, *, say: Say = silent, vision: bool = True) -> PeftModel:
     """Load the adapters of a folder into a model, and test the result.
 
     If not `vision`, those of the vision backbone are left out: with FiLM, OpenVLA-OFT stores them in another file.
@@ -172,7 +172,7 @@ def check_base(folder: Path, base: Any, *, say: Say = silent) -> None:
         )
 
 
-def _adapted(model: OpenVLAForActionPrediction, config: LoraConfig) -> PeftModel:
+def _adapted(model: PreTrainedModel, config: LoraConfig) -> PeftModel:
     """Add peft's adapters to a model. Two warnings are ignored: one does not apply, and `merge` handles the other."""
     with warnings.catch_warnings():
         for known in (".*is_gradient_checkpointing", ".*tie_word_embeddings"):

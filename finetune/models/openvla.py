@@ -13,7 +13,7 @@ from transformers import initialization as init
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from finetune.data.preprocessing import Preprocessing
-from finetune.models import checkpoint, components, layouts, parallel_decoding, weights
+from finetune.models import checkpoint, components, layouts, lora, parallel_decoding, weights
 from finetune.models.acting import Policy, Sampling, warn
 from finetune.models.action_statistics import ActionStatistics
 from finetune.models.config import OpenVLAConfig
@@ -365,8 +365,6 @@ class OpenVLAForActionPrediction(PreTrainedModel):
         if oft is not None:
             adapter = layouts.unmerged_adapter(own, folder, config.merged)
             if adapter is not None:
-                from finetune.models import lora  # noqa: PLC0415 - imports this module
-
                 model = lora.load(model, adapter, say=say, vision=not oft.settings.film).merge_and_unload()
             components.attach(model, oft, where=str(own))
             model.name_or_path = model.config.name_or_path = str(own)
