@@ -218,7 +218,7 @@ def trained(platform: str, vla: OpenVLAForActionPrediction) -> dict[str, Any]:
         hidden = trace.hidden[0]
         inserted = hidden.shape[1] - ids.shape[1]
         logits = vla.get_output_embeddings()(hidden[:, inserted:-1])
-    found = logits.argmax(-1)
+    result = logits.argmax(-1)
     actions = torch.tensor(given["train.actions"])
     ours = {
         "batch_input_ids": ids,
@@ -227,7 +227,7 @@ def trained(platform: str, vla: OpenVLAForActionPrediction) -> dict[str, Any]:
         "batch_proprio": inputs["proprio"],
         "current_action_mask": is_first,
         "next_actions_mask": is_next,
-        "pred_token_ids": found,
+        "pred_token_ids": result,
         "actions_hidden_b0": hidden[0, inserted + tail[0, :-1] - 1],
         "lm_loss": torch.nn.functional.cross_entropy(
             logits.flatten(0, 1), labels[:, 1:].flatten(), ignore_index=IGNORED
@@ -235,7 +235,7 @@ def trained(platform: str, vla: OpenVLAForActionPrediction) -> dict[str, Any]:
     }
     decode = ActionTokenizer().decode
     for name, places in (("curr", is_first), ("next", is_next)):
-        right, ours_at = labels[:, 1:][places], found[places]
+        right, ours_at = labels[:, 1:][places], result[places]
         ours[f"{name}_acc"] = (right == ours_at).float().mean()
         ours[f"{name}_token_l1"] = np.abs(decode(right) - decode(ours_at)).mean()
     if vla.oft.head == "l1":

@@ -58,17 +58,17 @@ def test_openvla_trains_with_its_file_and_oft_undoes_it(tmp_path: Path) -> None:
 
 
 def test_a_file_of_openvla_names_a_method_that_is_not_openvlas() -> None:
-    found = make_statistics()
-    plain = openvla_entry(found, action=found.norm())
-    entry = openvla_entry(found, action=replace(found.norm(), method="bounds"))
+    result = make_statistics()
+    plain = openvla_entry(result, action=result.norm())
+    entry = openvla_entry(result, action=replace(result.norm(), method="bounds"))
     assert "method" not in plain["action"].keys() | plain["proprio"].keys()
     for vector in ("action", "proprio"):
         assert entry[vector].pop("method") == "bounds"
     assert entry == plain
-    read = norms({"toy": openvla_entry(found, action=replace(found.norm(), method="bounds"))}, where="file")["toy"]
+    read = norms({"toy": openvla_entry(result, action=replace(result.norm(), method="bounds"))}, where="file")["toy"]
     assert {name: norm.method for name, norm in read.items()} == {"action": "bounds", "state": "bounds"}
     x = np.array([[-1.0, 0.3], [1.0, 0.3]])
-    low, high = found.norm().min, found.norm().max
+    low, high = result.norm().min, result.norm().max
     assert low is not None
     assert high is not None
     np.testing.assert_allclose(read["action"].unnormalize(x)[:, 0], [low[0], high[0]], atol=1e-7)

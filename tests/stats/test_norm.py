@@ -177,10 +177,10 @@ def test_a_proprio_is_clipped_in_every_dimension_at_inference(
 ) -> None:
     base = make_numbers(dims=3, rows=50)
     norm = make_norm(base, mask=mask, method=method)
-    found = norm.normalize_proprio(scale * x)
-    assert np.abs(found).max() <= 1
-    np.testing.assert_allclose(found, oft_proprio(scale * x.astype(np.float64), norm, method), atol=2e-5)
-    np.testing.assert_array_equal(found, np.clip(norm.normalize(scale * x), -1, 1))
+    result = norm.normalize_proprio(scale * x)
+    assert np.abs(result).max() <= 1
+    np.testing.assert_allclose(result, oft_proprio(scale * x.astype(np.float64), norm, method), atol=2e-5)
+    np.testing.assert_array_equal(result, np.clip(norm.normalize(scale * x), -1, 1))
 
 
 @given(x=arrays(np.float64, (9, 3), elements=st.floats(-1, 1)), mask=arrays(bool, 3))

@@ -210,10 +210,10 @@ def test_a_paraphrase_is_a_function_of_the_seed_and_the_draw(lab: Path) -> None:
         texts.setdefault(sample["instruction"], set()).add(expected[k]["instruction"])
         assert {**expected[k], "instruction": sample["instruction"]} == sample
     assert texts == {text: {text, *table.get(text, ())} for text in (f"task {i} ☂" for i in range(6))}
-    found: dict[int, Any] = {}
+    result: dict[int, Any] = {}
     for rank in range(3):
-        found |= dict(first(make_loader(path, batch_size=4, rank=rank, world=3, threads=rank, cameras=()), 140))
-    assert {k: found[k] for k in range(400)} == {k: expected[k] for k in range(400)}
+        result |= dict(first(make_loader(path, batch_size=4, rank=rank, world=3, threads=rank, cameras=()), 140))
+    assert {k: result[k] for k in range(400)} == {k: expected[k] for k in range(400)}
     loader = make_loader(path, batch_size=3, cameras=())
     loader.load_state_dict({**loader.state_dict(), "draws": 200})
     assert dict(first(loader, 60)) == {k: expected[k] for k in range(200, 260)}
@@ -236,12 +236,12 @@ def test_a_step_in_place_of_a_broken_one_has_a_paraphrase_of_its_own_instruction
     make_datasets(tmp_path)
     path = locked(tmp_path, tables=PARAPHRASES)
     broken_image(tmp_path / "two")
-    told = {"corrupt": "substitute", "preprocessing": Preprocessing(size=(8, 8), like_tensorflow=False)}
-    plain = dict(first(make_loader(path, batch_size=8, paraphrases=False, **told), 200))
-    found = dict(first(make_loader(path, batch_size=5, **told), 200))
+    options = {"corrupt": "substitute", "preprocessing": Preprocessing(size=(8, 8), like_tensorflow=False)}
+    plain = dict(first(make_loader(path, batch_size=8, paraphrases=False, **options), 200))
+    result = dict(first(make_loader(path, batch_size=5, **options), 200))
     table = read(path).paraphrases
     for k, sample in plain.items():
-        assert found[k]["instruction"] in {sample["instruction"], *table.get(sample["instruction"], ())}
+        assert result[k]["instruction"] in {sample["instruction"], *table.get(sample["instruction"], ())}
 
 
 def test_dimensions_that_a_source_lacks_are_masked_zero_and_in_no_statistics(tmp_path: Path) -> None:

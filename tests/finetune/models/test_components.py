@@ -32,8 +32,8 @@ def raw(value: Any) -> bytes:
 
 def weights(folder: Path) -> dict[str, tuple[str, tuple[int, ...], bytes]]:
     """Return dtypes, shapes and bytes of the tensors in safetensors files by name."""
-    found = (tensor for path in folder.glob("*.safetensors") for tensor in stored_tensors(path))
-    return {tensor.name: (tensor.dtype, tensor.shape, tensor.raw.tobytes()) for tensor in found}
+    result = (tensor for path in folder.glob("*.safetensors") for tensor in stored_tensors(path))
+    return {tensor.name: (tensor.dtype, tensor.shape, tensor.raw.tobytes()) for tensor in result}
 
 
 @pytest.fixture(scope="module", params=PLATFORMS)

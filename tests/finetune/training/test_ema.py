@@ -60,9 +60,9 @@ def model_weights(checkpoint: Path) -> dict[str, Any]:
 
 def test_each_checkpoint_has_the_average_of_the_formula(whole: tuple[str, Path]) -> None:
     mode, out = whole
-    found = sorted(out.glob("step-*"))
-    assert len(found) == 3
-    for before, after in pairwise(found):
+    result = sorted(out.glob("step-*"))
+    assert len(result) == 3
+    for before, after in pairwise(result):
         raw, old, new = state(after, WEIGHTS), state(before, AVERAGE), state(after, AVERAGE)
         assert new.keys() <= raw.keys()
         for name, value in new.items():
@@ -125,8 +125,8 @@ def test_checkpoints_load_and_merge_as_ever(whole: tuple[str, Path], tmp_path: P
 @pytest.mark.parametrize("mode", ["full", "adapters"])
 @pytest.mark.parametrize("way", ["ddp", "fsdp"])
 def test_two_processes_average_as_one_does(lock: Path, tmp_path: Path, mode: str, way: str) -> None:
-    told = (*EMA, "train.save_every=9", "eval.every=2")
-    settings = (*told, "train.steps=4", *(("train.mode=lora", "lora.rank=4") if mode == "adapters" else ()))
+    options = (*EMA, "train.save_every=9", "eval.every=2")
+    settings = (*options, "train.steps=4", *(("train.mode=lora", "lora.rank=4") if mode == "adapters" else ()))
     run(lock, tmp_path / "one", *settings)
     torchrun(lock, tmp_path / "two", *settings, f"train.parallel={way}")
     torchrun(lock, tmp_path / "parts", *settings, f"train.parallel={way}", "train.steps=2")
@@ -155,8 +155,8 @@ def test_an_average_goes_on_in_another_number_of_processes(lock: Path, tmp_path:
         start(lock, tmp_path / "run", *EMA, f"train.parallel={way}", f"train.steps={steps}")
     ours, theirs = (state(tmp_path / name / "step-00000006", AVERAGE) for name in ("run", "one"))
     assert all(torch.allclose(ours[name], theirs[name], atol=1e-4) for name in ours)
-    found, expected = (logged(tmp_path / name) for name in ("run", "one"))
-    assert found["eval", 6]["loss"] == pytest.approx(expected["eval", 6]["loss"], rel=2e-6)
+    result, expected = (logged(tmp_path / name) for name in ("run", "one"))
+    assert result["eval", 6]["loss"] == pytest.approx(expected["eval", 6]["loss"], rel=2e-6)
 
 
 def test_the_weights_come_back_after_the_average_even_if_something_fails() -> None:
@@ -217,7 +217,7 @@ def test_the_plan_counts_four_bytes_for_each_trained_weight(settings: tuple[str,
     with_it, without = (footprint(toy(*settings, f"train.ema={decay}")) for decay in (0.999, 0))
     assert with_it.average == 4 * with_it.trained
     for way, world in (("none", 1), ("ddp", 4), ("fsdp", 4)):
-        told: Any = {"batch": 8, "micro": None, "checkpointed": False}
-        more, less = (each.need(way, world, **told) for each in (with_it, without))
+        options: Any = {"batch": 8, "micro": None, "checkpointed": False}
+        more, less = (each.need(way, world, **options) for each in (with_it, without))
         assert more.peak - less.peak == more.average == with_it.average // (4 if way == "fsdp" else 1)
         assert less.average == 0

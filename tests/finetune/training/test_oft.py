@@ -84,8 +84,8 @@ def test_a_checkpoint_predicts_chunks_and_states_what_it_needs(trained: tuple[st
     assert vla.oft is not None
     assert (vla.oft.chunk, vla.oft.actions, vla.oft.cameras) == (3, ("x", "y", "z", "gripper"), ("primary",))
     images, instruction = observed(lock, vla.oft.history)
-    told = {"seed": 1} if name == "diffusion" else {}
-    chunk = vla.predict_action(images, instruction, "two", lenient=True, **told)
+    options = {"seed": 1} if name == "diffusion" else {}
+    chunk = vla.predict_action(images, instruction, "two", lenient=True, **options)
     assert chunk.shape == (3, 4)
     with pytest.raises(UsageError, match=rf"has {len(images) + 1} images, the model was trained with {len(images)}"):
         vla.predict_action([*images, images[0]], instruction, "two", lenient=True)
@@ -118,11 +118,11 @@ def test_adapters_are_continued_loaded_and_merged(lock: Path, tmp_path: Path, na
 
 
 def test_noise_depends_on_the_draw_and_not_on_the_batch(lock: Path, tmp_path: Path) -> None:
-    told = settings("diffusion", "train.steps=2", "eval.every=0")
-    run(lock, tmp_path / "one", *told)
-    run(lock, tmp_path / "parts", *told, "train.micro=1", "data.workers=1")
+    options = settings("diffusion", "train.steps=2", "eval.every=0")
+    run(lock, tmp_path / "one", *options)
+    run(lock, tmp_path / "parts", *options, "train.micro=1", "data.workers=1")
     assert losses(tmp_path / "parts") == pytest.approx(losses(tmp_path / "one"), rel=TOLERANCE)
-    run(lock, tmp_path / "other", *told, "seed=1")
+    run(lock, tmp_path / "other", *options, "seed=1")
     assert losses(tmp_path / "other") != pytest.approx(losses(tmp_path / "one"), rel=1e-3)
 
 
@@ -133,16 +133,16 @@ def test_the_head_is_counted_in_the_plan() -> None:
 
 
 @pytest.mark.parametrize(
-    ("told", "message"),
+    ("options", "message"),
     [
         (("data.history=2",), r"OpenVLA takes one image; add \[oft\]"),
         (('data.cameras=["primary","wrist"]',), r"OpenVLA takes one image; add \[oft\]"),
         (("oft.head=l2",), r"oft\.head: .*'l1', 'diffusion' or 'discrete'"),
     ],
 )
-def test_recipes_that_make_no_sense_are_refused(told: tuple[str, ...], message: str) -> None:
+def test_recipes_that_make_no_sense_are_refused(options: tuple[str, ...], message: str) -> None:
     with pytest.raises(Exception, match=message):
-        toy(*told)
+        toy(*options)
 
 
 def test_a_checkpoint_of_oft_is_trained_further(lock: Path, tmp_path: Path) -> None:
@@ -167,8 +167,8 @@ def test_a_checkpoint_of_oft_is_trained_further(lock: Path, tmp_path: Path) -> N
 def test_two_processes_learn_what_one_learns(
     lock: Path, tmp_path: Path, name: str, way: str, mode: tuple[str, ...]
 ) -> None:
-    one, two, told = tmp_path / "one", tmp_path / "two", settings(name, *mode, "train.micro=1")
-    run(lock, one, *told)
-    torchrun(lock, two, *told, f"train.parallel={way}")
+    one, two, options = tmp_path / "one", tmp_path / "two", settings(name, *mode, "train.micro=1")
+    run(lock, one, *options)
+    torchrun(lock, two, *options, f"train.parallel={way}")
     assert losses(two) == pytest.approx(losses(one), rel=TOLERANCE)
     assert logged(two)["eval", 4]["l1"] == pytest.approx(logged(one)["eval", 4]["l1"], rel=1e-5)

@@ -66,12 +66,12 @@ class RecordedTraining:
 
 def models(state: State) -> dict[str, dict[str, bytes]]:
     """Return the files of each checkpoint, and of the base of adapters."""
-    found: dict[str, dict[str, bytes]] = {}
+    result: dict[str, dict[str, bytes]] = {}
     for path, content in state.items():
         name, _, below = path.removeprefix("run/").partition("/")
         if name == "base" or name.startswith("step-"):
-            found.setdefault(name, {}).update({below: content} if content is not None else {})
-    return found
+            result.setdefault(name, {}).update({below: content} if content is not None else {})
+    return result
 
 
 @pytest.fixture(scope="module")
@@ -88,8 +88,8 @@ def test_checkpoints_are_whole_and_at_the_end_all_is_synced(recorded: RecordedTr
     for kept in [*recording.prefixes(), *recording.single_losses(), *recording.random_losses(300, seed=0)]:
         assert recorded.damaged(recording.state(kept)) == []
     restore(recording.state({*range(end)} - {*recording.optional(end)}), recorded.disk)
-    found = recorded.result()
-    assert {name: found.get(name) for name in recorded.expected} == recorded.expected
+    result = recorded.result()
+    assert {name: result.get(name) for name in recorded.expected} == recorded.expected
 
 
 @pytest.mark.slow

@@ -55,35 +55,35 @@ def of_openvla_oft(steps: int, *, lr: float, warmup: int, milestones: tuple[int,
     torch = pytest.importorskip("torch", reason="the oracle")
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=lr)
     scheduler = torch.optim.lr_scheduler.MultiStepLR(optimizer, milestones=list(milestones), gamma=0.1)
-    found = []
+    result = []
     for step in range(steps):
         if warmup > 0 and (resets or step < warmup):
             progress = min((step + 1) / warmup, 1.0)
             for group in optimizer.param_groups:
                 group["lr"] = lr * (0.1 + 0.9 * progress)
-        found.append(optimizer.param_groups[0]["lr"])
+        result.append(optimizer.param_groups[0]["lr"])
         optimizer.step()
         scheduler.step()
-    return found
+    return result
 
 
 @pytest.mark.parametrize(("warmup", "milestones"), [(1, (2,)), (3, (5,)), (4, (6, 9)), (5, (3, 5)), (10, (4,))])
 def test_the_original_warm_up_can_be_repeated_with_its_fault_or_without(
     warmup: int, milestones: tuple[int, ...]
 ) -> None:
-    told: dict[str, object] = {"lr": 0.3, "schedule": "multistep", "warmup": warmup, "milestones": milestones}
+    options: dict[str, object] = {"lr": 0.3, "schedule": "multistep", "warmup": warmup, "milestones": milestones}
     theirs = of_openvla_oft(12, lr=0.3, warmup=warmup, milestones=milestones, resets=True)
-    assert rates(12, **told, warmup_like_original=True) == pytest.approx(theirs, rel=1e-12)
+    assert rates(12, **options, warmup_like_original=True) == pytest.approx(theirs, rel=1e-12)
     assert theirs[-1] == pytest.approx(0.3)  # it never falls
     if warmup <= min(milestones):
         right = of_openvla_oft(12, lr=0.3, warmup=warmup, milestones=milestones, resets=False)
-        assert rates(12, **told) == pytest.approx(right, rel=1e-12)
+        assert rates(12, **options) == pytest.approx(right, rel=1e-12)
         assert right[-1] < 0.031
 
 
-@pytest.mark.parametrize("told", ["warmup = 2", 'schedule = "multistep"\nmilestones = [3]', 'schedule = "cosine"'])
-def test_the_original_warm_up_is_refused_where_it_would_change_nothing(told: str) -> None:
-    text = f'name = "x"\n[model]\nbase = "tiny"\n[optimizer]\n{told}\n'
+@pytest.mark.parametrize("options", ["warmup = 2", 'schedule = "multistep"\nmilestones = [3]', 'schedule = "cosine"'])
+def test_the_original_warm_up_is_refused_where_it_would_change_nothing(options: str) -> None:
+    text = f'name = "x"\n[model]\nbase = "tiny"\n[optimizer]\n{options}\n'
     load(text, where="x.toml")
     with pytest.raises(SpecError, match=r'warmup_like_original: requires warmup and schedule = "multistep"'):
         load(f"{text}warmup_like_original = true", where="x.toml")

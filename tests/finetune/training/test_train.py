@@ -182,9 +182,9 @@ def test_a_run_goes_on_in_another_number_of_processes(
 
 @pytest.mark.slow
 def test_an_evaluation_changes_nothing_in_the_checkpoint_of_a_shared_model(lock: Path, tmp_path: Path) -> None:
-    told = (*ADAPTERS, "train.precision=bf16", "train.parallel=fsdp", "train.steps=2")
+    options = (*ADAPTERS, "train.precision=bf16", "train.parallel=fsdp", "train.steps=2")
     for name, every in (("evaluated", 2), ("not", 0)):
-        torchrun(lock, tmp_path / name, *told, f"eval.every={every}")
+        torchrun(lock, tmp_path / name, *options, f"eval.every={every}")
     assert unequal(*(tmp_path / name / "step-00000002" for name in ("evaluated", "not"))) == []
 
 

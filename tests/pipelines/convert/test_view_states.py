@@ -111,9 +111,9 @@ def test_verify_compares_materialized_states_with_the_view(dataset: Dataset, tmp
     spec = load(TEXT.replace("scale(1000)", "scale(999)"))
     manifest = {key: value for key, value in dataset.manifest.items() if key != "xxh3_128"}
     (tmp_path / "copy" / MANIFEST).write_bytes(encode_manifest({**manifest, "spec": spec.to_json()}))
-    found = verify(open_dataset(tmp_path / "copy"), source=source).first
+    result = verify(open_dataset(tmp_path / "copy"), source=source).first
     wrong = "observation.state.openvla does not match the view"
-    assert found[-3:] == [f"episode {i} (toy-00000{i}): {wrong}" for i in range(3)]
+    assert result[-3:] == [f"episode {i} (toy-00000{i}): {wrong}" for i in range(3)]
 
 
 def test_the_layout_of_a_dataset_of_an_earlier_version_is_unchanged() -> None:
@@ -142,26 +142,26 @@ def test_an_append_adds_to_the_columns(tmp_path: Path) -> None:
 
 
 def test_statistics_are_of_the_views_state(dataset: Dataset) -> None:
-    found = statistics(dataset, selection=Selection(view="openvla")).vectors["state"]
+    result = statistics(dataset, selection=Selection(view="openvla")).vectors["state"]
     values = np.concatenate([state_of_steps(dataset, i) for i in range(len(LENGTHS))]).astype(np.float64)
-    assert [dim.name for dim in found.space.dims] == NAMES
-    assert found.count == len(values)
-    assert found.mask.all()
+    assert [dim.name for dim in result.space.dims] == NAMES
+    assert result.count == len(values)
+    assert result.mask.all()
     for name, wanted in (("mean", values.mean(axis=0)), ("std", values.std(axis=0))):
-        np.testing.assert_allclose(getattr(found, name), wanted, rtol=1e-6, atol=1e-9)
-    np.testing.assert_array_equal(found.min, values.min(axis=0))
-    np.testing.assert_array_equal(found.max, values.max(axis=0))
+        np.testing.assert_allclose(getattr(result, name), wanted, rtol=1e-6, atol=1e-9)
+    np.testing.assert_array_equal(result.min, values.min(axis=0))
+    np.testing.assert_array_equal(result.max, values.max(axis=0))
     for name, q in (("q01", 0.01), ("q50", 0.5), ("q99", 0.99)):
-        np.testing.assert_allclose(getattr(found, name), np.quantile(values, q, axis=0), rtol=1e-6, atol=1e-9)
+        np.testing.assert_allclose(getattr(result, name), np.quantile(values, q, axis=0), rtol=1e-6, atol=1e-9)
     stored = statistics(dataset).vectors["state"]
     assert (len(stored.space), stored.count) == (7, sum(LENGTHS))
 
 
 def test_oxe_stats_writes_it_as_proprio(dataset: Dataset) -> None:
-    found = json.loads(oxe("stats", dataset.path, "--view", "openvla", "--format", "openvla").out)["toy"]
+    result = json.loads(oxe("stats", dataset.path, "--view", "openvla", "--format", "openvla").out)["toy"]
     values = np.concatenate([state_of_steps(dataset, i) for i in range(len(LENGTHS))])
-    assert found["proprio"].keys() == {"mean", "std", "max", "min", "q01", "q99"}
-    np.testing.assert_array_equal(np.float32(found["proprio"]["max"]), values.max(axis=0))
+    assert result["proprio"].keys() == {"mean", "std", "max", "min", "q01", "q99"}
+    np.testing.assert_array_equal(np.float32(result["proprio"]["max"]), values.max(axis=0))
 
 
 def test_chunks_are_relative_to_the_views_state(tmp_path: Path) -> None:
@@ -182,8 +182,8 @@ parts.xyz    = "position x y z, m, absolute"
 """
     )
     dataset = open_dataset(publish(tmp_path, lengths=(6,), text=text))
-    found = statistics(dataset, selection=Selection(view="abs", chunk=2)).vectors["action_relative"]
-    np.testing.assert_allclose(found.mean[0], [-1, -1, -1], atol=1e-6)
+    result = statistics(dataset, selection=Selection(view="abs", chunk=2)).vectors["action_relative"]
+    np.testing.assert_allclose(result.mean[0], [-1, -1, -1], atol=1e-6)
 
 
 def test_in_memory_it_is_the_same(tmp_path: Path) -> None:

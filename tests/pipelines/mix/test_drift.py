@@ -58,8 +58,8 @@ def test_paraphrases_are_part_of_what_is_compared(lab: Path, *, deep: bool) -> N
     table = '[paraphrases]\n"task 0 ☂" = ["do 0"]'
     lock, _ = made(lab, tables=table)
     assert drift(lock, beside=lab, spec=mix(tables=table), deep=deep) == []
-    found = drift(lock, beside=lab, spec=mix(tables=table.replace("do 0", "0")))
-    assert found == ["the mixture file has changed: paraphrases"]
+    result = drift(lock, beside=lab, spec=mix(tables=table.replace("do 0", "0")))
+    assert result == ["the mixture file has changed: paraphrases"]
     assert lock_differences(lock, made(lab)[0]) == ["the mixture file differs in paraphrases"]
 
 

@@ -140,15 +140,15 @@ def test_a_step_that_is_not_in_the_mixture_has_no_instruction_to_paraphrase(tmp_
     said = {"weights": "one = 1.0", "tables": '[sources]\none = { uri = "one" }\n'}
     for view, known in (("", {first, rest, "task 1 ☂"}), ('view = "late"', {rest, "task 1 ☂"})):
         for text in (first, rest, unused, "task 1 ☂"):
-            told = {**said, "tables": said["tables"] + paraphrases({text: ["x"]})}
+            options = {**said, "tables": said["tables"] + paraphrases({text: ["x"]})}
             if text in known:
-                assert made(tmp_path, view, **told)[0].paraphrases == {text: ("x",)}
+                assert made(tmp_path, view, **options)[0].paraphrases == {text: ("x",)}
                 continue
             with pytest.raises(SpecError, match=f"paraphrases: no step of the mixture has the instruction '{text}'"):
-                made(tmp_path, view, **told)
-    told = {**said, "tables": said["tables"] + paraphrases({"task 1 ☂": ["x"]})}
+                made(tmp_path, view, **options)
+    options = {**said, "tables": said["tables"] + paraphrases({"task 1 ☂": ["x"]})}
     with pytest.raises(SpecError, match=r"'task 1 ☂'\. \(known: go, stand by\)"):
-        made(tmp_path, 'filter = "length > 2"', **told)
+        made(tmp_path, 'filter = "length > 2"', **options)
 
 
 def test_a_misspelled_instruction_is_answered_with_the_nearest(lab: Path) -> None:

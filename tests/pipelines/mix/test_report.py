@@ -40,9 +40,9 @@ def test_a_paraphrase_that_is_a_held_out_instruction_is_leakage(lab: Path) -> No
     (trained, other, *_), (held, *_) = ([text for text in parts if parts[text] == part] for part in ("train", "val"))
     counts = {}
     for text, paraphrase in ((trained, held), (trained, other), (held, trained), (trained, "new")):
-        found = summary(*made(lab, tables=f'{holdout}[paraphrases]\n"{text}" = ["{paraphrase}"]'))
-        counts[text, paraphrase] = found.leakage.instructions_in_both_parts
-        assert found.to_json()["paraphrases"] == {text: (paraphrase,)}
+        result = summary(*made(lab, tables=f'{holdout}[paraphrases]\n"{text}" = ["{paraphrase}"]'))
+        counts[text, paraphrase] = result.leakage.instructions_in_both_parts
+        assert result.to_json()["paraphrases"] == {text: (paraphrase,)}
     assert counts == {(trained, held): 2, (trained, other): 0, (held, trained): 0, (trained, "new"): 0}
 
 

@@ -92,11 +92,11 @@ def test_a_folder_that_is_replaced_or_removed_is_whole_or_gone_at_any_moment(tmp
         (tmp_path / "disk/out" / name).write_text("old")
     code = f"import sys; from pathlib import Path; from schemas.files import durable; out = Path(sys.argv[1])\n{how}"
     recording = record([sys.executable, "-c", code, str(tmp_path / "disk/out")], tmp_path / "disk", tmp_path / "log")
-    found = {of_out(recording.state(kept)) for kept in [*recording.prefixes(), *recording.random_losses(300, seed=0)]}
+    result = {of_out(recording.state(kept)) for kept in [*recording.prefixes(), *recording.random_losses(300, seed=0)]}
     new = {"out": None, "out/c": b"new"}
     old = {"out": None, "out/below": None, "out/a": b"old", "out/b": b"old", "out/below/c": b"old"}
     end = new if "new" in how else {}
-    assert found == {of_out(state) for state in (old, {}, end)}
+    assert result == {of_out(state) for state in (old, {}, end)}
     durable_ops = {*range(len(recording.ops))} - {*recording.optional(len(recording.ops))}
     assert of_out(recording.state(durable_ops)) == of_out(end)
 
