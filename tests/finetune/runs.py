@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -87,13 +88,30 @@ def in_two_processes(*program: str, patience: float = PATIENCE) -> str:
     try:
         out, err = process.communicate(timeout=patience)
     except subprocess.TimeoutExpired:
-        for pid in (*descendants(process.pid), process.pid):  # torchrun starts each process in a session of its own
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGABRT)  # faulthandler answers it with the stacks
+        process.send_signal(signal.SIGSTOP)  # torchrun must not end one process while another prints
+        for pid in descendants(process.pid):
+            print_stacks(pid)
+        process.send_signal(signal.SIGABRT)
+        process.send_signal(signal.SIGCONT)
         out, err = process.communicate(timeout=PATIENCE)
         pytest.fail(f"it did not end within {patience} seconds: {out}{err}")
     assert process.returncode == 0, err
     return out
+
+
+def print_stacks(pid: int) -> None:
+    """Abort a process, which faulthandler answers with the stacks of its threads; wait until it has ended.
+
+    Processes that share one pipe would mix their lines if they printed at the same time.
+    """
+    with suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGABRT)
+    for _ in range(600):
+        with suppress(FileNotFoundError, ProcessLookupError):
+            if Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z":
+                time.sleep(0.05)
+                continue
+        return
 
 
 def descendants(pid: int) -> list[int]:
