@@ -14,6 +14,7 @@ from typing import Annotated
 import typer
 
 from oxe_tools.cli import datasets, export, mix
+from oxe_tools.cli.check import check
 from oxe_tools.cli.console import FAULT, INTERRUPTED, TERMINATED, USAGE, fail, make_printable, say
 from oxe_tools.cli.convert import convert
 from oxe_tools.cli.demo import demo
@@ -37,6 +38,7 @@ app.command()(convert)
 app.command()(verify)
 app.command()(upgrade)
 app.command()(stats)
+app.command()(check)
 app.command()(demo)
 app.command()(train)
 app.command()(predict)

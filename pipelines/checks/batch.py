@@ -1,4 +1,4 @@
-"""`Batch`: the numbers of whole episodes that were read together. Rules work on batches, because numpy calls are few."""
+"""`Batch`: the numbers of whole episodes that were read together, so that a rule needs few numpy calls."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass

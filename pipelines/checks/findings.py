@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Self
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, order=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
     """What a rule found in one episode, in a pair of episodes, or in a dataset as a whole."""
 
@@ -17,6 +17,10 @@ class Finding:
     dims: tuple[str, ...] = ()  # names of dimensions such as `action.x`, or of columns and cameras
     value: float | None = None  # the number that was compared with the threshold
     message: str
+
+    def order(self) -> tuple[Any, ...]:
+        """Return the key by which findings are sorted: by dataset, rule and episode."""
+        return (self.member, self.rule, self.episode, self.other or (-1, -1), self.steps, self.dims, self.message)
 
     def to_json(self) -> dict[str, Any]:
         """Return the JSON form that workers send and that the cache has."""
@@ -30,7 +34,7 @@ class Finding:
         return cls(**{**data, "other": pair, "steps": steps, "dims": tuple(data["dims"])})
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, order=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class NotAssessable:
     """A rule that cannot say anything about a dataset, with the reason."""
 

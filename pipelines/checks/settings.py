@@ -6,7 +6,7 @@ from typing import Annotated, Any, Self
 from pydantic import Field, model_validator
 
 from pipelines.checks.rules import RULES
-from pipelines.checks.thresholds import Thresholds
+from pipelines.checks.thresholds import Level, Thresholds
 from schemas.declarations import toml
 from schemas.declarations.spec import validated
 from schemas.declarations.tables import Model
@@ -33,6 +33,15 @@ class Settings(Model):
 
     rules: Thresholds = Thresholds()
     accept: tuple[Accept, ...] = ()
+
+    def severity(self, rule: str) -> Level:
+        """Return the severity of a rule, `off` if it is not applied."""
+        chosen: Level | None = getattr(self.rules, rule).severity
+        return chosen or RULES[rule].severity
+
+    def active(self) -> frozenset[str]:
+        """Return the ids of the rules that are applied."""
+        return frozenset(rule for rule in RULES if self.severity(rule) != "off")
 
 
 def load(path: Path) -> Settings:

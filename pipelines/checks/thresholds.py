@@ -29,6 +29,25 @@ class NoopFirst(RuleSettings):
 # Images
 
 
+# Duplicates
+
+
+class NearDuplicate(RuleSettings):
+    """Two episodes are almost equal if the paths of their states are, also if one is a little shorter."""
+
+    distance: Positive = 0.01  # mean distance of the two paths, as a share of the usual range of each dimension
+    length: Share = 0.1  # largest difference of their lengths
+
+
+# Language
+
+
+class LanguageTemplate(RuleSettings):
+    """An instruction is a placeholder, or one of several tasks has nearly all episodes."""
+
+    share: Share = 0.9
+
+
 # All
 
 
@@ -38,9 +57,11 @@ class Thresholds(Model):
     non_finite: RuleSettings = RuleSettings()
     duplicate: RuleSettings = RuleSettings()
     split_leak: RuleSettings = RuleSettings()
+    near_duplicate: NearDuplicate = NearDuplicate()
     noop_first: NoopFirst = NoopFirst()
     copied_field: RuleSettings = RuleSettings()
     constant_dim: RuleSettings = RuleSettings()
     stale_stats: RuleSettings = RuleSettings()
     outcome_unknown: RuleSettings = RuleSettings()
     language_missing: RuleSettings = RuleSettings()
+    language_template: LanguageTemplate = LanguageTemplate()

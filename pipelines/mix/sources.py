@@ -1,6 +1,5 @@
 """Find and open the sources of a mixture, and select their episodes and steps."""
 
-import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import chain
@@ -13,9 +12,9 @@ import pyarrow as pa
 
 from pipelines.beam.progress import Progress
 from pipelines.mix.holdout import is_held_out
+from pipelines.statistics.motion import motion_hash
 from pipelines.statistics.numbers import Selection, parts_of
 from schemas.declarations import catalog
-from schemas.declarations.ops import Steps
 from schemas.errors import DatasetError, UsageError, did_you_mean
 from schemas.files.folder import is_local
 from schemas.mixture.drift import place
@@ -23,10 +22,8 @@ from schemas.mixture.lock import TRAIN, VALIDATION, Stage
 from schemas.mixture.spec import Holdout, MixtureSpec
 from schemas.source import Array
 from schemas.spaces import Space
-from schemas.store.columns import STATE, runs
+from schemas.store.columns import runs
 from schemas.store.dataset import Dataset, open_dataset
-
-ROUNDED = 1e6  # values of a motion are rounded to 1e-6 before they are hashed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,7 +78,7 @@ def open_mixture_source(spec: MixtureSpec, name: str, *, uri: str, beside: Path,
     for run in chain.from_iterable(runs(dataset, span, view=view, more=more) for span in spans):
         for steps in run.episodes():
             episode, mask = rows[steps.file, steps.row], steps.viewed(view).mask
-            numbers = {"ranges": _ranges(mask), "steps": int(mask.sum()), "motion_hash": _motion_hash(steps.columns)}
+            numbers = {"ranges": _ranges(mask), "steps": int(mask.sum()), "motion_hash": motion_hash(steps.columns)}
             kept[episode["position"]] = {**episode, **numbers}
             if spec.paraphrases:
                 instructions |= _texts(run.table["instruction"].chunk(0)[steps.at], mask)
@@ -162,13 +159,3 @@ def _ranges(mask: Array) -> list[int]:
 def _texts(instructions: pa.Array, mask: Array) -> set[str]:
     """Return the instructions of the steps in a mask."""
     return {text for text in instructions.filter(pa.array(mask)).unique().to_pylist() if text is not None}
-
-
-def _motion_hash(steps: Steps) -> str:
-    """Hash the shapes and the rounded values of action and state; the names of dimensions are not included."""
-    digest = hashlib.sha256()
-    for name in ("action", STATE):
-        if name in steps:
-            digest.update(str(steps[name].shape).encode())
-            digest.update(np.round(steps[name].astype(np.float64) * ROUNDED).astype("<i8").tobytes())
-    return digest.hexdigest()[:32]

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -15,6 +15,7 @@ from schemas.spaces import Space
 from schemas.store import columns
 from schemas.store.columns import ROWS, STATE, EpisodeRun, Span, StoredSteps
 from schemas.store.dataset import Dataset
+from schemas.store.findings import rules_of_episodes
 from schemas.views.views import View
 
 VECTORS = {"action": "action", "state": STATE}
@@ -61,7 +62,10 @@ def parts_of(dataset: Dataset, selection: Selection, *, member: int = 0) -> list
     if selection.split is not None:
         kept &= (table["split"] == selection.split).to_numpy()
     if condition:
-        kept &= condition.mask({name: table[name].to_list() if name in needed else [] for name in known})
+        columns_read: dict[str, list[Any]] = {name: table[name].to_list() if name in needed else [] for name in known}
+        if rules := filters.rules(condition):
+            columns_read[filters.FINDING] = rules_of_episodes(dataset, wanted=rules)
+        kept &= condition.mask(columns_read)
     if not dataset.manifest["steps"]:
         raise UsageError(f"{dataset.uri}: the dataset has no steps")
     if not table.filter(kept)["length"].sum():
@@ -108,7 +112,7 @@ def vectors(part: DatasetPart, selection: Selection) -> Iterator[Vectors]:
 
     The names are those of `spaces`. Vectors are [N, D], and chunks of H actions are [N, H * D].
     """
-    dataset = _open_once(part.folder, part.manifest)
+    dataset = open_once(part.folder, part.manifest)
     view = dataset.view(selection.view) if selection.view else None
     pairs = _state_dims(dataset.action_space(selection.view), dataset.state_space(selection.view))
     rows = max(1, ROWS // (selection.chunk or 1))
@@ -145,7 +149,7 @@ def _concatenated(batches: Sequence[Vectors]) -> Vectors:
 
 
 @lru_cache(maxsize=8)
-def _open_once(folder: Folder, manifest: str) -> Dataset:
+def open_once(folder: Folder, manifest: str) -> Dataset:
     """Open a dataset once per worker; raises DatasetError if the digest of its manifest is not `manifest`."""
     dataset = Dataset(folder)
     if dataset.digest != manifest:

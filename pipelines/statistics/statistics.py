@@ -55,10 +55,11 @@ def statistics(
     chosen = _normalized(selection or Selection())
     if len(datasets) > 1:
         check_mergeable(datasets, chosen)
-    elif not recompute and (record := cached(datasets[0], chosen)):
+    may_cache = len(datasets) == 1 and not _depends_on_findings(chosen)
+    if may_cache and not recompute and (record := cached(datasets[0], chosen)):
         return record
     computed = _compute(datasets, chosen, engine)
-    if len(datasets) == 1:
+    if may_cache:
         store(datasets[0], computed)
     return computed
 
@@ -66,6 +67,11 @@ def statistics(
 def _normalized(selection: Selection) -> Selection:
     """Rewrite the condition in its canonical form."""
     return replace(selection, filters=str(filters.parse(selection.filters)) if selection.filters else None)
+
+
+def _depends_on_findings(selection: Selection) -> bool:
+    """Whether the episodes depend on the last check, which is not part of the cache's key."""
+    return bool(selection.filters and filters.rules(filters.parse(selection.filters)))
 
 
 def _compute(datasets: Sequence[Dataset], selection: Selection, engine: Engine) -> Statistics:

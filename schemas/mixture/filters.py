@@ -2,13 +2,13 @@
 
     condition  := all { "or" all }                      length >= 20 and split == "train"
     all        := one { "and" one }                     not (instructions contains "drawer" or length in [1, 2])
-    one        := "not" one | "(" condition ")" | column comparison
+    one        := "not" one | "(" condition ")" | column comparison | "finding" "(" text ")"
     comparison := ("==" | "!=" | "<" | "<=" | ">" | ">=" | "contains") value | "in" "[" value { "," value } "]"
     value      := number | "text" | 'text' | true | false
 
 On a column of lists, a comparison is true if it is true for any entry. If the value is missing, it is false.
-`contains` is true if the text in the column has the value as a part. An invalid condition raises UsageError, whose
-message points at the wrong word.
+`contains` is true if the text in the column has the value as a part. `finding("idle")` is true if `oxe check` found
+something in the episode by that rule. An invalid condition raises UsageError, whose message points at the wrong word.
 """
 
 import operator
@@ -27,6 +27,7 @@ WORDS = (
     r"|(?P<word>[A-Za-z_][\w./]*)|(?P<sign>==|!=|<=|>=|[<>()\[\],])"
 )
 DEEPEST = 50  # maximum nesting of conditions
+FINDING = "finding"  # the name of the column with the rules that found something in each episode
 KEYWORDS = {"and", "or", "not", "in", "contains", "true", "false"}
 COMPARE: dict[str, Callable[[Any, Any], bool]] = {
     "==": operator.eq,
@@ -41,7 +42,7 @@ COMPARE: dict[str, Callable[[Any, Any], bool]] = {
 
 Value = str | float | int | bool
 Columns = Mapping[str, Sequence[Any]]  # columns of the episode table as Python values
-Condition: TypeAlias = "Comparison | Not | Joined"  # `str()` is its canonical spelling, used as a key
+Condition: TypeAlias = "Comparison | Found | Not | Joined"  # `str()` is its canonical spelling, used as a key
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +74,27 @@ class Comparison:
             )
         except TypeError as error:
             raise UsageError(f"'{self}': the values of column '{self.column}' cannot be compared with it") from error
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """Whether a rule of `oxe check` found something in the episode."""
+
+    rule: str
+
+    def __str__(self) -> str:
+        """Return the canonical spelling."""
+        return f"{FINDING}({_spelled(self.rule)})"
+
+    def columns(self) -> frozenset[str]:
+        """Return the column of findings."""
+        return frozenset({FINDING})
+
+    def mask(self, table: Columns) -> Array:
+        """Return the result for each row, [N] bool. Raises UsageError if the table has no findings."""
+        if FINDING not in table:
+            raise UsageError(f"'{self}': the findings are not known here")
+        return np.array([self.rule in rules for rules in table[FINDING]], bool)
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,12 +145,30 @@ def parse(text: str) -> Condition:
     'length >= 20 and split == "train"'
     >>> parse("length > 2").mask({"length": [1, 3]}).tolist()
     [False, True]
+    >>> parse("not finding('idle')").mask({"finding": [["idle"], []]}).tolist()
+    [False, True]
     """
     parser = _ConditionParser(text, WORDS)
     condition = parser.condition()
     if parser.next.kind != "end":
         raise parser.error("'and', 'or' or the end")
     return condition
+
+
+def rules(condition: Condition) -> list[str]:
+    """Return the ids of the rules whose findings a condition reads, sorted.
+
+    >>> rules(parse("length > 2 and not (finding('idle') or finding('lag'))"))
+    ['idle', 'lag']
+    """
+    match condition:
+        case Found(rule):
+            return [rule]
+        case Not(part):
+            return rules(part)
+        case Joined(_, parts):
+            return sorted({rule for part in parts for rule in rules(part)})
+    return []
 
 
 def _entries(cell: Any) -> Sequence[Any]:
@@ -179,6 +219,12 @@ class _ConditionParser(Parser):
         if self.next.kind != "word" or self.next.word in KEYWORDS:
             raise self.error("a column")
         column = self.advance()
+        if column == FINDING and self.take("("):
+            if self.next.kind != "text":
+                raise self.error("the id of a rule in quotes")
+            rule = self.advance()[1:-1]
+            self.expect(")")
+            return Found(rule)
         if self.next.word not in COMPARE:
             raise self.error(f"one of {' '.join(COMPARE)}")
         op = self.advance()

@@ -15,6 +15,7 @@ LEDGER = "meta/ledger"  # folder with the records of an unfinished conversion
 PENDING = "meta/pending"  # folder with files of the dataset that are not at their place while a command replaces them
 IDENTITY = "meta/ledger/identity.json"
 VERIFICATION = "meta/verification.json"
+CHECKS = "meta/checks.parquet"
 SCRATCH = "scratch-"  # prefix of folders in `meta`, in which machines exchange partial statistics
 UNFINISHED = ("tmp-", SCRATCH)  # prefixes of files and folders that a killed process may leave
 
@@ -30,6 +31,7 @@ class MetaFile:
 META_FILES = (
     MetaFile(place=STATS, of_content=True),
     MetaFile(place=VERIFICATION, of_content=True),
+    MetaFile(place=CHECKS, of_content=True),
     MetaFile(place=RUNS, of_content=False),
 )
 DATA_FILE = re.compile(rf"{DATA}/[^/\\]+\.parquet")

@@ -1,0 +1,89 @@
+"""Divide a dataset into parts that workers check, and read the numbers of a part as batches."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from pipelines.checks.batch import About, Batch
+from pipelines.statistics.numbers import open_once
+from schemas.files.folder import Folder
+from schemas.source import Array
+from schemas.store.arrow import RAW
+from schemas.store.columns import ROWS, EpisodeRun, Span, runs
+from schemas.store.dataset import Dataset
+from schemas.views.resample import TIMES
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckPart:
+    """A picklable part of a dataset: some episodes of one data file or of several small ones."""
+
+    about: About
+    folder: Folder
+    manifest: str  # digest of the manifest
+    spans: tuple[Span, ...]
+    positions: tuple[Array, ...]  # of each span's episodes among the kept episodes
+
+    @property
+    def episodes(self) -> int:
+        """The number of episodes."""
+        return sum(len(span.starts) for span in self.spans)
+
+    def open(self) -> Dataset:
+        """Open the dataset, once per worker."""
+        return open_once(self.folder, self.manifest)
+
+
+def parts_of(dataset: Dataset, about: About, *, steps: int = ROWS) -> list[CheckPart]:
+    """Divide all episodes with at least one step into parts of about this many steps."""
+    rows = dataset.index.rows
+    order = np.lexsort((rows["row"], rows["file"]))
+    order = order[rows["length"][order] > 0]
+    if not len(order):
+        return []
+    rows, files = rows[order], [file["path"] for file in dataset.manifest["files"]]
+    number = np.cumsum(rows["length"]) // np.uint64(steps)
+    cuts = np.flatnonzero(np.diff(rows["file"].astype(np.int64)) | np.diff(number.astype(np.int64))) + 1
+    groups: dict[int, list[Array]] = {}
+    for group in np.split(np.arange(len(order)), cuts):
+        groups.setdefault(int(number[group[0]]), []).append(group)
+    empty = CheckPart(about=about, folder=dataset.folder.absolute(), manifest=dataset.digest, spans=(), positions=())
+    return [
+        replace(
+            empty,
+            spans=tuple(
+                Span(
+                    file=files[int(rows["file"][group[0]])],
+                    starts=rows["row"][group].astype(np.int64),
+                    lengths=rows["length"][group].astype(np.int64),
+                )
+                for group in chosen
+            ),
+            positions=tuple(order[group] for group in chosen),
+        )
+        for chosen in groups.values()
+    ]
+
+
+def batches(part: CheckPart) -> Iterator[Batch]:
+    """Read the numbers of a part: actions, states, recorded times and the numbers among the columns of the source."""
+    dataset = part.open()
+    raw = [RAW + field.path for field in dataset.columns.raw if field.kind == "number" and not field.ragged]
+    more = [*raw, *([TIMES] if part.about.is_clock else [])]
+    for span, positions in zip(part.spans, part.positions, strict=True):
+        done = 0
+        for run in runs(dataset, span, more=more):
+            count = len(run.lengths)
+            yield _batch(part.about, run, positions[done : done + count])
+            done += count
+
+
+def _batch(about: About, run: EpisodeRun, positions: Array) -> Batch:
+    """Cut the rows of neighbouring episodes out of what was read; no row belongs to none of them."""
+    starts, lengths = run.starts.astype(np.int64), run.lengths.astype(np.int64)
+    ends = np.cumsum(lengths)
+    rows = np.repeat(starts - ends + lengths, lengths) + np.arange(ends[-1])
+    is_whole = len(rows) == run.table.num_rows
+    columns = {name: column if is_whole else column[rows] for name, column in run.columns.items()}
+    return Batch(about=about, episodes=positions, starts=ends - lengths, lengths=lengths, columns=columns)

@@ -1,0 +1,127 @@
+"""`check_datasets`: apply the rules to datasets, on an engine, and report what was found."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from pipelines.beam.combine import combine
+from pipelines.beam.engine import THIS_PROCESS, Engine
+from pipelines.beam.progress import Progress, silent
+from pipelines.beam.workers import running_workers
+from pipelines.checks import images, kept, numbers
+from pipelines.checks.about import about
+from pipelines.checks.batch import About
+from pipelines.checks.duplicates import Signed, duplicates
+from pipelines.checks.findings import Finding, NotAssessable
+from pipelines.checks.kept import Result
+from pipelines.checks.look_at import look_at
+from pipelines.checks.parts import parts_of
+from pipelines.checks.passes import ImagesPass, NumbersPass
+from pipelines.checks.records import of_records
+from pipelines.checks.report import Report
+from pipelines.checks.settings import Settings
+from pipelines.checks.stale import of_statistics
+from pipelines.checks.table import columns_of
+from schemas.store.columns import ROWS
+from schemas.store.dataset import Dataset
+
+STEPS_OF_IMAGES = 1 << 12  # number of steps of a part whose images one worker reads
+
+
+def check_datasets(
+    datasets: Sequence[Dataset],
+    *,
+    settings: Settings | None = None,
+    all_frames: bool = False,
+    recompute: bool = False,
+    engine: Engine = THIS_PROCESS,
+    progress: Progress = silent,
+) -> Report:
+    """Check one dataset, or several and also search for duplicates between them.
+
+    The result of each dataset is kept in its `meta/checks.parquet` and used as long as nothing changes on which it
+    depends; with `recompute`, it is computed again. Images are decoded on a sample of each episode's frames, or all of
+    them with `all_frames`.
+    """
+    chosen = settings or Settings()
+    results = []
+    with running_workers(engine) as running:
+        for member, dataset in enumerate(datasets):
+            key = kept.key_of(dataset, chosen, all_frames=all_frames)
+            result = None if recompute else kept.read(dataset, key)
+            if result is None:
+                result = _check(dataset, settings=chosen, all_frames=all_frames, engine=running, progress=progress)
+                kept.write(dataset, result, key, rules=chosen.active())
+            results.append(result.of_member(member))
+        between = _between(datasets, settings=chosen, engine=running) if len(datasets) > 1 else []
+    return Report.of(datasets, results, between, settings=chosen)
+
+
+def _check(dataset: Dataset, *, settings: Settings, all_frames: bool, engine: Engine, progress: Progress) -> Result:
+    """Apply every rule that is not switched off to one dataset."""
+    known = about(dataset, rules=settings.rules, engine=engine)
+    rules = settings.active()
+    checks = [check for check in (*numbers.CHECKS, *images.CHECKS) if check.rule in rules]
+    silent_rules = {check.rule: why for check in checks if (why := _why_not(check.why_not(known), dataset))}
+    checks = [check for check in checks if check.rule not in silent_rules]
+    applied = frozenset(check.rule for check in checks)
+    found = [finding for finding in of_records(known, dataset) if finding.rule in rules]
+    measures: dict[str, Any] = {}
+    progress.expect(len(dataset))
+    gathered = _gathered(dataset, known, NumbersPass(rules=applied), engine=engine)
+    if any(check.rule in applied for check in images.CHECKS):
+        looked = ImagesPass(rules=applied, all_frames=all_frames)
+        seen = _gathered(dataset, known, looked, engine=engine, steps=STEPS_OF_IMAGES, progress=progress)
+    else:
+        seen = {}
+        progress(len(dataset), 0)
+    for totals in (gathered, seen):
+        found += [Finding.from_json(data) for data in totals.get("0.findings", {"findings": ()})["findings"]]
+        measures |= columns_of(totals.get("0.episodes", {}))
+    for check in checks:
+        found += check.of_dataset(known, measures) if measures else ()
+    if "stale_stats" in rules:
+        found += of_statistics(known, dataset, gathered)
+    looks = []
+    if measures:
+        table = dataset.episodes.select("split", "instructions").collect()[measures["episode"]]
+        signed = Signed(about=known, splits=table["split"].to_list(), columns=measures)
+        found += [finding for finding in duplicates([signed]) if finding.rule in rules]
+        tasks = [texts[0] if texts else "" for texts in table["instructions"].to_list()]
+        looks = look_at(known, measures, tasks)
+    return Result(
+        findings=sorted(found, key=Finding.order),
+        not_assessable=[NotAssessable(member=0, rule=rule, why=why) for rule, why in sorted(silent_rules.items())],
+        look_at=looks,
+    )
+
+
+def _why_not(reason: str | None, dataset: Dataset) -> str | None:
+    return reason if dataset.manifest["steps"] else "the dataset has no steps"
+
+
+def _gathered(
+    dataset: Dataset,
+    known: About,
+    work: NumbersPass | ImagesPass,
+    *,
+    engine: Engine,
+    steps: int = ROWS,
+    progress: Progress = silent,
+) -> dict[str, dict[str, Any]]:
+    """Let workers read a dataset part by part; returns the merged results by key."""
+    parts = parts_of(dataset, known, steps=steps)
+    return combine(work, parts, engine=engine.for_parts(len(parts)), shared=dataset.folder, progress=progress)
+
+
+def _between(datasets: Sequence[Dataset], *, settings: Settings, engine: Engine) -> list[Finding]:
+    """Search for episodes of one dataset that are in another one as well."""
+    signed = []
+    for member, dataset in enumerate(datasets):
+        known = about(dataset, rules=settings.rules, member=member, engine=engine)
+        totals = _gathered(dataset, known, NumbersPass(rules=frozenset()), engine=engine)
+        measures = columns_of(totals.get(f"{member}.episodes", {}))
+        if measures:
+            splits = dataset.episodes.select("split").collect()["split"][measures["episode"]].to_list()
+            signed.append(Signed(about=known, splits=splits, columns=measures))
+    found = duplicates(signed, between=True) if len(signed) > 1 else ()
+    return sorted((finding for finding in found if finding.rule in settings.active()), key=Finding.order)
