@@ -11,12 +11,15 @@ from schemas.source import Array
 
 SHOWN = 20  # number of episodes
 UNUSUAL = 3.5  # robust z from which an episode is unusual, as Iglewicz and Hoaglin (1993) recommend
-FEWEST = 5  # episodes of a task, below which they are not compared
-WORDS = {  # measure -> what is said of large and of small values; None: a small value is not worth a look
-    "length": ("longer than", "shorter than"),
-    "idle_share": ("rests more than", None),
-    "jerk": ("jerkier than", None),
-    "end": ("ends elsewhere than", None),
+FEWEST = 8  # episodes of a task, below which they are not compared
+LOGARITHMS = ("length", "jerk")
+# Measure -> its least deviation, and what is said of large and of small values; None: not worth a look. A deviation
+# below the least one is not noticed: lengths and jerk are logarithms, the end is a share of the usual range.
+MEASURES = {
+    "length": (0.05, "longer than", "shorter than"),
+    "idle_share": (0.03, "rests more than", None),
+    "jerk": (0.05, "jerkier than", None),
+    "end": (0.03, "ends elsewhere than", None),
 }
 
 
@@ -46,13 +49,15 @@ def look_at(about: About, measures: Mapping[str, Array], tasks: Sequence[str]) -
         if len(rows) < FEWEST:
             continue
         for measure, values in _compared(measures, rows).items():
-            scores = _robust_z(values)
-            more, less = WORDS[measure]
+            least, more, less = MEASURES[measure]
+            scores = _robust_z(values, least=least)
             for row, score, value in zip(rows.tolist(), scores.tolist(), values.tolist(), strict=True):
                 words = more if score > 0 else less
                 if words and abs(score) > max(UNUSUAL, best.get(row, (0.0, ""))[0]):
                     reason = f"{words} the {len(rows) - 1} other episodes of its task"
-                    best[row] = abs(score), f"{reason} ({measure} {value:.3g}, median {np.median(values):.3g})"
+                    shown = np.array([value, np.median(values)])
+                    own, usual = np.exp(shown) if measure in LOGARITHMS else shown
+                    best[row] = abs(score), f"{reason} ({measure} {own:.3g}, median {usual:.3g})"
     order = sorted(best, key=lambda row: (-best[row][0], row))[:SHOWN]
     episodes = measures["episode"]
     return [
@@ -64,7 +69,8 @@ def look_at(about: About, measures: Mapping[str, Array], tasks: Sequence[str]) -
 def _compared(measures: Mapping[str, Array], rows: Array) -> dict[str, Array]:
     """Return what is compared, [R] each: the end is the distance of the last state from the task's median one."""
     chosen = {name: measures[name][rows].astype(np.float64) for name in ("length", "idle_share", "jerk")}
-    chosen["length"] = np.log(chosen["length"])
+    for name in LOGARITHMS:
+        chosen[name] = np.log(np.maximum(chosen[name], 1e-12))
     end = measures["path"][rows, -1].astype(np.float64)
     usual = np.ptp(measures["path"].astype(np.float64), axis=(0, 1))
     scaled = np.divide(end - np.median(end, axis=0), usual, out=np.zeros_like(end), where=usual > 0)
@@ -72,8 +78,7 @@ def _compared(measures: Mapping[str, Array], rows: Array) -> dict[str, Array]:
     return chosen
 
 
-def _robust_z(values: Array) -> Array:
-    """Return the robust z of each value; a hundredth of the median is the least deviation that counts."""
+def _robust_z(values: Array, *, least: float) -> Array:
+    """Return the robust z of each value; the deviation is at least `least`."""
     centre = np.median(values)
-    scale = 1.4826 * np.median(np.abs(values - centre))
-    return np.asarray((values - centre) / max(scale, 0.01 * abs(centre), 1e-9))
+    return np.asarray((values - centre) / max(1.4826 * np.median(np.abs(values - centre)), least))

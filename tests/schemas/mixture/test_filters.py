@@ -58,6 +58,8 @@ SPELLED: dict[str, list[str]] = {  # normalized condition -> other spellings
     "length == 12": ["length == 00012"],
     "length == 123456789012345678901234567890": [],
     "a/b.c_1 == true": [],
+    'not finding("idle") and length > 2': ["not finding('idle') and length>2"],
+    'finding == "idle"': ["finding == 'idle'"],
     "_ != false": [],
     "notes == 1": [],
     'split == ""': ["split == ''"],
