@@ -18,6 +18,7 @@ def about(dataset: Dataset, *, rules: Thresholds, member: int = 0, engine: Engin
         action=dataset.columns.action,
         state=dataset.columns.state,
         ranges={name: _ranges(summary) for name, summary in computed.items()},
+        cameras=dataset.cameras,
         is_derived=dataset.spec.derived is not None,
         is_clock=dataset.spec.timestamp is not None,
         rules=rules,

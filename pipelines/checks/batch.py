@@ -10,6 +10,8 @@ from pipelines.checks.thresholds import Thresholds
 from schemas.source import Array
 from schemas.spaces import Space
 
+CHANGES = {"delta", "velocity"}  # modes of dimensions whose value is a change
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ranges:
@@ -26,6 +28,11 @@ class Ranges:
         """The range from q01 to q99, or of all values where the quantiles are equal."""
         return np.where(self.q99 > self.q01, self.q99 - self.q01, self.high - self.low)
 
+    @property
+    def per_usual(self) -> Array:
+        """One divided by the usual range, [D] float32; 0 for a constant dimension."""
+        return np.divide(1, self.usual, out=np.zeros(len(self.usual)), where=self.usual > 0).astype(np.float32)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class About:
@@ -37,6 +44,7 @@ class About:
     action: Space
     state: Space | None
     ranges: Mapping[str, Ranges]  # "action" and "state"
+    cameras: tuple[str, ...]  # colour cameras, by the names of their columns
     is_derived: bool  # whether the actions were computed from the states
     is_clock: bool  # whether the times were recorded, not computed from `control_hz`
     rules: Thresholds
@@ -85,16 +93,48 @@ class Batch:
         """Reduce the rows of each episode with a ufunc such as `np.maximum`, [E, ...]."""
         return np.asarray(ufunc.reduceat(values, self.starts, axis=0))
 
-    def runs(self, mask: Array, at_least: int) -> Iterator[tuple[int, int, int]]:
+    def runs(self, mask: Array, *, at_least: int) -> Iterator[tuple[int, int, int]]:
         """Yield each run of `at_least` or more rows of an episode where `mask` [N] holds.
 
         A run is the number of its episode in this batch, its first step, and one past its last.
         """
-        edges = np.flatnonzero(np.diff(mask.astype(np.int8), prepend=0, append=0) | 0)
-        bounds = np.union1d(edges, self.starts[1:])  # runs end with their episode
-        bounds = np.append(bounds, len(mask)) if not len(bounds) or bounds[-1] != len(mask) else bounds
-        first, stop = bounds[:-1], bounds[1:]
-        chosen = mask[np.minimum(first, len(mask) - 1)] & (stop - first >= at_least)
+        is_edge = np.ones(len(mask) + 1, bool)
+        is_edge[1:-1] = mask[1:] != mask[:-1]
+        is_edge[self.starts] = True  # a run ends with its episode
+        edges = np.flatnonzero(is_edge)
+        first, stop = edges[:-1], edges[1:]
+        chosen = mask[first] & (stop - first >= at_least)
         for begin, end in zip(first[chosen].tolist(), stop[chosen].tolist(), strict=True):
-            owner = int(self.owner[begin])
-            yield owner, begin - int(self.starts[owner]), end - int(self.starts[owner])
+            number = int(self.owner[begin])
+            start = int(self.starts[number])
+            yield number, begin - start, end - start
+
+    def steps_in(self, seconds: float, *, at_least: int = 1) -> int:
+        """Return the number of steps in a time, or `at_least` if the rate is unknown or the time is short."""
+        return max(at_least, round(seconds * (self.about.control_hz or 0)))
+
+    @cached_property
+    def moved(self) -> Array:
+        """The change of the state to the next step, as a share of the usual range of each dimension, [N, S] float32."""
+        state, space = self.state, self.about.state
+        if state is None or space is None:
+            raise ValueError("there are no states")
+        changes = self.changes(state)
+        turns = [i for i, dim in enumerate(space.dims) if dim.unit == "rad" and dim.mode == "absolute"]
+        changes[:, turns] = wrapped(changes[:, turns])
+        return changes * self.about.ranges["state"].per_usual
+
+    @cached_property
+    def commanded(self) -> Array:
+        """The commanded change, as a share of the usual range of each dimension, [N, A] float32.
+
+        That is the value of a delta or a velocity, and the change to the next step of an absolute command.
+        """
+        is_change = np.array([dim.mode in CHANGES for dim in self.about.action.dims])
+        changes = np.where(is_change, self.action, self.changes(self.action))
+        return np.asarray(changes * self.about.ranges["action"].per_usual)
+
+
+def wrapped(angles: Array) -> Array:
+    """Return angles in radians between -pi and pi."""
+    return np.asarray((angles + np.pi) % (2 * np.pi) - np.pi, angles.dtype)

@@ -44,7 +44,7 @@ def parts_of(dataset: Dataset, about: About, *, steps: int = ROWS) -> list[Check
         return []
     rows, files = rows[order], [file["path"] for file in dataset.manifest["files"]]
     number = np.cumsum(rows["length"]) // np.uint64(steps)
-    cuts = np.flatnonzero(np.diff(rows["file"].astype(np.int64)) | np.diff(number.astype(np.int64))) + 1
+    cuts = np.flatnonzero((rows["file"][1:] != rows["file"][:-1]) | (number[1:] != number[:-1])) + 1
     groups: dict[int, list[Array]] = {}
     for group in np.split(np.arange(len(order)), cuts):
         groups.setdefault(int(number[group[0]]), []).append(group)

@@ -88,8 +88,7 @@ class ImagesPass:
             for position in positions.tolist():
                 episode = read(dataset, position, about=part.about, all_frames=self.all_frames)
                 yield f"{member}.findings", _findings(checks, episode)
-                measured = {"episode": np.array([position]), **images.measures(episode)}
-                yield f"{member}.episodes", _table(checks, episode, measured)
+                yield f"{member}.episodes", _table(checks, episode, {"episode": np.array([position])})
 
 
 def _findings(checks: Iterable[Check[Read]], read: Read) -> FindingList:

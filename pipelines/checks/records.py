@@ -29,7 +29,7 @@ PLACEHOLDERS = re.compile(
 UNFILLED = re.compile(r"\{[^{}]*\}|<[^<>]*>|\[[^\[\]]*\]|%s|\$\w+|\ufffd")
 
 
-def of_records(about: About, dataset: Dataset) -> Iterator[Finding]:
+def of_table(about: About, dataset: Dataset) -> Iterator[Finding]:
     """Apply the rules to a dataset."""
     table = dataset.episodes.select("instructions", "outcome").collect()
     texts: list[list[str]] = [[text or "" for text in row or ()] for row in table["instructions"].to_list()]

@@ -10,16 +10,17 @@ from pipelines.beam.workers import running_workers
 from pipelines.checks import images, kept, numbers
 from pipelines.checks.about import about
 from pipelines.checks.batch import About
+from pipelines.checks.check import Check
 from pipelines.checks.duplicates import Signed, duplicates
 from pipelines.checks.findings import Finding, NotAssessable
 from pipelines.checks.kept import Result
 from pipelines.checks.look_at import look_at
 from pipelines.checks.parts import parts_of
 from pipelines.checks.passes import ImagesPass, NumbersPass
-from pipelines.checks.records import of_records
+from pipelines.checks.records import of_table
 from pipelines.checks.report import Report
 from pipelines.checks.settings import Settings
-from pipelines.checks.stale import of_statistics
+from pipelines.checks.stale import of_ranges, of_records
 from pipelines.checks.table import columns_of
 from schemas.store.columns import ROWS
 from schemas.store.dataset import Dataset
@@ -50,6 +51,8 @@ def check_datasets(
             result = None if recompute else kept.read(dataset, key)
             if result is None:
                 result = _check(dataset, settings=chosen, all_frames=all_frames, engine=running, progress=progress)
+                if not any(finding.rule == "stale_stats" for finding in result.findings):
+                    key = kept.key_of(dataset, chosen, all_frames=all_frames)  # the check may have computed statistics
                 kept.write(dataset, result, key, rules=chosen.active())
             results.append(result.of_member(member))
         between = _between(datasets, settings=chosen, engine=running) if len(datasets) > 1 else []
@@ -58,13 +61,15 @@ def check_datasets(
 
 def _check(dataset: Dataset, *, settings: Settings, all_frames: bool, engine: Engine, progress: Progress) -> Result:
     """Apply every rule that is not switched off to one dataset."""
-    known = about(dataset, rules=settings.rules, engine=engine)
     rules = settings.active()
-    checks = [check for check in (*numbers.CHECKS, *images.CHECKS) if check.rule in rules]
+    stale = list(of_records(dataset)) if "stale_stats" in rules else []  # before the statistics are computed again
+    known = about(dataset, rules=settings.rules, engine=engine)
+    every: list[Check[Any]] = [*numbers.CHECKS, *images.CHECKS]
+    checks = [check for check in every if check.rule in rules]
     silent_rules = {check.rule: why for check in checks if (why := _why_not(check.why_not(known), dataset))}
     checks = [check for check in checks if check.rule not in silent_rules]
     applied = frozenset(check.rule for check in checks)
-    found = [finding for finding in of_records(known, dataset) if finding.rule in rules]
+    found = [*stale, *(finding for finding in of_table(known, dataset) if finding.rule in rules)]
     measures: dict[str, Any] = {}
     progress.expect(len(dataset))
     gathered = _gathered(dataset, known, NumbersPass(rules=applied), engine=engine)
@@ -80,7 +85,7 @@ def _check(dataset: Dataset, *, settings: Settings, all_frames: bool, engine: En
     for check in checks:
         found += check.of_dataset(known, measures) if measures else ()
     if "stale_stats" in rules:
-        found += of_statistics(known, dataset, gathered)
+        found += of_ranges(known, gathered)
     looks = []
     if measures:
         table = dataset.episodes.select("split", "instructions").collect()[measures["episode"]]

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from pipelines.checks.batch import Batch
+from pipelines.checks.batch import CHANGES, Batch
 from pipelines.checks.check import Measures
 from pipelines.statistics.motion import motion_hash
 from schemas.source import Array
@@ -36,7 +36,7 @@ def _path(batch: Batch) -> Array:
 
 def _accumulated(batch: Batch) -> Array:
     """Return the actions, with the sum of all earlier ones for dimensions that are changes, [N, A]."""
-    is_change = np.array([dim.mode in {"delta", "velocity"} for dim in batch.about.action.dims])
+    is_change = np.array([dim.mode in CHANGES for dim in batch.about.action.dims])
     total = np.cumsum(batch.action, axis=0, dtype=np.float64)
     total -= (total[batch.starts] - batch.action[batch.starts])[batch.owner]
     return np.where(is_change, total, batch.action)

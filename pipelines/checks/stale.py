@@ -12,12 +12,9 @@ from schemas.errors import StatsError
 from schemas.store.dataset import Dataset
 
 
-def of_statistics(about: About, dataset: Dataset, extremes: Mapping[str, Mapping[str, Any]]) -> Iterator[Finding]:
-    """Compare the statistics with the data that was read.
-
-    `extremes` has the smallest and largest values of each vector, with the keys `<dataset>.<vector>`.
-    """
-    whole = {"member": about.member, "rule": "stale_stats"}
+def of_records(dataset: Dataset, *, member: int = 0) -> Iterator[Finding]:
+    """Find records that are damaged or were computed from another content; computing statistics replaces these."""
+    whole: dict[str, Any] = {"member": member, "rule": "stale_stats"}
     try:
         records = read_cache(dataset)
     except StatsError as error:
@@ -26,6 +23,13 @@ def of_statistics(about: About, dataset: Dataset, extremes: Mapping[str, Mapping
     for record in records:
         if why := why_outdated(dataset, record):
             yield Finding(**whole, message=why)
+
+
+def of_ranges(about: About, extremes: Mapping[str, Mapping[str, Any]]) -> Iterator[Finding]:
+    """Compare the statistics of the stored vectors with the data that was read.
+
+    `extremes` has the smallest and largest values of each vector, with the keys `<dataset>.<vector>`.
+    """
     for name, ranges in about.ranges.items():
         space = about.action if name == "action" else about.state
         read = extremes.get(f"{about.member}.{name}")
@@ -34,8 +38,5 @@ def of_statistics(about: About, dataset: Dataset, extremes: Mapping[str, Mapping
         differs = (ranges.low != np.array(read["low"])) | (ranges.high != np.array(read["high"]))
         if differs.any():
             dims = tuple(f"{name}.{dim.name}" for dim, differ in zip(space.dims, differs, strict=True) if differ)
-            yield Finding(
-                **whole,
-                dims=dims,
-                message=f"the smallest or largest value of {', '.join(dims)} is not that of the data",
-            )
+            message = "the smallest or largest value is not that of the data"
+            yield Finding(member=about.member, rule="stale_stats", dims=dims, message=message)

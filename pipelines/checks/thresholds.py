@@ -26,7 +26,97 @@ class NoopFirst(RuleSettings):
     motion: Positive = 1e-4  # metres, radians
 
 
+class Idle(RuleSettings):
+    """The robot rests for a time."""
+
+    seconds: Positive = 0.8  # least duration of a rest
+    motion: Positive = 0.01  # motion in half a second, as a share of the usual range
+    command: Positive = 0.02  # commanded change, as a share of the usual range of changes
+
+
+class TimestampJitter(RuleSettings):
+    """Robust standard deviation of the time between steps."""
+
+    share: Positive = 0.1  # of the median time
+
+
+class TimestampGap(RuleSettings):
+    """A time that is too long, or a motion that is too large for one step."""
+
+    ratio: Positive = 1.5  # of the median time of the episode
+    jump: Positive = 2.5  # of the motion before and after
+
+
+class Lag(RuleSettings):
+    """Steps by which the state follows its command."""
+
+    steps: Positive = 1.5  # least difference from the dataset's median
+    fit: Share = 0.4  # least correlation
+    gain: Share = 0.04  # least gain in correlation over the dataset's median lag
+
+
+class FrozenState(RuleSettings):
+    """A dimension that keeps one value."""
+
+    seconds: Positive = 0.45  # least duration
+    motion: Positive = 0.02  # commanded or other motion meanwhile, as a share of the usual range
+
+
+class Spike(RuleSettings):
+    """A value that is far from both its neighbours."""
+
+    size: Positive = 0.05  # least size, as a share of the usual range
+    z: Positive = 8  # least size, in robust standard deviations of the second difference
+
+
+class QuantileCollapse(RuleSettings):
+    """The range from q01 to q99."""
+
+    share: Positive = 1e-3  # of the whole range
+
+
+class Saturation(RuleSettings):
+    """Steps whose command is the smallest or the largest one."""
+
+    share: Share = 0.2
+
+
+class RestOffset(RuleSettings):
+    """Command minus state at rest."""
+
+    radians: Positive = 0.087  # of an angle: 5 degrees
+    share: Positive = 0.05  # of the usual range of another dimension
+
+
 # Images
+
+
+class BlackCamera(RuleSettings):
+    """A frame is black if all its grey values from 0 to 255 are small and alike."""
+
+    mean: Positive = 8
+    std: Positive = 3
+
+
+class FrozenCamera(RuleSettings):
+    """One frame is shown again and again."""
+
+    seconds: Positive = 0.3  # least duration
+    motion: Positive = 0.03  # motion of the robot meanwhile, as a share of the usual range
+
+
+class CameraLag(RuleSettings):
+    """Steps by which the images follow the state."""
+
+    steps: Positive = 2  # least difference from the dataset's median
+    fit: Share = 0.5  # least correlation
+    gain: Share = 0.1  # least gain in correlation over the dataset's median lag
+
+
+class CameraSwap(RuleSettings):
+    """Two cameras that look like each other."""
+
+    ratio: Share = 0.8  # of the distance to the other camera's usual image, and to its own
 
 
 # Duplicates
@@ -58,7 +148,20 @@ class Thresholds(Model):
     duplicate: RuleSettings = RuleSettings()
     split_leak: RuleSettings = RuleSettings()
     near_duplicate: NearDuplicate = NearDuplicate()
+    black_camera: BlackCamera = BlackCamera()
+    frozen_camera: FrozenCamera = FrozenCamera()
+    camera_lag: CameraLag = CameraLag()
+    camera_swap: CameraSwap = CameraSwap()
     noop_first: NoopFirst = NoopFirst()
+    idle: Idle = Idle()
+    timestamp_jitter: TimestampJitter = TimestampJitter()
+    timestamp_gap: TimestampGap = TimestampGap()
+    lag: Lag = Lag()
+    frozen_state: FrozenState = FrozenState()
+    spike: Spike = Spike()
+    quantile_collapse: QuantileCollapse = QuantileCollapse()
+    saturation: Saturation = Saturation()
+    rest_offset: RestOffset = RestOffset()
     copied_field: RuleSettings = RuleSettings()
     constant_dim: RuleSettings = RuleSettings()
     stale_stats: RuleSettings = RuleSettings()

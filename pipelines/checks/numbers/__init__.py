@@ -2,6 +2,20 @@
 
 from pipelines.checks.batch import Batch
 from pipelines.checks.check import Check
-from pipelines.checks.numbers import noop
+from pipelines.checks.numbers import copies, finite, frozen, idle, lag, noop, ranges, rest, spikes, times
 
-CHECKS: tuple[Check[Batch], ...] = (noop.CHECK,)
+CHECKS: tuple[Check[Batch], ...] = (
+    finite.CHECK,
+    noop.CHECK,
+    idle.CHECK,
+    times.JITTER,
+    times.GAP,
+    lag.CHECK,
+    frozen.CHECK,
+    spikes.CHECK,
+    ranges.COLLAPSE,
+    ranges.SATURATION,
+    ranges.CONSTANT,
+    copies.CHECK,
+    rest.CHECK,
+)

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from pipelines.checks.batch import About, Batch
+from pipelines.checks.batch import CHANGES, About, Batch
 from pipelines.checks.check import Check
 from pipelines.checks.findings import Finding
 
@@ -15,7 +15,7 @@ def why_not(about: About) -> str | None:
 
 
 def _moving(about: About) -> list[int]:
-    return [i for i, dim in enumerate(about.action.dims) if dim.mode in {"delta", "velocity"}]
+    return [i for i, dim in enumerate(about.action.dims) if dim.mode in CHANGES]
 
 
 def of_episodes(batch: Batch) -> Iterator[Finding]:

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipelines.checks.findings import Finding
-from pipelines.checks.records import of_records, what_is_wrong
+from pipelines.checks.records import of_table, what_is_wrong
 from schemas.store.dataset import open_dataset
 from tests.pipelines.checks.lab import about, converted, episode
 from tests.pipelines.toy import make_toy
@@ -15,7 +15,7 @@ from tests.pipelines.toy import make_toy
 def found(folder: Path, texts: list[bytes]) -> dict[str, list[Finding]]:
     episodes = [episode(seed, steps=5, language_instruction=[text] * 5) for seed, text in enumerate(texts)]
     by_rule: dict[str, list[Finding]] = {}
-    for finding in of_records(about(), converted(folder, episodes)):
+    for finding in of_table(about(), converted(folder, episodes)):
         by_rule.setdefault(finding.rule, []).append(finding)
     return by_rule
 
@@ -48,7 +48,7 @@ def test_episodes_that_were_quarantined_for_nan_are_named(tmp_path: Path) -> Non
     broken["action"] = np.where(np.arange(40)[:, None] == 7, np.nan, broken["action"]).astype(np.float32)
     toy = make_toy(tmp_path, [episode(0), broken, episode(2)])
     assert toy.convert().code == 1
-    (finding,) = [f for f in of_records(about(), open_dataset(toy.out)) if f.rule == "non_finite"]
+    (finding,) = [f for f in of_table(about(), open_dataset(toy.out)) if f.rule == "non_finite"]
     assert "episode 1 of the source was quarantined" in finding.message
 
 

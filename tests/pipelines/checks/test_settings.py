@@ -33,7 +33,7 @@ def test_a_rule_can_be_changed_and_switched_off(tmp_path: Path) -> None:
         ("[rules.near_duplicate]\ndistance = -1\n", "rules.near_duplicate.distance"),
         (
             '[[accept]]\nrule = "blak_camera"\nreason = "x"\n',
-            "unknown rule 'blak_camera', did you mean 'black_camera'?",
+            "'blak_camera'; did you mean 'black_camera'?",
         ),
         ('[[accept]]\nrule = "idle"\n', "accept"),
         ('[[accept]]\nrule = "idle"\nreason = ""\n', "reason"),

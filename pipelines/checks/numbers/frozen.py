@@ -1,0 +1,68 @@
+"""`frozen_state`: a dimension of the state that stands still while its motion is commanded."""
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from pipelines.checks.batch import CHANGES, Batch
+from pipelines.checks.check import Check
+from pipelines.checks.findings import Finding
+from pipelines.checks.numbers.pairs import UNSCALED, no_state, pairs
+
+RARE = 0.02  # share of equal neighbours below which a dimension has the noise of a sensor and never stands still
+
+
+def of_episodes(batch: Batch) -> Iterator[Finding]:
+    """Find runs of equal values of one dimension that a command or the rest of the robot contradicts."""
+    about, limits, state = batch.about, batch.about.rules.frozen_state, batch.state
+    if state is None or about.state is None:
+        return
+    at_least = batch.steps_in(limits.seconds, at_least=4)
+    is_equal = np.zeros(state.shape, bool)
+    is_equal[:-1] = state[1:] == state[:-1]
+    is_equal[batch.is_last] = False
+    commands = {i: a for a, i in pairs(about)}
+    inner = ~batch.is_last
+    noisy = is_equal[inner].mean(axis=0) < RARE if inner.any() else np.zeros(state.shape[1], bool)
+    found: dict[int, tuple[set[tuple[int, int]], set[str]]] = {}
+    for i, dim in enumerate(about.state.dims):
+        if dim.kind == "gripper" or not about.ranges["state"].per_usual[i]:
+            continue
+        for number, first, stop in batch.runs(is_equal[:, i], at_least=at_least):
+            start = int(batch.starts[number])
+            rows = slice(start + first, start + stop)
+            others = np.delete(np.abs(batch.moved[rows]).sum(axis=0), i)
+            contradicts = noisy[i] and others.max(initial=0) > limits.motion
+            if i in commands:
+                contradicts = contradicts or _travel(batch, (commands[i], i), rows) > limits.motion
+            if contradicts:
+                spans, dims = found.setdefault(number, (set(), set()))
+                spans.add((first, stop + 1))
+                dims.add(f"state.{dim.name}")
+    for number, (spans, dims) in found.items():
+        longest = max(stop - first for first, stop in spans)
+        named = ", ".join(sorted(dims))
+        yield Finding(
+            member=about.member,
+            rule="frozen_state",
+            episode=int(batch.episodes[number]),
+            steps=tuple(sorted(spans)),
+            dims=tuple(sorted(dims)),
+            value=float(longest),
+            message=f"{named} stands still for up to {longest} steps while the robot moves or a motion is commanded",
+        )
+
+
+def _travel(batch: Batch, pair: tuple[int, int], rows: slice) -> float:
+    """Return how far a pair of command and state is commanded to move, as a share of the state's usual range."""
+    about, (command, state) = batch.about, pair
+    dim = about.action.dims[command]
+    values = batch.action[rows, command].astype(np.float64)
+    if dim.mode not in CHANGES:
+        return float(np.ptp(values) * about.ranges["state"].per_usual[state])
+    if dim.unit in UNSCALED or dim.mode == "velocity":  # a tenth of the usual command, on average, is a motion
+        return float(abs(values.mean()) * about.ranges["action"].per_usual[command])
+    return float(abs(values.sum()) * about.ranges["state"].per_usual[state])
+
+
+CHECK = Check(rule="frozen_state", why_not=no_state, of_episodes=of_episodes)

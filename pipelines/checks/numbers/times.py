@@ -1,0 +1,136 @@
+"""`timestamp_jitter` and `timestamp_gap`: irregular times, and missing steps.
+
+Steps that were lost before the times were written leave regular times; then the state moves several steps at once.
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from pipelines.checks.batch import About, Batch
+from pipelines.checks.check import Check
+from pipelines.checks.findings import Finding
+from schemas.source import Array
+from schemas.views.resample import TIMES
+
+FEWEST = 5  # steps of an episode whose times are judged
+ALIGNED, SMALL = 0.9, 0.003  # cosine of two motions with one direction; least motion, as a share of the usual range
+
+
+def computed_clock(about: About) -> str | None:
+    """Return a reason if the times were not recorded."""
+    return None if about.is_clock else "the times were computed from the rate"
+
+
+def no_times_and_no_state(about: About) -> str | None:
+    """Return a reason if neither times nor states were recorded."""
+    return None if about.is_clock or about.state else "the times were computed from the rate, and there are no states"
+
+
+def _medians(batch: Batch, values: Array, counts: Array) -> Array:
+    """Return the median of each episode's first `counts` values, [E]; NaN for an episode without any."""
+    rows = np.arange(len(values)) - batch.starts[batch.owner] < counts[batch.owner]
+    order = np.lexsort((values[rows], batch.owner[rows]))
+    ordered = values[rows][order]
+    starts = np.cumsum(counts) - counts
+    low, high = starts + (counts - 1) // 2, starts + counts // 2
+    out = np.full(len(counts), np.nan)
+    some = counts > 0
+    out[some] = (ordered[low[some]] + ordered[high[some]]) / 2
+    return out
+
+
+def _intervals(batch: Batch) -> tuple[Array, Array, Array] | None:
+    """Return the time to the next step [N], and its median and deviation in each episode [E]; None without times."""
+    times = batch.columns.get(TIMES)
+    if times is None or not np.isfinite(times).all():
+        return None
+    intervals, counts = batch.changes(times), batch.lengths - 1
+    median = _medians(batch, intervals, counts)
+    deviation = 1.4826 * _medians(batch, np.abs(intervals - median[batch.owner]), counts)
+    return intervals, median, deviation
+
+
+def jitter_of_episodes(batch: Batch) -> Iterator[Finding]:
+    """Find episodes whose intervals deviate from their median."""
+    found = _intervals(batch)
+    if found is None:
+        return
+    _, median, deviation = found
+    share = np.divide(deviation, median, out=np.zeros(len(median)), where=median > 0)
+    for i in np.flatnonzero((share > batch.about.rules.timestamp_jitter.share) & (batch.lengths >= FEWEST)).tolist():
+        yield Finding(
+            member=batch.about.member,
+            rule="timestamp_jitter",
+            episode=int(batch.episodes[i]),
+            value=float(share[i]),
+            message=f"the time between steps deviates by {share[i]:.0%} of its median, {median[i]:.4g} s",
+        )
+
+
+def gaps_of_episodes(batch: Batch) -> Iterator[Finding]:
+    """Find steps after which time or motion jumps."""
+    member = batch.about.member
+    for number, steps, ratio in _time_gaps(batch):
+        if ratio <= 0:
+            message = f"the time does not increase after step {steps[0]}"
+        else:
+            message = f"the time after step {steps[0]} is {ratio:.3g} times the usual one"
+        spans = tuple((step, step + 2) for step in steps)
+        episode = int(batch.episodes[number])
+        yield Finding(member=member, rule="timestamp_gap", episode=episode, steps=spans, value=ratio, message=message)
+    if batch.state is not None:
+        for number, steps, ratio in _jumps(batch):
+            message = (
+                f"the state moves {ratio:.3g} times as far after step {steps[0]} as before and after: steps are missing"
+            )
+            spans = tuple((step, step + 2) for step in steps)
+            episode = int(batch.episodes[number])
+            yield Finding(
+                member=member, rule="timestamp_gap", episode=episode, steps=spans, value=ratio, message=message
+            )
+
+
+def _time_gaps(batch: Batch) -> Iterator[tuple[int, list[int], float]]:
+    found = _intervals(batch)
+    if found is None:
+        return
+    intervals, median, deviation = found
+    limit = np.maximum(batch.about.rules.timestamp_gap.ratio * median, median + 6 * deviation)
+    is_gap = ((intervals > limit[batch.owner]) | (intervals <= 0)) & ~batch.is_last
+    ratio = np.divide(intervals, median[batch.owner], out=np.zeros(len(intervals)), where=median[batch.owner] > 0)
+    yield from _by_episode(batch, is_gap, ratio)
+
+
+def _jumps(batch: Batch) -> Iterator[tuple[int, list[int], float]]:
+    """Find motions in the direction of their neighbours that are much larger than both of them."""
+    moved = batch.moved
+    size = np.sqrt(np.einsum("nd,nd->n", moved, moved))
+    if len(size) < 6:
+        return
+    ratio = np.zeros(len(size))
+    around = np.maximum.reduce([size[:-4], size[1:-3], size[3:-1], size[4:]])
+    least = np.minimum(size[1:-3], size[3:-1])
+    is_inside = batch.owner[:-4] == batch.owner[4:]
+    is_inside &= ~batch.is_last[4:]
+    chosen = is_inside & (least > SMALL) & (size[2:-2] > batch.about.rules.timestamp_gap.jump * around)
+    rows = np.flatnonzero(chosen) + 2
+    for side in (-1, 1):
+        cosine = np.einsum("nd,nd->n", moved[rows], moved[rows + side]) / (size[rows] * size[rows + side])
+        rows = rows[cosine >= ALIGNED]
+    ratio[rows] = size[rows] / around[rows - 2]
+    yield from _by_episode(batch, ratio > 0, ratio)
+
+
+def _by_episode(batch: Batch, mask: Array, ratio: Array) -> Iterator[tuple[int, list[int], float]]:
+    """Yield each episode with rows in the mask: its number, the steps, and the ratio with the largest deviation."""
+    rows = np.flatnonzero(mask)
+    for number in np.unique(batch.owner[rows]).tolist():
+        own = rows[batch.owner[rows] == number]
+        values = ratio[own]
+        worst = float(values.min() if values.min() <= 0 else values.max())
+        yield number, (own - int(batch.starts[number])).tolist(), worst
+
+
+JITTER = Check(rule="timestamp_jitter", why_not=computed_clock, of_episodes=jitter_of_episodes)
+GAP = Check(rule="timestamp_gap", why_not=no_times_and_no_state, of_episodes=gaps_of_episodes)
