@@ -44,7 +44,7 @@ class TimestampGap(RuleSettings):
     """A time that is too long, or a motion that is too large for one step."""
 
     ratio: Positive = 1.5  # of the median time of the episode
-    jump: Positive = 2.5  # of the motion before and after
+    jump: Positive = 2.2  # of the motion before and after
 
 
 class Lag(RuleSettings):
@@ -52,14 +52,14 @@ class Lag(RuleSettings):
 
     steps: Positive = 1.5  # least difference from the dataset's median
     fit: Share = 0.4  # least correlation
-    gain: Share = 0.04  # least gain in correlation over the dataset's median lag
+    gain: Share = 0.004  # least gain in correlation over the dataset's median lag
 
 
 class FrozenState(RuleSettings):
     """A dimension that keeps one value."""
 
     seconds: Positive = 0.45  # least duration
-    motion: Positive = 0.02  # commanded or other motion meanwhile, as a share of the usual range
+    motion: Positive = 0.03  # commanded or other motion meanwhile, as a share of the usual range
 
 
 class Spike(RuleSettings):

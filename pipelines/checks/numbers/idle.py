@@ -43,10 +43,14 @@ def is_idle(batch: Batch) -> Array:
             still &= _is_still(batch, values[:, dims] * ranges.per_usual[dims], window=window, limit=limits.motion)
     idle = rests & _spread(batch, still & _fits(batch, window), window=window)
     grippers = [i for i, dim in enumerate(about.action.dims) if dim.kind == "gripper"]
-    if grippers:
+    if grippers and not _shows_gripper(about):  # the hand closes unseen
         toggles = np.abs(batch.changes(batch.action[:, grippers]) * about.ranges["action"].per_usual[grippers]) > 0.1
         idle &= ~_spread(batch, toggles.any(axis=1), window=batch.steps_in(SETTLES, at_least=3))
     return idle
+
+
+def _shows_gripper(about: About) -> bool:
+    return about.state is not None and any(dim.kind == "gripper" for dim in about.state.dims)
 
 
 def _fits(batch: Batch, window: int) -> Array:
@@ -76,7 +80,7 @@ def _spread(batch: Batch, mask: Array, *, window: int) -> Array:
 
 def of_episodes(batch: Batch) -> Iterator[Finding]:
     """Find the idle steps of each episode that last long enough."""
-    at_least = batch.steps_in(batch.about.rules.idle.seconds, at_least=7)
+    at_least = batch.steps_in(batch.about.rules.idle.seconds, at_least=4)
     spans: dict[int, list[tuple[int, int]]] = {}
     for number, first, stop in batch.runs(is_idle(batch), at_least=at_least):
         spans.setdefault(number, []).append((first, stop))

@@ -13,15 +13,16 @@ from pipelines.checks.findings import Finding
 from pipelines.checks.numbers.pairs import no_pairs, pairs
 from schemas.source import Array
 
-LAGS = np.arange(-3, 9)  # steps by which the state may follow the command
+LAGS = np.arange(-6, 11)  # steps by which the state may follow the command
 FEWEST = 5  # episodes with a clear lag, below which none is called unusual
+LARGEST = 4  # motions count with at most this multiple of the mean one, so that a jump does not decide
 
 
 def measures(batch: Batch) -> Measures:
-    """Return of each episode the correlation of command and state change at each of LAGS, `lag_fit` [E, 12] float32."""
+    """Return of each episode the correlation of command and state change at each of LAGS, `lag_fit` [E, 17] float32."""
     chosen = pairs(batch.about)
-    commands = np.ascontiguousarray(batch.commanded[:, [i for i, _ in chosen]])
-    changes = np.ascontiguousarray(batch.moved[:, [i for _, i in chosen]])
+    commands = _clipped(batch.commanded[:, [i for i, _ in chosen]])
+    changes = _clipped(batch.moved[:, [i for _, i in chosen]])
     power = np.zeros((len(commands), 2))
     power[:, 0], power[:, 1] = (np.einsum("nd,nd->n", values, values) for values in (commands, changes))
     total = np.sqrt(batch.per_episode(np.add, power).prod(axis=1))
@@ -40,6 +41,12 @@ def measures(batch: Batch) -> Measures:
     return {"lag_fit": fit}
 
 
+def _clipped(values: Array) -> Array:
+    """Limit each dimension to LARGEST times its mean size, [N, P]."""
+    limit = LARGEST * np.abs(values).mean(axis=0)
+    return np.clip(values, -limit, limit)
+
+
 def of_dataset(about: About, measured: Measures) -> Iterator[Finding]:
     """Compare the lag of each episode with the median one."""
     limits = about.rules.lag
@@ -54,7 +61,9 @@ def of_dataset(about: About, measured: Measures) -> Iterator[Finding]:
     lags = _refined(fit, best)
     middle = float(np.median(lags[is_clear]))
     edges = (fit[rows, best] >= limits.fit) & ~is_clear  # at the end of what is searched, so at least that much
-    unusual = (is_clear | edges) & (np.abs(lags - middle) > limits.steps) & (gain > limits.gain)
+    spread = 1.4826 * float(np.median(np.abs(lags[is_clear] - middle)))
+    is_far = np.abs(lags - middle) > max(limits.steps, 4 * spread)
+    unusual = (is_clear | edges) & is_far & (gain > limits.gain)
     for row in np.flatnonzero(unusual).tolist():
         steps = lags[row] - middle
         yield Finding(

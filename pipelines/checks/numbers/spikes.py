@@ -4,79 +4,92 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from pipelines.checks.batch import Batch, wrapped
+from pipelines.checks.batch import Batch
 from pipelines.checks.check import Check
 from pipelines.checks.findings import Finding
 from pipelines.checks.numbers.pairs import no_state
 from schemas.source import Array
 
 WIDTHS = (1, 2)  # steps
+LEAST = 8  # steps, of which a smooth path is told
 
 
 def of_episodes(batch: Batch) -> Iterator[Finding]:
-    """Find values that are far from both their neighbours, while these are close to each other."""
+    """Find values that are far from the smooth path through the two values before and the two after them."""
     about, limits, state = batch.about, batch.about.rules.spike, batch.state
-    if state is None or about.state is None or len(state) < 4:
+    if state is None or about.state is None:
         return
-    dims = [
-        i
-        for i, dim in enumerate(about.state.dims)
-        if dim.kind != "gripper"
-        and about.ranges["state"].per_usual[i]
-        and not (dim.unit == "1" and dim.kind == "rotation")
-    ]
-    if not dims:
+    usable = about.ranges["state"].per_usual > 0
+    dims = [i for i, dim in enumerate(about.state.dims) if dim.kind != "gripper" and dim.unit != "1" and usable[i]]
+    if not dims or len(state) <= LEAST:
         return
-    values = state[:, dims].astype(np.float64)
-    scale = about.ranges["state"].per_usual[dims].astype(np.float64)
-    turns = [k for k, i in enumerate(dims) if about.state.dims[i].unit == "rad"]
+    values = _unwrapped(batch, state[:, dims].astype(np.float64), [about.state.dims[i].unit == "rad" for i in dims])
+    values *= about.ranges["state"].per_usual[dims]
     deviates = np.zeros(values.shape)
     for width in WIDTHS:
-        if len(values) < width + 2:
-            continue
-        base, after = values[: -width - 1], values[width + 1 :]
-        back = _apart(after, base, turns) * scale
-        inside = batch.owner[: -width - 1] == batch.owner[width + 1 :]
-        for ahead in range(1, width + 1):
-            away = _apart(values[ahead : len(base) + ahead], base + (after - base) * ahead / (width + 1), turns) * scale
-            is_spike = inside[:, None] & (np.abs(away) > limits.size) & (np.abs(back) < 0.5 * np.abs(away))
-            place = deviates[ahead : len(base) + ahead]
+        away, is_back = _deviations(batch, values, width)
+        if width == 1:
+            noise = 1.4826 * np.median(np.abs(away), axis=0)
+        is_spike = is_back & (np.abs(away) > np.maximum(limits.size, limits.z * noise))
+        for ahead in range(width):
+            place = deviates[2 + ahead : 2 + ahead + len(away)]
             np.maximum(place, np.abs(away) * is_spike, out=place)
-    if not deviates.any():
-        return
-    noise = 1.4826 * np.median(np.abs(_bends(batch, values, turns) * scale), axis=0)
-    is_spike = deviates > np.maximum(limits.size, limits.z * noise)
+    is_spike = deviates > 0
     for number in np.unique(batch.owner[is_spike.any(axis=1)]).tolist():
         start = int(batch.starts[number])
         own = is_spike[start : start + int(batch.lengths[number])]
         names = tuple(f"state.{about.state.dims[dims[k]].name}" for k in np.flatnonzero(own.any(axis=0)).tolist())
-        spans = tuple((step, step + 1) for step in np.flatnonzero(own.any(axis=1)).tolist())
         largest = float(deviates[start : start + len(own)].max())
         yield Finding(
             member=about.member,
             rule="spike",
             episode=int(batch.episodes[number]),
-            steps=spans,
+            steps=tuple((step, step + 1) for step in np.flatnonzero(own.any(axis=1)).tolist()),
             dims=names,
             value=largest,
             message=f"{', '.join(names)} jumps by up to {largest:.0%} of its usual range and returns at once",
         )
 
 
-def _apart(values: Array, others: Array, turns: list[int]) -> Array:
-    """Return differences, those of angles between -pi and pi."""
-    difference = values - others
-    if turns:
-        difference[:, turns] = wrapped(difference[:, turns])
-    return np.asarray(difference)
+def _unwrapped(batch: Batch, values: Array, is_angle: list[bool]) -> Array:
+    """Remove the jumps by 2 pi of angles, so that each changes by at most pi."""
+    turns = np.flatnonzero(is_angle)
+    if len(turns):
+        changes = batch.changes(values[:, turns])
+        whole = np.round(changes / (2 * np.pi))
+        if whole.any():
+            shift = np.zeros_like(whole)
+            shift[1:] = np.cumsum(whole, axis=0)[:-1]
+            values[:, turns] -= 2 * np.pi * shift
+    return values
 
 
-def _bends(batch: Batch, values: Array, turns: list[int]) -> Array:
-    """Return the second differences inside episodes, [M, D]."""
-    first = _apart(values[1:], values[:-1], turns)
-    inside = batch.owner[2:] == batch.owner[:-2]
-    bends = (first[1:] - first[:-1])[inside]
-    return np.asarray(bends) if len(bends) else np.zeros((1, values.shape[1]))
+def _deviations(batch: Batch, values: Array, width: int) -> tuple[Array, Array]:
+    """Return how far `width` values deviate from the cubic through their neighbours, [M, D], and whether they return.
+
+    Row m is about the steps from m + 2 on; it is 0 where the neighbours are not in one episode. A jump to another level
+    does not return: it changes the neighbours as well.
+    """
+    after = width + 2
+    inside = batch.owner[: -after - 1] == batch.owner[after + 1 :]
+    size = len(inside)
+    nodes = [values[at : at + size] for at in (0, 1, width + 2, width + 3)]
+    places = np.array([-2, -1, width, width + 1], np.float64)
+    away = np.zeros((width, size, values.shape[1]))
+    for ahead in range(width):
+        predicted = sum(_lagrange(places, k, ahead) * node for k, node in enumerate(nodes))
+        away[ahead] = values[2 + ahead : 2 + ahead + size] - predicted
+    least = np.where(np.abs(away).argmin(axis=0) == 0, away[0], away[-1])
+    drift = (nodes[2] - nodes[1]) / (width + 1) - (nodes[3] - nodes[0]) / (width + 3)
+    is_back = np.abs(drift) * (width + 1) < 0.5 * np.abs(least)
+    is_back &= (np.sign(away) == np.sign(away[0])).all(axis=0)
+    return least * inside[:, None], is_back
+
+
+def _lagrange(places: Array, k: int, at: float) -> float:
+    """Return the weight of the k-th place in the polynomial through all places, at a place."""
+    others = np.delete(places, k)
+    return float(np.prod((at - others) / (places[k] - others)))
 
 
 CHECK = Check(rule="spike", why_not=no_state, of_episodes=of_episodes)

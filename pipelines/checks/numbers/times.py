@@ -14,7 +14,7 @@ from schemas.source import Array
 from schemas.views.resample import TIMES
 
 FEWEST = 5  # steps of an episode whose times are judged
-ALIGNED, SMALL = 0.9, 0.003  # cosine of two motions with one direction; least motion, as a share of the usual range
+ALIGNED, SMALL = 0.8, 0.003  # cosine of two motions with one direction; least motion, as a share of the usual range
 
 
 def computed_clock(about: About) -> str | None:
