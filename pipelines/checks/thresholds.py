@@ -30,7 +30,7 @@ class Idle(RuleSettings):
     """The robot rests for a time."""
 
     seconds: Positive = 0.8  # least duration of a rest
-    motion: Positive = 0.01  # motion in half a second, as a share of the usual range
+    motion: Positive = 0.007  # motion in half a second, as a share of the usual range
     command: Positive = 0.02  # commanded change, as a share of the usual range of changes
 
 
@@ -52,7 +52,7 @@ class Lag(RuleSettings):
 
     steps: Positive = 1.5  # least difference from the dataset's median
     fit: Share = 0.4  # least correlation
-    gain: Share = 0.004  # least gain in correlation over the dataset's median lag
+    gain: Share = 0.0015  # least gain in correlation over the dataset's median lag
 
 
 class FrozenState(RuleSettings):

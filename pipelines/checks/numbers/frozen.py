@@ -9,6 +9,8 @@ from pipelines.checks.check import Check
 from pipelines.checks.findings import Finding
 from pipelines.checks.numbers.pairs import UNSCALED, no_state, pairs
 
+DELAY = 0.25  # seconds after which a command is obeyed
+CATCHES_UP = 0.5  # least motion at once after a freeze, as a multiple of the motion that was commanded
 RARE = 0.02  # share of equal neighbours below which a dimension has the noise of a sensor and never stands still
 
 
@@ -21,6 +23,7 @@ def of_episodes(batch: Batch) -> Iterator[Finding]:
     is_equal = np.zeros(state.shape, bool)
     is_equal[:-1] = state[1:] == state[:-1]
     is_equal[batch.is_last] = False
+    delay = batch.steps_in(DELAY)
     commands = {i: a for a, i in pairs(about)}
     inner = ~batch.is_last
     noisy = is_equal[inner].mean(axis=0) < RARE if inner.any() else np.zeros(state.shape[1], bool)
@@ -33,8 +36,11 @@ def of_episodes(batch: Batch) -> Iterator[Finding]:
             rows = slice(start + first, start + stop)
             others = np.delete(np.abs(batch.moved[rows]).sum(axis=0), i)
             contradicts = noisy[i] and others.max(initial=0) > limits.motion
-            if i in commands:
-                contradicts = contradicts or _travel(batch, (commands[i], i), rows) > limits.motion
+            if i in commands and not contradicts:
+                obeyed = slice(rows.start, max(rows.start, rows.stop - delay))
+                ignores = _travel(batch, (commands[i], i), obeyed) > limits.motion
+                lasts = start + stop + 1 >= start + int(batch.lengths[number])
+                contradicts = ignores and (lasts or abs(batch.moved[start + stop, i]) > CATCHES_UP * limits.motion)
             if contradicts:
                 spans, dims = found.setdefault(number, (set(), set()))
                 spans.add((first, stop + 1))

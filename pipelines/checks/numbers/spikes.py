@@ -11,6 +11,7 @@ from pipelines.checks.numbers.pairs import no_state
 from schemas.source import Array
 
 WIDTHS = (1, 2)  # steps
+FASTER = 0.5  # least size, as a multiple of the motion of one step nearby, which may turn abruptly
 LEAST = 8  # steps, of which a smooth path is told
 
 
@@ -82,6 +83,8 @@ def _deviations(batch: Batch, values: Array, width: int) -> tuple[Array, Array]:
     least = np.where(np.abs(away).argmin(axis=0) == 0, away[0], away[-1])
     drift = (nodes[2] - nodes[1]) / (width + 1) - (nodes[3] - nodes[0]) / (width + 3)
     is_back = np.abs(drift) * (width + 1) < 0.5 * np.abs(least)
+    speed = np.maximum(np.abs(nodes[1] - nodes[0]), np.abs(nodes[3] - nodes[2]))
+    is_back &= np.abs(least) > FASTER * speed
     is_back &= (np.sign(away) == np.sign(away[0])).all(axis=0)
     return least * inside[:, None], is_back
 

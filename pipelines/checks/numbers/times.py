@@ -15,6 +15,7 @@ from schemas.views.resample import TIMES
 
 FEWEST = 5  # steps of an episode whose times are judged
 ALIGNED, SMALL = 0.8, 0.003  # cosine of two motions with one direction; least motion, as a share of the usual range
+RARER = 1.8  # a jump must be this much larger than nearly all others, by ratio to the motion around it
 
 
 def computed_clock(about: About) -> str | None:
@@ -103,23 +104,28 @@ def _time_gaps(batch: Batch) -> Iterator[tuple[int, list[int], float]]:
 
 
 def _jumps(batch: Batch) -> Iterator[tuple[int, list[int], float]]:
-    """Find motions in the direction of their neighbours that are much larger than both of them."""
+    """Find motions in the direction of their neighbours that are much larger than both of them.
+
+    Sensors that repeat a value now and then also jump, so a jump counts only if it is rare in this data.
+    """
     moved = batch.moved
     size = np.sqrt(np.einsum("nd,nd->n", moved, moved))
-    if len(size) < 6:
+    if len(size) < FEWEST:
         return
-    ratio = np.zeros(len(size))
     around = np.maximum.reduce([size[:-4], size[1:-3], size[3:-1], size[4:]])
-    least = np.minimum(size[1:-3], size[3:-1])
-    is_inside = batch.owner[:-4] == batch.owner[4:]
-    is_inside &= ~batch.is_last[4:]
-    chosen = is_inside & (least > SMALL) & (size[2:-2] > batch.about.rules.timestamp_gap.jump * around)
-    rows = np.flatnonzero(chosen) + 2
-    for side in (-1, 1):
-        cosine = np.einsum("nd,nd->n", moved[rows], moved[rows + side]) / (size[rows] * size[rows + side])
-        rows = rows[cosine >= ALIGNED]
-    ratio[rows] = size[rows] / around[rows - 2]
-    yield from _by_episode(batch, ratio > 0, ratio)
+    faster = np.maximum(size[1:-3], size[3:-1])
+    inside = (batch.owner[:-4] == batch.owner[4:]) & ~batch.is_last[4:] & (faster > SMALL)
+    ratio = np.zeros(len(size))
+    ratio[2:-2] = np.divide(size[2:-2], around, out=np.zeros(len(around)), where=inside)
+    if not inside.any():
+        return
+    limit = max(batch.about.rules.timestamp_gap.jump, RARER * float(np.quantile(ratio[2:-2][inside], 0.99)))
+    rows = np.flatnonzero(ratio > limit)
+    beside = np.where(size[rows - 1] > size[rows + 1], rows - 1, rows + 1)
+    cosine = np.einsum("nd,nd->n", moved[rows], moved[beside]) / (size[rows] * size[beside])
+    is_jump = np.zeros(len(size), bool)
+    is_jump[rows[cosine >= ALIGNED]] = True
+    yield from _by_episode(batch, is_jump, ratio)
 
 
 def _by_episode(batch: Batch, mask: Array, ratio: Array) -> Iterator[tuple[int, list[int], float]]:
