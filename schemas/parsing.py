@@ -41,6 +41,10 @@ def parse_json(
         value = json.loads(data, object_pairs_hook=pairs, **numbers)
     except RecursionError:
         raise _too_deep() from None
+    except ValueError:
+        if _deepest(encoded) > MAX_DEPTH:  # Python 3.13 reads on, to the end of a document that is not complete
+            raise _too_deep() from None
+        raise
     if b"\\ud" in encoded or b"\\uD" in encoded:  # half of a surrogate pair is not a character
         json.dumps(value if pairs is None else json.loads(data), ensure_ascii=False).encode()
     if encoded.count(b"[") + encoded.count(b"{") > MAX_DEPTH:
@@ -85,6 +89,15 @@ def _float(digits: str) -> float:
     if isinf(number) and "inf" not in digits:
         raise ValueError(f"the number {digits[:20]} is too large")
     return number
+
+
+def _deepest(encoded: bytes) -> int:
+    """Return how deep the brackets of a document are nested that may not be JSON; those in texts do not count."""
+    depth = deepest = 0
+    for bracket in re.sub(rb'"(?:[^"\\]|\\.)*"|[^][{}"]+', b"", encoded):
+        depth += 1 if bracket in b"[{" else -1
+        deepest = max(deepest, depth)
+    return deepest
 
 
 def _check_depth(value: Any) -> None:

@@ -1,6 +1,7 @@
 """Datasets with smooth motions, into which tests put one fault each."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from pipelines.checks.batch import About
 from pipelines.checks.thresholds import Thresholds
 from schemas.spaces import DELTA, Dim, Space
 from schemas.store.dataset import Dataset, open_dataset
-from tests.pipelines.toy import Columns, columns, make_toy
+from tests.pipelines.toy import FIELDS, Columns, Toy, columns, make_toy, write_source, write_spec
 
 ACTION = Space(name="action", dims=DELTA, frame="base", rotation="euler_xyz", gripper="none", origin="commanded")
 STATE = Space(
@@ -52,6 +53,17 @@ def episode(seed: int, *, steps: int = 40, **changes: Any) -> Columns:
     action[:, 3] = phase[:, 0] > 0.5
     made = columns(seed, steps=steps)
     return made | {"observation.state": state.astype(np.float32), "action": action} | changes
+
+
+def filmed(folder: Path, episodes: Sequence[Columns]) -> Dataset:
+    """Convert toy episodes with a second camera, `observation.wrist`; returns the dataset."""
+    wrist = replace(next(field for field in FIELDS if field.kind == "image"), path="observation.wrist")
+    toy = Toy(folder=folder)
+    write_source(toy.source, episodes, fields=(*FIELDS, wrist))
+    primary = 'primary = "observation.image"'
+    write_spec(folder, replace={primary: f'{primary}\nwrist = "observation.wrist"'})
+    assert toy.convert().code == 0
+    return open_dataset(toy.out)
 
 
 def converted(folder: Path, episodes: Sequence[Columns], **arguments: Any) -> Dataset:
