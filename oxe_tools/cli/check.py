@@ -83,7 +83,8 @@ def _show(report: "Report", *, every: bool) -> None:
     """Print the findings by rule, with how to fix them, and what a person should look at."""
     from pipelines.checks.rules import RULES
 
-    say(f"{', '.join(report.names)}: {report.episodes} episodes, {len(report.findings)} findings")
+    count = f"{len(report.findings)} finding{'s' * (len(report.findings) != 1)}"
+    say(f"{', '.join(report.names)}: {report.episodes} episodes, {count}")
     counts = Counter(finding.rule for finding in report.findings)
     order = {"error": 0, "warning": 1, "info": 2}
     listed = sorted(counts, key=lambda rule: (order.get(report.settings.severity(rule), 3), rule))

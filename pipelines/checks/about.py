@@ -1,7 +1,7 @@
 """Describe a dataset to the rules, with the exact ranges of its numbers."""
 
 from pipelines.beam.engine import THIS_PROCESS, Engine
-from pipelines.checks.batch import About, Ranges
+from pipelines.checks.batch import About, DimRanges
 from pipelines.checks.thresholds import Thresholds
 from pipelines.statistics.statistics import statistics
 from schemas.store.dataset import Dataset
@@ -25,5 +25,5 @@ def about(dataset: Dataset, *, rules: Thresholds, member: int = 0, engine: Engin
     )
 
 
-def _ranges(summary: Summary) -> Ranges:
-    return Ranges(low=summary.min, high=summary.max, q01=summary.q01, q99=summary.q99, std=summary.std)
+def _ranges(summary: Summary) -> DimRanges:
+    return DimRanges(low=summary.min, high=summary.max, q01=summary.q01, q99=summary.q99, std=summary.std)

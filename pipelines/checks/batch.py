@@ -1,4 +1,4 @@
-"""`Batch`: the numbers of whole episodes that were read together, so that a rule needs few numpy calls."""
+"""`NumberBatch`: the numbers of whole episodes that were read together, so that a rule needs few numpy calls."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -13,8 +13,8 @@ from schemas.spaces import Space
 CHANGES = {"delta", "velocity"}  # modes of dimensions whose value is a change
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Ranges:
+@dataclass(frozen=True, kw_only=True)
+class DimRanges:
     """The exact statistics of each dimension of a vector over the whole dataset, [D] float64 each."""
 
     low: Array
@@ -23,12 +23,12 @@ class Ranges:
     q99: Array
     std: Array
 
-    @property
+    @cached_property
     def usual(self) -> Array:
         """The range from q01 to q99, or of all values where the quantiles are equal."""
         return np.where(self.q99 > self.q01, self.q99 - self.q01, self.high - self.low)
 
-    @property
+    @cached_property
     def per_usual(self) -> Array:
         """One divided by the usual range, [D] float32; 0 for a constant dimension."""
         return np.divide(1, self.usual, out=np.zeros(len(self.usual)), where=self.usual > 0).astype(np.float32)
@@ -43,7 +43,7 @@ class About:
     control_hz: float | None
     action: Space
     state: Space | None
-    ranges: Mapping[str, Ranges]  # "action" and "state"
+    ranges: Mapping[str, DimRanges]  # "action" and "state"
     cameras: tuple[str, ...]  # colour cameras, by the names of their columns
     is_derived: bool  # whether the actions were computed from the states
     is_clock: bool  # whether the times were recorded, not computed from `control_hz`
@@ -51,7 +51,7 @@ class About:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Batch:
+class NumberBatch:
     """E whole episodes, one after the other: N steps in all."""
 
     about: About

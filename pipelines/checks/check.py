@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from typing import Generic, TypeAlias, TypeVar
 
 from pipelines.checks.batch import About
-from pipelines.checks.findings import Finding
+from pipelines.checks.findings import RuleFinding
 from schemas.source import Array
 
-Read = TypeVar("Read")  # what was read together: a Batch of numbers, or the images of an episode
+Read = TypeVar("Read")  # what was read together: a NumberBatch of numbers, or the images of an episode
 Measures: TypeAlias = Mapping[str, Array]  # by name, [E, ...] for the E episodes that were read together
 
 
@@ -22,7 +22,7 @@ def no_measures(_read: object) -> Measures:
     return {}
 
 
-def no_findings(*_read: object) -> Iterable[Finding]:
+def no_findings(*_read: object) -> Iterable[RuleFinding]:
     """Return no findings."""
     return ()
 
@@ -37,6 +37,6 @@ class Check(Generic[Read]):
 
     rule: str
     why_not: Callable[[About], str | None] = assessable  # why the rule cannot say anything about a dataset, or None
-    of_episodes: Callable[[Read], Iterable[Finding]] = no_findings
+    of_episodes: Callable[[Read], Iterable[RuleFinding]] = no_findings
     measures: Callable[[Read], Measures] = no_measures
-    of_dataset: Callable[[About, Measures], Iterable[Finding]] = no_findings
+    of_dataset: Callable[[About, Measures], Iterable[RuleFinding]] = no_findings

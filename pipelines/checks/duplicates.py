@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from pipelines.checks.batch import About
-from pipelines.checks.findings import Finding
+from pipelines.checks.findings import RuleFinding
 from schemas.source import Array
 
 TABLES, PROJECTIONS, SEED = 8, 4, 0
@@ -29,7 +29,7 @@ class Signed:
     columns: Mapping[str, Array]  # `episode`, `hash`, `length`, `path`; perhaps `phash`
 
 
-def duplicates(datasets: Sequence[Signed], *, between: bool = False) -> Iterator[Finding]:
+def duplicates(datasets: Sequence[Signed], *, between: bool = False) -> Iterator[RuleFinding]:
     """Find equal and almost equal episodes; each pair is one finding.
 
     With `between`, only pairs of episodes of different datasets are searched.
@@ -85,7 +85,7 @@ class _Everything:
         name = self.datasets[int(self.members[row])].about.name
         return f"episode {episode} of '{name}'" if len(self.datasets) > 1 else f"episode {episode}"
 
-    def finding(self, first: int, second: int, *, distance: float | None = None) -> Finding:
+    def finding(self, first: int, second: int, *, distance: float | None = None) -> RuleFinding:
         """Return the finding of a pair; it belongs to the second episode."""
         (member, episode), other = self.place(second), self.place(first)
         splits = self.splits[first], self.splits[second]
@@ -97,7 +97,7 @@ class _Everything:
         else:
             rule = "near_duplicate"
             message = f"the path differs by only {distance:.2%} of the usual range from {self.named(first)}{where}"
-        return Finding(member=member, rule=rule, episode=episode, other=other, value=distance, message=message)
+        return RuleFinding(member=member, rule=rule, episode=episode, other=other, value=distance, message=message)
 
     def paths(self, rows: Array) -> Array:
         """Return paths in units of the usual range of each dimension, [E, POINTS, D]; constant dimensions are 0."""

@@ -6,7 +6,7 @@ from typing import Any, Self
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Finding:
+class RuleFinding:
     """What a rule found in one episode, in a pair of episodes, or in a dataset as a whole."""
 
     member: int  # index of the dataset among those that are checked together

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import xxhash
 
-from pipelines.checks.findings import Finding, NotAssessable
+from pipelines.checks.findings import NotAssessable, RuleFinding
 from pipelines.checks.look_at import LookAt
 from pipelines.checks.rules import RULES
 from pipelines.checks.settings import Settings
@@ -41,7 +41,7 @@ SCHEMA = pa.schema(
 class Result:
     """The result for one dataset."""
 
-    findings: Sequence[Finding]
+    findings: Sequence[RuleFinding]
     not_assessable: Sequence[NotAssessable]
     look_at: Sequence[LookAt]
 
@@ -117,15 +117,15 @@ def write(dataset: Dataset, result: Result, key: str, *, rules: Iterable[str]) -
         dataset.folder.write(layout.CHECKS, sink.getvalue().to_pybytes())
 
 
-def _row(finding: Finding) -> dict[str, Any]:
+def _row(finding: RuleFinding) -> dict[str, Any]:
     episode = None if finding.episode < 0 else finding.episode
     other = finding.other[1] if finding.other else None
     row = {key: value for key, value in asdict(finding).items() if key != "member"}
     return {**row, "kind": FINDING, "episode": episode, "other": other}
 
 
-def _finding(row: dict[str, Any]) -> Finding:
-    return Finding(
+def _finding(row: dict[str, Any]) -> RuleFinding:
+    return RuleFinding(
         member=0,
         rule=row["rule"],
         episode=-1 if row["episode"] is None else row["episode"],

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from pipelines.checks.batch import About, Batch
+from pipelines.checks.batch import About, NumberBatch
 from pipelines.statistics.numbers import open_once
 from schemas.files.folder import Folder
 from schemas.source import Array
@@ -23,7 +23,7 @@ class CheckPart:
     folder: Folder
     manifest: str  # digest of the manifest
     spans: tuple[Span, ...]
-    positions: tuple[Array, ...]  # of each span's episodes among the kept episodes
+    positions: tuple[Array, ...]  # positions of each span's episodes among the kept episodes
 
     @property
     def episodes(self) -> int:
@@ -66,7 +66,7 @@ def parts_of(dataset: Dataset, about: About, *, steps: int = ROWS) -> list[Check
     ]
 
 
-def batches(part: CheckPart) -> Iterator[Batch]:
+def batches(part: CheckPart) -> Iterator[NumberBatch]:
     """Read the numbers of a part: actions, states, recorded times and the numbers among the columns of the source."""
     dataset = part.open()
     raw = [RAW + field.path for field in dataset.columns.raw if field.kind == "number" and not field.ragged]
@@ -79,11 +79,11 @@ def batches(part: CheckPart) -> Iterator[Batch]:
             done += count
 
 
-def _batch(about: About, run: EpisodeRun, positions: Array) -> Batch:
+def _batch(about: About, run: EpisodeRun, positions: Array) -> NumberBatch:
     """Cut the rows of neighbouring episodes out of what was read; no row belongs to none of them."""
     starts, lengths = run.starts.astype(np.int64), run.lengths.astype(np.int64)
     ends = np.cumsum(lengths)
     rows = np.repeat(starts - ends + lengths, lengths) + np.arange(ends[-1])
     is_whole = len(rows) == run.table.num_rows
     columns = {name: column if is_whole else column[rows] for name, column in run.columns.items()}
-    return Batch(about=about, episodes=positions, starts=ends - lengths, lengths=lengths, columns=columns)
+    return NumberBatch(about=about, episodes=positions, starts=ends - lengths, lengths=lengths, columns=columns)

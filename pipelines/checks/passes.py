@@ -9,11 +9,11 @@ import numpy as np
 from pipelines.beam.counts import Mergeable
 from pipelines.checks import images, numbers, signature
 from pipelines.checks.check import Check, Measures
-from pipelines.checks.findings import Finding
+from pipelines.checks.findings import RuleFinding
 from pipelines.checks.images.read import read
 from pipelines.checks.numbers import summary
 from pipelines.checks.parts import CheckPart, batches
-from pipelines.checks.table import EpisodeTable
+from pipelines.checks.table import MeasureTable
 from schemas.source import Array
 
 Read = TypeVar("Read")
@@ -23,7 +23,7 @@ Read = TypeVar("Read")
 class FindingList:
     """Findings of workers, as an aggregate."""
 
-    findings: list[Finding] = field(default_factory=list)
+    findings: list[RuleFinding] = field(default_factory=list)
 
     def merge(self, other: Self) -> Self:
         """Return the findings of both."""
@@ -32,7 +32,7 @@ class FindingList:
 
     def to_json(self) -> dict[str, Any]:
         """Return the findings in an order that does not depend on the workers."""
-        return {"findings": [finding.to_json() for finding in sorted(self.findings, key=Finding.order)]}
+        return {"findings": [finding.to_json() for finding in sorted(self.findings, key=RuleFinding.order)]}
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,9 +95,9 @@ def _findings(checks: Iterable[Check[Read]], read: Read) -> FindingList:
     return FindingList([finding for check in checks for finding in check.of_episodes(read)])
 
 
-def _table(checks: Iterable[Check[Read]], read: Read, measured: Measures) -> EpisodeTable:
+def _table(checks: Iterable[Check[Read]], read: Read, measured: Measures) -> MeasureTable:
     """Return the measures of the episodes that were read: those in `measured`, and those of each rule."""
     columns = dict(measured)
     for check in checks:
         columns |= check.measures(read)
-    return EpisodeTable([columns])
+    return MeasureTable([columns])

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pipelines.checks.findings import Finding, NotAssessable
+from pipelines.checks.findings import NotAssessable, RuleFinding
 from pipelines.checks.kept import Result
 from pipelines.checks.look_at import LookAt
 from pipelines.checks.settings import Accept, Settings
@@ -15,25 +15,30 @@ from schemas.store.dataset import Dataset
 class Report:
     """The result of a check of one or several datasets."""
 
-    names: tuple[str, ...]  # of the datasets; if two are equal, their places
+    names: tuple[str, ...]  # names of the datasets; if two are equal, their places
     episodes: int
-    findings: tuple[Finding, ...]
-    accepted: tuple[tuple[Finding, str], ...]  # with the reason
+    findings: tuple[RuleFinding, ...]
+    accepted: tuple[tuple[RuleFinding, str], ...]  # with the reason
     not_assessable: tuple[NotAssessable, ...]
     look_at: tuple[LookAt, ...]
     settings: Settings
 
     @classmethod
     def of(
-        cls, datasets: Sequence[Dataset], results: Sequence[Result], between: Sequence[Finding], *, settings: Settings
+        cls,
+        datasets: Sequence[Dataset],
+        results: Sequence[Result],
+        between: Sequence[RuleFinding],
+        *,
+        settings: Settings,
     ) -> "Report":
         """Join the results of several datasets and the findings between them."""
         names = [str(dataset.manifest["dataset"]) for dataset in datasets]
         if len(set(names)) < len(names):
             names = [dataset.uri for dataset in datasets]
-        findings: list[Finding] = []
-        accepted: list[tuple[Finding, str]] = []
-        for finding in sorted((*(f for result in results for f in result.findings), *between), key=Finding.order):
+        findings: list[RuleFinding] = []
+        accepted: list[tuple[RuleFinding, str]] = []
+        for finding in sorted((*(f for result in results for f in result.findings), *between), key=RuleFinding.order):
             entry = next((a for a in settings.accept if _accepts(a, finding, names)), None)
             if entry:
                 accepted.append((finding, entry.reason))
@@ -69,7 +74,7 @@ class Report:
             "look_at": [{"dataset": self.names[look.member], **look.to_json()} for look in self.look_at],
         }
 
-    def _finding(self, finding: Finding) -> dict[str, Any]:
+    def _finding(self, finding: RuleFinding) -> dict[str, Any]:
         other = finding.other
         return {
             "dataset": self.names[finding.member],
@@ -84,7 +89,7 @@ class Report:
         }
 
 
-def _accepts(entry: Accept, finding: Finding, names: Sequence[str]) -> bool:
+def _accepts(entry: Accept, finding: RuleFinding, names: Sequence[str]) -> bool:
     return (
         entry.rule == finding.rule
         and entry.dataset in {None, names[finding.member]}

@@ -1,4 +1,4 @@
-"""`check_datasets`: apply the rules to datasets, on an engine, and report what was found."""
+"""`check_datasets`: apply the rules to datasets, on an engine, and report what was findings."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -12,7 +12,7 @@ from pipelines.checks.about import about
 from pipelines.checks.batch import About
 from pipelines.checks.check import Check
 from pipelines.checks.duplicates import Signed, duplicates
-from pipelines.checks.findings import Finding, NotAssessable
+from pipelines.checks.findings import NotAssessable, RuleFinding
 from pipelines.checks.kept import Result
 from pipelines.checks.look_at import look_at
 from pipelines.checks.parts import parts_of
@@ -69,7 +69,7 @@ def _check(dataset: Dataset, *, settings: Settings, all_frames: bool, engine: En
     silent_rules = {check.rule: why for check in checks if (why := _why_not(check.why_not(known), dataset))}
     checks = [check for check in checks if check.rule not in silent_rules]
     applied = frozenset(check.rule for check in checks)
-    found = [*stale, *(finding for finding in of_table(known, dataset) if finding.rule in rules)]
+    findings = [*stale, *(finding for finding in of_table(known, dataset) if finding.rule in rules)]
     measures: dict[str, Any] = {}
     progress.expect(len(dataset))
     gathered = _gathered(dataset, known, NumbersPass(rules=applied), engine=engine)
@@ -80,21 +80,21 @@ def _check(dataset: Dataset, *, settings: Settings, all_frames: bool, engine: En
         seen = {}
         progress(len(dataset), 0)
     for totals in (gathered, seen):
-        found += [Finding.from_json(data) for data in totals.get("0.findings", {"findings": ()})["findings"]]
+        findings += [RuleFinding.from_json(data) for data in totals.get("0.findings", {"findings": ()})["findings"]]
         measures |= columns_of(totals.get("0.episodes", {}))
     for check in checks:
-        found += check.of_dataset(known, measures) if measures else ()
+        findings += check.of_dataset(known, measures) if measures else ()
     if "stale_stats" in rules:
-        found += of_ranges(known, gathered)
+        findings += of_ranges(known, gathered)
     looks = []
     if measures:
         table = dataset.episodes.select("split", "instructions").collect()[measures["episode"]]
         signed = Signed(about=known, splits=table["split"].to_list(), columns=measures)
-        found += [finding for finding in duplicates([signed]) if finding.rule in rules]
+        findings += [finding for finding in duplicates([signed]) if finding.rule in rules]
         tasks = [texts[0] if texts else "" for texts in table["instructions"].to_list()]
         looks = look_at(known, measures, tasks)
     return Result(
-        findings=sorted(found, key=Finding.order),
+        findings=sorted(findings, key=RuleFinding.order),
         not_assessable=[NotAssessable(member=0, rule=rule, why=why) for rule, why in sorted(silent_rules.items())],
         look_at=looks,
     )
@@ -118,7 +118,7 @@ def _gathered(
     return combine(work, parts, engine=engine.for_parts(len(parts)), shared=dataset.folder, progress=progress)
 
 
-def _between(datasets: Sequence[Dataset], *, settings: Settings, engine: Engine) -> list[Finding]:
+def _between(datasets: Sequence[Dataset], *, settings: Settings, engine: Engine) -> list[RuleFinding]:
     """Search for episodes of one dataset that are in another one as well."""
     signed = []
     for member, dataset in enumerate(datasets):
@@ -128,5 +128,5 @@ def _between(datasets: Sequence[Dataset], *, settings: Settings, engine: Engine)
         if measures:
             splits = dataset.episodes.select("split").collect()["split"][measures["episode"]].to_list()
             signed.append(Signed(about=known, splits=splits, columns=measures))
-    found = duplicates(signed, between=True) if len(signed) > 1 else ()
-    return sorted((finding for finding in found if finding.rule in settings.active()), key=Finding.order)
+    findings = duplicates(signed, between=True) if len(signed) > 1 else ()
+    return sorted((finding for finding in findings if finding.rule in settings.active()), key=RuleFinding.order)

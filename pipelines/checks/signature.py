@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from pipelines.checks.batch import CHANGES, Batch
+from pipelines.checks.batch import CHANGES, NumberBatch
 from pipelines.checks.check import Measures
 from pipelines.statistics.motion import motion_hash
 from schemas.source import Array
@@ -11,7 +11,7 @@ from schemas.store.columns import STATE
 POINTS = 16  # number of points of a path, evenly spread over the episode's time
 
 
-def measures(batch: Batch) -> Measures:
+def measures(batch: NumberBatch) -> Measures:
     """Return of each episode its `hash` [E], its number of steps `length` [E], and its `path` [E, POINTS, D] float32.
 
     The path is the state, or without states the position that the actions lead to.
@@ -25,7 +25,7 @@ def measures(batch: Batch) -> Measures:
     return {"hash": np.array(hashes, "S32"), "length": batch.lengths, "path": _path(batch)}
 
 
-def _path(batch: Batch) -> Array:
+def _path(batch: NumberBatch) -> Array:
     values = _accumulated(batch) if batch.state is None else batch.state
     at = batch.starts[:, None] + np.linspace(0, 1, POINTS) * (batch.lengths[:, None] - 1)  # [E, POINTS]
     first = np.floor(at).astype(np.int64)
@@ -34,7 +34,7 @@ def _path(batch: Batch) -> Array:
     return np.asarray(values[first] * (1 - weight) + values[after] * weight, np.float32)
 
 
-def _accumulated(batch: Batch) -> Array:
+def _accumulated(batch: NumberBatch) -> Array:
     """Return the actions, with the sum of all earlier ones for dimensions that are changes, [N, A]."""
     is_change = np.array([dim.mode in CHANGES for dim in batch.about.action.dims])
     total = np.cumsum(batch.action, axis=0, dtype=np.float64)

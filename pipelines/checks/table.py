@@ -1,4 +1,4 @@
-"""`EpisodeTable`: what was measured of each episode of a dataset, as one array per measure."""
+"""`MeasureTable`: what was measured of each episode of a dataset, as one array per measure."""
 
 import base64
 from collections.abc import Mapping, Sequence
@@ -11,7 +11,7 @@ from schemas.source import Array
 
 
 @dataclass(slots=True)
-class EpisodeTable:
+class MeasureTable:
     """Measures of E episodes. Workers each send a table of their episodes; merged, they are sorted by `episode`."""
 
     chunks: list[Mapping[str, Array]] = field(default_factory=list)  # each has `episode` and the same other names
@@ -42,7 +42,7 @@ class EpisodeTable:
 
 
 def columns_of(data: Mapping[str, Mapping[str, Any]]) -> dict[str, Array]:
-    """Read the result of `EpisodeTable.to_json`."""
+    """Read the result of `MeasureTable.to_json`."""
     return {
         name: np.frombuffer(base64.b64decode(column["data"]), np.dtype(column["dtype"])).reshape(column["shape"])
         for name, column in data.items()

@@ -37,14 +37,14 @@ class Idle(RuleSettings):
 class TimestampJitter(RuleSettings):
     """Robust standard deviation of the time between steps."""
 
-    share: Positive = 0.1  # of the median time
+    share: Positive = 0.1  # share of the median time
 
 
 class TimestampGap(RuleSettings):
     """A time that is too long, or a motion that is too large for one step."""
 
-    ratio: Positive = 1.5  # of the median time of the episode
-    jump: Positive = 2.2  # of the motion before and after
+    ratio: Positive = 1.5  # multiple of the episode's median time
+    jump: Positive = 2.2  # multiple of the motion before and after
 
 
 class Lag(RuleSettings):
@@ -72,7 +72,7 @@ class Spike(RuleSettings):
 class QuantileCollapse(RuleSettings):
     """The range from q01 to q99."""
 
-    share: Positive = 1e-3  # of the whole range
+    share: Positive = 1e-3  # share of the whole range
 
 
 class Saturation(RuleSettings):
@@ -84,8 +84,8 @@ class Saturation(RuleSettings):
 class RestOffset(RuleSettings):
     """Command minus state at rest."""
 
-    radians: Positive = 0.087  # of an angle: 5 degrees
-    share: Positive = 0.05  # of the usual range of another dimension
+    radians: Positive = 0.087  # least offset of an angle: 5 degrees
+    share: Positive = 0.05  # least offset of another dimension, as a share of its usual range
 
 
 # Images
@@ -116,7 +116,7 @@ class CameraLag(RuleSettings):
 class CameraSwap(RuleSettings):
     """Two cameras that look like each other."""
 
-    ratio: Share = 0.8  # of the distance to the other camera's usual image, and to its own
+    ratio: Share = 0.8  # distance to the other camera's usual image, divided by that to its own
 
 
 # Duplicates

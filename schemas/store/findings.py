@@ -9,8 +9,8 @@ from schemas.errors import UsageError, did_you_mean
 from schemas.store import layout
 from schemas.store.dataset import Dataset
 
-# Keys of the metadata of `meta/checks.parquet`: what the result depends on, the content that was checked, and the ids
-# of the rules that were not switched off.
+# Keys of the metadata of `meta/checks.parquet`: what the result depends on, the digest of the content, and the rules
+# that were not switched off.
 KEY, MANIFEST, RULES = b"key", b"dataset", b"rules"
 
 
@@ -35,8 +35,8 @@ def rules_of_episodes(dataset: Dataset, *, wanted: Iterable[str]) -> list[list[s
         if rule not in applied:
             hint = did_you_mean(rule, applied)
             raise UsageError(f"finding('{rule}'): no such rule was applied to {dataset.uri}{hint}")
-    found: list[list[str]] = [[] for _ in range(len(dataset))]
+    rules_of: list[list[str]] = [[] for _ in range(len(dataset))]
     for row in table.to_pylist():
-        if row["kind"] == "finding" and row["episode"] is not None and row["rule"] not in found[row["episode"]]:
-            found[row["episode"]].append(row["rule"])
-    return found
+        if row["kind"] == "finding" and row["episode"] is not None and row["rule"] not in rules_of[row["episode"]]:
+            rules_of[row["episode"]].append(row["rule"])
+    return rules_of

@@ -6,7 +6,7 @@ import numpy as np
 
 from pipelines.checks.batch import About
 from pipelines.checks.check import Check
-from pipelines.checks.findings import Finding
+from pipelines.checks.findings import RuleFinding
 from pipelines.checks.images.read import FEW_BYTES, CameraFrames, EpisodeImages
 from schemas.source import Array
 
@@ -23,7 +23,8 @@ def _black(frames: CameraFrames, about: About) -> Array:
     limits = about.rules.black_camera
     is_black = np.zeros(len(frames.sizes), bool)
     flat = frames.grey.reshape(len(frames.grey), -1)
-    decoded = (flat.mean(axis=1) < limits.mean) & (flat.std(axis=1) < limits.std)
+    decoded = flat @ np.full(flat.shape[1], 1 / flat.shape[1], np.float32) < limits.mean
+    decoded[decoded] = flat[decoded].std(axis=1) < limits.std
     if not decoded.any():
         return is_black
     if decoded.all():
@@ -36,7 +37,7 @@ def _black(frames: CameraFrames, about: About) -> Array:
     return is_black
 
 
-def of_episodes(images: EpisodeImages) -> Iterator[Finding]:
+def of_episodes(images: EpisodeImages) -> Iterator[RuleFinding]:
     """Name the cameras with black or broken frames; one finding per episode."""
     bad = {name: _black(frames, images.about) for name, frames in images.cameras.items()}
     counts = {name: int(mask.sum()) for name, mask in bad.items() if mask.any()}
@@ -49,7 +50,7 @@ def of_episodes(images: EpisodeImages) -> Iterator[Finding]:
     anywhere[[step for steps in broken.values() for step in steps]] = True
     said = [f"{name} is black in {count} of {images.length} steps" for name, count in counts.items()]
     said += [f"{len(steps)} frames of {name} cannot be decoded" for name, steps in broken.items()]
-    yield Finding(
+    yield RuleFinding(
         member=images.about.member,
         rule="black_camera",
         episode=images.episode,

@@ -6,7 +6,7 @@ import numpy as np
 
 from pipelines.checks.batch import About
 from pipelines.checks.check import Check, Measures
-from pipelines.checks.findings import Finding
+from pipelines.checks.findings import RuleFinding
 from pipelines.checks.images.black import no_cameras
 from pipelines.checks.images.read import CameraFrames, EpisodeImages
 from schemas.source import Array
@@ -28,9 +28,8 @@ def _repeats(frames: CameraFrames) -> Array:
     )
     if not frames.sums.any():  # version 2 has no checksums
         repeats[:] = False
-    neighbours = np.flatnonzero(np.diff(frames.steps) == 1)
-    difference = np.abs(frames.grey[neighbours + 1] - frames.grey[neighbours]).mean(axis=(1, 2))
-    repeats[frames.steps[neighbours[difference < SAME]]] = True
+    steps, changes = frames.changes
+    repeats[steps[changes < SAME]] = True
     return repeats
 
 
@@ -54,7 +53,7 @@ def measures(images: EpisodeImages) -> Measures:
     return {"repeat": out, "still": still}
 
 
-def of_dataset(about: About, measured: Measures) -> Iterator[Finding]:
+def of_dataset(about: About, measured: Measures) -> Iterator[RuleFinding]:
     """Find episodes with a repetition that is long, and longer than those of other episodes."""
     limits = about.rules.frozen_camera
     least = max(3, round(limits.seconds * (about.control_hz or 0)))
@@ -69,7 +68,7 @@ def of_dataset(about: About, measured: Measures) -> Iterator[Finding]:
         longest = int(cameras[chosen, 1].max())
         names = tuple(about.cameras[k] for k in chosen)
         spans = tuple((int(cameras[k, 0]), int(cameras[k, 0] + cameras[k, 1]) + 1) for k in chosen)
-        yield Finding(
+        yield RuleFinding(
             member=about.member,
             rule="frozen_camera",
             episode=episode,

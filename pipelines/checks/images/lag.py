@@ -6,13 +6,13 @@ import numpy as np
 
 from pipelines.checks.batch import About
 from pipelines.checks.check import Check, Measures
-from pipelines.checks.findings import Finding
+from pipelines.checks.findings import RuleFinding
 from pipelines.checks.images.frozen import no_cameras_or_state
 from pipelines.checks.images.read import CameraFrames, EpisodeImages
 from schemas.source import Array
 
 LAGS = np.arange(-10, 11)  # steps by which the images may be late
-FEWEST, SHORTEST = 5, 24  # episodes with a clear lag; steps that are compared
+FEWEST, SHORTEST = 5, 20  # episodes with a clear lag; steps that are compared
 ONSETS = 2  # times that the motion begins or ends, below which nothing can be said
 
 
@@ -33,32 +33,30 @@ def measures(images: EpisodeImages) -> Measures:
 def _fit(frames: CameraFrames, speed: Array) -> Array:
     """Correlate the changes of neighbouring frames with the speed, for each of LAGS."""
     out = np.zeros(len(LAGS), np.float32)
-    starts = np.flatnonzero(np.diff(frames.steps, prepend=-2) != 1)
-    lengths = np.diff(np.append(starts, len(frames.steps)))
+    steps, changes = frames.changes
+    starts = np.flatnonzero(np.diff(steps, prepend=-2) != 1)
+    lengths = np.diff(np.append(starts, len(steps)))
     if not len(lengths) or lengths.max() < SHORTEST:
         return out
-    first = int(starts[lengths.argmax()])
-    steps = frames.steps[first : first + int(lengths.max())]
-    grey = frames.grey[first : first + len(steps)]
-    energy = np.abs(np.diff(grey, axis=0)).mean(axis=(1, 2))
-    own = speed[steps[:-1]]
+    longest = slice(int(starts[lengths.argmax()]), int(starts[lengths.argmax()] + lengths.max()))
+    steps, energy = steps[longest], changes[longest]
+    own = speed[steps]
     if np.abs(np.diff(own > 0.5 * own.max(initial=0))).sum() < ONSETS:
         return out
-    for column, lag in enumerate(LAGS.tolist()):
-        rows = steps[:-1] - lag
-        inside = (rows >= 0) & (rows < len(speed) - 1)
-        if inside.sum() >= SHORTEST - 1:
-            out[column] = _correlation(energy[inside], speed[rows[inside]])
+    rows = steps - LAGS[:, None]  # [21, n]
+    inside = ((rows >= 0) & (rows < len(speed) - 1)).astype(np.float32)
+    counts = inside.sum(axis=1)
+    theirs = speed[np.clip(rows, 0, len(speed) - 1)] * inside
+    ours = energy * inside
+    per_count = 1 / np.maximum(counts, 1)[:, None]
+    theirs = (theirs - theirs.sum(axis=1, keepdims=True) * per_count) * inside
+    ours = (ours - ours.sum(axis=1, keepdims=True) * per_count) * inside
+    products, sizes = (theirs * ours).sum(axis=1), (theirs**2).sum(axis=1) * (ours**2).sum(axis=1)
+    np.divide(products, np.sqrt(sizes), out=out, where=(counts >= SHORTEST) & (sizes > 0), casting="same_kind")
     return out
 
 
-def _correlation(first: Array, second: Array) -> float:
-    first, second = first - first.mean(), second - second.mean()
-    size = float(np.sqrt((first**2).sum() * (second**2).sum()))
-    return float((first * second).sum()) / size if size > 0 else 0.0
-
-
-def of_dataset(about: About, measured: Measures) -> Iterator[Finding]:
+def of_dataset(about: About, measured: Measures) -> Iterator[RuleFinding]:
     """Compare the lag of each episode with the median one of the same camera."""
     limits = about.rules.camera_lag
     late: dict[int, list[tuple[str, int]]] = {}
@@ -75,7 +73,7 @@ def of_dataset(about: About, measured: Measures) -> Iterator[Finding]:
             late.setdefault(row, []).append((camera, int(best[row] - usual)))
     for row, cameras in late.items():
         said = [f"{name} {abs(steps)} steps {'later' if steps > 0 else 'earlier'}" for name, steps in cameras]
-        yield Finding(
+        yield RuleFinding(
             member=about.member,
             rule="camera_lag",
             episode=int(measured["episode"][row]),

@@ -1,27 +1,30 @@
 """Decode the images of one episode once for all rules, small and on a sample of its frames."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Literal
 
 import numpy as np
 import simplejpeg
 from PIL import Image
 
-from pipelines.checks.batch import About, Batch
+from pipelines.checks.batch import About, NumberBatch
 from schemas.codec import decode
 from schemas.errors import SourceError
-from schemas.images import JPEG, check_pixels
+from schemas.images import JPEG
 from schemas.source import Array
 from schemas.store.columns import STATE
 from schemas.store.dataset import Dataset
 
 SIDE = 64  # height and width of the thumbnails
+ENDS = 4  # frames at each end that are decoded in colour
+LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # as in a JPEG
 SPREAD, WINDOW, SMALL = 16, 64, 16  # frames spread over the episode; following each other; with unusually few bytes
 FEW_BYTES = 0.6  # share of a camera's median number of bytes; black frames have much less
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class CameraFrames:
     """The frames of one camera in one episode of T steps, of which n were decoded."""
 
@@ -29,8 +32,15 @@ class CameraFrames:
     sums: Array  # [T] their CRC-32C
     steps: Array  # [n] the steps that were decoded, ascending
     grey: Array  # [n, SIDE, SIDE] float32, 0 to 255
-    small: Array  # [n, 8, 8, 3] float32, 0 to 255
+    ends: Array  # [2, k, SIDE, SIDE, 3] uint8 RGB: the first and the last ENDS frames, or fewer
     broken: tuple[int, ...]  # steps whose image cannot be decoded
+
+    @cached_property
+    def changes(self) -> tuple[Array, Array]:
+        """The steps [m] whose next step was decoded too, and the mean difference of the two frames in grey [m]."""
+        neighbours = np.flatnonzero(np.diff(self.steps) == 1)
+        differences = np.abs(self.grey[neighbours + 1] - self.grey[neighbours]).reshape(len(neighbours), -1)
+        return self.steps[neighbours], differences @ np.full(SIDE * SIDE, 1 / SIDE**2, np.float32)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +59,7 @@ class EpisodeImages:
         if self.state is None:
             return None
         one = np.array([self.length])
-        batch = Batch(
+        batch = NumberBatch(
             about=self.about,
             episodes=np.array([self.episode]),
             starts=np.array([0]),
@@ -75,27 +85,28 @@ def read(dataset: Dataset, position: int, *, about: About, all_frames: bool) -> 
             continue
         sizes = entries["length"][:, number]
         steps = np.flatnonzero(sizes) if all_frames else _sampled(sizes, window)
-        thumbnails: list[Array] = []
-        kept: list[int] = []
-        for step in steps.tolist():
-            image = thumbnail(file.image(row + step, number) or b"")
-            if image is not None:
-                thumbnails.append(image)
-                kept.append(step)
-        cameras[camera.leaf] = _frames(entries[:, number], thumbnails, kept, broken=set(steps.tolist()) - set(kept))
+        encoded = {step: file.image(row + step, number) or b"" for step in steps.tolist()}
+        cameras[camera.leaf] = _frames(entries[:, number], encoded)
     return EpisodeImages(about=about, episode=position, length=length, cameras=cameras, state=state)
 
 
-def _frames(entries: Array, thumbnails: Sequence[Array], steps: Sequence[int], *, broken: set[int]) -> CameraFrames:
-    images = np.stack(thumbnails).astype(np.float32) if thumbnails else np.zeros((0, SIDE, SIDE, 3), np.float32)
-    block = SIDE // 8
+def _frames(entries: Array, encoded: Mapping[int, bytes]) -> CameraFrames:
+    """Decode the frames at both ends in colour, the others in grey."""
+    order = list(encoded)
+    coloured = {*order[:ENDS], *order[-ENDS:]}
+    decoded = {step: thumbnail(data, "RGB" if step in coloured else "GRAY") for step, data in encoded.items()}
+    whole = {step: image for step, image in decoded.items() if image is not None}
+    parts = [[whole[step] for step in part if step in whole] for part in (order[:ENDS], order[-ENDS:])]
+    count = min(map(len, parts))
+    ends = np.array([part[:count] for part in parts], np.uint8).reshape(2, count, SIDE, SIDE, 3)
+    grey = [image @ LUMA if step in coloured else image[..., 0] for step, image in whole.items()]
     return CameraFrames(
         sizes=entries["length"],
         sums=entries["crc"],
-        steps=np.array(steps, np.int64),
-        grey=images.mean(axis=3),
-        small=images.reshape(-1, 8, block, 8, block, 3).mean(axis=(2, 4)),
-        broken=tuple(sorted(broken)),
+        steps=np.array(list(whole), np.int64),
+        grey=np.array(grey, np.float32).reshape(-1, SIDE, SIDE),
+        ends=ends,
+        broken=tuple(step for step in encoded if step not in whole),
     )
 
 
@@ -122,19 +133,21 @@ def _sampled(sizes: Array, window: tuple[int, int]) -> Array:
     return np.unique(np.concatenate([spread, inside, few]))
 
 
-def thumbnail(data: bytes) -> Array | None:
-    """Decode an image to SIDE x SIDE RGB, [64, 64, 3] uint8; None if it cannot be decoded.
+def thumbnail(data: bytes, colours: Literal["GRAY", "RGB"]) -> Array | None:
+    """Decode an image to SIDE x SIDE, uint8, [64, 64, 1] or [64, 64, 3]; None if it cannot be decoded.
 
-    A JPEG is decoded at the smallest of its own scales that is large enough.
+    A JPEG is decoded at the smallest of its own scales that is large enough, which also bounds the memory.
     """
     try:
-        check_pixels(data)
         if data[:2] == JPEG:
-            pixels = simplejpeg.decode_jpeg(data, fastdct=True, fastupsample=True, min_height=SIDE, min_width=SIDE)
+            pixels = simplejpeg.decode_jpeg(
+                data, colours, fastdct=True, fastupsample=True, min_height=SIDE, min_width=SIDE
+            )
         else:
             pixels = decode(data)
     except (SourceError, ValueError):
         return None
-    if pixels.shape[:2] == (SIDE, SIDE):
+    if pixels.shape[:2] == (SIDE, SIDE) and (pixels.shape[2] == 1) == (colours == "GRAY"):
         return np.asarray(pixels)
-    return np.asarray(Image.fromarray(pixels).resize((SIDE, SIDE), Image.Resampling.BOX))
+    image = Image.fromarray(pixels.squeeze()).convert("L" if colours == "GRAY" else "RGB")
+    return np.asarray(image.resize((SIDE, SIDE), Image.Resampling.BOX)).reshape(SIDE, SIDE, -1)

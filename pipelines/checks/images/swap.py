@@ -7,11 +7,10 @@ import numpy as np
 
 from pipelines.checks.batch import About
 from pipelines.checks.check import Check, Measures
-from pipelines.checks.findings import Finding
+from pipelines.checks.findings import RuleFinding
 from pipelines.checks.images.black import no_cameras
-from pipelines.checks.images.read import EpisodeImages
+from pipelines.checks.images.read import SIDE, EpisodeImages
 
-ENDS = 4  # frames at each end of the sample whose median stands for the first and the last part of an episode
 FEWEST = 4  # episodes, below which no camera has a usual image
 
 
@@ -26,14 +25,14 @@ def measures(images: EpisodeImages) -> Measures:
     """Return the median image of the first and the last frames of each camera, `median` [1, C, 2, 192]; NaN: none."""
     out = np.full((1, len(images.about.cameras), 2, 192), np.nan, np.float32)
     for number, name in enumerate(images.about.cameras):
-        small = images.cameras[name].small
-        if len(small):
-            for part, chosen in enumerate((small[:ENDS], small[-ENDS:])):
-                out[0, number, part] = np.median(chosen, axis=0).ravel()
+        ends = images.cameras[name].ends
+        if ends.shape[1]:
+            blocks = ends.reshape(2, -1, 8, SIDE // 8, 8, SIDE // 8, 3).mean(axis=(3, 5))
+            out[0, number] = np.median(blocks, axis=1).reshape(2, -1)
     return {"median": out}
 
 
-def of_dataset(about: About, measured: Measures) -> Iterator[Finding]:
+def of_dataset(about: About, measured: Measures) -> Iterator[RuleFinding]:
     """Find pairs of cameras of which each looks like the other one does in the median episode."""
     median = measured["median"].astype(np.float64)
     if np.isfinite(median).all(axis=(1, 2, 3)).sum() < FEWEST:
@@ -48,7 +47,7 @@ def of_dataset(about: About, measured: Measures) -> Iterator[Finding]:
         for row in np.flatnonzero(swapped.any(axis=1)).tolist():
             when = "" if swapped[row].all() else " at its start" if swapped[row, 0] else " at its end"
             names = about.cameras[first], about.cameras[second]
-            yield Finding(
+            yield RuleFinding(
                 member=about.member,
                 rule="camera_swap",
                 episode=int(measured["episode"][row]),

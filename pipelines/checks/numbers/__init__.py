@@ -1,10 +1,10 @@
 """The rules that read numbers: actions, states, times and other columns."""
 
-from pipelines.checks.batch import Batch
+from pipelines.checks.batch import NumberBatch
 from pipelines.checks.check import Check
 from pipelines.checks.numbers import copies, finite, frozen, idle, lag, noop, ranges, rest, spikes, times
 
-CHECKS: tuple[Check[Batch], ...] = (
+CHECKS: tuple[Check[NumberBatch], ...] = (
     finite.CHECK,
     noop.CHECK,
     idle.CHECK,

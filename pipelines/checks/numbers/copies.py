@@ -4,9 +4,9 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from pipelines.checks.batch import About, Batch
+from pipelines.checks.batch import About, NumberBatch
 from pipelines.checks.check import Check, Measures
-from pipelines.checks.findings import Finding
+from pipelines.checks.findings import RuleFinding
 from schemas.source import Array
 
 FEWEST = 8  # steps of an episode, below which equal columns may be chance
@@ -19,7 +19,7 @@ def why_not(about: About) -> str | None:
     return "the actions are measured states" if about.action.origin == "achieved" else None
 
 
-def measures(batch: Batch) -> Measures:
+def measures(batch: NumberBatch) -> Measures:
     """Return sums that are equal for equal columns, `copy_sum` [E, A + S], and whether a column varies, `copy_varies`.
 
     The sums have a weight for each row of an episode, so that equal sums mean equal values.
@@ -34,7 +34,7 @@ def measures(batch: Batch) -> Measures:
     }
 
 
-def of_dataset(about: About, measured: Measures) -> Iterator[Finding]:
+def of_dataset(about: About, measured: Measures) -> Iterator[RuleFinding]:
     """Name the columns that are equal in all episodes, and the episodes in which others are."""
     sums, varies = measured["copy_sum"], measured["copy_varies"]
     long = measured["length"] >= FEWEST
@@ -52,7 +52,7 @@ def of_dataset(about: About, measured: Measures) -> Iterator[Finding]:
                 continue
             if _whole(is_equal, varies[:, i] & varies[:, k] & long):
                 message = f"{names[i]} equals {names[k]} in every step"
-                yield Finding(member=about.member, rule="copied_field", dims=(names[i], names[k]), message=message)
+                yield RuleFinding(member=about.member, rule="copied_field", dims=(names[i], names[k]), message=message)
             else:
                 for row in np.flatnonzero(is_equal).tolist():
                     of_episode.setdefault(row, []).append((i, k))
@@ -61,7 +61,7 @@ def of_dataset(about: About, measured: Measures) -> Iterator[Finding]:
         named = ", ".join(f"{names[i]} and {names[k]}" for i, k in equal)
         episode = int(measured["episode"][row])
         message = f"equal in every step of this episode: {named}"
-        yield Finding(member=about.member, rule="copied_field", episode=episode, dims=dims, message=message)
+        yield RuleFinding(member=about.member, rule="copied_field", episode=episode, dims=dims, message=message)
 
 
 def _whole(is_equal: Array, is_judged: Array) -> bool:

@@ -4,15 +4,15 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from pipelines.checks.batch import Batch
+from pipelines.checks.batch import NumberBatch
 from pipelines.checks.check import Check
-from pipelines.checks.findings import Finding
+from pipelines.checks.findings import RuleFinding
 from schemas.source import Array
 
 RANGES = 20  # number of ranges of steps that a finding lists
 
 
-def of_episodes(batch: Batch) -> Iterator[Finding]:
+def of_episodes(batch: NumberBatch) -> Iterator[RuleFinding]:
     """Find episodes with numbers that are not finite."""
     bad: dict[str, Array] = {}
     for name, values in batch.columns.items():
@@ -27,7 +27,7 @@ def of_episodes(batch: Batch) -> Iterator[Finding]:
         rows = slice(int(batch.starts[number]), int(batch.starts[number] + batch.lengths[number]))
         names = tuple(sorted(name for name, rows_of in bad.items() if rows_of[rows].any()))
         count = sum(stop - first for first, stop in ranges)
-        yield Finding(
+        yield RuleFinding(
             member=batch.about.member,
             rule="non_finite",
             episode=int(batch.episodes[number]),

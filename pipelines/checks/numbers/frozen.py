@@ -4,9 +4,9 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from pipelines.checks.batch import CHANGES, Batch
+from pipelines.checks.batch import CHANGES, NumberBatch
 from pipelines.checks.check import Check
-from pipelines.checks.findings import Finding
+from pipelines.checks.findings import RuleFinding
 from pipelines.checks.numbers.pairs import UNSCALED, no_state, pairs
 
 DELAY = 0.25  # seconds after which a command is obeyed
@@ -14,7 +14,7 @@ CATCHES_UP = 0.5  # least motion at once after a freeze, as a multiple of the mo
 RARE = 0.02  # share of equal neighbours below which a dimension has the noise of a sensor and never stands still
 
 
-def of_episodes(batch: Batch) -> Iterator[Finding]:
+def of_episodes(batch: NumberBatch) -> Iterator[RuleFinding]:
     """Find runs of equal values of one dimension that a command or the rest of the robot contradicts."""
     about, limits, state = batch.about, batch.about.rules.frozen_state, batch.state
     if state is None or about.state is None:
@@ -27,7 +27,7 @@ def of_episodes(batch: Batch) -> Iterator[Finding]:
     commands = {i: a for a, i in pairs(about)}
     inner = ~batch.is_last
     noisy = is_equal[inner].mean(axis=0) < RARE if inner.any() else np.zeros(state.shape[1], bool)
-    found: dict[int, tuple[set[tuple[int, int]], set[str]]] = {}
+    of_episode: dict[int, tuple[set[tuple[int, int]], set[str]]] = {}
     for i, dim in enumerate(about.state.dims):
         if dim.kind == "gripper" or not about.ranges["state"].per_usual[i]:
             continue
@@ -42,13 +42,13 @@ def of_episodes(batch: Batch) -> Iterator[Finding]:
                 lasts = start + stop + 1 >= start + int(batch.lengths[number])
                 contradicts = ignores and (lasts or abs(batch.moved[start + stop, i]) > CATCHES_UP * limits.motion)
             if contradicts:
-                spans, dims = found.setdefault(number, (set(), set()))
+                spans, dims = of_episode.setdefault(number, (set(), set()))
                 spans.add((first, stop + 1))
                 dims.add(f"state.{dim.name}")
-    for number, (spans, dims) in found.items():
+    for number, (spans, dims) in of_episode.items():
         longest = max(stop - first for first, stop in spans)
         named = ", ".join(sorted(dims))
-        yield Finding(
+        yield RuleFinding(
             member=about.member,
             rule="frozen_state",
             episode=int(batch.episodes[number]),
@@ -59,7 +59,7 @@ def of_episodes(batch: Batch) -> Iterator[Finding]:
         )
 
 
-def _travel(batch: Batch, pair: tuple[int, int], rows: slice) -> float:
+def _travel(batch: NumberBatch, pair: tuple[int, int], rows: slice) -> float:
     """Return how far a pair of command and state is commanded to move, as a share of the state's usual range."""
     about, (command, state) = batch.about, pair
     dim = about.action.dims[command]

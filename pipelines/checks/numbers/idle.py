@@ -8,9 +8,9 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from pipelines.checks.batch import CHANGES, About, Batch
+from pipelines.checks.batch import CHANGES, About, NumberBatch
 from pipelines.checks.check import Check
-from pipelines.checks.findings import Finding
+from pipelines.checks.findings import RuleFinding
 from schemas.source import Array
 
 WINDOW, SETTLES = 0.5, 1.0  # seconds: in which motions are measured; that a gripper takes after its command
@@ -25,7 +25,7 @@ def _changes(about: About) -> list[int]:
     return [i for i, dim in enumerate(about.action.dims) if dim.mode in CHANGES]
 
 
-def is_idle(batch: Batch) -> Array:
+def is_idle(batch: NumberBatch) -> Array:
     """Return whether each step rests, [N] bool."""
     about, limits = batch.about, batch.about.rules.idle
     window = batch.steps_in(WINDOW)
@@ -53,7 +53,7 @@ def _shows_gripper(about: About) -> bool:
     return about.state is not None and any(dim.kind == "gripper" for dim in about.state.dims)
 
 
-def _fits(batch: Batch, window: int) -> Array:
+def _fits(batch: NumberBatch, window: int) -> Array:
     """Return whether the window that begins at a row ends in the same episode, [N]."""
     fits = np.zeros(len(batch.owner), bool)
     if window < len(fits):
@@ -61,7 +61,7 @@ def _fits(batch: Batch, window: int) -> Array:
     return fits
 
 
-def _is_still(batch: Batch, values: Array, *, window: int, limit: float) -> Array:
+def _is_still(batch: NumberBatch, values: Array, *, window: int, limit: float) -> Array:
     """Return whether no dimension changes by more than `limit` in the window that begins at a row, [N]."""
     still = np.ones(len(batch.owner), bool)
     for ahead in {window, -(-window // 2)}:
@@ -70,7 +70,7 @@ def _is_still(batch: Batch, values: Array, *, window: int, limit: float) -> Arra
     return still
 
 
-def _spread(batch: Batch, mask: Array, *, window: int) -> Array:
+def _spread(batch: NumberBatch, mask: Array, *, window: int) -> Array:
     """Return whether a row or one of the `window` rows before it, in the same episode, is in the mask, [N]."""
     counts = np.concatenate([[0], np.cumsum(mask)])
     rows = np.arange(len(mask))
@@ -78,7 +78,7 @@ def _spread(batch: Batch, mask: Array, *, window: int) -> Array:
     return np.asarray(counts[rows + 1] - counts[first] > 0)
 
 
-def of_episodes(batch: Batch) -> Iterator[Finding]:
+def of_episodes(batch: NumberBatch) -> Iterator[RuleFinding]:
     """Find the idle steps of each episode that last long enough."""
     at_least = batch.steps_in(batch.about.rules.idle.seconds, at_least=4)
     spans: dict[int, list[tuple[int, int]]] = {}
@@ -87,7 +87,7 @@ def of_episodes(batch: Batch) -> Iterator[Finding]:
     for number, ranges in spans.items():
         count = sum(stop - first for first, stop in ranges)
         length = int(batch.lengths[number])
-        yield Finding(
+        yield RuleFinding(
             member=batch.about.member,
             rule="idle",
             episode=int(batch.episodes[number]),

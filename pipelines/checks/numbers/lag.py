@@ -7,9 +7,9 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from pipelines.checks.batch import About, Batch
+from pipelines.checks.batch import About, NumberBatch
 from pipelines.checks.check import Check, Measures
-from pipelines.checks.findings import Finding
+from pipelines.checks.findings import RuleFinding
 from pipelines.checks.numbers.pairs import no_pairs, pairs
 from schemas.source import Array
 
@@ -18,7 +18,7 @@ FEWEST = 5  # episodes with a clear lag, below which none is called unusual
 LARGEST = 4  # motions count with at most this multiple of the mean one, so that a jump does not decide
 
 
-def measures(batch: Batch) -> Measures:
+def measures(batch: NumberBatch) -> Measures:
     """Return of each episode the correlation of command and state change at each of LAGS, `lag_fit` [E, 17] float32."""
     chosen = pairs(batch.about)
     commands = _clipped(batch.commanded[:, [i for i, _ in chosen]])
@@ -47,7 +47,7 @@ def _clipped(values: Array) -> Array:
     return np.clip(values, -limit, limit)
 
 
-def of_dataset(about: About, measured: Measures) -> Iterator[Finding]:
+def of_dataset(about: About, measured: Measures) -> Iterator[RuleFinding]:
     """Compare the lag of each episode with the median one."""
     limits = about.rules.lag
     fit = measured["lag_fit"].astype(np.float64)
@@ -66,7 +66,7 @@ def of_dataset(about: About, measured: Measures) -> Iterator[Finding]:
     unusual = (is_clear | edges) & is_far & (gain > limits.gain)
     for row in np.flatnonzero(unusual).tolist():
         steps = lags[row] - middle
-        yield Finding(
+        yield RuleFinding(
             member=about.member,
             rule="lag",
             episode=int(measured["episode"][row]),

@@ -4,9 +4,9 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from pipelines.checks.batch import CHANGES, About, Batch
+from pipelines.checks.batch import CHANGES, About, NumberBatch
 from pipelines.checks.check import Check
-from pipelines.checks.findings import Finding
+from pipelines.checks.findings import RuleFinding
 
 
 def why_not(about: About) -> str | None:
@@ -18,13 +18,13 @@ def _moving(about: About) -> list[int]:
     return [i for i, dim in enumerate(about.action.dims) if dim.mode in CHANGES]
 
 
-def of_episodes(batch: Batch) -> Iterator[Finding]:
+def of_episodes(batch: NumberBatch) -> Iterator[RuleFinding]:
     """Find episodes of which only the first step commands no motion."""
     limit, dims = batch.about.rules.noop_first.motion, _moving(batch.about)
     still = np.abs(batch.action[:, dims]).max(axis=1) <= limit
     first, moves = still[batch.starts], batch.per_episode(np.logical_or, ~still)
     for i in np.flatnonzero(first & moves).tolist():
-        yield Finding(
+        yield RuleFinding(
             member=batch.about.member,
             rule="noop_first",
             episode=int(batch.episodes[i]),

@@ -8,9 +8,9 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from pipelines.checks.batch import About, Batch, wrapped
+from pipelines.checks.batch import About, NumberBatch, wrapped
 from pipelines.checks.check import Check, Measures
-from pipelines.checks.findings import Finding
+from pipelines.checks.findings import RuleFinding
 from pipelines.checks.numbers.pairs import no_pairs, pairs
 from schemas.source import Array
 
@@ -24,7 +24,7 @@ def why_not(about: About) -> str | None:
     return no_pairs(about) or (None if pairs(about, modes=ABSOLUTE) else "the commands are changes, not positions")
 
 
-def measures(batch: Batch) -> Measures:
+def measures(batch: NumberBatch) -> Measures:
     """Return the median of command minus state at rest, `rest` [E, P] float32 for P pairs; NaN without a rest."""
     chosen = pairs(batch.about, modes=ABSOLUTE)
     actions, states = ([pair[side] for pair in chosen] for side in (0, 1))
@@ -46,7 +46,7 @@ def measures(batch: Batch) -> Measures:
     return {"rest": out}
 
 
-def of_dataset(about: About, measured: Measures) -> Iterator[Finding]:
+def of_dataset(about: About, measured: Measures) -> Iterator[RuleFinding]:
     """Find offsets of the whole dataset, and episodes that differ from it."""
     rest = measured["rest"].astype(np.float64)
     known = np.isfinite(rest).all(axis=1)
@@ -61,13 +61,15 @@ def of_dataset(about: About, measured: Measures) -> Iterator[Finding]:
         if abs(usual[k]) > max(limit, 2 * deviation[k]):
             dims = (f"action.{dim.name}", f"state.{dim.name}")
             message = f"{dim.name}: at rest, the command is {usual[k]:+.3g} {dim.unit} from the state"
-            yield Finding(member=about.member, rule="rest_offset", dims=dims, value=float(usual[k]), message=message)
+            yield RuleFinding(
+                member=about.member, rule="rest_offset", dims=dims, value=float(usual[k]), message=message
+            )
         away = np.abs(rest[:, k] - usual[k]) > max(limit, 6 * deviation[k])
         for row in np.flatnonzero(known & away).tolist():
             unusual.setdefault(row, []).append((dim.name, float(rest[row, k] - usual[k])))
     for row, entries in unusual.items():
         named = ", ".join(f"{name} {value:+.3g}" for name, value in entries)
-        yield Finding(
+        yield RuleFinding(
             member=about.member,
             rule="rest_offset",
             episode=int(measured["episode"][row]),

@@ -4,18 +4,18 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from pipelines.checks.batch import Batch
+from pipelines.checks.batch import NumberBatch
 from pipelines.checks.check import Check
-from pipelines.checks.findings import Finding
+from pipelines.checks.findings import RuleFinding
 from pipelines.checks.numbers.pairs import no_state
 from schemas.source import Array
 
 WIDTHS = (1, 2)  # steps
 FASTER = 0.5  # least size, as a multiple of the motion of one step nearby, which may turn abruptly
-LEAST = 8  # steps, of which a smooth path is told
+LEAST = 8  # steps, that show a smooth path
 
 
-def of_episodes(batch: Batch) -> Iterator[Finding]:
+def of_episodes(batch: NumberBatch) -> Iterator[RuleFinding]:
     """Find values that are far from the smooth path through the two values before and the two after them."""
     about, limits, state = batch.about, batch.about.rules.spike, batch.state
     if state is None or about.state is None:
@@ -41,7 +41,7 @@ def of_episodes(batch: Batch) -> Iterator[Finding]:
         own = is_spike[start : start + int(batch.lengths[number])]
         names = tuple(f"state.{about.state.dims[dims[k]].name}" for k in np.flatnonzero(own.any(axis=0)).tolist())
         largest = float(deviates[start : start + len(own)].max())
-        yield Finding(
+        yield RuleFinding(
             member=about.member,
             rule="spike",
             episode=int(batch.episodes[number]),
@@ -52,7 +52,7 @@ def of_episodes(batch: Batch) -> Iterator[Finding]:
         )
 
 
-def _unwrapped(batch: Batch, values: Array, is_angle: list[bool]) -> Array:
+def _unwrapped(batch: NumberBatch, values: Array, is_angle: list[bool]) -> Array:
     """Remove the jumps by 2 pi of angles, so that each changes by at most pi."""
     turns = np.flatnonzero(is_angle)
     if len(turns):
@@ -65,7 +65,7 @@ def _unwrapped(batch: Batch, values: Array, is_angle: list[bool]) -> Array:
     return values
 
 
-def _deviations(batch: Batch, values: Array, width: int) -> tuple[Array, Array]:
+def _deviations(batch: NumberBatch, values: Array, width: int) -> tuple[Array, Array]:
     """Return how far `width` values deviate from the cubic through their neighbours, [M, D], and whether they return.
 
     Row m is about the steps from m + 2 on; it is 0 where the neighbours are not in one episode. A jump to another level

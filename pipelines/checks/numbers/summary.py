@@ -2,12 +2,12 @@
 
 import numpy as np
 
-from pipelines.checks.batch import Batch
+from pipelines.checks.batch import NumberBatch
 from pipelines.checks.check import Measures
 from pipelines.checks.numbers.idle import is_idle
 
 
-def measures(batch: Batch) -> Measures:
+def measures(batch: NumberBatch) -> Measures:
     """Return the share of idle steps and the jerk of each episode, `idle_share` and `jerk` [E] float64.
 
     The jerk is the mean size of the third difference of the state, divided by that of the first one.

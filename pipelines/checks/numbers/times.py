@@ -7,9 +7,9 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from pipelines.checks.batch import About, Batch
+from pipelines.checks.batch import About, NumberBatch
 from pipelines.checks.check import Check
-from pipelines.checks.findings import Finding
+from pipelines.checks.findings import RuleFinding
 from schemas.source import Array
 from schemas.views.resample import TIMES
 
@@ -28,7 +28,7 @@ def no_times_and_no_state(about: About) -> str | None:
     return None if about.is_clock or about.state else "the times were computed from the rate, and there are no states"
 
 
-def _medians(batch: Batch, values: Array, counts: Array) -> Array:
+def _medians(batch: NumberBatch, values: Array, counts: Array) -> Array:
     """Return the median of each episode's first `counts` values, [E]; NaN for an episode without any."""
     rows = np.arange(len(values)) - batch.starts[batch.owner] < counts[batch.owner]
     order = np.lexsort((values[rows], batch.owner[rows]))
@@ -41,7 +41,7 @@ def _medians(batch: Batch, values: Array, counts: Array) -> Array:
     return out
 
 
-def _intervals(batch: Batch) -> tuple[Array, Array, Array] | None:
+def _intervals(batch: NumberBatch) -> tuple[Array, Array, Array] | None:
     """Return the time to the next step [N], and its median and deviation in each episode [E]; None without times."""
     times = batch.columns.get(TIMES)
     if times is None or not np.isfinite(times).all():
@@ -52,15 +52,15 @@ def _intervals(batch: Batch) -> tuple[Array, Array, Array] | None:
     return intervals, median, deviation
 
 
-def jitter_of_episodes(batch: Batch) -> Iterator[Finding]:
+def jitter_of_episodes(batch: NumberBatch) -> Iterator[RuleFinding]:
     """Find episodes whose intervals deviate from their median."""
-    found = _intervals(batch)
-    if found is None:
+    measured = _intervals(batch)
+    if measured is None:
         return
-    _, median, deviation = found
+    _, median, deviation = measured
     share = np.divide(deviation, median, out=np.zeros(len(median)), where=median > 0)
     for i in np.flatnonzero((share > batch.about.rules.timestamp_jitter.share) & (batch.lengths >= FEWEST)).tolist():
-        yield Finding(
+        yield RuleFinding(
             member=batch.about.member,
             rule="timestamp_jitter",
             episode=int(batch.episodes[i]),
@@ -69,7 +69,7 @@ def jitter_of_episodes(batch: Batch) -> Iterator[Finding]:
         )
 
 
-def gaps_of_episodes(batch: Batch) -> Iterator[Finding]:
+def gaps_of_episodes(batch: NumberBatch) -> Iterator[RuleFinding]:
     """Find steps after which time or motion jumps."""
     member = batch.about.member
     for number, steps, ratio in _time_gaps(batch):
@@ -79,7 +79,9 @@ def gaps_of_episodes(batch: Batch) -> Iterator[Finding]:
             message = f"the time after step {steps[0]} is {ratio:.3g} times the usual one"
         spans = tuple((step, step + 2) for step in steps)
         episode = int(batch.episodes[number])
-        yield Finding(member=member, rule="timestamp_gap", episode=episode, steps=spans, value=ratio, message=message)
+        yield RuleFinding(
+            member=member, rule="timestamp_gap", episode=episode, steps=spans, value=ratio, message=message
+        )
     if batch.state is not None:
         for number, steps, ratio in _jumps(batch):
             message = (
@@ -87,23 +89,23 @@ def gaps_of_episodes(batch: Batch) -> Iterator[Finding]:
             )
             spans = tuple((step, step + 2) for step in steps)
             episode = int(batch.episodes[number])
-            yield Finding(
+            yield RuleFinding(
                 member=member, rule="timestamp_gap", episode=episode, steps=spans, value=ratio, message=message
             )
 
 
-def _time_gaps(batch: Batch) -> Iterator[tuple[int, list[int], float]]:
-    found = _intervals(batch)
-    if found is None:
+def _time_gaps(batch: NumberBatch) -> Iterator[tuple[int, list[int], float]]:
+    measured = _intervals(batch)
+    if measured is None:
         return
-    intervals, median, deviation = found
+    intervals, median, deviation = measured
     limit = np.maximum(batch.about.rules.timestamp_gap.ratio * median, median + 6 * deviation)
     is_gap = ((intervals > limit[batch.owner]) | (intervals <= 0)) & ~batch.is_last
     ratio = np.divide(intervals, median[batch.owner], out=np.zeros(len(intervals)), where=median[batch.owner] > 0)
     yield from _by_episode(batch, is_gap, ratio)
 
 
-def _jumps(batch: Batch) -> Iterator[tuple[int, list[int], float]]:
+def _jumps(batch: NumberBatch) -> Iterator[tuple[int, list[int], float]]:
     """Find motions in the direction of their neighbours that are much larger than both of them.
 
     Sensors that repeat a value now and then also jump, so a jump counts only if it is rare in this data.
@@ -128,7 +130,7 @@ def _jumps(batch: Batch) -> Iterator[tuple[int, list[int], float]]:
     yield from _by_episode(batch, is_jump, ratio)
 
 
-def _by_episode(batch: Batch, mask: Array, ratio: Array) -> Iterator[tuple[int, list[int], float]]:
+def _by_episode(batch: NumberBatch, mask: Array, ratio: Array) -> Iterator[tuple[int, list[int], float]]:
     """Yield each episode with rows in the mask: its number, the steps, and the ratio with the largest deviation."""
     rows = np.flatnonzero(mask)
     for number in np.unique(batch.owner[rows]).tolist():

@@ -6,10 +6,10 @@ from typing import TypeAlias
 
 import numpy as np
 
-from pipelines.checks.batch import Batch, Ranges
+from pipelines.checks.batch import DimRanges, NumberBatch
 from pipelines.checks.check import Check
 from pipelines.checks.duplicates import Signed, duplicates
-from pipelines.checks.findings import Finding
+from pipelines.checks.findings import RuleFinding
 from pipelines.checks.numbers import CHECKS
 from pipelines.checks.signature import measures as signature
 from schemas.source import Array
@@ -29,7 +29,7 @@ class Robot:
     controller: bool  # whether commands are in the units of a controller
     clock: bool  # whether times are recorded
     lag: int  # steps until the state follows
-    noise: float  # of the state, in its units
+    noise: float  # noise of the state, in its units
     step: float  # resolution of the state; 0: not quantised
 
     def spaces(self) -> tuple[Space, Space]:
@@ -217,7 +217,7 @@ FAULTS: dict[str, tuple[str, Fault, Sequence[str]]] = {  # name -> rule, fault, 
 }
 
 
-def batch_of(robot: Robot, made: Sequence[Demo]) -> Batch:
+def batch_of(robot: Robot, made: Sequence[Demo]) -> NumberBatch:
     """Put demonstrations into one batch, with the ranges of all of them."""
     lengths = np.array([len(demo) for demo in made])
     columns = {
@@ -230,7 +230,7 @@ def batch_of(robot: Robot, made: Sequence[Demo]) -> Batch:
     if not robot.clock:
         del columns["timestamp"]
     known = about(action=action, state=state, control_hz=robot.hz, is_clock=robot.clock, ranges=ranges)
-    return Batch(
+    return NumberBatch(
         about=known,
         episodes=np.arange(len(made)),
         starts=np.cumsum(lengths) - lengths,
@@ -239,15 +239,15 @@ def batch_of(robot: Robot, made: Sequence[Demo]) -> Batch:
     )
 
 
-def _ranges(values: Array) -> Ranges:
+def _ranges(values: Array) -> DimRanges:
     q01, q99 = np.quantile(values, [0.01, 0.99], axis=0)
-    return Ranges(low=values.min(axis=0), high=values.max(axis=0), q01=q01, q99=q99, std=values.std(axis=0))
+    return DimRanges(low=values.min(axis=0), high=values.max(axis=0), q01=q01, q99=q99, std=values.std(axis=0))
 
 
-def findings(batch: Batch, checks: Sequence[Check[Batch]] = CHECKS) -> list[Finding]:
+def findings(batch: NumberBatch, checks: Sequence[Check[NumberBatch]] = CHECKS) -> list[RuleFinding]:
     """Apply the rules of numbers and the search for duplicates."""
     measured = {"episode": batch.episodes, **signature(batch)}
-    found: list[Finding] = []
+    found: list[RuleFinding] = []
     for check in checks:
         if not check.why_not(batch.about):
             found += check.of_episodes(batch)

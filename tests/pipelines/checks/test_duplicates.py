@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipelines.checks.batch import Batch
+from pipelines.checks.batch import NumberBatch
 from pipelines.checks.duplicates import Signed, duplicates
-from pipelines.checks.findings import Finding
+from pipelines.checks.findings import RuleFinding
 from pipelines.checks.signature import POINTS, measures
 from schemas.source import Array
 from tests.pipelines.checks.lab import STATE, about
@@ -32,7 +32,7 @@ def signed(paths: list[Array], *, member: int = 0, splits: list[str] | None = No
     states = np.concatenate(paths).astype(np.float32)
     actions = np.concatenate([np.diff(path, axis=0, append=path[-1:]) for path in paths]).astype(np.float32)
     known = about(member=member, name="ab"[member])
-    batch = Batch(
+    batch = NumberBatch(
         about=known,
         episodes=np.arange(len(paths)),
         starts=np.cumsum(lengths) - lengths,
@@ -43,7 +43,7 @@ def signed(paths: list[Array], *, member: int = 0, splits: list[str] | None = No
     return Signed(about=known, splits=splits or ["train"] * len(paths), columns=measured)
 
 
-def pairs(found: list[Finding], rule: str) -> set[tuple[int, int]]:
+def pairs(found: list[RuleFinding], rule: str) -> set[tuple[int, int]]:
     return {(finding.other[1], finding.episode) for finding in found if finding.rule == rule and finding.other}
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipelines.checks.findings import Finding
+from pipelines.checks.findings import RuleFinding
 from pipelines.checks.rules import RULES
 from pipelines.checks.run import check_datasets
 from tests.pipelines.checks.demos import FAULTS, ROBOTS, batch_of, demos, findings
@@ -17,7 +17,7 @@ RECALL, PRECISION = {"error": 0.98, "warning": 0.9}, {"error": 0.99, "warning": 
 HARD = {"drop_and_restamp": 0.9, "shift_action": 0.9}  # recall where a fault may leave no trace: at the end of a motion
 
 
-def flagged(found: list[Finding]) -> set[int]:
+def flagged(found: list[RuleFinding]) -> set[int]:
     return {f.episode for f in found if f.episode >= 0 and RULES[f.rule].severity in {"error", "warning"}}
 
 

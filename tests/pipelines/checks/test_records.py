@@ -5,16 +5,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.checks.findings import Finding
+from pipelines.checks.findings import RuleFinding
 from pipelines.checks.records import of_table, what_is_wrong
 from schemas.store.dataset import open_dataset
 from tests.pipelines.checks.lab import about, converted, episode
 from tests.pipelines.toy import make_toy
 
 
-def found(folder: Path, texts: list[bytes]) -> dict[str, list[Finding]]:
+def found(folder: Path, texts: list[bytes]) -> dict[str, list[RuleFinding]]:
     episodes = [episode(seed, steps=5, language_instruction=[text] * 5) for seed, text in enumerate(texts)]
-    by_rule: dict[str, list[Finding]] = {}
+    by_rule: dict[str, list[RuleFinding]] = {}
     for finding in of_table(about(), converted(folder, episodes)):
         by_rule.setdefault(finding.rule, []).append(finding)
     return by_rule
