@@ -7,7 +7,7 @@ import numpy as np
 from pipelines.checks.batch import About
 from pipelines.checks.check import Check
 from pipelines.checks.findings import RuleFinding
-from pipelines.checks.images.read import FEW_BYTES, CameraFrames, EpisodeImages
+from pipelines.checks.images.read import FEW_BYTES, SIDE, CameraFrames, EpisodeImages
 from schemas.source import Array
 
 SLACK = 1.1  # a frame that was not decoded is black if it has at most this share of a black frame's bytes
@@ -22,7 +22,7 @@ def _black(frames: CameraFrames, about: About) -> Array:
     """Return whether each step is black, [T] bool; those that were not decoded are judged by their number of bytes."""
     limits = about.rules.black_camera
     is_black = np.zeros(len(frames.sizes), bool)
-    flat = frames.grey.reshape(len(frames.grey), -1)
+    flat = frames.grey.reshape(-1, SIDE * SIDE)
     decoded = flat @ np.full(flat.shape[1], 1 / flat.shape[1], np.float32) < limits.mean
     decoded[decoded] = flat[decoded].std(axis=1) < limits.std
     if not decoded.any():

@@ -39,7 +39,7 @@ class CameraFrames:
     def changes(self) -> tuple[Array, Array]:
         """The steps [m] whose next step was decoded too, and the mean difference of the two frames in grey [m]."""
         neighbours = np.flatnonzero(np.diff(self.steps) == 1)
-        differences = np.abs(self.grey[neighbours + 1] - self.grey[neighbours]).reshape(len(neighbours), -1)
+        differences = np.abs(self.grey[neighbours + 1] - self.grey[neighbours]).reshape(-1, SIDE * SIDE)
         return self.steps[neighbours], differences @ np.full(SIDE * SIDE, 1 / SIDE**2, np.float32)
 
 

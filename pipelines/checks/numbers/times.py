@@ -71,27 +71,28 @@ def jitter_of_episodes(batch: NumberBatch) -> Iterator[RuleFinding]:
 
 def gaps_of_episodes(batch: NumberBatch) -> Iterator[RuleFinding]:
     """Find steps after which time or motion jumps."""
-    member = batch.about.member
     for number, steps, ratio in _time_gaps(batch):
         if ratio <= 0:
-            message = f"the time does not increase after step {steps[0]}"
+            yield _gap(batch, (number, steps, ratio), f"the time does not increase after step {steps[0]}")
         else:
-            message = f"the time after step {steps[0]} is {ratio:.3g} times the usual one"
-        spans = tuple((step, step + 2) for step in steps)
-        episode = int(batch.episodes[number])
-        yield RuleFinding(
-            member=member, rule="timestamp_gap", episode=episode, steps=spans, value=ratio, message=message
-        )
+            what = f"the time after step {steps[0]} is {ratio:.3g} times the usual one"
+            yield _gap(batch, (number, steps, ratio), what)
     if batch.state is not None:
         for number, steps, ratio in _jumps(batch):
-            message = (
-                f"the state moves {ratio:.3g} times as far after step {steps[0]} as before and after: steps are missing"
-            )
-            spans = tuple((step, step + 2) for step in steps)
-            episode = int(batch.episodes[number])
-            yield RuleFinding(
-                member=member, rule="timestamp_gap", episode=episode, steps=spans, value=ratio, message=message
-            )
+            what = f"after step {steps[0]}, the state moves {ratio:.3g} times as far as around it: steps are missing"
+            yield _gap(batch, (number, steps, ratio), what)
+
+
+def _gap(batch: NumberBatch, jump: tuple[int, list[int], float], message: str) -> RuleFinding:
+    number, steps, ratio = jump
+    return RuleFinding(
+        member=batch.about.member,
+        rule="timestamp_gap",
+        episode=int(batch.episodes[number]),
+        steps=tuple((step, step + 2) for step in steps),
+        value=ratio,
+        message=message,
+    )
 
 
 def _time_gaps(batch: NumberBatch) -> Iterator[tuple[int, list[int], float]]:

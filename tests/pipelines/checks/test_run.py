@@ -118,6 +118,17 @@ def test_tiny_datasets_have_an_answer(tmp_path: Path, steps: int) -> None:
     assert report["episodes"] == 1
 
 
+def test_missing_and_broken_images_have_an_answer(tmp_path: Path) -> None:
+    episodes = [episode(seed) for seed in range(CLEAN)]
+    episodes[2]["observation.image"] = [b""] * 40
+    whole = episodes[5]["observation.image"][7]
+    episodes[5]["observation.image"][7] = whole[:200] + whole[-2:]
+    report = check(converted(tmp_path, episodes).path)
+    (finding,) = [finding for finding in report["findings"] if finding["rule"] == "black_camera"]
+    assert (finding["episode"], finding["dims"], finding["steps"]) == (5, ["image"], [[7, 8]])
+    assert "cannot be decoded" in finding["message"]
+
+
 def test_a_dataset_without_states_cameras_or_episodes_has_an_answer(tmp_path: Path) -> None:
     toy = make_toy(tmp_path / "bare", [episode(seed) for seed in range(3)])
     text = toy.spec.read_text().replace('[state]\nxyz = "observation.state"\n', "")
