@@ -79,7 +79,8 @@ def gaps_of_episodes(batch: NumberBatch) -> Iterator[RuleFinding]:
             yield _gap(batch, (number, steps, ratio), what)
     if batch.state is not None:
         for number, steps, ratio in _jumps(batch):
-            what = f"after step {steps[0]}, the state moves {ratio:.3g} times as far as around it: steps are missing"
+            times = f"{ratio:.3g} times its motion before and after"
+            what = f"after step {steps[0]}, the state moves {times}: steps are missing"
             yield _gap(batch, (number, steps, ratio), what)
 
 
