@@ -1,5 +1,6 @@
 """Divide a dataset into parts that workers check, and read the numbers of a part as batches."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
@@ -8,11 +9,13 @@ import numpy as np
 from pipelines.checks.batch import About, NumberBatch
 from pipelines.statistics.numbers import open_once
 from schemas.files.folder import Folder
-from schemas.source import Array
+from schemas.source import Array, Field
 from schemas.store.arrow import RAW
 from schemas.store.columns import ROWS, EpisodeRun, Span, runs
 from schemas.store.dataset import Dataset
 from schemas.views.resample import TIMES
+
+MEMORY = 1 << 28  # bytes of the source's columns that are read at once
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,16 +70,24 @@ def parts_of(dataset: Dataset, about: About, *, steps: int = ROWS) -> list[Check
 
 
 def batches(part: CheckPart) -> Iterator[NumberBatch]:
-    """Read the numbers of a part: actions, states, recorded times and the numbers among the columns of the source."""
+    """Read the numbers of a part: actions, states, recorded times, and floats among the columns of the source."""
     dataset = part.open()
-    raw = [RAW + field.path for field in dataset.columns.raw if field.kind == "number" and not field.ragged]
-    more = [*raw, *([TIMES] if part.about.is_clock else [])]
+    raw = [field for field in dataset.columns.raw if _is_float(field)]
+    more = [*(RAW + field.path for field in raw), *([TIMES] if part.about.is_clock else [])]
+    width = sum(math.prod(size or 1 for size in field.shape) * np.dtype(field.dtype).itemsize for field in raw)
+    rows = min(ROWS, max(1, MEMORY // max(1, width)))
     for span, positions in zip(part.spans, part.positions, strict=True):
         done = 0
-        for run in runs(dataset, span, more=more):
+        for run in runs(dataset, span, more=more, rows=rows):
             count = len(run.lengths)
             yield _batch(part.about, run, positions[done : done + count])
             done += count
+
+
+def _is_float(field: Field) -> bool:
+    """Whether values may be NaN, and have one shape."""
+    is_array = field.kind == "number" and not field.ragged and None not in field.shape
+    return is_array and np.dtype(field.dtype).kind == "f"
 
 
 def _batch(about: About, run: EpisodeRun, positions: Array) -> NumberBatch:
