@@ -6,35 +6,43 @@ Merging in any order gives exactly the same numbers, so every engine returns the
 import json
 import tempfile
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 from pipelines.beam.counts import FAILED, CountFunction, count_part
 from pipelines.beam.engine import Engine
-from pipelines.beam.progress import Progress, silent
 from schemas.errors import UsageError
 from schemas.files import durable
 from schemas.files.folder import Folder, absolute, open_folder
 from schemas.store import layout
 
 
+def ignore(_part: Any) -> None:
+    """Do nothing with a part that was counted."""
+
+
 def combine(
-    count: CountFunction, parts: Sequence[Any], *, engine: Engine, shared: Folder, progress: Progress = silent
+    count: CountFunction,
+    parts: Sequence[Any],
+    *,
+    engine: Engine,
+    shared: Folder,
+    done: Callable[[Any], object] = ignore,
 ) -> dict[str, dict[str, Any]]:
     """Call `count` on each part, merge the results by key, and return the totals as JSON.
 
     Worker processes return their results as files. If the engine names a runner, they write these files to `shared`,
     which must be a folder that all machines of the runner can access. Otherwise the files are written to a temporary
-    folder on this machine. `progress` is called with the episodes of each part that this process counted, or of all
-    parts when the workers have ended. Raises UsageError if counting a part raises an OxeError.
+    folder on this machine. `done` is called with each part that this process counted, or with all of them when
+    the workers have ended. Raises UsageError if counting a part raises an OxeError.
     """
     if engine.is_this_process:
         totals: dict[str, Any] = {}
         for part in parts:
             for key, result in count_part(count, part):
                 totals[key] = totals[key].merge(result) if key in totals else result
-            progress(part.episodes, 0)
+            done(part)
         merged = {key: total.to_json() for key, total in sorted(totals.items())}
     else:
         from pipelines.beam.run import run_merging  # noqa: PLC0415 - Beam takes seconds to import
@@ -42,7 +50,8 @@ def combine(
         with _scratch(shared if engine.runner else None) as scratch:
             run_merging(count, parts, engine=engine, into=scratch.uri)
             files = scratch.read_many(scratch.names())
-        progress(sum(part.episodes for part in parts), 0)
+        for part in parts:
+            done(part)
         merged = {name.removesuffix(".json"): json.loads(content) for name, content in sorted(files.items())}
     if FAILED in merged:
         raise UsageError(merged[FAILED]["message"])

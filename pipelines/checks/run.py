@@ -15,7 +15,7 @@ from pipelines.checks.duplicates import Signed, duplicates
 from pipelines.checks.findings import NotAssessable, RuleFinding
 from pipelines.checks.kept import Result
 from pipelines.checks.look_at import look_at
-from pipelines.checks.parts import parts_of
+from pipelines.checks.parts import CheckPart, parts_of
 from pipelines.checks.passes import ImagesPass, NumbersPass
 from pipelines.checks.records import of_table
 from pipelines.checks.report import Report
@@ -115,7 +115,11 @@ def _gathered(
 ) -> dict[str, dict[str, Any]]:
     """Let workers read a dataset part by part; returns the merged results by key."""
     parts = parts_of(dataset, known, steps=steps)
-    return combine(work, parts, engine=engine.for_parts(len(parts)), shared=dataset.folder, progress=progress)
+
+    def done(part: CheckPart) -> None:
+        progress(part.episodes, 0)
+
+    return combine(work, parts, engine=engine.for_parts(len(parts)), shared=dataset.folder, done=done)
 
 
 def _between(datasets: Sequence[Dataset], *, settings: Settings, engine: Engine) -> list[RuleFinding]:
