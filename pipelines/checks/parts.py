@@ -1,7 +1,7 @@
 """Divide a dataset into parts that workers check, and read the numbers of a part as batches."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -76,12 +76,37 @@ def batches(part: CheckPart) -> Iterator[NumberBatch]:
     more = [*(RAW + field.path for field in raw), *([TIMES] if part.about.is_clock else [])]
     width = sum(math.prod(size or 1 for size in field.shape) * np.dtype(field.dtype).itemsize for field in raw)
     rows = min(ROWS, max(1, MEMORY // max(1, width)))
+    waiting: list[NumberBatch] = []
     for span, positions in zip(part.spans, part.positions, strict=True):
         done = 0
         for run in runs(dataset, span, more=more, rows=rows):
             count = len(run.lengths)
-            yield _batch(part.about, run, positions[done : done + count])
+            batch = _batch(part.about, run, positions[done : done + count])
             done += count
+            if waiting and (_rows(*waiting, batch) > rows or batch.columns.keys() != waiting[0].columns.keys()):
+                yield _joined(waiting)
+                waiting = []
+            waiting.append(batch)
+    if waiting:
+        yield _joined(waiting)
+
+
+def _rows(*batches: NumberBatch) -> int:
+    return sum(len(batch.action) for batch in batches)
+
+
+def _joined(batches: Sequence[NumberBatch]) -> NumberBatch:
+    """Join the batches of small files, because each batch has a fixed cost."""
+    if len(batches) == 1:
+        return batches[0]
+    offsets = np.cumsum([0, *(len(batch.action) for batch in batches[:-1])])
+    return NumberBatch(
+        about=batches[0].about,
+        episodes=np.concatenate([batch.episodes for batch in batches]),
+        starts=np.concatenate([batch.starts + offset for batch, offset in zip(batches, offsets, strict=True)]),
+        lengths=np.concatenate([batch.lengths for batch in batches]),
+        columns={name: np.concatenate([batch.columns[name] for batch in batches]) for name in batches[0].columns},
+    )
 
 
 def _is_float(field: Field) -> bool:
