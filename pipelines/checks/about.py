@@ -1,9 +1,16 @@
 """Describe a dataset to the rules, with the exact ranges of its numbers."""
 
+from dataclasses import replace
+
+import numpy as np
+
 from pipelines.beam.engine import THIS_PROCESS, Engine
+from pipelines.checks import numbers
 from pipelines.checks.batch import About, DimRanges
+from pipelines.checks.parts import sample
 from pipelines.checks.thresholds import Thresholds
 from pipelines.statistics.statistics import statistics
+from schemas.source import Array, Field
 from schemas.store.dataset import Dataset
 from stats.summary import Summary
 
@@ -22,7 +29,26 @@ def about(dataset: Dataset, *, rules: Thresholds, member: int = 0, engine: Engin
         is_derived=dataset.spec.derived is not None,
         is_clock=dataset.spec.timestamp is not None,
         rules=rules,
+        raw=tuple(field for field in dataset.columns.raw if _is_float(field)),
     )
+
+
+def learned(dataset: Dataset, known: About) -> About:
+    """Add what the rules of numbers learn from a sample of the episodes, which depends on nothing but the data."""
+    batch = sample(dataset, known)
+    if batch is None:
+        return known
+    usual: dict[str, Array] = {}
+    for check in numbers.CHECKS:
+        if not check.why_not(known):
+            usual |= check.learn(batch)
+    return replace(known, usual=usual)
+
+
+def _is_float(field: Field) -> bool:
+    """Whether values may be NaN, and have one shape."""
+    is_array = field.kind == "number" and not field.ragged and None not in field.shape
+    return is_array and np.dtype(field.dtype).kind == "f"
 
 
 def _ranges(summary: Summary) -> DimRanges:

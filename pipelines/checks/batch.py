@@ -1,13 +1,13 @@
 """`NumberBatch`: the numbers of whole episodes that were read together, so that a rule needs few numpy calls."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
 
 from pipelines.checks.thresholds import Thresholds
-from schemas.source import Array
+from schemas.source import Array, Field
 from schemas.spaces import Space
 
 CHANGES = {"delta", "velocity"}  # modes of dimensions whose value is a change
@@ -48,6 +48,8 @@ class About:
     is_derived: bool  # whether the actions were computed from the states
     is_clock: bool  # whether the times were recorded, not computed from `control_hz`
     rules: Thresholds
+    raw: tuple[Field, ...] = ()  # columns of the source whose values are floats and have one shape
+    usual: Mapping[str, Array] = field(default_factory=dict)  # what rules learned from a sample of the episodes
 
 
 @dataclass(frozen=True, kw_only=True)

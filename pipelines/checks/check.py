@@ -31,12 +31,15 @@ def no_findings(*_read: object) -> Iterable[RuleFinding]:
 class Check(Generic[Read]):
     """One rule: pure functions of the data.
 
-    Findings of single episodes come from `of_episodes`. A rule that compares episodes with the others of the dataset
-    returns `measures` of each, which are gathered from all workers; then `of_dataset` judges them in one process.
+    `learn` returns what is usual in this dataset, from a sample of its episodes; the other functions get it as
+    `About.usual`. Findings of single episodes come from `of_episodes`. A rule that compares episodes with the others
+    of the dataset returns `measures` of each, which are gathered from all workers; then `of_dataset` judges them in
+    one process. So findings do not depend on which episodes are read together.
     """
 
     rule: str
     why_not: Callable[[About], str | None] = assessable  # why the rule cannot say anything about a dataset, or None
+    learn: Callable[[Read], Measures] = no_measures  # names are unique among all rules
     of_episodes: Callable[[Read], Iterable[RuleFinding]] = no_findings
     measures: Callable[[Read], Measures] = no_measures
     of_dataset: Callable[[About, Measures], Iterable[RuleFinding]] = no_findings

@@ -9,13 +9,14 @@ import numpy as np
 from pipelines.checks.batch import About, NumberBatch
 from pipelines.statistics.numbers import open_once
 from schemas.files.folder import Folder
-from schemas.source import Array, Field
+from schemas.source import Array
 from schemas.store.arrow import RAW
 from schemas.store.columns import ROWS, EpisodeRun, Span, runs
 from schemas.store.dataset import Dataset
 from schemas.views.resample import TIMES
 
 MEMORY = 1 << 28  # bytes of the source's columns that are read at once
+SAMPLE = 64  # episodes from which rules learn what is usual
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,41 +46,44 @@ def parts_of(dataset: Dataset, about: About, *, steps: int = ROWS) -> list[Check
     order = order[rows["length"][order] > 0]
     if not len(order):
         return []
-    rows, files = rows[order], [file["path"] for file in dataset.manifest["files"]]
+    rows = rows[order]
     number = np.cumsum(rows["length"]) // np.uint64(steps)
     cuts = np.flatnonzero((rows["file"][1:] != rows["file"][:-1]) | (number[1:] != number[:-1])) + 1
     groups: dict[int, list[Array]] = {}
     for group in np.split(np.arange(len(order)), cuts):
         groups.setdefault(int(number[group[0]]), []).append(group)
-    empty = CheckPart(about=about, folder=dataset.folder.absolute(), manifest=dataset.digest, spans=(), positions=())
-    return [
-        replace(
-            empty,
-            spans=tuple(
-                Span(
-                    file=files[int(rows["file"][group[0]])],
-                    starts=rows["row"][group].astype(np.int64),
-                    lengths=rows["length"][group].astype(np.int64),
-                )
-                for group in chosen
-            ),
-            positions=tuple(order[group] for group in chosen),
-        )
-        for chosen in groups.values()
-    ]
+    return [_part(dataset, about, [order[group] for group in chosen]) for chosen in groups.values()]
+
+
+def _part(dataset: Dataset, about: About, groups: Sequence[Array]) -> CheckPart:
+    """Return a part of groups of episodes; those of a group are in one file, in the order of their rows."""
+    rows, files = dataset.index.rows, dataset.manifest["files"]
+    return CheckPart(
+        about=about,
+        folder=dataset.folder.absolute(),
+        manifest=dataset.digest,
+        spans=tuple(
+            Span(
+                file=files[int(rows["file"][group[0]])]["path"],
+                starts=rows["row"][group].astype(np.int64),
+                lengths=rows["length"][group].astype(np.int64),
+            )
+            for group in groups
+        ),
+        positions=tuple(groups),
+    )
 
 
 def batches(part: CheckPart) -> Iterator[NumberBatch]:
     """Read the numbers of a part: actions, states, recorded times, and floats among the columns of the source."""
-    dataset = part.open()
-    raw = [field for field in dataset.columns.raw if _is_float(field)]
-    more = [*(RAW + field.path for field in raw), *([TIMES] if part.about.is_clock else [])]
-    width = sum(math.prod(size or 1 for size in field.shape) * np.dtype(field.dtype).itemsize for field in raw)
+    width = sum(
+        math.prod(size or 1 for size in field.shape) * np.dtype(field.dtype).itemsize for field in part.about.raw
+    )
     rows = min(ROWS, max(1, MEMORY // max(1, width)))
     waiting: list[NumberBatch] = []
     for span, positions in zip(part.spans, part.positions, strict=True):
         done = 0
-        for run in runs(dataset, span, more=more, rows=rows):
+        for run in _runs(part, span, rows=rows):
             count = len(run.lengths)
             batch = _batch(part.about, run, positions[done : done + count])
             done += count
@@ -89,6 +93,23 @@ def batches(part: CheckPart) -> Iterator[NumberBatch]:
             waiting.append(batch)
     if waiting:
         yield _joined(waiting)
+
+
+def sample(dataset: Dataset, about: About) -> NumberBatch | None:
+    """Read the numbers of up to SAMPLE episodes, evenly spread over the dataset; None without steps."""
+    rows = dataset.index.rows
+    kept = np.flatnonzero(rows["length"])
+    if not len(kept):
+        return None
+    chosen = kept[np.unique(np.linspace(0, len(kept) - 1, SAMPLE).round().astype(np.int64))]
+    part = _part(dataset, replace(about, raw=()), [chosen[[i]] for i in range(len(chosen))])
+    positions = iter(part.positions)
+    return _joined([_batch(about, run, next(positions)) for span in part.spans for run in _runs(part, span)])
+
+
+def _runs(part: CheckPart, span: Span, *, rows: int = ROWS) -> Iterator[EpisodeRun]:
+    more = [*(RAW + field.path for field in part.about.raw), *([TIMES] if part.about.is_clock else [])]
+    return runs(part.open(), span, more=more, rows=rows)
 
 
 def _rows(*batches: NumberBatch) -> int:
@@ -107,12 +128,6 @@ def _joined(batches: Sequence[NumberBatch]) -> NumberBatch:
         lengths=np.concatenate([batch.lengths for batch in batches]),
         columns={name: np.concatenate([batch.columns[name] for batch in batches]) for name in batches[0].columns},
     )
-
-
-def _is_float(field: Field) -> bool:
-    """Whether values may be NaN, and have one shape."""
-    is_array = field.kind == "number" and not field.ragged and None not in field.shape
-    return is_array and np.dtype(field.dtype).kind == "f"
 
 
 def _batch(about: About, run: EpisodeRun, positions: Array) -> NumberBatch:

@@ -8,7 +8,7 @@ from pipelines.beam.engine import THIS_PROCESS, Engine
 from pipelines.beam.progress import Progress, silent
 from pipelines.beam.workers import running_workers
 from pipelines.checks import images, kept, numbers
-from pipelines.checks.about import about
+from pipelines.checks.about import about, learned
 from pipelines.checks.batch import About
 from pipelines.checks.check import Check
 from pipelines.checks.duplicates import Signed, duplicates
@@ -63,7 +63,7 @@ def _check(dataset: Dataset, *, settings: Settings, all_frames: bool, engine: En
     """Apply every rule that is not switched off to one dataset."""
     rules = settings.active()
     stale = list(of_records(dataset)) if "stale_stats" in rules else []  # before the statistics are computed again
-    known = about(dataset, rules=settings.rules, engine=engine)
+    known = learned(dataset, about(dataset, rules=settings.rules, engine=engine))
     every: list[Check[Any]] = [*numbers.CHECKS, *images.CHECKS]
     checks = [check for check in every if check.rule in rules]
     silent_rules = {check.rule: why for check in checks if (why := _why_not(check.why_not(known), dataset))}

@@ -5,13 +5,30 @@ from collections.abc import Iterator
 import numpy as np
 
 from pipelines.checks.batch import CHANGES, NumberBatch
-from pipelines.checks.check import Check
+from pipelines.checks.check import Check, Measures
 from pipelines.checks.findings import RuleFinding
 from pipelines.checks.numbers.pairs import UNSCALED, no_state, pairs
+from schemas.source import Array
+from schemas.store.columns import STATE
 
 DELAY = 0.25  # seconds after which a command is obeyed
 CATCHES_UP = 0.5  # least motion at once after a freeze, as a multiple of the motion that was commanded
 RARE = 0.02  # share of equal neighbours below which a dimension has the noise of a sensor and never stands still
+
+
+def _repeats(batch: NumberBatch, state: Array) -> Array:
+    """Return whether the next step of the episode has the same value, [N, S]."""
+    is_equal = np.zeros(state.shape, bool)
+    is_equal[:-1] = state[1:] == state[:-1]
+    is_equal[batch.is_last] = False
+    return is_equal
+
+
+def learn(batch: NumberBatch) -> Measures:
+    """Return the share of steps after which each dimension keeps its value, [S]; 1 without two neighbours."""
+    state, inner = batch.columns[STATE], ~batch.is_last
+    usual = _repeats(batch, state)[inner].mean(axis=0) if inner.any() else np.ones(state.shape[1])
+    return {"state_repeats": usual}
 
 
 def of_episodes(batch: NumberBatch) -> Iterator[RuleFinding]:
@@ -20,13 +37,10 @@ def of_episodes(batch: NumberBatch) -> Iterator[RuleFinding]:
     if state is None or about.state is None:
         return
     at_least = batch.steps_in(limits.seconds, at_least=4)
-    is_equal = np.zeros(state.shape, bool)
-    is_equal[:-1] = state[1:] == state[:-1]
-    is_equal[batch.is_last] = False
+    is_equal = _repeats(batch, state)
     delay = batch.steps_in(DELAY)
     commands = {i: a for a, i in pairs(about)}
-    inner = ~batch.is_last
-    noisy = is_equal[inner].mean(axis=0) < RARE if inner.any() else np.zeros(state.shape[1], bool)
+    noisy = about.usual["state_repeats"] < RARE
     of_episode: dict[int, tuple[set[tuple[int, int]], set[str]]] = {}
     for i, dim in enumerate(about.state.dims):
         if dim.kind == "gripper" or not about.ranges["state"].per_usual[i]:
@@ -71,4 +85,4 @@ def _travel(batch: NumberBatch, pair: tuple[int, int], rows: slice) -> float:
     return float(abs(values.sum()) * about.ranges["state"].per_usual[state])
 
 
-CHECK = Check(rule="frozen_state", why_not=no_state, of_episodes=of_episodes)
+CHECK = Check(rule="frozen_state", why_not=no_state, learn=learn, of_episodes=of_episodes)

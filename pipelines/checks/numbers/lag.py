@@ -20,9 +20,10 @@ LARGEST = 4  # motions count with at most this multiple of the mean one, so that
 
 def measures(batch: NumberBatch) -> Measures:
     """Return of each episode the correlation of command and state change at each of LAGS, `lag_fit` [E, 17] float32."""
-    chosen = pairs(batch.about)
-    commands = _clipped(batch.commanded[:, [i for i, _ in chosen]])
-    changes = _clipped(batch.moved[:, [i for _, i in chosen]])
+    commands, changes = _paired(batch)
+    for values, name in ((commands, "lag_command"), (changes, "lag_change")):
+        limit = LARGEST * batch.about.usual[name]
+        np.clip(values, -limit, limit, out=values)
     power = np.zeros((len(commands), 2))
     power[:, 0], power[:, 1] = (np.einsum("nd,nd->n", values, values) for values in (commands, changes))
     total = np.sqrt(batch.per_episode(np.add, power).prod(axis=1))
@@ -41,10 +42,16 @@ def measures(batch: NumberBatch) -> Measures:
     return {"lag_fit": fit}
 
 
-def _clipped(values: Array) -> Array:
-    """Limit each dimension to LARGEST times its mean size, [N, P]."""
-    limit = LARGEST * np.abs(values).mean(axis=0)
-    return np.clip(values, -limit, limit)
+def learn(batch: NumberBatch) -> Measures:
+    """Return the mean size of each dimension of the commanded and the real change, [P] each."""
+    commands, changes = _paired(batch)
+    return {"lag_command": np.abs(commands).mean(axis=0), "lag_change": np.abs(changes).mean(axis=0)}
+
+
+def _paired(batch: NumberBatch) -> tuple[Array, Array]:
+    """Return the commanded and the real change of the paired dimensions, [N, P] each."""
+    chosen = pairs(batch.about)
+    return batch.commanded[:, [i for i, _ in chosen]], batch.moved[:, [i for _, i in chosen]]
 
 
 def of_dataset(about: About, measured: Measures) -> Iterator[RuleFinding]:
@@ -86,4 +93,4 @@ def _refined(fit: Array, best: Array) -> Array:
     return np.asarray(LAGS[best] + np.where(best == inner, np.clip(offset, -0.5, 0.5), 0))
 
 
-CHECK = Check(rule="lag", why_not=no_pairs, measures=measures, of_dataset=of_dataset)
+CHECK = Check(rule="lag", why_not=no_pairs, learn=learn, measures=measures, of_dataset=of_dataset)

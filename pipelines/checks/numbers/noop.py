@@ -10,12 +10,12 @@ from pipelines.checks.findings import RuleFinding
 
 
 def why_not(about: About) -> str | None:
-    """Return a reason unless some dimension of the action is a delta or a velocity."""
+    """Return a reason unless some dimension of the action, besides grippers, is a delta or a velocity."""
     return None if _moving(about) else "no dimension of the action is a delta or a velocity"
 
 
 def _moving(about: About) -> list[int]:
-    return [i for i, dim in enumerate(about.action.dims) if dim.mode in CHANGES]
+    return [i for i, dim in enumerate(about.action.dims) if dim.mode in CHANGES and dim.kind != "gripper"]
 
 
 def of_episodes(batch: NumberBatch) -> Iterator[RuleFinding]:

@@ -4,33 +4,30 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from pipelines.checks.batch import NumberBatch
-from pipelines.checks.check import Check
+from pipelines.checks.batch import About, NumberBatch
+from pipelines.checks.check import Check, Measures
 from pipelines.checks.findings import RuleFinding
 from pipelines.checks.numbers.pairs import no_state
 from schemas.source import Array
+from schemas.store.columns import STATE
 
 WIDTHS = (1, 2)  # steps
 FASTER = 0.5  # least size, as a multiple of the motion of one step nearby, which may turn abruptly
 LEAST = 8  # steps, that show a smooth path
+SMOOTH = {"position", "rotation", "joint", "base"}  # kinds of dimensions
+QUATERNIONS = {"quat_xyzw", "quat_wxyz"}
 
 
 def of_episodes(batch: NumberBatch) -> Iterator[RuleFinding]:
     """Find values that are far from the smooth path through the two values before and the two after them."""
-    about, limits, state = batch.about, batch.about.rules.spike, batch.state
-    if state is None or about.state is None:
+    about, limits = batch.about, batch.about.rules.spike
+    dims = _judged(about)
+    if about.state is None or not dims or len(batch.owner) <= LEAST:
         return
-    usable = about.ranges["state"].per_usual > 0
-    dims = [i for i, dim in enumerate(about.state.dims) if dim.kind != "gripper" and dim.unit != "1" and usable[i]]
-    if not dims or len(state) <= LEAST:
-        return
-    values = _unwrapped(batch, state[:, dims].astype(np.float64), [about.state.dims[i].unit == "rad" for i in dims])
-    values *= about.ranges["state"].per_usual[dims]
+    values, noise = _smooth(batch, dims), about.usual["spike_noise"]
     deviates = np.zeros(values.shape)
     for width in WIDTHS:
         away, is_back = _deviations(batch, values, width)
-        if width == 1:
-            noise = 1.4826 * np.median(np.abs(away), axis=0)
         is_spike = is_back & (np.abs(away) > np.maximum(limits.size, limits.z * noise))
         for ahead in range(width):
             place = deviates[2 + ahead : 2 + ahead + len(away)]
@@ -52,10 +49,46 @@ def of_episodes(batch: NumberBatch) -> Iterator[RuleFinding]:
         )
 
 
-def _unwrapped(batch: NumberBatch, values: Array, is_angle: list[bool]) -> Array:
-    """Remove the jumps by 2 pi of angles, so that each changes by at most pi."""
-    turns = np.flatnonzero(is_angle)
-    if len(turns):
+def learn(batch: NumberBatch) -> Measures:
+    """Return the robust deviation of each judged dimension from its smooth path, [D]; 0 if the sample is short."""
+    dims = _judged(batch.about)
+    if not dims or len(batch.owner) <= LEAST:
+        return {"spike_noise": np.zeros(len(dims))}
+    away, _ = _deviations(batch, _smooth(batch, dims), 1)
+    return {"spike_noise": 1.4826 * np.median(np.abs(away), axis=0)}
+
+
+def _judged(about: About) -> list[int]:
+    """Return the dimensions of the state that move smoothly: no grippers and no flags."""
+    if about.state is None:
+        return []
+    usable = about.ranges["state"].per_usual > 0
+    return [i for i, dim in enumerate(about.state.dims) if dim.kind in SMOOTH and usable[i]]
+
+
+def _smooth(batch: NumberBatch, dims: list[int]) -> Array:
+    """Return the states as shares of their usual range, without the jumps of angles and quaternions, [N, D]."""
+    space, values = batch.about.state, batch.columns[STATE][:, dims].astype(np.float64)
+    if space is None:
+        return values
+    if space.rotation in QUATERNIONS:
+        quaternion = [k for k, i in enumerate(dims) if space.dims[i].kind == "rotation"]
+        values[:, quaternion] = _aligned(batch, values[:, quaternion])
+    values = _unwrapped(batch, values, [k for k, i in enumerate(dims) if space.dims[i].unit == "rad"])
+    return np.asarray(values * batch.about.ranges["state"].per_usual[dims])
+
+
+def _aligned(batch: NumberBatch, quaternions: Array) -> Array:
+    """Change the signs of quaternions, of which q and -q are one rotation, so that neighbours are close, [N, 4]."""
+    flips = np.zeros(len(quaternions), bool)
+    flips[1:] = np.einsum("nd,nd->n", quaternions[1:], quaternions[:-1]) < 0
+    flips[batch.starts] = False
+    return np.where(np.cumsum(flips)[:, None] % 2, -quaternions, quaternions)
+
+
+def _unwrapped(batch: NumberBatch, values: Array, turns: list[int]) -> Array:
+    """Remove the jumps by 2 pi of angles, the columns `turns`, so that each changes by at most pi."""
+    if turns:
         changes = batch.changes(values[:, turns])
         whole = np.round(changes / (2 * np.pi))
         if whole.any():
@@ -95,4 +128,4 @@ def _lagrange(places: Array, k: int, at: float) -> float:
     return float(np.prod((at - others) / (places[k] - others)))
 
 
-CHECK = Check(rule="spike", why_not=no_state, of_episodes=of_episodes)
+CHECK = Check(rule="spike", why_not=no_state, learn=learn, of_episodes=of_episodes)

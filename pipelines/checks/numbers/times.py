@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from pipelines.checks.batch import About, NumberBatch
-from pipelines.checks.check import Check
+from pipelines.checks.check import Check, Measures
 from pipelines.checks.findings import RuleFinding
 from schemas.source import Array
 from schemas.views.resample import TIMES
@@ -42,11 +42,15 @@ def _medians(batch: NumberBatch, values: Array, counts: Array) -> Array:
 
 
 def _intervals(batch: NumberBatch) -> tuple[Array, Array, Array] | None:
-    """Return the time to the next step [N], and its median and deviation in each episode [E]; None without times."""
+    """Return the time to the next step [N], and its median and deviation in each episode [E]; None without times.
+
+    All are NaN for an episode with a time that is not finite.
+    """
     times = batch.columns.get(TIMES)
-    if times is None or not np.isfinite(times).all():
+    if times is None:
         return None
-    intervals, counts = batch.changes(times), batch.lengths - 1
+    is_known = batch.per_episode(np.logical_and, np.isfinite(times))
+    intervals, counts = batch.changes(np.where(is_known[batch.owner], times, np.nan)), batch.lengths - 1
     median = _medians(batch, intervals, counts)
     deviation = 1.4826 * _medians(batch, np.abs(intervals - median[batch.owner]), counts)
     return intervals, median, deviation
@@ -112,24 +116,35 @@ def _jumps(batch: NumberBatch) -> Iterator[tuple[int, list[int], float]]:
 
     Sensors that repeat a value now and then also jump, so a jump counts only if it is rare in this data.
     """
+    size, ratio = _jump_ratio(batch)
+    limit = max(batch.about.rules.timestamp_gap.jump, RARER * float(batch.about.usual["jump"]))
     moved = batch.moved
-    size = np.sqrt(np.einsum("nd,nd->n", moved, moved))
-    if len(size) < FEWEST:
-        return
-    around = np.maximum.reduce([size[:-4], size[1:-3], size[3:-1], size[4:]])
-    faster = np.maximum(size[1:-3], size[3:-1])
-    inside = (batch.owner[:-4] == batch.owner[4:]) & ~batch.is_last[4:] & (faster > SMALL)
-    ratio = np.zeros(len(size))
-    ratio[2:-2] = np.divide(size[2:-2], around, out=np.zeros(len(around)), where=inside)
-    if not inside.any():
-        return
-    limit = max(batch.about.rules.timestamp_gap.jump, RARER * float(np.quantile(ratio[2:-2][inside], 0.99)))
     rows = np.flatnonzero(ratio > limit)
     beside = np.where(size[rows - 1] > size[rows + 1], rows - 1, rows + 1)
     cosine = np.einsum("nd,nd->n", moved[rows], moved[beside]) / (size[rows] * size[beside])
     is_jump = np.zeros(len(size), bool)
     is_jump[rows[cosine >= ALIGNED]] = True
     yield from _by_episode(batch, is_jump, ratio)
+
+
+def _jump_ratio(batch: NumberBatch) -> tuple[Array, Array]:
+    """Return the size of each motion and its ratio to the largest of the four around it, [N] each; 0: not judged."""
+    size = np.sqrt(np.einsum("nd,nd->n", batch.moved, batch.moved))
+    ratio = np.zeros(len(size))
+    if len(size) >= FEWEST:
+        around = np.maximum.reduce([size[:-4], size[1:-3], size[3:-1], size[4:]])
+        faster = np.maximum(size[1:-3], size[3:-1])
+        inside = (batch.owner[:-4] == batch.owner[4:]) & ~batch.is_last[4:] & (faster > SMALL)
+        np.divide(size[2:-2], around, out=ratio[2:-2], where=inside)
+    return size, ratio
+
+
+def learn(batch: NumberBatch) -> Measures:
+    """Return the ratio that 1 % of the judged motions exceed, a scalar; 0 without any."""
+    if batch.state is None:
+        return {"jump": np.zeros(())}
+    _, ratio = _jump_ratio(batch)
+    return {"jump": np.asarray(np.quantile(ratio[ratio > 0], 0.99) if ratio.any() else 0.0)}
 
 
 def _by_episode(batch: NumberBatch, mask: Array, ratio: Array) -> Iterator[tuple[int, list[int], float]]:
@@ -143,4 +158,4 @@ def _by_episode(batch: NumberBatch, mask: Array, ratio: Array) -> Iterator[tuple
 
 
 JITTER = Check(rule="timestamp_jitter", why_not=computed_clock, of_episodes=jitter_of_episodes)
-GAP = Check(rule="timestamp_gap", why_not=no_times_and_no_state, of_episodes=gaps_of_episodes)
+GAP = Check(rule="timestamp_gap", why_not=no_times_and_no_state, learn=learn, of_episodes=gaps_of_episodes)

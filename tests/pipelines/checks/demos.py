@@ -7,11 +7,11 @@ from typing import TypeAlias
 import numpy as np
 
 from pipelines.checks.batch import DimRanges, NumberBatch
-from pipelines.checks.check import Check
 from pipelines.checks.duplicates import Signed, duplicates
 from pipelines.checks.findings import RuleFinding
 from pipelines.checks.numbers import CHECKS
 from pipelines.checks.signature import measures as signature
+from pipelines.checks.table import MeasureTable
 from schemas.source import Array
 from schemas.spaces import DELTA, Dim, Space
 from tests.pipelines.checks.lab import about
@@ -230,13 +230,18 @@ def batch_of(robot: Robot, made: Sequence[Demo]) -> NumberBatch:
     if not robot.clock:
         del columns["timestamp"]
     known = about(action=action, state=state, control_hz=robot.hz, is_clock=robot.clock, ranges=ranges)
-    return NumberBatch(
+    batch = NumberBatch(
         about=known,
         episodes=np.arange(len(made)),
         starts=np.cumsum(lengths) - lengths,
         lengths=lengths,
         columns=columns,
     )
+    usual: dict[str, Array] = {}
+    for check in CHECKS:
+        if not check.why_not(known):
+            usual |= check.learn(batch)
+    return replace(batch, about=replace(known, usual=usual))
 
 
 def _ranges(values: Array) -> DimRanges:
@@ -244,13 +249,37 @@ def _ranges(values: Array) -> DimRanges:
     return DimRanges(low=values.min(axis=0), high=values.max(axis=0), q01=q01, q99=q99, std=values.std(axis=0))
 
 
-def findings(batch: NumberBatch, checks: Sequence[Check[NumberBatch]] = CHECKS) -> list[RuleFinding]:
-    """Apply the rules of numbers and the search for duplicates."""
-    measured = {"episode": batch.episodes, **signature(batch)}
-    found: list[RuleFinding] = []
-    for check in checks:
-        if not check.why_not(batch.about):
+def split(batch: NumberBatch) -> list[NumberBatch]:
+    """Return a batch for each episode."""
+    return [
+        replace(
+            batch,
+            episodes=batch.episodes[[i]],
+            starts=np.zeros(1, np.int64),
+            lengths=batch.lengths[[i]],
+            columns={name: values[start : start + length] for name, values in batch.columns.items()},
+        )
+        for i, (start, length) in enumerate(zip(batch.starts.tolist(), batch.lengths.tolist(), strict=True))
+    ]
+
+
+def findings(batch: NumberBatch) -> list[RuleFinding]:
+    """Apply the rules of numbers and the search for duplicates to episodes that are read together."""
+    return findings_of([batch])
+
+
+def findings_of(batches: Sequence[NumberBatch]) -> list[RuleFinding]:
+    """Apply the rules of numbers and the search for duplicates to batches of one dataset."""
+    known, found, table = batches[0].about, [], MeasureTable()
+    checks = [check for check in CHECKS if not check.why_not(known)]
+    for batch in batches:
+        columns = {"episode": batch.episodes, **signature(batch)}
+        for check in checks:
             found += check.of_episodes(batch)
-            own = check.measures(batch)
-            found += check.of_dataset(batch.about, {**measured, **own})
-    return [*found, *duplicates([Signed(about=batch.about, splits=["train"] * len(batch.lengths), columns=measured)])]
+            columns |= check.measures(batch)
+        table.chunks.append(columns)
+    measured = table.columns()
+    for check in checks:
+        found += check.of_dataset(known, measured)
+    signed = Signed(about=known, splits=["train"] * len(measured["episode"]), columns=measured)
+    return [*found, *duplicates([signed])]

@@ -8,7 +8,7 @@ import pytest
 from pipelines.checks.findings import RuleFinding
 from pipelines.checks.rules import RULES
 from pipelines.checks.run import check_datasets
-from tests.pipelines.checks.demos import FAULTS, ROBOTS, batch_of, demos, findings
+from tests.pipelines.checks.demos import FAULTS, ROBOTS, batch_of, demos, findings, findings_of, split
 from tests.pipelines.checks.films import FILM_FAULTS, filmed_episode
 from tests.pipelines.checks.lab import filmed
 
@@ -46,6 +46,19 @@ def test_faults_in_numbers_are_found(fault: str, robot: str) -> None:
     severity = RULES[rule].severity
     assert right >= HARD.get(fault, RECALL[severity]) * wanted
     assert right >= PRECISION[severity] * found
+
+
+@pytest.mark.parametrize("name", ROBOTS)
+def test_findings_do_not_depend_on_which_episodes_are_read_together(name: str) -> None:
+    rng, robot = np.random.default_rng(7), ROBOTS[name]
+    made = demos(robot, rng, 40)
+    for place, (_, inject, robots) in enumerate(FAULTS.values()):
+        if name in robots:
+            made[3 * place] = inject(robot, made[3 * place], rng, 1.0)
+    batch = batch_of(robot, made)
+    together, apart = findings(batch), findings_of(split(batch))
+    assert len(together) > 5
+    assert sorted(map(RuleFinding.order, together)) == sorted(map(RuleFinding.order, apart))
 
 
 @pytest.mark.slow
