@@ -1,6 +1,7 @@
 """`check_datasets`: apply the rules to datasets, on an engine, and report what was findings."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from pipelines.beam.combine import combine
@@ -126,7 +127,7 @@ def _between(datasets: Sequence[Dataset], *, settings: Settings, engine: Engine)
     """Search for episodes of one dataset that are in another one as well."""
     signed = []
     for member, dataset in enumerate(datasets):
-        known = about(dataset, rules=settings.rules, member=member, engine=engine)
+        known = replace(about(dataset, rules=settings.rules, member=member, engine=engine), raw=())  # need no columns
         totals = _gathered(dataset, known, NumbersPass(rules=frozenset()), engine=engine)
         measures = columns_of(totals.get(f"{member}.episodes", {}))
         if measures:

@@ -1,6 +1,8 @@
 """`oxe check` as a user runs it, on converted datasets with one fault each."""
 
 import json
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,7 @@ from pipelines.checks.rules import RULES
 from schemas.store import layout
 from schemas.store.dataset import open_dataset
 from tests.pipelines.checks.lab import converted, episode
-from tests.pipelines.toy import files, make_toy, oxe
+from tests.pipelines.toy import FIELDS, Toy, files, make_toy, oxe, write_source, write_spec
 
 CLEAN = 12  # episodes
 
@@ -155,6 +157,34 @@ def test_nan_in_a_column_of_the_source_is_found(tmp_path: Path) -> None:
     (finding,) = [finding for finding in report["findings"] if finding["rule"] == "non_finite"]
     assert (finding["episode"], finding["steps"]) == (CLEAN, [[7, 8]])
     assert "observation.torque" in finding["dims"][0]
+
+
+@pytest.mark.parametrize(
+    ("name", "copied", "expected"),
+    [
+        ("action_dict.torque", range(CLEAN), {None}),  # a command that equals what was measured
+        ("observation.velocity", range(CLEAN), {None}),  # another quantity
+        ("observation.velocity", [2, 7], {2, 7}),
+        ("observation.motor_torque", range(CLEAN), set()),  # another name of the same thing
+    ],
+)
+def test_columns_of_the_source_that_were_copied_are_found(
+    tmp_path: Path, name: str, copied: Sequence[int], expected: set[int | None]
+) -> None:
+    rng = np.random.default_rng(0)
+    episodes = []
+    for seed in range(CLEAN):
+        torque, other = rng.normal(size=(2, 40, 2))
+        episodes.append(episode(seed, **{"observation.torque": torque, name: torque if seed in copied else other}))
+    toy = Toy(folder=tmp_path)
+    torque_field = next(field for field in FIELDS if field.path == "observation.torque")
+    write_source(toy.source, episodes, fields=(*FIELDS, replace(torque_field, path=name)))
+    write_spec(tmp_path)
+    assert toy.convert().code == 0
+    findings = [finding for finding in check(toy.out)["findings"] if finding["rule"] == "copied_field"]
+    assert {finding["episode"] for finding in findings} == expected
+    for finding in findings:
+        assert set(finding["dims"]) == {"raw.observation.torque", f"raw.{name}"}
 
 
 def test_statistics_that_do_not_belong_to_the_data_are_found(tmp_path: Path) -> None:
