@@ -1,16 +1,18 @@
 """`duplicate`, `split_leak` and `near_duplicate`: episodes that were recorded once and are in the data twice.
 
 Equal episodes have equal hashes. Almost equal ones are found among the neighbours in a few random projections of their
-paths, so that time and memory grow with the number of episodes and not with that of pairs.
+paths, so that time and memory grow with the number of episodes and not with that of pairs. Then their images decide.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 
 from pipelines.checks.batch import About
 from pipelines.checks.findings import RuleFinding
+from pipelines.checks.images.look import apart
 from schemas.source import Array
 
 TABLES, PROJECTIONS, SEED = 8, 4, 0
@@ -18,6 +20,7 @@ CELL = 12.0  # width of a cell of a projection, as a multiple of the distance th
 NEIGHBOURS = 16  # number of following episodes in a crowded cell with which an episode is compared
 BAND = 1  # number of points by which two paths may be shifted against each other
 BLOCK = 1 << 14  # number of pairs that are compared at once
+PAIR = np.dtype([("first", np.int64), ("second", np.int64), ("distance", np.float64)])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,21 +29,30 @@ class Signed:
 
     about: About
     splits: Sequence[str]  # [E] names
-    columns: Mapping[str, Array]  # `episode`, `hash`, `length`, `path`; perhaps `phash`
+    columns: Mapping[str, Array]  # `episode`, `hash`, `length`, `path`
 
 
-def duplicates(datasets: Sequence[Signed], *, between: bool = False) -> Iterator[RuleFinding]:
+Look: TypeAlias = Callable[[int, Array], Array]  # (dataset's number, positions [n]) -> how they look, [n, C, K] uint64
+
+
+def duplicates(datasets: Sequence[Signed], *, between: bool = False, look: Look | None = None) -> Iterator[RuleFinding]:
     """Find equal and almost equal episodes; each pair is one finding.
 
-    With `between`, only pairs of episodes of different datasets are searched.
+    With `between`, only pairs of episodes of different datasets are searched. Without `look`, episodes with almost
+    equal paths are almost equal, whatever their images show.
     """
     everything = _Everything.of(datasets)
     for first, second in _equal(everything):
         if not between or everything.members[first] != everything.members[second]:
             yield everything.finding(first, second)
     for rows in everything.comparable:
-        for first, second, distance in _near(everything, rows, between=between):
-            yield everything.finding(first, second, distance=distance)
+        near = _near(everything, rows, between=between)
+        if look is not None:
+            near = _alike(everything, near, look)
+        best = near[np.lexsort((near["first"], near["distance"], near["second"]))]
+        is_first = np.diff(best["second"], prepend=-1) != 0  # each episode is named once at most
+        for pair in best[is_first].tolist():
+            yield everything.finding(pair[0], pair[1], distance=pair[2])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,16 +65,16 @@ class _Everything:
     hashes: Array  # [E]
     lengths: Array  # [E]
     splits: Sequence[str]  # [E]
-    comparable: Sequence[Array]  # rows of the episodes of datasets with equal Spaces
+    comparable: Sequence[Array]  # rows of the episodes of datasets with equal Spaces and cameras
 
     @classmethod
     def of(cls, datasets: Sequence[Signed]) -> "_Everything":
         counts = [len(dataset.columns["episode"]) for dataset in datasets]
         ends = np.cumsum(counts)
-        groups: dict[tuple[str, str], list[Array]] = {}
+        groups: dict[tuple[str, ...], list[Array]] = {}
         for dataset, end, count in zip(datasets, ends.tolist(), counts, strict=True):
             about = dataset.about
-            meaning = (about.action.digest(), about.state.digest() if about.state else "")
+            meaning = (about.action.digest(), about.state.digest() if about.state else "", *about.cameras)
             groups.setdefault(meaning, []).append(np.arange(end - count, end))
         joined = {name: np.concatenate([d.columns[name] for d in datasets]) for name in ("episode", "hash", "length")}
         return cls(
@@ -96,7 +108,7 @@ class _Everything:
             message = f"the actions and states are those of {self.named(first)}{where}"
         else:
             rule = "near_duplicate"
-            message = f"the path differs by only {distance:.2%} of the usual range from {self.named(first)}{where}"
+            message = f"its path is only {distance:.2%} of the usual range away from that of {self.named(first)}{where}"
         return RuleFinding(member=member, rule=rule, episode=episode, other=other, value=distance, message=message)
 
     def paths(self, rows: Array) -> Array:
@@ -124,12 +136,12 @@ def _equal(everything: _Everything) -> Iterator[tuple[int, int]]:
     yield from sorted(pairs, key=lambda pair: pair[1])
 
 
-def _near(everything: _Everything, rows: Array, *, between: bool) -> Iterator[tuple[int, int, float]]:
-    """Yield pairs of rows whose paths are almost equal, with their distance; each episode is named once at most."""
+def _near(everything: _Everything, rows: Array, *, between: bool) -> Array:
+    """Return the pairs of rows whose paths are almost equal, with their distance, [P] of PAIR."""
     limits = everything.datasets[0].about.rules.near_duplicate
     paths = everything.paths(rows)
     lengths, members, hashes = everything.lengths[rows], everything.members[rows], everything.hashes[rows]
-    best: dict[int, tuple[float, int]] = {}
+    near = [np.zeros(0, PAIR)]
     for candidates in _candidates(paths, radius=limits.distance):
         sizes = lengths[candidates]
         is_wanted = sizes.min(axis=1) >= (1 - limits.length) * sizes.max(axis=1)
@@ -138,11 +150,24 @@ def _near(everything: _Everything, rows: Array, *, between: bool) -> Iterator[tu
         pairs = candidates[is_wanted]
         for block in np.array_split(pairs, -(-len(pairs) // BLOCK) or 1):
             distances = _distances(paths[block[:, 0]], paths[block[:, 1]])
-            for (first, second), distance in zip(block.tolist(), distances.tolist(), strict=True):
-                if distance <= limits.distance and distance < best.get(second, (np.inf, 0))[0]:
-                    best[second] = distance, first
-    for second, (distance, first) in sorted(best.items()):
-        yield int(rows[first]), int(rows[second]), distance
+            is_near = distances <= limits.distance
+            close = np.zeros(int(is_near.sum()), PAIR)
+            close["first"], close["second"] = rows[block[is_near]].T
+            close["distance"] = distances[is_near]
+            near.append(close)
+    return np.unique(np.concatenate(near))
+
+
+def _alike(everything: _Everything, pairs: Array, look: Look) -> Array:
+    """Return the pairs whose images look alike as well."""
+    rows = np.unique(np.concatenate([pairs["first"], pairs["second"]]))
+    members = everything.members[rows]
+    looks = [look(number, everything.episodes[rows[members == number]]) for number in np.unique(members).tolist()]
+    if not looks:
+        return pairs
+    joined = np.concatenate(looks)
+    first, second = (joined[np.searchsorted(rows, pairs[name])] for name in ("first", "second"))
+    return pairs[apart(first, second) <= everything.datasets[0].about.rules.near_duplicate.look]
 
 
 def _candidates(paths: Array, *, radius: float) -> Iterator[Array]:

@@ -39,11 +39,11 @@ class CheckPart:
         return open_once(self.folder, self.manifest)
 
 
-def parts_of(dataset: Dataset, about: About, *, steps: int = ROWS) -> list[CheckPart]:
-    """Divide all episodes with at least one step into parts of about this many steps."""
+def parts_of(dataset: Dataset, about: About, *, steps: int = ROWS, positions: Array | None = None) -> list[CheckPart]:
+    """Divide all episodes with at least one step, or those at some positions, into parts of about this many steps."""
     rows = dataset.index.rows
     order = np.lexsort((rows["row"], rows["file"]))
-    order = order[rows["length"][order] > 0]
+    order = order[rows["length"][order] > 0] if positions is None else order[np.isin(order, positions)]
     if not len(order):
         return []
     rows = rows[order]

@@ -12,8 +12,9 @@ from pipelines.checks import images, kept, numbers
 from pipelines.checks.about import about, learned
 from pipelines.checks.batch import About
 from pipelines.checks.check import Check
-from pipelines.checks.duplicates import Signed, duplicates
+from pipelines.checks.duplicates import Look, Signed, duplicates
 from pipelines.checks.findings import NotAssessable, RuleFinding
+from pipelines.checks.images.look import LooksPass
 from pipelines.checks.kept import Result
 from pipelines.checks.look_at import look_at
 from pipelines.checks.parts import CheckPart, parts_of
@@ -23,6 +24,7 @@ from pipelines.checks.report import Report
 from pipelines.checks.settings import Settings
 from pipelines.checks.stale import of_ranges, of_records
 from pipelines.checks.table import columns_of
+from schemas.source import Array
 from schemas.store.columns import ROWS
 from schemas.store.dataset import Dataset
 
@@ -91,7 +93,8 @@ def _check(dataset: Dataset, *, settings: Settings, all_frames: bool, engine: En
     if measures:
         table = dataset.episodes.select("split", "instructions").collect()[measures["episode"]]
         signed = Signed(about=known, splits=table["split"].to_list(), columns=measures)
-        findings += [finding for finding in duplicates([signed]) if finding.rule in rules]
+        searched = duplicates([signed], look=_look([dataset], [known], engine))
+        findings += [finding for finding in searched if finding.rule in rules]
         tasks = [texts[0] if texts else "" for texts in table["instructions"].to_list()]
         looks = look_at(known, measures, tasks)
     return Result(
@@ -108,19 +111,31 @@ def _why_not(reason: str | None, dataset: Dataset) -> str | None:
 def _gathered(
     dataset: Dataset,
     known: About,
-    work: NumbersPass | ImagesPass,
+    work: NumbersPass | ImagesPass | LooksPass,
     *,
     engine: Engine,
     steps: int = ROWS,
+    positions: Array | None = None,
     progress: Progress = silent,
 ) -> dict[str, dict[str, Any]]:
-    """Let workers read a dataset part by part; returns the merged results by key."""
-    parts = parts_of(dataset, known, steps=steps)
+    """Let workers read a dataset, or some episodes, part by part; returns the merged results by key."""
+    parts = parts_of(dataset, known, steps=steps, positions=positions)
 
     def done(part: CheckPart) -> None:
         progress(part.episodes, 0)
 
     return combine(work, parts, engine=engine.for_parts(len(parts)), shared=dataset.folder, done=done)
+
+
+def _look(datasets: Sequence[Dataset], known: Sequence[About], engine: Engine) -> Look:
+    """Return a function that looks at the images of some episodes."""
+
+    def look(number: int, positions: Array) -> Array:
+        dataset, about = datasets[number], known[number]
+        totals = _gathered(dataset, about, LooksPass(), engine=engine, steps=STEPS_OF_IMAGES, positions=positions)
+        return columns_of(totals[f"{about.member}.episodes"])["look"]
+
+    return look
 
 
 def _between(datasets: Sequence[Dataset], *, settings: Settings, engine: Engine) -> list[RuleFinding]:
@@ -133,5 +148,7 @@ def _between(datasets: Sequence[Dataset], *, settings: Settings, engine: Engine)
         if measures:
             splits = dataset.episodes.select("split").collect()["split"][measures["episode"]].to_list()
             signed.append(Signed(about=known, splits=splits, columns=measures))
-    findings = duplicates(signed, between=True) if len(signed) > 1 else ()
+    by_member = [signed_one.about for signed_one in signed]
+    look = _look([datasets[known.member] for known in by_member], by_member, engine)
+    findings = duplicates(signed, between=True, look=look) if len(signed) > 1 else ()
     return sorted((finding for finding in findings if finding.rule in settings.active()), key=RuleFinding.order)

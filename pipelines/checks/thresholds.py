@@ -123,10 +123,11 @@ class CameraSwap(RuleSettings):
 
 
 class NearDuplicate(RuleSettings):
-    """Two episodes are almost equal if the paths of their states are, also if one is a little shorter."""
+    """Two episodes are almost equal if the paths of their states and some of their images are."""
 
     distance: Positive = 0.01  # mean distance of the two paths, as a share of the usual range of each dimension
     length: Share = 0.1  # largest difference of their lengths
+    look: Positive = 4  # mean number of bits of 64 by which the hashes of their images differ
 
 
 # Language

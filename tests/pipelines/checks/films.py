@@ -15,15 +15,16 @@ ARM = Robot(hz=10, absolute=False, controller=False, clock=False, lag=0, noise=2
 Films: TypeAlias = dict[str, list[Array]]  # camera -> pictures
 
 
-def _texture(seed: int, size: int) -> Array:
+def texture(seed: int, size: int) -> Array:
+    """Draw a picture of coloured squares, [size, size, 3] uint8."""
     rng = np.random.default_rng(seed)
     coarse = rng.uniform(30, 220, (size // 12 + 1, size // 12 + 1, 3))
-    return np.kron(coarse, np.ones((12, 12, 1)))[:size, :size]
+    return np.kron(coarse, np.ones((12, 12, 1)))[:size, :size].astype(np.uint8)
 
 
 def film(state: Array, rng: Rng) -> Films:
     """Draw what a fixed camera and one at the wrist see."""
-    room, table = _texture(1, SIZE), _texture(2, 3 * SIZE)
+    room, table = texture(1, SIZE), texture(2, 3 * SIZE)
     objects = rng.integers(10, SIZE - 20, (3, 2))
     out: Films = {name: [] for name in CAMERAS}
     for pose in state:

@@ -8,12 +8,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+import simplejpeg
 
 from pipelines.checks.rules import RULES
 from schemas.store import layout
 from schemas.store.dataset import open_dataset
+from tests.pipelines.checks.films import encoded, texture
 from tests.pipelines.checks.lab import converted, episode
-from tests.pipelines.toy import FIELDS, Toy, files, make_toy, oxe, write_source, write_spec
+from tests.pipelines.toy import FIELDS, Columns, Toy, files, make_toy, oxe, write_source, write_spec
 
 CLEAN = 12  # episodes
 
@@ -59,6 +61,33 @@ def test_a_leak_a_duplicate_and_a_missing_instruction_are_named(tmp_path: Path) 
     assert text.code == 1
     assert f"split_leak: episode {CLEAN + 2}: the actions and states are those of episode 5" in text.out
     assert RULES["split_leak"].fix in text.out
+
+
+def nearly(seed: int, *, images: list[bytes]) -> Columns:
+    """Make the same motion as `episode`, with a little noise."""
+    same = episode(seed)
+    noise = np.random.default_rng(99).normal(0, 1e-4, (40, 3)).astype(np.float32)
+    return same | {"observation.state": same["observation.state"] + noise, "observation.image": images}
+
+
+def again(data: bytes) -> bytes:
+    """Encode an image again, with other bytes."""
+    return encoded(simplejpeg.decode_jpeg(data), quality=70)
+
+
+def test_one_path_in_another_scene_is_no_near_duplicate(tmp_path: Path) -> None:
+    seen = {seed: episode(seed) | {"observation.image": [encoded(texture(seed, 96))] * 40} for seed in range(CLEAN)}
+    pictures = [again(data) for data in seen[3]["observation.image"]]
+    other = [encoded(texture(99, 96))] * 40
+    folder = converted(tmp_path / "one", [*seen.values(), nearly(3, images=pictures), nearly(4, images=other)]).path
+    near = [finding for finding in check(folder)["findings"] if finding["rule"] == "near_duplicate"]
+    assert [(finding["episode"], finding["other"]["episode"]) for finding in near] == [(CLEAN, 3)]
+
+    copies = converted(tmp_path / "two", [nearly(7, images=other), nearly(3, images=pictures)]).path
+    near = [
+        f for f in check(folder, copies)["findings"] if f["rule"] == "near_duplicate" and f["dataset"] == str(copies)
+    ]
+    assert [(finding["episode"], finding["other"]["episode"]) for finding in near] == [(1, 3)]  # (1, CLEAN) is equal
 
 
 def test_accepted_findings_do_not_fail_the_command(tmp_path: Path) -> None:
