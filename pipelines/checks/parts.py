@@ -11,7 +11,7 @@ from pipelines.statistics.numbers import open_once
 from schemas.files.folder import Folder
 from schemas.source import Array
 from schemas.store.arrow import RAW
-from schemas.store.columns import ROWS, EpisodeRun, Span, runs
+from schemas.store.columns import ROWS, EpisodeRun, Span, runs, spread
 from schemas.store.dataset import Dataset
 from schemas.views.resample import TIMES
 
@@ -52,38 +52,35 @@ def parts_of(dataset: Dataset, about: About, *, steps: int = ROWS, positions: Ar
     groups: dict[int, list[Array]] = {}
     for group in np.split(np.arange(len(order)), cuts):
         groups.setdefault(int(number[group[0]]), []).append(group)
-    return [_part(dataset, about, [order[group] for group in chosen]) for chosen in groups.values()]
-
-
-def _part(dataset: Dataset, about: About, groups: Sequence[Array]) -> CheckPart:
-    """Return a part of groups of episodes; those of a group are in one file, in the order of their rows."""
-    rows, files = dataset.index.rows, dataset.manifest["files"]
-    return CheckPart(
-        about=about,
-        folder=dataset.folder.absolute(),
-        manifest=dataset.digest,
-        spans=tuple(
-            Span(
-                file=files[int(rows["file"][group[0]])]["path"],
-                starts=rows["row"][group].astype(np.int64),
-                lengths=rows["length"][group].astype(np.int64),
-            )
-            for group in groups
-        ),
-        positions=tuple(groups),
-    )
+    files = [file["path"] for file in dataset.manifest["files"]]
+    empty = CheckPart(about=about, folder=dataset.folder.absolute(), manifest=dataset.digest, spans=(), positions=())
+    return [
+        replace(
+            empty,
+            spans=tuple(
+                Span(
+                    file=files[int(rows["file"][group[0]])],
+                    starts=rows["row"][group].astype(np.int64),
+                    lengths=rows["length"][group].astype(np.int64),
+                )
+                for group in chosen
+            ),
+            positions=tuple(order[group] for group in chosen),
+        )
+        for chosen in groups.values()
+    ]
 
 
 def batches(part: CheckPart) -> Iterator[NumberBatch]:
     """Read the numbers of a part: actions, states, recorded times, and floats among the columns of the source."""
-    width = sum(
-        math.prod(size or 1 for size in field.shape) * np.dtype(field.dtype).itemsize for field in part.about.raw
-    )
+    raw = part.about.raw
+    width = sum(math.prod(size or 1 for size in field.shape) * np.dtype(field.dtype).itemsize for field in raw)
     rows = min(ROWS, max(1, MEMORY // max(1, width)))
+    dataset, more = part.open(), [*(RAW + field.path for field in raw), *([TIMES] if part.about.is_clock else [])]
     waiting: list[NumberBatch] = []
     for span, positions in zip(part.spans, part.positions, strict=True):
         done = 0
-        for run in _runs(part, span, rows=rows):
+        for run in runs(dataset, span, more=more, rows=rows):
             count = len(run.lengths)
             batch = _batch(part.about, run, positions[done : done + count])
             done += count
@@ -97,19 +94,12 @@ def batches(part: CheckPart) -> Iterator[NumberBatch]:
 
 def sample(dataset: Dataset, about: About) -> NumberBatch | None:
     """Read the numbers of up to SAMPLE episodes, evenly spread over the dataset; None without steps."""
-    rows = dataset.index.rows
-    kept = np.flatnonzero(rows["length"])
-    if not len(kept):
-        return None
-    chosen = kept[np.unique(np.linspace(0, len(kept) - 1, SAMPLE).round().astype(np.int64))]
-    part = _part(dataset, replace(about, raw=()), [chosen[[i]] for i in range(len(chosen))])
-    positions = iter(part.positions)
-    return _joined([_batch(about, run, next(positions)) for span in part.spans for run in _runs(part, span)])
-
-
-def _runs(part: CheckPart, span: Span, *, rows: int = ROWS) -> Iterator[EpisodeRun]:
-    more = [*(RAW + field.path for field in part.about.raw), *([TIMES] if part.about.is_clock else [])]
-    return runs(part.open(), span, more=more, rows=rows)
+    spans, positions = spread(dataset, SAMPLE)
+    more = [TIMES] if about.is_clock else []
+    read = [
+        _batch(about, run, positions[[i]]) for i, span in enumerate(spans) for run in runs(dataset, span, more=more)
+    ]
+    return _joined(read) if read else None
 
 
 def _rows(*batches: NumberBatch) -> int:

@@ -86,6 +86,21 @@ def spans(episodes: "pl.DataFrame") -> list[Span]:
     ]
 
 
+def spread(dataset: Dataset, count: int) -> tuple[list[Span], Array]:
+    """Return up to `count` episodes that have steps, evenly spread over the dataset: a span of each, and positions."""
+    rows, files = dataset.index.rows, dataset.manifest["files"]
+    kept = np.flatnonzero(rows["length"])
+    chosen = kept[np.unique(np.linspace(0, len(kept) - 1, count).round().astype(np.int64))] if len(kept) else kept
+    return [
+        Span(
+            file=files[int(row["file"])]["path"],
+            starts=np.array([row["row"]], np.int64),
+            lengths=np.array([row["length"]], np.int64),
+        )
+        for row in rows[chosen]
+    ], chosen
+
+
 def runs(
     dataset: Dataset, span: Span, *, view: View | None = None, more: Iterable[str] = (), rows: int = ROWS
 ) -> Iterator[EpisodeRun]:

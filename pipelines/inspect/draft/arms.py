@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from pipelines.conventions.rotations import DEGREE, FORMS, MIN_RATIO, NOISE, Hypotheses, compare, read, reading
 from pipelines.inspect.draft import motion, units
 from pipelines.inspect.draft.claims import Claim, todo
 from pipelines.inspect.draft.layout import Segment
 from pipelines.inspect.draft.motion import Fit, Relation
 from pipelines.inspect.draft.roles import words
-from pipelines.inspect.draft.rotations import DEGREE, FORMS, MIN_RATIO, NOISE, Hypotheses, compare, read, reading
 from pipelines.inspect.draft.sample import Sample
 from pipelines.inspect.draft.units import UnitDraft
 from schemas.errors import SourceError

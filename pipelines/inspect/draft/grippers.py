@@ -4,6 +4,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from pipelines.conventions.gripper import strongest
+from pipelines.conventions.steps import Steps
 from pipelines.inspect.draft.claims import Claim, todo
 from pipelines.inspect.draft.roles import words
 from schemas.declarations.spec import TODO
@@ -15,7 +17,6 @@ SCALES = (255.0, 100.0, 1000.0)  # upper ends of ranges that start at 0
 OVERSHOOT = 0.15  # how far the range of a measured gripper may differ from 0 and 1
 TOLERANCE = 0.02  # distance to an end that counts as the end, relative to the range
 MIN_CORRELATION = 0.7  # between a command and its measurement
-DELAYS = range(11)  # steps between a command and its measurement
 STAY_SHARE = 0.05  # if the share of zeros is larger, 0 is a third command besides -1 and 1
 
 
@@ -75,20 +76,9 @@ def sense_from_name(path: str) -> Claim | None:
 
 
 def correlation(commands: Sequence[Array], measured: Sequence[Array]) -> float:
-    """Return the strongest correlation of commands with measurements up to ten steps later."""
-    return max((_delayed_correlation(commands, measured, delay) for delay in DELAYS), key=abs)
-
-
-def _delayed_correlation(commands: Sequence[Array], measured: Sequence[Array], delay: int) -> float:
-    pairs = [
-        (command[: max(len(seen) - delay, 0), 0], seen[delay:, 0][: len(command)])
-        for command, seen in zip(commands, measured, strict=True)
-    ]
-    x, y = (np.concatenate([pair[i] for pair in pairs]) for i in range(2))
-    fine = np.isfinite(x) & np.isfinite(y)
-    if fine.sum() < 10 or not np.ptp(x[fine]) or not np.ptp(y[fine]):
-        return 0.0
-    return float(np.corrcoef(x[fine], y[fine])[0, 1])
+    """Return the strongest correlation of commands [T, 1] with measurements up to ten steps later."""
+    steps = Steps.of(commands, measured)
+    return strongest(steps, steps.action, steps.state)[1] if len(steps.lengths) else 0.0
 
 
 def carried_sense(sense: Claim, strength: float, other: str) -> Claim | None:

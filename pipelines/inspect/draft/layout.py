@@ -8,11 +8,11 @@ from typing import cast
 
 import numpy as np
 
+from pipelines.conventions.rotations import rotation_form
 from pipelines.inspect.draft.claims import Claim, todo
 from pipelines.inspect.draft.controllers import Controller, controller
 from pipelines.inspect.draft.owners import owner, thing_words
 from pipelines.inspect.draft.roles import GRIPPER, JOINT, Content, content, role, side, words
-from pipelines.inspect.draft.rotations import rotation_form
 from pipelines.inspect.draft.sample import Sample
 from schemas.source import Array, Field
 

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import numpy as np
 
+from pipelines.conventions.moments import moments
+from pipelines.conventions.steps import Steps
 from pipelines.inspect.draft.claims import Claim, todo
 from schemas.source import Array
 
@@ -43,14 +45,18 @@ NOTHING = Fit(-np.inf, np.nan, 0)
 
 def fits(commands: Sequence[Array], measured: Sequence[Array]) -> dict[Relation, Fit]:
     """Fit the commands [T, k] of each episode as deltas and as targets of the measurements [T, k]."""
-    steps = [np.diff(seen, axis=0) for seen in measured]
-    return {"delta": _best(commands, steps), "absolute": _best(commands, measured, is_centred=True)}
+    steps = Steps.of(commands, measured)
+    return {
+        "delta": _best(steps, steps.action, steps.to_next(steps.state)),
+        "absolute": _best(steps, steps.action, steps.state, is_centred=True),
+    }
 
 
 def tool_fit(commands: Sequence[Array], positions: Sequence[Array], rotations: "Sequence[Rotation]") -> Fit:
     """Fit commands as changes of position in the axes of the tool."""
     turned = [turn[: len(c)].apply(c[: len(turn)]) for c, turn in zip(commands, rotations, strict=True)]
-    return _best(turned, [np.diff(seen, axis=0) for seen in positions])
+    steps = Steps.of(turned, positions)
+    return _best(steps, steps.action, steps.to_next(steps.state))
 
 
 def rotation_fits(commands: Sequence[Array], rotations: "Sequence[Rotation]") -> dict[Relation, Fit]:
@@ -60,29 +66,25 @@ def rotation_fits(commands: Sequence[Array], rotations: "Sequence[Rotation]") ->
     """
     fixed = [(turn[1:] * turn[:-1].inv()).as_rotvec() for turn in rotations]
     tool = [(turn[:-1].inv() * turn[1:]).as_rotvec() for turn in rotations]
-    return {"delta": _best(commands, fixed), "tool": _best(commands, tool)}
+    found: dict[Relation, Fit] = {}
+    for relation, turns in (("delta", fixed), ("tool", tool)):
+        steps = Steps.of(commands, turns)
+        found[relation] = _best(steps, steps.action, steps.state)  # type: ignore[index]
+    return found
 
 
-def _best(commands: Sequence[Array], targets: Sequence[Array], *, is_centred: bool = False) -> Fit:
-    delayed = (_fit(commands, targets, delay=delay, is_centred=is_centred) for delay in DELAYS)
-    return max(delayed, key=lambda fit: fit.r2)
+def _best(steps: Steps, commands: Array, motions: Array, *, is_centred: bool = False) -> Fit:
+    if is_centred and len(commands):
+        commands, motions = commands - np.nanmean(commands, axis=0), motions - np.nanmean(motions, axis=0)
+    return max((_fit(steps, commands, motions, delay=delay) for delay in DELAYS), key=lambda fit: fit.r2)
 
 
-def _fit(commands: Sequence[Array], targets: Sequence[Array], *, delay: int, is_centred: bool) -> Fit:
-    rows = [(c[: max(len(t) - delay, 0)], t[delay:][: len(c)]) for c, t in zip(commands, targets, strict=True)]
-    if not rows:
+def _fit(steps: Steps, commands: Array, motions: Array, *, delay: int) -> Fit:
+    total = moments(steps, commands, motions, delay=delay).total
+    if not total.yy.sum() or not total.xx.any():
         return NOTHING
-    x, y = (np.concatenate([row[i] for row in rows]) for i in range(2))
-    fine = np.isfinite(x).all(axis=1) & np.isfinite(y).all(axis=1)
-    x, y = x[fine], y[fine]
-    if is_centred and len(x):
-        x, y = x - x.mean(axis=0), y - y.mean(axis=0)
-    if not len(x) or not (x**2).sum() or not (y**2).sum():
-        return NOTHING
-    size = np.abs(y).max(axis=1)
-    gain = float((x * y).sum() / (x**2).sum())
-    unexplained = float(((y - gain * x) ** 2).sum() / (y**2).sum())
-    return Fit(1 - unexplained, gain, int((size > STILL * size.max()).sum()))
+    size = np.nan_to_num(np.abs(motions)).max(axis=1)
+    return Fit(float(total.r2_of_factor), float(total.factor), int((size > STILL * size.max()).sum()))
 
 
 def best(fitted: Mapping[Relation, Fit]) -> tuple[Relation | None, str]:

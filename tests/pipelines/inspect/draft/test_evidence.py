@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
+from pipelines.conventions.rotations import compare
 from pipelines.inspect.draft.parts import SpaceDraft
-from pipelines.inspect.draft.rotations import compare
 from pipelines.inspect.draft.sample import Sample
 from pipelines.inspect.draft.spaces import Spaces
 from schemas.source import Array

@@ -1,0 +1,1 @@
+"""Compare recorded commands with the motion that followed, to find out which conventions they have."""

@@ -1,0 +1,253 @@
+"""Judge the aspects of one part of a vector: kind, frame, axes, scale, lag, and the representation of a rotation."""
+
+from collections.abc import Sequence
+from functools import cached_property
+from itertools import permutations, product
+
+import numpy as np
+
+from pipelines.conventions.hypotheses import DELAYS, Frame, PartMotion, Relation
+from pipelines.conventions.moments import Moments
+from pipelines.conventions.parts import unit
+from pipelines.conventions.representation import RepresentationJudge
+from pipelines.conventions.verdicts import Aspect, Verdict, undetermined, verdict
+from schemas.source import Array
+from schemas.spaces import Space
+
+MIN_R2 = 0.35  # share of the motion that a hypothesis must explain
+TARGET_R2 = 0.8  # the same for targets: slow states correlate with many numbers
+CLEARER = 0.7  # largest unexplained share of the better hypothesis, relative to that of the other
+FRAME_GAIN = 0.01  # least difference of the shares that two frames explain
+AXES_GAIN = 0.1  # least difference of the scores of two assignments of axes
+QUIET = 0.02  # an axis with less than this share of the largest motion is not judged
+AGREES, CONTRADICTS = (1 / 4, 4.0), (1 / 8, 8.0)  # factors between command and motion
+AGREES_TARGET, CONTRADICTS_TARGET = (1 / 1.3, 1.3), (1 / 2, 2.0)
+UNSCALED = {"controller", "unknown", "travel", "1"}  # units without a common size
+KNOWN_FACTORS = (
+    (1000.0, "millimetres and metres"),
+    (100.0, "centimetres and metres"),
+    (180 / np.pi, "degrees and radians"),
+)
+FRAMES: dict[str, Frame] = {"base": "base", "world": "base", "tool": "tool"}
+
+
+class PartJudge:
+    """The aspects of one part."""
+
+    def __init__(self, motion: PartMotion, weights: Array, *, action: Space, state: Space, hz: float | None) -> None:
+        """Take the motion of the part, and the resampled sets of episodes `weights` [B, E]."""
+        self.motion, self.weights, self.hz = motion, weights, hz
+        self.action, self.state = action, state
+
+    def verdicts(self) -> dict[Aspect, Verdict]:
+        """Judge all aspects but the representation of a rotation."""
+        return {
+            "kind": self.kind,
+            "frame": self.frame,
+            "axes": self.axes(),
+            "scale": self.scale(),
+            "lag": self.lag(),
+        }
+
+    @cached_property
+    def change(self) -> Relation:
+        """The commands as changes, in the frame that explains more."""
+        return max(self.motion.changes.values(), key=lambda relation: relation.r2)
+
+    @cached_property
+    def kind(self) -> Verdict:
+        """Whether commands are changes or targets, as declared."""
+        change, target = self.change.best, self.motion.levels.best
+        is_target = self.motion.levels.r2 > self.change.r2
+        better, other = (target, change) if is_target else (change, target)
+        first, second = float(better.total.r2), float(other.total.r2)
+        share = float((better.weighted(self.weights).r2 > other.weighted(self.weights).r2).mean())
+        is_clear = first >= (TARGET_R2 if is_target else MIN_R2) and 1 - first <= CLEARER * (1 - max(second, 0))
+        names = ("targets", "changes") if is_target else ("changes", "targets")
+        evidence = f"as {names[0]}, commands explain {first:.0%} of the motion, as {names[1]} {second:.0%}"
+        if self.motion.declared == "unknown":
+            return undetermined(f"the mode is declared unknown; {evidence}", share)
+        return verdict(share, evidence, agrees=is_target == (self.motion.declared == "absolute"), is_clear=is_clear)
+
+    @property
+    def is_target(self) -> bool:
+        """Whether commands are judged as targets: as declared, unless that is contradicted or unknown."""
+        if self.motion.declared == "unknown" or self.kind.verdict == "contradicts":
+            return self.motion.levels.r2 > self.change.r2
+        return self.motion.declared == "absolute"
+
+    @cached_property
+    def frame(self) -> Verdict:
+        """Whether changes are in the declared frame."""
+        declared = FRAMES.get(self.action.frame)
+        if self.motion.part.kind == "joint":
+            return Verdict(verdict="pass", confidence=1.0, evidence="joints have no frame")
+        if self.is_target:
+            return undetermined("targets have an origin that the numbers do not show")
+        if len(self.motion.changes) == 1:
+            return undetermined("without the rotation of the tool, its frame cannot be told from that of the base")
+        base, tool = self.motion.changes["base"], self.motion.changes["tool"]
+        better, other = (tool, base) if tool.r2 > base.r2 else (base, tool)
+        share = float((better.best.weighted(self.weights).r2 > other.best.weighted(self.weights).r2).mean())
+        is_clear = better.r2 >= MIN_R2 and better.r2 - other.r2 >= FRAME_GAIN
+        evidence = (
+            f"in the frame of the tool, commands explain {tool.r2:.1%} of the motion, in that of the base {base.r2:.1%}"
+        )
+        if declared is None:
+            return undetermined(f"the frame is declared {self.action.frame}; {evidence}", share)
+        return verdict(share, evidence, agrees=better is self.motion.changes[declared], is_clear=is_clear)
+
+    @cached_property
+    def relation(self) -> Relation:
+        """The hypothesis for the other aspects: as declared, unless that is contradicted."""
+        if self.is_target:
+            return self.motion.targets
+        declared = FRAMES.get(self.action.frame, "base")
+        if self.frame.verdict == "contradicts":
+            declared = "tool" if declared == "base" else "base"
+        return self.motion.changes.get(declared, self.motion.changes["base"])
+
+    def axes(self) -> Verdict:
+        """Whether each command moves the dimension of its name, in its direction."""
+        if self.relation.r2 < MIN_R2:
+            return undetermined(f"commands explain only {self.relation.r2:.0%} of the motion")
+        drawn = self.relation.best.weighted(self.weights)
+        names = [self.action.dims[i].name for i in self.motion.part.action]
+        moves = _moves(self.relation.best.total)
+        quiet = [name for name, moving in zip(self._names(), moves, strict=True) if not moving]
+        if self.motion.part.kind == "joint":
+            return self._signs(drawn, names, moves)
+        best, gain = self._assignment
+        share = float((_scores(drawn.shares, moves).argmax(axis=-1) == best).mean())
+        if best == 0:
+            evidence = f"each of {', '.join(names)} moves as its name says"
+            if quiet:
+                return undetermined(f"{', '.join(quiet)} hardly moves", share)
+            return verdict(share, evidence, agrees=True)
+        not_declared = float((_scores(drawn.shares, moves).argmax(axis=-1) != 0).mean())
+        return verdict(not_declared, _said(best, self._names()), agrees=False, is_clear=gain >= AXES_GAIN)
+
+    def _names(self) -> list[str]:
+        named = [self.action.dims[i].name for i in self.motion.part.action]
+        return named if len(named) == self.relation.motions.shape[1] else ["x", "y", "z"]
+
+    @cached_property
+    def _assignment(self) -> tuple[int, float]:
+        """Return the number of the best assignment of axes, and how much better it is than the declared one."""
+        scores = _scores(self.relation.best.total.shares, _moves(self.relation.best.total))
+        best = int(scores.argmax())
+        return best, float(scores[best] - scores[0])
+
+    def _signs(self, drawn: Moments, names: Sequence[str], moves: Array) -> Verdict:
+        """Judge the sign of each joint, and whether another one follows its command better."""
+        own = np.diagonal(drawn.shares, axis1=-2, axis2=-1)[:, moves]
+        moving = [name for name, is_moving in zip(names, moves, strict=True) if is_moving]
+        largest = np.abs(drawn.shares[:, moves][:, :, moves]).argmax(axis=1) == np.arange(len(moving))
+        negative, other = (own < 0).mean(axis=0), (~largest).mean(axis=0)
+        for wrong, words in ((negative, "moves against its command"), (other, "moves by the command of another joint")):
+            if wrong.max(initial=0) > 0.5:
+                worst = int(wrong.argmax())
+                return verdict(float(wrong[worst]), f"{moving[worst]} {words}", agrees=False)
+        if len(moving) < len(names):
+            quiet = [name for name, is_moving in zip(names, moves, strict=True) if not is_moving]
+            return undetermined(f"{', '.join(quiet)} hardly moves")
+        return verdict(float(1 - np.maximum(negative, other).max()), "each joint moves as commanded", agrees=True)
+
+    def scale(self) -> Verdict:
+        """Whether a command has the size of the motion that it causes."""
+        units = unit(self.action, self.motion.part.action), unit(self.state, self.motion.part.state)
+        relation = self.relation
+        if relation.r2 < MIN_R2:
+            return undetermined(f"commands explain only {relation.r2:.0%} of the motion")
+        _, signs, columns = _orders()[self._assignment[0] if self.motion.part.kind != "joint" else 0]
+        if self.motion.part.kind == "joint":
+            columns, signs = np.arange(len(self.motion.part.action)), np.ones(len(self.motion.part.action))
+        drawn, whole = (_factor(m, columns, signs) for m in (relation.best.weighted(self.weights), relation.best.total))
+        measured = f"a command of 1 moves {float(whole):.3g}"
+        expected = 1.0
+        if units[0] in UNSCALED:
+            return undetermined(f"the unit of the command is '{units[0]}'; {measured} {units[1]}")
+        if not self.is_target and self.motion.declared == "velocity":
+            if not self.hz:
+                return undetermined("velocities need control_hz")
+            expected = 1 / self.hz
+        factor, factors = float(whole) / expected, drawn / expected
+        agrees, contradicts = (AGREES_TARGET, CONTRADICTS_TARGET) if self.is_target else (AGREES, CONTRADICTS)
+        evidence = f"the motion is {factor:.3g} times the command{_known(factor, self.hz)}"
+        if agrees[0] <= factor <= agrees[1]:
+            share = float(((factors >= contradicts[0]) & (factors <= contradicts[1])).mean())
+            return verdict(share, evidence, agrees=True)
+        share = float(((factors < agrees[0]) | (factors > agrees[1])).mean())
+        return verdict(share, evidence, agrees=False, is_clear=not contradicts[0] <= factor <= contradicts[1])
+
+    @cached_property
+    def representation(self) -> RepresentationJudge:
+        """The judge of the representation of commanded rotations."""
+        is_tool = self.relation is self.motion.changes.get("tool")
+        return RepresentationJudge(self.motion, is_target=self.is_target, is_tool=is_tool, delay=self.relation.delay)
+
+    def lag(self) -> Verdict:
+        """How many steps the motion comes after its command; before it contradicts."""
+        relation = self.relation
+        if relation.r2 < MIN_R2:
+            return undetermined(f"commands explain only {relation.r2:.0%} of the motion")
+        drawn = np.stack([relation.by_delay[delay].weighted(self.weights).r2 for delay in DELAYS])
+        delays = np.array(DELAYS)[drawn.argmax(axis=0)]
+        is_early = relation.delay < 0
+        share = float((delays < 0).mean() if is_early else (delays >= 0).mean())
+        time = f" ({abs(relation.delay) / self.hz:.3g} s)" if self.hz else ""
+        said = "before" if is_early else "after"
+        evidence = f"the motion comes {abs(relation.delay)} steps{time} {said} its command"
+        return verdict(share, evidence, agrees=not is_early)
+
+
+def _moves(total: Moments) -> Array:
+    """Return whether each dimension is commanded and moves enough to be judged, [K] bool."""
+    commanded, moved = np.diagonal(total.xx), total.yy
+    is_square = len(commanded) == len(moved)
+    moves = np.sqrt(moved) > QUIET * np.sqrt(moved.max(initial=0))
+    return np.asarray(moves & (np.sqrt(commanded) > QUIET * np.sqrt(commanded.max(initial=0))) if is_square else moves)
+
+
+def _orders() -> list[tuple[tuple[int, ...], Array, Array]]:
+    """Return the 48 assignments of commands to axes, with signs. In the first, each moves the axis of its name."""
+    return [
+        (order, np.array(signs, float), np.array(order))
+        for order in permutations(range(3))
+        for signs in product((1, -1), repeat=3)
+    ]
+
+
+def _scores(shares: Array, moves: Array) -> Array:
+    """Return how well each assignment explains the motion, [..., 48]: the mean share over the axes that move."""
+    axes = np.flatnonzero(moves)
+    scores = [(shares[..., columns[axes], axes] * signs[axes]).mean(axis=-1) for _, signs, columns in _orders()]
+    return np.stack(scores, axis=-1)
+
+
+def _said(best: int, names: Sequence[str]) -> str:
+    order, signs, _ = _orders()[best]
+    words = []
+    for axis, (command, sign) in enumerate(zip(order, signs.tolist(), strict=True)):
+        if command != axis:
+            words.append(f"{names[axis]} moves by {'minus ' if sign < 0 else ''}the command of {names[command]}")
+        elif sign < 0:
+            words.append(f"{names[axis]} is negated")
+    return ", ".join(words)
+
+
+def _factor(moments: Moments, columns: Array, signs: Array) -> Array:
+    """Return the one factor from commands to motions for an assignment of axes, [...]."""
+    axes = np.arange(len(columns))
+    along = (moments.xy[..., columns, axes] * signs).sum(axis=-1)
+    size = moments.xx[..., columns, columns].sum(axis=-1)
+    return np.asarray(np.divide(along, size, out=np.zeros(np.shape(size)), where=size > 0))
+
+
+def _known(factor: float, hz: float | None) -> str:
+    """Name the factor between two usual units, if it is close to one."""
+    known = [*KNOWN_FACTORS, *([(hz, "a velocity and a change for each step")] if hz else [])]
+    size = max(factor, 1 / factor) if factor > 0 else 1.0
+    near = [(abs(np.log(size / value)), words) for value, words in known if value > 4]
+    distance, words = min(near, default=(np.inf, ""))
+    return f", about as for {words}" if distance < np.log(3) and size > 4 else ""
