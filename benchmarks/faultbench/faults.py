@@ -17,7 +17,9 @@ Fault: TypeAlias = Callable[[Group, Rng], Callable[[Recording], Recording]]  # d
 
 def _moves(group: Group) -> Array:
     """Return the position axes that move enough to show a fault, at least two."""
-    motion = np.sqrt(np.mean([np.square(np.diff(one.state[:, :3], axis=0)).mean(axis=0) for one in group.recordings], axis=0))
+    motion = np.sqrt(
+        np.mean([np.square(np.diff(one.state[:, :3], axis=0)).mean(axis=0) for one in group.recordings], axis=0)
+    )
     return np.flatnonzero(motion > 0.1 * motion.max())
 
 
@@ -48,7 +50,9 @@ def tool(_group: Group, _rng: Rng) -> Callable[[Recording], Recording]:
 
     def inject(one: Recording) -> Recording:
         turned = to_rotation(one.state[:, 3:7], "quat_xyzw").inv()
-        return replace(one, action=np.c_[turned.apply(one.action[:, :3]), turned.apply(one.action[:, 3:6]), one.action[:, 6:]])
+        return replace(
+            one, action=np.c_[turned.apply(one.action[:, :3]), turned.apply(one.action[:, 3:6]), one.action[:, 6:]]
+        )
 
     return inject
 

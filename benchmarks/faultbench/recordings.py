@@ -15,7 +15,7 @@ GRIPPER = Dim("gripper", "1", "absolute", "gripper")
 XYZ = ("x", "y", "z")
 METAWORLD_STEP = 0.01  # metres that a command of 1 moves metaworld's target
 OSC_STEP = np.array([0.05] * 3 + [0.5] * 3)  # metres and radians that a command of 1 moves OSC_POSE's target
-FINGERS = 0.04  # metres between which robosuite's fingers move
+CLOSES_UPWARDS = {"UR5e", "IIWA", "Kinova3"}  # arms with Robotiq hands, whose joints grow as they close
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,7 +80,8 @@ def _space(name: str, dims: Sequence[Dim], rotation: str, *, is_command: bool) -
 
 def _metaworld(name: str, recordings: Sequence[Recording], shared: dict[str, Any]) -> Group:
     scaled = [
-        replace(one, action=np.c_[one.action[:, :3] * METAWORLD_STEP, (1 - one.action[:, 3:]) / 2]) for one in recordings
+        replace(one, action=np.c_[one.action[:, :3] * METAWORLD_STEP, (1 - one.action[:, 3:]) / 2])
+        for one in recordings
     ]
     place = [Dim(axis, "m", "absolute", "position") for axis in XYZ]
     return Group(
@@ -93,11 +94,13 @@ def _metaworld(name: str, recordings: Sequence[Recording], shared: dict[str, Any
 
 
 def _changes(name: str, recordings: Sequence[Recording], shared: dict[str, Any]) -> Group:
+    joints = np.concatenate([one.state[:, 7] for one in recordings])
+    closed, opened = (joints.max(), joints.min()) if name in CLOSES_UPWARDS else (joints.min(), joints.max())
     scaled = [
         replace(
             one,
             action=np.c_[one.action[:, :6] * OSC_STEP, (1 - one.action[:, 6:]) / 2],
-            state=np.c_[one.state[:, :7], np.clip(one.state[:, 7:] / FINGERS, 0, 1)],
+            state=np.c_[one.state[:, :7], (one.state[:, 7:] - closed) / (opened - closed)],
         )
         for one in recordings
     ]

@@ -46,6 +46,12 @@ _TABLE = (
         "command and state that differ by a constant while the robot rests",
         "calibrate the arms",
     ),
+    (
+        "mixed_convention",
+        "error",
+        "an episode whose commands have other axes, signs, sizes, frame or sense than the others",
+        "convert it with its own declaration, or drop it",
+    ),
     ("stale_stats", "error", "statistics that do not belong to the data", "run `oxe stats --recompute`"),
 )
 RULES = {

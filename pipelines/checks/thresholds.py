@@ -51,6 +51,7 @@ class Lag(RuleSettings):
     """Steps by which the state follows its command."""
 
     steps: Positive = 1.5  # least difference from the dataset's median
+    seconds: Positive = 0.03  # the same in time
     fit: Share = 0.4  # least correlation
     gain: Share = 0.0015  # least gain in correlation over the dataset's median lag
 
@@ -163,6 +164,7 @@ class Thresholds(Model):
     quantile_collapse: QuantileCollapse = QuantileCollapse()
     saturation: Saturation = Saturation()
     rest_offset: RestOffset = RestOffset()
+    mixed_convention: RuleSettings = RuleSettings()
     copied_field: RuleSettings = RuleSettings()
     constant_dim: RuleSettings = RuleSettings()
     stale_stats: RuleSettings = RuleSettings()

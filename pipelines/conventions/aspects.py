@@ -10,17 +10,18 @@ from pipelines.conventions.hypotheses import DELAYS, Frame, PartMotion, Relation
 from pipelines.conventions.moments import Moments
 from pipelines.conventions.parts import unit
 from pipelines.conventions.representation import RepresentationJudge
+from pipelines.conventions.rotations import DEGREE
 from pipelines.conventions.verdicts import Aspect, Verdict, undetermined, verdict
 from schemas.source import Array
 from schemas.spaces import Space
 
+ANGLES = 3  # numbers of a rotation in angles
 MIN_R2 = 0.35  # share of the motion that a hypothesis must explain
 TARGET_R2 = 0.8  # the same for targets: slow states correlate with many numbers
 CLEARER = 0.7  # largest unexplained share of the better hypothesis, relative to that of the other
-FRAME_GAIN = 0.01  # least difference of the shares that two frames explain
 AXES_GAIN = 0.1  # least difference of the scores of two assignments of axes
 QUIET = 0.02  # an axis with less than this share of the largest motion is not judged
-AGREES, CONTRADICTS = (1 / 4, 4.0), (1 / 8, 8.0)  # factors between command and motion
+AGREES, CONTRADICTS = (1 / 10, 3.0), (1 / 25, 6.0)  # factors from command to motion; soft controllers move less
 AGREES_TARGET, CONTRADICTS_TARGET = (1 / 1.3, 1.3), (1 / 2, 2.0)
 UNSCALED = {"controller", "unknown", "travel", "1"}  # units without a common size
 KNOWN_FACTORS = (
@@ -38,16 +39,11 @@ class PartJudge:
         """Take the motion of the part, and the resampled sets of episodes `weights` [B, E]."""
         self.motion, self.weights, self.hz = motion, weights, hz
         self.action, self.state = action, state
+        self.frame_used: Frame = FRAMES.get(action.frame, "base")  # of changes; set if the declared one is contradicted
 
     def verdicts(self) -> dict[Aspect, Verdict]:
-        """Judge all aspects but the representation of a rotation."""
-        return {
-            "kind": self.kind,
-            "frame": self.frame,
-            "axes": self.axes(),
-            "scale": self.scale(),
-            "lag": self.lag(),
-        }
+        """Judge the aspects for which no other part is needed, and not the representation of a rotation."""
+        return {"kind": self.kind, "axes": self.axes(), "scale": self.scale(), "lag": self.lag()}
 
     @cached_property
     def change(self) -> Relation:
@@ -57,8 +53,8 @@ class PartJudge:
     @cached_property
     def kind(self) -> Verdict:
         """Whether commands are changes or targets, as declared."""
-        change, target = self.change.best, self.motion.levels.best
-        is_target = self.motion.levels.r2 > self.change.r2
+        change, target = self.change.best, self.motion.targets.best
+        is_target = self.motion.targets.r2 > self.change.r2
         better, other = (target, change) if is_target else (change, target)
         first, second = float(better.total.r2), float(other.total.r2)
         share = float((better.weighted(self.weights).r2 > other.weighted(self.weights).r2).mean())
@@ -73,39 +69,15 @@ class PartJudge:
     def is_target(self) -> bool:
         """Whether commands are judged as targets: as declared, unless that is contradicted or unknown."""
         if self.motion.declared == "unknown" or self.kind.verdict == "contradicts":
-            return self.motion.levels.r2 > self.change.r2
+            return self.motion.targets.r2 > self.change.r2
         return self.motion.declared == "absolute"
 
-    @cached_property
-    def frame(self) -> Verdict:
-        """Whether changes are in the declared frame."""
-        declared = FRAMES.get(self.action.frame)
-        if self.motion.part.kind == "joint":
-            return Verdict(verdict="pass", confidence=1.0, evidence="joints have no frame")
-        if self.is_target:
-            return undetermined("targets have an origin that the numbers do not show")
-        if len(self.motion.changes) == 1:
-            return undetermined("without the rotation of the tool, its frame cannot be told from that of the base")
-        base, tool = self.motion.changes["base"], self.motion.changes["tool"]
-        better, other = (tool, base) if tool.r2 > base.r2 else (base, tool)
-        share = float((better.best.weighted(self.weights).r2 > other.best.weighted(self.weights).r2).mean())
-        is_clear = better.r2 >= MIN_R2 and better.r2 - other.r2 >= FRAME_GAIN
-        evidence = (
-            f"in the frame of the tool, commands explain {tool.r2:.1%} of the motion, in that of the base {base.r2:.1%}"
-        )
-        if declared is None:
-            return undetermined(f"the frame is declared {self.action.frame}; {evidence}", share)
-        return verdict(share, evidence, agrees=better is self.motion.changes[declared], is_clear=is_clear)
-
-    @cached_property
+    @property
     def relation(self) -> Relation:
         """The hypothesis for the other aspects: as declared, unless that is contradicted."""
         if self.is_target:
             return self.motion.targets
-        declared = FRAMES.get(self.action.frame, "base")
-        if self.frame.verdict == "contradicts":
-            declared = "tool" if declared == "base" else "base"
-        return self.motion.changes.get(declared, self.motion.changes["base"])
+        return self.motion.changes.get(self.frame_used, self.motion.changes["base"])
 
     def axes(self) -> Verdict:
         """Whether each command moves the dimension of its name, in its direction."""
@@ -113,19 +85,21 @@ class PartJudge:
             return undetermined(f"commands explain only {self.relation.r2:.0%} of the motion")
         drawn = self.relation.best.weighted(self.weights)
         names = [self.action.dims[i].name for i in self.motion.part.action]
-        moves = _moves(self.relation.best.total)
-        quiet = [name for name, moving in zip(self._names(), moves, strict=True) if not moving]
+        moving = moves(self.relation.best.total)
+        quiet = [name for name, is_moving in zip(self._names(), moving, strict=True) if not is_moving]
         if self.motion.part.kind == "joint":
-            return self._signs(drawn, names, moves)
+            return self._signs(drawn, names, moving)
         best, gain = self._assignment
-        share = float((_scores(drawn.shares, moves).argmax(axis=-1) == best).mean())
+        chosen = scores(drawn.shares, moving).argmax(axis=-1)
+        share = float((chosen == best).mean())
         if best == 0:
             evidence = f"each of {', '.join(names)} moves as its name says"
             if quiet:
                 return undetermined(f"{', '.join(quiet)} hardly moves", share)
             return verdict(share, evidence, agrees=True)
-        not_declared = float((_scores(drawn.shares, moves).argmax(axis=-1) != 0).mean())
-        return verdict(not_declared, _said(best, self._names()), agrees=False, is_clear=gain >= AXES_GAIN)
+        return verdict(
+            float((chosen != 0).mean()), _said(best, self._names()), agrees=False, is_clear=gain >= AXES_GAIN
+        )
 
     def _names(self) -> list[str]:
         named = [self.action.dims[i].name for i in self.motion.part.action]
@@ -134,9 +108,10 @@ class PartJudge:
     @cached_property
     def _assignment(self) -> tuple[int, float]:
         """Return the number of the best assignment of axes, and how much better it is than the declared one."""
-        scores = _scores(self.relation.best.total.shares, _moves(self.relation.best.total))
-        best = int(scores.argmax())
-        return best, float(scores[best] - scores[0])
+        total = self.relation.best.total
+        found = scores(total.shares, moves(total))
+        best = int(found.argmax())
+        return best, float(found[best] - found[0])
 
     def _signs(self, drawn: Moments, names: Sequence[str], moves: Array) -> Verdict:
         """Judge the sign of each joint, and whether another one follows its command better."""
@@ -158,10 +133,11 @@ class PartJudge:
         units = unit(self.action, self.motion.part.action), unit(self.state, self.motion.part.state)
         relation = self.relation
         if relation.r2 < MIN_R2:
-            return undetermined(f"commands explain only {relation.r2:.0%} of the motion")
-        _, signs, columns = _orders()[self._assignment[0] if self.motion.part.kind != "joint" else 0]
+            return self._degrees() or undetermined(f"commands explain only {relation.r2:.0%} of the motion")
         if self.motion.part.kind == "joint":
             columns, signs = np.arange(len(self.motion.part.action)), np.ones(len(self.motion.part.action))
+        else:
+            _, signs, columns = _orders()[self._assignment[0]]
         drawn, whole = (_factor(m, columns, signs) for m in (relation.best.weighted(self.weights), relation.best.total))
         measured = f"a command of 1 moves {float(whole):.3g}"
         expected = 1.0
@@ -186,6 +162,24 @@ class PartJudge:
         is_tool = self.relation is self.motion.changes.get("tool")
         return RepresentationJudge(self.motion, is_target=self.is_target, is_tool=is_tool, delay=self.relation.delay)
 
+    def _degrees(self) -> Verdict | None:
+        """Contradict radians if commanded rotations are targets that only make sense in degrees; None otherwise."""
+        if self.motion.part.kind != "rotation" or not self.is_target or len(self.motion.part.action) != ANGLES:
+            return None
+        motion = PartMotion(
+            self.motion.part,
+            self.motion.steps,
+            action=self.action,
+            state=self.state,
+            form=self.motion.form,
+            factor=DEGREE,
+        )
+        first, second = self.motion.targets, motion.targets
+        share = float((second.best.weighted(self.weights).r2 > first.best.weighted(self.weights).r2).mean())
+        evidence = f"commands explain {first.r2:.0%} of the rotation in radians, and {second.r2:.0%} in degrees"
+        found = verdict(share, evidence, agrees=False, is_clear=second.r2 >= TARGET_R2)
+        return found if found.verdict == "contradicts" else None
+
     def lag(self) -> Verdict:
         """How many steps the motion comes after its command; before it contradicts."""
         relation = self.relation
@@ -201,7 +195,7 @@ class PartJudge:
         return verdict(share, evidence, agrees=not is_early)
 
 
-def _moves(total: Moments) -> Array:
+def moves(total: Moments) -> Array:
     """Return whether each dimension is commanded and moves enough to be judged, [K] bool."""
     commanded, moved = np.diagonal(total.xx), total.yy
     is_square = len(commanded) == len(moved)
@@ -218,7 +212,7 @@ def _orders() -> list[tuple[tuple[int, ...], Array, Array]]:
     ]
 
 
-def _scores(shares: Array, moves: Array) -> Array:
+def scores(shares: Array, moves: Array) -> Array:
     """Return how well each assignment explains the motion, [..., 48]: the mean share over the axes that move."""
     axes = np.flatnonzero(moves)
     scores = [(shares[..., columns[axes], axes] * signs[axes]).mean(axis=-1) for _, signs, columns in _orders()]

@@ -1,9 +1,10 @@
 """`conventions`: compare recorded commands with the motion that followed, and judge each aspect of the declaration."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import TypeAlias
 
 from pipelines.conventions.aspects import PartJudge
+from pipelines.conventions.frames import judge_frame
 from pipelines.conventions.gripper import GripperJudge
 from pipelines.conventions.hypotheses import PartMotion
 from pipelines.conventions.parts import Part, grippers, parts
@@ -17,7 +18,6 @@ Conventions: TypeAlias = Mapping[Aspect, Verdict]
 
 MIN_EPISODES = 3
 MIN_MOVING = 60  # moving steps; fits to fewer may be chance
-PART_ASPECTS: tuple[Aspect, ...] = ("kind", "frame", "axes", "scale", "lag", "rotation")
 DERIVED = "derived: the actions were computed from the states"
 
 
@@ -32,35 +32,57 @@ def conventions(
     if len(steps.lengths) < MIN_EPISODES:
         return _all(f"{len(steps.lengths)} episodes with steps; {MIN_EPISODES} are needed")
     weights = resampled(len(steps.lengths))
+    found = parts(action, state)
     judged: dict[Aspect, list[tuple[str, Verdict]]] = {aspect: [] for aspect in ASPECTS}
-    for part in parts(action, state):
-        try:
-            one = _of_part(part, steps, weights, action=action, state=state, hz=hz)
-        except SourceError as error:
-            one = _all(str(error))
-        for aspect in PART_ASPECTS if part.kind == "rotation" else PART_ASPECTS[:-1]:
-            judged[aspect].append((part.name, one[aspect]))
+    for arm in dict.fromkeys(part.arm for part in found):
+        own = [part for part in found if part.arm == arm]
+        for name, verdicts in _of_arm(own, steps, weights, action=action, state=state, hz=hz):
+            for aspect, one in verdicts.items():
+                judged[aspect].append((name, one))
     for pair in grippers(action, state):
         judge = GripperJudge(steps, pair, action=action, state=state)
         judged["gripper"].append((action.dims[pair[0]].name, judge.verdict(weights)))
     return {aspect: joined(verdicts) for aspect, verdicts in judged.items()}
 
 
-def _of_part(part: Part, steps: Steps, weights: Array, *, action: Space, state: Space, hz: float | None) -> Conventions:
-    motion = PartMotion(part, steps, action=action, state=state)
+def _of_arm(
+    own: Sequence[Part], steps: Steps, weights: Array, *, action: Space, state: Space, hz: float | None
+) -> Iterator[tuple[str, Conventions]]:
+    """Judge the position and the rotation of an arm, or joints."""
+    judges: dict[Part, PartJudge] = {}
+    for part in own:
+        try:
+            motion = PartMotion(part, steps, action=action, state=state)
+            why = _why_not(motion)
+            judge = PartJudge(motion, weights, action=action, state=state, hz=hz)
+            rotation = judge.representation.verdict(weights) if part.kind == "rotation" and not why else None
+        except SourceError as error:
+            why = str(error)
+        if why:
+            yield part.name, _all(why, but={"gripper", *({"rotation"} if part.kind != "rotation" else ())})
+            continue
+        if rotation:
+            yield part.name, {"rotation": rotation}
+            if rotation.verdict == "contradicts":  # the other aspects are judged with the right representation
+                motion = PartMotion(part, steps, action=action, state=state, form=judge.representation.best)
+                judge = PartJudge(motion, weights, action=action, state=state, hz=hz)
+        judges[part] = judge
+    if own[0].arm is not None and judges:
+        frame = judge_frame([*judges.values()], weights)
+        yield " and ".join(part.name for part in judges), {"frame": frame}
+        if frame.verdict == "contradicts":
+            for judge in judges.values():
+                judge.frame_used = "base" if judge.frame_used == "tool" else "tool"
+    for part, judge in judges.items():
+        yield part.name, judge.verdicts()
+
+
+def _why_not(motion: PartMotion) -> str | None:
+    """Return why nothing can be judged, or None."""
     if motion.is_derived:
-        return _all(DERIVED)
-    if motion.moving < MIN_MOVING:
-        return _all(f"{motion.moving} steps move; {MIN_MOVING} are needed")
-    judge = PartJudge(motion, weights, action=action, state=state, hz=hz)
-    if part.kind != "rotation":
-        return judge.verdicts()
-    rotation = judge.representation.verdict(weights)
-    if rotation.verdict == "contradicts":  # the other aspects are judged with the right representation
-        motion = PartMotion(part, steps, action=action, state=state, form=judge.representation.best)
-        judge = PartJudge(motion, weights, action=action, state=state, hz=hz)
-    return {**judge.verdicts(), "rotation": rotation}
+        return DERIVED
+    return f"{motion.moving} steps move; {MIN_MOVING} are needed" if motion.moving < MIN_MOVING else None
 
 
-def _all(why: str) -> Conventions:
-    return {aspect: undetermined(why) for aspect in ASPECTS}
+def _all(why: str, *, but: Collection[Aspect] = ()) -> Conventions:
+    return {aspect: undetermined(why) for aspect in ASPECTS if aspect not in but}

@@ -59,12 +59,17 @@ class Relation:
 class PartMotion:
     """How the commands of a part relate to its motion."""
 
-    def __init__(self, part: Part, steps: Steps, *, action: Space, state: Space, form: str | None = None) -> None:
-        """Read the part's commands and measurements; `form` is the representation of commands, if not as declared."""
+    def __init__(
+        self, part: Part, steps: Steps, *, action: Space, state: Space, form: str | None = None, factor: float = 1.0
+    ) -> None:
+        """Read the part's commands and measurements.
+
+        `form` is the representation of commands if it is not the declared one, and `factor` converts their unit.
+        """
         self.part, self.steps = part, steps
         self.declared = mode(action, part.action)
         self.form = form or FORM_OF.get(action.rotation, "")
-        self.commands = steps.action[:, part.action].astype(np.float64)
+        self.commands = factor * steps.action[:, part.action].astype(np.float64)
         self.measured = steps.state[:, part.state].astype(np.float64)
         self.is_angle = [state.dims[i].unit == "rad" for i in part.state]
         self.turned = to_rotation(steps.state[:, part.turn], state.rotation) if part.turn else None
@@ -81,23 +86,14 @@ class PartMotion:
 
     @cached_property
     def targets(self) -> Relation:
-        """The commands as targets: their changes, and the motions."""
+        """The commands as targets of the next state; rotations are rotation vectors from the mean one."""
         if self.part.kind == "rotation":
-            turned = read(self.commands, self.form)
-            turns = np.full((len(self.commands), 3), np.nan)
-            turns[1:] = (turned[1:] * turned[:-1].inv()).as_rotvec()
-            turns[self.steps.starts] = np.nan
+            middle = self.rotations.mean().inv()
+            commands, measured = (
+                (turned * middle).as_rotvec() for turned in (read(self.commands, self.form), self.rotations)
+            )
         else:
-            turns = self._wrapped(self.steps.from_last(self.commands))
-        return self._relation(turns, self._motion("base"))
-
-    @cached_property
-    def levels(self) -> Relation:
-        """The commands as targets: their values, and those of the next state."""
-        commands, measured = self.commands, self.measured
-        if self.part.kind == "rotation":
-            measured = self.rotations.as_matrix().reshape(-1, 9)
-            commands = read(commands, self.form).as_matrix().reshape(-1, 9)
+            commands, measured = self.commands, self.measured
         after = self.steps.to_next(measured) + measured
         return self._relation(commands - commands.mean(axis=0), after - np.nanmean(after, axis=0))
 

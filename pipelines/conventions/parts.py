@@ -18,6 +18,7 @@ class Part:
     kind: PartKind
     action: tuple[int, ...]
     state: tuple[int, ...]
+    arm: int | None = None  # its number, unless the part is joints
     turn: tuple[int, ...] = ()  # dimensions of the state with the rotation of the tool, if the part is of an arm
 
 
@@ -29,7 +30,7 @@ def parts(action: Space, state: Space) -> list[Part]:
 def grippers(action: Space, state: Space) -> list[tuple[int, int]]:
     """Pair the grippers of both vectors by their order; a state may have two fingers for each command."""
     commands, measured = action.indices("gripper"), state.indices("gripper")
-    if not commands or len(measured) % len(commands):
+    if not commands or not measured or len(measured) % len(commands):
         return []
     return list(zip(commands, measured[:: len(measured) // len(commands)], strict=True))
 
@@ -50,6 +51,7 @@ def _arms(action: Space, state: Space) -> Iterator[Part]:
                 kind=kind,
                 action=commands,
                 state=measured,
+                arm=number,
                 turn=turns[number] if len(turns) == len(ours) else (),
             )
 

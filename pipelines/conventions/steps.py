@@ -62,6 +62,12 @@ class Steps:
             return np.zeros((0, *values.shape[1:]))
         return np.asarray(np.add.reduceat(values, self.starts, axis=0))
 
+    def centred(self, values: Array) -> Array:
+        """Subtract the mean of each episode, without NaN, from its rows."""
+        fine = np.isfinite(values)
+        means = self.summed(np.where(fine, values, 0)) / np.maximum(self.summed(fine.astype(float)), 1)
+        return np.asarray(values - means[self.owner])
+
     def to_next(self, values: Array) -> Array:
         """Return the change of each row to the next of its episode, like `values`; NaN at the last step."""
         out = np.full(values.shape, np.nan)

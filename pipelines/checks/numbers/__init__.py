@@ -2,7 +2,7 @@
 
 from pipelines.checks.batch import NumberBatch
 from pipelines.checks.check import Check
-from pipelines.checks.numbers import copies, finite, frozen, idle, lag, noop, ranges, rest, spikes, times
+from pipelines.checks.numbers import copies, finite, frozen, idle, lag, mixed, noop, ranges, rest, spikes, times
 
 CHECKS: tuple[Check[NumberBatch], ...] = (
     finite.CHECK,
@@ -18,4 +18,5 @@ CHECKS: tuple[Check[NumberBatch], ...] = (
     ranges.CONSTANT,
     copies.CHECK,
     rest.CHECK,
+    mixed.CHECK,
 )

@@ -15,6 +15,7 @@ from schemas.source import Array
 
 LAGS = np.arange(-6, 11)  # steps by which the state may follow the command
 FEWEST = 5  # episodes with a clear lag, below which none is called unusual
+SIXTHS = 2.07  # standard deviations of a normal distribution between its quantiles of 0.15 and 0.85
 LARGEST = 4  # motions count with at most this multiple of the mean one, so that a jump does not decide
 
 
@@ -68,8 +69,9 @@ def of_dataset(about: About, measured: Measures) -> Iterator[RuleFinding]:
     lags = _refined(fit, best)
     middle = float(np.median(lags[is_clear]))
     edges = (fit[rows, best] >= limits.fit) & ~is_clear  # at the end of what is searched, so at least that much
-    spread = 1.4826 * float(np.median(np.abs(lags[is_clear] - middle)))
-    is_far = np.abs(lags - middle) > max(limits.steps, 4 * spread)
+    low, high = np.quantile(lags[is_clear], [0.15, 0.85])
+    spread = max(1.4826 * float(np.median(np.abs(lags[is_clear] - middle))), float(high - low) / SIXTHS)
+    is_far = np.abs(lags - middle) > max(limits.steps, limits.seconds * (about.control_hz or 0), 4 * spread)
     unusual = (is_clear | edges) & is_far & (gain > limits.gain)
     for row in np.flatnonzero(unusual).tolist():
         steps = lags[row] - middle

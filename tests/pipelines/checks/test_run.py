@@ -120,7 +120,7 @@ def test_a_damaged_or_outdated_result_is_computed_again(tmp_path: Path) -> None:
     (folder / layout.CHECKS).write_bytes(b"PAR1")
     assert check(folder) == first
     rules = tmp_path / "rules.toml"
-    rules.write_text("[rules.near_duplicate]\ndistance = 1.0\n")
+    rules.write_text("[rules.near_duplicate]\ndistance = 1.0\nlook = 64\n")
     assert check(folder, "--rules", rules) != first
 
 

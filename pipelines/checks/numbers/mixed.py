@@ -1,0 +1,224 @@
+"""`mixed_convention`: an episode whose commands have other axes, signs, frame, size or sense than in other episodes.
+
+The motion of each episode is predicted with the factors of the whole dataset, once as in the other episodes and once
+for each other convention. It has another one if that predicts much better.
+"""
+
+from collections.abc import Iterator
+from itertools import permutations, product
+
+import numpy as np
+
+from pipelines.checks.batch import About, NumberBatch
+from pipelines.checks.check import Check, Measures
+from pipelines.checks.findings import RuleFinding
+from pipelines.checks.numbers.pairs import no_state
+from pipelines.conventions.aspects import FRAMES
+from pipelines.conventions.gripper import strongest
+from pipelines.conventions.hypotheses import PartMotion, Relation
+from pipelines.conventions.moments import moments
+from pipelines.conventions.parts import Part, grippers, parts
+from pipelines.conventions.steps import Steps
+from schemas.source import Array
+
+FEWEST = 5  # episodes
+LEAST_R2 = 0.35  # share of the motion of the dataset that commands must explain
+SHARE = 0.75  # largest error of another convention, relative to that of the dataset's
+SURER = 25.0  # least gain in log-likelihood, in all and for each step
+PER_STEP = 0.25
+LARGER = 10.0  # least factor between the sizes of commands; a hand that is blocked moves less, too
+EXPLAINED = 0.8  # largest error of another convention, relative to the motion
+QUIET = 1e-6  # least variance of the error, relative to that of the motion
+GRIPPER = 0.5  # least correlation of a command with the opening of a hand, in the dataset and against it in the episode
+AXES = 3  # of a position or a rotation
+
+
+OTHERS = {  # relation -> what is said of an episode that has it
+    "frame": "commands are in another frame than in other episodes",
+    "mode": "commands are targets where those of other episodes are changes, or the reverse",
+}
+SCALED = "commands have another size than in other episodes"
+
+
+def why_not(about: About) -> str | None:
+    """Return a reason if command and state cannot be compared."""
+    if about.state is None:
+        return no_state(about)
+    if about.is_derived or about.action.origin == "achieved":
+        return "the actions were computed from the states"
+    both = parts(about.action, about.state) or grippers(about.action, about.state)
+    return None if both else "no dimensions of the action and the state can be compared"
+
+
+def learn(batch: NumberBatch) -> Measures:
+    """Return the delays of the parts, `mixed_plan` [P], and of the grippers, `mixed_delay` [G]."""
+    steps = _steps(batch)
+    plans = [_plan(batch.about, part, steps) for part in _parts(batch.about)]
+    delays = [
+        strongest(steps, steps.action[:, [command]], steps.state[:, [opening]])[0]
+        for command, opening in _grippers(batch.about)
+    ]
+    return {"mixed_plan": np.array(plans, np.int64), "mixed_delay": np.array(delays, np.int64)}
+
+
+def _plan(about: About, part: Part, steps: Steps) -> int:
+    compared = _compared(about, part, steps)
+    return compared["usual"].delay if compared else 0
+
+
+def _parts(about: About) -> list[Part]:
+    return parts(about.action, about.state) if about.state else []
+
+
+def _grippers(about: About) -> list[tuple[int, int]]:
+    return grippers(about.action, about.state) if about.state else []
+
+
+def _steps(batch: NumberBatch) -> Steps:
+    state = batch.state if batch.state is not None else np.zeros((len(batch.action), 0), np.float32)
+    return Steps(action=batch.action, state=state, lengths=batch.lengths)
+
+
+def _compared(about: About, part: Part, steps: Steps) -> dict[str, Relation]:
+    """Return the relations that may hold: `usual`, as declared; `frame`, in the other frame; `mode`, in the other mode.
+
+    Rotations that are targets are not compared. The frame of other rotations is not: some record differences of angles,
+    which look like both frames.
+    """
+    if about.state is None:
+        return {}
+    motion = PartMotion(part, steps, action=about.action, state=about.state)
+    is_target, declared = motion.declared == "absolute", FRAMES.get(about.action.frame, "base")
+    if part.kind == "rotation" and (is_target or motion.turned is None):
+        return {}
+    if is_target:
+        after = steps.centred(steps.to_next(motion.measured) + motion.measured)
+        usual, summed = (steps.centred(x) for x in (motion.commands, motion.commands + motion.measured))
+        return {
+            name: Relation(commands=x, motions=after, steps=steps) for name, x in (("usual", usual), ("mode", summed))
+        }
+    found = {"usual": motion.changes.get(declared, motion.changes["base"])}
+    if part.kind == "position" and len(motion.changes) > 1:
+        found["frame"] = motion.changes["tool" if declared == "base" else "base"]
+    if part.kind != "rotation":
+        left = motion.commands - motion.measured
+        found["mode"] = Relation(commands=left, motions=motion.changes["base"].motions, steps=steps)
+    return found
+
+
+def measures(batch: NumberBatch) -> Measures:
+    """Return the second moments of each episode and part, by relation, and the correlation of each gripper, [E, G]."""
+    steps, usual = _steps(batch), batch.about.usual
+    out: dict[str, Array] = {"mixed_gripper": np.zeros((len(batch.lengths), len(usual["mixed_delay"])))}
+    for number, (part, delay) in enumerate(zip(_parts(batch.about), usual["mixed_plan"].tolist(), strict=True)):
+        for name, relation in _compared(batch.about, part, steps).items():
+            found = moments(steps, relation.commands, relation.motions, delay=delay)
+            key = f"mixed_{number}_{name}"
+            out[f"{key}_xy"] = found.xy
+            out[f"{key}_xx"] = np.diagonal(found.xx, axis1=-2, axis2=-1)
+            out[f"{key}_yy"], out[f"{key}_count"] = found.yy, found.count
+    for number, (pair, delay) in enumerate(zip(_grippers(batch.about), usual["mixed_delay"].tolist(), strict=True)):
+        command, opening = (
+            steps.centred(np.asarray(values[:, [i]], np.float64))
+            for values, i in zip((batch.action, steps.state), pair, strict=True)
+        )
+        found = moments(steps, command, opening, delay=delay)
+        out["mixed_gripper"][:, number] = found.correlations[:, 0, 0]
+    return out
+
+
+def of_dataset(about: About, measured: Measures) -> Iterator[RuleFinding]:
+    """Find episodes that another convention explains much better than that of the dataset."""
+    best: dict[int, tuple[float, str, tuple[str, ...]]] = {}
+    if len(measured["episode"]) < FEWEST:
+        return
+    for number, part in enumerate(_parts(about)):
+        dims = tuple(f"action.{about.action.dims[i].name}" for i in part.action)
+        for row, gain, said in _of_part(f"mixed_{number}", measured, [about.action.dims[i].name for i in part.action]):
+            if gain > best.get(row, (0.0, "", ()))[0]:
+                best[row] = gain, f"{part.name}: {said}", dims
+    for number, (command, _) in enumerate(_grippers(about)):
+        correlation = measured["mixed_gripper"][:, number]
+        moving = correlation[correlation != 0]
+        usual = float(np.median(moving)) if len(moving) else 0.0
+        name = about.action.dims[command].name
+        for row in np.flatnonzero(correlation * np.sign(usual) < -GRIPPER).tolist() if abs(usual) > GRIPPER else ():
+            said = f"{name}: the hand moves against its command, other than in other episodes"
+            best.setdefault(row, (1.0, said, (f"action.{name}",)))
+    for row, (gain, said, dims) in sorted(best.items()):
+        episode = int(measured["episode"][row])
+        yield RuleFinding(
+            member=about.member, rule="mixed_convention", episode=episode, dims=dims, value=gain, message=said
+        )
+
+
+def _of_part(key: str, measured: Measures, names: list[str]) -> Iterator[tuple[int, float, str]]:
+    """Yield the episodes with another convention: their row, the gain in log-likelihood, and what they do."""
+    if f"{key}_usual_xy" not in measured:
+        return
+    xy, xx, yy, count = (measured[f"{key}_usual_{what}"] for what in ("xy", "xx", "yy", "count"))
+    own, long = np.diagonal(xy, axis1=1, axis2=2), count >= max(1, np.median(count) / 4)
+    factor = np.median(_ratio(own[long], xx[long]), axis=0)
+    left = yy - 2 * factor * own + factor**2 * xx  # the squared error of each dimension, [E, D]
+    if np.median(1 - _ratio(left[long].sum(axis=1), yy[long].sum(axis=1))) < LEAST_R2:
+        return
+    moved = np.median(yy[long].sum(axis=1) / count[long])
+    noise = np.maximum(np.median(left[long] / count[long, None], axis=0), QUIET * moved)  # variances of the error, [D]
+    errors = {words: error.sum(axis=1) for words, error in _axes(xy, xx, yy, factor=factor, noise=noise, names=names)}
+    for what, words in OTHERS.items():
+        if f"{key}_{what}_xy" in measured:
+            theirs = np.diagonal(measured[f"{key}_{what}_xy"], axis1=1, axis2=2)
+            size, motion = measured[f"{key}_{what}_xx"], measured[f"{key}_{what}_yy"]
+            errors[words] = ((motion - 2 * factor * theirs + factor**2 * size) / noise).sum(axis=1)
+    total, usual = (yy / noise).sum(axis=1), (left / noise).sum(axis=1)
+    errors[SCALED] = _scaled(total, (factor * own / noise).sum(axis=1), (factor**2 * xx / noise).sum(axis=1))
+    table = np.stack([*errors.values()], axis=1)
+    chosen = table.argmin(axis=1)
+    error = table[np.arange(len(table)), chosen]
+    gain = (usual - error) / 2
+    is_other = (error < SHARE * usual) & (error < EXPLAINED * total) & (gain > SURER) & (gain > PER_STEP * count)
+    for row in np.flatnonzero(is_other).tolist():
+        yield row, float(gain[row]), [*errors][int(chosen[row])]
+
+
+def _scaled(total: Array, along: Array, size: Array) -> Array:
+    """Return the error of each episode if its commands have another size, [E]; infinite if it is about the same."""
+    scale = _ratio(along, size)
+    is_other = (scale > LARGER) | ((scale > 0) & (scale < 1 / LARGER))
+    return np.where(is_other, total - 2 * scale * along + scale**2 * size, np.inf)
+
+
+def _ratio(above: Array, below: Array) -> Array:
+    return np.asarray(np.divide(above, below, out=np.zeros(np.shape(above)), where=below > 0))
+
+
+def _axes(
+    xy: Array, xx: Array, yy: Array, *, factor: Array, noise: Array, names: list[str]
+) -> Iterator[tuple[str, Array]]:
+    """Yield the errors [E, D] of other assignments of commands to axes; of joints, only that one is negated."""
+    size = len(factor)
+    for order, signs in _assignments(size):
+        along = xy[:, order, np.arange(size)] * signs
+        commands = xx[:, order]
+        words = [
+            f"{names[axis]} is negated"
+            if command == axis
+            else f"{names[axis]} moves by {'minus ' if sign < 0 else ''}{names[command]}"
+            for axis, (command, sign) in enumerate(zip(order, signs.tolist(), strict=True))
+            if command != axis or sign < 0
+        ]
+        yield ", ".join(words), (yy - 2 * factor * along + factor**2 * commands) / noise
+
+
+def _assignments(size: int) -> Iterator[tuple[list[int], Array]]:
+    if size != AXES:
+        for axis in range(size):
+            yield [*range(size)], np.where(np.arange(size) == axis, -1.0, 1.0)
+        return
+    for order in permutations(range(AXES)):
+        for signs in product((1.0, -1.0), repeat=AXES):
+            if order != (0, 1, 2) or min(signs) < 0:
+                yield [*order], np.array(signs)
+
+
+CHECK = Check(rule="mixed_convention", why_not=why_not, learn=learn, measures=measures, of_dataset=of_dataset)
