@@ -81,10 +81,35 @@ def check(
 
 def _show(report: "Report", *, every: bool) -> None:
     """Print the findings by rule, with how to fix them, and what a person should look at."""
-    from pipelines.checks.rules import RULES
-
     count = f"{len(report.findings)} finding{'s' * (len(report.findings) != 1)}"
     say(f"{', '.join(report.names)}: {report.episodes} episodes, {count}")
+    _show_findings(report, every=every)
+    if report.accepted:
+        say()
+        say(f"{len(report.accepted)} more findings are accepted by the rules file")
+    if report.not_assessable:
+        say()
+        for entry in report.not_assessable:
+            say(f"not assessable: {report.names[entry.member]}: {entry.rule}: {entry.why}")
+    for name, spaces in report.conventions.items():
+        for space, judged in spaces.items():
+            say()
+            say(f"does the motion agree with the declaration of {name}? {space}:")
+            print_table(
+                ("aspect", "verdict", "sure", "evidence"),
+                ((aspect, one.verdict, f"{one.confidence:.0%}", one.evidence) for aspect, one in judged.items()),
+            )
+    if report.look_at:
+        say()
+        say("episodes to look at first, which may be right:")
+        for look in report.look_at if every else report.look_at[:SHOWN]:
+            say(f"  {report.names[look.member]} episode {look.episode}: {look.reason}")
+
+
+def _show_findings(report: "Report", *, every: bool) -> None:
+    """Print a table of the rules that found something, and their findings."""
+    from pipelines.checks.rules import RULES
+
     counts = Counter(finding.rule for finding in report.findings)
     order = {"error": 0, "warning": 1, "info": 2}
     listed = sorted(counts, key=lambda rule: (order.get(report.settings.severity(rule), 3), rule))
@@ -101,15 +126,3 @@ def _show(report: "Report", *, every: bool) -> None:
             say(f"{rule}: {where.strip()}: {finding.message}")
         if not every and len(of_rule) > SHOWN:
             say(f"{rule}: and {len(of_rule) - SHOWN} more; --all prints them")
-    if report.accepted:
-        say()
-        say(f"{len(report.accepted)} more findings are accepted by the rules file")
-    if report.not_assessable:
-        say()
-        for entry in report.not_assessable:
-            say(f"not assessable: {report.names[entry.member]}: {entry.rule}: {entry.why}")
-    if report.look_at:
-        say()
-        say("episodes to look at first, which may be right:")
-        for look in report.look_at if every else report.look_at[:SHOWN]:
-            say(f"  {report.names[look.member]} episode {look.episode}: {look.reason}")

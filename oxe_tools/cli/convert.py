@@ -29,6 +29,9 @@ if TYPE_CHECKING:
     from schemas.declarations.spec import DatasetSpec
 
 
+JUDGED = 64  # episodes whose motion is compared with the declared conventions
+
+
 def convert(
     declaration: Declaration,
     *,
@@ -68,9 +71,11 @@ def convert(
     """
     from oxe_tools import drafts
     from pipelines.beam.engine import Engine
+    from pipelines.conventions.check import contradictions, of_dataset
     from pipelines.convert import convert as work
     from pipelines.convert.records import Options
     from schemas.declarations import catalog
+    from schemas.store.dataset import open_dataset
 
     spec = drafts.declared(declaration)
     source = source or catalog.source_of(declaration, spec)
@@ -101,8 +106,12 @@ def convert(
             overwrite=overwrite,
             progress=bar,
         )
-    (print_json if as_json else _show_report)(report.to_json())
+    judged = of_dataset(open_dataset(out), episodes=JUDGED)
+    summary = report.to_json() | {"conventions": {aspect: one.to_json() for aspect, one in judged.items()}}
+    (print_json if as_json else _show_report)(summary)
     _show_unknowns(spec)
+    for aspect, one in contradictions(judged):
+        say(f"{out}: the motion contradicts the declared {aspect} of the action: {one.evidence}", err=True)
     print_notes(report.notes)
     for problem in report.problems[:5]:
         say(f"quarantined: episode {problem.index}: {problem.reason}: {problem.detail} ({problem.file})", err=True)

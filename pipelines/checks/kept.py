@@ -15,23 +15,26 @@ from pipelines.checks.findings import NotAssessable, RuleFinding
 from pipelines.checks.look_at import LookAt
 from pipelines.checks.rules import RULES
 from pipelines.checks.settings import Settings
+from pipelines.conventions.check import Conventions
+from pipelines.conventions.verdicts import Verdict
 from schemas.errors import UnreachableError
 from schemas.store import layout
 from schemas.store.dataset import Dataset
 from schemas.store.findings import KEY, MANIFEST
 from schemas.store.findings import RULES as APPLIED
 
-VERSION = 1
-FINDING, NOT_ASSESSABLE, LOOK_AT = "finding", "not_assessable", "look_at"
+VERSION = 2
+FINDING, NOT_ASSESSABLE, LOOK_AT, CONVENTION = "finding", "not_assessable", "look_at", "convention"
 SCHEMA = pa.schema(
     {
-        "kind": pa.string(),  # `finding`, `not_assessable` or `look_at`
-        "rule": pa.string(),
+        "kind": pa.string(),  # `finding`, `not_assessable`, `look_at` or `convention`
+        "rule": pa.string(),  # or the aspect of a convention
         "episode": pa.int64(),  # position among the kept episodes; null: the dataset as a whole
         "other": pa.int64(),  # the other episode of a pair
         "steps": pa.list_(pa.list_(pa.int64(), 2)),
         "dims": pa.list_(pa.string()),
         "value": pa.float64(),
+        "verdict": pa.string(),  # of a convention
         "message": pa.string(),
     }
 )
@@ -44,6 +47,7 @@ class Result:
     findings: Sequence[RuleFinding]
     not_assessable: Sequence[NotAssessable]
     look_at: Sequence[LookAt]
+    conventions: Conventions
 
     def of_member(self, member: int) -> Self:
         """Return the result as that of another one of the datasets that are checked together."""
@@ -96,6 +100,11 @@ def read(dataset: Dataset, key: str) -> Result | None:
             for row in rows
             if row["kind"] == LOOK_AT
         ],
+        conventions={
+            row["rule"]: Verdict(verdict=row["verdict"], confidence=row["value"], evidence=row["message"])
+            for row in rows
+            if row["kind"] == CONVENTION
+        },
     )
 
 
@@ -109,6 +118,10 @@ def write(dataset: Dataset, result: Result, key: str, *, rules: Iterable[str]) -
     rows += [
         {"kind": LOOK_AT, "episode": entry.episode, "value": entry.score, "message": entry.reason}
         for entry in result.look_at
+    ]
+    rows += [
+        {"kind": CONVENTION, "rule": aspect, "verdict": one.verdict, "value": one.confidence, "message": one.evidence}
+        for aspect, one in result.conventions.items()
     ]
     about = {KEY: key, MANIFEST: dataset.digest, APPLIED: " ".join(sorted(rules))}
     sink = pa.BufferOutputStream()

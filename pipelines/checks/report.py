@@ -1,6 +1,6 @@
 """`Report`: what `oxe check` found in all datasets, with the findings that are accepted apart."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,6 +8,7 @@ from pipelines.checks.findings import NotAssessable, RuleFinding
 from pipelines.checks.kept import Result
 from pipelines.checks.look_at import LookAt
 from pipelines.checks.settings import Accept, Settings
+from pipelines.conventions.check import Conventions
 from schemas.store.dataset import Dataset
 
 
@@ -21,6 +22,7 @@ class Report:
     accepted: tuple[tuple[RuleFinding, str], ...]  # with the reason
     not_assessable: tuple[NotAssessable, ...]
     look_at: tuple[LookAt, ...]
+    conventions: Mapping[str, Mapping[str, Conventions]]  # dataset -> Space -> its aspects
     settings: Settings
 
     @classmethod
@@ -52,6 +54,10 @@ class Report:
             accepted=tuple(accepted),
             not_assessable=tuple(entry for result in results for entry in result.not_assessable),
             look_at=tuple(looks),
+            conventions={
+                name: {dataset.columns.action.name: result.conventions}
+                for name, dataset, result in zip(names, datasets, results, strict=True)
+            },
             settings=settings,
         )
 
@@ -72,6 +78,10 @@ class Report:
                 for entry in self.not_assessable
             ],
             "look_at": [{"dataset": self.names[look.member], **look.to_json()} for look in self.look_at],
+            "conventions": {
+                name: {space: {aspect: one.to_json() for aspect, one in of.items()} for space, of in spaces.items()}
+                for name, spaces in self.conventions.items()
+            },
         }
 
     def _finding(self, finding: RuleFinding) -> dict[str, Any]:

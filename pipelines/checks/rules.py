@@ -47,6 +47,12 @@ _TABLE = (
         "calibrate the arms",
     ),
     (
+        "convention",
+        "error",
+        "an aspect of the declared action that the motion of the whole dataset contradicts",
+        "correct the declaration, and convert again",
+    ),
+    (
         "mixed_convention",
         "error",
         "an episode whose commands have other axes, signs, sizes, frame or sense than the others",

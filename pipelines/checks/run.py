@@ -24,6 +24,7 @@ from pipelines.checks.report import Report
 from pipelines.checks.settings import Settings
 from pipelines.checks.stale import of_ranges, of_records
 from pipelines.checks.table import columns_of
+from pipelines.conventions.check import contradictions, of_dataset
 from schemas.source import Array
 from schemas.store.columns import ROWS
 from schemas.store.dataset import Dataset
@@ -72,6 +73,14 @@ def _check(dataset: Dataset, *, settings: Settings, all_frames: bool, engine: En
     silent_rules = {check.rule: why for check in checks if (why := _why_not(check.why_not(known), dataset))}
     checks = [check for check in checks if check.rule not in silent_rules]
     applied = frozenset(check.rule for check in checks)
+    judged = of_dataset(dataset)
+    stale += [
+        RuleFinding(
+            member=0, rule="convention", dims=(aspect,), value=one.confidence, message=f"{aspect}: {one.evidence}"
+        )
+        for aspect, one in contradictions(judged)
+        if "convention" in rules
+    ]
     findings = [*stale, *(finding for finding in of_table(known, dataset) if finding.rule in rules)]
     measures: dict[str, Any] = {}
     progress.expect(len(dataset))
@@ -101,6 +110,7 @@ def _check(dataset: Dataset, *, settings: Settings, all_frames: bool, engine: En
         findings=sorted(findings, key=RuleFinding.order),
         not_assessable=[NotAssessable(member=0, rule=rule, why=why) for rule, why in sorted(silent_rules.items())],
         look_at=looks,
+        conventions=judged,
     )
 
 

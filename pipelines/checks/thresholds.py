@@ -164,6 +164,7 @@ class Thresholds(Model):
     quantile_collapse: QuantileCollapse = QuantileCollapse()
     saturation: Saturation = Saturation()
     rest_offset: RestOffset = RestOffset()
+    convention: RuleSettings = RuleSettings()
     mixed_convention: RuleSettings = RuleSettings()
     copied_field: RuleSettings = RuleSettings()
     constant_dim: RuleSettings = RuleSettings()

@@ -13,9 +13,11 @@ from pipelines.conventions.verdicts import ASPECTS, Aspect, Verdict, joined, res
 from schemas.errors import SourceError
 from schemas.source import Array
 from schemas.spaces import Space
+from schemas.store.dataset import Dataset
 
 Conventions: TypeAlias = Mapping[Aspect, Verdict]
 
+SAMPLE = 256  # episodes of a dataset that are judged
 MIN_EPISODES = 3
 MIN_MOVING = 60  # moving steps; fits to fewer may be chance
 DERIVED = "derived: the actions were computed from the states"
@@ -43,6 +45,18 @@ def conventions(
         judge = GripperJudge(steps, pair, action=action, state=state)
         judged["gripper"].append((action.dims[pair[0]].name, judge.verdict(weights)))
     return {aspect: joined(verdicts) for aspect, verdicts in judged.items()}
+
+
+def of_dataset(dataset: Dataset, *, episodes: int = SAMPLE) -> Conventions:
+    """Judge the stored actions of a dataset on a sample of its episodes, evenly spread over it."""
+    action, state, spec = dataset.columns.action, dataset.columns.state, dataset.spec
+    steps = Steps.sample(dataset, episodes=episodes) if state else None
+    return conventions(action, state, steps, hz=spec.control_hz, is_derived=spec.derived is not None)
+
+
+def contradictions(judged: Conventions) -> Iterator[tuple[Aspect, Verdict]]:
+    """Yield the aspects that the motion contradicts."""
+    yield from ((aspect, one) for aspect, one in judged.items() if one.verdict == "contradicts")
 
 
 def _of_arm(

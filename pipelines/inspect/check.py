@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from pipelines.conventions.check import Conventions, contradictions, conventions
+from pipelines.conventions.steps import Steps
 from pipelines.convert.binding import Binding, bind, decoder_output
 from pipelines.convert.fit import check_fit
 from pipelines.convert.rate import rate_mismatch
@@ -34,6 +36,7 @@ class CheckReport:
     problems: list[str] = field(default_factory=list)  # the conversion would fail or be wrong
     notes: list[str] = field(default_factory=list)  # harmless differences
     ranges: dict[str, dict[str, list[float]]] = field(default_factory=dict)  # action or state -> dimension -> range
+    conventions: Conventions = field(default_factory=dict)  # what the motion says about the declared action
 
     @property
     def ok(self) -> bool:
@@ -42,7 +45,8 @@ class CheckReport:
 
     def to_json(self) -> dict[str, Any]:
         """Return the object printed by `oxe datasets check --json`."""
-        return {"ok": self.ok, **{name: getattr(self, name) for name in self.__slots__}}
+        judged = {aspect: one.to_json() for aspect, one in self.conventions.items()}
+        return {"ok": self.ok, **{name: getattr(self, name) for name in self.__slots__}, "conventions": judged}
 
 
 def check(spec: DatasetSpec, source: str, *, episodes: int = 3, follow_links: bool = False) -> CheckReport:
@@ -113,6 +117,7 @@ def _compare_episodes(binding: Binding, episodes: Iterable[RawEpisode | Unreadab
             values["state"].append(episode.state)
         _compare_images(binding, episode, out)
         _compare_clock(binding.spec, episode, out)
+    _compare_motion(binding, values, out)
     if not out.read:
         out.notes.append("the source has no episodes")
     for name, space in (("action", binding.layout.action), ("state", binding.layout.state)):
@@ -121,6 +126,16 @@ def _compare_episodes(binding: Binding, episodes: Iterable[RawEpisode | Unreadab
             low, high = joined.min(axis=0).tolist(), joined.max(axis=0).tolist()
             out.ranges[name] = {dim.name: [low[i], high[i]] for i, dim in enumerate(space.dims)}
             out.problems += [f"{name}: {oddity}" for oddity in oddities(joined, space)]
+
+
+def _compare_motion(binding: Binding, values: Mapping[str, list[Array]], out: CheckReport) -> None:
+    """Compare commands with the motion that followed."""
+    spec, layout = binding.spec, binding.layout
+    steps = Steps.of(values["action"], values["state"]) if values["state"] else None
+    out.conventions = conventions(
+        layout.action, layout.state, steps, hz=spec.control_hz, is_derived=spec.derived is not None
+    )
+    out.problems += [f"action: {aspect}: {one.evidence}" for aspect, one in contradictions(out.conventions)]
 
 
 def _compare_clock(spec: DatasetSpec, episode: Episode, out: CheckReport) -> None:

@@ -11,8 +11,7 @@ from pipelines.checks.numbers.pairs import no_state
 from schemas.source import Array
 from schemas.store.columns import STATE
 
-WIDTHS = (1, 2)  # steps
-FASTER = 0.5  # least size, as a multiple of the motion of one step nearby, which may turn abruptly
+WIDTHS = {1: 1.25, 2: 2.0}  # steps -> least size, as a multiple of the motion of one step nearby
 LEAST = 8  # steps, that show a smooth path
 SMOOTH = {"position", "rotation", "joint", "base"}  # kinds of dimensions
 QUATERNIONS = {"quat_xyzw", "quat_wxyz"}
@@ -117,7 +116,7 @@ def _deviations(batch: NumberBatch, values: Array, width: int) -> tuple[Array, A
     drift = (nodes[2] - nodes[1]) / (width + 1) - (nodes[3] - nodes[0]) / (width + 3)
     is_back = np.abs(drift) * (width + 1) < 0.5 * np.abs(least)
     speed = np.maximum(np.abs(nodes[1] - nodes[0]), np.abs(nodes[3] - nodes[2]))
-    is_back &= np.abs(least) > FASTER * speed
+    is_back &= np.abs(least) > WIDTHS[width] * speed
     is_back &= (np.sign(away) == np.sign(away[0])).all(axis=0)
     return least * inside[:, None], is_back
 
