@@ -10,6 +10,7 @@ from pipelines.checks.thresholds import Thresholds
 from schemas.source import Array, Field
 from schemas.spaces import Space
 
+QUATERNIONS, QUATERNION = {"quat_xyzw", "quat_wxyz"}, 4
 CHANGES = {"delta", "velocity"}  # modes of dimensions whose value is a change
 
 
@@ -116,15 +117,34 @@ class NumberBatch:
         return max(at_least, round(seconds * (self.about.control_hz or 0)))
 
     @cached_property
-    def moved(self) -> Array:
-        """The change of the state to the next step, as a share of the usual range of each dimension, [N, S] float32."""
+    def smooth(self) -> Array:
+        """The states without the jumps of angles by 2 pi, and of quaternions from q to -q, [N, S] float32."""
         state, space = self.state, self.about.state
         if state is None or space is None:
             raise ValueError("there are no states")
-        changes = self.changes(state)
         turns = [i for i, dim in enumerate(space.dims) if dim.unit == "rad" and dim.mode == "absolute"]
-        changes[:, turns] = wrapped(changes[:, turns])
-        return changes * self.about.ranges["state"].per_usual
+        quaternion = space.indices("rotation") if space.rotation in QUATERNIONS else []
+        whole = np.round(self.changes(state[:, turns]) / (2 * np.pi))
+        flips = self._flips(state[:, quaternion]) if len(quaternion) == QUATERNION else np.zeros(len(state), bool)
+        if not whole.any() and not flips.any():
+            return state
+        out = state.copy()
+        out[1:, turns] -= np.float32(2 * np.pi) * np.cumsum(whole, axis=0)[:-1].astype(np.float32)
+        if flips.any():
+            out[:, quaternion] *= np.where(np.cumsum(flips)[:, None] % 2, np.float32(-1), np.float32(1))
+        return out
+
+    def _flips(self, quaternions: Array) -> Array:
+        """Return whether a quaternion [N, 4] is closer to the negative of the one before it, [N] bool."""
+        flips = np.zeros(len(quaternions), bool)
+        flips[1:] = np.einsum("nd,nd->n", quaternions[1:], quaternions[:-1]) < 0
+        flips[self.starts] = False
+        return flips
+
+    @cached_property
+    def moved(self) -> Array:
+        """The change of the state to the next step, as a share of the usual range of each dimension, [N, S] float32."""
+        return self.changes(self.smooth) * self.about.ranges["state"].per_usual
 
     @cached_property
     def commanded(self) -> Array:

@@ -44,7 +44,7 @@ class TimestampGap(RuleSettings):
     """A time that is too long, or a motion that is too large for one step."""
 
     ratio: Positive = 1.5  # multiple of the episode's median time
-    jump: Positive = 2.2  # multiple of the motion before and after
+    jump: Positive = 2.1  # multiple of the motion before and after
 
 
 class Lag(RuleSettings):

@@ -37,7 +37,7 @@ def is_idle(batch: NumberBatch) -> Array:
     still = np.ones(len(batch.action), bool)
     for values, ranges, dims in (
         (batch.action, about.ranges["action"], others),
-        (batch.state, about.ranges.get("state"), slice(None)),
+        (None if batch.state is None else batch.smooth, about.ranges.get("state"), slice(None)),
     ):
         if values is not None and ranges is not None:
             still &= _is_still(batch, values[:, dims] * ranges.per_usual[dims], window=window, limit=limits.motion)

@@ -18,6 +18,7 @@ from pipelines.conventions.gripper import strongest
 from pipelines.conventions.hypotheses import PartMotion, Relation
 from pipelines.conventions.moments import moments
 from pipelines.conventions.parts import Part, grippers, parts
+from pipelines.conventions.rotations import DEGREE, read
 from pipelines.conventions.steps import Steps
 from schemas.source import Array
 
@@ -35,6 +36,7 @@ AXES = 3  # of a position or a rotation
 
 OTHERS = {  # relation -> what is said of an episode that has it
     "frame": "commands are in another frame than in other episodes",
+    "degrees": "rotations are in degrees, those of other episodes in radians",
     "mode": "commands are targets where those of other episodes are changes, or the reverse",
 }
 SCALED = "commands have another size than in other episodes"
@@ -80,30 +82,44 @@ def _steps(batch: NumberBatch) -> Steps:
 
 
 def _compared(about: About, part: Part, steps: Steps) -> dict[str, Relation]:
-    """Return the relations that may hold: `usual`, as declared; `frame`, in the other frame; `mode`, in the other mode.
+    """Return the relations that may hold: `usual`, as declared, and those of OTHERS.
 
-    Rotations that are targets are not compared. The frame of other rotations is not: some record differences of angles,
-    which look like both frames.
+    The frame of rotations is not compared: some record differences of angles, which look like both frames.
     """
     if about.state is None:
         return {}
     motion = PartMotion(part, steps, action=about.action, state=about.state)
     is_target, declared = motion.declared == "absolute", FRAMES.get(about.action.frame, "base")
-    if part.kind == "rotation" and (is_target or motion.turned is None):
-        return {}
+    if part.kind == "rotation":
+        if motion.turned is None:
+            return {}
+        return _turned_to(motion) if is_target else {"usual": motion.changes[declared]}
     if is_target:
-        after = steps.centred(steps.to_next(motion.measured) + motion.measured)
-        usual, summed = (steps.centred(x) for x in (motion.commands, motion.commands + motion.measured))
-        return {
-            name: Relation(commands=x, motions=after, steps=steps) for name, x in (("usual", usual), ("mode", summed))
-        }
+        summed = motion.commands + motion.measured
+        return {name: _target(steps, x, motion.measured) for name, x in (("usual", motion.commands), ("mode", summed))}
     found = {"usual": motion.changes.get(declared, motion.changes["base"])}
-    if part.kind == "position" and len(motion.changes) > 1:
+    if len(motion.changes) > 1:
         found["frame"] = motion.changes["tool" if declared == "base" else "base"]
-    if part.kind != "rotation":
-        left = motion.commands - motion.measured
-        found["mode"] = Relation(commands=left, motions=motion.changes["base"].motions, steps=steps)
+    left = motion.commands - motion.measured
+    found["mode"] = Relation(commands=left, motions=motion.changes["base"].motions, steps=steps)
     return found
+
+
+def _target(steps: Steps, commands: Array, measured: Array) -> Relation:
+    """Relate commands to the next state, both without the mean of each episode."""
+    after = steps.to_next(measured) + measured
+    return Relation(commands=steps.centred(commands), motions=steps.centred(after), steps=steps)
+
+
+def _turned_to(motion: PartMotion) -> dict[str, Relation]:
+    """Relate rotations that are targets to the next one, as rotation vectors from the first one of the episode."""
+    first = motion.rotations[motion.steps.starts[motion.steps.owner]].inv()
+    measured = (motion.rotations * first).as_rotvec()
+    factors = {"usual": 1.0, "degrees": DEGREE} if motion.commands.shape[1] == AXES else {"usual": 1.0}
+    return {
+        name: _target(motion.steps, (read(motion.commands, motion.form, factor) * first).as_rotvec(), measured)
+        for name, factor in factors.items()
+    }
 
 
 def measures(batch: NumberBatch) -> Measures:

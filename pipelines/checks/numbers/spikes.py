@@ -9,12 +9,10 @@ from pipelines.checks.check import Check, Measures
 from pipelines.checks.findings import RuleFinding
 from pipelines.checks.numbers.pairs import no_state
 from schemas.source import Array
-from schemas.store.columns import STATE
 
 WIDTHS = {1: 1.25, 2: 2.0}  # steps -> least size, as a multiple of the motion of one step nearby
 LEAST = 8  # steps, that show a smooth path
 SMOOTH = {"position", "rotation", "joint", "base"}  # kinds of dimensions
-QUATERNIONS = {"quat_xyzw", "quat_wxyz"}
 
 
 def of_episodes(batch: NumberBatch) -> Iterator[RuleFinding]:
@@ -23,7 +21,7 @@ def of_episodes(batch: NumberBatch) -> Iterator[RuleFinding]:
     dims = _judged(about)
     if about.state is None or not dims or len(batch.owner) <= LEAST:
         return
-    values, noise = _smooth(batch, dims), about.usual["spike_noise"]
+    values, noise = _scaled(batch, dims), about.usual["spike_noise"]
     deviates = np.zeros(values.shape)
     for width in WIDTHS:
         away, is_back = _deviations(batch, values, width)
@@ -53,7 +51,7 @@ def learn(batch: NumberBatch) -> Measures:
     dims = _judged(batch.about)
     if not dims or len(batch.owner) <= LEAST:
         return {"spike_noise": np.zeros(len(dims))}
-    away, _ = _deviations(batch, _smooth(batch, dims), 1)
+    away, _ = _deviations(batch, _scaled(batch, dims), 1)
     return {"spike_noise": 1.4826 * np.median(np.abs(away), axis=0)}
 
 
@@ -65,36 +63,9 @@ def _judged(about: About) -> list[int]:
     return [i for i, dim in enumerate(about.state.dims) if dim.kind in SMOOTH and usable[i]]
 
 
-def _smooth(batch: NumberBatch, dims: list[int]) -> Array:
-    """Return the states as shares of their usual range, without the jumps of angles and quaternions, [N, D]."""
-    space, values = batch.about.state, batch.columns[STATE][:, dims].astype(np.float64)
-    if space is None:
-        return values
-    if space.rotation in QUATERNIONS:
-        quaternion = [k for k, i in enumerate(dims) if space.dims[i].kind == "rotation"]
-        values[:, quaternion] = _aligned(batch, values[:, quaternion])
-    values = _unwrapped(batch, values, [k for k, i in enumerate(dims) if space.dims[i].unit == "rad"])
-    return np.asarray(values * batch.about.ranges["state"].per_usual[dims])
-
-
-def _aligned(batch: NumberBatch, quaternions: Array) -> Array:
-    """Change the signs of quaternions, of which q and -q are one rotation, so that neighbours are close, [N, 4]."""
-    flips = np.zeros(len(quaternions), bool)
-    flips[1:] = np.einsum("nd,nd->n", quaternions[1:], quaternions[:-1]) < 0
-    flips[batch.starts] = False
-    return np.where(np.cumsum(flips)[:, None] % 2, -quaternions, quaternions)
-
-
-def _unwrapped(batch: NumberBatch, values: Array, turns: list[int]) -> Array:
-    """Remove the jumps by 2 pi of angles, the columns `turns`, so that each changes by at most pi."""
-    if turns:
-        changes = batch.changes(values[:, turns])
-        whole = np.round(changes / (2 * np.pi))
-        if whole.any():
-            shift = np.zeros_like(whole)
-            shift[1:] = np.cumsum(whole, axis=0)[:-1]
-            values[:, turns] -= 2 * np.pi * shift
-    return values
+def _scaled(batch: NumberBatch, dims: list[int]) -> Array:
+    """Return the states as shares of their usual range, [N, D] float64."""
+    return np.asarray(batch.smooth[:, dims].astype(np.float64) * batch.about.ranges["state"].per_usual[dims])
 
 
 def _deviations(batch: NumberBatch, values: Array, width: int) -> tuple[Array, Array]:

@@ -116,34 +116,35 @@ def _jumps(batch: NumberBatch) -> Iterator[tuple[int, list[int], float]]:
 
     Sensors that repeat a value now and then also jump, so a jump counts only if it is rare in this data.
     """
-    size, ratio = _jump_ratio(batch)
+    ratio = _jump_ratio(batch)
     limit = max(batch.about.rules.timestamp_gap.jump, RARER * float(batch.about.usual["jump"]))
-    moved = batch.moved
-    rows = np.flatnonzero(ratio > limit)
-    beside = np.where(size[rows - 1] > size[rows + 1], rows - 1, rows + 1)
-    cosine = np.einsum("nd,nd->n", moved[rows], moved[beside]) / (size[rows] * size[beside])
-    is_jump = np.zeros(len(size), bool)
-    is_jump[rows[cosine >= ALIGNED]] = True
+    is_jump = ratio > limit
     yield from _by_episode(batch, is_jump, ratio)
 
 
-def _jump_ratio(batch: NumberBatch) -> tuple[Array, Array]:
-    """Return the size of each motion and its ratio to the largest of the four around it, [N] each; 0: not judged."""
-    size = np.sqrt(np.einsum("nd,nd->n", batch.moved, batch.moved))
-    ratio = np.zeros(len(size))
-    if len(size) >= FEWEST:
-        around = np.maximum.reduce([size[:-4], size[1:-3], size[3:-1], size[4:]])
-        faster = np.maximum(size[1:-3], size[3:-1])
-        inside = (batch.owner[:-4] == batch.owner[4:]) & ~batch.is_last[4:] & (faster > SMALL)
-        np.divide(size[2:-2], around, out=ratio[2:-2], where=inside)
-    return size, ratio
+def _jump_ratio(batch: NumberBatch) -> Array:
+    """Return the motion of each step along its neighbours, relative to the larger of the two, [N]; 0: not judged."""
+    moved = batch.moved
+    ratio = np.zeros(len(moved))
+    if len(moved) < FEWEST:
+        return ratio
+    size = np.sqrt(np.einsum("nd,nd->n", moved, moved))
+    inner = slice(2, -2)
+    beside = moved[1:-3] + moved[3:-1]
+    length = np.sqrt(np.einsum("nd,nd->n", beside, beside))
+    faster = np.maximum(size[1:-3], size[3:-1])
+    inside = (batch.owner[:-4] == batch.owner[4:]) & ~batch.is_last[4:] & (faster > SMALL) & (length > 0)
+    along = np.einsum("nd,nd->n", moved[inner], beside) / np.where(inside, length, 1)
+    inside &= along >= ALIGNED * size[inner]
+    np.divide(along, faster, out=ratio[inner], where=inside)
+    return ratio
 
 
 def learn(batch: NumberBatch) -> Measures:
     """Return the ratio that 1 % of the judged motions exceed, a scalar; 0 without any."""
     if batch.state is None:
         return {"jump": np.zeros(())}
-    _, ratio = _jump_ratio(batch)
+    ratio = _jump_ratio(batch)
     return {"jump": np.asarray(np.quantile(ratio[ratio > 0], 0.99) if ratio.any() else 0.0)}
 
 

@@ -43,7 +43,7 @@ def test_a_clean_dataset_has_no_errors_or_warnings(clean: Path) -> None:
     report = check(clean)
     assert report["episodes"] == CLEAN
     assert [f for f in report["findings"] if f["severity"] in {"error", "warning"}] == []
-    assert {"ok", "episodes", "findings", "accepted", "not_assessable", "look_at"} == report.keys()
+    assert {"ok", "episodes", "findings", "accepted", "not_assessable", "look_at", "conventions"} == report.keys()
 
 
 def test_a_leak_a_duplicate_and_a_missing_instruction_are_named(tmp_path: Path) -> None:
