@@ -19,7 +19,7 @@ TESTS ?=
 PYTEST := $(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(if $(filter 1,$(SLOW)),,-m "not slow")
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test torture lint types layers bench docs check release lowest test-lowest test-lerobot environments
+.PHONY: help setup demo test torture lint types layers bench docs check release lowest sim test-lowest test-lerobot environments
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-13s %s\n", $$1, $$2 }' Makefile
@@ -74,6 +74,11 @@ lowest: ## write constraints-lowest.txt: the oldest versions that pyproject.toml
 	.venv-uv/bin/uv pip compile --quiet --upgrade --resolution lowest-direct --python-version 3.11 --no-annotate \
 		--only-binary :all: --no-binary promise --custom-compile-command "make lowest" \
 		--all-extras pyproject.toml --output-file constraints-lowest.txt
+
+sim: ## record demonstrations of scripted experts in metaworld and robosuite, for benchmarks/faultbench
+	$(firstword $(FOUND)) -m venv .venv-sim
+	.venv-sim/bin/pip install --quiet --disable-pip-version-check robosuite==1.5.2 metaworld==3.1.1
+	.venv-sim/bin/python benchmarks/faultbench/simulate.py benchmarks/faultbench/data
 
 test-lowest: ## run the tests with the oldest versions
 	$(MAKE) test PYTHON=python3.11 VENV=.venv-lowest CONSTRAINTS=constraints-lowest.txt

@@ -6,14 +6,12 @@ Thresholds were set on the development tasks and arms. The others are scored wit
 """
 
 import argparse
-import json
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -32,7 +30,7 @@ from pipelines.checks.rules import RULES  # noqa: E402
 from pipelines.checks.signature import measures as signature  # noqa: E402
 from pipelines.checks.thresholds import Thresholds  # noqa: E402
 from pipelines.conventions.check import conventions  # noqa: E402
-from pipelines.conventions.steps import Steps  # noqa: E402
+from pipelines.conventions.trajectories import Trajectories  # noqa: E402
 from schemas.source import Array  # noqa: E402
 
 EPISODES, TRIALS = 20, 200  # episodes of a trial of conventions; trials of each fault
@@ -53,14 +51,14 @@ def wilson(count: float, total: int) -> str:
 
 def judged(group: Group, recordings: Sequence[Recording]) -> dict[str, str]:
     """Return the verdict about each aspect."""
-    steps = Steps.of([one.action for one in recordings], [one.state for one in recordings])
+    steps = Trajectories.of([one.action for one in recordings], [one.state for one in recordings])
     return {a: one.verdict for a, one in conventions(group.action, group.state, steps, hz=group.hz).items()}
 
 
 def conventions_table(chosen: Sequence[Group], *, trials: int) -> str:
     """Judge datasets of 20 episodes, sound ones and such with one fault."""
     rows: Rows = []
-    for name, (aspect, fault, fits) in {"none": (None, None, lambda group: True), **FAULTS}.items():
+    for name, (aspect, fault, fits) in {"none": (None, None, lambda _: True), **FAULTS}.items():
         fitting = [group for group in chosen if fits(group)]
         outcomes: Counter[str] = Counter()
         for trial in range(trials if fitting else 0):
@@ -128,7 +126,7 @@ def clean_table(chosen: Sequence[Group]) -> str:
     episodes, anything = 0, 0
     for group in chosen:
         own = [one for one in findings(batch_of(group, group.recordings)) if RULES[one.rule].severity in GOALS]
-        flagged.update({rule for rule in ()} or Counter(one.rule for one in own))
+        flagged.update(one.rule for one in own)
         anything += len({one.episode for one in own})
         episodes += len(group.recordings)
     rows = [(rule, RULES[rule].severity, wilson(count, episodes)) for rule, count in sorted(flagged.items())]
@@ -139,31 +137,27 @@ def clean_table(chosen: Sequence[Group]) -> str:
 def episodes_table(chosen: Sequence[Group]) -> str:
     """Put a fault into 10% of the episodes of each group, and compare with two baselines: by length, and by chance."""
     rows: Rows = []
-    kinds = {name: (rule, "episode") for name, (rule, _) in EPISODE_FAULTS.items()}
-    kinds |= {name: ("mixed_convention", "dataset") for name in MIXED}
-    for name, (rule, kind) in kinds.items():
+    rules = {name: rule for name, (rule, *_) in EPISODE_FAULTS.items()} | dict.fromkeys(MIXED, "mixed_convention")
+    for name, rule in rules.items():
+        fits = EPISODE_FAULTS[name][2] if name in EPISODE_FAULTS else FAULTS[name][2]
         counts: Counter[str] = Counter()
         for number, group in enumerate(chosen):
-            if kind == "dataset" and not FAULTS[name][2](group):
-                continue
-            if rule == "copied_field" and group.action.dims[0].mode == "delta":
-                continue
-            for seed in range(SEEDS):
-                counts.update(_scored(group, name, rule, np.random.default_rng([number, seed, len(rows)])))
+            for seed in range(SEEDS if fits(group) else 0):
+                counts.update(_scored(group, name, rule=rule, rng=np.random.default_rng([number, seed, len(rows)])))
         recall, precision = GOALS[RULES[rule].severity]
         right, faulty, found = counts["right"], counts["faulty"], counts["found"]
         met = "met" if right >= recall * faulty and right >= precision * found else "missed"
         rows.append(
             (
                 name, f"{rule} ({RULES[rule].severity})", wilson(right, faulty), wilson(right, found), met,
-                f"{counts['by_length'] / max(1, faulty):.0%}", f"{counts['episodes'] and faulty / counts['episodes']:.0%}",
+                f"{counts['by_length'] / max(1, faulty):.0%}", f"{faulty / max(1, counts['episodes']):.0%}",
             )
         )  # fmt: skip
     header = ("fault", "rule", "found (recall)", "of its findings, faulty", "goal", "by length", "by chance")
     return table(header, rows)
 
 
-def _scored(group: Group, name: str, rule: str, rng: np.random.Generator) -> dict[str, int]:
+def _scored(group: Group, name: str, *, rule: str, rng: np.random.Generator) -> dict[str, int]:
     total = len(group.recordings)
     faulty = set(rng.choice(total, max(1, total // 10), replace=False).tolist())
     if name in EPISODE_FAULTS:

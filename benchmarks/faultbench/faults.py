@@ -160,13 +160,14 @@ def copy(_group: Group, one: Recording, _rng: Rng) -> Recording:
     return _changed(one, {axis: one.state[:, axis] for axis in range(3)})
 
 
-EPISODE_FAULTS: dict[str, tuple[str, Callable[[Group, Recording, Rng], Recording]]] = {  # name -> rule, fault
-    "a dimension of the state frozen for 0.6 s": ("frozen_state", freeze),
-    "3 steps lost while moving": ("timestamp_gap", lose),
-    "commands shifted by 4 steps": ("lag", shift),
-    "a position off by 5 cm for a step": ("spike", spike),
-    "a second without motion": ("idle", pause),
-    "the state in the commands": ("copied_field", copy),
+# name -> rule, fault, whether a group can have it
+EPISODE_FAULTS: dict[str, tuple[str, Callable[[Group, Recording, Rng], Recording], Callable[[Group], bool]]] = {
+    "a dimension of the state frozen for 0.6 s": ("frozen_state", freeze, lambda _: True),
+    "3 steps lost while moving": ("timestamp_gap", lose, lambda _: True),
+    "commands shifted by 4 steps": ("lag", shift, lambda _: True),
+    "a position off by 5 cm for a step": ("spike", spike, lambda _: True),
+    "a second without motion": ("idle", pause, lambda _: True),
+    "the state in the commands": ("copied_field", copy, lambda group: not is_change(group)),
 }
 MIXED = ("an axis negated", "two axes exchanged", "millimetres", "degrees", "frame of the tool", "sense of the gripper")
 
@@ -181,14 +182,14 @@ def _both(group: Group) -> tuple[list[Array], list[Array]]:
 
 
 FAULTS: dict[str, tuple[str, Fault, Callable[[Group], bool]]] = {  # name -> aspect, fault, whether a group can have it
-    "an axis negated": ("axes", negate, lambda group: True),
+    "an axis negated": ("axes", negate, lambda _: True),
     "two axes exchanged": ("axes", exchange, lambda group: len(_moves(group)) > 1),
-    "millimetres": ("scale", millimetres, lambda group: True),
+    "millimetres": ("scale", millimetres, lambda _: True),
     "degrees": ("scale", degrees, lambda group: has_rotation(group.action)),
     "frame of the tool": ("frame", tool, lambda group: has_rotation(group.action) and is_change(group)),
     "order of Euler angles": ("rotation", order, lambda group: group.action.rotation == "euler_xyz"),
-    "sense of the gripper": ("gripper", close, lambda group: has_gripper(group)),
-    "commands too late": ("lag", late, lambda group: True),
+    "sense of the gripper": ("gripper", close, has_gripper),
+    "commands too late": ("lag", late, lambda _: True),
     "targets for changes": ("kind", summed, is_change),
     "changes for targets": ("kind", differences, lambda group: not is_change(group)),
 }

@@ -15,13 +15,13 @@ from typing import Any
 for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(name, "1")  # before numpy is imported; more threads only wait for each other
 
-import numpy as np
+import numpy as np  # noqa: E402
 
-TASKS = (  # of metaworld
+TASKS = (  # metaworld's names
     "reach", "push", "pick-place", "drawer-open", "door-open", "button-press-topdown",  # development
     "window-open", "peg-insert-side", "faucet-open", "drawer-close",  # held out
 )  # fmt: skip
-ARMS = ("Panda", "UR5e", "Sawyer", "IIWA", "Kinova3")  # of robosuite; the last three are held out
+ARMS = ("Panda", "UR5e", "Sawyer", "IIWA", "Kinova3")  # robosuite's names; the last three are held out
 STYLES = ("usual",) * 6 + ("slow", "long", "recovery", "mirrored")
 METAWORLD_HZ, ROBOSUITE_HZ = 80, 20
 LONGEST = 400  # steps
@@ -31,7 +31,7 @@ Step = tuple[Any, Any]  # state and action
 def metaworld(task: str, episodes: int) -> Iterator[tuple[str, list[Step]]]:
     """Yield episodes of a scripted expert. State: hand in metres, opening of the gripper; action: change, effort."""
     import gymnasium
-    import metaworld as _  # registers its environments
+    import metaworld as _  # noqa: F401 (registers its environments)
     from metaworld import policies
 
     env = gymnasium.make("Meta-World/MT1", env_name=f"{task}-v3", seed=0, disable_env_checker=True)
@@ -92,14 +92,14 @@ def _lift(env: Any, rng: Any, style: str) -> list[Step]:
     observed = env.reset()
     start, facing = observed["robot0_eef_pos"].copy(), _matrix(observed["robot0_eef_quat_site"])
     cube, side = observed["cube_pos"].copy(), -1 if style == "mirrored" else 1
-    above, grasp = cube + [0, 0, rng.uniform(0.08, 0.12)], cube + [0, 0, rng.uniform(-0.005, 0.005)]
+    above, grasp = cube + np.array([0, 0, rng.uniform(0.08, 0.12)]), cube + np.array([0, 0, rng.uniform(-0.005, 0.005)])
     bow = (start + above) / 2 + [rng.uniform(-0.03, 0.03), side * rng.uniform(0.03, 0.1), rng.uniform(0, 0.05)]
     goals = [(bow, _tilt(rng, 0.35), -1), (above, _tilt(rng, 0.25), -1), (grasp, _tilt(rng, 0.05), -1)]
     if style == "recovery":
         goals[2:2] = [(grasp + rng.uniform(0.02, 0.04, 3), _tilt(rng, 0.2), -1), (above, _tilt(rng, 0.2), -1)]
     if style == "long":
         goals[:0] = [(start + rng.uniform(-0.1, 0.1, 3), _tilt(rng, 0.3), -1) for _ in range(4)]
-    goals += [(grasp, None, 1), (cube + [rng.uniform(-0.05, 0.05), side * 0.05, 0.2], _tilt(rng, 0.3), 1)]
+    goals += [(grasp, None, 1), (cube + np.array([rng.uniform(-0.05, 0.05), side * 0.05, 0.2]), _tilt(rng, 0.3), 1)]
     gain = {"slow": 0.3}.get(style, 1.0) * rng.uniform(0.6, 1.0)
     drift, steps, turn = np.zeros(6), [], np.eye(3)
     for goal, tilt, grip in goals:

@@ -106,11 +106,11 @@ def convert(
             overwrite=overwrite,
             progress=bar,
         )
-    judged = of_dataset(open_dataset(out), episodes=JUDGED)
-    summary = report.to_json() | {"conventions": {aspect: one.to_json() for aspect, one in judged.items()}}
-    (print_json if as_json else _show_report)(summary)
+    contradicted = dict(contradictions(of_dataset(open_dataset(out), episodes=JUDGED)))
+    listed = [{"aspect": aspect, **one.to_json()} for aspect, one in contradicted.items()]
+    (print_json if as_json else _show_report)(report.to_json() | {"contradictions": listed})
     _show_unknowns(spec)
-    for aspect, one in contradictions(judged):
+    for aspect, one in contradicted.items():
         say(f"{out}: the motion contradicts the declared {aspect} of the action: {one.evidence}", err=True)
     print_notes(report.notes)
     for problem in report.problems[:5]:

@@ -34,7 +34,7 @@ SCHEMA = pa.schema(
         "steps": pa.list_(pa.list_(pa.int64(), 2)),
         "dims": pa.list_(pa.string()),
         "value": pa.float64(),
-        "verdict": pa.string(),  # of a convention
+        "verdict": pa.string(),  # `pass`, `contradicts` or `undetermined`, for a convention
         "message": pa.string(),
     }
 )

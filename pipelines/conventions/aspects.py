@@ -7,7 +7,7 @@ from itertools import permutations, product
 import numpy as np
 
 from pipelines.conventions.hypotheses import DELAYS, Frame, PartMotion, Relation
-from pipelines.conventions.moments import Moments
+from pipelines.conventions.moments import SecondMoments
 from pipelines.conventions.parts import unit
 from pipelines.conventions.representation import RepresentationJudge
 from pipelines.conventions.rotations import DEGREE
@@ -39,7 +39,9 @@ class PartJudge:
         """Take the motion of the part, and the resampled sets of episodes `weights` [B, E]."""
         self.motion, self.weights, self.hz = motion, weights, hz
         self.action, self.state = action, state
-        self.frame_used: Frame = FRAMES.get(action.frame, "base")  # of changes; set if the declared one is contradicted
+        self.frame_used: Frame = FRAMES.get(
+            action.frame, "base"
+        )  # the frame of changes; set if the declared one is contradicted
 
     def verdicts(self) -> dict[Aspect, Verdict]:
         """Judge the aspects for which no other part is needed, and not the representation of a rotation."""
@@ -109,11 +111,11 @@ class PartJudge:
     def _assignment(self) -> tuple[int, float]:
         """Return the number of the best assignment of axes, and how much better it is than the declared one."""
         total = self.relation.best.total
-        found = scores(total.shares, moves(total))
-        best = int(found.argmax())
-        return best, float(found[best] - found[0])
+        every = scores(total.shares, moves(total))
+        best = int(every.argmax())
+        return best, float(every[best] - every[0])
 
-    def _signs(self, drawn: Moments, names: Sequence[str], moves: Array) -> Verdict:
+    def _signs(self, drawn: SecondMoments, names: Sequence[str], moves: Array) -> Verdict:
         """Judge the sign of each joint, and whether another one follows its command better."""
         own = np.diagonal(drawn.shares, axis1=-2, axis2=-1)[:, moves]
         moving = [name for name, is_moving in zip(names, moves, strict=True) if is_moving]
@@ -177,8 +179,8 @@ class PartJudge:
         first, second = self.motion.targets, motion.targets
         share = float((second.best.weighted(self.weights).r2 > first.best.weighted(self.weights).r2).mean())
         evidence = f"commands explain {first.r2:.0%} of the rotation in radians, and {second.r2:.0%} in degrees"
-        found = verdict(share, evidence, agrees=False, is_clear=second.r2 >= TARGET_R2)
-        return found if found.verdict == "contradicts" else None
+        judged = verdict(share, evidence, agrees=False, is_clear=second.r2 >= TARGET_R2)
+        return judged if judged.verdict == "contradicts" else None
 
     def lag(self) -> Verdict:
         """How many steps the motion comes after its command; before it contradicts."""
@@ -195,7 +197,7 @@ class PartJudge:
         return verdict(share, evidence, agrees=not is_early)
 
 
-def moves(total: Moments) -> Array:
+def moves(total: SecondMoments) -> Array:
     """Return whether each dimension is commanded and moves enough to be judged, [K] bool."""
     commanded, moved = np.diagonal(total.xx), total.yy
     is_square = len(commanded) == len(moved)
@@ -230,7 +232,7 @@ def _said(best: int, names: Sequence[str]) -> str:
     return ", ".join(words)
 
 
-def _factor(moments: Moments, columns: Array, signs: Array) -> Array:
+def _factor(moments: SecondMoments, columns: Array, signs: Array) -> Array:
     """Return the one factor from commands to motions for an assignment of axes, [...]."""
     axes = np.arange(len(columns))
     along = (moments.xy[..., columns, axes] * signs).sum(axis=-1)

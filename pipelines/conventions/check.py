@@ -7,8 +7,8 @@ from pipelines.conventions.aspects import PartJudge
 from pipelines.conventions.frames import judge_frame
 from pipelines.conventions.gripper import GripperJudge
 from pipelines.conventions.hypotheses import PartMotion
-from pipelines.conventions.parts import Part, grippers, parts
-from pipelines.conventions.steps import Steps
+from pipelines.conventions.parts import BodyPart, grippers, parts
+from pipelines.conventions.trajectories import Trajectories
 from pipelines.conventions.verdicts import ASPECTS, Aspect, Verdict, joined, resampled, undetermined
 from schemas.errors import SourceError
 from schemas.source import Array
@@ -24,7 +24,7 @@ DERIVED = "derived: the actions were computed from the states"
 
 
 def conventions(
-    action: Space, state: Space | None, steps: Steps | None, *, hz: float | None, is_derived: bool = False
+    action: Space, state: Space | None, steps: Trajectories | None, *, hz: float | None, is_derived: bool = False
 ) -> Conventions:
     """Judge an action by the motion of the state. What cannot be judged is `undetermined`, with the reason."""
     if state is None or steps is None:
@@ -34,10 +34,10 @@ def conventions(
     if len(steps.lengths) < MIN_EPISODES:
         return _all(f"{len(steps.lengths)} episodes with steps; {MIN_EPISODES} are needed")
     weights = resampled(len(steps.lengths))
-    found = parts(action, state)
+    compared = parts(action, state)
     judged: dict[Aspect, list[tuple[str, Verdict]]] = {aspect: [] for aspect in ASPECTS}
-    for arm in dict.fromkeys(part.arm for part in found):
-        own = [part for part in found if part.arm == arm]
+    for arm in dict.fromkeys(part.arm for part in compared):
+        own = [part for part in compared if part.arm == arm]
         for name, verdicts in _of_arm(own, steps, weights, action=action, state=state, hz=hz):
             for aspect, one in verdicts.items():
                 judged[aspect].append((name, one))
@@ -50,7 +50,7 @@ def conventions(
 def of_dataset(dataset: Dataset, *, episodes: int = SAMPLE) -> Conventions:
     """Judge the stored actions of a dataset on a sample of its episodes, evenly spread over it."""
     action, state, spec = dataset.columns.action, dataset.columns.state, dataset.spec
-    steps = Steps.sample(dataset, episodes=episodes) if state else None
+    steps = Trajectories.sample(dataset, episodes=episodes) if state else None
     return conventions(action, state, steps, hz=spec.control_hz, is_derived=spec.derived is not None)
 
 
@@ -60,10 +60,10 @@ def contradictions(judged: Conventions) -> Iterator[tuple[Aspect, Verdict]]:
 
 
 def _of_arm(
-    own: Sequence[Part], steps: Steps, weights: Array, *, action: Space, state: Space, hz: float | None
+    own: Sequence[BodyPart], steps: Trajectories, weights: Array, *, action: Space, state: Space, hz: float | None
 ) -> Iterator[tuple[str, Conventions]]:
     """Judge the position and the rotation of an arm, or joints."""
-    judges: dict[Part, PartJudge] = {}
+    judges: dict[BodyPart, PartJudge] = {}
     for part in own:
         try:
             motion = PartMotion(part, steps, action=action, state=state)

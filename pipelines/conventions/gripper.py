@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from pipelines.conventions.moments import Moments, moments
-from pipelines.conventions.steps import Steps
+from pipelines.conventions.moments import SecondMoments, moments
+from pipelines.conventions.trajectories import Trajectories
 from pipelines.conventions.verdicts import Verdict, undetermined, verdict
 from schemas.source import Array
 from schemas.spaces import Space
@@ -16,7 +16,7 @@ SENSES = {"open_is_1": 1, "closed_is_1": -1}
 class GripperJudge:
     """The sense of one gripper."""
 
-    def __init__(self, steps: Steps, pair: tuple[int, int], *, action: Space, state: Space) -> None:
+    def __init__(self, steps: Trajectories, pair: tuple[int, int], *, action: Space, state: Space) -> None:
         """Take the dimensions of its command and its measurement."""
         self.steps, self.pair = steps, pair
         self.senses = SENSES.get(action.gripper), SENSES.get(state.gripper)
@@ -41,12 +41,14 @@ class GripperJudge:
         return verdict(share, evidence, agrees=whole * ours * theirs > 0, is_clear=abs(whole) >= MIN_CORRELATION)
 
 
-def strongest(steps: Steps, command: Array, opening: Array) -> tuple[int, float]:
+def strongest(steps: Trajectories, command: Array, opening: Array) -> tuple[int, float]:
     """Return the delay at which a command [N, 1] and an opening [N, 1] correlate most, and the correlation."""
-    found = {delay: float(_moments(steps, command, opening, delay=delay).total.correlations[0, 0]) for delay in DELAYS}
-    best = max(found, key=lambda delay: abs(found[delay]))
-    return best, found[best]
+    by_delay = {
+        delay: float(_moments(steps, command, opening, delay=delay).total.correlations[0, 0]) for delay in DELAYS
+    }
+    best = max(by_delay, key=lambda delay: abs(by_delay[delay]))
+    return best, by_delay[best]
 
 
-def _moments(steps: Steps, command: Array, opening: Array, *, delay: int) -> Moments:
+def _moments(steps: Trajectories, command: Array, opening: Array, *, delay: int) -> SecondMoments:
     return moments(steps, command - np.nanmean(command), opening - np.nanmean(opening), delay=delay)

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import numpy as np
 
-from pipelines.conventions.moments import Moments, moments
-from pipelines.conventions.parts import Part, mode
+from pipelines.conventions.moments import SecondMoments, moments
+from pipelines.conventions.parts import BodyPart, mode
 from pipelines.conventions.rotations import read
-from pipelines.conventions.steps import Steps
+from pipelines.conventions.trajectories import Trajectories
 from schemas.declarations.rotations import to_rotation
 from schemas.errors import SourceError
 from schemas.source import Array
@@ -33,10 +33,10 @@ class Relation:
 
     commands: Array  # [N, D]
     motions: Array  # [N, K]
-    steps: Steps
+    steps: Trajectories
 
     @cached_property
-    def by_delay(self) -> dict[int, Moments]:
+    def by_delay(self) -> dict[int, SecondMoments]:
         """The moments of each episode for each of DELAYS."""
         return {delay: moments(self.steps, self.commands, self.motions, delay=delay) for delay in DELAYS}
 
@@ -46,7 +46,7 @@ class Relation:
         return max(DELAYS, key=lambda delay: float(self.by_delay[delay].total.r2))
 
     @property
-    def best(self) -> Moments:
+    def best(self) -> SecondMoments:
         """The moments of each episode at the best delay."""
         return self.by_delay[self.delay]
 
@@ -60,7 +60,14 @@ class PartMotion:
     """How the commands of a part relate to its motion."""
 
     def __init__(
-        self, part: Part, steps: Steps, *, action: Space, state: Space, form: str | None = None, factor: float = 1.0
+        self,
+        part: BodyPart,
+        steps: Trajectories,
+        *,
+        action: Space,
+        state: Space,
+        form: str | None = None,
+        factor: float = 1.0,
     ) -> None:
         """Read the part's commands and measurements.
 
@@ -77,12 +84,12 @@ class PartMotion:
     @cached_property
     def changes(self) -> Mapping[Frame, Relation]:
         """The commands as changes, in each frame that can be told from the other."""
-        found: dict[Frame, Relation] = {"base": self._relation(self._as_change, self._motion("base"))}
+        relations: dict[Frame, Relation] = {"base": self._relation(self._as_change, self._motion("base"))}
         if self.part.kind == "position" and self.turned is not None:
-            found["tool"] = self._relation(self.turned.apply(self._as_change), self._motion("base"))
+            relations["tool"] = self._relation(self.turned.apply(self._as_change), self._motion("base"))
         if self.part.kind == "rotation":
-            found["tool"] = self._relation(self._as_change, self._motion("tool"))
-        return found
+            relations["tool"] = self._relation(self._as_change, self._motion("tool"))
+        return relations
 
     @cached_property
     def targets(self) -> Relation:

@@ -9,14 +9,14 @@ from functools import cached_property
 
 import numpy as np
 
-from pipelines.conventions.steps import Steps
+from pipelines.conventions.trajectories import Trajectories
 from schemas.source import Array
 
 RIDGE = 1e-9  # relative to the mean of the diagonal, for commands of which some never change
 
 
 @dataclass(frozen=True, kw_only=True)
-class Moments:
+class SecondMoments:
     """Sums of products of commands x and motions y, for each of some sets of steps: episodes, or many of them."""
 
     xx: Array  # [..., D, D]
@@ -24,13 +24,13 @@ class Moments:
     yy: Array  # [..., K]
     count: Array  # [...] number of steps
 
-    def weighted(self, weights: Array) -> "Moments":
+    def weighted(self, weights: Array) -> "SecondMoments":
         """Return the moments of sets of episodes, [B]; `weights` [B, E] says how often each has an episode."""
         flat = {name: getattr(self, name) for name in ("xx", "xy", "yy", "count")}
-        return Moments(**{name: np.tensordot(weights, values, axes=1) for name, values in flat.items()})
+        return SecondMoments(**{name: np.tensordot(weights, values, axes=1) for name, values in flat.items()})
 
     @cached_property
-    def total(self) -> "Moments":
+    def total(self) -> "SecondMoments":
         """The moments of all episodes together."""
         return self.weighted(np.ones(len(self.count)))
 
@@ -83,7 +83,7 @@ def _ratio(above: Array, below: Array, *, empty: float = 0.0) -> Array:
     return np.asarray(np.divide(above, below, out=np.full(shape, empty), where=np.asarray(below) > 0))
 
 
-def moments(steps: Steps, x: Array, y: Array, *, delay: int) -> Moments:
+def moments(steps: Trajectories, x: Array, y: Array, *, delay: int) -> SecondMoments:
     """Return the moments of each episode for commands x [N, D] and motions y [N, K] that come `delay` steps later.
 
     Rows with NaN are left out.
@@ -102,7 +102,7 @@ def moments(steps: Steps, x: Array, y: Array, *, delay: int) -> Moments:
     left[rows], right[rows] = x[ours][fine], y[theirs][fine]
     is_used = np.zeros(count)
     is_used[rows] = 1
-    return Moments(
+    return SecondMoments(
         xx=steps.summed(left[:, :, None] * left[:, None, :]),
         xy=steps.summed(left[:, :, None] * right[:, None, :]),
         yy=steps.summed(right**2),

@@ -11,7 +11,7 @@ PER_POSITION = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Part:
+class BodyPart:
     """Dimensions of an action and of a state; their order is the same."""
 
     name: str  # "position", or "position of arm 2"
@@ -22,7 +22,7 @@ class Part:
     turn: tuple[int, ...] = ()  # dimensions of the state with the rotation of the tool, if the part is of an arm
 
 
-def parts(action: Space, state: Space) -> list[Part]:
+def parts(action: Space, state: Space) -> list[BodyPart]:
     """Return the parts that both vectors have. Arms are paired by their order, joints by their names."""
     return [*_arms(action, state), *_joints(action, state)]
 
@@ -35,7 +35,7 @@ def grippers(action: Space, state: Space) -> list[tuple[int, int]]:
     return list(zip(commands, measured[:: len(measured) // len(commands)], strict=True))
 
 
-def _arms(action: Space, state: Space) -> Iterator[Part]:
+def _arms(action: Space, state: Space) -> Iterator[BodyPart]:
     sizes = {"position": (PER_POSITION, PER_POSITION), "rotation": (_width(action), _width(state))}
     turns = _chunks(state.indices("rotation"), sizes["rotation"][1])
     kinds: tuple[PartKind, ...] = ("position", "rotation")
@@ -46,7 +46,7 @@ def _arms(action: Space, state: Space) -> Iterator[Part]:
         if not ours or len(ours) != len(theirs):
             continue
         for number, (commands, measured) in enumerate(zip(ours, theirs, strict=True)):
-            yield Part(
+            yield BodyPart(
                 name=kind if len(ours) == 1 else f"{kind} of arm {number + 1}",
                 kind=kind,
                 action=commands,
@@ -66,11 +66,11 @@ def _chunks(indices: list[int], size: int) -> list[tuple[int, ...]]:
     return [tuple(indices[at : at + size]) for at in range(0, len(indices), size)]
 
 
-def _joints(action: Space, state: Space) -> Iterator[Part]:
+def _joints(action: Space, state: Space) -> Iterator[BodyPart]:
     named = {dim.name: i for i, dim in enumerate(state.dims) if dim.kind == "joint" and dim.mode == "absolute"}
     pairs = [(i, named[dim.name]) for i, dim in enumerate(action.dims) if dim.kind == "joint" and dim.name in named]
     if pairs:
-        yield Part(name="joints", kind="joint", action=tuple(i for i, _ in pairs), state=tuple(i for _, i in pairs))
+        yield BodyPart(name="joints", kind="joint", action=tuple(i for i, _ in pairs), state=tuple(i for _, i in pairs))
 
 
 def unit(space: Space, dims: tuple[int, ...]) -> Unit:

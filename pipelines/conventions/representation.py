@@ -37,13 +37,13 @@ class RepresentationJudge:
         drawn = {form: self._unexplained(form, weights) for form in self.errors}
         best = self.best
         others = min(value for form, value in whole.items() if form != declared)
-        said = f"as {declared}, {1 - whole[declared]:.0%} of the rotation is explained"
+        said = f"as {declared}, {max(0, 1 - whole[declared]):.0%} of the rotation is explained"
         if best == declared:
-            evidence = f"{said}, as others at most {1 - others:.0%}"
+            evidence = f"{said}, as others at most {max(0, 1 - others):.0%}"
             rivals = np.min([values for form, values in drawn.items() if form != declared], axis=0)
             is_clear = whole[declared] <= FITS and others >= WORSE * max(whole[declared], EQUAL)
             return verdict(float((drawn[declared] < rivals).mean()), evidence, agrees=True, is_clear=is_clear)
-        evidence = f"{said}, as {best} {1 - whole[best]:.0%}"
+        evidence = f"{said}, as {best} {max(0, 1 - whole[best]):.0%}"
         is_clear = whole[best] <= FITS and whole[best] <= BETTER * whole[declared]
         return verdict(float((drawn[best] < drawn[declared]).mean()), evidence, agrees=False, is_clear=is_clear)
 

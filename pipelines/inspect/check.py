@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from pipelines.conventions.check import Conventions, contradictions, conventions
-from pipelines.conventions.steps import Steps
+from pipelines.conventions.trajectories import Trajectories
 from pipelines.convert.binding import Binding, bind, decoder_output
 from pipelines.convert.fit import check_fit
 from pipelines.convert.rate import rate_mismatch
@@ -131,7 +131,7 @@ def _compare_episodes(binding: Binding, episodes: Iterable[RawEpisode | Unreadab
 def _compare_motion(binding: Binding, values: Mapping[str, list[Array]], out: CheckReport) -> None:
     """Compare commands with the motion that followed."""
     spec, layout = binding.spec, binding.layout
-    steps = Steps.of(values["action"], values["state"]) if values["state"] else None
+    steps = Trajectories.of(values["action"], values["state"]) if values["state"] else None
     out.conventions = conventions(
         layout.action, layout.state, steps, hz=spec.control_hz, is_derived=spec.derived is not None
     )

@@ -17,9 +17,9 @@ from pipelines.conventions.aspects import FRAMES
 from pipelines.conventions.gripper import strongest
 from pipelines.conventions.hypotheses import PartMotion, Relation
 from pipelines.conventions.moments import moments
-from pipelines.conventions.parts import Part, grippers, parts
+from pipelines.conventions.parts import BodyPart, grippers, parts
 from pipelines.conventions.rotations import DEGREE, read
-from pipelines.conventions.steps import Steps
+from pipelines.conventions.trajectories import Trajectories
 from schemas.source import Array
 
 FEWEST = 5  # episodes
@@ -31,7 +31,7 @@ LARGER = 10.0  # least factor between the sizes of commands; a hand that is bloc
 EXPLAINED = 0.8  # largest error of another convention, relative to the motion
 QUIET = 1e-6  # least variance of the error, relative to that of the motion
 GRIPPER = 0.5  # least correlation of a command with the opening of a hand, in the dataset and against it in the episode
-AXES = 3  # of a position or a rotation
+AXES = 3  # numbers of a position or a rotation
 
 
 OTHERS = {  # relation -> what is said of an episode that has it
@@ -63,12 +63,12 @@ def learn(batch: NumberBatch) -> Measures:
     return {"mixed_plan": np.array(plans, np.int64), "mixed_delay": np.array(delays, np.int64)}
 
 
-def _plan(about: About, part: Part, steps: Steps) -> int:
+def _plan(about: About, part: BodyPart, steps: Trajectories) -> int:
     compared = _compared(about, part, steps)
     return compared["usual"].delay if compared else 0
 
 
-def _parts(about: About) -> list[Part]:
+def _parts(about: About) -> list[BodyPart]:
     return parts(about.action, about.state) if about.state else []
 
 
@@ -76,12 +76,12 @@ def _grippers(about: About) -> list[tuple[int, int]]:
     return grippers(about.action, about.state) if about.state else []
 
 
-def _steps(batch: NumberBatch) -> Steps:
+def _steps(batch: NumberBatch) -> Trajectories:
     state = batch.state if batch.state is not None else np.zeros((len(batch.action), 0), np.float32)
-    return Steps(action=batch.action, state=state, lengths=batch.lengths)
+    return Trajectories(action=batch.action, state=state, lengths=batch.lengths)
 
 
-def _compared(about: About, part: Part, steps: Steps) -> dict[str, Relation]:
+def _compared(about: About, part: BodyPart, steps: Trajectories) -> dict[str, Relation]:
     """Return the relations that may hold: `usual`, as declared, and those of OTHERS.
 
     The frame of rotations is not compared: some record differences of angles, which look like both frames.
@@ -97,15 +97,15 @@ def _compared(about: About, part: Part, steps: Steps) -> dict[str, Relation]:
     if is_target:
         summed = motion.commands + motion.measured
         return {name: _target(steps, x, motion.measured) for name, x in (("usual", motion.commands), ("mode", summed))}
-    found = {"usual": motion.changes.get(declared, motion.changes["base"])}
+    relations = {"usual": motion.changes.get(declared, motion.changes["base"])}
     if len(motion.changes) > 1:
-        found["frame"] = motion.changes["tool" if declared == "base" else "base"]
+        relations["frame"] = motion.changes["tool" if declared == "base" else "base"]
     left = motion.commands - motion.measured
-    found["mode"] = Relation(commands=left, motions=motion.changes["base"].motions, steps=steps)
-    return found
+    relations["mode"] = Relation(commands=left, motions=motion.changes["base"].motions, steps=steps)
+    return relations
 
 
-def _target(steps: Steps, commands: Array, measured: Array) -> Relation:
+def _target(steps: Trajectories, commands: Array, measured: Array) -> Relation:
     """Relate commands to the next state, both without the mean of each episode."""
     after = steps.to_next(measured) + measured
     return Relation(commands=steps.centred(commands), motions=steps.centred(after), steps=steps)
@@ -128,18 +128,18 @@ def measures(batch: NumberBatch) -> Measures:
     out: dict[str, Array] = {"mixed_gripper": np.zeros((len(batch.lengths), len(usual["mixed_delay"])))}
     for number, (part, delay) in enumerate(zip(_parts(batch.about), usual["mixed_plan"].tolist(), strict=True)):
         for name, relation in _compared(batch.about, part, steps).items():
-            found = moments(steps, relation.commands, relation.motions, delay=delay)
+            sums = moments(steps, relation.commands, relation.motions, delay=delay)
             key = f"mixed_{number}_{name}"
-            out[f"{key}_xy"] = found.xy
-            out[f"{key}_xx"] = np.diagonal(found.xx, axis1=-2, axis2=-1)
-            out[f"{key}_yy"], out[f"{key}_count"] = found.yy, found.count
+            out[f"{key}_xy"] = sums.xy
+            out[f"{key}_xx"] = np.diagonal(sums.xx, axis1=-2, axis2=-1)
+            out[f"{key}_yy"], out[f"{key}_count"] = sums.yy, sums.count
     for number, (pair, delay) in enumerate(zip(_grippers(batch.about), usual["mixed_delay"].tolist(), strict=True)):
         command, opening = (
             steps.centred(np.asarray(values[:, [i]], np.float64))
             for values, i in zip((batch.action, steps.state), pair, strict=True)
         )
-        found = moments(steps, command, opening, delay=delay)
-        out["mixed_gripper"][:, number] = found.correlations[:, 0, 0]
+        sums = moments(steps, command, opening, delay=delay)
+        out["mixed_gripper"][:, number] = sums.correlations[:, 0, 0]
     return out
 
 

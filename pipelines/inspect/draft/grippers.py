@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from pipelines.conventions.gripper import strongest
-from pipelines.conventions.steps import Steps
+from pipelines.conventions.trajectories import Trajectories
 from pipelines.inspect.draft.claims import Claim, todo
 from pipelines.inspect.draft.roles import words
 from schemas.declarations.spec import TODO
@@ -77,7 +77,7 @@ def sense_from_name(path: str) -> Claim | None:
 
 def correlation(commands: Sequence[Array], measured: Sequence[Array]) -> float:
     """Return the strongest correlation of commands [T, 1] with measurements up to ten steps later."""
-    steps = Steps.of(commands, measured)
+    steps = Trajectories.of(commands, measured)
     return strongest(steps, steps.action, steps.state)[1] if len(steps.lengths) else 0.0
 
 

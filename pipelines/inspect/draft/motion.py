@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 import numpy as np
 
 from pipelines.conventions.moments import moments
-from pipelines.conventions.steps import Steps
+from pipelines.conventions.trajectories import Trajectories
 from pipelines.inspect.draft.claims import Claim, todo
 from schemas.source import Array
 
@@ -45,7 +45,7 @@ NOTHING = Fit(-np.inf, np.nan, 0)
 
 def fits(commands: Sequence[Array], measured: Sequence[Array]) -> dict[Relation, Fit]:
     """Fit the commands [T, k] of each episode as deltas and as targets of the measurements [T, k]."""
-    steps = Steps.of(commands, measured)
+    steps = Trajectories.of(commands, measured)
     return {
         "delta": _best(steps, steps.action, steps.to_next(steps.state)),
         "absolute": _best(steps, steps.action, steps.state, is_centred=True),
@@ -55,7 +55,7 @@ def fits(commands: Sequence[Array], measured: Sequence[Array]) -> dict[Relation,
 def tool_fit(commands: Sequence[Array], positions: Sequence[Array], rotations: "Sequence[Rotation]") -> Fit:
     """Fit commands as changes of position in the axes of the tool."""
     turned = [turn[: len(c)].apply(c[: len(turn)]) for c, turn in zip(commands, rotations, strict=True)]
-    steps = Steps.of(turned, positions)
+    steps = Trajectories.of(turned, positions)
     return _best(steps, steps.action, steps.to_next(steps.state))
 
 
@@ -66,20 +66,20 @@ def rotation_fits(commands: Sequence[Array], rotations: "Sequence[Rotation]") ->
     """
     fixed = [(turn[1:] * turn[:-1].inv()).as_rotvec() for turn in rotations]
     tool = [(turn[:-1].inv() * turn[1:]).as_rotvec() for turn in rotations]
-    found: dict[Relation, Fit] = {}
+    fitted: dict[Relation, Fit] = {}
     for relation, turns in (("delta", fixed), ("tool", tool)):
-        steps = Steps.of(commands, turns)
-        found[relation] = _best(steps, steps.action, steps.state)  # type: ignore[index]
-    return found
+        steps = Trajectories.of(commands, turns)
+        fitted[relation] = _best(steps, steps.action, steps.state)  # type: ignore[index]
+    return fitted
 
 
-def _best(steps: Steps, commands: Array, motions: Array, *, is_centred: bool = False) -> Fit:
+def _best(steps: Trajectories, commands: Array, motions: Array, *, is_centred: bool = False) -> Fit:
     if is_centred and len(commands):
         commands, motions = commands - np.nanmean(commands, axis=0), motions - np.nanmean(motions, axis=0)
     return max((_fit(steps, commands, motions, delay=delay) for delay in DELAYS), key=lambda fit: fit.r2)
 
 
-def _fit(steps: Steps, commands: Array, motions: Array, *, delay: int) -> Fit:
+def _fit(steps: Trajectories, commands: Array, motions: Array, *, delay: int) -> Fit:
     total = moments(steps, commands, motions, delay=delay).total
     if not total.yy.sum() or not total.xx.any():
         return NOTHING

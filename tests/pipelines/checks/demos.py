@@ -204,6 +204,24 @@ def offset(_robot: Robot, demo: Demo, rng: Rng, size: float) -> Demo:
     return replace(held, action=action)
 
 
+def negate(_robot: Robot, demo: Demo, rng: Rng, _size: float) -> Demo:
+    """Negate the commands of the dimension that moves most."""
+    action, axis = demo.action.copy(), int(np.argmax(np.ptp(demo.state[:, :3], axis=0)))
+    action[:, axis] *= -1
+    return replace(demo, action=action)
+
+
+def units(_robot: Robot, demo: Demo, _rng: Rng, _size: float) -> Demo:
+    """Write positions in millimetres, or joints in degrees."""
+    factor = 180 / np.pi if _robot.absolute else 1000
+    return replace(demo, action=demo.action * np.array([factor] * 3 + [1.0] * 4, np.float32))
+
+
+def inverted(_robot: Robot, demo: Demo, _rng: Rng, _size: float) -> Demo:
+    """Write 1 for a closed hand."""
+    return replace(demo, action=np.concatenate([demo.action[:, :6], 1 - demo.action[:, 6:]], axis=1))
+
+
 FAULTS: dict[str, tuple[str, Fault, Sequence[str]]] = {  # name -> rule, fault, robots
     "freeze_state": ("frozen_state", freeze_state, ("delta", "controller", "joints")),
     "jitter": ("timestamp_jitter", jitter, ("joints",)),
@@ -214,6 +232,9 @@ FAULTS: dict[str, tuple[str, Fault, Sequence[str]]] = {  # name -> rule, fault, 
     "rest": ("idle", rest, ("delta", "controller", "joints")),
     "copy_state": ("copied_field", copy_state, ("delta", "controller", "joints")),
     "offset": ("rest_offset", offset, ("joints",)),
+    "negate": ("mixed_convention", negate, ("delta", "controller", "joints")),
+    "units": ("mixed_convention", units, ("delta", "controller")),
+    "inverted": ("mixed_convention", inverted, ("delta", "controller", "joints")),
 }
 
 

@@ -216,6 +216,59 @@ def test_columns_of_the_source_that_were_copied_are_found(
         assert set(finding["dims"]) == {"raw.observation.torque", f"raw.{name}"}
 
 
+def test_a_declaration_that_the_motion_contradicts_is_named_by_every_command(tmp_path: Path) -> None:
+    episodes = [episode(seed) for seed in range(CLEAN)]
+    for one in episodes:
+        one["action"] = one["action"] * np.array([1, -1, 1, 1], np.float32)
+    toy = make_toy(tmp_path, episodes)
+    run = toy.convert()
+    assert run.code == 0
+    assert "the motion contradicts the declared axes of the action: position: y is negated" in run.err
+    report = check(toy.out)
+    assert not report["ok"]
+    (finding,) = [f for f in report["findings"] if f["rule"] == "convention"]
+    assert (finding["dims"], finding["episode"], finding["severity"]) == (["axes"], None, "error")
+    judged = report["conventions"]["toy"]["action"]
+    assert judged["axes"]["verdict"] == "contradicts"
+    assert judged["axes"]["confidence"] > 0.99
+    assert {aspect for aspect, one in judged.items() if one["verdict"] == "contradicts"} == {"axes"}
+    assert "y is negated" in oxe("check", toy.out).out
+    declared = oxe("datasets", "check", toy.spec, "--source", toy.source, "--limit", "12")
+    assert declared.code == 1
+    assert "action: axes: position: y is negated" in declared.err
+    rules = tmp_path / "rules.toml"
+    rules.write_text('[[accept]]\nrule = "convention"\nreason = "our y axis points to the right"\n')
+    assert check(toy.out, "--rules", rules)["ok"]
+
+
+def test_first_steps_without_motion_and_badly_distributed_dimensions_are_named(tmp_path: Path) -> None:
+    episodes = [episode(seed) for seed in range(CLEAN)]
+    rng = np.random.default_rng(1)
+    for number, one in enumerate(episodes):
+        one["action"] = one["action"].copy()
+        one["action"][:, 0] = np.where(rng.random(40) < 0.3, 0.1, rng.uniform(-0.1, 0.1, 40))  # at its bound
+        one["action"][:, 1] = 1e-5 * rng.normal(size=40)
+        one["action"][3, 1] = 0.5 if number == 4 else 0  # one value is far away
+        one["action"][0, :3] = 0 if number in {2, 6} else one["action"][0, :3]
+    toy = make_toy(tmp_path, episodes)
+    assert toy.convert().code == 0
+    found = check(toy.out)["findings"]
+    named = {
+        rule: [f for f in found if f["rule"] == rule] for rule in ("noop_first", "saturation", "quantile_collapse")
+    }
+    assert {finding["episode"] for finding in named["noop_first"]} == {2, 6}
+    assert [finding["dims"] for finding in named["saturation"]] == [["action.x"]]
+    assert [finding["dims"] for finding in named["quantile_collapse"]] == [["action.y"]]
+
+
+def test_constant_dimensions_are_named(tmp_path: Path) -> None:
+    episodes = [episode(seed) for seed in range(CLEAN)]
+    for one in episodes:
+        one["action"][:, 2] = 0.25
+    (finding,) = [f for f in check(converted(tmp_path, episodes).path)["findings"] if f["rule"] == "constant_dim"]
+    assert (finding["dims"], finding["severity"], finding["episode"]) == (["action.z"], "info", None)
+
+
 def test_statistics_that_do_not_belong_to_the_data_are_found(tmp_path: Path) -> None:
     folder = converted(tmp_path, [episode(seed) for seed in range(CLEAN)]).path
     content = json.loads((folder / layout.STATS).read_text())

@@ -1,4 +1,4 @@
-"""`Steps`: the actions and states of whole episodes, and the changes between their steps."""
+"""`Trajectories`: the actions and states of whole episodes, and the changes between their steps."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from schemas.store.dataset import Dataset
 
 
 @dataclass(frozen=True, kw_only=True)
-class Steps:
+class Trajectories:
     """E episodes, one after the other: N steps in all."""
 
     action: Array  # [N, A]
