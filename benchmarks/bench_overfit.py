@@ -88,7 +88,7 @@ def trained(folder: Path, recipe: str, *, seed: int, steps: int | None) -> dict[
 
 
 def errors(scores: Any) -> dict[str, float]:
-    """Return the absolute error of each dimension relative to its range: -1 to 1 if normalized; a gripper's is 0 to 1."""
+    """Return the absolute error of each dimension relative to its range: -1 to 1, and 0 to 1 for a gripper."""
     dims = scores["sources"]["bridge_dataset"]["dims"]
     return {name: dim["l1"] / (1 if name == "gripper" else 2) for name, dim in dims.items()}
 

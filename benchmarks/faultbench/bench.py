@@ -25,7 +25,7 @@ from recordings import Group, Recording, groups  # noqa: E402
 from pipelines.checks.batch import About, DimRanges, NumberBatch  # noqa: E402
 from pipelines.checks.duplicates import Signed, duplicates  # noqa: E402
 from pipelines.checks.findings import RuleFinding  # noqa: E402
-from pipelines.checks.numbers import CHECKS  # noqa: E402
+from pipelines.checks.numbers import CHECKS, mixed  # noqa: E402
 from pipelines.checks.rules import RULES  # noqa: E402
 from pipelines.checks.signature import measures as signature  # noqa: E402
 from pipelines.checks.thresholds import Thresholds  # noqa: E402
@@ -178,6 +178,17 @@ def _scored(group: Group, name: str, *, rule: str, rng: np.random.Generator) -> 
     }
 
 
+def seconds_for(group: Group, episodes: int) -> float:
+    """Return the CPU seconds that judging conventions and `mixed_convention` take, without reading files."""
+    repeated = [group.recordings[i % len(group.recordings)] for i in range(episodes)]
+    batch = batch_of(group, repeated)
+    started = time.process_time()
+    judged(group, repeated[:64])
+    measured = {"episode": batch.episodes, **mixed.CHECK.measures(batch)}
+    list(mixed.CHECK.of_dataset(batch.about, measured))
+    return time.process_time() - started
+
+
 def main() -> None:
     """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -191,7 +202,10 @@ def main() -> None:
     print(clean_table(chosen))
     print(conventions_table(chosen, trials=args.trials))
     print(episodes_table(chosen))
-    print(f"{time.perf_counter() - started:.0f} s")
+    for count in (1_000, 10_000):
+        group = max(chosen, key=lambda group: len(group.state))
+        print(f"{count:,} episodes of {group.name}: {seconds_for(group, count):.1f} CPU s (goal: 30 for 10,000)")
+    print(f"\n{time.perf_counter() - started:.0f} s for this page")
 
 
 if __name__ == "__main__":

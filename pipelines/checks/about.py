@@ -6,9 +6,10 @@ import numpy as np
 
 from pipelines.beam.engine import THIS_PROCESS, Engine
 from pipelines.checks import numbers
-from pipelines.checks.batch import About, DimRanges
-from pipelines.checks.parts import sample
+from pipelines.checks.batch import About, DimRanges, NumberBatch
 from pipelines.checks.thresholds import Thresholds
+from pipelines.conventions.check import Conventions, conventions
+from pipelines.conventions.trajectories import Trajectories
 from pipelines.statistics.statistics import statistics
 from schemas.source import Array, Field
 from schemas.store.dataset import Dataset
@@ -33,16 +34,21 @@ def about(dataset: Dataset, *, rules: Thresholds, member: int = 0, engine: Engin
     )
 
 
-def learned(dataset: Dataset, known: About) -> About:
+def learned(known: About, batch: NumberBatch) -> About:
     """Add what the rules of numbers learn from a sample of the episodes, which depends on nothing but the data."""
-    batch = sample(dataset, known)
-    if batch is None:
-        return known
     usual: dict[str, Array] = {}
     for check in numbers.CHECKS:
         if not check.why_not(known):
             usual |= check.learn(batch)
     return replace(known, usual=usual)
+
+
+def judged(known: About, batch: NumberBatch) -> Conventions:
+    """Compare the commands of the sample with the motion that followed."""
+    steps = None
+    if batch.state is not None:
+        steps = Trajectories(action=batch.action, state=batch.state, lengths=batch.lengths)
+    return conventions(known.action, known.state, steps, hz=known.control_hz, is_derived=known.is_derived)
 
 
 def _is_float(field: Field) -> bool:

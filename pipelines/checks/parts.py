@@ -94,11 +94,12 @@ def batches(part: CheckPart) -> Iterator[NumberBatch]:
 
 def sample(dataset: Dataset, about: About) -> NumberBatch | None:
     """Read the numbers of up to SAMPLE episodes, evenly spread over the dataset; None without steps."""
-    spans, positions = spread(dataset, SAMPLE)
-    more = [TIMES] if about.is_clock else []
-    read = [
-        _batch(about, run, positions[[i]]) for i, span in enumerate(spans) for run in runs(dataset, span, more=more)
-    ]
+    more, read = [TIMES] if about.is_clock else [], []
+    for span, positions in spread(dataset, SAMPLE):
+        done = 0
+        for run in runs(dataset, span, more=more):
+            read.append(_batch(about, run, positions[done : done + len(run.lengths)]))
+            done += len(run.lengths)
     return _joined(read) if read else None
 
 

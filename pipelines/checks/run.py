@@ -1,6 +1,6 @@
 """`check_datasets`: apply the rules to datasets, on an engine, and report what was findings."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -9,7 +9,7 @@ from pipelines.beam.engine import THIS_PROCESS, Engine
 from pipelines.beam.progress import Progress, silent
 from pipelines.beam.workers import running_workers
 from pipelines.checks import images, kept, numbers
-from pipelines.checks.about import about, learned
+from pipelines.checks.about import about, judged, learned
 from pipelines.checks.batch import About
 from pipelines.checks.check import Check
 from pipelines.checks.duplicates import Look, Signed, duplicates
@@ -17,14 +17,14 @@ from pipelines.checks.findings import NotAssessable, RuleFinding
 from pipelines.checks.images.look import LooksPass
 from pipelines.checks.kept import Result
 from pipelines.checks.look_at import look_at
-from pipelines.checks.parts import CheckPart, parts_of
+from pipelines.checks.parts import CheckPart, parts_of, sample
 from pipelines.checks.passes import ImagesPass, NumbersPass
 from pipelines.checks.records import of_table
 from pipelines.checks.report import Report
 from pipelines.checks.settings import Settings
 from pipelines.checks.stale import of_ranges, of_records
 from pipelines.checks.table import columns_of
-from pipelines.conventions.check import contradictions, of_dataset
+from pipelines.conventions.check import Conventions, contradictions
 from schemas.source import Array
 from schemas.store.columns import ROWS
 from schemas.store.dataset import Dataset
@@ -67,21 +67,21 @@ def _check(dataset: Dataset, *, settings: Settings, all_frames: bool, engine: En
     """Apply every rule that is not switched off to one dataset."""
     rules = settings.active()
     stale = list(of_records(dataset)) if "stale_stats" in rules else []  # before the statistics are computed again
-    known = learned(dataset, about(dataset, rules=settings.rules, engine=engine))
+    known = about(dataset, rules=settings.rules, engine=engine)
+    conventions: Conventions = {}
+    if (batch := sample(dataset, known)) is not None:
+        known = learned(known, batch)
+        conventions = judged(known, batch) if "convention" in rules else {}
     every: list[Check[Any]] = [*numbers.CHECKS, *images.CHECKS]
     checks = [check for check in every if check.rule in rules]
     silent_rules = {check.rule: why for check in checks if (why := _why_not(check.why_not(known), dataset))}
     checks = [check for check in checks if check.rule not in silent_rules]
     applied = frozenset(check.rule for check in checks)
-    judged = of_dataset(dataset)
-    stale += [
-        RuleFinding(
-            member=0, rule="convention", dims=(aspect,), value=one.confidence, message=f"{aspect}: {one.evidence}"
-        )
-        for aspect, one in contradictions(judged)
-        if "convention" in rules
+    findings = [
+        *stale,
+        *(finding for finding in of_table(known, dataset) if finding.rule in rules),
+        *_contradicted(conventions),
     ]
-    findings = [*stale, *(finding for finding in of_table(known, dataset) if finding.rule in rules)]
     measures: dict[str, Any] = {}
     progress.expect(len(dataset))
     gathered = _gathered(dataset, known, NumbersPass(rules=applied), engine=engine)
@@ -110,8 +110,15 @@ def _check(dataset: Dataset, *, settings: Settings, all_frames: bool, engine: En
         findings=sorted(findings, key=RuleFinding.order),
         not_assessable=[NotAssessable(member=0, rule=rule, why=why) for rule, why in sorted(silent_rules.items())],
         look_at=looks,
-        conventions=judged,
+        conventions=conventions,
     )
+
+
+def _contradicted(judged: Conventions) -> Iterator[RuleFinding]:
+    """Yield a finding for each aspect that the motion contradicts."""
+    for aspect, one in contradictions(judged):
+        message = f"{aspect}: {one.evidence}"
+        yield RuleFinding(member=0, rule="convention", dims=(aspect,), value=one.confidence, message=message)
 
 
 def _why_not(reason: str | None, dataset: Dataset) -> str | None:

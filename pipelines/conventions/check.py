@@ -17,7 +17,6 @@ from schemas.store.dataset import Dataset
 
 Conventions: TypeAlias = Mapping[Aspect, Verdict]
 
-SAMPLE = 256  # episodes of a dataset that are judged
 MIN_EPISODES = 3
 MIN_MOVING = 60  # moving steps; fits to fewer may be chance
 DERIVED = "derived: the actions were computed from the states"
@@ -47,8 +46,8 @@ def conventions(
     return {aspect: joined(verdicts) for aspect, verdicts in judged.items()}
 
 
-def of_dataset(dataset: Dataset, *, episodes: int = SAMPLE) -> Conventions:
-    """Judge the stored actions of a dataset on a sample of its episodes, evenly spread over it."""
+def of_dataset(dataset: Dataset, *, episodes: int) -> Conventions:
+    """Judge the stored actions of a dataset on some of its episodes, evenly spread over it."""
     action, state, spec = dataset.columns.action, dataset.columns.state, dataset.spec
     steps = Trajectories.sample(dataset, episodes=episodes) if state else None
     return conventions(action, state, steps, hz=spec.control_hz, is_derived=spec.derived is not None)

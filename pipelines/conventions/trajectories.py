@@ -35,7 +35,7 @@ class Trajectories:
     def sample(cls, dataset: Dataset, *, episodes: int) -> Self:
         """Read some episodes of a dataset that has states, evenly spread over it."""
         read = [
-            steps for span in spread(dataset, episodes)[0] for run in runs(dataset, span) for steps in run.episodes()
+            steps for span, _ in spread(dataset, episodes) for run in runs(dataset, span) for steps in run.episodes()
         ]
         return cls.of([steps.columns["action"] for steps in read], [steps.columns[STATE] for steps in read])
 
