@@ -1,5 +1,6 @@
 """Describe a dataset to the rules, with the exact ranges of its numbers."""
 
+from collections.abc import Collection
 from dataclasses import replace
 
 import numpy as np
@@ -34,11 +35,11 @@ def about(dataset: Dataset, *, rules: Thresholds, member: int = 0, engine: Engin
     )
 
 
-def learned(known: About, batch: NumberBatch) -> About:
-    """Add what the rules of numbers learn from a sample of the episodes, which depends on nothing but the data."""
+def learned(known: About, batch: NumberBatch, *, rules: Collection[str]) -> About:
+    """Add what some rules of numbers learn from a sample of the episodes, which depends on nothing but the data."""
     usual: dict[str, Array] = {}
     for check in numbers.CHECKS:
-        if not check.why_not(known):
+        if check.rule in rules and not check.why_not(known):
             usual |= check.learn(batch)
     return replace(known, usual=usual)
 

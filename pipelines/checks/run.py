@@ -70,7 +70,7 @@ def _check(dataset: Dataset, *, settings: Settings, all_frames: bool, engine: En
     known = about(dataset, rules=settings.rules, engine=engine)
     conventions: Conventions = {}
     if (batch := sample(dataset, known)) is not None:
-        known = learned(known, batch)
+        known = learned(known, batch, rules=rules)
         conventions = judged(known, batch) if "convention" in rules else {}
     every: list[Check[Any]] = [*numbers.CHECKS, *images.CHECKS]
     checks = [check for check in every if check.rule in rules]
