@@ -56,3 +56,22 @@ def test_the_tiny_model_learns_bridge_by_heart_and_needs_its_eyes_for_it(realdat
     action = done("predict", "--model", folder, *image)["action"]
     recorded = episode.action[3]
     assert abs(action[0] - recorded[0]) < 0.005
+
+
+@pytest.mark.slow
+@pytest.mark.realdata
+def test_a_minute_of_training_teaches_openvla_oft_more_than_the_mean_action(realdata: Path, tmp_path: Path) -> None:
+    done("convert", "bridge_dataset", "--source", realdata / "rlds/octo_debug_bridge", "--out", tmp_path / "bridge")
+    (tmp_path / "mix.toml").write_text(MIX.replace("< 6", "< 3"))
+    done("mix", "lock", tmp_path / "mix.toml")
+    lock, out = tmp_path / "mix.lock", tmp_path / "run"
+    settings = ("train.steps=350", "train.save_every=350", "eval.every=350", "optimizer.warmup=30")
+    words = [word for one in settings for word in ("--set", one)]
+    trained = done("train", "tiny-oft-cpu", "--lock", lock, "--out", out, *words)
+    assert trained["train"]["loss"] < 0.17
+    scores = done("eval", "--open-loop", "--model", trained["checkpoint"], "--lock", lock, "--part", "train")
+    dims = scores["sources"]["bridge_dataset"]["dims"].values()
+    means = [dim["mean_action"]["l1_metric"] for dim in dims]
+    ratios = [dim["l1_metric"] / mean for dim, mean in zip(dims, means, strict=True) if mean]
+    assert len(ratios) >= 6
+    assert sum(ratios) / len(ratios) < 0.8
