@@ -20,6 +20,7 @@ MIN_R2 = 0.35  # share of the motion that a hypothesis must explain
 TARGET_R2 = 0.8  # the same for targets: slow states correlate with many numbers
 CLEARER = 0.7  # largest unexplained share of the better hypothesis, relative to that of the other
 AXES_GAIN = 0.1  # least difference of the scores of two assignments of axes
+FOLLOWS, SWAPPED = 0.5, 0.9  # correlations: of a joint with its command; of one with the command of another joint
 QUIET = 0.02  # an axis with less than this share of the largest motion is not judged
 AGREES, CONTRADICTS = (1 / 10, 3.0), (1 / 25, 6.0)  # factors from command to motion; soft controllers move less
 AGREES_TARGET, CONTRADICTS_TARGET = (1 / 1.3, 1.3), (1 / 2, 2.0)
@@ -90,7 +91,7 @@ class PartJudge:
         moving = moves(self.relation.best.total)
         quiet = [name for name, is_moving in zip(self._names(), moving, strict=True) if not is_moving]
         if self.motion.part.kind == "joint":
-            return self._signs(drawn, names, moving)
+            return self._joints(drawn, names, moving)
         best, gain = self._assignment
         chosen = scores(drawn.shares, moving).argmax(axis=-1)
         share = float((chosen == best).mean())
@@ -115,20 +116,28 @@ class PartJudge:
         best = int(every.argmax())
         return best, float(every[best] - every[0])
 
-    def _signs(self, drawn: SecondMoments, names: Sequence[str], moves: Array) -> Verdict:
-        """Judge the sign of each joint, and whether another one follows its command better."""
-        own = np.diagonal(drawn.shares, axis1=-2, axis2=-1)[:, moves]
-        moving = [name for name, is_moving in zip(names, moves, strict=True) if is_moving]
-        largest = np.abs(drawn.shares[:, moves][:, :, moves]).argmax(axis=1) == np.arange(len(moving))
-        negative, other = (own < 0).mean(axis=0), (~largest).mean(axis=0)
-        for wrong, words in ((negative, "moves against its command"), (other, "moves by the command of another joint")):
-            if wrong.max(initial=0) > 0.5:
-                worst = int(wrong.argmax())
-                return verdict(float(wrong[worst]), f"{moving[worst]} {words}", agrees=False)
-        if len(moving) < len(names):
-            quiet = [name for name, is_moving in zip(names, moves, strict=True) if not is_moving]
-            return undetermined(f"{', '.join(quiet)} hardly moves")
-        return verdict(float(1 - np.maximum(negative, other).max()), "each joint moves as commanded", agrees=True)
+    def _joints(self, drawn: SecondMoments, names: Sequence[str], moving: Array) -> Verdict:
+        """Judge the sign of each joint by its own command, and whether it follows that of another joint instead."""
+        whole, resampled = self.relation.best.total.correlations, drawn.correlations
+        own, own_drawn = np.diagonal(whole), np.diagonal(resampled, axis1=-2, axis2=-1)
+        for joint in np.flatnonzero(moving & (own < -FOLLOWS)).tolist():
+            share = float((own_drawn[:, joint] < 0).mean())
+            return verdict(share, f"{names[joint]} moves against its command", agrees=False)
+        for joint in np.flatnonzero(moving & (own < FOLLOWS)).tolist():
+            other = int(np.argmax(np.abs(whole[:, joint]) * moving))
+            if abs(whole[other, joint]) >= SWAPPED and own[other] < FOLLOWS:
+                share = float((np.abs(resampled[:, other, joint]) > np.abs(own_drawn[:, joint])).mean())
+                return verdict(share, f"{names[joint]} moves by the command of {names[other]}", agrees=False)
+        total = self.relation.best.total
+        is_used = (np.diagonal(total.xx) > 0) | (total.yy > 0)
+        unclear = [
+            name for name, is_clear in zip(names, ~is_used | (moving & (own > FOLLOWS)), strict=True) if not is_clear
+        ]
+        if unclear or not moving.any():
+            return undetermined(f"{', '.join(unclear)} hardly moves, or not as commanded")
+        return verdict(
+            float((own_drawn[:, moving] > 0).all(axis=1).mean()), "each joint moves as commanded", agrees=True
+        )
 
     def scale(self) -> Verdict:
         """Whether a command has the size of the motion that it causes."""
@@ -136,11 +145,14 @@ class PartJudge:
         relation = self.relation
         if relation.r2 < MIN_R2:
             return self._degrees() or undetermined(f"commands explain only {relation.r2:.0%} of the motion")
+        drawn = relation.best.weighted(self.weights)
         if self.motion.part.kind == "joint":
-            columns, signs = np.arange(len(self.motion.part.action)), np.ones(len(self.motion.part.action))
+            whole, factors = _of_joints(relation.best.total), _of_joints(drawn)
+            if not whole:
+                return undetermined("no joint follows its command")
         else:
             _, signs, columns = _orders()[self._assignment[0]]
-        drawn, whole = (_factor(m, columns, signs) for m in (relation.best.weighted(self.weights), relation.best.total))
+            whole, factors = (_factor(one, columns, signs) for one in (relation.best.total, drawn))
         measured = f"a command of 1 moves {float(whole):.3g}"
         expected = 1.0
         if units[0] in UNSCALED:
@@ -149,7 +161,7 @@ class PartJudge:
             if not self.hz:
                 return undetermined("velocities need control_hz")
             expected = 1 / self.hz
-        factor, factors = float(whole) / expected, drawn / expected
+        factor, factors = float(whole) / expected, factors / expected
         agrees, contradicts = (AGREES_TARGET, CONTRADICTS_TARGET) if self.is_target else (AGREES, CONTRADICTS)
         evidence = f"the motion is {factor:.3g} times the command{_known(factor, self.hz)}"
         if agrees[0] <= factor <= agrees[1]:
@@ -238,6 +250,17 @@ def _factor(moments: SecondMoments, columns: Array, signs: Array) -> Array:
     along = (moments.xy[..., columns, axes] * signs).sum(axis=-1)
     size = moments.xx[..., columns, columns].sum(axis=-1)
     return np.asarray(np.divide(along, size, out=np.zeros(np.shape(size)), where=size > 0))
+
+
+def _of_joints(moments: SecondMoments) -> Array:
+    """Return the median factor of the joints that follow their commands, [...]; 0 without any."""
+    own = np.diagonal(moments.correlations, axis1=-2, axis2=-1)
+    size = np.diagonal(moments.xx, axis1=-2, axis2=-1)
+    along = np.diagonal(moments.xy, axis1=-2, axis2=-1)
+    follows = (np.abs(own) > FOLLOWS) & (size > 0)
+    factors = np.divide(along, size, out=np.full(own.shape, np.nan), where=follows)
+    factors[~follows.any(axis=-1)] = 0
+    return np.asarray(np.nanquantile(factors, 0.5, axis=-1, method="lower"))
 
 
 def _known(factor: float, hz: float | None) -> str:

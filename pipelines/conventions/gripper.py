@@ -8,7 +8,7 @@ from pipelines.conventions.verdicts import Verdict, undetermined, verdict
 from schemas.source import Array
 from schemas.spaces import Space
 
-DELAYS = range(11)  # steps after which a hand follows
+DELAYS = range(-4, 11)  # steps after which a hand follows; before, if its command was recorded late
 MIN_CORRELATION = 0.35
 SENSES = {"open_is_1": 1, "closed_is_1": -1}
 
@@ -33,7 +33,7 @@ class GripperJudge:
         motion = self.steps.to_next(opening) if self.is_change else opening
         delay, whole = strongest(self.steps, command, motion)
         drawn = _moments(self.steps, command, motion, delay=delay).weighted(weights).correlations[:, 0, 0]
-        evidence = f"command and opening correlate by {whole:+.2f} after {delay} steps"
+        evidence = f"command and opening correlate by {whole:+.2f} at a delay of {delay} steps"
         ours, theirs = self.senses
         if ours is None or theirs is None:
             return undetermined(f"the sense is declared unknown; {evidence}")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 import numpy as np
 
 from pipelines.conventions.moments import SecondMoments, moments
-from pipelines.conventions.parts import BodyPart, mode
+from pipelines.conventions.parts import BodyPart, mode, unit
 from pipelines.conventions.rotations import read
 from pipelines.conventions.trajectories import Trajectories
 from schemas.declarations.rotations import to_rotation
@@ -75,6 +75,7 @@ class PartMotion:
         """
         self.part, self.steps = part, steps
         self.declared = mode(action, part.action)
+        self.is_radians = action.rotation in {"quat_xyzw", "quat_wxyz"} or unit(action, part.action) == "rad"
         self.form = form or FORM_OF.get(action.rotation, "")
         self.commands = factor * steps.action[:, part.action].astype(np.float64)
         self.measured = steps.state[:, part.state].astype(np.float64)

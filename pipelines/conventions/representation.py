@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 FITS = 0.5  # largest unexplained share of the best representation
 BETTER = 0.5  # largest unexplained share of another representation, relative to that of the declared one
+POOR = 0.1  # least unexplained share of a declared representation that is wrong
 WORSE = 1.5  # least unexplained share of every other representation, relative to that of the declared one
 EQUAL = 1e-9  # unexplained shares below this are rounding
 
@@ -34,6 +35,8 @@ class RepresentationJudge:
         declared, whole = self.motion.form, self.unexplained
         if declared not in whole or len(whole) < 2:
             return undetermined("the representation is declared unknown")
+        if not self.motion.is_radians:
+            return undetermined("the unit of the command is not known")
         drawn = {form: self._unexplained(form, weights) for form in self.errors}
         best = self.best
         others = min(value for form, value in whole.items() if form != declared)
@@ -44,7 +47,7 @@ class RepresentationJudge:
             is_clear = whole[declared] <= FITS and others >= WORSE * max(whole[declared], EQUAL)
             return verdict(float((drawn[declared] < rivals).mean()), evidence, agrees=True, is_clear=is_clear)
         evidence = f"{said}, as {best} {max(0, 1 - whole[best]):.0%}"
-        is_clear = whole[best] <= FITS and whole[best] <= BETTER * whole[declared]
+        is_clear = whole[best] <= FITS and whole[best] <= BETTER * whole[declared] and whole[declared] >= POOR
         return verdict(float((drawn[best] < drawn[declared]).mean()), evidence, agrees=False, is_clear=is_clear)
 
     @cached_property
