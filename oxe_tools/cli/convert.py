@@ -1,6 +1,7 @@
 """The command `oxe convert`."""
 
 from collections import Counter
+from contextlib import suppress
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -75,6 +76,7 @@ def convert(
     from pipelines.convert import convert as work
     from pipelines.convert.records import Options
     from schemas.declarations import catalog
+    from schemas.errors import UnreachableError
     from schemas.store.dataset import open_dataset
 
     spec = drafts.declared(declaration)
@@ -106,7 +108,9 @@ def convert(
             overwrite=overwrite,
             progress=bar,
         )
-    contradicted = dict(contradictions(of_dataset(open_dataset(out), episodes=JUDGED)))
+    contradicted: dict[str, Any] = {}
+    with suppress(UnreachableError):  # a store that may be written with other credentials than it is read with
+        contradicted = dict(contradictions(of_dataset(open_dataset(out), episodes=JUDGED)))
     listed = [{"aspect": aspect, **one.to_json()} for aspect, one in contradicted.items()]
     (print_json if as_json else _show_report)(report.to_json() | {"contradictions": listed})
     _show_unknowns(spec)

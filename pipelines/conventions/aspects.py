@@ -40,13 +40,14 @@ class PartJudge:
         """Take the motion of the part, and the resampled sets of episodes `weights` [B, E]."""
         self.motion, self.weights, self.hz = motion, weights, hz
         self.action, self.state = action, state
+        self.degrees = self._degrees()
         self.frame_used: Frame = FRAMES.get(
             action.frame, "base"
         )  # the frame of changes; set if the declared one is contradicted
 
     def verdicts(self) -> dict[Aspect, Verdict]:
         """Judge the aspects for which no other part is needed, and not the representation of a rotation."""
-        return {"kind": self.kind, "axes": self.axes(), "scale": self.scale(), "lag": self.lag()}
+        return {"kind": self.kind, "axes": self.axes(), "scale": self.degrees or self.scale(), "lag": self.lag()}
 
     @cached_property
     def change(self) -> Relation:
@@ -144,7 +145,7 @@ class PartJudge:
         units = unit(self.action, self.motion.part.action), unit(self.state, self.motion.part.state)
         relation = self.relation
         if relation.r2 < MIN_R2:
-            return self._degrees() or undetermined(f"commands explain only {relation.r2:.0%} of the motion")
+            return undetermined(f"commands explain only {relation.r2:.0%} of the motion")
         drawn = relation.best.weighted(self.weights)
         if self.motion.part.kind == "joint":
             whole, factors = _of_joints(relation.best.total), _of_joints(drawn)
@@ -178,7 +179,8 @@ class PartJudge:
 
     def _degrees(self) -> Verdict | None:
         """Contradict radians if commanded rotations are targets that only make sense in degrees; None otherwise."""
-        if self.motion.part.kind != "rotation" or not self.is_target or len(self.motion.part.action) != ANGLES:
+        is_angles = self.motion.part.kind == "rotation" and len(self.motion.part.action) == ANGLES
+        if not is_angles or self.motion.declared != "absolute" or self.motion.turned is None:
             return None
         motion = PartMotion(
             self.motion.part,
@@ -191,7 +193,8 @@ class PartJudge:
         first, second = self.motion.targets, motion.targets
         share = float((second.best.weighted(self.weights).r2 > first.best.weighted(self.weights).r2).mean())
         evidence = f"commands explain {first.r2:.0%} of the rotation in radians, and {second.r2:.0%} in degrees"
-        judged = verdict(share, evidence, agrees=False, is_clear=second.r2 >= TARGET_R2)
+        is_clear = first.r2 < MIN_R2 and second.r2 >= TARGET_R2
+        judged = verdict(share, evidence, agrees=False, is_clear=is_clear)
         return judged if judged.verdict == "contradicts" else None
 
     def lag(self) -> Verdict:
@@ -228,7 +231,7 @@ def _orders() -> list[tuple[tuple[int, ...], Array, Array]]:
 
 def scores(shares: Array, moves: Array) -> Array:
     """Return how well each assignment explains the motion, [..., 48]: the mean share over the axes that move."""
-    axes = np.flatnonzero(moves)
+    axes = np.flatnonzero(moves) if moves.any() else np.arange(len(moves))
     scores = [(shares[..., columns[axes], axes] * signs[axes]).mean(axis=-1) for _, signs, columns in _orders()]
     return np.stack(scores, axis=-1)
 

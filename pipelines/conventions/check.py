@@ -8,6 +8,7 @@ from pipelines.conventions.frames import judge_frame
 from pipelines.conventions.gripper import GripperJudge
 from pipelines.conventions.hypotheses import PartMotion
 from pipelines.conventions.parts import BodyPart, grippers, parts
+from pipelines.conventions.rotations import DEGREE
 from pipelines.conventions.trajectories import Trajectories
 from pipelines.conventions.verdicts import ASPECTS, Aspect, Verdict, joined, resampled, undetermined
 from schemas.errors import SourceError
@@ -67,19 +68,14 @@ def _of_arm(
         try:
             motion = PartMotion(part, steps, action=action, state=state)
             why = _why_not(motion)
-            judge = PartJudge(motion, weights, action=action, state=state, hz=hz)
-            rotation = judge.representation.verdict(weights) if part.kind == "rotation" and not why else None
+            if not why:
+                judges[part], rotation = _judge(motion, weights, action=action, state=state, hz=hz)
         except SourceError as error:
             why = str(error)
         if why:
             yield part.name, _all(why, but={"gripper", *({"rotation"} if part.kind != "rotation" else ())})
-            continue
-        if rotation:
+        elif rotation:
             yield part.name, {"rotation": rotation}
-            if rotation.verdict == "contradicts":  # the other aspects are judged with the right representation
-                motion = PartMotion(part, steps, action=action, state=state, form=judge.representation.best)
-                judge = PartJudge(motion, weights, action=action, state=state, hz=hz)
-        judges[part] = judge
     if own[0].arm is not None and judges:
         frame = judge_frame([*judges.values()], weights)
         yield " and ".join(part.name for part in judges), {"frame": frame}
@@ -88,6 +84,29 @@ def _of_arm(
                 judge.frame_used = "base" if judge.frame_used == "tool" else "tool"
     for part, judge in judges.items():
         yield part.name, judge.verdicts()
+
+
+def _judge(
+    motion: PartMotion, weights: Array, *, action: Space, state: Space, hz: float | None
+) -> tuple[PartJudge, Verdict | None]:
+    """Return the judge of a part, and the verdict about the representation of a rotation.
+
+    If the unit or the representation of a rotation is wrong, the other aspects are judged with the right one.
+    """
+    judge = PartJudge(motion, weights, action=action, state=state, hz=hz)
+    if motion.part.kind != "rotation":
+        return judge, None
+    degrees = judge.degrees
+    if degrees:
+        motion = PartMotion(motion.part, motion.steps, action=action, state=state, factor=DEGREE)
+        judge = PartJudge(motion, weights, action=action, state=state, hz=hz)
+    rotation = judge.representation.verdict(weights)
+    if rotation.verdict == "contradicts":
+        form = judge.representation.best
+        motion = PartMotion(motion.part, motion.steps, action=action, state=state, form=form, factor=motion.factor)
+        judge = PartJudge(motion, weights, action=action, state=state, hz=hz)
+    judge.degrees = degrees
+    return judge, rotation
 
 
 def _why_not(motion: PartMotion) -> str | None:

@@ -9,7 +9,7 @@ from pipelines.conventions.hypotheses import Frame
 from pipelines.conventions.verdicts import Verdict, undetermined, verdict
 from schemas.source import Array
 
-GAIN = 0.1  # least difference of the scores of two frames
+GAIN = 0.03  # least difference of the scores of two frames
 CLOSE = 0.03  # a frame explains the motion as well as other axes do, if its score is at most this much smaller
 
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 Form: TypeAlias = Literal["change", "absolute"]
 Frame: TypeAlias = Literal["base", "tool"]
 
+QUATERNION = 4
 FORM_OF = {"euler_xyz": "xyz", "rotvec": "rotvec", "quat_xyzw": "quat_xyzw", "quat_wxyz": "quat_wxyz"}
 DELAYS = range(-4, 11)  # steps between a command and the motion; 0: the motion to the next step
 STILL = 1e-2  # a step moves if its motion, relative to the largest one, exceeds this
@@ -73,21 +74,25 @@ class PartMotion:
 
         `form` is the representation of commands if it is not the declared one, and `factor` converts their unit.
         """
-        self.part, self.steps = part, steps
+        self.part, self.steps, self.factor = part, steps, factor
         self.declared = mode(action, part.action)
         self.is_radians = action.rotation in {"quat_xyzw", "quat_wxyz"} or unit(action, part.action) == "rad"
         self.form = form or FORM_OF.get(action.rotation, "")
         self.commands = factor * steps.action[:, part.action].astype(np.float64)
         self.measured = steps.state[:, part.state].astype(np.float64)
         self.is_angle = [state.dims[i].unit == "rad" for i in part.state]
-        self.turned = to_rotation(steps.state[:, part.turn], state.rotation) if part.turn else None
+        self.is_turned, self.turned = np.ones(len(steps.owner), bool), None
+        if part.turn:
+            self.is_turned, measured = _whole(steps.state[:, part.turn].astype(np.float64))
+            self.turned = to_rotation(measured, state.rotation)
 
     @cached_property
     def changes(self) -> Mapping[Frame, Relation]:
         """The commands as changes, in each frame that can be told from the other."""
         relations: dict[Frame, Relation] = {"base": self._relation(self._as_change, self._motion("base"))}
         if self.part.kind == "position" and self.turned is not None:
-            relations["tool"] = self._relation(self.turned.apply(self._as_change), self._motion("base"))
+            in_base = np.where(self.is_turned[:, None], self.turned.apply(self._as_change), np.nan)
+            relations["tool"] = self._relation(in_base, self._motion("base"))
         if self.part.kind == "rotation":
             relations["tool"] = self._relation(self._as_change, self._motion("tool"))
         return relations
@@ -97,19 +102,20 @@ class PartMotion:
         """The commands as targets of the next state; rotations are rotation vectors from the mean one."""
         if self.part.kind == "rotation":
             middle = self.rotations.mean().inv()
-            commands, measured = (
-                (turned * middle).as_rotvec() for turned in (read(self.commands, self.form), self.rotations)
-            )
+            is_known, values = _whole(self.commands)
+            commands = np.where(is_known[:, None], (read(values, self.form) * middle).as_rotvec(), np.nan)
+            measured = np.where(self.is_turned[:, None], (self.rotations * middle).as_rotvec(), np.nan)
         else:
             commands, measured = self.commands, self.measured
         after = self.steps.to_next(measured) + measured
-        return self._relation(commands - commands.mean(axis=0), after - np.nanmean(after, axis=0))
+        return self._relation(_centred(commands), _centred(after))
 
     @cached_property
     def _as_change(self) -> Array:
         """The commands as they stand: small Euler angles are rotation vectors, quaternions are converted."""
         if self.part.kind == "rotation" and self.commands.shape[1] != 3:
-            return np.asarray(read(self.commands, self.form).as_rotvec())
+            is_known, values = _whole(self.commands)
+            return np.where(is_known[:, None], read(values, self.form).as_rotvec(), np.nan)
         return self.commands
 
     def _relation(self, commands: Array, motions: Array) -> Relation:
@@ -122,7 +128,8 @@ class PartMotion:
         now, then = self.turned[:-1], self.turned[1:]
         turns = np.full((len(self.steps.owner), 3), np.nan)
         turns[:-1] = (then * now.inv() if frame == "base" else now.inv() * then).as_rotvec()
-        turns[self.steps.is_last] = np.nan
+        turns[self.steps.is_last | ~self.is_turned] = np.nan
+        turns[:-1][~self.is_turned[1:]] = np.nan
         return turns
 
     def _wrapped(self, changes: Array) -> Array:
@@ -130,6 +137,11 @@ class PartMotion:
         out = changes.copy()
         out[:, turns] = (out[:, turns] + np.pi) % (2 * np.pi) - np.pi
         return out
+
+    @property
+    def whole_commands(self) -> Array:
+        """The commands, of which quaternions of length zero are replaced."""
+        return _whole(self.commands)[1]
 
     @property
     def rotations(self) -> "Rotation":
@@ -154,6 +166,21 @@ class PartMotion:
             return False
         after = self.steps.to_next(self.measured) + self.measured
         return _equal(self.commands, self.measured) or _equal(self.commands, after)
+
+
+def _whole(values: Array) -> tuple[Array, Array]:
+    """Return whether rows are rotations, [N] bool, and the rows [N, D], of which quaternions of length zero are 1."""
+    is_whole = np.ones(len(values), bool)
+    if values.shape[1] != QUATERNION:
+        return is_whole, values
+    is_whole = np.linalg.norm(values, axis=1) > 0
+    return is_whole, np.where(is_whole[:, None], values, 1.0)
+
+
+def _centred(values: Array) -> Array:
+    """Subtract the mean of the finite rows."""
+    fine = np.isfinite(values).all(axis=1)
+    return np.asarray(values - values[fine].mean(axis=0) if fine.any() else values)
 
 
 def _equal(commands: Array, motions: Array) -> bool:

@@ -102,9 +102,10 @@ def moments(steps: Trajectories, x: Array, y: Array, *, delay: int) -> SecondMom
     left[rows], right[rows] = x[ours][fine], y[theirs][fine]
     is_used = np.zeros(count)
     is_used[rows] = 1
-    return SecondMoments(
-        xx=steps.summed(left[:, :, None] * left[:, None, :]),
-        xy=steps.summed(left[:, :, None] * right[:, None, :]),
-        yy=steps.summed(right**2),
-        count=steps.summed(is_used),
-    )
+    with np.errstate(over="ignore", invalid="ignore"):  # absurd numbers have no fit, and other rules name them
+        return SecondMoments(
+            xx=steps.summed(left[:, :, None] * left[:, None, :]),
+            xy=steps.summed(left[:, :, None] * right[:, None, :]),
+            yy=steps.summed(right**2),
+            count=steps.summed(is_used),
+        )

@@ -75,7 +75,7 @@ class RepresentationJudge:
     def _errors(self) -> Iterator[tuple[str, tuple[Array, Array]]]:
         for form in FORMS.get(self.motion.commands.shape[1], ()):
             try:
-                commanded = read(self.motion.commands, form)
+                commanded = read(self.motion.whole_commands, form)
             except (SourceError, ValueError):
                 continue
             yield form, self._of_targets(commanded) if self.is_target else self._of_changes(commanded.as_rotvec())
@@ -92,11 +92,10 @@ class RepresentationJudge:
         return steps.summed(error), steps.summed(size)
 
     def _of_changes(self, commanded: Array) -> tuple[Array, Array]:
-        """Compare with the motion, up to one factor."""
+        """Compare with the motion, up to a matrix, so that exchanged and negated axes do not matter."""
         motion = self.motion.changes["tool" if self.is_tool else "base"].motions
         fitted = moments(self.motion.steps, commanded, motion, delay=self.delay)
-        factor = float(fitted.total.factor)
-        along = np.trace(fitted.xy, axis1=-2, axis2=-1)
-        size = fitted.yy.sum(axis=-1)
-        commands = np.trace(fitted.xx, axis1=-2, axis2=-1)
-        return size - 2 * factor * along + factor**2 * commands, size
+        matrix, size = fitted.total.matrix, fitted.yy.sum(axis=-1)
+        along = (fitted.xy * matrix).sum(axis=(-2, -1))
+        commands = np.einsum("dk,edf,fk->e", matrix, fitted.xx, matrix)
+        return size - 2 * along + commands, size

@@ -36,7 +36,7 @@ def of_episodes(batch: NumberBatch) -> Iterator[RuleFinding]:
     about, limits, state = batch.about, batch.about.rules.frozen_state, batch.state
     if state is None or about.state is None:
         return
-    at_least = batch.steps_in(limits.seconds, at_least=4)
+    at_least = batch.steps_in(limits.seconds, at_least=3)
     is_equal = _repeats(batch, state)
     delay = batch.steps_in(DELAY)
     commands = {i: a for a, i in pairs(about)}

@@ -5,7 +5,7 @@ for each other convention. It has another one if that predicts much better.
 """
 
 from collections.abc import Iterator
-from itertools import permutations, product
+from itertools import combinations, permutations, product
 
 import numpy as np
 
@@ -32,6 +32,7 @@ EXPLAINED = 0.8  # largest error of another convention, relative to the motion
 QUIET = 1e-6  # least variance of the error, relative to that of the motion
 GRIPPER = 0.5  # least correlation of a command with the opening of a hand, in the dataset and against it in the episode
 AXES = 3  # numbers of a position or a rotation
+EXCHANGED = 16  # joints, up to which each pair is tried
 
 
 OTHERS = {  # relation -> what is said of an episode that has it
@@ -117,7 +118,7 @@ def _turned_to(motion: PartMotion) -> dict[str, Relation]:
     measured = (motion.rotations * first).as_rotvec()
     factors = {"usual": 1.0, "degrees": DEGREE} if motion.commands.shape[1] == AXES else {"usual": 1.0}
     return {
-        name: _target(motion.steps, (read(motion.commands, motion.form, factor) * first).as_rotvec(), measured)
+        name: _target(motion.steps, (read(motion.whole_commands, motion.form, factor) * first).as_rotvec(), measured)
         for name, factor in factors.items()
     }
 
@@ -174,12 +175,16 @@ def _of_part(key: str, measured: Measures, names: list[str]) -> Iterator[tuple[i
         return
     xy, xx, yy, count = (measured[f"{key}_usual_{what}"] for what in ("xy", "xx", "yy", "count"))
     own, long = np.diagonal(xy, axis1=1, axis2=2), count >= max(1, np.median(count) / 4)
+    if not count.any() or not np.isfinite(xx).all() or not np.isfinite(yy).all():
+        return
     factor = np.median(_ratio(own[long], xx[long]), axis=0)
     left = yy - 2 * factor * own + factor**2 * xx  # the squared error of each dimension, [E, D]
     if np.median(1 - _ratio(left[long].sum(axis=1), yy[long].sum(axis=1))) < LEAST_R2:
         return
     moved = np.median(yy[long].sum(axis=1) / count[long])
-    noise = np.maximum(np.median(left[long] / count[long, None], axis=0), QUIET * moved)  # variances of the error, [D]
+    noise = np.finfo(float).tiny + np.maximum(
+        np.median(left[long] / count[long, None], axis=0), QUIET * moved
+    )  # variances of the error, [D]
     errors = {words: error.sum(axis=1) for words, error in _axes(xy, xx, yy, factor=factor, noise=noise, names=names)}
     for what, words in OTHERS.items():
         if f"{key}_{what}_xy" in measured:
@@ -187,7 +192,7 @@ def _of_part(key: str, measured: Measures, names: list[str]) -> Iterator[tuple[i
             size, motion = measured[f"{key}_{what}_xx"], measured[f"{key}_{what}_yy"]
             errors[words] = ((motion - 2 * factor * theirs + factor**2 * size) / noise).sum(axis=1)
     total, usual = (yy / noise).sum(axis=1), (left / noise).sum(axis=1)
-    errors[SCALED] = _scaled(total, (factor * own / noise).sum(axis=1), (factor**2 * xx / noise).sum(axis=1))
+    errors[SCALED] = _scaled(left, moved=yy, along=factor * own, size=factor**2 * xx, noise=noise)
     table = np.stack([*errors.values()], axis=1)
     chosen = table.argmin(axis=1)
     error = table[np.arange(len(table)), chosen]
@@ -197,11 +202,12 @@ def _of_part(key: str, measured: Measures, names: list[str]) -> Iterator[tuple[i
         yield row, float(gain[row]), [*errors][int(chosen[row])]
 
 
-def _scaled(total: Array, along: Array, size: Array) -> Array:
-    """Return the error of each episode if its commands have another size, [E]; infinite if it is about the same."""
+def _scaled(left: Array, *, moved: Array, along: Array, size: Array, noise: Array) -> Array:
+    """Return the error of each episode if some dimensions have another size, [E]; infinite if none has."""
     scale = _ratio(along, size)
     is_other = (scale > LARGER) | ((scale > 0) & (scale < 1 / LARGER))
-    return np.where(is_other, total - 2 * scale * along + scale**2 * size, np.inf)
+    error = np.where(is_other, moved - 2 * scale * along + scale**2 * size, left)
+    return np.where(is_other.any(axis=1), (error / noise).sum(axis=1), np.inf)
 
 
 def _ratio(above: Array, below: Array) -> Array:
@@ -211,7 +217,7 @@ def _ratio(above: Array, below: Array) -> Array:
 def _axes(
     xy: Array, xx: Array, yy: Array, *, factor: Array, noise: Array, names: list[str]
 ) -> Iterator[tuple[str, Array]]:
-    """Yield the errors [E, D] of other assignments of commands to axes; of joints, only that one is negated."""
+    """Yield the errors [E, D] of other assignments of commands to axes, or of one or two joints."""
     size = len(factor)
     for order, signs in _assignments(size):
         along = xy[:, order, np.arange(size)] * signs
@@ -230,6 +236,10 @@ def _assignments(size: int) -> Iterator[tuple[list[int], Array]]:
     if size != AXES:
         for axis in range(size):
             yield [*range(size)], np.where(np.arange(size) == axis, -1.0, 1.0)
+        for first, second in combinations(range(size), 2) if size <= EXCHANGED else ():
+            exchanged = [*range(size)]
+            exchanged[first], exchanged[second] = second, first
+            yield exchanged, np.ones(size)
         return
     for order in permutations(range(AXES)):
         for signs in product((1.0, -1.0), repeat=AXES):

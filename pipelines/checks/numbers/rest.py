@@ -12,9 +12,9 @@ from pipelines.checks.batch import About, NumberBatch, wrapped
 from pipelines.checks.check import Check, Measures
 from pipelines.checks.findings import RuleFinding
 from pipelines.checks.numbers.pairs import no_pairs, pairs
-from schemas.source import Array
 
-REST, STILL = 0.3, 0.002  # seconds of rest; largest motion per step, as a share of the usual range
+SLOWEST, LEAST = 0.2, 4  # share of an episode's steps, the slowest ones; their least number
+STILL = 0.02  # largest motion of their median step, as a share of the usual range
 FEWEST = 3  # episodes with a rest
 ABSOLUTE = frozenset({"absolute"})
 
@@ -28,21 +28,23 @@ def measures(batch: NumberBatch) -> Measures:
     """Return the median of command minus state at rest, `rest` [E, P] float32 for P pairs; NaN without a rest."""
     chosen = pairs(batch.about, modes=ABSOLUTE)
     actions, states = ([pair[side] for pair in chosen] for side in (0, 1))
-    motion = np.abs(batch.moved[:, states]).max(axis=1, initial=0)
-    command = np.abs(batch.commanded[:, actions]).max(axis=1, initial=0)
-    still = np.maximum(motion, command) < STILL
     out = np.full((len(batch.lengths), len(chosen)), np.nan, np.float32)
     if batch.state is None or batch.about.state is None:
         return {"rest": out}
+    motion = np.abs(batch.moved[:, states]).max(axis=1, initial=0)
+    command = np.abs(batch.commanded[:, actions]).max(axis=1, initial=0)
+    size = np.maximum(motion, command)
+    size[batch.is_last] = np.inf  # nothing is known of the motion after it
     turns = [k for k, i in enumerate(states) if batch.about.state.dims[i].unit == "rad"]
-    rows_of: dict[int, list[Array]] = {}
-    for number, first, stop in batch.runs(still, at_least=batch.steps_in(REST, at_least=3)):
-        rows_of.setdefault(number, []).append(np.arange(first, stop) + int(batch.starts[number]))
-    for number, rows in rows_of.items():
-        joined = np.concatenate(rows)
-        difference = batch.action[joined][:, actions] - batch.state[joined][:, states]
-        difference[:, turns] = wrapped(difference[:, turns])
-        out[number] = np.median(difference, axis=0)
+    difference = (batch.action[:, actions] - batch.state[:, states]).astype(np.float64)
+    difference[:, turns] = wrapped(difference[:, turns])
+    order = np.lexsort((size, batch.owner))  # the slowest steps of each episode first
+    for number, (start, length) in enumerate(zip(batch.starts.tolist(), batch.lengths.tolist(), strict=True)):
+        count = int(SLOWEST * length)
+        if count >= LEAST:
+            rows = order[start : start + count]
+            if np.median(size[rows]) < STILL:
+                out[number] = np.median(difference[rows], axis=0)
     return {"rest": out}
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from pipelines.checks.batch import About, NumberBatch
 from pipelines.checks.check import Check, Measures
 from pipelines.checks.findings import RuleFinding
+from pipelines.checks.numbers.spikes import SMOOTH
 from schemas.source import Array
 from schemas.views.resample import TIMES
 
@@ -124,7 +125,9 @@ def _jumps(batch: NumberBatch) -> Iterator[tuple[int, list[int], float]]:
 
 def _jump_ratio(batch: NumberBatch) -> Array:
     """Return the motion of each step along its neighbours, relative to the larger of the two, [N]; 0: not judged."""
-    moved = batch.moved
+    space = batch.about.state
+    dims = [i for i, dim in enumerate(space.dims) if dim.kind in SMOOTH] if space else []
+    moved = batch.moved[:, dims]  # a hand closes at once
     ratio = np.zeros(len(moved))
     if len(moved) < FEWEST:
         return ratio

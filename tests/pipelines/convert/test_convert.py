@@ -101,6 +101,7 @@ def test_the_real_set_converts_and_counts(bridge: Path, tmp_path: Path) -> None:
         "files": 2,
         "repaired": [],
         "notes": [],
+        "contradictions": [],
     }
 
 
