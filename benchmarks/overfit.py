@@ -1,6 +1,6 @@
 """`tiny-oft-cpu` and `tiny-cpu` learn the debug set of BridgeData V2 by heart, with the same CPU time.
 
-    OXE_TOOLS_REALDATA=... python benchmarks/bench_overfit.py --data DIR
+    OXE_TOOLS_REALDATA=... python benchmarks/overfit.py --data DIR
 
 Each run is kept in DIR, so a run that was stopped continues. The error is that of open-loop predictions on all steps of
 the training part, relative to the range from q01 to q99 of each dimension.
