@@ -15,7 +15,7 @@ from schemas.source import Array
 from schemas.views.resample import TIMES
 
 FEWEST = 5  # steps of an episode whose times are judged
-ALIGNED, SMALL = 0.8, 0.003  # cosine of two motions with one direction; least motion, as a share of the usual range
+ALIGNED, SMALL = 0.8, 0.005  # cosine of two motions with one direction; least motion, as a share of the usual range
 RARER = 1.8  # a jump must be this much larger than nearly all others, by ratio to the motion around it
 
 
