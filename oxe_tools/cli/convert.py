@@ -1,7 +1,6 @@
 """The command `oxe convert`."""
 
 from collections import Counter
-from contextlib import suppress
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -28,9 +27,6 @@ from oxe_tools.cli.console import (
 if TYPE_CHECKING:
     from pipelines.convert.convert import DryRun
     from schemas.declarations.spec import DatasetSpec
-
-
-JUDGED = 64  # episodes whose motion is compared with the declared conventions
 
 
 def convert(
@@ -109,8 +105,10 @@ def convert(
             progress=bar,
         )
     contradicted: dict[str, Any] = {}
-    with suppress(UnreachableError):  # a store that may be written with other credentials than it is read with
-        contradicted = dict(contradictions(of_dataset(open_dataset(out), episodes=JUDGED)))
+    try:
+        contradicted = dict(contradictions(of_dataset(open_dataset(out))))
+    except UnreachableError as error:  # a store that is written with other credentials than it is read with
+        say(f"{out}: the motion was not compared with the declaration: {error}", err=True)
     listed = [{"aspect": aspect, **one.to_json()} for aspect, one in contradicted.items()]
     (print_json if as_json else _show_report)(report.to_json() | {"contradictions": listed})
     _show_unknowns(spec)

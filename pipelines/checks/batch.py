@@ -155,8 +155,3 @@ class NumberBatch:
         is_change = np.array([dim.mode in CHANGES for dim in self.about.action.dims])
         changes = np.where(is_change, self.action, self.changes(self.action))
         return np.asarray(changes * self.about.ranges["action"].per_usual)
-
-
-def wrapped(angles: Array) -> Array:
-    """Return angles in radians between -pi and pi."""
-    return np.asarray((angles + np.pi) % (2 * np.pi) - np.pi, angles.dtype)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from pipelines.checks.batch import About, NumberBatch
+from pipelines.conventions.check import SAMPLE
 from pipelines.statistics.numbers import open_once
 from schemas.files.folder import Folder
 from schemas.source import Array
@@ -16,7 +17,6 @@ from schemas.store.dataset import Dataset
 from schemas.views.resample import TIMES
 
 MEMORY = 1 << 28  # bytes of the source's columns that are read at once
-SAMPLE = 64  # episodes from which rules learn what is usual
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

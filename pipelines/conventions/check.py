@@ -18,6 +18,7 @@ from schemas.store.dataset import Dataset
 
 Conventions: TypeAlias = Mapping[Aspect, Verdict]
 
+SAMPLE = 64  # episodes of a dataset that are judged
 MIN_EPISODES = 3
 MIN_MOVING = 60  # moving steps; fits to fewer may be chance
 DERIVED = "derived: the actions were computed from the states"
@@ -47,7 +48,7 @@ def conventions(
     return {aspect: joined(verdicts) for aspect, verdicts in judged.items()}
 
 
-def of_dataset(dataset: Dataset, *, episodes: int) -> Conventions:
+def of_dataset(dataset: Dataset, *, episodes: int = SAMPLE) -> Conventions:
     """Judge the stored actions of a dataset on some of its episodes, evenly spread over it."""
     action, state, spec = dataset.columns.action, dataset.columns.state, dataset.spec
     steps = Trajectories.sample(dataset, episodes=episodes) if state else None

@@ -10,7 +10,7 @@ import numpy as np
 from pipelines.conventions.moments import SecondMoments, moments
 from pipelines.conventions.parts import BodyPart, mode, unit
 from pipelines.conventions.rotations import read
-from pipelines.conventions.trajectories import Trajectories
+from pipelines.conventions.trajectories import Trajectories, wrapped
 from schemas.declarations.rotations import to_rotation
 from schemas.errors import SourceError
 from schemas.source import Array
@@ -135,7 +135,7 @@ class PartMotion:
     def _wrapped(self, changes: Array) -> Array:
         turns = [i for i, is_angle in enumerate(self.is_angle) if is_angle and self.part.kind == "joint"]
         out = changes.copy()
-        out[:, turns] = (out[:, turns] + np.pi) % (2 * np.pi) - np.pi
+        out[:, turns] = wrapped(out[:, turns])
         return out
 
     @property

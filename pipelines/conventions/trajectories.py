@@ -75,9 +75,7 @@ class Trajectories:
         out[self.is_last] = np.nan
         return out
 
-    def from_last(self, values: Array) -> Array:
-        """Return the change of each row since the one before it, like `values`; NaN at the first step."""
-        out = np.full(values.shape, np.nan)
-        np.subtract(values[1:], values[:-1], out=out[1:])
-        out[self.starts] = np.nan
-        return out
+
+def wrapped(angles: Array) -> Array:
+    """Return angles in radians between -pi and pi."""
+    return np.asarray((angles + np.pi) % (2 * np.pi) - np.pi, angles.dtype)

@@ -8,10 +8,11 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from pipelines.checks.batch import About, NumberBatch, wrapped
+from pipelines.checks.batch import About, NumberBatch
 from pipelines.checks.check import Check, Measures
 from pipelines.checks.findings import RuleFinding
 from pipelines.checks.numbers.pairs import no_pairs, pairs
+from pipelines.conventions.trajectories import wrapped
 
 SLOWEST, LEAST = 0.2, 4  # share of an episode's steps, the slowest ones; their least number
 STILL = 0.02  # largest motion of their median step, as a share of the usual range

@@ -4,8 +4,9 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.checks.batch import NumberBatch, wrapped
+from pipelines.checks.batch import NumberBatch
 from pipelines.checks.images.black import ranges_of
+from pipelines.conventions.trajectories import wrapped
 from tests.pipelines.checks.lab import about
 
 
